@@ -1,0 +1,1 @@
+"""Detectors: the `Detector` seam and the families behind it."""

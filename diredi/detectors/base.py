@@ -1,0 +1,96 @@
+"""`Detector`: the one interface that learning code sees. A family is one file beside this one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from diredi.detectors.spec import DetectorSpec
+from diredi.labels import LabelSpace
+from diredi.store.weights import WeightMap
+
+Image = NDArray[np.uint8]
+"""height x width x 3, uint8, BGR as OpenCV reads it."""
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Boxes in one image, best first. Pixels of that image."""
+
+    boxes: NDArray[np.float32]  # n x 4: x1, y1, x2, y2
+    scores: NDArray[np.float32]  # n, 0..1
+    classes: NDArray[np.int64]  # n, ids of the label space
+
+
+class Predictor(Protocol):
+    """Whatever finds boxes: a torch detector or an exported file. All that evaluation needs."""
+
+    @property
+    def labels(self) -> LabelSpace: ...
+
+    def predict(self, images: Sequence[Image], confidence: float = 0.001) -> list[Detections]: ...
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Labels of a batch. `boxes` are centre-x, centre-y, width, height in 0..1 of the network's input."""
+
+    image_index: Tensor  # n, int64
+    classes: Tensor  # n, int64
+    boxes: Tensor  # n x 4, float32
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the network says before any non-maximum suppression; what distillation losses read.
+
+    `a` anchors over all levels, `c` classes, `r` bins of the box distribution (1 where the family regresses distances
+    directly). Distances are left, top, right, bottom from the anchor in strides.
+    """
+
+    class_logits: Tensor  # batch x a x c
+    box_logits: Tensor  # batch x a x 4 x r
+    anchors: Tensor  # a x 2, pixels of the input
+    strides: Tensor  # a
+    features: tuple[Tensor, ...]  # neck, one batch x channels x height x width a level, large maps first
+
+
+class Detector(Predictor, Protocol):
+    """A trainable detector. Weights are raw fp32 training weights: never half precision, averaged or fused."""
+
+    spec: DetectorSpec
+    module: nn.Module
+
+    def forward(self, images: Tensor) -> Outputs:
+        """`images`: batch x 3 x size x size, float32, RGB, 0..1, on the module's device. Works in train and eval mode."""
+        ...
+
+    def detection_loss(self, outputs: Outputs, targets: Targets) -> Tensor:
+        """The family's own loss, mean over the batch, a scalar with gradients."""
+        ...
+
+    def weights(self) -> WeightMap:
+        """A copy on the CPU: float32 parameters and buffers, int64 counters."""
+        ...
+
+    def load_weights(self, weights: WeightMap) -> None:
+        """Raises InvalidInput when the schema differs or a value is not finite."""
+        ...
+
+    def grown(self, labels: LabelSpace) -> Detector:
+        """A copy whose head has rows for `labels`, which must extend its own; old rows are bit for bit the same."""
+        ...
+
+    def section_of(self, name: str) -> str:
+        """Which part a weight belongs to: "backbone", "neck" or "head"."""
+        ...
+
+    def class_rows(self) -> Mapping[str, int]:
+        """Name of each weight whose rows (axis 0) are classes, to the number of leading rows before class 0 (mostly 0)."""
+        ...

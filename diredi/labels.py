@@ -1,0 +1,62 @@
+"""The label space: ordered class names with stable ids, which grows when a site adds a class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, StringConstraints, model_validator
+
+from diredi.errors import InvalidInput
+
+ClassName = Annotated[str, StringConstraints(min_length=1, max_length=64, strip_whitespace=True)]
+
+
+class LabelSpace(BaseModel):
+    """Class names in the order of their ids; an id is also the row of the head that predicts it.
+
+    Ids are never reused and never change their meaning: a newer version only appends.
+
+    >>> LabelSpace(names=("car", "person")).grown(["person", "forklift"]).names
+    ('car', 'person', 'forklift')
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    version: int = 1
+    names: tuple[ClassName, ...]
+
+    @model_validator(mode="after")
+    def _names_are_usable(self) -> LabelSpace:
+        if len(set(self.names)) != len(self.names):
+            raise ValueError("a class name stands twice in the label space")
+        for name in self.names:
+            if not name.isprintable():
+                raise ValueError(f"class name {name!r} has characters that cannot be printed")
+        return self
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def id_of(self, name: str) -> int:
+        """The id of `name`; raises InvalidInput when it is not in this label space."""
+        try:
+            return self.names.index(name)
+        except ValueError:
+            raise InvalidInput(f"class {name!r} is not in the label space ({', '.join(self.names)})") from None
+
+    def grown(self, names: Iterable[str]) -> LabelSpace:
+        """This label space with the unknown ones of `names` appended; itself when there are none."""
+        new = [name for name in dict.fromkeys(names) if name not in self.names]
+        return self if not new else LabelSpace(version=self.version + 1, names=(*self.names, *new))
+
+    def new_since(self, older: LabelSpace) -> tuple[str, ...]:
+        """Names that `older` lacks, in id order."""
+        return tuple(name for name in self.names if name not in older.names)
+
+    def extends(self, older: LabelSpace) -> bool:
+        """Whether every id of `older` means the same here."""
+        return self.names[: len(older)] == older.names
+
+    def ids_of(self, names: Sequence[str]) -> list[int]:
+        return [self.id_of(name) for name in names]

@@ -1,0 +1,1 @@
+"""What rests on disk: content-addressed blobs and safetensors weights."""

@@ -1,0 +1,157 @@
+"""`WeightMap`: the weights of a detector as a value with algebra; the only place that loops over a state dict."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+from numpy.typing import NDArray
+from safetensors.numpy import load as safetensors_load
+from safetensors.numpy import save as safetensors_save
+
+from diredi.errors import CorruptData, InvalidInput
+
+Array = NDArray[Any]
+
+
+class WeightMap(Mapping[str, Array]):
+    """Named arrays, immutable: raw training weights (float32) and integer counters (int64).
+
+    Arithmetic works on the float entries, key by key, and demands equal schemas; integer entries (batch-norm counters)
+    are taken from the left operand.
+
+    >>> import numpy as np
+    >>> a = WeightMap({"w": np.ones(2, np.float32)})
+    >>> float((a + a * 0.5).norm())
+    2.1213203435596424
+    """
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        self._arrays = {name: np.asarray(arrays[name]) for name in sorted(arrays)}
+
+    def __getitem__(self, name: str) -> Array:
+        return self._arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __add__(self, other: WeightMap) -> WeightMap:
+        return self._combined(other, lambda a, b: a + b)
+
+    def __sub__(self, other: WeightMap) -> WeightMap:
+        return self._combined(other, lambda a, b: a - b)
+
+    def __mul__(self, factor: float) -> WeightMap:
+        return self.mapped(lambda _, a: a * a.dtype.type(factor))
+
+    def _combined(self, other: WeightMap, function: Callable[[Array, Array], Array]) -> WeightMap:
+        self.check_same_schema(other)
+        return self.mapped(lambda name, array: function(array, other[name]))
+
+    def mapped(self, change: Callable[[str, Array], Array]) -> WeightMap:
+        """A new map with `change(name, array)` in place of each float array."""
+        return WeightMap({n: change(n, a) if _is_float(a) else a for n, a in self._arrays.items()})
+
+    def selected(self, keep: Callable[[str], bool]) -> WeightMap:
+        """Only the entries whose name `keep` accepts."""
+        return WeightMap({n: a for n, a in self._arrays.items() if keep(n)})
+
+    def norm(self) -> float:
+        """Euclidean norm over all float entries."""
+        return math.sqrt(sum(float(np.square(a, dtype=np.float64).sum()) for a in self._arrays.values() if _is_float(a)))
+
+    @property
+    def fp32_bytes(self) -> int:
+        """What the float entries weigh as float32, in bytes."""
+        return sum(a.size * 4 for a in self._arrays.values() if _is_float(a))
+
+    def schema(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Name to (dtype, shape)."""
+        return {n: (str(a.dtype), a.shape) for n, a in self._arrays.items()}
+
+    def schema_digest(self) -> str:
+        """Digest of names, dtypes and shapes: equal for two maps that may be added."""
+        return "sha256:" + hashlib.sha256(json.dumps(self.schema(), sort_keys=True).encode()).hexdigest()
+
+    def check_same_schema(self, other: WeightMap) -> None:
+        """Raises InvalidInput that names the first key that differs."""
+        mine, theirs = self.schema(), other.schema()
+        for name in sorted(mine.keys() | theirs.keys()):
+            if mine.get(name) != theirs.get(name):
+                raise InvalidInput(
+                    f"weights do not fit together at {name!r}: {_said(mine.get(name))} here, "
+                    f"{_said(theirs.get(name))} there; both must come from the same architecture and label space"
+                )
+
+    def check_finite(self) -> None:
+        """Raises InvalidInput that names the first array with a NaN or infinite value."""
+        for name, array in self._arrays.items():
+            if _is_float(array) and not np.isfinite(array).all():
+                raise InvalidInput(f"{name!r} holds a NaN or infinite value: these weights are not usable")
+
+    def to_bytes(self, metadata: Mapping[str, str] | None = None) -> bytes:
+        """The safetensors file. Equal maps with equal metadata give equal bytes."""
+        arrays = {n: np.ascontiguousarray(a) for n, a in self._arrays.items()}
+        return _with_sorted_metadata(safetensors_save(arrays), metadata or {})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> WeightMap:
+        """Raises CorruptData when `data` is not a whole safetensors file."""
+        try:
+            return cls(safetensors_load(data))
+        except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise CorruptData(f"not a safetensors file ({error}): download it again") from None
+
+    def save(self, path: Path, metadata: Mapping[str, str] | None = None) -> str:
+        """Writes the safetensors file whole or not at all; returns its digest."""
+        data = self.to_bytes(metadata)
+        part = path.with_name(path.name + ".part")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            part.write_bytes(data)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+        return "sha256:" + hashlib.sha256(data).hexdigest()
+
+    @classmethod
+    def load(cls, path: Path) -> WeightMap:
+        return cls.from_bytes(path.read_bytes())
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file, without reading its arrays. Raises CorruptData."""
+    try:
+        with safetensors.safe_open(str(path), framework="numpy") as file:
+            return dict(file.metadata() or {})
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CorruptData(f"{path} is not a safetensors file ({error})") from None
+
+
+def _with_sorted_metadata(file: bytes, metadata: Mapping[str, str]) -> bytes:
+    """Puts metadata into a safetensors header in a fixed order; the library's own order changes from run to run."""
+    size = int.from_bytes(file[:8], "little")
+    header = json.loads(file[8 : 8 + size])
+    header["__metadata__"] = {key: metadata[key] for key in sorted(metadata)}
+    packed = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    packed += b" " * (-len(packed) % 8)
+    return len(packed).to_bytes(8, "little") + packed + file[8 + size :]
+
+
+def _is_float(array: Array) -> bool:
+    return np.issubdtype(array.dtype, np.floating)
+
+
+def _said(entry: tuple[str, tuple[int, ...]] | None) -> str:
+    return "nothing" if entry is None else f"{entry[0]} {list(entry[1])}"
+
