@@ -32,7 +32,9 @@ class ServiceConfig(BaseSettings):
     program: ClassVar[str] = "diredi"
 
     @classmethod
-    def from_command_line(cls, arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> Self:
+    def from_command_line(
+        cls, arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None
+    ) -> Self:
         """Raises InvalidInput that names the field, where it came from and what is allowed."""
         import os
 
@@ -79,7 +81,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _without_environment(cls: type[ServiceConfig], values: dict[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+def _without_environment(
+    cls: type[ServiceConfig], values: dict[str, Any], environment: Mapping[str, str]
+) -> dict[str, Any]:
     prefix = str(cls.model_config["env_prefix"]).upper()
     names = {name.upper() for name in environment}
     return {k: v for k, v in values.items() if f"{prefix}{k.upper()}" not in names}

@@ -114,7 +114,7 @@ def _main(module: str, folder: Path) -> int:
         return 1
     part = folder / "result.json.part"
     part.write_text(json.dumps(result, indent=1))
-    os.replace(part, folder / "result.json")
+    part.replace(folder / "result.json")
     return 0
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -68,7 +67,9 @@ class WeightMap(Mapping[str, Array]):
 
     def norm(self) -> float:
         """Euclidean norm over all float entries."""
-        return math.sqrt(sum(float(np.square(a, dtype=np.float64).sum()) for a in self._arrays.values() if _is_float(a)))
+        return math.sqrt(
+            sum(float(np.square(a, dtype=np.float64).sum()) for a in self._arrays.values() if _is_float(a))
+        )
 
     @property
     def fp32_bytes(self) -> int:
@@ -119,7 +120,7 @@ class WeightMap(Mapping[str, Array]):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             part.write_bytes(data)
-            os.replace(part, path)
+            part.replace(path)
         finally:
             part.unlink(missing_ok=True)
         return "sha256:" + hashlib.sha256(data).hexdigest()
@@ -154,4 +155,3 @@ def _is_float(array: Array) -> bool:
 
 def _said(entry: tuple[str, tuple[int, ...]] | None) -> str:
     return "nothing" if entry is None else f"{entry[0]} {list(entry[1])}"
-

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from diredi.errors import DirediError, InvalidInput
+from diredi.jobs import JobProgress, LocalExecutor
+
+JOBS = {
+    "counting": """
+        import os
+        def main(spec, folder, report):
+            with open(spec["diary"], "a") as diary: diary.write("ran ")
+            print("a library talks on standard output")
+            report("count", 0.5, "half way")
+            return {"sum": sum(spec["numbers"])}
+    """,
+    "refusing": """
+        from diredi.errors import InvalidInput
+        def main(spec, folder, report):
+            raise InvalidInput("the numbers are wrong: give others")
+    """,
+    "dying": """
+        import os
+        def main(spec, folder, report):
+            os._exit(9)
+    """,
+    "endless": """
+        import os, threading
+        def main(spec, folder, report):
+            report("wait", 0.0, str(os.getpid()))
+            threading.Event().wait()
+    """,
+}
+
+
+@pytest.fixture(autouse=True)
+def _job_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import textwrap
+
+    for name, text in JOBS.items():
+        (tmp_path / f"{name}_job.py").write_text(textwrap.dedent(text))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(Path.cwd())]))
+
+
+async def test_a_job_reports_and_its_result_is_not_worked_out_twice(tmp_path: Path) -> None:
+    seen: list[JobProgress] = []
+
+    async def remember(progress: JobProgress) -> None:
+        seen.append(progress)
+
+    diary = tmp_path / "diary"
+    spec = {"numbers": [1, 2], "diary": str(diary)}
+    for _ in range(2):
+        assert await LocalExecutor().run("counting_job", spec, tmp_path / "job", remember) == {"sum": 3}
+    assert seen == [JobProgress("count", 0.5, "half way")]
+    assert diary.read_text() == "ran "
+
+    spec["numbers"] = [5]
+    assert await LocalExecutor().run("counting_job", spec, tmp_path / "job", remember) == {"sum": 5}
+
+
+async def test_an_error_of_a_job_arrives_as_itself(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="the numbers are wrong: give others"):
+        await LocalExecutor().run("refusing_job", {}, tmp_path / "job", _ignore)
+
+
+async def test_a_job_that_dies_is_an_error_that_names_its_log(tmp_path: Path) -> None:
+    with pytest.raises(DirediError, match=r"dying_job ended with 9.*log"):
+        await LocalExecutor().run("dying_job", {}, tmp_path / "job", _ignore)
+
+
+async def test_a_cancelled_job_is_not_left_running(tmp_path: Path) -> None:
+    started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def note_process(progress: JobProgress) -> None:
+        started.set_result(int(progress.message))
+
+    job = asyncio.create_task(LocalExecutor().run("endless_job", {}, tmp_path / "job", note_process))
+    process = await started
+    job.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await job
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
+
+
+async def _ignore(progress: JobProgress) -> None:
+    del progress
