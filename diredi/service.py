@@ -1,0 +1,77 @@
+"""How the process of a service begins and ends: one configuration, one sentence on an error, two seconds to stop.
+
+    raise SystemExit(run("edge_node", EdgeConfig.from_command_line, serve))
+
+`serve(config, stop)` starts, announces itself with `ready(address)` and returns soon after `stop` is set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import structlog
+
+from diredi import log
+from diredi.config import ServiceConfig
+from diredi.errors import DirediError
+
+GRACE_S = 1.5
+"""How long a service has to end by itself; half a second later the process ends whatever it is doing."""
+
+_C = TypeVar("_C", bound=ServiceConfig)
+Serve = Callable[[_C, asyncio.Event], Coroutine[Any, Any, None]]
+
+
+def run(name: str, configure: Callable[[], _C], serve: Serve[_C]) -> int:
+    """The exit code: 0 after SIGTERM or SIGINT, that of the error otherwise. Never a traceback for an error of ours."""
+    try:
+        config = configure()
+        log.configure(name, getattr(config, "log_level", "INFO"))
+        structlog.get_logger().info("starting", **config.model_dump(mode="json"))
+        asyncio.run(_until_told(config, serve))
+    except DirediError as error:
+        print(f"{name}: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def ready(address: str, **more: Any) -> None:
+    """The line that scripts wait for; `address` has the real port where the configured one was 0."""
+    structlog.get_logger().info("ready", address=address, **more)
+
+
+async def _until_told(config: _C, serve: Serve[_C]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _begin_to_stop, stop)
+    serving = asyncio.create_task(serve(config, stop))
+    told = asyncio.create_task(stop.wait())
+    await asyncio.wait({serving, told}, return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    if not serving.done():
+        await asyncio.wait({serving}, timeout=GRACE_S)
+        serving.cancel()
+        with suppress(asyncio.CancelledError):
+            await serving
+        return
+    await serving
+
+
+def _begin_to_stop(stop: asyncio.Event) -> None:
+    if not stop.is_set():
+        structlog.get_logger().info("stopping")
+        stop.set()
+        # State is stored before it is acted on, so an end in the middle of something loses nothing.
+        end = threading.Timer(GRACE_S + 0.4, os._exit, args=(0,))
+        end.daemon = True
+        end.start()
