@@ -32,7 +32,12 @@ def generate(out: Path) -> list[Path]:
             raise SystemExit("the contract does not compile: see the lines above")
         out.mkdir(parents=True, exist_ok=True)
         made = sorted(Path(raw, "diredi", "v1").iterdir())
-        return [_moved(stub, out) for stub in made if "_pb2_grpc" not in stub.name or "Servicer" in stub.read_text()]
+        return [_moved(stub, out) for stub in made if _says_something(stub)]
+
+
+def _says_something(stub: Path) -> bool:
+    """Whether it is not the empty service stub of a contract file without services."""
+    return "_pb2_grpc" not in stub.name or re.search(r"class \w+Servicer\b", stub.read_text()) is not None
 
 
 def _moved(stub: Path, out: Path) -> Path:

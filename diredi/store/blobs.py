@@ -1,0 +1,257 @@
+"""Content-addressed bytes on disk: the digest is the name, and what is under a name has that digest.
+
+    ROOT/sha256/ab/<62 hex>     complete blobs: verified, synced to disk, never changed
+    ROOT/partial/<64 hex>       uploads under way: the file's size is what has been received
+    ROOT/partial/add-*          files being added from this machine
+
+Policy on `fsync`: a blob is synced, file and folder, before its name appears. A partial is not: after a power cut its
+tail may be wrong, the digest then says so at the end, the partial is dropped and the upload begins again.
+
+One process owns a store; its threads may share a `BlobStore`. Nothing here holds more than one chunk in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import io
+import os
+import re
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from diredi.errors import CorruptData, InvalidInput, NoRoom, NotFound, OffsetBeyondEnd
+
+READ_BYTES = 256 * 1024
+MAX_BLOB_BYTES = 8 * 2**30
+_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@dataclass(frozen=True)
+class Blob:
+    """The name of some bytes, and how many they are."""
+
+    digest: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class BlobState:
+    """How much of a blob is here, contiguous from 0; `complete` means verified too."""
+
+    complete: bool
+    received_bytes: int
+
+
+def hex_of(digest: str) -> str:
+    """The 64 hex digits of a digest. Raises InvalidInput for anything else, so that a digest is safe in a path."""
+    match = _DIGEST.fullmatch(digest)
+    if match is None:
+        raise InvalidInput(f"{digest[:80]!r} is not a digest: it must be 'sha256:' and 64 lower-case hex digits")
+    return match[1]
+
+
+def digest_of_file(path: Path) -> Blob:
+    """Digest and size of a file, read in pieces."""
+    with path.open("rb") as file:
+        return _digest_of(file)
+
+
+def _digest_of(file: BinaryIO) -> Blob:
+    sha, size = hashlib.sha256(), 0
+    while data := file.read(READ_BYTES):
+        sha.update(data)
+        size += len(data)
+    return Blob("sha256:" + sha.hexdigest(), size)
+
+
+@contextlib.contextmanager
+def no_room_at(path: Path) -> Iterator[None]:
+    """Turns the operating system's "disk full" (and quota, and file too large) into NoRoom that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise NoRoom(f"no room on the disk of {path} ({error.strerror}): free some and try again") from None
+
+
+class BlobStore:
+    """Blobs of at most `max_blob_bytes` under `root`, which is made when it does not exist."""
+
+    def __init__(self, root: Path, max_blob_bytes: int = MAX_BLOB_BYTES) -> None:
+        self.root = root
+        self.max_blob_bytes = max_blob_bytes
+        self._blobs = root / "sha256"
+        self._partials = root / "partial"
+        for folder in (self._blobs, self._partials):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._locks = [threading.Lock() for _ in range(64)]
+
+    def __contains__(self, digest: str) -> bool:
+        return self._final(digest).exists()
+
+    def path(self, digest: str) -> Path:
+        """Where a complete blob lies; read it, never write it. Raises NotFound."""
+        path = self._final(digest)
+        if not path.exists():
+            raise NotFound(f"blob {digest} is not here, or not complete: put it first")
+        return path
+
+    def blob(self, digest: str) -> Blob:
+        """A complete blob's name and size. Raises NotFound."""
+        return Blob(digest, self.path(digest).stat().st_size)
+
+    def open(self, digest: str) -> BinaryIO:
+        """A complete blob for reading. Raises NotFound."""
+        return self.path(digest).open("rb")
+
+    def chunks(self, digest: str, offset: int = 0, chunk_bytes: int = READ_BYTES) -> Iterator[bytes]:
+        """The bytes from `offset` on. Raises NotFound; OffsetBeyondEnd when there are not so many."""
+        with self.open(digest) as file:
+            size = os.fstat(file.fileno()).st_size
+            if not 0 <= offset <= size:
+                raise OffsetBeyondEnd(f"blob {digest} has {size} bytes, not {offset}: start within them")
+            file.seek(offset)
+            while data := file.read(chunk_bytes):
+                yield data
+
+    def stat(self, digest: str) -> BlobState:
+        """How much of a blob is here; tells an uploader where to go on."""
+        final = self._final(digest)
+        if final.exists():
+            return BlobState(True, final.stat().st_size)
+        return BlobState(False, _size(self._partial(digest)))
+
+    def put_chunk(self, digest: str, total_bytes: int, offset: int, data: bytes) -> BlobState:
+        """Takes one piece of an upload; a piece that is there already is accepted again.
+
+        Raises InvalidInput (not a digest, beyond `total_bytes`, other total than the blob's), OffsetBeyondEnd (bytes
+        before `offset` are missing), NoRoom (disk full or blob too large; the store is as it was before), CorruptData
+        (the last piece came and the digest is wrong; what was received is dropped).
+        """
+        end = offset + len(data)
+        if offset < 0 or end > total_bytes:
+            raise InvalidInput(f"bytes {offset} to {end} are not within the {total_bytes} of blob {digest}")
+        if total_bytes > self.max_blob_bytes:
+            raise NoRoom(f"blob {digest} has {total_bytes} bytes, this store takes at most {self.max_blob_bytes}")
+        with self._locked(digest):
+            state = self.stat(digest)
+            if state.complete:
+                if state.received_bytes != total_bytes:
+                    raise InvalidInput(f"blob {digest} is here with {state.received_bytes} bytes, not {total_bytes}")
+                return state
+            if offset > state.received_bytes:
+                raise OffsetBeyondEnd(f"{state.received_bytes} bytes of blob {digest} are here: go on from there")
+            received = self._append(digest, total_bytes, state.received_bytes, data[state.received_bytes - offset :])
+            if received < total_bytes:
+                return BlobState(False, received)
+            self._complete(digest, total_bytes)
+            return BlobState(True, total_bytes)
+
+    def _append(self, digest: str, total_bytes: int, received: int, data: bytes) -> int:
+        """Bytes received after `data`. Leaves the partial as it was when the disk is full."""
+        partial = self._partial(digest)
+        if received > total_bytes:
+            raise InvalidInput(f"{received} bytes of blob {digest} are here, more than {total_bytes}: check the total")
+        with no_room_at(self.root):
+            if shutil.disk_usage(self.root).free < total_bytes - received:
+                raise OSError(errno.ENOSPC, f"{total_bytes - received} bytes are still to come")
+            try:
+                with partial.open("ab") as file:
+                    file.write(data)
+            except OSError:
+                if received:
+                    os.truncate(partial, received)
+                else:
+                    partial.unlink(missing_ok=True)
+                raise
+        return received + len(data)
+
+    def _complete(self, digest: str, total_bytes: int) -> None:
+        partial = self._partial(digest)
+        found = digest_of_file(partial)
+        if found != Blob(digest, total_bytes):
+            partial.unlink()
+            raise CorruptData(f"the {found.bytes} bytes sent as blob {digest} are {found.digest}: send them again")
+        self._publish(partial, digest)
+
+    def add_file(self, path: Path) -> Blob:
+        """Copies a file of this machine into the store. Raises NoRoom, leaving the store as it was."""
+        with path.open("rb") as file:
+            return self._add(file)
+
+    def _add(self, source: BinaryIO) -> Blob:
+        with no_room_at(self.root):
+            handle, name = tempfile.mkstemp(dir=self._partials, prefix="add-")
+            copy = Path(name)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    shutil.copyfileobj(source, file, READ_BYTES)
+                blob = digest_of_file(copy)
+                with self._locked(blob.digest):
+                    if blob.digest not in self:
+                        self._publish(copy, blob.digest)
+            finally:
+                copy.unlink(missing_ok=True)
+        return blob
+
+    def add_bytes(self, data: bytes) -> Blob:
+        """Puts small bytes into the store. Raises NoRoom, leaving the store as it was."""
+        return self._add(io.BytesIO(data))
+
+    def remove(self, digest: str) -> None:
+        """Forgets a blob and what was received of it; nothing happens when it is not here."""
+        with self._locked(digest):
+            self._final(digest).unlink(missing_ok=True)
+            self._partial(digest).unlink(missing_ok=True)
+
+    def drop_partials(self, older_than_s: float) -> int:
+        """Removes uploads that nobody went on with for so long; returns how many."""
+        dropped = 0
+        for partial in self._partials.iterdir():
+            if time.time() - partial.stat().st_mtime > older_than_s:
+                partial.unlink(missing_ok=True)
+                dropped += 1
+        return dropped
+
+    def _publish(self, file: Path, digest: str) -> None:
+        final = self._final(digest)
+        with no_room_at(self.root):
+            final.parent.mkdir(exist_ok=True)
+            _sync(file)
+            file.replace(final)
+            _sync(final.parent)
+
+    def _final(self, digest: str) -> Path:
+        name = hex_of(digest)
+        return self._blobs / name[:2] / name[2:]
+
+    def _partial(self, digest: str) -> Path:
+        return self._partials / hex_of(digest)
+
+    def _locked(self, digest: str) -> threading.Lock:
+        return self._locks[int(hex_of(digest)[:8], 16) % len(self._locks)]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,191 @@
+"""A small certificate authority (ECDSA P-256): whom the fleet believes.
+
+Its folder holds `ca.pem` and `ca-key.pem`. Only `ca.pem` is ever copied into the folder of a service; the key stays where
+`diredi pki init` made it. A holder's key is made where it will be used and only a signing request reaches `sign`, so that
+enrolment over the wire and rotation need no other path than this one.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from diredi.errors import InvalidInput, WrongState
+from diredi.trust.identity import CA_FILE, CERTIFICATE_FILE, KEY_FILE, Credentials, Identity, Role
+
+CA_KEY_FILE = "ca-key.pem"
+CA_LIFETIME = timedelta(days=3650)
+LIFETIME = timedelta(days=398)
+_CLOCK_SKEW = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Authority:
+    """An authority that can sign: its certificate and its key."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+    def sign(
+        self,
+        request: x509.CertificateSigningRequest,
+        identity: Identity,
+        hosts: Sequence[str] = (),
+        lifetime: timedelta = LIFETIME,
+        now: datetime | None = None,
+    ) -> bytes:
+        """A certificate in PEM form for the key in `request`. Names in the request itself are not believed.
+
+        `hosts` are DNS names and addresses alike. Raises InvalidInput for one that is neither.
+        """
+        if not request.is_signature_valid:
+            raise InvalidInput("the signing request is not signed by its own key: make it again")
+        now = now or datetime.now(UTC)
+        uses = [ExtendedKeyUsageOID.CLIENT_AUTH]
+        if identity.role is not Role.OPERATOR:
+            uses.append(ExtendedKeyUsageOID.SERVER_AUTH)
+        builder = (
+            _builder(str(identity), self.certificate.subject, request.public_key(), now, lifetime)
+            .add_extension(x509.SubjectAlternativeName(_names(identity, hosts)), critical=False)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_key_usage(authority=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
+        )
+        return builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def init(folder: Path, name: str = "DiReDi", now: datetime | None = None) -> Authority:
+    """Makes an authority in `folder`. Raises WrongState when there is one: replacing it would lock the fleet out."""
+    if (folder / CA_KEY_FILE).exists() or (folder / CA_FILE).exists():
+        raise WrongState(f"{folder} holds an authority already: use it, or name another folder")
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = _subject(f"{name} authority")
+    builder = (
+        _builder(f"{name} authority", subject, key.public_key(), now or datetime.now(UTC), CA_LIFETIME)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(authority=True), critical=True)
+    )
+    certificate = builder.sign(key, hashes.SHA256())
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / CA_KEY_FILE, _pem(key), 0o600)
+    _write(folder / CA_FILE, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+    return Authority(certificate, key)
+
+
+def load(folder: Path) -> Authority:
+    """Raises InvalidInput when `folder` holds no authority that can sign."""
+    try:
+        certificate = x509.load_pem_x509_certificate((folder / CA_FILE).read_bytes())
+        key = serialization.load_pem_private_key((folder / CA_KEY_FILE).read_bytes(), password=None)
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{folder} holds no authority ({error}): make one with `diredi pki init`") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+        raise InvalidInput(f"{folder / CA_KEY_FILE} is not the key of {folder / CA_FILE}: put the right one beside it")
+    return Authority(certificate, key)
+
+
+def issue(
+    folder: Path,
+    role: str,
+    name: str,
+    hosts: Sequence[str],
+    out: Path,
+    site: str = "",
+    lifetime: timedelta = LIFETIME,
+    now: datetime | None = None,
+) -> Credentials:
+    """Makes a key and a certificate in `out`, signed by the authority in `folder`; what was there is replaced.
+
+    `site` is for devices. Raises InvalidInput: no authority, a role, name or host that cannot be.
+    """
+    if role not in set(Role):
+        raise InvalidInput(f"{role!r} is not a role: use one of {', '.join(Role)}")
+    identity = Identity(Role(role), name, site)
+    if out.resolve() == folder.resolve():
+        raise InvalidInput(f"{out} is the authority's own folder: name another, its key must not lie with a service")
+    key, request = new_request()
+    authority = load(folder)
+    certificate = authority.sign(request, identity, hosts, lifetime, now)
+    out.mkdir(parents=True, exist_ok=True)
+    _write(out / CA_FILE, authority.certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+    _write(out / KEY_FILE, key, 0o600)
+    _write(out / CERTIFICATE_FILE, certificate, 0o644)
+    return Credentials.load(out, now)
+
+
+def new_request() -> tuple[bytes, x509.CertificateSigningRequest]:
+    """A new private key in PEM form and a request to sign it; the key need never leave where this ran."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    request = x509.CertificateSigningRequestBuilder().subject_name(_subject("to be named")).sign(key, hashes.SHA256())
+    return _pem(key), request
+
+
+def _builder(
+    name: str, issuer: x509.Name, public_key: x509.CertificatePublicKeyTypes, now: datetime, lifetime: timedelta
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(_subject(name))
+        .issuer_name(issuer)
+        .public_key(public_key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _CLOCK_SKEW)  # a camera's clock may be behind
+        .not_valid_after(now + lifetime)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+    )
+
+
+def _subject(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
+
+
+def _names(identity: Identity, hosts: Sequence[str]) -> list[x509.GeneralName]:
+    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(identity.uri)]
+    for host in dict.fromkeys(hosts):
+        try:
+            names.append(x509.IPAddress(ipaddress.ip_address(host.strip("[]"))))
+        except ValueError:
+            if not host.isascii() or not host.replace("-", "").replace(".", "").replace("_", "").isalnum():
+                raise InvalidInput(f"{host[:80]!r} is neither a host name nor an address: check --host") from None
+            names.append(x509.DNSName(host))
+    return names
+
+
+def _key_usage(*, authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not authority,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
+    """Whole or not at all, and never readable by others for a moment."""
+    part = path.with_name(path.name + ".part")
+    part.unlink(missing_ok=True)
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+    part.replace(path)

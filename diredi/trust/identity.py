@@ -1,0 +1,164 @@
+"""Who a certificate speaks for, and the folder that holds one's own.
+
+A certificate carries its identity as a URI in its subject alternative names: `diredi://cloud/cloud`,
+`diredi://site/site-1`, `diredi://operator/alice`, and for a device, which belongs to a site,
+`diredi://device/site-1/camera-1`. Host names and addresses stand beside it.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Self
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+
+from diredi.errors import InvalidInput
+
+CA_FILE, CERTIFICATE_FILE, KEY_FILE = "ca.pem", "cert.pem", "key.pem"
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.IGNORECASE)
+_SCHEME = "diredi://"
+_REMEDY = "make one with `diredi pki issue`"
+
+
+class Role(StrEnum):
+    """What a certificate's holder may be."""
+
+    CLOUD = "cloud"
+    SITE = "site"
+    DEVICE = "device"
+    OPERATOR = "operator"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A role and a name; `site` is the site a device belongs to, a site's own name, or empty.
+
+    >>> str(Identity(Role.DEVICE, "camera-1", "site-1"))
+    'device/site-1/camera-1'
+    """
+
+    role: Role
+    name: str
+    site: str = ""
+
+    def __post_init__(self) -> None:
+        if self.role is Role.SITE and not self.site:
+            object.__setattr__(self, "site", self.name)
+        for part in (self.name, self.site) if self.site else (self.name,):
+            if not _NAME.fullmatch(part):
+                raise InvalidInput(
+                    f"{part[:80]!r} cannot be a name: use 1 to 63 letters, digits, '.', '_' and '-', a letter or digit first"
+                )
+        if (self.role is Role.DEVICE) != (bool(self.site) and self.role is not Role.SITE):
+            raise InvalidInput(f"a {self.role} {'needs' if self.role is Role.DEVICE else 'has no'} site: check --site")
+
+    def __str__(self) -> str:
+        return f"{self.role}/{self.site}/{self.name}" if self.role is Role.DEVICE else f"{self.role}/{self.name}"
+
+    @property
+    def uri(self) -> str:
+        """How it stands in a certificate."""
+        return _SCHEME + str(self)
+
+    @classmethod
+    def from_uri(cls, uri: str) -> Self:
+        """Raises InvalidInput when `uri` is not an identity."""
+        role, *names = uri.removeprefix(_SCHEME).split("/")
+        if not uri.startswith(_SCHEME) or role not in set(Role) or len(names) != (2 if role == Role.DEVICE else 1):
+            raise InvalidInput(f"{uri[:120]!r} is not an identity of DiReDi's: {_REMEDY}")
+        return cls(Role(role), names[-1], names[0] if role == Role.DEVICE else "")
+
+    @classmethod
+    def from_certificate(cls, pem: bytes) -> Self:
+        """Raises InvalidInput when the certificate carries none, or more than one."""
+        return cls._of(x509.load_pem_x509_certificate(pem))
+
+    @classmethod
+    def _of(cls, certificate: x509.Certificate) -> Self:
+        try:
+            names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        except x509.ExtensionNotFound:
+            raise InvalidInput(f"the certificate carries no names at all: {_REMEDY}") from None
+        uris = [uri for uri in names.get_values_for_type(x509.UniformResourceIdentifier) if uri.startswith(_SCHEME)]
+        if len(uris) != 1:
+            raise InvalidInput(f"the certificate carries {len(uris)} identities of DiReDi's, not one: {_REMEDY}")
+        return cls.from_uri(uris[0])
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What a service shows to others, and by what it knows them. Never holds the authority's key."""
+
+    identity: Identity
+    expires: datetime
+    ca: bytes
+    certificate: bytes
+    key: bytes = field(repr=False)
+
+    @classmethod
+    def load(cls, folder: Path, now: datetime | None = None) -> Self:
+        """Reads `ca.pem`, `cert.pem` and `key.pem`.
+
+        Raises InvalidInput that names the file and the remedy: a missing or unreadable file, a key that others can
+        read or that is not the certificate's, a certificate of another authority, not valid yet, or expired.
+        """
+        ca, pem, key = (_read(folder / name) for name in (CA_FILE, CERTIFICATE_FILE, KEY_FILE))
+        certificate, authorities = _parsed(folder / CERTIFICATE_FILE, pem)[0], _parsed(folder / CA_FILE, ca)
+        _check_key(folder / KEY_FILE, key, certificate)
+        if not any(_issued_by(certificate, authority) for authority in authorities):
+            raise InvalidInput(
+                f"{folder / CERTIFICATE_FILE} was not issued by the authority in {folder / CA_FILE}: {_REMEDY}"
+            )
+        _check_time(folder / CERTIFICATE_FILE, certificate, now or datetime.now(UTC))
+        return cls(Identity._of(certificate), certificate.not_valid_after_utc, ca, pem, key)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read ({error.strerror}): name an identity folder, or {_REMEDY}") from None
+
+
+def _parsed(path: Path, pem: bytes) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(pem)
+    except ValueError:
+        raise InvalidInput(f"{path} is not a certificate in PEM form: {_REMEDY}") from None
+
+
+def _check_key(path: Path, pem: bytes, certificate: x509.Certificate) -> None:
+    if stat.S_IMODE(path.stat().st_mode) & stat.S_IROTH:
+        raise InvalidInput(f"everyone on this machine can read the private key {path}: run `chmod 600 {path}`")
+    try:
+        public = serialization.load_pem_private_key(pem, password=None).public_key()
+    except (ValueError, TypeError):
+        raise InvalidInput(f"{path} is not a private key in PEM form without a password: {_REMEDY}") from None
+    if public != certificate.public_key():
+        raise InvalidInput(f"{path} is not the key of the certificate beside it: {_REMEDY}")
+
+
+def _issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _check_time(path: Path, certificate: x509.Certificate, now: datetime) -> None:
+    if now > certificate.not_valid_after_utc:
+        raise InvalidInput(
+            f"{path} expired on {certificate.not_valid_after_utc:%Y-%m-%d}: issue it again with `diredi pki issue`"
+        )
+    if now < certificate.not_valid_before_utc:
+        raise InvalidInput(
+            f"{path} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC: check this machine's clock"
+        )
