@@ -1,0 +1,134 @@
+"""A data set as one zip file: what a manufacturer ships as a coreset. The same data set gives the same bytes.
+
+Inside: `data.yaml`, `images/SPLIT/NUMBER.jpg`, `labels/SPLIT/NUMBER.txt`; the names of files on disk do not travel.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from diredi.data import yolo
+from diredi.data.dataset import SPLITS, DataSet, load
+from diredi.errors import CorruptData, DataSetError, InvalidInput, NoRoom
+
+_ENTRY = re.compile(r"data\.yaml|images/(train|val)/\d{6}\.(bmp|jpe?g|png|tiff?|webp)|labels/(train|val)/\d{6}\.txt")
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
+_CHUNK = 1 << 20
+
+
+def pack(dataset: DataSet, path: Path, max_images: int | None = None) -> str:
+    """Writes `path` and returns its digest, "sha256:...".
+
+    Raises InvalidInput when there are more than `max_images` images (draw a `subset` first), DataSetError when one
+    cannot be read, NoRoom when the disk is full; `path` is then as it was.
+    """
+    images = len(dataset.train) + len(dataset.val)
+    if images == 0 or (max_images is not None and images > max_images):
+        raise InvalidInput(
+            f"an archive of {dataset.root} would hold {images} images: it takes 1 to {max_images or 'any'}"
+        )
+    part = path.with_name(path.name + ".part")
+    try:
+        with zipfile.ZipFile(part, "w") as archive:
+            for name, data in _entries(dataset):
+                info = zipfile.ZipInfo(name, _EPOCH)
+                info.create_system, info.external_attr = 3, 0o644 << 16
+                # Images are compressed as they are; deflate differs between versions of zlib, storing does not.
+                archive.writestr(info, data, zipfile.ZIP_STORED)
+        with part.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        os.replace(part, path)
+    except OSError as error:
+        raise _said(error, path) from None
+    finally:
+        part.unlink(missing_ok=True)
+    return f"sha256:{digest}"
+
+
+def unpack(path: Path, folder: Path, max_bytes: int = 4 << 30) -> DataSet:
+    """The data set in `path`, written to `folder`, which must not exist; it appears whole or not at all.
+
+    Raises CorruptData for anything that `pack` would not have written (other names, a broken checksum, more than
+    `max_bytes` in all), InvalidInput when `folder` exists, NoRoom when the disk is full.
+    """
+    if folder.exists():
+        raise InvalidInput(f"folder {folder} exists already: remove it or name another")
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            _check_entries(entries, path, max_bytes)
+            for entry in entries:
+                _extract(archive, entry, part / entry.filename)
+        splits = [split for split in SPLITS if (part / "images" / split).is_dir()]
+        _check_inside(part, splits, path)
+        os.replace(part, folder)
+    except (zipfile.BadZipFile, DataSetError, NotImplementedError, EOFError) as error:
+        raise CorruptData(f"{path} is not an archive of a data set ({error}): fetch it again") from None
+    except OSError as error:
+        raise _said(error, folder) from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return load(folder / "data.yaml", splits)
+
+
+def _entries(dataset: DataSet) -> Iterator[tuple[str, bytes]]:
+    splits = [split for split in SPLITS if dataset.split(split)]
+    yield "data.yaml", yolo.description_text(dataset.names, splits).encode()
+    for split in splits:
+        for number, sample in enumerate(dataset.split(split)):
+            try:
+                data = sample.image.read_bytes()
+            except OSError as error:
+                raise DataSetError(f"image cannot be read ({error.strerror}): restore it", sample.image) from None
+            yield f"images/{split}/{number:06}{sample.image.suffix.lower()}", data
+            yield f"labels/{split}/{number:06}.txt", yolo.labels_text(sample.boxes).encode()
+
+
+def _check_entries(entries: list[zipfile.ZipInfo], path: Path, max_bytes: int) -> None:
+    names = [entry.filename for entry in entries]
+    strange = next((name for name in names if not _ENTRY.fullmatch(name)), None)
+    if strange is not None:
+        raise CorruptData(f"{path} holds {strange!r}, which no archive of a data set has: fetch it again")
+    if len(set(names)) != len(names) or "data.yaml" not in names:
+        raise CorruptData(f"{path} lacks a data.yaml or holds a name twice: fetch it again")
+    if sum(entry.file_size for entry in entries) > max_bytes:
+        raise CorruptData(f"{path} would unpack to more than {max_bytes} bytes: allow more or ask for a smaller one")
+
+
+def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> None:
+    """Copies at most what the directory of the archive announced: a lie about the size is a broken archive."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    left = entry.file_size
+    with archive.open(entry) as source, target.open("wb") as file:
+        while data := source.read(min(_CHUNK, left + 1)):
+            left -= len(data)
+            if left < 0:
+                raise zipfile.BadZipFile(f"{entry.filename} is longer than announced")
+            file.write(data)
+
+
+def _check_inside(part: Path, splits: list[str], path: Path) -> None:
+    """The data.yaml of the archive must be what `pack` writes: it cannot send a reader elsewhere on the disk."""
+    names = yolo.read_description(part / "data.yaml", _stop).names
+    if (part / "data.yaml").read_text(encoding="utf-8") != yolo.description_text(names, splits):
+        raise CorruptData(f"the data.yaml in {path} is not one that an archive has: fetch it again")
+    load(part / "data.yaml", [split for split in SPLITS if split in splits])
+
+
+def _stop(error: DataSetError) -> None:
+    raise error
+
+
+def _said(error: OSError, path: Path) -> InvalidInput | NoRoom:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoRoom(f"no room on the disk for {path}: free some and try again")
+    return InvalidInput(f"{path} cannot be used ({error.strerror}): check the path and its permissions")

@@ -1,0 +1,45 @@
+"""Where a data set comes from: a `data.yaml` of the user's, or "scenes:SITE", generated once into a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from diredi.data.scenes import DEFAULT_IMAGES, SITES, write_scenes
+from diredi.errors import InvalidInput
+
+SCENES = "scenes:"
+
+
+def resolve(
+    ref: str,
+    cache: Path,
+    seed: int = 0,
+    train: int | None = None,
+    val: int | None = None,
+    on_progress: Callable[[float, str], None] | None = None,
+) -> Path:
+    """The `data.yaml` that `ref` means. `seed`, `train` and `val` (numbers of images) only concern scenes.
+
+    Scenes appear in `cache` whole or not at all, and are there at once the second time, in whatever process.
+    Raises InvalidInput for a site that is not built in, or a path that does not exist.
+    """
+    if not ref.startswith(SCENES):
+        path = Path(ref).expanduser()
+        path = path / "data.yaml" if path.is_dir() else path
+        if not path.is_file():
+            raise InvalidInput(f"data set {ref} does not exist: name a data.yaml, or one of {', '.join(_scenes())}")
+        return path
+    site = ref.removeprefix(SCENES)
+    if site not in SITES:
+        raise InvalidInput(f"{ref} is not a built-in data set: name one of {', '.join(_scenes())}")
+    train = DEFAULT_IMAGES[0] if train is None else train
+    val = DEFAULT_IMAGES[1] if val is None else val
+    folder = cache / f"scenes-{site}-{train}-{val}-seed{seed}"
+    if (folder / "data.yaml").is_file():
+        return folder / "data.yaml"
+    return write_scenes(folder, site, train, val, seed, on_progress=on_progress)
+
+
+def _scenes() -> list[str]:
+    return [f"{SCENES}{site}" for site in SITES]

@@ -1,0 +1,187 @@
+"""Ultralytics' YOLO format on disk: what `data.yaml` and label files say, and every way in which they can be wrong.
+
+Whatever is wrong goes to a `Sink`, which either raises (loading stops at the first fault) or keeps it (a check finds
+them all). Readers carry on after a fault with whatever is still usable.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from diredi.data.images import IMAGE_SUFFIXES
+from diredi.errors import DataSetError
+from diredi.labels import LabelSpace
+
+Sink = Callable[[DataSetError], None]
+
+Boxes = NDArray[np.float32]
+"""n x 5: class id, centre x, centre y, width, height; the last four in 0..1 of the image."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What `data.yaml` says, with paths resolved. A split is a list of folders, image files and .txt lists."""
+
+    path: Path
+    root: Path
+    names: tuple[str, ...]
+    splits: Mapping[str, tuple[Path, ...]]
+
+
+def read_description(path: Path, sink: Sink) -> Description:
+    """Raises DataSetError when there is nothing to go on with: no file, no YAML, no names."""
+    values = _read_yaml(path)
+    names = _names(values, path, sink)
+    root = _root(values, path)
+    splits = {key: _places(values[key], key, root, path) for key in ("train", "val", "test") if values.get(key)}
+    if "val" not in splits and values.get("validation"):
+        splits["val"] = _places(values["validation"], "validation", root, path)
+    return Description(path, root, names, splits)
+
+
+def list_images(place: Path, split: str, description: Description, sink: Sink) -> list[Path]:
+    """Images of a folder (at any depth), of a .txt list or of one file, sorted by path."""
+    if place.is_dir():
+        return sorted(p for p in place.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    if place.suffix == ".txt" and place.is_file():
+        return _listed(place, sink)
+    if place.suffix.lower() in IMAGE_SUFFIXES and place.is_file():
+        return [place]
+    sink(DataSetError(f"`{split}` names {place}, which does not exist: correct the path", description.path))
+    return []
+
+
+def label_file_of(image: Path) -> Path:
+    """Ultralytics' rule: the last folder called `images` becomes `labels`, the suffix becomes .txt."""
+    parts = list(image.parts)
+    for index in range(len(parts) - 2, -1, -1):
+        if parts[index] == "images":
+            parts[index] = "labels"
+            break
+    return Path(*parts).with_suffix(".txt")
+
+
+def read_labels(path: Path, classes: int, sink: Sink) -> Boxes:
+    """The boxes of a label file; none when the file is missing, which makes the image background."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        return np.zeros((0, 5), np.float32)
+    except (OSError, UnicodeDecodeError) as error:
+        sink(DataSetError(f"label file cannot be read ({error}): replace it or delete it", path))
+        return np.zeros((0, 5), np.float32)
+    rows: dict[tuple[float, ...], None] = {}  # a line that stands twice is one box, as with Ultralytics
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            rows[_label(line, classes)] = None
+        except ValueError as error:
+            sink(DataSetError(str(error), path, number))
+    return np.asarray(list(rows), np.float32).reshape(-1, 5)
+
+
+def description_text(names: Iterable[str], splits: Iterable[str] = ("train", "val")) -> str:
+    """A `data.yaml` whose images lie in images/SPLIT beside it."""
+    paths = {split: f"images/{split}" for split in splits}
+    return str(yaml.safe_dump({**paths, "names": dict(enumerate(names))}, sort_keys=False, allow_unicode=True))
+
+
+def labels_text(boxes: Boxes) -> str:
+    return "".join(f"{int(b[0])} {b[1]:.6f} {b[2]:.6f} {b[3]:.6f} {b[4]:.6f}\n" for b in boxes)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except IsADirectoryError:
+        raise DataSetError("this is a folder: name the data.yaml inside it", path) from None
+    except OSError as error:
+        raise DataSetError(f"data set cannot be read ({error.strerror}): name an existing data.yaml", path) from None
+    except UnicodeDecodeError:
+        raise DataSetError("this is not text: name the data.yaml of a data set", path) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = None if mark is None else mark.line + 1
+        problem = getattr(error, "problem", None) or "cannot be parsed"
+        raise DataSetError(f"this is not YAML ({problem}): correct the file", path, line) from None
+    if not isinstance(values, dict):
+        raise DataSetError("a data.yaml must hold `train:`, `val:` and `names:`", path)
+    return values
+
+
+def _root(values: dict[str, Any], path: Path) -> Path:
+    folder = path.resolve().parent
+    named = values.get("path")
+    return folder if named is None else (folder / Path(str(named)).expanduser()).resolve()
+
+
+def _places(value: Any, key: str, root: Path, path: Path) -> tuple[Path, ...]:
+    entries = value if isinstance(value, list) else [value]
+    if not all(isinstance(entry, str) for entry in entries):
+        raise DataSetError(f"`{key}:` must be a folder, a .txt list, or a list of these", path)
+    return tuple(root / Path(entry).expanduser() for entry in entries)
+
+
+def _names(values: dict[str, Any], path: Path, sink: Sink) -> tuple[str, ...]:
+    named = values.get("names")
+    if isinstance(named, dict):
+        if sorted(named, key=str) != sorted(range(len(named)), key=str):
+            raise DataSetError(f"`names:` must number the classes 0 to {len(named) - 1} without a gap", path)
+        named = [named[index] for index in range(len(named))]
+    if not isinstance(named, list) or not named:
+        raise DataSetError("`names:` is missing or empty: list the class names in the order of their ids", path)
+    names = tuple(str(name).strip() for name in named)
+    try:
+        LabelSpace(names=names)
+    except ValidationError as error:
+        raise DataSetError(f"`names:` cannot be used ({error.errors()[0]['msg']})", path) from None
+    if "nc" in values and values["nc"] != len(names):
+        sink(DataSetError(f"`nc: {values['nc']}` but `names:` has {len(names)} classes: make them agree", path))
+    return names
+
+
+def _listed(path: Path, sink: Sink) -> list[Path]:
+    images = []
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        if not line.strip():
+            continue
+        image = path.parent / line.strip()
+        if image.is_file():
+            images.append(image)
+        else:
+            sink(DataSetError(f"image {line.strip()} does not exist: correct the list", path, number))
+    return sorted(images)
+
+
+def _label(line: str, classes: int) -> tuple[float, ...]:
+    """One box, from `class cx cy w h` or from a polygon `class x1 y1 x2 y2 x3 y3 ...`. Raises ValueError when wrong."""
+    words = line.split()
+    try:
+        values = [float(word) for word in words]
+    except ValueError:
+        raise ValueError(f"{line.strip()!r} is not numbers: write `class cx cy width height`") from None
+    polygon = len(values) >= 7 and len(values) % 2 == 1
+    if len(values) != 5 and not polygon:
+        raise ValueError(f"{len(values)} values: write `class cx cy width height`, or a class and a polygon")
+    if not math.isfinite(values[0]) or values[0] != int(values[0]) or not 0 <= values[0] < classes:
+        raise ValueError(f"class {words[0]} is not in `names:`: it has ids 0 to {classes - 1}")
+    outside = [word for word, value in zip(words[1:], values[1:], strict=True) if not 0 <= value <= 1]
+    if outside:
+        raise ValueError(f"{outside[0]} is outside [0, 1]: coordinates are fractions of the image's width and height")
+    if polygon:
+        xs, ys = values[1::2], values[2::2]
+        left, right, top, bottom = min(xs), max(xs), min(ys), max(ys)
+        values = [values[0], (left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
+    if values[3] == 0 or values[4] == 0:
+        raise ValueError("a box without area: delete the line")
+    return tuple(values)
