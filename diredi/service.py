@@ -44,7 +44,7 @@ def run(name: str, configure: Callable[[], _C], serve: Serve[_C]) -> int:
     return 0
 
 
-def ready(address: str, **more: Any) -> None:
+def ready(address: str, **more: object) -> None:
     """The line that scripts wait for; `address` has the real port where the configured one was 0."""
     structlog.get_logger().info("ready", address=address, **more)
 

@@ -1,0 +1,123 @@
+"""The inference loop: read a frame, detect, tell everybody; in a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from diredi.detectors.predictor import Detections, Image
+from diredi.errors import DirediError, NotFound, Unreachable
+from edge_node.slot import ModelSlot, Running
+from edge_node.sources import Source
+from edge_node.telemetry import Telemetry
+
+REOPEN_S = 2.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """One frame of the node's own source and what was found in it. `number` counts from 1 since start."""
+
+    number: int
+    image: Image
+    detections: Detections
+    running: Running
+
+
+class InferenceLoop:
+    """Runs until the source ends or `stop` is called. A source that goes away is opened again."""
+
+    def __init__(
+        self,
+        source: Source,
+        reopen: Callable[[], Source],
+        slot: ModelSlot,
+        telemetry: Telemetry,
+        on_result: Callable[[Result | None], None],
+        *,
+        confidence: float,
+        frames_per_second: float,
+    ) -> None:
+        self._source: Source | None = source
+        self._reopen = reopen
+        self._slot = slot
+        self._telemetry = telemetry
+        self._on_result = on_result
+        self._confidence = confidence
+        self._interval_s = 1 / frames_per_second
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
+        self._number = 0
+        self.last_image: Image | None = None
+        self.last_error = ""
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 1.0) -> None:
+        """A camera that hangs does not hold the node: the thread ends with the process."""
+        self._stop.set()
+        self._slot.filled.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        due = time.monotonic()
+        while self._wait_until(due):
+            due = max(due + self._interval_s, time.monotonic())
+            try:
+                image = self._read()
+            except DirediError as error:
+                self._note(error)
+                self._stop.wait(REOPEN_S if self._source is None else 0)
+                continue
+            if image is None:
+                break
+            self._detect(image)
+        if self._source is not None:
+            self._source.close()
+        if not self._stop.is_set():
+            structlog.get_logger().info("source_ended", frames=self._number)
+            self._on_result(None)
+
+    def _wait_until(self, due: float) -> bool:
+        """Frames are read at the rate that was asked for, and only while there is a model; False once stopped."""
+        self._stop.wait(max(0.0, due - time.monotonic()))
+        while not self._slot.filled.wait(timeout=1.0):
+            if self._stop.is_set():
+                break
+        return not self._stop.is_set()
+
+    def _read(self) -> Image | None:
+        """Raises a DirediError where this frame cannot be had; a source that is away is closed first."""
+        if self._source is None:
+            self._source = self._reopen()
+        try:
+            return self._source.read()
+        except DirediError as error:
+            if isinstance(error, Unreachable | NotFound):
+                self._source.close()
+                self._source = None
+            raise
+
+    def _detect(self, image: Image) -> None:
+        began = time.perf_counter()
+        try:
+            running, detections = self._slot.detect(image, self._confidence)
+        except Exception as error:  # a frame that no model takes must not end the loop; it is counted and logged
+            self._telemetry.dropped()
+            self._note(error)
+            return
+        self._telemetry.detected(time.perf_counter() - began)
+        self._number += 1
+        self.last_image = image
+        self._on_result(Result(self._number, image, detections, running))
+
+    def _note(self, error: Exception) -> None:
+        if str(error) != self.last_error:
+            structlog.get_logger().warning("frame_failed", error=str(error))
+        self.last_error = str(error)

@@ -1,0 +1,28 @@
+"""Where frames come from. A new source is one file beside this one and one line in SOURCES."""
+
+from __future__ import annotations
+
+from diredi.errors import InvalidInput
+from edge_node.sources.base import OpenSource, Source, SourceOptions
+from edge_node.sources.camera import open_camera
+from edge_node.sources.folder import open_folder
+from edge_node.sources.scenes import open_scenes
+from edge_node.sources.video import open_video
+
+__all__ = ["SOURCES", "Source", "SourceOptions", "open_source"]
+
+SOURCES: dict[str, OpenSource] = {
+    "folder": open_folder,
+    "video": open_video,
+    "camera": open_camera,
+    "scenes": open_scenes,
+}
+
+
+def open_source(reference: str, options: SourceOptions) -> Source:
+    """The source that "kind:place" names. Raises InvalidInput or NotFound when it cannot be read."""
+    kind, colon, place = reference.partition(":")
+    if not colon or not place or kind not in SOURCES:
+        known = ", ".join(f"{name}:..." for name in SOURCES)
+        raise InvalidInput(f"source {reference!r} is not one that this node can read: use one of {known}")
+    return SOURCES[kind](place, options)

@@ -1,0 +1,16 @@
+"""The built-in scenes of a site, so that a node runs where there is no camera."""
+
+from __future__ import annotations
+
+from diredi.data.dataset import load
+from diredi.data.sources import resolve
+from edge_node.sources.base import SourceOptions
+from edge_node.sources.folder import Folder
+
+FRAMES = 64
+
+
+def open_scenes(place: str, options: SourceOptions) -> Folder:
+    """Raises InvalidInput when there is no such built-in site."""
+    path = resolve(f"scenes:{place}", options.cache, seed=options.seed, train=1, val=FRAMES)
+    return Folder([sample.image for sample in load(path).val], options.repeat)

@@ -1,0 +1,50 @@
+"""How fast frames are detected, and how many were not."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+WINDOW = 100
+
+
+@dataclass(frozen=True)
+class Rates:
+    frames: int
+    dropped: int
+    frames_per_second: float
+    latency_ms: float
+
+
+class Telemetry:
+    """Written by the inference thread, read by everybody."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._frames = 0
+        self._dropped = 0
+        self._ends: deque[float] = deque(maxlen=WINDOW)
+        self._latencies_s: deque[float] = deque(maxlen=WINDOW)
+
+    def detected(self, latency_s: float) -> None:
+        with self._lock:
+            self._frames += 1
+            self._ends.append(self._clock())
+            self._latencies_s.append(latency_s)
+
+    def dropped(self) -> None:
+        with self._lock:
+            self._dropped += 1
+
+    def rates(self) -> Rates:
+        """Frames a second over the last WINDOW frames, and the median latency of the same."""
+        with self._lock:
+            latency = statistics.median(self._latencies_s) * 1000 if self._latencies_s else 0.0
+            span = self._clock() - self._ends[0] if self._ends else 0.0
+            rate = (len(self._ends) - 1) / span if span > 0 and len(self._ends) > 1 else 0.0
+            return Rates(self._frames, self._dropped, rate, latency)
