@@ -102,7 +102,9 @@ class WeightMap(Mapping[str, Array]):
 
     def to_bytes(self, metadata: Mapping[str, str] | None = None) -> bytes:
         """The safetensors file. Equal maps with equal metadata give equal bytes."""
-        arrays = {n: np.ascontiguousarray(a) for n, a in self._arrays.items()}
+        arrays = {
+            n: np.asarray(a, order="C") for n, a in self._arrays.items()
+        }  # ascontiguousarray makes scalars vectors
         return _with_sorted_metadata(safetensors_save(arrays), metadata or {})
 
     @classmethod
@@ -137,6 +139,19 @@ def read_metadata(path: Path) -> dict[str, str]:
             return dict(file.metadata() or {})
     except (safetensors.SafetensorError, OSError) as error:
         raise CorruptData(f"{path} is not a safetensors file ({error})") from None
+
+
+_DTYPES = {"F16": "float16", "F32": "float32", "F64": "float64", "I32": "int32", "I64": "int64", "BOOL": "bool"}
+
+
+def read_schema(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """What `WeightMap.schema` says of a safetensors file, without reading its arrays. Raises CorruptData."""
+    try:
+        with safetensors.safe_open(str(path), framework="numpy") as file:
+            slices = {name: file.get_slice(name) for name in sorted(file.keys())}
+            return {n: (_DTYPES[s.get_dtype()], tuple(s.get_shape())) for n, s in slices.items()}
+    except (safetensors.SafetensorError, OSError, KeyError) as error:
+        raise CorruptData(f"{path} is not a safetensors file of weights ({error})") from None
 
 
 def _with_sorted_metadata(file: bytes, metadata: Mapping[str, str]) -> bytes:
