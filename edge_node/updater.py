@@ -1,4 +1,4 @@
-"""Installs the release that the cloud names: downloads, verifies, warms up, swaps, reports; survives being killed anywhere."""
+"""Installs the release that the cloud names, and survives being killed at any step of it."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class Updater:
                 return record.idle()
 
     async def _download(self) -> bool:
-        """False when the cloud named another release meanwhile; what has come so far is kept until that is installed."""
+        """False when the cloud named another release meanwhile; what has come so far is kept."""
         path = self._path(self._target)
         if await asyncio.to_thread(_has_digest, path, self._target.digest):
             return True
@@ -193,12 +193,12 @@ class Updater:
         return model
 
     async def _swap(self) -> None:
-        """Raises InvalidInput when the first live frame showed that the model does not work; the old one is back then."""
+        """Raises InvalidInput when the first live frame shows that the model fails; the old one is back then."""
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[Exception | None] = loop.create_future()
 
         def hear(error: Exception | None) -> None:
-            loop.call_soon_threadsafe(lambda: outcome.done() or outcome.set_result(error))
+            loop.call_soon_threadsafe(_resolve, outcome, error)
 
         self._slot.swap(self._next, hear)
         try:
@@ -282,6 +282,11 @@ class Updater:
         if str(error) != self.last_error:
             self._log.warning(event, error=str(error), **more)
         self.last_error = str(error)
+
+
+def _resolve(outcome: asyncio.Future[Exception | None], error: Exception | None) -> None:
+    if not outcome.done():
+        outcome.set_result(error)
 
 
 def _has_digest(path: Path, digest: str) -> bool:

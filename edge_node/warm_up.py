@@ -20,7 +20,7 @@ class LoadedModel(Predictor, Protocol):
 
 
 def warm_up(model: Predictor, frame: Image | None) -> None:
-    """Runs `model` on `frame`, beside whatever runs. Raises InvalidInput when it fails or says what no detector says."""
+    """Runs `model` beside whatever runs. Raises InvalidInput when it fails or says what no detector says."""
     image = np.full((480, 640, 3), 114, np.uint8) if frame is None else frame
     try:
         for _ in range(PASSES):

@@ -17,6 +17,7 @@ class Camera:
             raise NotFound(f"camera {index} does not open: check that it is connected and that no other program has it")
 
     def read(self) -> Image:
+        frame: Image
         there, frame = self._capture.read()
         if not there:
             raise Unreachable(f"camera {self._index} gives no frames: check that it is still connected")
