@@ -1,8 +1,8 @@
 """A small certificate authority (ECDSA P-256): whom the fleet believes.
 
-Its folder holds `ca.pem` and `ca-key.pem`. Only `ca.pem` is ever copied into the folder of a service; the key stays where
-`diredi pki init` made it. A holder's key is made where it will be used and only a signing request reaches `sign`, so that
-enrolment over the wire and rotation need no other path than this one.
+Its folder holds `ca.pem` and `ca-key.pem`. Only `ca.pem` is ever copied into the folder of a service; the key stays
+where `diredi pki init` made it. A holder's key is made where it will be used and only a signing request reaches `sign`,
+so that enrolment over the wire and rotation need no other path than this one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from diredi.errors import InvalidInput, WrongState
@@ -131,7 +132,7 @@ def new_request() -> tuple[bytes, x509.CertificateSigningRequest]:
 
 
 def _builder(
-    name: str, issuer: x509.Name, public_key: x509.CertificatePublicKeyTypes, now: datetime, lifetime: timedelta
+    name: str, issuer: x509.Name, public_key: CertificatePublicKeyTypes, now: datetime, lifetime: timedelta
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()

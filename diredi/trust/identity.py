@@ -54,7 +54,7 @@ class Identity:
         for part in (self.name, self.site) if self.site else (self.name,):
             if not _NAME.fullmatch(part):
                 raise InvalidInput(
-                    f"{part[:80]!r} cannot be a name: use 1 to 63 letters, digits, '.', '_' and '-', a letter or digit first"
+                    f"{part[:80]!r} cannot be a name: use 1 to 63 letters, digits, '.', '_', '-', no sign first"
                 )
         if (self.role is Role.DEVICE) != (bool(self.site) and self.role is not Role.SITE):
             raise InvalidInput(f"a {self.role} {'needs' if self.role is Role.DEVICE else 'has no'} site: check --site")
@@ -160,5 +160,5 @@ def _check_time(path: Path, certificate: x509.Certificate, now: datetime) -> Non
         )
     if now < certificate.not_valid_before_utc:
         raise InvalidInput(
-            f"{path} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC: check this machine's clock"
+            f"{path} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC: check this clock"
         )

@@ -161,6 +161,7 @@ class Figures(_message.Message):
     F1_FIELD_NUMBER: _builtins.int
     PER_CLASS_FIELD_NUMBER: _builtins.int
     IMAGES_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
     map50: _builtins.float
     """all 0..1"""
     map50_95: _builtins.float
@@ -169,6 +170,8 @@ class Figures(_message.Message):
     recall: _builtins.float
     f1: _builtins.float
     images: _builtins.int
+    confidence: _builtins.float
+    """the one that maximises f1"""
     @_builtins.property
     def per_class(self) -> _containers.MessageMap[_builtins.str, Global___ClassFigures]: ...
     def __init__(
@@ -181,10 +184,11 @@ class Figures(_message.Message):
         f1: _builtins.float = ...,
         per_class: _abc.Mapping[_builtins.str, Global___ClassFigures] | None = ...,
         images: _builtins.int = ...,
+        confidence: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["f1", b"f1", "images", b"images", "map50", b"map50", "map50_95", b"map50_95", "per_class", b"per_class", "precision", b"precision", "recall", b"recall"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "f1", b"f1", "images", b"images", "map50", b"map50", "map50_95", b"map50_95", "per_class", b"per_class", "precision", b"precision", "recall", b"recall"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,200 @@
+"""Big bytes over the wire: resumable from any offset, verified by digest, one chunk in memory at a time.
+
+Uploads are unary chunks, because a client-streaming call does not honour its deadline when the other side falls silent;
+downloads are server streams. Both go on after a broken connection, bounded by attempts without progress.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diredi.errors import CorruptData, InvalidInput, OffsetBeyondEnd, Refused, Unreachable
+from diredi.rpc.client import call
+from diredi.rpc.peers import peer_identity
+from diredi.rpc.retry import Backoff
+from diredi.rpc.streams import messages_of
+from diredi.rpc.v1 import registry_pb2 as pb
+from diredi.rpc.v1 import registry_pb2_grpc as stubs
+from diredi.store.blobs import Blob, BlobStore, digest_of_file, hex_of, no_room_at
+from diredi.trust.identity import Identity, Role
+
+if TYPE_CHECKING:
+    from diredi.rpc.v1.registry_pb2_grpc import BlobServiceAsyncStub
+
+UPLOAD_CHUNK_BYTES = 2**20
+DOWNLOAD_CHUNK_BYTES = 256 * 1024
+OnProgress = Callable[[int, int], None]
+"""on_progress(bytes done, bytes in all)."""
+
+
+async def upload(
+    stub: BlobServiceAsyncStub,
+    path: Path,
+    *,
+    on_progress: OnProgress | None = None,
+    attempts: int = 8,
+    backoff: Backoff | None = None,
+) -> Blob:
+    """Puts a file; goes on where an earlier try ended, and does nothing when the bytes are there already.
+
+    Raises Unreachable after `attempts` in a row without progress, CorruptData when the file changed meanwhile, and
+    whatever the server refuses with (NoRoom, Refused).
+    """
+    blob = await asyncio.to_thread(digest_of_file, path)
+    backoff = backoff or Backoff()
+    with path.open("rb") as file:
+        offset: int | None = None
+        while True:
+            try:
+                if offset is None:
+                    state = await call(stub.StatBlob, pb.StatBlobRequest(digest=blob.digest), deadline_s=10)
+                    offset, complete = state.received_bytes, state.complete
+                else:
+                    answer = await call(stub.PutChunk, _chunk(file, blob, offset), deadline_s=30)
+                    offset, complete = answer.received_bytes, answer.complete
+                    backoff.reset()
+                _tell(on_progress, offset, blob.bytes)
+                if complete:
+                    return blob
+            except OffsetBeyondEnd:  # the server lost a partial; it says where to go on
+                offset = None
+                backoff.failures += 1
+                if backoff.failures >= attempts:
+                    raise
+            except Unreachable:
+                offset = None
+                pause_s = backoff.next_s()
+                if backoff.failures >= attempts:
+                    raise
+                await asyncio.sleep(pause_s)
+
+
+def _chunk(file: Any, blob: Blob, offset: int) -> pb.PutChunkRequest:  # noqa: ANN401  (a binary file)
+    file.seek(offset)
+    data = file.read(min(UPLOAD_CHUNK_BYTES, blob.bytes - offset))
+    if len(data) == 0 and blob.bytes > offset:
+        raise CorruptData(f"{file.name} became shorter while it was sent: send it again")
+    return pb.PutChunkRequest(digest=blob.digest, total_bytes=blob.bytes, offset=offset, data=data)
+
+
+async def download(
+    stub: BlobServiceAsyncStub,
+    blob: Blob,
+    path: Path,
+    *,
+    on_progress: OnProgress | None = None,
+    attempts: int = 8,
+    backoff: Backoff | None = None,
+    silence_s: float = 30.0,
+) -> Path:
+    """Gets a blob into `path`, whole and verified or not at all; goes on where an earlier try ended.
+
+    What has come so far rests in `.<64 hex>.part` beside `path`. Raises CorruptData when the bytes are others,
+    Unreachable after `attempts` in a row without progress, NoRoom when the disk is full, NotFound, Refused.
+    """
+    part = path.with_name(f".{hex_of(blob.digest)}.part")
+    if path.exists() and await asyncio.to_thread(digest_of_file, path) == blob:
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    backoff = backoff or Backoff()
+    while True:
+        before = _size(part)
+        try:
+            await _fetch(stub, blob, part, on_progress, silence_s)
+            break
+        except Unreachable:
+            if _size(part) > before:
+                backoff.reset()
+            pause_s = backoff.next_s()
+            if backoff.failures >= attempts:
+                raise
+            await asyncio.sleep(pause_s)
+    await asyncio.to_thread(_finish, part, blob, path)
+    return path
+
+
+async def _fetch(
+    stub: BlobServiceAsyncStub, blob: Blob, part: Path, on_progress: OnProgress | None, silence_s: float
+) -> None:
+    """Appends to `part` until it has all bytes. Raises Unreachable when the stream ends before."""
+    with no_room_at(part.parent), part.open("ab") as file:
+        offset = file.tell()
+        if offset > blob.bytes:
+            file.truncate(0)
+            offset = 0
+        _tell(on_progress, offset, blob.bytes)
+        if offset == blob.bytes:
+            return
+        request = pb.GetBlobRequest(digest=blob.digest, offset=offset)
+        async for chunk in messages_of(stub.GetBlob(request), silence_s):
+            if chunk.offset != offset or offset + len(chunk.data) > blob.bytes:
+                part.unlink()
+                raise CorruptData(f"blob {blob.digest} came with other bytes than asked for: get it again")
+            file.write(chunk.data)
+            file.flush()
+            offset += len(chunk.data)
+            _tell(on_progress, offset, blob.bytes)
+    if offset < blob.bytes:
+        raise Unreachable(f"blob {blob.digest} ended after {offset} of {blob.bytes} bytes: get the rest")
+
+
+def _finish(part: Path, blob: Blob, path: Path) -> None:
+    found = digest_of_file(part)
+    if found != blob:
+        part.unlink()
+        raise CorruptData(f"the bytes that came as blob {blob.digest} are {found.digest}: get it again")
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def _tell(on_progress: OnProgress | None, done: int, total: int) -> None:
+    if on_progress is not None:
+        on_progress(done, total)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+Access = Callable[[Identity, str], None]
+"""access(caller, digest) raises Refused when the caller may not read that blob."""
+
+
+class BlobServicer(stubs.BlobServiceServicer):
+    """Serves a BlobStore. Only `putters` may upload; every caller may read what `may_read` does not refuse."""
+
+    def __init__(
+        self, store: BlobStore, putters: Collection[Role] = (Role.SITE,), may_read: Access | None = None
+    ) -> None:
+        self._store = store
+        self._putters = frozenset(putters)
+        self._may_read = may_read
+
+    async def StatBlob(self, request: pb.StatBlobRequest, context: Any) -> pb.StatBlobResponse:  # noqa: ANN401
+        state = await asyncio.to_thread(self._store.stat, request.digest)
+        return pb.StatBlobResponse(complete=state.complete, received_bytes=state.received_bytes)
+
+    async def PutChunk(self, request: pb.PutChunkRequest, context: Any) -> pb.PutChunkResponse:  # noqa: ANN401
+        caller = peer_identity(context)
+        if caller.role not in self._putters:
+            raise Refused(f"{caller} may not put blobs: it takes the role {' or '.join(sorted(self._putters))}")
+        if len(request.data) > UPLOAD_CHUNK_BYTES:
+            raise InvalidInput(f"a chunk of {len(request.data)} bytes: send at most {UPLOAD_CHUNK_BYTES} at once")
+        state = await asyncio.to_thread(
+            self._store.put_chunk, request.digest, request.total_bytes, request.offset, request.data
+        )
+        return pb.PutChunkResponse(received_bytes=state.received_bytes, complete=state.complete)
+
+    async def GetBlob(self, request: pb.GetBlobRequest, context: Any) -> AsyncIterator[pb.GetBlobResponse]:  # noqa: ANN401
+        if self._may_read is not None:
+            self._may_read(peer_identity(context), request.digest)
+        offset = request.offset
+        chunks = self._store.chunks(request.digest, offset, DOWNLOAD_CHUNK_BYTES)
+        while (data := await asyncio.to_thread(next, chunks, None)) is not None:
+            yield pb.GetBlobResponse(offset=offset, data=data)
+            offset += len(data)

@@ -1,0 +1,147 @@
+"""Clients: channels with mutual TLS, and calls that have a deadline and end in a DirediError.
+
+There is no way to open a channel without certificates. A process that has a channel must never fork.
+"""
+
+# ruff: noqa: ANN401  (gRPC gives its handlers, contexts and serializers no types of their own)
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from diredi.errors import NotFound
+from diredi.rpc.meter import EgressMeter
+from diredi.rpc.retry import Backoff, retrying
+from diredi.rpc.server import MAX_MESSAGE_BYTES
+from diredi.rpc.status import error_of
+from diredi.trust.identity import Credentials
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+_OPTIONS = [
+    ("grpc.keepalive_time_ms", 5000),  # a server that vanished is noticed within 7 s
+    ("grpc.keepalive_timeout_ms", 2000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 2000),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.enable_retries", 0),  # retries are ours, so that each attempt is counted
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+]
+
+
+class Channel(grpc.aio.Channel):
+    """A grpc.aio channel for the generated stubs that counts each message as it is serialized.
+
+    >>> async with connect("cloud:7070", credentials) as channel:          # doctest: +SKIP
+    ...     await call(RegistryServiceStub(channel).ListModels, ListModelsRequest(), deadline_s=10)
+    """
+
+    def __init__(self, address: str, channel: grpc.aio.Channel, meter: EgressMeter | None) -> None:
+        self.address = address
+        self._channel: Any = channel
+        self._meter = meter
+
+    def unary_unary(self, method: str, request_serializer: Any = None, *rest: Any, **named: Any) -> Any:
+        return self._channel.unary_unary(method, self._counted(request_serializer), *rest, **named)
+
+    def unary_stream(self, method: str, request_serializer: Any = None, *rest: Any, **named: Any) -> Any:
+        return self._channel.unary_stream(method, self._counted(request_serializer), *rest, **named)
+
+    def stream_unary(self, method: str, request_serializer: Any = None, *rest: Any, **named: Any) -> Any:
+        return self._channel.stream_unary(method, self._counted(request_serializer), *rest, **named)
+
+    def stream_stream(self, method: str, request_serializer: Any = None, *rest: Any, **named: Any) -> Any:
+        return self._channel.stream_stream(method, self._counted(request_serializer), *rest, **named)
+
+    def _counted(self, serializer: Any) -> Any:
+        meter = self._meter
+        if meter is None:
+            return serializer
+
+        def counted(message: Message) -> bytes:
+            data: bytes = serializer(message)
+            meter.count(message.DESCRIPTOR.full_name, len(data))
+            return data
+
+        return counted
+
+    async def close(self, grace: float | None = None) -> None:
+        await self._channel.close(grace)
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        state: grpc.ChannelConnectivity = self._channel.get_state(try_to_connect)
+        return state
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        await self._channel.wait_for_state_change(last_observed_state)
+
+    async def channel_ready(self) -> None:
+        await self._channel.channel_ready()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def connect(address: str, credentials: Credentials, meter: EgressMeter | None = None) -> Channel:
+    """A channel to "host:port"; it connects with the first call and again whenever the connection is lost."""
+    tls = grpc.ssl_channel_credentials(
+        root_certificates=credentials.ca, private_key=credentials.key, certificate_chain=credentials.certificate
+    )
+    return Channel(address, grpc.aio.secure_channel(address, tls, options=_OPTIONS), meter)
+
+
+async def call(
+    method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+    request: Request,
+    *,
+    deadline_s: float,
+    attempts: int = 1,
+    backoff: Backoff | None = None,
+) -> Response:
+    """One unary call. Raises the DirediError that the server raised; Unreachable when it does not answer in time.
+
+    With `attempts` above 1 the call must be idempotent; only Unreachable is tried again, after a jittered pause.
+    """
+
+    async def once() -> Response:
+        try:
+            return await method(request, timeout=deadline_s)
+        except grpc.aio.AioRpcError as error:
+            raise error_from(error, _name_of(method)) from None
+
+    return await retrying(once, attempts=attempts, backoff=backoff)
+
+
+def error_from(error: grpc.aio.AioRpcError, method: str = "") -> Exception:
+    """The DirediError that a status stands for."""
+    return error_of(error.code(), error.details() or "", method)
+
+
+async def is_serving(channel: grpc.aio.Channel, service: str = "", deadline_s: float = 5.0) -> bool:
+    """What standard health checking says. Raises Unreachable; an unknown service is not serving."""
+    check = health_pb2_grpc.HealthStub(channel).Check
+    try:
+        answer = await call(check, health_pb2.HealthCheckRequest(service=service), deadline_s=deadline_s)
+    except NotFound:
+        return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _name_of(method: object) -> str:
+    name = getattr(method, "_method", b"")
+    return name.decode() if isinstance(name, bytes) else str(name)

@@ -1,0 +1,45 @@
+"""Who calls: the identity in the certificate that the other side proved to hold."""
+
+# ruff: noqa: ANN401  (gRPC gives its handlers, contexts and serializers no types of their own)
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Protocol
+
+from diredi.errors import InvalidInput, Refused
+from diredi.trust.identity import Identity, Role
+
+
+class Context(Protocol):
+    """The part of a servicer's context that says who calls."""
+
+    def auth_context(self) -> Any: ...
+
+
+def peer_identity(context: Context) -> Identity:
+    """The caller. Raises Refused when its certificate, though of our authority, carries no identity."""
+    pems = context.auth_context().get("x509_pem_cert", ())
+    for pem in pems:
+        return _identity(bytes(pem))
+    raise Refused("the caller shows no certificate: issue one with `diredi pki issue`")
+
+
+def require(context: Context, *roles: Role | str, name: str | None = None, site: str | None = None) -> Identity:
+    """The caller, when it has one of `roles` and, where given, that name and that site. Raises Refused."""
+    caller = peer_identity(context)
+    if caller.role not in roles:
+        raise Refused(f"{caller} may not do that: it takes the role {' or '.join(roles)}")
+    if name is not None and caller.name != name:
+        raise Refused(f"{caller} may not speak for {name[:80]!r}: use the certificate of that one")
+    if site is not None and caller.site != site:
+        raise Refused(f"{caller} may not speak for site {site[:80]!r}: use a certificate of that site")
+    return caller
+
+
+@lru_cache(maxsize=8192)
+def _identity(pem: bytes) -> Identity:
+    try:
+        return Identity.from_certificate(pem)
+    except InvalidInput as error:
+        raise Refused(str(error)) from None

@@ -1,0 +1,104 @@
+"""Servers: grpc.aio with mutual TLS, health and reflection. There is no way to start one without certificates.
+
+A process that has started a server or opened a channel must never fork; it may start programs.
+"""
+
+# ruff: noqa: ANN401  (grpc_health has no types)
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from diredi.errors import InvalidInput, WrongState
+from diredi.rpc.guard import Guard
+from diredi.rpc.meter import IngressMeter
+from diredi.rpc.services import service_of
+from diredi.trust.identity import Credentials
+
+MAX_MESSAGE_BYTES = 9 * 2**20  # an image of 8 MiB and what stands beside it; big bytes travel as blobs
+_OPTIONS = [
+    ("grpc.so_reuseport", 0),  # else a second server would share the port in silence
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 4000),  # our clients ping every 5 s
+    ("grpc.keepalive_time_ms", 10_000),  # a client that vanished is noticed within 15 s
+    ("grpc.keepalive_timeout_ms", 5000),
+]
+
+
+class Server:
+    """A running server. `address` is where it listens, with the port that the system chose where 0 was asked for."""
+
+    def __init__(self, server: grpc.aio.Server, address: str, guard: Guard, status: Any) -> None:
+        self.address = address
+        self._server = server
+        self._guard = guard
+        self._status = status
+
+    @property
+    def port(self) -> int:
+        return int(self.address.rpartition(":")[2])
+
+    async def set_serving(self, service: str, serving: bool) -> None:
+        """Health of one service by its full name ("diredi.v1.CycleService"), or of the whole server by ""."""
+        statuses = health_pb2.HealthCheckResponse
+        await self._status.set(service, statuses.SERVING if serving else statuses.NOT_SERVING)
+
+    async def stop(self, grace_s: float = 5.0) -> None:
+        """No new calls; open streams end at once with UNAVAILABLE, other calls get `grace_s` to finish."""
+        await self._status.enter_graceful_shutdown()
+        self._guard.end_streams()
+        await self._server.stop(grace_s)
+
+    async def run_until(self, stop: asyncio.Event, grace_s: float = 5.0) -> None:
+        """Serves until `stop` is set, then stops."""
+        try:
+            await stop.wait()
+        finally:
+            await self.stop(grace_s)
+
+
+async def start_server(
+    credentials: Credentials, listen: str, servicers: Sequence[object], *, meter: IngressMeter | None = None
+) -> Server:
+    """Serves the generated servicers among `servicers` on `listen`, "host:port".
+
+    Only a caller with a certificate of our authority reaches a handler. Health of every service begins as SERVING.
+    Raises WrongState when the port is taken, InvalidInput when `listen` is not an address.
+    """
+    if not listen.rpartition(":")[2].isdigit() or not listen.rpartition(":")[0]:
+        raise InvalidInput(f"{listen!r} is not an address to listen on: write host:port, for example 0.0.0.0:7070")
+    guard = Guard(meter)
+    server = grpc.aio.server(interceptors=[guard], options=_OPTIONS)
+    status = health.aio.HealthServicer()  # type: ignore[attr-defined]
+    health_pb2_grpc.add_HealthServicer_to_server(status, server)
+    names = [health.SERVICE_NAME, reflection.SERVICE_NAME]
+    for servicer in servicers:
+        service = service_of(servicer)
+        service.add(servicer, server)
+        names.append(service.name)
+        await status.set(service.name, health_pb2.HealthCheckResponse.SERVING)
+    reflection.enable_server_reflection(names, server)
+    port = _bind(server, listen, credentials)
+    await server.start()
+    return Server(server, f"{listen.rpartition(':')[0]}:{port}", guard, status)
+
+
+def _bind(server: grpc.aio.Server, listen: str, credentials: Credentials) -> int:
+    tls = grpc.ssl_server_credentials(
+        [(credentials.key, credentials.certificate)], root_certificates=credentials.ca, require_client_auth=True
+    )
+    try:
+        return server.add_secure_port(listen, tls)
+    except RuntimeError:
+        raise WrongState(
+            f"{listen} cannot be listened on: another program has that port, or this machine has no such address; "
+            "stop the program or choose another port"
+        ) from None

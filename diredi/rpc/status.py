@@ -1,0 +1,72 @@
+"""Errors across the wire: a DirediError becomes a status code on one side and the same error on the other."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote
+
+import grpc
+
+from diredi import errors
+
+_CODES: dict[type[errors.DirediError], grpc.StatusCode] = {
+    errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.CorruptData: grpc.StatusCode.DATA_LOSS,
+    errors.NotFound: grpc.StatusCode.NOT_FOUND,
+    errors.Refused: grpc.StatusCode.PERMISSION_DENIED,
+    errors.WrongState: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.NoRoom: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.OffsetBeyondEnd: grpc.StatusCode.OUT_OF_RANGE,
+    errors.Unreachable: grpc.StatusCode.UNAVAILABLE,
+}
+_ERRORS: dict[grpc.StatusCode, type[errors.DirediError]] = {
+    **{code: error for error, code in _CODES.items()},
+    grpc.StatusCode.ALREADY_EXISTS: errors.WrongState,
+    grpc.StatusCode.UNAUTHENTICATED: errors.Refused,
+    # The other side went away in mid-call: it stopped, or its process died.
+    grpc.StatusCode.CANCELLED: errors.Unreachable,
+    grpc.StatusCode.ABORTED: errors.Unreachable,
+}
+
+
+def code_of(error: errors.DirediError) -> grpc.StatusCode:
+    """The status code that a server answers with."""
+    return next((code for kind, code in _CODES.items() if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+
+
+def error_of(code: grpc.StatusCode, details: str, method: str = "") -> errors.DirediError:
+    """The error that a client raises; keeps the server's own sentence where there is one."""
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return errors.Unreachable(f"no answer in time to {method or 'a call'}: check the network, then try again")
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return errors.Unreachable(_explained(details))
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return errors.DirediError(f"the other side does not know {method or 'this call'}: update it")
+    details = details or f"the other side answered {code.name} to {method or 'a call'}: see its log"
+    return _ERRORS.get(code, errors.DirediError)(details)
+
+
+_ADDRESS = re.compile(r"ipv[46]:(\[[^]]*\]:\d+|[\d.]+:\d+)")
+_CONNECTION_SIGNS = {
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is of another authority or expired: compare the ca.pem of both sides",
+    "Hostname Verification Check failed": "its certificate does not name this address: issue one that does",
+    "Peer name": "its certificate does not name this address: issue one that does",
+    "handshake failed": "it does not accept our certificate: issue one from its authority with `diredi pki issue`",
+    "Socket closed": "it closed the connection: it is stopping, or it does not accept our certificate",
+    "recvmsg:": "it closed the connection: it is stopping, or it does not accept our certificate",
+    "Connection refused": "nothing listens there: start it, or check the address",
+    "DNS resolution failed": "the host name is not known: check the address",
+}
+
+
+def _explained(details: str) -> str:
+    """A sentence of gRPC's own about a connection, made short and given a remedy; a server's own sentence as it is."""
+    for sign, meaning in _CONNECTION_SIGNS.items():
+        if sign in details:
+            return f"the other side{_address_in(details)} cannot be reached: {meaning}"
+    return details or "the other side cannot be reached: check that it runs and the address"
+
+
+def _address_in(details: str) -> str:
+    found = _ADDRESS.search(unquote(details))
+    return f" at {found[1]}" if found else ""
