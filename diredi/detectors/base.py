@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from diredi.detectors.predictor import Detections, Image, Predictor
 from diredi.detectors.spec import DetectorSpec
 from diredi.labels import LabelSpace
 from diredi.store.weights import WeightMap
 
-Image = NDArray[np.uint8]
-"""height x width x 3, uint8, BGR as OpenCV reads it."""
-
-
-@dataclass(frozen=True)
-class Detections:
-    """Boxes in one image, best first. Pixels of that image."""
-
-    boxes: NDArray[np.float32]  # n x 4: x1, y1, x2, y2
-    scores: NDArray[np.float32]  # n, 0..1
-    classes: NDArray[np.int64]  # n, ids of the label space
-
-
-class Predictor(Protocol):
-    """Whatever finds boxes: a torch detector or an exported file. All that evaluation needs."""
-
-    @property
-    def labels(self) -> LabelSpace: ...
-
-    def predict(self, images: Sequence[Image], confidence: float = 0.001) -> list[Detections]: ...
+__all__ = ["Detections", "Detector", "Image", "Outputs", "Predictor", "Targets"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +24,11 @@ class Targets:
     image_index: Tensor  # n, int64
     classes: Tensor  # n, int64
     boxes: Tensor  # n x 4, float32
+    labelled: Tensor | None = None  # batch x classes, 1 where the image's annotator knew the class; None: all of them
+
+    def to(self, device: torch.device) -> Targets:
+        labelled = None if self.labelled is None else self.labelled.to(device)
+        return Targets(self.image_index.to(device), self.classes.to(device), self.boxes.to(device), labelled)
 
 
 @dataclass(frozen=True)
@@ -71,8 +56,14 @@ class Detector(Predictor, Protocol):
         """`images`: batch x 3 x size x size, float32, RGB, 0..1, on the module's device. Works in train and eval mode."""
         ...
 
+    @property
+    def device(self) -> torch.device: ...
+
     def detection_loss(self, outputs: Outputs, targets: Targets) -> Tensor:
-        """The family's own loss, mean over the batch, a scalar with gradients."""
+        """The family's own loss, mean over the batch, a scalar with gradients.
+
+        A class that `targets.labelled` leaves out for an image is neither right nor wrong there.
+        """
         ...
 
     def weights(self) -> WeightMap:

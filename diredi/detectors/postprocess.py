@@ -1,0 +1,141 @@
+"""From an image to the network's input, and from its raw outputs to boxes. No torch.
+
+The torch detectors and the exported file share every line of this, so that the gate measures what an edge node runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from diredi.detectors.predictor import Detections, Image
+
+Floats = NDArray[np.float32]
+
+GREY = 114  # what Ultralytics pads with; checkpoints have learned to ignore it
+MAX_CANDIDATES = 2000
+MAX_DETECTIONS = 300
+OVERLAP = 0.7
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """How an image was fitted into a square: multiply by `scale`, then shift by (`left`, `top`) pixels."""
+
+    scale: float
+    left: int
+    top: int
+    height: int  # of the image, pixels
+    width: int
+
+    @classmethod
+    def fit(cls, height: int, width: int, size: int) -> Letterbox:
+        scale = min(size / height, size / width)
+        return cls(scale, (size - round(width * scale)) // 2, (size - round(height * scale)) // 2, height, width)
+
+    def apply(self, image: Image, size: int) -> Image:
+        """`image` on a grey square of `size` pixels, as it is when it already fits."""
+        if image.shape[0] == size and image.shape[1] == size:
+            return image
+        canvas = np.full((size, size, 3), GREY, np.uint8)
+        fitted = round(self.width * self.scale), round(self.height * self.scale)
+        shrinks = self.scale < 1
+        resized = cv2.resize(image, fitted, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        canvas[self.top : self.top + fitted[1], self.left : self.left + fitted[0]] = resized
+        return canvas
+
+    def undo(self, boxes: Floats) -> Floats:
+        """x1, y1, x2, y2 on the square, as pixels of the image and inside it."""
+        shift = np.array([self.left, self.top, self.left, self.top], np.float32)
+        limit = np.array([self.width, self.height, self.width, self.height], np.float32)
+        return np.clip((boxes - shift) / np.float32(self.scale), 0, limit).astype(np.float32)
+
+    def forward(self, boxes: Floats, size: int) -> Floats:
+        """Centre-x, centre-y, width, height in 0..1 of the image, as the same in 0..1 of the square."""
+        scale = np.array([self.width, self.height, self.width, self.height], np.float32) * np.float32(self.scale)
+        shift = np.array([self.left, self.top, 0, 0], np.float32)
+        return ((boxes * scale + shift) / np.float32(size)).astype(np.float32)
+
+
+def prepare(images: Sequence[Image], size: int) -> tuple[Floats, list[Letterbox]]:
+    """The network's input, batch x 3 x size x size, RGB in 0..1, and how to get back."""
+    frames = [Letterbox.fit(image.shape[0], image.shape[1], size) for image in images]
+    batch = np.empty((len(images), 3, size, size), np.float32)
+    for row, image, frame in zip(batch, images, frames, strict=True):
+        np.divide(frame.apply(image, size)[:, :, ::-1].transpose(2, 0, 1), np.float32(255), out=row)
+    return batch, frames
+
+
+def grid(size: int, strides: Sequence[int]) -> tuple[Floats, Floats]:
+    """Anchors (a x 2, pixels of the input) and the stride of each, in the order of the network's outputs."""
+    points, steps = [], []
+    for stride in strides:
+        axis = (np.arange(size // stride, dtype=np.float32) + np.float32(0.5)) * stride
+        y, x = np.meshgrid(axis, axis, indexing="ij")
+        points.append(np.stack([x.ravel(), y.ravel()], 1))
+        steps.append(np.full(x.size, stride, np.float32))
+    return np.concatenate(points), np.concatenate(steps)
+
+
+def decode(
+    class_logits: Floats,
+    box_logits: Floats,
+    anchors: Floats,
+    strides: Floats,
+    frames: Sequence[Letterbox],
+    confidence: float,
+) -> list[Detections]:
+    """Boxes of each image of a batch; shapes as in `diredi.detectors.base.Outputs`.
+
+    One anchor may name several classes, each with a score of its own: a detector is judged on all that it says.
+    """
+    floor = np.float32(np.log(max(confidence, 1e-6) / max(1 - confidence, 1e-6)))
+    return [
+        _decode_one(logits, boxes, anchors, strides, frame, floor)
+        for logits, boxes, frame in zip(class_logits, box_logits, frames, strict=True)
+    ]
+
+
+def _decode_one(
+    logits: Floats, box_logits: Floats, anchors: Floats, strides: Floats, frame: Letterbox, floor: np.float32
+) -> Detections:
+    rows, classes = np.nonzero(logits >= floor)
+    values = logits[rows, classes]
+    if len(values) > MAX_CANDIDATES:
+        best = np.argpartition(-values, MAX_CANDIDATES)[:MAX_CANDIDATES]
+        rows, classes, values = rows[best], classes[best], values[best]
+    order = np.lexsort((classes, rows, -values))
+    rows, classes, values = rows[order], classes[order], values[order]
+    boxes = frame.undo(_boxes(box_logits[rows], anchors[rows], strides[rows]))
+    scores = (1 / (1 + np.exp(-values.astype(np.float64)))).astype(np.float32)
+    keep = suppress(boxes, scores, classes)[:MAX_DETECTIONS]
+    return Detections(boxes[keep], scores[keep], classes[keep].astype(np.int64))
+
+
+def _boxes(box_logits: Floats, anchors: Floats, strides: Floats) -> Floats:
+    distances = expected_distances(box_logits) * strides[:, None]
+    return np.concatenate([anchors - distances[:, :2], anchors + distances[:, 2:]], 1)
+
+
+def expected_distances(box_logits: Floats) -> Floats:
+    """n x 4 x r logits as n x 4 distances in strides: the mean of the distribution, or the number itself when r is 1."""
+    bins = box_logits.shape[-1]
+    if bins == 1:
+        return box_logits[..., 0]
+    shifted = np.exp(box_logits - box_logits.max(-1, keepdims=True))
+    weighted = shifted @ np.arange(bins, dtype=np.float32)
+    return np.asarray(weighted / shifted.sum(-1), np.float32)
+
+
+def suppress(boxes: Floats, scores: Floats, classes: NDArray[np.int64], overlap: float = OVERLAP) -> NDArray[np.int64]:
+    """Class-aware non-maximum suppression: indices of the boxes that stay, best first."""
+    if len(boxes) == 0:
+        return np.zeros(0, np.int64)
+    corners_and_sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1).astype(np.float64)
+    kept = cv2.dnn.NMSBoxesBatched(corners_and_sides, scores, classes.astype(np.int32), 0.0, overlap)
+    kept = np.asarray(kept, np.int64).reshape(-1)
+    return kept[np.lexsort((kept, -scores[kept]))]

@@ -1,0 +1,160 @@
+"""Ultralytics networks by name, with a head whose shapes follow from the architecture and the label space alone.
+
+Ultralytics widens the class branch of a head with the number of classes (`max(channels, min(classes, 100))`), so that a
+network grown from 6 to 7 classes would have other shapes than one that was built for 7. Here that width is part of the
+architecture: the rule for COCO's 80 classes for n, s, m, l, x, so that official checkpoints fit; no wider than
+the features for the widths below n; or what the name says ("yolo11n-h64").
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from copy import deepcopy
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diredi.errors import InvalidInput
+
+# Read once, when Ultralytics is imported: no probe of the network, nothing installed behind the user's back.
+os.environ.setdefault("YOLO_OFFLINE", "true")
+os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+os.environ.setdefault("YOLO_VERBOSE", "false")
+
+from ultralytics.nn.tasks import DetectionModel, yaml_model_load
+from ultralytics.utils.loss import E2ELoss, v8DetectionLoss
+
+ARCHITECTURE = re.compile(
+    r"(?P<family>yolo11|yolo26|yolov8)"
+    r"(?:(?P<letter>[nsmlx])|-w(?P<width>0\.\d{1,4})(?:-d(?P<depth>[01]\.\d{1,4}))?)"
+    r"(?:-h(?P<head>\d{1,3}))?"
+)
+COCO_CLASSES = 80
+_GAINS = SimpleNamespace(box=7.5, cls=0.5, dfl=1.5, epochs=1)
+_OWN_SCALE = "d"  # key under which a width below n is added to the YAML; a letter that Ultralytics does not use
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A parsed name. `scale` is (depth, width, most channels), None for one of Ultralytics' own letters."""
+
+    family: str
+    letter: str
+    scale: tuple[float, float, int] | None
+    head: int | None
+
+    @classmethod
+    def parse(cls, name: str) -> Architecture:
+        """Raises InvalidInput that says which names there are."""
+        match = ARCHITECTURE.fullmatch(name)
+        if match is None:
+            raise InvalidInput(
+                f"architecture {name!r} is not known: use yolo11, yolo26 or yolov8 with n, s, m, l or x (yolo11n), "
+                "or a width below n (yolo11-w0.125, yolo11-w0.125-d0.33)"
+            )
+        head = int(match["head"]) if match["head"] else None
+        if head is not None and not 1 <= head <= 100:
+            raise InvalidInput(f"architecture {name!r}: the width of the head must be 1 to 100")
+        if match["letter"]:
+            return cls(match["family"], match["letter"], None, head)
+        width = float(match["width"])
+        if width < 0.03:
+            raise InvalidInput(f"architecture {name!r}: width {width} leaves no channels, use 0.03 or more")
+        depth = float(match["depth"] or _default_depth(match["family"]))
+        return cls(match["family"], _OWN_SCALE, (depth, width, 1024), head)
+
+    @property
+    def head_classes(self) -> int:
+        """The number of classes that makes Ultralytics build the class branch as wide as this architecture wants it."""
+        if self.head is not None:
+            return self.head
+        return COCO_CLASSES if self.scale is None else 1
+
+
+def _default_depth(family: str) -> float:
+    return 0.33 if family == "yolov8" else 0.50
+
+
+def build(name: str, classes: int, image_size: int, seed: int) -> DetectionModel:
+    """An untrained network; equal arguments give equal weights. Raises InvalidInput for an unknown name."""
+    architecture = Architecture.parse(name)
+    recipe = deepcopy(_recipe(architecture))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = DetectionModel(recipe, ch=3, nc=architecture.head_classes, verbose=False)
+        set_classes(network, classes, image_size)
+    network.args = _GAINS
+    for parameter in network.parameters():
+        parameter.requires_grad_(True)
+    return network
+
+
+def _recipe(architecture: Architecture) -> dict[str, Any]:
+    recipe: dict[str, Any] = yaml_model_load(f"{architecture.family}n.yaml")
+    if architecture.scale is not None:
+        recipe["scales"] = {_OWN_SCALE: list(architecture.scale)}
+    recipe["scale"] = architecture.letter
+    return recipe
+
+
+def class_branches(network: DetectionModel) -> dict[str, nn.Conv2d]:
+    """The last convolution of each class branch by the name of the module: one row for each class."""
+    head, index = network.model[-1], len(network.model) - 1
+    found: dict[str, nn.Conv2d] = {}
+    for branch in ("cv3", "one2one_cv3"):
+        for level, layers in enumerate(getattr(head, branch, None) or ()):
+            found[f"model.{index}.{branch}.{level}.{len(layers) - 1}"] = layers[-1]
+    return found
+
+
+def set_classes(network: DetectionModel, classes: int, image_size: int) -> None:
+    """Gives the head `classes` rows and forgets the old ones; biases start at the prior for images of that size."""
+    head = network.model[-1]
+    for name, old in class_branches(network).items():
+        new = nn.Conv2d(old.in_channels, classes, 1)
+        new.to(old.weight.device)
+        with torch.no_grad():
+            new.bias.fill_(class_prior(classes, image_size, head.stride[_level_of(name)]))
+        network.get_submodule(name.rpartition(".")[0])[-1] = new
+    head.nc = classes
+    head.no = classes + head.reg_max * 4
+    network.yaml["nc"] = classes
+    network.names = {i: str(i) for i in range(classes)}
+
+
+def class_prior(classes: int, image_size: int, stride: Tensor) -> float:
+    """Log of the chance that an anchor shows a given class: some 5 objects on a picture, spread over all anchors."""
+    return math.log(5 / max(classes, 1) / (image_size / float(stride)) ** 2)
+
+
+def grow_classes(network: DetectionModel, old: DetectionModel, image_size: int) -> None:
+    """Copies `old` into `network`, which has more classes and is otherwise alike.
+
+    A new row starts as the mean of the old ones, which between them tell objects from background, with its bias at the
+    prior. It follows from the old weights alone, so a site and the cloud that grow the same tutor get the same rows.
+    """
+    state = old.state_dict()
+    kept = {name: value for name, value in state.items() if name.rpartition(".")[0] not in class_branches(old)}
+    network.load_state_dict(kept, strict=False)
+    classes, stride = network.model[-1].nc, network.model[-1].stride
+    with torch.no_grad():
+        for name, before in class_branches(old).items():
+            after = network.get_submodule(name)
+            after.weight.copy_(before.weight.mean(0, keepdim=True).expand_as(after.weight))
+            after.bias.fill_(class_prior(classes, image_size, stride[_level_of(name)]))
+            after.weight[: before.out_channels] = before.weight
+            after.bias[: before.out_channels] = before.bias
+
+
+def _level_of(branch: str) -> int:
+    return int(branch.split(".")[3])
+
+
+def criterion(network: DetectionModel) -> Any:
+    """The family's own loss: task-aligned assignment, box and class terms; both heads of an end-to-end network."""
+    return E2ELoss(network) if network.model[-1].end2end else v8DetectionLoss(network)

@@ -1,0 +1,63 @@
+"""How to train, as a value without torch: what a service's configuration and a gap's manifest hold."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from diredi.config import Config
+
+
+class Augment(Config):
+    """How much a training image may differ from the one on disk. All 0: not at all."""
+
+    mirror: float = Field(0.5, ge=0, le=1)
+    """Chance of a left-right flip."""
+    scale: float = Field(0.3, ge=0, lt=1)
+    """Zoom is drawn from 1 - scale to 1 + scale."""
+    shift: float = Field(0.1, ge=0, le=0.5)
+    """Largest shift, as a share of the image."""
+    mosaic: float = Field(0.0, ge=0, le=1)
+    """Chance that four images share the frame."""
+    brightness: float = Field(0.25, ge=0, lt=1)
+    contrast: float = Field(0.25, ge=0, lt=1)
+    saturation: float = Field(0.3, ge=0, le=1)
+    noise: float = Field(0.02, ge=0, le=1)
+    """Largest standard deviation of Gaussian noise, as a share of white."""
+
+
+class TrainRecipe(Config):
+    """One run of `diredi.distillation.trainer.train`. Equal recipes on equal data give equal weights."""
+
+    epochs: float = Field(12, gt=0)
+    steps: int | None = Field(None, ge=1)
+    """Number of steps whatever the size of the data; None: as `epochs` says."""
+    batch: int = Field(16, ge=1)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = Field(2e-3, gt=0)
+    final_learning_rate: float = Field(0.02, ge=0, le=1)
+    """Where the cosine ends, as a share of `learning_rate`."""
+    warmup: float = Field(0.08, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises from 0."""
+    weight_decay: float = Field(5e-4, ge=0)
+    gradient_clip: float = Field(10.0, gt=0)
+    """Largest norm of the gradient of one step."""
+    label_weight: float = Field(1.0, ge=0)
+    """Weight of the student's own detection loss; 0 learns from the teacher alone."""
+    losses: dict[str, float] = Field(default_factory=lambda: {"class_scores": 1.0, "boxes": 1.0})
+    """Weight of each distillation loss by its name in `diredi.distillation.losses.LOSSES`; used only with a teacher."""
+    teacher_confidence: float = Field(0.0, ge=0, lt=1)
+    """The teacher teaches only where its best score is at least this. 0: everywhere."""
+    teacher_sees: Literal["augmented", "clean"] = "augmented"
+    """What the teacher is shown of an image; "clean" leaves out the change of colours and the noise."""
+    augment: Augment = Augment()
+    batch_norm: Literal["learn", "frozen"] = "learn"
+    """Frozen keeps the running statistics that the student came with."""
+    train_only: tuple[Literal["backbone", "neck", "head"], ...] = ()
+    """Sections whose weights may change; empty: all."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the forward pass; weights are fp32 in either case."""
+    cache_mib: int = Field(1024, ge=0)
+    """Images are kept in memory, at network size, up to this; larger sets are read from disk in every epoch."""
+    seed: int = 0

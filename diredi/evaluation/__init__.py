@@ -1,0 +1,5 @@
+"""How good a detector is: average precision, precision, recall, F1 and forgetting."""
+
+from diredi.evaluation.figures import ClassFigures, Figures, forgetting
+
+__all__ = ["ClassFigures", "Figures", "forgetting"]

@@ -1,0 +1,172 @@
+"""Average precision by faster-coco-eval; precision, recall and F1 from the same matches. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from faster_coco_eval import COCO, COCOeval_faster
+from numpy.typing import NDArray
+
+from diredi.data.dataset import Sample
+from diredi.data.images import read_image
+from diredi.detectors.predictor import Detections, Predictor
+from diredi.errors import InvalidInput
+from diredi.evaluation.figures import ClassFigures, Figures
+from diredi.labels import LabelSpace
+
+BATCH = 32
+MAX_DETECTIONS = 300
+CONFIDENCES: NDArray[np.float64] = np.linspace(0.001, 1, 1000)
+
+Table = NDArray[np.float64]
+
+
+def evaluate(predictor: Predictor, samples: Sequence[Sample], labels: LabelSpace) -> Figures:
+    """How well `predictor` finds the boxes of `samples`, whose class ids are those of `labels`.
+
+    `labels` may be larger than the predictor's own label space: what it does not know, it does not find.
+    Raises InvalidInput for an empty set or one without boxes, DataSetError for an unreadable image.
+    """
+    if not any(len(sample.boxes) for sample in samples):
+        raise InvalidInput("there is nothing to measure on: the set has no labelled boxes")
+    found: list[Detections] = []
+    shapes: list[tuple[int, int]] = []
+    for start in range(0, len(samples), BATCH):
+        images = [read_image(sample.image) for sample in samples[start : start + BATCH]]
+        shapes += [(image.shape[0], image.shape[1]) for image in images]
+        found += predictor.predict(images)
+    to_ours = [labels.names.index(n) if n in labels.names else -1 for n in predictor.labels.names]
+    return figures_of(found, [_pixels(s, *shape) for s, shape in zip(samples, shapes, strict=True)], labels, to_ours)
+
+
+def _pixels(sample: Sample, height: int, width: int) -> NDArray[np.float64]:
+    """n x 5: class, x1, y1, x2, y2 in pixels."""
+    boxes = np.asarray(sample.boxes, np.float64).reshape(-1, 5)
+    centre, sides = boxes[:, 1:3] * (width, height), boxes[:, 3:5] * (width, height)
+    return np.concatenate([boxes[:, :1], centre - sides / 2, centre + sides / 2], 1)
+
+
+def figures_of(
+    found: Sequence[Detections],
+    wanted: Sequence[NDArray[np.float64]],
+    labels: LabelSpace,
+    to_ours: Sequence[int] | None = None,
+) -> Figures:
+    """Figures of detections against n x 5 boxes (class, x1, y1, x2, y2) in pixels, image by image.
+
+    `to_ours` maps the detections' class ids to those of `labels`, -1 for a class that `labels` lacks.
+    """
+    answers = _answers(found, list(range(len(labels))) if to_ours is None else to_ours)
+    counts = np.bincount(np.concatenate([w[:, 0] for w in wanted]).astype(int), minlength=len(labels))
+    present = np.flatnonzero(counts)
+    ap = _average_precision(_truth(wanted, len(labels)), answers)
+    precision, recall, f1, confidence = _at_best_f1(answers, wanted, counts, present)
+    per_class = {
+        labels.names[c]: ClassFigures(ap50=float(ap[0, c]), ap50_95=float(ap[:, c].mean()), boxes=int(counts[c]))
+        for c in present
+    }
+    return Figures(
+        map50=float(ap[0, present].mean()),
+        map50_95=float(ap[:, present].mean()),
+        precision=precision,
+        recall=recall,
+        f1=f1,
+        per_class=per_class,
+        images=len(wanted),
+        confidence=confidence,
+    )
+
+
+def _truth(wanted: Sequence[NDArray[np.float64]], classes: int) -> dict[str, Any]:
+    """COCO's annotations."""
+    rows = [(image, *row) for image, table in enumerate(wanted) for row in table.tolist()]
+    return {
+        "images": [{"id": i} for i in range(len(wanted))],
+        "categories": [{"id": c, "name": str(c)} for c in range(classes)],
+        "annotations": [
+            {
+                "id": number + 1,
+                "image_id": image,
+                "category_id": int(kind),
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "area": (x2 - x1) * (y2 - y1),
+                "iscrowd": 0,
+            }
+            for number, (image, kind, x1, y1, x2, y2) in enumerate(rows)
+        ],
+    }
+
+
+def _answers(found: Sequence[Detections], to_ours: Sequence[int]) -> Table:
+    """n x 7: image, x, y, width, height, score, class."""
+    tables = [np.zeros((0, 7))]
+    for image, detections in enumerate(found):
+        classes = np.asarray(to_ours, np.int64)[detections.classes]
+        low, high = detections.boxes[:, :2], detections.boxes[:, 2:]
+        columns = [np.full(len(classes), image), *low.T, *(high - low).T, detections.scores, classes]
+        tables.append(np.stack(columns, 1).astype(np.float64)[classes >= 0])
+    return np.concatenate(tables)
+
+
+def _average_precision(truth: dict[str, Any], answers: Table) -> Table:
+    """10 overlaps (0.50 to 0.95) x classes; -1 for a class without boxes."""
+    if len(answers) == 0:
+        return np.zeros((10, len(truth["categories"])))
+    coco = COCO(truth)
+    judge = COCOeval_faster(coco, coco.loadRes(answers), iouType="bbox", print_function=_silent)
+    judge.params.maxDets = [1, 10, MAX_DETECTIONS]
+    judge.params.areaRng, judge.params.areaRngLbl = [judge.params.areaRng[0]], ["all"]
+    judge.evaluate()
+    judge.accumulate()
+    precision: Table = judge.eval["precision"][:, :, :, 0, -1]
+    return precision.mean(1)
+
+
+def _silent(*_: object) -> None:
+    """faster-coco-eval would say what it does."""
+
+
+def _at_best_f1(
+    answers: Table, wanted: Sequence[Table], counts: NDArray[np.int64], present: NDArray[np.int64]
+) -> tuple[float, float, float, float]:
+    """Mean precision, recall and F1 over the classes, at the confidence at which that F1 is best, and the confidence."""
+    right = _matched(answers, wanted)
+    precision, recall = np.zeros((len(present), len(CONFIDENCES))), np.zeros((len(present), len(CONFIDENCES)))
+    for row, kind in enumerate(present):
+        mine = answers[:, 6] == kind
+        order = np.argsort(-answers[mine, 5], kind="stable")
+        scores, hits = answers[mine, 5][order], np.concatenate([[0], right[mine][order].cumsum()])
+        said = np.searchsorted(-scores, -CONFIDENCES, side="right")
+        precision[row] = np.where(said > 0, hits[said] / np.maximum(said, 1), 0)
+        recall[row] = hits[said] / counts[kind]
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    best = int(f1.mean(0).argmax())
+    means = precision[:, best].mean(), recall[:, best].mean(), f1[:, best].mean(), CONFIDENCES[best]
+    return float(means[0]), float(means[1]), float(means[2]), float(means[3])
+
+
+def _matched(answers: Table, wanted: Sequence[Table]) -> NDArray[np.bool_]:
+    """Which answers find a box of their class that no better answer has found, at an overlap of 0.5 or more."""
+    right = np.zeros(len(answers), bool)
+    free = [np.ones(len(table), bool) for table in wanted]
+    for number in np.argsort(-answers[:, 5], kind="stable"):
+        image, kind = int(answers[number, 0]), answers[number, 6]
+        open_to_it = np.flatnonzero(free[image] & (wanted[image][:, 0] == kind))
+        if len(open_to_it) == 0:
+            continue
+        overlaps = _overlaps(answers[number, 1:5], wanted[image][open_to_it, 1:])
+        if overlaps.max() >= 0.5:
+            right[number] = True
+            free[image][open_to_it[overlaps.argmax()]] = False
+    return right
+
+
+def _overlaps(box: Table, others: Table) -> Table:
+    """IoU of one box (x, y, width, height) with n others (x1, y1, x2, y2)."""
+    low = np.maximum(box[:2], others[:, :2])
+    high = np.minimum(box[:2] + box[2:], others[:, 2:])
+    shared = np.clip(high - low, 0, None).prod(1)
+    union = box[2] * box[3] + (others[:, 2:] - others[:, :2]).prod(1) - shared
+    return np.asarray(shared / np.maximum(union, 1e-12))
