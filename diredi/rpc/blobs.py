@@ -10,16 +10,16 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from diredi.errors import CorruptData, InvalidInput, OffsetBeyondEnd, Refused, Unreachable
+from diredi.errors import CorruptData, InvalidInput, NoRoom, OffsetBeyondEnd, Refused, Unreachable
 from diredi.rpc.client import call
 from diredi.rpc.peers import peer_identity
 from diredi.rpc.retry import Backoff
 from diredi.rpc.streams import messages_of
 from diredi.rpc.v1 import registry_pb2 as pb
 from diredi.rpc.v1 import registry_pb2_grpc as stubs
-from diredi.store.blobs import Blob, BlobStore, digest_of_file, hex_of, no_room_at
+from diredi.store.blobs import Blob, BlobStore, check_room, digest_of_file, hex_of, no_room_at
 from diredi.trust.identity import Identity, Role
 
 if TYPE_CHECKING:
@@ -46,34 +46,40 @@ async def upload(
     """
     blob = await asyncio.to_thread(digest_of_file, path)
     backoff = backoff or Backoff()
+    offset: int | None = None
+    furthest, begun_again = 0, False
     with path.open("rb") as file:
-        offset: int | None = None
         while True:
             try:
-                if offset is None:
-                    state = await call(stub.StatBlob, pb.StatBlobRequest(digest=blob.digest), deadline_s=10)
-                    offset, complete = state.received_bytes, state.complete
-                else:
-                    answer = await call(stub.PutChunk, _chunk(file, blob, offset), deadline_s=30)
-                    offset, complete = answer.received_bytes, answer.complete
-                    backoff.reset()
+                offset, complete = await _put_next(stub, file, blob, offset)
                 _tell(on_progress, offset, blob.bytes)
                 if complete:
                     return blob
-            except OffsetBeyondEnd:  # the server lost a partial; it says where to go on
-                offset = None
-                backoff.failures += 1
-                if backoff.failures >= attempts:
-                    raise
-            except Unreachable:
+                if offset > furthest:
+                    furthest = offset
+                    backoff.reset()
+            except (Unreachable, OffsetBeyondEnd):  # away, or it lost a partial: it says where to go on
                 offset = None
                 pause_s = backoff.next_s()
                 if backoff.failures >= attempts:
                     raise
                 await asyncio.sleep(pause_s)
+            except CorruptData:  # its partial may have been damaged before this upload went on with it
+                if begun_again:
+                    raise
+                offset, begun_again = None, True
 
 
-def _chunk(file: Any, blob: Blob, offset: int) -> pb.PutChunkRequest:  # noqa: ANN401  (a binary file)
+async def _put_next(stub: BlobServiceAsyncStub, file: BinaryIO, blob: Blob, offset: int | None) -> tuple[int, bool]:
+    """Puts the chunk at `offset`, or asks where to begin; returns where to go on, and whether the blob is complete."""
+    if offset is None:
+        state = await call(stub.StatBlob, pb.StatBlobRequest(digest=blob.digest), deadline_s=10)
+        return state.received_bytes, state.complete
+    answer = await call(stub.PutChunk, _chunk(file, blob, offset), deadline_s=30)
+    return answer.received_bytes, answer.complete
+
+
+def _chunk(file: BinaryIO, blob: Blob, offset: int) -> pb.PutChunkRequest:
     file.seek(offset)
     data = file.read(min(UPLOAD_CHUNK_BYTES, blob.bytes - offset))
     if len(data) == 0 and blob.bytes > offset:
@@ -100,12 +106,14 @@ async def download(
     if path.exists() and await asyncio.to_thread(digest_of_file, path) == blob:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
+    resumed = _size(part) > 0
     backoff = backoff or Backoff()
     while True:
         before = _size(part)
         try:
             await _fetch(stub, blob, part, on_progress, silence_s)
-            break
+            await asyncio.to_thread(_finish, part, blob, path)
+            return path
         except Unreachable:
             if _size(part) > before:
                 backoff.reset()
@@ -113,14 +121,29 @@ async def download(
             if backoff.failures >= attempts:
                 raise
             await asyncio.sleep(pause_s)
-    await asyncio.to_thread(_finish, part, blob, path)
-    return path
+        except CorruptData:  # what rested here may have been damaged before this download went on with it
+            if not resumed:
+                raise
+            resumed = False
 
 
 async def _fetch(
     stub: BlobServiceAsyncStub, blob: Blob, part: Path, on_progress: OnProgress | None, silence_s: float
 ) -> None:
-    """Appends to `part` until it has all bytes. Raises Unreachable when the stream ends before."""
+    """Appends to `part` until it has all bytes. Raises Unreachable when the stream ends before.
+
+    A full disk leaves no part behind: what came would only keep the disk full.
+    """
+    try:
+        await _append(stub, blob, part, on_progress, silence_s)
+    except NoRoom:
+        part.unlink(missing_ok=True)
+        raise
+
+
+async def _append(
+    stub: BlobServiceAsyncStub, blob: Blob, part: Path, on_progress: OnProgress | None, silence_s: float
+) -> None:
     with no_room_at(part.parent), part.open("ab") as file:
         offset = file.tell()
         if offset > blob.bytes:
@@ -129,6 +152,7 @@ async def _fetch(
         _tell(on_progress, offset, blob.bytes)
         if offset == blob.bytes:
             return
+        check_room(part.parent, blob.bytes - offset)
         request = pb.GetBlobRequest(digest=blob.digest, offset=offset)
         async for chunk in messages_of(stub.GetBlob(request), silence_s):
             if chunk.offset != offset or offset + len(chunk.data) > blob.bytes:

@@ -24,6 +24,7 @@ from diredi.rpc.status import code_of
 
 _log = structlog.get_logger(__name__)
 _END = object()
+_LONGEST = 1000  # characters of a message; a status travels in headers, which are limited
 Unary = Callable[[Any, Any], Awaitable[Any]]
 Stream = Callable[[Any, Any], AsyncIterator[Any]]
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
@@ -117,7 +118,7 @@ async def _next(messages: AsyncIterator[Any]) -> Any:
 async def _abort(method: str, context: Any, error: Exception) -> NoReturn:
     if isinstance(error, DirediError):
         _log.info("refused", method=method, error=type(error).__name__, message=str(error))
-        await context.abort(code_of(error), str(error))
+        await context.abort(code_of(error), str(error)[:_LONGEST])
     reference = secrets.token_hex(4)
     _log.error("handler broke", method=method, reference=reference, exc_info=error)
     await context.abort(grpc.StatusCode.INTERNAL, f"internal error {reference}: look for it in the server's log")

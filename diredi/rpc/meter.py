@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from urllib.parse import quote
 
 from diredi.errors import CorruptData
 
@@ -77,6 +78,6 @@ class IngressMeter:
 
     def _of(self, peer: str) -> EgressMeter:
         if peer not in self._meters:
-            path = None if self._folder is None else self._folder / (peer.replace("/", "_") + ".json")
+            path = None if self._folder is None else self._folder / (quote(peer, safe="") + ".json")
             self._meters[peer] = EgressMeter(path)
         return self._meters[peer]

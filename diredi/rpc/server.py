@@ -51,13 +51,13 @@ class Server:
         statuses = health_pb2.HealthCheckResponse
         await self._status.set(service, statuses.SERVING if serving else statuses.NOT_SERVING)
 
-    async def stop(self, grace_s: float = 5.0) -> None:
+    async def stop(self, grace_s: float = 1.0) -> None:
         """No new calls; open streams end at once with UNAVAILABLE, other calls get `grace_s` to finish."""
         await self._status.enter_graceful_shutdown()
         self._guard.end_streams()
         await self._server.stop(grace_s)
 
-    async def run_until(self, stop: asyncio.Event, grace_s: float = 5.0) -> None:
+    async def run_until(self, stop: asyncio.Event, grace_s: float = 1.0) -> None:
         """Serves until `stop` is set, then stops."""
         try:
             await stop.wait()

@@ -84,6 +84,13 @@ def no_room_at(path: Path) -> Iterator[None]:
         raise NoRoom(f"no room on the disk of {path} ({error.strerror}): free some and try again") from None
 
 
+def check_room(folder: Path, wanted_bytes: int) -> None:
+    """Raises NoRoom when the disk of `folder` has less left, before anything is written."""
+    free = shutil.disk_usage(folder).free
+    if free < wanted_bytes:
+        raise NoRoom(f"no room on the disk of {folder}: {wanted_bytes} bytes are to come, {free} are free; free some")
+
+
 class BlobStore:
     """Blobs of at most `max_blob_bytes` under `root`, which is made when it does not exist."""
 
@@ -163,8 +170,7 @@ class BlobStore:
         if received > total_bytes:
             raise InvalidInput(f"{received} bytes of blob {digest} are here, more than {total_bytes}: check the total")
         with no_room_at(self.root):
-            if shutil.disk_usage(self.root).free < total_bytes - received:
-                raise OSError(errno.ENOSPC, f"{total_bytes - received} bytes are still to come")
+            check_room(self.root, total_bytes - received)
             try:
                 with partial.open("ab") as file:
                     file.write(data)
