@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -75,3 +75,15 @@ def _begin_to_stop(stop: asyncio.Event) -> None:
         end = threading.Timer(GRACE_S + 0.4, os._exit, args=(0,))
         end.daemon = True
         end.start()
+
+
+async def run_all(coroutines: Sequence[Coroutine[Any, Any, None]], stop: asyncio.Event) -> None:
+    """Runs them beside each other until `stop`; one that returns is done, the first that raises ends the service."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(coroutine) for coroutine in coroutines]
+            await stop.wait()
+            for task in tasks:
+                task.cancel()
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None

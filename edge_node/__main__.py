@@ -1,0 +1,12 @@
+"""`python -m edge_node`: configuration in, exit code out."""
+
+from __future__ import annotations
+
+import sys
+
+from diredi.service import run
+from edge_node.config import EdgeConfig
+from edge_node.node import serve
+
+if __name__ == "__main__":
+    sys.exit(run("edge_node", EdgeConfig.from_command_line, serve))

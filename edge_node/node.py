@@ -1,0 +1,100 @@
+"""An edge node put together: which part talks to which, in what order they start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Any
+
+from diredi.detectors.onnx import OnnxPredictor
+
+from diredi import service
+from diredi.errors import InvalidInput
+from diredi.rpc.client import connect
+from diredi.rpc.meter import EgressMeter
+from diredi.rpc.server import start_server
+from diredi.trust.identity import Credentials, Role
+from edge_node.broadcast import Broadcast
+from edge_node.cloud import CloudLink
+from edge_node.config import EdgeConfig
+from edge_node.hand_over import SampleHandOver
+from edge_node.inference import InferenceLoop
+from edge_node.service import EdgeServicer, NodeParts
+from edge_node.slot import ModelSlot
+from edge_node.sources import SourceOptions, open_source
+from edge_node.telemetry import Telemetry
+from edge_node.updater import Updater
+
+STOP_S = 0.5
+
+
+async def serve(config: EdgeConfig, stop: asyncio.Event) -> None:
+    """Runs until `stop`. Raises a DirediError when something that the configuration names cannot be used."""
+    credentials = own_credentials(config)
+    config.state_dir.mkdir(parents=True, exist_ok=True)
+    options = SourceOptions(config.state_dir / "scenes", config.repeat, seed=zlib.crc32(config.device.encode()))
+    reopen = partial(open_source, config.source, options)
+    source = await asyncio.to_thread(reopen)
+    meter = EgressMeter(config.state_dir / "egress.json")
+    slot, telemetry = ModelSlot(), Telemetry()
+    broadcast = Broadcast(asyncio.get_running_loop())
+    inference = InferenceLoop(
+        source, reopen, slot, telemetry, broadcast.publish,
+        confidence=config.confidence, frames_per_second=config.frames_per_second,
+    )  # fmt: skip
+    async with AsyncExitStack() as stack:
+        channel = await stack.enter_async_context(connect(config.cloud, credentials, meter))
+        cloud = CloudLink(
+            channel, config.device, config.site, heartbeat_s=config.heartbeat_s, silence_s=config.silence_s
+        )
+        updater = Updater(
+            config.state_dir, slot,
+            fetch=cloud.fetch, tell=cloud.tell, load=partial(OnnxPredictor, threads=config.threads),
+            frame=lambda: inference.last_image, retry_failed_s=config.retry_failed_s,
+        )  # fmt: skip
+        await asyncio.to_thread(updater.start_from_disk)
+        parts = NodeParts(
+            config.device, config.site, config.confidence,
+            slot, telemetry, broadcast, inference, updater, cloud, meter,
+        )  # fmt: skip
+        server = await start_server(credentials, config.listen, [EdgeServicer(parts)])
+        stack.push_async_callback(server.stop, STOP_S)
+        stack.callback(inference.stop, STOP_S)
+        inference.start()
+        tasks = [cloud.watch(updater.want), cloud.heartbeat(telemetry, partial(running_version, slot)), updater.run()]
+        if config.hand_samples_per_minute > 0:
+            tasks.append(await _hand_over(config, credentials, broadcast, stack))
+        service.ready(server.address, device=config.device, site=config.site, release=running_version(slot))
+        await service.run_all(tasks, stop)
+
+
+def own_credentials(config: EdgeConfig) -> Credentials:
+    """Raises InvalidInput when the folder holds no certificate of this very device."""
+    credentials = Credentials.load(config.identity)
+    identity = credentials.identity
+    if (identity.role, identity.name, identity.site) != (Role.DEVICE, config.device, config.site):
+        raise InvalidInput(
+            f"the certificate in {config.identity} is for {identity}, not for device/{config.site}/{config.device}: "
+            "name another folder, or issue one with `diredi pki issue`"
+        )
+    return credentials
+
+
+def running_version(slot: ModelSlot) -> int:
+    """0 for none."""
+    return 0 if slot.current is None else slot.current.release.version
+
+
+async def _hand_over(
+    config: EdgeConfig, credentials: Credentials, broadcast: Broadcast, stack: AsyncExitStack
+) -> Coroutine[Any, Any, None]:
+    if config.user_domain is None:
+        raise InvalidInput("hand_samples_per_minute is set and user_domain is not: name its host:port")
+    channel = await stack.enter_async_context(connect(config.user_domain, credentials))
+    hand_over = SampleHandOver(
+        channel, config.device, per_minute=config.hand_samples_per_minute, uncertain_below=config.uncertain_below
+    )
+    return hand_over.run(broadcast)

@@ -1,0 +1,12 @@
+"""`python -m user_domain`: configuration in, exit code out."""
+
+from __future__ import annotations
+
+import sys
+
+from diredi.service import run
+from user_domain.config import UserDomainConfig
+from user_domain.site import serve
+
+if __name__ == "__main__":
+    sys.exit(run("user_domain", UserDomainConfig.from_command_line, serve))

@@ -1,0 +1,64 @@
+"""Frames that edge nodes handed over: by content, bounded, never sent on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from diredi.data.images import decode_image
+from diredi.errors import InvalidInput, NoRoom
+from diredi.store.blobs import no_room_at
+
+MAX_IMAGE_BYTES = 8 * 2**20
+_SUFFIXES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png"}
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """What the node that handed a frame over saw in it."""
+
+    device: str
+    class_ids: tuple[int, ...]
+    lowest_confidence: float
+
+
+class SampleStore:
+    """`FOLDER/<digest>.jpg` or `.png`, and beside it what was seen; the image comes last, so one alone is no sample."""
+
+    def __init__(self, folder: Path, max_samples: int) -> None:
+        self._folder = folder
+        self._max_samples = max_samples
+        self._lock = threading.Lock()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._names = {path.stem for path in folder.iterdir() if path.suffix in _SUFFIXES.values()}
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def add(self, image: bytes, sighting: Sighting) -> bool:
+        """False when it is there already. Raises InvalidInput (not a JPEG or PNG image, too large) or NoRoom."""
+        if len(image) > MAX_IMAGE_BYTES:
+            raise InvalidInput(f"the image has {len(image)} bytes, more than {MAX_IMAGE_BYTES}: send it smaller")
+        suffix = next((suffix for magic, suffix in _SUFFIXES.items() if image.startswith(magic)), None)
+        if suffix is None:
+            raise InvalidInput(f"these {len(image)} bytes are neither JPEG nor PNG: encode the frame as one of them")
+        decode_image(image)
+        name = hashlib.sha256(image).hexdigest()
+        with self._lock:
+            if name in self._names:
+                return False
+            if len(self._names) >= self._max_samples:
+                raise NoRoom(f"this site keeps at most {self._max_samples} samples: label some or raise max_samples")
+            self._write(name, suffix, image, sighting)
+            self._names.add(name)
+        return True
+
+    def _write(self, name: str, suffix: str, image: bytes, sighting: Sighting) -> None:
+        part = self._folder / f"{name}.part"
+        with no_room_at(self._folder):
+            (self._folder / f"{name}.json").write_text(json.dumps(asdict(sighting)))
+            part.write_bytes(image)
+            part.replace(self._folder / f"{name}{suffix}")

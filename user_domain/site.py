@@ -1,0 +1,103 @@
+"""A user domain put together: which part talks to which, in what order they start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import structlog
+
+from diredi import service
+from diredi.errors import DirediError, InvalidInput
+from diredi.jobs import LocalExecutor
+from diredi.rpc.client import connect
+from diredi.rpc.meter import EgressMeter
+from diredi.rpc.retry import Backoff
+from diredi.rpc.server import start_server
+from diredi.trust.identity import Credentials, Role
+from user_domain.cloud import Cloud
+from user_domain.config import UserDomainConfig
+from user_domain.journal import Journal
+from user_domain.local import LocalServicer, SiteParts
+from user_domain.private_data import PrivateData, read_private_data
+from user_domain.samples import SampleStore
+from user_domain.work import Site
+from user_domain.worker import Worker
+
+STOP_S = 0.5
+
+
+class _Data:
+    """The private data set as it was when it was read last."""
+
+    def __init__(self, config: UserDomainConfig) -> None:
+        self._config = config
+        self.last = self.read()
+
+    def read(self) -> PrivateData:
+        """Raises DataSetError that names file and line."""
+        config = self._config
+        self.last = read_private_data(
+            config.data,
+            config.state_dir / "scenes",
+            seed=config.seed,
+            train=config.scenes_train,
+            val=config.scenes_val,
+        )
+        return self.last
+
+
+async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
+    """Runs until `stop`. Raises a DirediError when something that the configuration names cannot be used."""
+    credentials = own_credentials(config)
+    config.state_dir.mkdir(parents=True, exist_ok=True)
+    data = await asyncio.to_thread(_Data, config)
+    meter = EgressMeter(config.state_dir / "egress.json")
+    async with AsyncExitStack() as stack:
+        channel = await stack.enter_async_context(connect(config.cloud, credentials, meter))
+        cloud = Cloud(channel, config.state_dir / "downloads")
+        site = Site(
+            cloud=cloud,
+            executor=LocalExecutor(),
+            journal=Journal(config.state_dir / "journal.json", config.keep_cycles),
+            jobs=config.state_dir / "jobs",
+            read_data=data.read,
+            seed=config.seed,
+            progress_every_s=config.progress_every_s,
+        )
+        worker = Worker(site, Backoff(0.5, config.retry_longest_s))
+        samples = SampleStore(config.state_dir / "samples", config.max_samples)
+        parts = SiteParts(config.site, lambda: data.last, samples, cloud, worker, meter)
+        server = await start_server(credentials, config.listen, [LocalServicer(parts)])
+        stack.push_async_callback(server.stop, STOP_S)
+        service.ready(server.address, site=config.site, train_images=data.last.train_images)
+        await service.run_all([_follow(config, cloud, worker), worker.run()], stop)
+
+
+async def _follow(config: UserDomainConfig, cloud: Cloud, worker: Worker) -> None:
+    """For ever. A refusal is not the end: an operator may put it right while we run."""
+    while True:
+        try:
+            async for message in cloud.tasks(
+                config.site,
+                auto_approve=config.approval == "auto",
+                silence_s=config.silence_s,
+                longest_s=config.retry_longest_s,
+                on_break=worker.forget,
+            ):
+                await worker.take(message)
+        except DirediError as error:
+            structlog.get_logger().error("tasks_refused", error=str(error))
+            cloud.note_online(False, str(error))
+        await asyncio.sleep(config.retry_longest_s)
+
+
+def own_credentials(config: UserDomainConfig) -> Credentials:
+    """Raises InvalidInput when the folder holds no certificate of this very site."""
+    credentials = Credentials.load(config.identity)
+    if (credentials.identity.role, credentials.identity.name) != (Role.SITE, config.site):
+        raise InvalidInput(
+            f"the certificate in {config.identity} is for {credentials.identity}, not for site/{config.site}: "
+            "name another folder, or issue one with `diredi pki issue`"
+        )
+    return credentials

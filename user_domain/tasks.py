@@ -1,0 +1,75 @@
+"""A task of the cloud's, as a validated value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from diredi.errors import InvalidInput
+from diredi.rpc import convert
+from diredi.rpc.v1 import sites_pb2 as pb
+from diredi.store.blobs import Blob
+
+MAX_ID = 200
+
+
+class Kind(StrEnum):
+    EXTRACT = "extract"
+    VALIDATE = "validate"
+    CANCEL = "cancel"
+
+
+_KINDS = {
+    pb.TASK_KIND_EXTRACT: Kind.EXTRACT,
+    pb.TASK_KIND_VALIDATE: Kind.VALIDATE,
+    pb.TASK_KIND_CANCEL: Kind.CANCEL,
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    id: str
+    kind: Kind
+    cycle_id: str
+    approved: bool = False
+    recipe: dict[str, Any] = field(default_factory=dict)
+    tutor: convert.Model | None = None
+    student: convert.Model | None = None
+    coreset: Blob | None = None
+
+    @property
+    def may_begin(self) -> bool:
+        """Extraction begins only with the site's yes on record; what it is about is then the site's own wish."""
+        return self.approved or self.kind is not Kind.EXTRACT
+
+
+def task_from(message: pb.Task) -> Task:
+    """Raises InvalidInput that says what is wrong with it."""
+    kind = _KINDS.get(message.kind)
+    if kind is None:
+        raise InvalidInput(f"a task of kind {message.kind} is not known here: both sides need the same version")
+    for name, value in (("task", message.id), ("cycle", message.cycle_id)):
+        if not 0 < len(value) <= MAX_ID or not value.isprintable():
+            raise InvalidInput(f"the id of the {name} is empty, too long or not printable")
+    task = Task(
+        id=message.id,
+        kind=kind,
+        cycle_id=message.cycle_id,
+        approved=message.approved,
+        recipe=convert.struct_from(message.recipe),
+        tutor=convert.model_from(message.tutor) if message.HasField("tutor") else None,
+        student=convert.model_from(message.student) if message.HasField("student") else None,
+        coreset=convert.blob_from(message.coreset) if message.coreset.digest else None,
+    )
+    _check_models(task)
+    return task
+
+
+def _check_models(task: Task) -> None:
+    if task.kind is Kind.EXTRACT and (not task.tutor or not task.tutor.weights):
+        raise InvalidInput("the task names no tutor to begin with")
+    if task.kind is Kind.EXTRACT and (not task.student or not task.student.weights):
+        raise InvalidInput("the task names no deployed student")
+    if task.kind is Kind.VALIDATE and (not task.student or not task.student.onnx):
+        raise InvalidInput("the task names no candidate to validate")
