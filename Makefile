@@ -1,0 +1,61 @@
+# `make` alone says what there is. Needs make and Python 3.11 or newer with venv; everything else is set up here.
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-quick up down logs lint format stubs setup clean
+
+# The newest-named Python that will do, else whatever is called python3, which then says what is wrong with it.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+BIN := .venv/bin
+DEMO_ARGS ?= --out demo-out
+TEST_ARGS ?=
+COMPOSE := deploy/compose.sh
+export PYTHON
+
+help:  ## this list
+	@echo "DiReDi: updates the detectors of a fleet of cameras; private images never leave their site."
+	@echo
+	@sed -nE 's/^([a-z-]+):.*  ## (.*)/  make \1@\2/p' Makefile | awk -F@ '{printf "%-18s %s\n", $$1, $$2}'
+
+demo: .runtime  ## one whole update cycle on this machine, in about ten minutes; DEMO_ARGS="--out DIR --keep" passes flags
+	@$(BIN)/diredi demo $(DEMO_ARGS)
+
+test: setup  ## all checks and all tests, containers too; TEST_ARGS="-k gap" passes flags to pytest
+	@deploy/test.sh $(TEST_ARGS)
+
+test-quick: setup  ## the tests that need neither containers nor a whole cycle
+	@$(BIN)/python -m pytest tests/unit tests/services $(TEST_ARGS)
+
+up: .runtime  ## build the images and start the deployment of docker-compose.yml
+	@deploy/up.sh
+
+down:  ## stop the deployment; VOLUMES=1 also forgets its data, ENGINE=1 also stops the engine if `make up` started it
+	@$(COMPOSE) down --remove-orphans $(if $(VOLUMES),--volumes)
+	@$(if $(ENGINE),deploy/docker-engine.sh down)
+
+logs:  ## follow the logs of the deployment
+	@$(COMPOSE) logs --follow --tail 100
+
+lint: setup  ## ruff and mypy, as in `make test`
+	@deploy/lint.sh
+
+format: setup  ## let ruff put the code in order
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+stubs: setup  ## generate the gRPC stubs from proto/
+	@$(BIN)/python proto/generate.py
+
+setup: .python  ## .venv with everything that work on the project needs
+	@$(PYTHON) deploy/setup.py
+
+clean:  ## remove what was made here: .venv, caches, the demo's output
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist demo-out *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Less than `setup`: no tools of development.
+.PHONY: .runtime .python
+.runtime: .python
+	@$(PYTHON) deploy/setup.py --groups core,learning,cloud,ultralytics
+
+.python:
+	@[ -n "$(PYTHON)" ] || { echo "setup: Python 3.11 or newer is needed and none is on the path:" \
+	  "apt-get install python3 python3-venv, or set PYTHON" >&2; exit 1; }
