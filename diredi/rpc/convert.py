@@ -116,8 +116,8 @@ def struct_to(values: Mapping[str, Any]) -> Struct:
 
 
 def struct_from(message: Struct) -> Json:
-    """Numbers that are whole become int. Raises InvalidInput for NaN, infinity, and more than 16 levels."""
-    return {name: _value_from(value, name, 1) for name, value in message.fields.items()}
+    """Keys come sorted; numbers that are whole become int. Raises InvalidInput for NaN, infinity, and more than 16 levels."""
+    return {name: _value_from(value, name, 1) for name, value in sorted(message.fields.items())}
 
 
 def _value_from(value: Any, name: str, depth: int) -> Any:  # noqa: ANN401  (JSON)
@@ -125,7 +125,7 @@ def _value_from(value: Any, name: str, depth: int) -> Any:  # noqa: ANN401  (JSO
         raise InvalidInput(f"{name!r} goes deeper than {_DEEPEST} levels: make it flatter")
     match value.WhichOneof("kind"):
         case "struct_value":
-            return {key: _value_from(item, key, depth + 1) for key, item in value.struct_value.fields.items()}
+            return {key: _value_from(item, key, depth + 1) for key, item in sorted(value.struct_value.fields.items())}
         case "list_value":
             return [_value_from(item, name, depth + 1) for item in value.list_value.values]
         case "number_value":

@@ -236,6 +236,7 @@ class BlobStore:
             _sync(file)
             file.replace(final)
             _sync(final.parent)
+        self._partial(digest).unlink(missing_ok=True)  # of an upload that an added file overtook
 
     def _final(self, digest: str) -> Path:
         name = hex_of(digest)

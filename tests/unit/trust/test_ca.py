@@ -1,0 +1,173 @@
+import ipaddress
+import os
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from diredi.errors import InvalidInput, WrongState
+from diredi.trust import ca
+from diredi.trust.identity import Credentials
+
+HOSTS = ["localhost", "cloud.example.org", "127.0.0.1", "::1"]
+
+
+@pytest.fixture
+def authority(tmp_path):
+    folder = tmp_path / "ca"
+    ca.init(folder)
+    return folder
+
+
+@pytest.fixture
+def own(authority, tmp_path):
+    ca.issue(authority, "cloud", "cloud", HOSTS, tmp_path / "own")
+    return tmp_path / "own"
+
+
+def certificate_in(folder):
+    return x509.load_pem_x509_certificate((folder / "cert.pem").read_bytes())
+
+
+def test_names_and_addresses_stand_in_the_certificate(own):
+    names = certificate_in(own).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+
+    assert names.get_values_for_type(x509.DNSName) == ["localhost", "cloud.example.org"]
+    assert names.get_values_for_type(x509.IPAddress) == [ipaddress.ip_address(host) for host in HOSTS[2:]]
+    assert names.get_values_for_type(x509.UniformResourceIdentifier) == ["diredi://cloud/cloud"]
+
+
+def test_an_operator_cannot_pass_for_a_server(authority, tmp_path):
+    ca.issue(authority, "operator", "alice", [], tmp_path / "alice")
+    uses = certificate_in(tmp_path / "alice").extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+
+    assert list(uses) == [ExtendedKeyUsageOID.CLIENT_AUTH]
+
+
+def test_a_holder_cannot_issue_certificates(own):
+    constraints = certificate_in(own).extensions.get_extension_for_class(x509.BasicConstraints)
+
+    assert constraints.critical
+    assert constraints.value.ca is False
+
+
+def test_private_keys_are_readable_by_their_owner_alone(authority, own):
+    assert (authority / "ca-key.pem").stat().st_mode & 0o777 == 0o600
+    assert (own / "key.pem").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_authoritys_key_is_in_no_folder_of_a_service(authority, own):
+    secret = (authority / "ca-key.pem").read_bytes()
+
+    assert sorted(path.name for path in own.iterdir()) == ["ca.pem", "cert.pem", "key.pem"]
+    assert all(secret not in path.read_bytes() for path in own.iterdir())
+    with pytest.raises(InvalidInput, match="authority's own folder"):
+        ca.issue(authority, "cloud", "cloud", HOSTS, authority)
+
+
+def test_an_authority_is_never_replaced(authority):
+    before = (authority / "ca.pem").read_bytes()
+
+    with pytest.raises(WrongState, match="already"):
+        ca.init(authority)
+    assert (authority / "ca.pem").read_bytes() == before
+
+
+def test_issuing_again_replaces_the_identity_whole(authority, own):
+    before = Credentials.load(own)
+    ca.issue(authority, "cloud", "cloud", HOSTS, own)
+
+    assert Credentials.load(own).key != before.key
+
+
+def test_names_in_a_signing_request_are_not_believed(authority):
+    key, request = ca.new_request()
+    from diredi.trust.identity import Identity, Role
+
+    signed = ca.load(authority).sign(request, Identity(Role.SITE, "site-1"), ["localhost"])
+
+    assert Identity.from_certificate(signed) == Identity(Role.SITE, "site-1")
+    public = serialization.load_pem_private_key(key, None).public_key()
+    assert x509.load_pem_x509_certificate(signed).public_key() == public
+
+
+@pytest.mark.parametrize("host", ["", "a b", "http://cloud", "ü.example.org", "*"])
+def test_a_host_that_is_none_is_refused_and_nothing_is_written(authority, tmp_path, host):
+    with pytest.raises(InvalidInput, match="neither a host name nor an address"):
+        ca.issue(authority, "cloud", "cloud", [host], tmp_path / "own")
+    assert not (tmp_path / "own").exists()
+
+
+def test_an_unknown_role_is_refused_by_name(authority, tmp_path):
+    with pytest.raises(InvalidInput, match="'king' is not a role: use one of cloud, site, device, operator"):
+        ca.issue(authority, "king", "arthur", [], tmp_path / "own")
+
+
+def test_issuing_without_an_authority_says_how_to_make_one(tmp_path):
+    with pytest.raises(InvalidInput, match="diredi pki init"):
+        ca.issue(tmp_path / "nowhere", "cloud", "cloud", [], tmp_path / "own")
+
+
+@pytest.mark.parametrize("name", ["ca.pem", "cert.pem", "key.pem"])
+def test_a_missing_file_is_named_with_the_remedy(own, name):
+    (own / name).unlink()
+
+    with pytest.raises(InvalidInput, match=rf"{name} cannot be read .*diredi pki issue"):
+        Credentials.load(own)
+
+
+@pytest.mark.parametrize("name", ["ca.pem", "cert.pem", "key.pem"])
+def test_a_file_that_is_not_pem_is_named(own, name):
+    (own / name).write_text("rubbish")
+
+    with pytest.raises(InvalidInput, match=f"{name} is not a"):
+        Credentials.load(own)
+
+
+def test_a_key_that_everyone_can_read_is_refused(own):
+    os.chmod(own / "key.pem", 0o644)
+
+    with pytest.raises(InvalidInput, match="chmod 600"):
+        Credentials.load(own)
+
+
+def test_a_certificate_of_another_authority_is_refused(own, tmp_path):
+    ca.init(tmp_path / "other")
+    (own / "ca.pem").write_bytes((tmp_path / "other" / "ca.pem").read_bytes())
+
+    with pytest.raises(InvalidInput, match="was not issued by the authority"):
+        Credentials.load(own)
+
+
+def test_the_key_of_another_certificate_is_refused(authority, own, tmp_path):
+    ca.issue(authority, "site", "site-1", [], tmp_path / "site")
+    (own / "key.pem").write_bytes((tmp_path / "site" / "key.pem").read_bytes())
+
+    with pytest.raises(InvalidInput, match="not the key of the certificate"):
+        Credentials.load(own)
+
+
+def test_an_expired_certificate_says_when_and_what_to_do(authority, tmp_path):
+    past = datetime.now(UTC) - timedelta(days=30)
+    ca.issue(authority, "cloud", "cloud", HOSTS, tmp_path / "old", lifetime=timedelta(days=10), now=past)
+
+    with pytest.raises(InvalidInput, match=f"expired on {past + timedelta(days=10):%Y-%m-%d}.*diredi pki issue"):
+        Credentials.load(tmp_path / "old")
+
+
+def test_a_certificate_of_the_future_points_at_the_clock(own):
+    with pytest.raises(InvalidInput, match="clock"):
+        Credentials.load(own, now=datetime.now(UTC) - timedelta(days=1))
+
+
+def test_during_a_change_of_authority_both_are_believed(own, tmp_path):
+    ca.init(tmp_path / "new")
+    (own / "ca.pem").write_bytes((tmp_path / "new" / "ca.pem").read_bytes() + (own / "ca.pem").read_bytes())
+
+    assert Credentials.load(own).identity.name == "cloud"
+
+
+def test_a_key_is_not_shown_when_credentials_are_printed(own):
+    assert "PRIVATE" not in repr(Credentials.load(own))
