@@ -1,0 +1,201 @@
+"""`diredi cycle`: update cycles, from the request to the last device."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from diredi.cli.options import DEFAULT_CLOUD, DEFAULT_IDENTITY, AsJson, Cloud, IdentityFolder, parse_options
+from diredi.cli.output import bytes_text, emit, facts, note, percent, progress, table, time_text
+
+if TYPE_CHECKING:
+    import grpc
+    from rich.console import RenderableType
+
+    from diredi.rpc.v1.cycles_pb2 import Cycle
+
+app = typer.Typer(help="Start, watch and decide on update cycles.", no_args_is_help=True)
+
+CycleId = Annotated[str, typer.Argument(metavar="CYCLE", help="As `diredi cycle list` shows it.")]
+_DEADLINE_S = 10.0
+
+
+@app.command("start")
+def start(
+    site: Annotated[str, typer.Option("--site", help="The site to learn from.")],
+    watch: Annotated[bool, typer.Option("--watch", help="Stay until the cycle has ended.")] = False,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", metavar="NAME=VALUE", help="Override the cloud's recipe; repeat for more."),
+    ] = None,
+    request_id: Annotated[
+        str, typer.Option("--request-id", help="The same id starts the same cycle, however often it is asked.")
+    ] = "",
+    cloud: Cloud = DEFAULT_CLOUD,
+    identity: IdentityFolder = DEFAULT_IDENTITY,
+    as_json: AsJson = False,
+) -> None:
+    """Ask a site for an update. With --watch the exit code says how it ended: 0 released, 5 refused, 1 failed."""
+    from diredi.cli.connection import with_cloud
+    from diredi.cli.follow import check_ended_well, follow
+    from diredi.rpc.client import call
+    from diredi.rpc.convert import struct_to
+    from diredi.rpc.v1.cycles_pb2 import StartCycleRequest
+    from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceStub
+
+    recipe = struct_to(parse_options(option or []))
+    request = StartCycleRequest(site=site, request_id=request_id or str(uuid.uuid4()), recipe=recipe)
+
+    async def work(channel: grpc.aio.Channel) -> Cycle:
+        started = (await call(CycleServiceStub(channel).StartCycle, request, deadline_s=_DEADLINE_S)).cycle
+        if not watch:
+            return started
+        if not as_json:
+            note(f"cycle {started.id} at {site}")
+        with progress(as_json) as bar:
+            return await follow(channel, started.id, bar)
+
+    cycle = with_cloud(cloud, identity, work)
+    _show(cycle, as_json)
+    if watch:
+        check_ended_well(cycle)
+
+
+@app.command("watch")
+def watch(
+    cycle_id: CycleId,
+    cloud: Cloud = DEFAULT_CLOUD,
+    identity: IdentityFolder = DEFAULT_IDENTITY,
+    as_json: AsJson = False,
+) -> None:
+    """Stay until a cycle has ended; the exit code says how: 0 released, 5 refused, 1 failed."""
+    from diredi.cli.connection import with_cloud
+    from diredi.cli.follow import check_ended_well, follow
+    from diredi.rpc.client import call
+    from diredi.rpc.v1.cycles_pb2 import GetCycleRequest
+    from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceStub
+
+    async def work(channel: grpc.aio.Channel) -> Cycle:
+        # A cloud that is away now is told at once; one that goes away later is waited for.
+        await call(CycleServiceStub(channel).GetCycle, GetCycleRequest(id=cycle_id), deadline_s=_DEADLINE_S)
+        with progress(as_json) as bar:
+            return await follow(channel, cycle_id, bar)
+
+    cycle = with_cloud(cloud, identity, work)
+    _show(cycle, as_json)
+    check_ended_well(cycle)
+
+
+@app.command("list")
+def list_cycles(
+    site: Annotated[str, typer.Option("--site", help="Only cycles of this site.")] = "",
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most so many, newest first.")] = 100,
+    cloud: Cloud = DEFAULT_CLOUD,
+    identity: IdentityFolder = DEFAULT_IDENTITY,
+    as_json: AsJson = False,
+) -> None:
+    """List cycles, newest first."""
+    from diredi.cli.connection import ask
+    from diredi.cli.follow import state_of
+    from diredi.cli.plain import instant, plain
+    from diredi.rpc.v1.cycles_pb2 import ListCyclesRequest
+    from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceStub
+
+    request = ListCyclesRequest(site=site, limit=limit)
+    response = ask(cloud, identity, lambda channel: CycleServiceStub(channel).ListCycles, request)
+    rows = [
+        (
+            cycle.id,
+            cycle.site,
+            state_of(cycle),
+            time_text(instant(cycle.history[0].at)) if cycle.history else "",
+            cycle.release_version or "",
+        )
+        for cycle in response.cycles
+    ]
+    columns = ("cycle", "site", "state", "requested", "release")
+    emit([plain(cycle) for cycle in response.cycles], as_json, table(columns, rows, right=("release",)))
+
+
+@app.command("show")
+def show(
+    cycle_id: CycleId,
+    cloud: Cloud = DEFAULT_CLOUD,
+    identity: IdentityFolder = DEFAULT_IDENTITY,
+    as_json: AsJson = False,
+) -> None:
+    """Show one cycle: every step, who took it and why."""
+    from diredi.cli.connection import ask
+    from diredi.rpc.v1.cycles_pb2 import GetCycleRequest
+    from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceStub
+
+    request = GetCycleRequest(id=cycle_id)
+    response = ask(cloud, identity, lambda channel: CycleServiceStub(channel).GetCycle, request)
+    _show(response.cycle, as_json)
+
+
+@app.command("approve")
+def approve(
+    cycle_id: CycleId,
+    cloud: Cloud = DEFAULT_CLOUD,
+    identity: IdentityFolder = DEFAULT_IDENTITY,
+    as_json: AsJson = False,
+) -> None:
+    """The site's yes to a cycle. Needs the site's own identity."""
+    from diredi.cli.connection import ask
+    from diredi.rpc.v1.cycles_pb2 import ApproveCycleRequest
+    from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceStub
+
+    request = ApproveCycleRequest(id=cycle_id)
+    response = ask(cloud, identity, lambda channel: CycleServiceStub(channel).ApproveCycle, request)
+    _show(response.cycle, as_json)
+
+
+@app.command("decline")
+def decline(
+    cycle_id: CycleId,
+    reason: Annotated[str, typer.Option("--reason", help="Goes into the cycle's history.")] = "",
+    cloud: Cloud = DEFAULT_CLOUD,
+    identity: IdentityFolder = DEFAULT_IDENTITY,
+    as_json: AsJson = False,
+) -> None:
+    """The site's no, at any time before the gap is uploaded. Needs the site's own identity."""
+    from diredi.cli.connection import ask
+    from diredi.rpc.v1.cycles_pb2 import DeclineCycleRequest
+    from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceStub
+
+    request = DeclineCycleRequest(id=cycle_id, reason=reason)
+    response = ask(cloud, identity, lambda channel: CycleServiceStub(channel).DeclineCycle, request)
+    _show(response.cycle, as_json)
+
+
+def _show(cycle: Cycle, as_json: bool) -> None:
+    from diredi.cli.follow import state_of
+    from diredi.cli.plain import instant, plain
+
+    values: dict[str, object] = {"cycle": cycle.id, "site": cycle.site, "state": state_of(cycle)}
+    if cycle.release_version:
+        values["release"] = cycle.release_version
+    if cycle.HasField("progress") and cycle.progress.step:
+        values["under way"] = f"{cycle.progress.step}, {100 * cycle.progress.fraction:.0f} %"
+    steps = [(time_text(instant(step.at)), state_of(step), step.actor, step.reason) for step in cycle.history]
+    shown: list[RenderableType] = [facts(values), table(("at", "state", "who", "why"), steps)]
+    if cycle.HasField("gap"):
+        shown.append(_gap_facts(cycle))
+    emit(plain(cycle), as_json, *shown)
+
+
+def _gap_facts(cycle: Cycle) -> RenderableType:
+    gap = cycle.gap
+    size = f"{bytes_text(gap.tutor_gap.blob.bytes)} of {bytes_text(gap.tutor_gap.fp32_bytes)} as {gap.tutor_gap.codec}"
+    values = {"gap": size, "learned from": f"{gap.train_images} images at the site"}
+    if gap.HasField("student_gap"):
+        values["student gap"] = f"{bytes_text(gap.student_gap.blob.bytes)} as {gap.student_gap.codec}"
+    before = percent(gap.student_before.map50)
+    if cycle.HasField("site_after"):
+        values["mAP50 at site"] = f"{before} before, {percent(cycle.site_after.map50)} after"
+    else:
+        values["mAP50 at site"] = f"{before} before"
+    return facts(values)

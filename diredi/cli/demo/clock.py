@@ -1,0 +1,93 @@
+"""What took how long: spans on one clock that starts with the demo."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
+
+from diredi.cli.demo.report import Span
+from diredi.cli.follow import ENDED, state_of
+
+if TYPE_CHECKING:
+    from diredi.rpc.v1.cycles_pb2 import Cycle
+
+Part = Literal["set-up", "cycle", "after"]
+
+STEP_IN_STATE = {
+    "REQUESTED": "request",
+    "OFFERED": "approve",
+    "EXTRACTING": "extract",
+    "UPLOADED": "apply",
+    "APPLIED": "gate",
+    "GATED": "redistil",
+    "REDISTILLED": "release",
+    "CANARY": "validate",
+}
+"""What is done while a cycle is in a state."""
+
+
+class Clock:
+    """Collects spans. Nothing here waits."""
+
+    def __init__(self) -> None:
+        self._epoch = time.time()
+        self._origin = time.monotonic()
+        self.spans: list[Span] = []
+
+    def now(self) -> float:
+        """Seconds since the demo began."""
+        return time.monotonic() - self._origin
+
+    @contextmanager
+    def span(self, name: str, part_of: Part) -> Iterator[None]:
+        """Measures what runs inside."""
+        start = self.now()
+        yield
+        self.add(name, start, self.now(), part_of)
+
+    def add(self, name: str, start: float, end: float, part_of: Part) -> None:
+        self.spans.append(Span(name=name, start=start, seconds=max(0.0, end - start), part_of=part_of))
+
+    def add_cycle(self, cycle: Cycle, within: Stopwatch) -> None:
+        """The steps of a cycle by the cloud's own record of when each state began, and what the site did inside."""
+        for entry, following in pairwise(cycle.history):
+            state = state_of(entry)
+            if state not in ENDED:
+                start, end = (self._since_epoch(e.at) for e in (entry, following))
+                self.add(STEP_IN_STATE.get(state, state.lower()), start, end, "cycle")
+                for name, begun, ended in within.steps_in(state):
+                    self.add(f"{STEP_IN_STATE.get(state, state.lower())}/{name}", begun, ended, "cycle")
+
+    def _since_epoch(self, timestamp: object) -> float:
+        from diredi.cli.plain import instant
+
+        return instant(timestamp).timestamp() - self._epoch
+
+    def seconds(self) -> dict[str, float]:
+        """Step to seconds; a step that ran twice counts with both."""
+        result: dict[str, float] = {}
+        for span in self.spans:
+            result[span.name] = round(result.get(span.name, 0.0) + span.seconds, 3)
+        return result
+
+
+class Stopwatch:
+    """When each step that a cycle reports began and ended, as the watcher saw it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._seen: dict[tuple[str, str], list[float]] = {}
+
+    def see(self, cycle: Cycle) -> None:
+        """To be called with each change of the cycle."""
+        if cycle.HasField("progress") and cycle.progress.step:
+            now = self._clock.now()
+            self._seen.setdefault((state_of(cycle), cycle.progress.step), [now, now])[1] = now
+
+    def steps_in(self, state: str) -> list[tuple[str, float, float]]:
+        """Name, begin and end of the steps of one state; none when there was only one."""
+        steps = [(step, times[0], times[1]) for (seen, step), times in self._seen.items() if seen == state]
+        return steps if len(steps) > 1 else []

@@ -1,0 +1,166 @@
+"""The command `diredi demo`, and what it prints."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from diredi.cli.options import AsJson, Seed
+from diredi.cli.output import emit, note, progress
+
+if TYPE_CHECKING:
+    from diredi.cli.demo.fleet import Fleet
+    from diredi.cli.demo.folder import Folder
+    from diredi.cli.demo.report import Report
+    from diredi.cli.demo.setting import Setting
+    from diredi.cli.output import Progress
+
+_OWN = "Your own data and models"
+
+
+def demo(
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Where the report and the fleet's files go.")
+    ] = Path("demo-out"),
+    presumed: Annotated[
+        Path | None,
+        typer.Option("--presumed", metavar="DATA.YAML", help="What the manufacturer has.", rich_help_panel=_OWN),
+    ] = None,
+    private: Annotated[
+        Path | None,
+        typer.Option("--private", metavar="DATA.YAML", help="What the site has; never shown.", rich_help_panel=_OWN),
+    ] = None,
+    student: Annotated[
+        str,
+        typer.Option("--student", metavar="MODEL", help="Weights, or an architecture to train.", rich_help_panel=_OWN),
+    ] = "",
+    tutor: Annotated[
+        str,
+        typer.Option("--tutor", metavar="MODEL", help="Weights, or an architecture to train.", rich_help_panel=_OWN),
+    ] = "",
+    teacher: Annotated[
+        str,
+        typer.Option("--teacher", metavar="MODEL", help="Weights, or an architecture to train.", rich_help_panel=_OWN),
+    ] = "",
+    image_size: Annotated[
+        int | None,
+        typer.Option("--image-size", min=32, max=2048, help="Pixels, a multiple of 32.", rich_help_panel=_OWN),
+    ] = None,
+    seed: Seed = 0,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="YAML with changes: presumed_images, site_images, cloud, site, edge, recipe.",
+        ),
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the fleet running at the end.")] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="Only stop a fleet that --keep left running in DIR.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run one whole update cycle on this machine and report what it did.
+
+    Starts one cloud, one user domain and three edge nodes as real processes with mutual TLS, lets the site teach the
+    fleet a class that its maker never trained, and measures both releases. Leaves nothing running.
+    """
+    from diredi.cli.demo.folder import Folder
+    from diredi.cli.demo.page import write_page
+    from diredi.cli.demo.setting import Setting, Tuning
+    from diredi.cli.demo.table import shown
+
+    folder = Folder(out)
+    if stop:
+        _stop(folder, as_json)
+        return
+    setting = Setting(
+        out=out,
+        presumed=presumed,
+        private=private,
+        teacher=_absolute(teacher),
+        tutor=_absolute(tutor),
+        student=_absolute(student),
+        seed=seed,
+        image_size=image_size,
+        keep=keep,
+        tuning=Tuning.read(config) if config else Tuning(),
+        command=_command_line(),
+    )
+    setting.check()
+    folder.prepare()
+    with progress(as_json) as bar:
+        report = asyncio.run(_played(setting, folder, bar))
+        report.write(folder.report)
+        write_page(report, folder.page)
+    emit(report.model_dump(mode="json"), as_json, *shown(report))
+    if not as_json:
+        note(f"Report for people: {folder.page}\nReport for programs: {folder.report}")
+    if keep:
+        note(_how_to_go_on(folder))
+
+
+async def _played(setting: Setting, folder: Folder, bar: Progress) -> Report:
+    """Runs the story and measures. Whatever happens, no process is left, unless all went well and they are to stay."""
+    from diredi.cli.demo.clock import Clock
+    from diredi.cli.demo.fleet import Fleet
+    from diredi.cli.demo.measure import measure
+    from diredi.cli.demo.story import Story
+
+    _end_on_signals()
+    clock, fleet = Clock(), Fleet(folder, outlive=setting.keep)
+    ended_well = False
+    try:
+        outcome = await Story(setting, folder, fleet, clock, bar).run()
+        _stop_fleet(fleet, setting, bar)
+        report = await asyncio.to_thread(measure, setting, folder, outcome, clock, bar)
+        ended_well = True
+        return report
+    finally:
+        if not (ended_well and setting.keep):
+            fleet.stop()
+
+
+def _stop_fleet(fleet: Fleet, setting: Setting, bar: Progress) -> None:
+    """Before measuring, so that frames do not compete with it for the processor."""
+    if not setting.keep:
+        bar.step("Stopping the fleet")
+        fleet.stop()
+
+
+def _end_on_signals() -> None:
+    """SIGTERM and SIGHUP end the demo as Ctrl-C does: by unwinding, so that the fleet is stopped."""
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+
+
+def _absolute(model: str) -> str:
+    """A path as the services will need it, whose working folder is another; an architecture or a bare name as it is."""
+    path = Path(model)
+    return str(path.resolve()) if model and path.is_file() else model
+
+
+def _command_line() -> str:
+    return shlex.join(["diredi", *sys.argv[1:]])
+
+
+def _stop(folder: Folder, as_json: bool) -> None:
+    stopped = folder.stop_running()
+    words = f"stopped {', '.join(stopped)}" if stopped else f"nothing of the demo in {folder.out} was running"
+    emit({"stopped": stopped}, as_json, words)
+
+
+def _how_to_go_on(folder: Folder) -> str:
+    return (
+        f"The fleet still runs. Talk to it:\n"
+        f"  export DIREDI_CLOUD={folder.addresses()['cloud']} DIREDI_IDENTITY={folder.identity('operator').resolve()}\n"
+        f"  diredi device list\n"
+        f"Stop it:\n  diredi demo --out {shlex.quote(str(folder.out))} --stop"
+    )

@@ -1,0 +1,154 @@
+"""Where everything of a demo lies: `DIR/fleet/` is the demo's own, the rest of DIR is for people."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from diredi.errors import InvalidInput, WrongState
+
+_MARK = ".diredi-demo"
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The places in a demo's folder."""
+
+    out: Path
+
+    @property
+    def fleet(self) -> Path:
+        return self.out / "fleet"
+
+    @property
+    def data(self) -> Path:
+        """Generated scenes: equal seeds give equal files, so a second demo uses them again."""
+        return self.fleet / "data"
+
+    @property
+    def report(self) -> Path:
+        return self.out / "report.json"
+
+    @property
+    def page(self) -> Path:
+        return self.out / "report.html"
+
+    def identity(self, name: str) -> Path:
+        return self.fleet / "pki" / name
+
+    def state(self, name: str) -> Path:
+        return self.fleet / name
+
+    def log(self, name: str) -> Path:
+        return self.fleet / "logs" / f"{name}.log"
+
+    def release(self, version: int) -> Path:
+        return self.out / f"release-{version}.onnx"
+
+    def write_config(self, name: str, values: dict[str, Any]) -> Path:
+        """The YAML file of one service."""
+        path = self.fleet / "config" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(values, sort_keys=False))
+        return path
+
+    def prepare(self) -> None:
+        """Makes the folder ready for a new demo; what an earlier one left is replaced, but for the scenes.
+
+        Raises WrongState when that one still runs, InvalidInput when the folder is somebody else's.
+        """
+        if self.out.exists() and not self.out.is_dir():
+            raise InvalidInput(f"{self.out} is a file: name a folder with --out")
+        if self.out.exists() and any(self.out.iterdir()) and not (self.out / _MARK).exists():
+            raise InvalidInput(f"{self.out} is not empty and no demo made it: name another folder with --out")
+        if self.running():
+            raise WrongState(f"the demo in {self.out} still runs: stop it with `diredi demo --out {self.out} --stop`")
+        self.out.mkdir(parents=True, exist_ok=True)
+        (self.out / _MARK).touch()
+        for old in (self.report, self.page, *self.out.glob("release-*.onnx")):
+            old.unlink(missing_ok=True)
+        for old in self.fleet.glob("*"):
+            if old != self.data:
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+        self.log("x").parent.mkdir(parents=True)
+
+    def make_identities(self, site: str, devices: Iterable[str]) -> None:
+        """An authority, and an identity for everybody who takes part."""
+        from diredi.trust import ca
+
+        authority = self.identity("ca")
+        ca.init(authority, "DiReDi demo")
+        hosts = ["localhost", "127.0.0.1", "::1"]
+        for role, name in (("cloud", "cloud"), ("site", site), ("operator", "operator")):
+            ca.issue(authority, role, name, hosts, self.identity(name))
+        for device in devices:
+            ca.issue(authority, "device", device, hosts, self.identity(device), site=site)
+
+    @property
+    def _processes(self) -> Path:
+        return self.fleet / "processes.json"
+
+    @property
+    def _addresses(self) -> Path:
+        return self.fleet / "addresses.json"
+
+    def record_processes(self, ids: dict[str, int]) -> None:
+        """So that another command can stop them. A process is its id and the moment it began: ids are used again."""
+        found = {name: {"pid": pid, "began": _began(pid)} for name, pid in ids.items()}
+        self._processes.write_text(json.dumps(found, indent=1))
+
+    def record_addresses(self, addresses: dict[str, str]) -> None:
+        self._addresses.write_text(json.dumps(addresses, indent=1))
+
+    def addresses(self) -> dict[str, str]:
+        """Where each service of this demo answers."""
+        return dict(json.loads(self._addresses.read_text()))
+
+    def forget_processes(self) -> None:
+        self._processes.unlink(missing_ok=True)
+
+    def running(self) -> dict[str, int]:
+        """Name and process id of every service of this demo that still runs."""
+        if not self._processes.exists():
+            return {}
+        recorded = json.loads(self._processes.read_text())
+        return {
+            name: entry["pid"]
+            for name, entry in recorded.items()
+            if entry["began"] is not None and _began(entry["pid"]) == entry["began"]
+        }
+
+    def stop_running(self, grace_s: float = 10.0) -> list[str]:
+        """Ends what still runs, gently and then not; returns the names."""
+        stopped = list(self.running())
+        for pid in self.running().values():
+            os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + grace_s
+        while self.running() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for pid in self.running().values():
+            os.killpg(pid, signal.SIGKILL)
+        self.forget_processes()
+        return stopped
+
+
+def _began(pid: int) -> str | None:
+    """When a process began, in a form that only serves comparison; None for one that has ended."""
+    import psutil  # type: ignore[import-untyped]
+
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return f"{process.create_time():.2f}"
+    except psutil.NoSuchProcess:
+        return None

@@ -1,0 +1,80 @@
+"""Whose data and models a demo uses, and what differs from the services' own defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from diredi.config import Config
+from diredi.errors import InvalidInput
+
+SITE = "site-1"
+EDGES = ("edge-1", "edge-2", "edge-3")
+
+
+class Tuning(Config):
+    """`--config FILE`: what to change in the demo's services; a value there wins over the demo's own."""
+
+    presumed_images: tuple[int, int] | None = None
+    """Built-in scenes of the manufacturer: training and held-out images."""
+    site_images: tuple[int, int] | None = None
+    """Built-in scenes of the site."""
+    cloud: dict[str, Any] = Field(default_factory=dict)
+    """Fields of the cloud's configuration."""
+    site: dict[str, Any] = Field(default_factory=dict)
+    """Fields of the user domain's configuration."""
+    edge: dict[str, Any] = Field(default_factory=dict)
+    """Fields of every edge node's configuration."""
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    """Overrides that the cycle is started with."""
+
+    @classmethod
+    def read(cls, path: Path) -> Tuning:
+        """Raises InvalidInput that names the file and the field."""
+        try:
+            return cls.model_validate(yaml.safe_load(path.read_text()) or {})
+        except OSError as error:
+            raise InvalidInput(f"{path} cannot be read ({error.strerror}): check --config") from None
+        except yaml.YAMLError as error:
+            raise InvalidInput(f"{path} is not YAML ({error}): correct it") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            raise InvalidInput(f"{path}: {name}: {first['msg']}: allowed are {', '.join(cls.model_fields)}") from None
+
+
+class Setting(Config):
+    """One demo. `None` for data means the built-in scenes, for models what the cloud trains by default."""
+
+    out: Path
+    presumed: Path | None = None
+    private: Path | None = None
+    teacher: str = ""
+    tutor: str = ""
+    student: str = ""
+    seed: int = Field(0, ge=0)
+    image_size: int | None = None
+    keep: bool = False
+    tuning: Tuning = Tuning()
+    command: str = "diredi demo"
+
+    @property
+    def private_is_generated(self) -> bool:
+        """Whether pictures of the site may be shown: only where they are nobody's."""
+        return self.private is None
+
+    def check(self) -> None:
+        """Raises DataSetError, NotFound or InvalidInput for input that would only fail minutes later."""
+        from diredi.data.dataset import load
+        from diredi.errors import NotFound
+
+        for data in (self.presumed, self.private):
+            if data is not None:
+                load(data)
+        for option, model in (("teacher", self.teacher), ("tutor", self.tutor), ("student", self.student)):
+            path = Path(model)
+            if path.suffix in {".pt", ".safetensors"} and len(path.parts) > 1 and not path.is_file():
+                raise NotFound(f"--{option} {model} does not exist: check the path")

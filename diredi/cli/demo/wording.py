@@ -1,0 +1,58 @@
+"""The sentences of a report, made from its figures; the page and the terminal say the same."""
+
+from __future__ import annotations
+
+from diredi.cli.demo.charts import signed
+from diredi.cli.demo.report import Report
+from diredi.cli.output import bytes_text
+
+_STEPS = {
+    "data": "Scenes and identities",
+    "start": "Five services start",
+    "bootstrap": "Release 1 is trained",
+    "request": "The request reaches the site",
+    "approve": "The site agrees",
+    "extract": "The site extracts the gap",
+    "apply": "The gap joins the tutor",
+    "gate": "The gate tests the tutor",
+    "redistil": "A new student is distilled",
+    "release": "The first device gets it",
+    "validate": "The site validates it",
+    "rollout": "Every device swaps",
+    "evaluate": "Both releases are measured",
+}
+
+
+def step_name(step: str) -> str:
+    """For people; a step this version does not know is called as it is, one inside another by its own name."""
+    return _STEPS.get(step, step.rpartition("/")[2])
+
+
+def egress_name(message_type: str) -> str:
+    """`diredi.v1.PutChunkRequest` as "PutChunkRequest"."""
+    return message_type.rpartition(".")[2]
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def headline(report: Report) -> str:
+    """What happened, in one line."""
+    if report.cycle.state != "RELEASED":
+        return f"The update from {report.cycle.site} was not released: {report.cycle.state.lower().replace('_', ' ')}"
+    devices = len(report.devices) or len(report.releases)
+    learned = _listed(report.new_classes) if report.new_classes else f"what {report.cycle.site} sees"
+    return f"{devices} devices learned {learned}. No image left {report.cycle.site}."
+
+
+def lead(report: Report) -> str:
+    """The figures that matter, in two sentences."""
+    site, presumed = report.points("site"), report.points("presumed")
+    gap = report.gap
+    share = f", {100 * gap.bytes / gap.tutor_fp32_bytes:.0f} % of the tutor's weights" if gap.tutor_fp32_bytes else ""
+    return (
+        f"mAP50 at the site changed by {signed(site)} points and on the manufacturer's own data by {signed(presumed)}. "
+        f"The site sent {bytes_text(report.bytes_left)} in all: the knowledge gap ({bytes_text(gap.bytes)}{share}), "
+        f"its manifest and progress."
+    )

@@ -1,0 +1,90 @@
+"""Following a cycle to its end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
+
+import grpc
+
+from diredi.cli.plain import short_name
+from diredi.errors import DirediError, Refused
+
+if TYPE_CHECKING:
+    from diredi.cli.output import Progress
+    from diredi.rpc.v1.cycles_pb2 import Cycle, Transition
+
+ENDED = {"RELEASED", "DECLINED", "REJECTED", "FAILED", "ROLLED_BACK"}
+
+GIVE_UP_AFTER_S = 120.0
+"""A cloud that restarts is back long before; the cycle itself is durable and goes on without a watcher."""
+
+_WAITING_FOR = {
+    "REQUESTED": "waiting for the site to take the request",
+    "OFFERED": "waiting for the site's approval",
+    "EXTRACTING": "the site extracts the knowledge gap",
+    "UPLOADED": "the gap is added to the tutor",
+    "APPLIED": "the gate tests the updated tutor",
+    "GATED": "a new student is distilled",
+    "REDISTILLED": "the gate tests the new student",
+    "CANARY": "the site validates the release",
+}
+
+
+def state_of(cycle: Cycle | Transition) -> str:
+    """The state of a cycle, or that a transition led to, by its short name: "RELEASED"."""
+    return short_name(cycle.DESCRIPTOR.fields_by_name["state"].enum_type, cycle.state)
+
+
+async def cycle_changes(channel: grpc.aio.Channel, cycle_id: str) -> AsyncIterator[Cycle]:
+    """The cycle now and after each change, across reconnects, until it has ended."""
+    from diredi.rpc.streams import watching
+    from diredi.rpc.v1.cycles_pb2 import WatchCycleRequest
+    from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceStub
+
+    stub = CycleServiceStub(channel)
+    request = WatchCycleRequest(id=cycle_id)
+    async for message in watching(lambda: stub.WatchCycle(request), ends=True, give_up_after_s=GIVE_UP_AFTER_S):
+        yield message.cycle
+        if state_of(message.cycle) in ENDED:
+            return
+
+
+async def follow(
+    channel: grpc.aio.Channel, cycle_id: str, bar: Progress, on_change: Callable[[Cycle], None] | None = None
+) -> Cycle:
+    """Shows progress until the cycle has ended, and returns it as it ended."""
+    last: Cycle | None = None
+    async for cycle in cycle_changes(channel, cycle_id):
+        last = cycle
+        if on_change is not None:
+            on_change(cycle)
+        show_progress(cycle, bar)
+    if last is None:
+        raise DirediError(f"the cloud said nothing about cycle {cycle_id}: see `diredi cycle show {cycle_id}`")
+    return last
+
+
+def show_progress(cycle: Cycle, bar: Progress) -> None:
+    """One step of the bar: what is under way in words, and how far it is."""
+    state = state_of(cycle)
+    if state in ENDED:
+        return
+    name = f"{state}: {_WAITING_FOR.get(state, 'under way')}"
+    under_way = cycle.HasField("progress") and cycle.progress.step
+    if not under_way:
+        bar.step(name)
+        return
+    message = f"{cycle.progress.step}: {cycle.progress.message}" if cycle.progress.message else cycle.progress.step
+    bar.step(name, cycle.progress.fraction, message)
+
+
+def check_ended_well(cycle: Cycle) -> None:
+    """Raises Refused when a site or a gate said no, DirediError when the cycle failed; the reason is its own."""
+    state = state_of(cycle)
+    if state == "RELEASED" or state not in ENDED:
+        return
+    last = cycle.history[-1] if cycle.history else None
+    why = f" by {last.actor}: {last.reason}" if last is not None else ""
+    message = f"cycle {cycle.id} ended {state}{why} (see `diredi cycle show {cycle.id}`)"
+    raise Refused(message) if state in {"DECLINED", "REJECTED"} else DirediError(message)

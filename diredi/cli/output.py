@@ -1,0 +1,217 @@
+"""What commands print: tables for people, JSON for programs, progress for whoever waits.
+
+Results go to standard output, everything else to standard error, so that `diredi model list --json | jq` works
+whatever else is said.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+
+
+def stdout() -> Console:
+    """For results. As wide as its contents need when it is not a terminal, so that no column is cut in a log."""
+    from rich.console import Console
+
+    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=_width(160))
+
+
+def stderr() -> Console:
+    """For progress, notes and errors."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def _width(default: int) -> int:
+    columns = os.environ.get("COLUMNS", "")
+    return int(columns) if columns.isdigit() and int(columns) > 0 else default
+
+
+def emit(data: object, as_json: bool, *renderables: RenderableType) -> None:
+    """Prints `data` as JSON for programs, or `renderables` for people."""
+    if as_json:
+        sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n")
+        return
+    console = stdout()
+    for renderable in renderables:
+        console.print(renderable)
+
+
+def note(message: str) -> None:
+    """One line for people that is no result."""
+    stderr().print(message, markup=False)
+
+
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "", right: Sequence[str] = ()
+) -> Table:
+    """A plain table; the columns named in `right` hold numbers. Cells are text, never markup."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    result = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+    for column in columns:
+        result.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        result.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+    return result
+
+
+def facts(values: Mapping[str, object]) -> Table:
+    """Two columns, name and value, for one thing in detail."""
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    for name, value in values.items():
+        grid.add_row(Text(name, style="dim"), Text(str(value)))
+    return grid
+
+
+def bytes_text(count: float) -> str:
+    """`2621440` as "2.50 MiB"."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.{_places(count)}f} {unit}"
+        count /= 1024
+    return f"{count:.{_places(count)}f} GiB"
+
+
+def _places(value: float) -> int:
+    return 0 if value >= 100 else 1 if value >= 10 else 2
+
+
+def seconds_text(seconds: float) -> str:
+    """`75.3` as "1 min 15 s"."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s"
+
+
+def time_text(moment: datetime | None) -> str:
+    """In this machine's time zone; "never" for none."""
+    return "never" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def ago_text(moment: datetime | None, now: datetime | None = None) -> str:
+    """How long ago in the largest unit that fits: "12 s ago"."""
+    if moment is None:
+        return "never"
+    seconds = max(0.0, ((now or datetime.now(UTC)) - moment).total_seconds())
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"
+
+
+def percent(value: float) -> str:
+    """`0.1234` as "12.3", the points that papers use."""
+    return f"{100 * value:.1f}"
+
+
+class Progress(Protocol):
+    """How far a long command is, told to whoever waits."""
+
+    def step(self, name: str, fraction: float | None = None, message: str = "") -> None:
+        """`name` is under way; a new name ends the step before. `fraction` 0..1, None while it cannot be known."""
+        ...
+
+
+class _Silent:
+    def step(self, name: str, fraction: float | None = None, message: str = "") -> None:
+        pass
+
+
+class _Lines:
+    """Not a terminal, so no bar: one line when a step begins and one when it ends, for logs."""
+
+    def __init__(self) -> None:
+        self._current = ""
+        self._began = 0.0
+
+    def step(self, name: str, fraction: float | None = None, message: str = "") -> None:
+        if name == self._current:
+            return
+        self.close()
+        self._current, self._began = name, time.monotonic()
+        sys.stderr.write(f"{name} ...\n")
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        if self._current:
+            sys.stderr.write(f"{self._current}: {seconds_text(time.monotonic() - self._began)}\n")
+            sys.stderr.flush()
+        self._current = ""
+
+
+class _Bars:
+    """A line with a bar for the step under way, and the ended ones above it with the time they took."""
+
+    def __init__(self, console: Console) -> None:
+        from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as RichProgress
+
+        self._bars = RichProgress(
+            SpinnerColumn(finished_text="[green]✓"),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[message]}", style="dim", markup=False),
+            console=console,
+        )
+        self._current = ""
+        self._task: Any = None
+        self._bars.start()
+
+    def step(self, name: str, fraction: float | None = None, message: str = "") -> None:
+        if name != self._current:
+            self._end_step()
+            self._current = name
+            self._task = self._bars.add_task(name, total=None, message="")
+        total = None if fraction is None else 1.0
+        self._bars.update(self._task, total=total, completed=min(fraction or 0.0, 0.999), message=message)
+
+    def _end_step(self) -> None:
+        if self._task is not None:
+            self._bars.update(self._task, total=1.0, completed=1.0, message="")
+        self._task = None
+
+    def close(self, ended_well: bool) -> None:
+        if ended_well:
+            self._end_step()
+        self._bars.stop()
+
+
+@contextmanager
+def progress(as_json: bool = False) -> Iterator[Progress]:
+    """Bars on a terminal, lines elsewhere, nothing with `--json`."""
+    if as_json:
+        yield _Silent()
+        return
+    console = stderr()
+    if not console.is_terminal:
+        lines = _Lines()
+        yield lines
+        lines.close()
+        return
+    bars = _Bars(console)
+    ended_well = False
+    try:
+        yield bars
+        ended_well = True
+    finally:
+        bars.close(ended_well)

@@ -1,0 +1,78 @@
+"""Messages of the wire as plain values for `--json`: numbers are numbers, states have their short names."""
+
+# ruff: noqa: ANN401  (a field of a message may be anything that JSON can say)
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+_INSTANT = "google.protobuf.Timestamp"
+_STRUCT = "google.protobuf.Struct"
+
+
+def plain(message: Message) -> dict[str, Any]:
+    """Every field of `message`; one that is not set is None, or empty where the wire knows no difference.
+
+    Timestamps become ISO 8601 in UTC, enums their names without the enum's own ("RELEASED", not
+    "CYCLE_STATE_RELEASED").
+    """
+    return {field.name: _field(message, cast(FieldDescriptor, field)) for field in message.DESCRIPTOR.fields}
+
+
+def _field(message: Message, field: FieldDescriptor) -> Any:
+    value = getattr(message, field.name)
+    kind = field.message_type
+    if kind is not None and kind.GetOptions().map_entry:
+        entry = kind.fields_by_name["value"]
+        return {key: _single(value[key], entry) for key in sorted(value)}
+    if field.is_repeated:
+        return [_single(item, field) for item in value]
+    if kind is not None and not message.HasField(field.name):
+        return None
+    return _single(value, field)
+
+
+def _single(value: Any, field: FieldDescriptor) -> Any:
+    if field.message_type is not None:
+        return _message(value)
+    if field.enum_type is not None:
+        return short_name(field.enum_type, value)
+    return value
+
+
+def _message(value: Any) -> Any:
+    name = value.DESCRIPTOR.full_name
+    if name == _INSTANT:
+        return instant(value).isoformat(timespec="milliseconds")
+    if name == _STRUCT:
+        from google.protobuf.json_format import MessageToDict
+
+        return _whole_numbers(MessageToDict(value))
+    return plain(value)
+
+
+def _whole_numbers(value: Any) -> Any:
+    """Struct knows only doubles: 3.0 was a 3 for whoever wrote it."""
+    if isinstance(value, dict):
+        return {key: _whole_numbers(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_whole_numbers(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def instant(timestamp: Any) -> datetime:
+    """A wire timestamp as an aware datetime."""
+    return datetime.fromtimestamp(timestamp.seconds + timestamp.nanos / 1e9, UTC)
+
+
+def short_name(enum: Any, number: int) -> str:
+    """`CYCLE_STATE_RELEASED` of `CycleState` as "RELEASED"; the number itself when this version does not know it."""
+    value = enum.values_by_number.get(number)
+    if value is None:
+        return str(number)
+    prefix = "".join(f"_{letter}" if letter.isupper() else letter for letter in enum.name).upper().lstrip("_") + "_"
+    return str(value.name).removeprefix(prefix)
