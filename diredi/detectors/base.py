@@ -53,7 +53,7 @@ class Detector(Predictor, Protocol):
     module: nn.Module
 
     def forward(self, images: Tensor) -> Outputs:
-        """`images`: batch x 3 x size x size, float32, RGB, 0..1, on the module's device. Works in train and eval mode."""
+        """`images`: batch x 3 x size x size, float32, RGB, 0..1, on the module's device. In train and in eval mode."""
         ...
 
     @property
@@ -83,5 +83,5 @@ class Detector(Predictor, Protocol):
         ...
 
     def class_rows(self) -> Mapping[str, int]:
-        """Name of each weight whose rows (axis 0) are classes, to the number of leading rows before class 0 (mostly 0)."""
+        """Name of each weight whose rows (axis 0) are classes, to the number of rows before class 0 (mostly 0)."""
         ...

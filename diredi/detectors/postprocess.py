@@ -52,13 +52,14 @@ class Letterbox:
         """x1, y1, x2, y2 on the square, as pixels of the image and inside it."""
         shift = np.array([self.left, self.top, self.left, self.top], np.float32)
         limit = np.array([self.width, self.height, self.width, self.height], np.float32)
-        return np.clip((boxes - shift) / np.float32(self.scale), 0, limit).astype(np.float32)
+        return np.asarray(np.clip((boxes - shift) / np.float32(self.scale), 0, limit), np.float32)
 
     def forward(self, boxes: Floats, size: int) -> Floats:
         """Centre-x, centre-y, width, height in 0..1 of the image, as the same in 0..1 of the square."""
         scale = np.array([self.width, self.height, self.width, self.height], np.float32) * np.float32(self.scale)
         shift = np.array([self.left, self.top, 0, 0], np.float32)
-        return ((boxes * scale + shift) / np.float32(size)).astype(np.float32)
+        moved: Floats = (boxes * scale + shift) / np.float32(size)
+        return moved
 
 
 def prepare(images: Sequence[Image], size: int) -> tuple[Floats, list[Letterbox]]:
@@ -122,7 +123,7 @@ def _boxes(box_logits: Floats, anchors: Floats, strides: Floats) -> Floats:
 
 
 def expected_distances(box_logits: Floats) -> Floats:
-    """n x 4 x r logits as n x 4 distances in strides: the mean of the distribution, or the number itself when r is 1."""
+    """n x 4 x r logits as n x 4 distances in strides: the mean of the distribution, or the number itself if r is 1."""
     bins = box_logits.shape[-1]
     if bins == 1:
         return box_logits[..., 0]
@@ -136,6 +137,7 @@ def suppress(boxes: Floats, scores: Floats, classes: NDArray[np.int64], overlap:
     if len(boxes) == 0:
         return np.zeros(0, np.int64)
     corners_and_sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1).astype(np.float64)
-    kept = cv2.dnn.NMSBoxesBatched(corners_and_sides, scores, classes.astype(np.int32), 0.0, overlap)
-    kept = np.asarray(kept, np.int64).reshape(-1)
-    return kept[np.lexsort((kept, -scores[kept]))]
+    lists = corners_and_sides.tolist(), scores.tolist(), classes.tolist()
+    kept = np.asarray(cv2.dnn.NMSBoxesBatched(*lists, 0.0, overlap), np.int64).reshape(-1)
+    ordered: NDArray[np.int64] = kept[np.lexsort((kept, -scores[kept]))]
+    return ordered

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, Protocol, cast
 
 import torch
 
@@ -28,10 +28,22 @@ CHECKPOINTS: Final[dict[str, str]] = {
 DEFAULT_IMAGE_SIZE = 640  # what official checkpoints were trained at
 
 
-def _family_of(architecture: str) -> Any:
+class Family(Protocol):
+    """What a family's module has; `from_checkpoint` and `download` only where it reads foreign files."""
+
+    def create(self, spec: DetectorSpec, seed: int, device: torch.device) -> Detector: ...
+
+    def from_checkpoint(self, path: Path, image_size: int, device: torch.device) -> Detector: ...
+
+    def download(self, name: Path) -> Path:
+        """Raises NotFound when nothing is published under that name, Unreachable without a network."""
+        ...
+
+
+def _family_of(architecture: str) -> Family:
     for pattern, module in FAMILIES.items():
         if re.fullmatch(pattern, architecture):
-            return importlib.import_module(module)
+            return cast(Family, importlib.import_module(module))
     raise InvalidInput(
         f"architecture {architecture!r} is not known: name one such as yolo11n, yolo26s, yolov8m or yolo11-w0.125"
     )
@@ -51,8 +63,7 @@ def create(
         raise InvalidInput("a detector needs at least one class: the label space is empty")
     family = _family_of(architecture)
     spec = DetectorSpec(architecture=architecture, image_size=image_size, labels=labels)
-    detector: Detector = family.create(spec, seed, _device(device))
-    return detector
+    return family.create(spec, seed, _device(device))
 
 
 def from_weights(spec: DetectorSpec, weights: WeightMap, device: str | torch.device | None = None) -> Detector:
@@ -83,11 +94,10 @@ def load(
 
 def _read(path: Path, image_size: int | None, device: torch.device) -> Detector:
     if path.suffix in CHECKPOINTS:
-        family = importlib.import_module(CHECKPOINTS[path.suffix])
+        family = cast(Family, importlib.import_module(CHECKPOINTS[path.suffix]))
         if not path.exists():
             path = family.download(path)
-        checkpoint: Detector = family.from_checkpoint(path, image_size or DEFAULT_IMAGE_SIZE, device)
-        return checkpoint
+        return family.from_checkpoint(path, image_size or DEFAULT_IMAGE_SIZE, device)
     if not path.exists():
         raise NotFound(f"there is no model file {path}: check the path")
     spec = DetectorSpec.of_file(path)

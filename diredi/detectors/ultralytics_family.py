@@ -26,6 +26,7 @@ from diredi.detectors.base import Outputs, Targets
 from diredi.detectors.postprocess import decode, grid, prepare
 from diredi.detectors.predictor import Detections, Image
 from diredi.detectors.spec import DetectorSpec
+from diredi.detectors.ultralytics_checkpoint import read_checkpoint
 from diredi.errors import InvalidInput
 from diredi.labels import LabelSpace
 from diredi.store.weights import WeightMap
@@ -54,14 +55,15 @@ class UltralyticsDetector:
 
     @property
     def device(self) -> torch.device:
-        return next(self.module.parameters()).device
+        device: torch.device = next(self.module.parameters()).device
+        return device
 
     @cached_property
     def _strides(self) -> list[int]:
         return [int(stride) for stride in self._head.stride]
 
     @cached_property
-    def _criterion(self) -> Any:
+    def _criterion(self) -> networks.Criterion:
         return networks.criterion(self.module)
 
     def forward(self, images: Tensor) -> Outputs:
@@ -76,9 +78,10 @@ class UltralyticsDetector:
     def _features(self, x: Tensor) -> list[Tensor]:
         kept: list[Tensor | None] = []
         for layer in self.module.model[:-1]:
-            if layer.f != -1:
-                x = kept[layer.f] if isinstance(layer.f, int) else [x if j == -1 else kept[j] for j in layer.f]
-            x = layer(x)
+            if isinstance(layer.f, int):
+                x = layer(x if layer.f == -1 else kept[layer.f])
+            else:
+                x = layer([x if j == -1 else kept[j] for j in layer.f])
             kept.append(x if layer.i in self.module.save else None)
         return [kept[j] for j in self._head.f]
 
@@ -167,8 +170,6 @@ def create(spec: DetectorSpec, seed: int, device: torch.device) -> UltralyticsDe
 
 
 def from_checkpoint(path: Path, image_size: int, device: torch.device) -> UltralyticsDetector:
-    from diredi.detectors.ultralytics_checkpoint import read_checkpoint
-
     checkpoint = read_checkpoint(path)
     spec = DetectorSpec(architecture=checkpoint.architecture, image_size=image_size, labels=checkpoint.labels)
     detector = create(spec, seed=0, device=device)

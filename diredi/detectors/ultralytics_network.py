@@ -14,7 +14,7 @@ import re
 from copy import deepcopy
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -29,12 +29,15 @@ os.environ.setdefault("YOLO_VERBOSE", "false")
 from ultralytics.nn.tasks import DetectionModel, yaml_model_load
 from ultralytics.utils.loss import E2ELoss, v8DetectionLoss
 
+FAMILIES = ("yolo11", "yolo26", "yolov8")
 ARCHITECTURE = re.compile(
-    r"(?P<family>yolo11|yolo26|yolov8)"
+    rf"(?P<family>{'|'.join(FAMILIES)})"
     r"(?:(?P<letter>[nsmlx])|-w(?P<width>0\.\d{1,4})(?:-d(?P<depth>[01]\.\d{1,4}))?)"
     r"(?:-h(?P<head>\d{1,3}))?"
 )
 COCO_CLASSES = 80
+Criterion: TypeAlias = E2ELoss | v8DetectionLoss
+BATCH_NORM_MOMENTUM = 0.1  # Ultralytics' 0.03 needs more steps than a site has to forget the untrained statistics
 _GAINS = SimpleNamespace(box=7.5, cls=0.5, dfl=1.5, epochs=1)
 _OWN_SCALE = "d"  # key under which a width below n is added to the YAML; a letter that Ultralytics does not use
 
@@ -89,9 +92,22 @@ def build(name: str, classes: int, image_size: int, seed: int) -> DetectionModel
         network = DetectionModel(recipe, ch=3, nc=architecture.head_classes, verbose=False)
         set_classes(network, classes, image_size)
     network.args = _GAINS
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = BATCH_NORM_MOMENTUM
     for parameter in network.parameters():
         parameter.requires_grad_(True)
     return network
+
+
+def alike(first_channels: int) -> list[str]:
+    """Architectures with a letter whose first convolution has that many channels."""
+    found = []
+    for family in FAMILIES:
+        scales = _recipe(Architecture(family, "n", None, None))["scales"]
+        wanted = {letter: math.ceil(min(64, most) * width / 8) * 8 for letter, (_, width, most) in scales.items()}
+        found += [family + letter for letter, channels in wanted.items() if channels == first_channels]
+    return found
 
 
 def _recipe(architecture: Architecture) -> dict[str, Any]:
@@ -118,8 +134,8 @@ def set_classes(network: DetectionModel, classes: int, image_size: int) -> None:
     for name, old in class_branches(network).items():
         new = nn.Conv2d(old.in_channels, classes, 1)
         new.to(old.weight.device)
-        with torch.no_grad():
-            new.bias.fill_(class_prior(classes, image_size, head.stride[_level_of(name)]))
+        assert new.bias is not None
+        nn.init.constant_(new.bias, class_prior(classes, image_size, head.stride[_level_of(name)]))
         network.get_submodule(name.rpartition(".")[0])[-1] = new
     head.nc = classes
     head.no = classes + head.reg_max * 4
@@ -155,6 +171,6 @@ def _level_of(branch: str) -> int:
     return int(branch.split(".")[3])
 
 
-def criterion(network: DetectionModel) -> Any:
+def criterion(network: DetectionModel) -> Criterion:
     """The family's own loss: task-aligned assignment, box and class terms; both heads of an end-to-end network."""
     return E2ELoss(network) if network.model[-1].end2end else v8DetectionLoss(network)

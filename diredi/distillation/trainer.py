@@ -50,20 +50,18 @@ def train(
     batches = Batches(_pools(samples), recipe, student.spec.image_size, len(student.spec.labels))
     lessons = None if teacher is None else Teaching(teacher, student, recipe)
     optimizer, schedule = _optimizer(student, lessons, recipe, batches.steps)
+    learning = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     history = _History(batches, on_progress)
     with _training(student, recipe), _autocast(student, recipe):
-        for batch in batches:
-            batch = batch.to(student.device)
+        for batch in (cpu_batch.to(student.device) for cpu_batch in batches):
             outputs = student.forward(batch.images)
             terms = {"labels": (recipe.label_weight, student.detection_loss(outputs, batch.targets))}
             if lessons is not None:
                 terms |= lessons.terms(outputs, batch)
             loss = torch.stack([weight * term for weight, term in terms.values()]).sum()
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(
-                [p for g in optimizer.param_groups for p in g["params"]], recipe.gradient_clip
-            )
+            loss.backward()  # type: ignore[no-untyped-call]
+            norm = nn.utils.clip_grad_norm_(learning, recipe.gradient_clip)
             if torch.isfinite(norm):
                 optimizer.step()
             schedule.step()

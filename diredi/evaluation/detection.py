@@ -121,7 +121,7 @@ def _average_precision(truth: dict[str, Any], answers: Table) -> Table:
     judge.evaluate()
     judge.accumulate()
     precision: Table = judge.eval["precision"][:, :, :, 0, -1]
-    return precision.mean(1)
+    return np.asarray(precision.mean(1))
 
 
 def _silent(*_: object) -> None:
@@ -131,7 +131,7 @@ def _silent(*_: object) -> None:
 def _at_best_f1(
     answers: Table, wanted: Sequence[Table], counts: NDArray[np.int64], present: NDArray[np.int64]
 ) -> tuple[float, float, float, float]:
-    """Mean precision, recall and F1 over the classes, at the confidence at which that F1 is best, and the confidence."""
+    """Mean precision, recall and F1 over the classes at the confidence where that F1 is best, and the confidence."""
     right = _matched(answers, wanted)
     precision, recall = np.zeros((len(present), len(CONFIDENCES))), np.zeros((len(present), len(CONFIDENCES)))
     for row, kind in enumerate(present):

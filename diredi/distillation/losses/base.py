@@ -38,7 +38,7 @@ class Lesson:
 
 
 class Loss(nn.Module):
-    """A distillation loss. Its parameters, if any, learn with the student and belong to no detector, hence to no gap."""
+    """A distillation loss. Its parameters, if any, learn with the student and belong to no detector, so to no gap."""
 
     def __init__(self, student_channels: Sequence[int], teacher_channels: Sequence[int]) -> None:
         """`*_channels`: of the neck's maps, large maps first. Raises InvalidInput when the loss cannot join the two."""

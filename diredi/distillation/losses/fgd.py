@@ -16,12 +16,8 @@ from diredi.distillation.losses.base import Lesson, Loss
 from diredi.errors import InvalidInput
 
 TEMPERATURE = 0.5  # T of the attention masks
-ALPHA, BETA, GAMMA, LAMBDA = (
-    1e-3,
-    5e-4,
-    1e-3,
-    5e-6,
-)  # foreground, background, attention, relation: the authors' defaults
+ALPHA, BETA, GAMMA, LAMBDA = 1e-3, 5e-4, 1e-3, 5e-6
+"""Weights of foreground, background, attention and relation: the defaults of the authors' code."""
 
 
 class FocalGlobal(Loss):
@@ -66,7 +62,8 @@ class _Level(nn.Module):
         features = ALPHA * (foreground * error).sum() + BETA * (background * error).sum()
         attentions = GAMMA * ((spatial_s - spatial_t).abs().sum() + (channel_s - channel_t).abs().sum())
         relation = LAMBDA * (self.student_context(student) - self.teacher_context(teacher)).square().sum()
-        return (features + attentions + relation) / images
+        total: Tensor = features + attentions + relation
+        return total / images
 
 
 def attention(features: Tensor) -> tuple[Tensor, Tensor]:
