@@ -1,0 +1,143 @@
+"""The cloud, put together: state on disk, desks, services, and the runner that drives the cycles on."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Final, Self
+
+import structlog
+
+from cloud_server.access import BlobAccess
+from cloud_server.bootstrap import make_first_release
+from cloud_server.config import CloudConfig
+from cloud_server.cycles.desk import CycleDesk
+from cloud_server.cycles.gaps import GapInspector
+from cloud_server.cycles.runner import CycleRunner
+from cloud_server.cycles.site_desk import SiteDesk
+from cloud_server.cycles.steps import Steps
+from cloud_server.fleet.desk import FleetDesk
+from cloud_server.office import KEEP_ALIVE_S, Office
+from cloud_server.services.cycles import CycleServicer
+from cloud_server.services.fleet import FleetServicer
+from cloud_server.services.registry import RegistryServicer
+from cloud_server.services.sites import SiteServicer
+from cloud_server.store.database import Database, sqlite_url
+from cloud_server.workshop.workshop import JOBS, Workshop
+from diredi import service
+from diredi.jobs import Executor, LocalExecutor
+from diredi.rpc.blobs import BlobServicer
+from diredi.rpc.meter import IngressMeter
+from diredi.rpc.server import Server, start_server
+from diredi.store.blobs import BlobStore, no_room_at
+from diredi.trust.identity import Credentials
+
+CYCLE_SERVICE: Final = "diredi.v1.CycleService"
+_log = structlog.get_logger()
+
+
+class Cloud:
+    """`async with Cloud(config) as cloud:` it answers at `cloud.address`, and works until the block ends.
+
+    `work` is the task that makes the first release and drives the cycles; it ends only with an error.
+    """
+
+    def __init__(
+        self,
+        config: CloudConfig,
+        *,
+        executor: Executor | None = None,
+        jobs: str = JOBS,
+        keep_alive_s: float = KEEP_ALIVE_S,
+    ) -> None:
+        self.config = config
+        self._executor = executor or LocalExecutor()
+        self._jobs = jobs
+        self._keep_alive_s = keep_alive_s
+
+    async def start(self) -> Self:
+        """Raises InvalidInput, WrongState or Unreachable in one sentence: what is wrong and what to do."""
+        config = self.config
+        credentials = Credentials.load(config.identity)
+        with no_room_at(config.state_dir):
+            config.state_dir.mkdir(parents=True, exist_ok=True)
+        url = config.database_url or sqlite_url(config.state_dir / "cloud.sqlite")
+        database = await asyncio.to_thread(Database, url)
+        self.office = Office(database, keep_alive_s=self._keep_alive_s)
+        self.blobs = BlobStore(config.state_dir / "blobs", config.max_blob_mib * 2**20)
+        try:
+            self._server = await self._serve(credentials)
+        except BaseException:
+            database.close()
+            raise
+        self.work = asyncio.create_task(self._work())
+        return self
+
+    async def _serve(self, credentials: Credentials) -> Server:
+        config, office = self.config, self.office
+        workshop = Workshop(config, self.blobs, self._executor, self._jobs)
+        steps = Steps(office, workshop, max_harm=config.max_harm, canary_devices=config.canary_devices)
+        self._runner = CycleRunner(
+            office, steps, progress_deadline_s=config.progress_deadline_s, canary_deadline_s=config.canary_deadline_s
+        )
+        self._workshop = workshop
+        self._fleet = FleetDesk(office)
+        self._access = BlobAccess(office)
+        meter = IngressMeter(config.state_dir / "ingress")
+        servicers = [
+            RegistryServicer(office),
+            BlobServicer(self.blobs, may_read=self._access.check),
+            CycleServicer(CycleDesk(office, config.cycle_recipe)),
+            SiteServicer(SiteDesk(office, GapInspector(self.blobs)), meter),
+            FleetServicer(self._fleet),
+        ]
+        server = await start_server(credentials, config.listen, servicers, meter=meter)
+        await server.set_serving(CYCLE_SERVICE, False)
+        await server.set_serving("", True)
+        return server
+
+    async def _work(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._fleet.run())
+            release = await make_first_release(self.office, self._workshop)
+            await self._server.set_serving(CYCLE_SERVICE, True)
+            _log.info("cycles can start", release=release.version)
+            group.create_task(self._runner.run())
+
+    @property
+    def address(self) -> str:
+        return self._server.address
+
+    async def stop(self, grace_s: float = 1.0) -> None:
+        """Open streams end, calls get `grace_s`, the job under way is ended and goes on at the next start."""
+        await self._server.stop(grace_s)
+        self.work.cancel()
+        with suppress(asyncio.CancelledError, BaseExceptionGroup):
+            await self.work
+        with suppress(Exception):  # heartbeats of the last seconds are no reason not to stop
+            await self._fleet.flush()
+        self.office.database.close()
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+
+async def serve(config: CloudConfig, stop: asyncio.Event) -> None:
+    """Until `stop` is set. Raises the error that ended the work, where one did."""
+    async with Cloud(config) as cloud:
+        service.ready(cloud.address)
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait({stopped, cloud.work}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if cloud.work.done():
+            raise _first_cause(cloud.work)
+
+
+def _first_cause(work: asyncio.Task[None]) -> BaseException:
+    error = work.exception()
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error or RuntimeError("the cloud's work ended without a reason")

@@ -1,0 +1,53 @@
+"""From nothing to release 1: the first models, the label space and the coreset, stored in one transaction."""
+
+from __future__ import annotations
+
+import structlog
+
+from cloud_server.domain import Model, ModelKind, Release, ReleaseStatus
+from cloud_server.notifier import RELEASES
+from cloud_server.office import Office
+from cloud_server.store.repository import Repository
+from cloud_server.workshop.results import FirstModel
+from cloud_server.workshop.workshop import Workshop
+from diredi.jobs import JobProgress
+
+_log = structlog.get_logger()
+
+
+async def make_first_release(office: Office, workshop: Workshop) -> Release:
+    """The current release; makes it where there is none. Killed on the way, it goes on with what its job has left."""
+    current = await office.database.read(lambda r: r.releases.current())
+    if current is not None:
+        return current
+    made = await workshop.bootstrap(_log_progress)
+    tutor = await _kept(office, workshop, ModelKind.TUTOR, made.tutor)
+    student = await _kept(office, workshop, ModelKind.STUDENT, made.student, tutor.id)
+    teacher = None if made.teacher is None else await _kept(office, workshop, ModelKind.TEACHER, made.teacher)
+    coreset = None if made.coreset is None else await workshop.keep(made.coreset.path, made.coreset.digest)
+    now = office.now()
+
+    def store(r: Repository) -> Release:
+        there = r.releases.current()
+        if there is not None:
+            return there
+        for model in (teacher, tutor, student):
+            if model is not None:
+                r.models.add(model)
+        r.classes.grow(tutor.labels.names, "", now)
+        if coreset is not None:
+            r.facts.put("coreset", {"digest": coreset.digest, "bytes": coreset.bytes})
+        return r.releases.add(student, tutor.id, ReleaseStatus.RELEASED, (), "", now)
+
+    release = await office.database.write(store)
+    office.notifier.touch(RELEASES)
+    workshop.forget("bootstrap")
+    return release
+
+
+async def _kept(office: Office, workshop: Workshop, kind: ModelKind, made: FirstModel, parent_id: str = "") -> Model:
+    return await workshop.keep_model(kind, made, "", parent_id, presumed=made.figures, created=office.now())
+
+
+async def _log_progress(progress: JobProgress) -> None:
+    _log.info("bootstrap", step=progress.step, fraction=progress.fraction, message=progress.message)

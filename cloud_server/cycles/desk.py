@@ -1,0 +1,79 @@
+"""What operators and sites may do with cycles: check who asks, run one command, wake the watchers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from cloud_server import roles
+from cloud_server.cycles import commands, recipes
+from cloud_server.domain import Cycle, Json
+from cloud_server.notifier import cycle_topic
+from cloud_server.office import Office
+from diredi.errors import DirediError
+from diredi.knowledge.recipe import CycleRecipe
+from diredi.trust.identity import Identity, Role
+
+_MAX_LIMIT = 1000
+
+
+class CycleDesk:
+    def __init__(self, office: Office, recipe: CycleRecipe) -> None:
+        self._office = office
+        self._recipe = recipe
+
+    async def start(self, actor: Identity, site: str, request_id: str, overrides: Json) -> Cycle:
+        roles.operator_only(actor)
+        recipe = recipes.merged(self._recipe, overrides)
+        now = self._office.now()
+        start = commands.start
+        return self._office.moved(
+            await self._office.database.write(lambda r: start(r, site, request_id, recipe, str(actor), now))
+        )
+
+    async def get(self, actor: Identity, cycle_id: str) -> Cycle:
+        """Sites see their own only."""
+        roles.operator_or_site(actor)
+        cycle = await self._office.database.read(lambda r: r.cycles.get(cycle_id))
+        roles.may_see_site(actor, cycle.site)
+        return cycle
+
+    async def recent(self, actor: Identity, site: str, limit: int) -> list[Cycle]:
+        """Newest first; a site that names no site means itself."""
+        roles.operator_or_site(actor)
+        wanted = actor.name if actor.role is Role.SITE and not site else site
+        roles.may_see_site(actor, wanted)
+        return await self._office.database.read(lambda r: r.cycles.recent(wanted, min(limit or 100, _MAX_LIMIT)))
+
+    async def watch(self, actor: Identity, cycle_id: str) -> AsyncGenerator[Cycle]:
+        """The cycle now, after each change, and every 15 s, until it ends."""
+        notifier, topic = self._office.notifier, cycle_topic(cycle_id)
+        while True:
+            seen = notifier.version(topic)
+            cycle = await self.get(actor, cycle_id)
+            yield cycle
+            if cycle.ended:
+                return
+            await notifier.changed(topic, seen, self._office.keep_alive_s)
+
+    async def approve(self, actor: Identity, cycle_id: str) -> Cycle:
+        await self._own(actor, cycle_id)
+        now = self._office.now()
+        return self._office.moved(
+            await self._office.database.write(lambda r: commands.approve(r, cycle_id, str(actor), now))
+        )
+
+    async def decline(self, actor: Identity, cycle_id: str, reason: str) -> Cycle:
+        await self._own(actor, cycle_id)
+        now = self._office.now()
+        return self._office.moved(
+            await self._office.database.write(lambda r: commands.decline(r, cycle_id, reason, str(actor), now))
+        )
+
+    async def _own(self, actor: Identity, cycle_id: str) -> None:
+        """An operator is told that it may not, a site that it is not its cycle."""
+        try:
+            cycle = await self._office.database.read(lambda r: r.cycles.get(cycle_id))
+        except DirediError:
+            roles.operator_or_site(actor)
+            raise
+        roles.site_only(actor, cycle.site)

@@ -1,0 +1,153 @@
+"""What a site says to the cloud: its stream of tasks, its progress, its classes, its gap, its validation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+
+from cloud_server import roles
+from cloud_server.cycles import commands
+from cloud_server.cycles.gaps import GapInspector
+from cloud_server.domain import Cycle, GapManifest, Model, Progress, Site
+from cloud_server.notifier import site_topic
+from cloud_server.office import Office
+from cloud_server.states import BEFORE_UPLOAD
+from cloud_server.store.repository import Repository
+from cloud_server.tasks import Task, TaskKind, open_tasks, parsed
+from diredi.evaluation.figures import Figures
+from diredi.labels import LabelSpace
+from diredi.store.blobs import Blob
+from diredi.trust.identity import Identity
+
+_LOOK_BACK = 2
+"""Cycles of a site that a new stream hears of: the one under way, and the one before it where it was cut off."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """A task with everything that the site needs for it."""
+
+    task: Task
+    tutor: Model | None = None
+    student: Model | None = None
+    coreset: Blob | None = None
+
+
+@dataclass(frozen=True)
+class SiteView:
+    """A site as operators see it."""
+
+    site: Site
+    online: bool
+    devices: int
+    cycle_id: str
+
+
+class SiteDesk:
+    def __init__(self, office: Office, inspector: GapInspector) -> None:
+        self._office = office
+        self._inspector = inspector
+
+    async def watch(self, actor: Identity, site: str, auto_approve: bool) -> AsyncGenerator[Order | None]:
+        """Every open task now, then each new or changed one; None keeps the stream alive."""
+        roles.site_only(actor, site)
+        office, topic = self._office, site_topic(site)
+        sent: set[tuple[str, bool]] = set()
+        with office.connected(f"site/{site}"):
+            while True:
+                seen = office.notifier.version(topic)
+                for order in await self._orders(site, auto_approve):
+                    if order.task.key not in sent:
+                        sent.add(order.task.key)
+                        yield order
+                if not await office.notifier.changed(topic, seen, office.keep_alive_s):
+                    yield None
+
+    async def _orders(self, site: str, auto_approve: bool) -> list[Order]:
+        """Recorded as offered before anything is sent."""
+        now = self._office.now()
+        before = await self._office.database.read(lambda r: r.cycles.recent(site, _LOOK_BACK))
+
+        def offer_all(r: Repository) -> list[Order]:
+            r.sites.seen(site, now, auto_approve)
+            for cycle in r.cycles.recent(site, _LOOK_BACK):
+                if cycle.state in BEFORE_UPLOAD:
+                    commands.offer(r, cycle.id, auto_approve, now)
+            return [_order(r, task) for task in reversed(open_tasks(r.cycles.recent(site, _LOOK_BACK)))]
+
+        orders = await self._office.database.write(offer_all)
+        known = {cycle.id: cycle.state for cycle in before}
+        for order in orders:
+            if known.get(order.task.cycle.id) != order.task.cycle.state:
+                self._office.moved(order.task.cycle)
+        return orders
+
+    async def report(self, actor: Identity, cycle_id: str, progress: Progress) -> None:
+        before = await self._own(actor, cycle_id)
+        now = self._office.now()
+        write = self._office.database.write
+        after = await write(lambda r: commands.report(r, cycle_id, progress, str(actor), now))
+        (self._office.moved if after.state is not before.state else self._office.progressed)(after)
+
+    async def propose(self, actor: Identity, cycle_id: str, names: Sequence[str]) -> LabelSpace:
+        await self._own(actor, cycle_id)
+        now = self._office.now()
+        return await self._office.database.write(lambda r: commands.propose_classes(r, cycle_id, names, now))
+
+    async def submit_gap(self, actor: Identity, manifest: GapManifest) -> None:
+        """Verifies everything, then changes the state: after a refusal every store is as it was."""
+        await self._own(actor, manifest.cycle_id)
+        database = self._office.database
+        if await database.read(lambda r: commands.check_manifest(r, manifest)):
+            return
+        tutor, student = await database.read(lambda r: _bases(r, manifest.cycle_id))
+        await asyncio.to_thread(self._inspector.check, manifest, tutor, student)
+        now = self._office.now()
+        self._office.moved(await database.write(lambda r: commands.accept_gap(r, manifest, str(actor), now)))
+
+    async def submit_validation(self, actor: Identity, cycle_id: str, after: Figures) -> None:
+        await self._own(actor, cycle_id)
+        now = self._office.now()
+        write = self._office.database.write
+        self._office.moved(await write(lambda r: commands.accept_validation(r, cycle_id, after, str(actor), now)))
+
+    async def fail_task(self, actor: Identity, task_id: str, reason: str) -> None:
+        await self._own(actor, parsed(task_id)[0])
+        now = self._office.now()
+        write = self._office.database.write
+        self._office.moved(await write(lambda r: commands.fail_task(r, task_id, reason, str(actor), now)))
+
+    async def sites(self, actor: Identity) -> list[SiteView]:
+        roles.operator_only(actor)
+        online = set(self._office.open_streams)
+
+        def views(r: Repository) -> list[SiteView]:
+            devices = r.devices.count_by_site()
+            running = {cycle.site: cycle.id for cycle in r.cycles.under_way()}
+            return [
+                SiteView(site, f"site/{site.name}" in online, devices.get(site.name, 0), running.get(site.name, ""))
+                for site in r.sites.all()
+            ]
+
+        return await self._office.database.read(views)
+
+    async def _own(self, actor: Identity, cycle_id: str) -> Cycle:
+        cycle = await self._office.database.read(lambda r: r.cycles.get(cycle_id))
+        roles.site_only(actor, cycle.site)
+        return cycle
+
+
+def _order(r: Repository, task: Task) -> Order:
+    cycle = task.cycle
+    if task.kind is TaskKind.EXTRACT:
+        student = r.models.get(cycle.base_student_id)
+        return Order(task, r.models.get(cycle.base_tutor_id), student, r.facts.coreset)
+    if task.kind is TaskKind.VALIDATE:
+        return Order(task, student=r.models.get(cycle.updated_student_id))
+    return Order(task)
+
+
+def _bases(r: Repository, cycle_id: str) -> tuple[Model, Model]:
+    cycle = r.cycles.get(cycle_id)
+    return r.models.get(cycle.base_tutor_id), r.models.get(cycle.base_student_id)

@@ -1,0 +1,35 @@
+"""Who may do what: rules on the identity in the caller's certificate. Pure."""
+
+from __future__ import annotations
+
+from diredi.errors import Refused
+from diredi.trust.identity import Identity, Role
+
+
+def operator_only(actor: Identity) -> None:
+    if actor.role is not Role.OPERATOR:
+        raise Refused(f"{actor} may not do that: it is for operators, use an operator's certificate")
+
+
+def site_only(actor: Identity, site: str) -> None:
+    """A site speaks for itself and for nobody else; an operator does not speak for it either."""
+    if actor.role is not Role.SITE or actor.name != site:
+        raise Refused(f"{actor} may not speak for site {site!r}: only that site may, with its own certificate")
+
+
+def device_only(actor: Identity, device: str, site: str | None = None) -> None:
+    if actor.role is not Role.DEVICE or actor.name != device:
+        raise Refused(f"{actor} may not speak for device {device!r}: only that device may, with its own certificate")
+    if site is not None and actor.site != site:
+        raise Refused(f"the certificate of device {device!r} is of site {actor.site!r}, not of {site!r}: check --site")
+
+
+def may_see_site(actor: Identity, site: str) -> None:
+    """Operators see every site's cycles, a site its own."""
+    if actor.role is not Role.OPERATOR and not (actor.role is Role.SITE and actor.name == site):
+        raise Refused(f"{actor} may not see cycles of site {site!r}: operators may, and the site itself")
+
+
+def operator_or_site(actor: Identity) -> None:
+    if actor.role not in {Role.OPERATOR, Role.SITE}:
+        raise Refused(f"{actor} may not see that: operators and sites may")

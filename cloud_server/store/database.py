@@ -1,0 +1,136 @@
+"""The database behind the repository: opening, migrating, transactions off the event loop.
+
+Every transaction is serializable on both engines, so the repository reads, decides and writes without locks of its own:
+SQLite takes its one write lock first (`BEGIN IMMEDIATE`), PostgreSQL reports the conflict and the work is done again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+import alembic.command
+import alembic.config
+import alembic.util.exc
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.orm import Session
+
+from cloud_server.store.repository import Repository
+from diredi.errors import InvalidInput, NoRoom, Unreachable, WrongState
+
+T = TypeVar("T")
+
+_TRIES: Final = 8
+_CONFLICTS: Final = frozenset({"40001", "40P01", "23505"})
+_DISK_FULL: Final = frozenset({"53100"})
+_WRITES: Final = "diredi_writes"
+
+
+class Database:
+    """`await database.write(lambda r: ...)`: one short transaction in a thread; returns what that returns."""
+
+    def __init__(self, url: str) -> None:
+        """Opens and migrates. Raises InvalidInput (not a URL), Unreachable, WrongState (a newer schema)."""
+        self._engine = _open(url)
+        try:
+            with self._engine.execution_options(**{_WRITES: True}).begin() as connection:
+                _migrate(connection)
+        except DBAPIError as error:
+            raise _explained(error) from None
+
+    async def read(self, work: Callable[[Repository], T]) -> T:
+        return await asyncio.to_thread(self.transact, work, writes=False)
+
+    async def write(self, work: Callable[[Repository], T]) -> T:
+        """All of `work` or nothing; `work` may be run again after a conflict, so it changes nothing else."""
+        return await asyncio.to_thread(self.transact, work, writes=True)
+
+    def transact(self, work: Callable[[Repository], T], *, writes: bool) -> T:
+        for attempt in range(1, _TRIES + 1):
+            try:
+                with Session(self._engine.execution_options(**{_WRITES: writes})) as session, session.begin():
+                    return work(Repository(session))
+            except DBAPIError as error:
+                if attempt == _TRIES or getattr(error.orig, "sqlstate", None) not in _CONFLICTS:
+                    raise _explained(error) from error
+        raise AssertionError
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def sqlite_url(path: Path) -> str:
+    return f"sqlite:///{path}"
+
+
+def _open(url: str) -> Engine:
+    try:
+        parsed = make_url(url)
+        if parsed.drivername == "postgresql":
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        if parsed.get_backend_name() not in {"sqlite", "postgresql"}:
+            raise InvalidInput(f"database_url {parsed!r} is neither sqlite nor postgresql: use one of these")
+        if parsed.get_backend_name() == "sqlite":
+            engine = create_engine(parsed, json_serializer=_to_json)
+            event.listen(engine, "connect", _set_up_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+            return engine
+        return create_engine(parsed, json_serializer=_to_json, isolation_level="SERIALIZABLE", pool_pre_ping=True)
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise InvalidInput(f"database_url is not usable ({error}): it looks like postgresql://user@host/name") from None
+
+
+def _set_up_sqlite(connection: sqlite3.Connection, _: object) -> None:
+    connection.isolation_level = None  # transactions are begun below, not by the driver's guess
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=20000"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _migrate(connection: Connection) -> None:
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    try:
+        alembic.command.upgrade(config, "head")
+    except alembic.util.exc.CommandError as error:
+        raise WrongState(
+            f"the database was made by a newer cloud ({error}): start that version, or restore a backup"
+        ) from None
+
+
+def _to_json(value: object) -> str:
+    """JSON as the standard has it: a figure that is not a number is stored as null."""
+    return json.dumps(_finite(value))
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _explained(error: DBAPIError) -> Exception:
+    if not isinstance(error, OperationalError):
+        return error  # a mistake of ours, not of the database's: it keeps its name and its trace
+    full = getattr(error.orig, "sqlstate", None) in _DISK_FULL or (
+        getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    )
+    if full:
+        return NoRoom("the disk of the cloud's database is full: make room and try again")
+    return Unreachable(f"the cloud's database does not answer ({str(error.orig).strip()}): check database_url")

@@ -1,0 +1,91 @@
+"""Sites and devices in the repository: whoever has called, and which release ran where."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from cloud_server.domain import Device, Install, Site, Vitals
+from cloud_server.store.schema import DeviceRow, InstallRow, SiteRow
+from diredi.errors import NotFound
+
+
+class Sites:
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def seen(self, name: str, now: datetime, auto_approve: bool | None = None) -> Site:
+        """The first time adds it. `auto_approve`: the site's policy, where it has just said it."""
+        row = self._session.get(SiteRow, name)
+        if row is None:
+            row = SiteRow(name=name, auto_approve=False, last_seen=now)
+            self._session.add(row)
+        row.last_seen = now
+        if auto_approve is not None:
+            row.auto_approve = auto_approve
+        self._session.flush()
+        return Site.model_validate(row)
+
+    def get(self, name: str) -> Site:
+        row = self._session.get(SiteRow, name)
+        if row is None:
+            raise NotFound(f"site {name!r} has never called: start its user domain, or see `diredi site list`")
+        return Site.model_validate(row)
+
+    def all(self) -> list[Site]:
+        return [Site.model_validate(row) for row in self._session.scalars(select(SiteRow).order_by(SiteRow.name))]
+
+
+class Devices:
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def seen(self, name: str, site: str, now: datetime, vitals: Vitals) -> None:
+        """The first time adds it; a device that moved belongs to the site of its newest certificate."""
+        row = self._session.get(DeviceRow, name)
+        if row is None:
+            row = DeviceRow(name=name, site=site, last_seen=now, **vitals.model_dump())
+            self._session.add(row)
+        row.site, row.last_seen = site, now
+        for key, value in vitals.model_dump().items():
+            setattr(row, key, value)
+        self._session.flush()
+
+    def installed(self, name: str, install: Install) -> bool:
+        """Adds to the device's history; False when the last entry says the same already."""
+        row = self._session.get(DeviceRow, name)
+        if row is None:
+            raise NotFound(f"device {name!r} is not registered: call RegisterDevice first")
+        last = row.installs[-1] if row.installs else None
+        if last is not None and (last.release_version, last.outcome) == (
+            install.release_version,
+            install.outcome.value,
+        ):
+            return False
+        row.installs.append(
+            InstallRow(
+                device=name, release_version=install.release_version,
+                outcome=install.outcome.value, reason=install.reason, at=install.at,
+            )
+        )  # fmt: skip
+        if install.outcome.value == "installed":
+            row.release_version = install.release_version
+        self._session.flush()
+        return True
+
+    def find(self, name: str) -> Device | None:
+        row = self._session.get(DeviceRow, name)
+        return None if row is None else Device.model_validate(row)
+
+    def of(self, site: str = "") -> list[Device]:
+        """By name; of one site or of all."""
+        query = select(DeviceRow).order_by(DeviceRow.name)
+        if site:
+            query = query.where(DeviceRow.site == site)
+        return [Device.model_validate(row) for row in self._session.scalars(query)]
+
+    def count_by_site(self) -> dict[str, int]:
+        query = select(DeviceRow.site, func.count()).group_by(DeviceRow.site)
+        return dict(self._session.execute(query).tuples().all())

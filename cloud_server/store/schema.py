@@ -1,0 +1,142 @@
+"""The tables. A change here needs a migration in `migrations/versions/`; a test holds the two together."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKey, Index, Integer, String, TypeDecorator
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """Instants in UTC, also where the database (SQLite) forgets the time zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        moment = value
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+_JSON = JSON(none_as_null=True)
+
+
+class Table(DeclarativeBase):
+    type_annotation_map: ClassVar = {dict[str, Any]: _JSON, list[str]: _JSON, datetime: UtcTime, int: BigInteger}
+
+
+_SERIAL = BigInteger().with_variant(Integer(), "sqlite")
+
+
+class ClassRow(Table):
+    """The label space: a row for each id that was ever given, in whatever state its cycle ended."""
+
+    __tablename__ = "classes"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    version: Mapped[int]
+    cycle_id: Mapped[str]
+    created: Mapped[datetime]
+
+
+class ModelRow(Table):
+    __tablename__ = "models"
+    id: Mapped[str] = mapped_column(String(80), primary_key=True)
+    kind: Mapped[str]
+    architecture: Mapped[str]
+    image_size: Mapped[int]
+    labels: Mapped[dict[str, Any]]
+    weights: Mapped[dict[str, Any]]
+    onnx: Mapped[dict[str, Any] | None]
+    parent_id: Mapped[str]
+    cycle_id: Mapped[str]
+    presumed: Mapped[dict[str, Any] | None]
+    created: Mapped[datetime] = mapped_column(index=True)
+
+
+class ReleaseRow(Table):
+    __tablename__ = "releases"
+    version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    student_id: Mapped[str] = mapped_column(ForeignKey("models.id"))
+    tutor_id: Mapped[str] = mapped_column(ForeignKey("models.id"))
+    cycle_id: Mapped[str]
+    status: Mapped[str]
+    canaries: Mapped[list[str]]
+    created: Mapped[datetime]
+
+
+class CycleRow(Table):
+    __tablename__ = "cycles"
+    __table_args__ = (Index("ix_cycles_site_state", "site", "state"),)
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    site: Mapped[str]
+    request_id: Mapped[str] = mapped_column(String(128), unique=True)
+    state: Mapped[str]
+    approved: Mapped[bool]
+    recipe: Mapped[dict[str, Any]]
+    base_tutor_id: Mapped[str]
+    base_student_id: Mapped[str]
+    updated_tutor_id: Mapped[str] = mapped_column(default="")
+    updated_student_id: Mapped[str] = mapped_column(default="")
+    release_version: Mapped[int] = mapped_column(default=0)
+    gap: Mapped[dict[str, Any] | None]
+    site_after: Mapped[dict[str, Any] | None]
+    progress: Mapped[dict[str, Any] | None]
+    progressed_at: Mapped[datetime]
+    created: Mapped[datetime] = mapped_column(index=True)
+    history: Mapped[list[TransitionRow]] = relationship(order_by="TransitionRow.id", lazy="selectin")
+
+
+class TransitionRow(Table):
+    __tablename__ = "transitions"
+    id: Mapped[int] = mapped_column(_SERIAL, primary_key=True, autoincrement=True)
+    cycle_id: Mapped[str] = mapped_column(ForeignKey("cycles.id"), index=True)
+    state: Mapped[str]
+    at: Mapped[datetime]
+    actor: Mapped[str]
+    reason: Mapped[str]
+    figures: Mapped[dict[str, Any]]
+
+
+class SiteRow(Table):
+    __tablename__ = "sites"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    auto_approve: Mapped[bool]
+    last_seen: Mapped[datetime]
+
+
+class DeviceRow(Table):
+    __tablename__ = "devices"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    site: Mapped[str] = mapped_column(index=True)
+    release_version: Mapped[int]
+    frames: Mapped[int]
+    frames_per_second: Mapped[float]
+    latency_ms: Mapped[float]
+    last_seen: Mapped[datetime]
+    installs: Mapped[list[InstallRow]] = relationship(order_by="InstallRow.id", lazy="selectin")
+
+
+class InstallRow(Table):
+    __tablename__ = "installs"
+    id: Mapped[int] = mapped_column(_SERIAL, primary_key=True, autoincrement=True)
+    device: Mapped[str] = mapped_column(ForeignKey("devices.name"), index=True)
+    release_version: Mapped[int]
+    outcome: Mapped[str]
+    reason: Mapped[str]
+    at: Mapped[datetime]
+
+
+class FactRow(Table):
+    """Single things that have no table of their own, such as which coreset the manufacturer ships."""
+
+    __tablename__ = "facts"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[dict[str, Any]]

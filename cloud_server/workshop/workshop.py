@@ -1,0 +1,140 @@
+"""Runs the jobs of a cycle and of the bootstrap, one at a time, and puts what they made into the blob store."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
+
+from cloud_server.config import CloudConfig
+from cloud_server.domain import Cycle, Json, Model, ModelKind
+from cloud_server.workshop import results
+from diredi.detectors.spec import DetectorSpec
+from diredi.errors import CorruptData, DirediError
+from diredi.jobs import Executor, JobProgress, job_folder
+from diredi.store.blobs import Blob, BlobStore
+
+JOBS: Final = "diredi.knowledge.jobs"
+OnProgress = Callable[[JobProgress], Awaitable[None]]
+
+
+class Workshop:
+    """`jobs` is the package that the cycle's jobs are modules of."""
+
+    def __init__(self, config: CloudConfig, blobs: BlobStore, executor: Executor, jobs: str = JOBS) -> None:
+        self._config = config
+        self._blobs = blobs
+        self._executor = executor
+        self._package = jobs
+        self._root = config.state_dir.resolve() / "jobs"
+        self._presumed: str | None = None
+        self._one_at_a_time = asyncio.Lock()
+
+    async def bootstrap(self, on_progress: OnProgress) -> results.Bootstrapped:
+        """The first models, as the configuration names or trains them."""
+        config = self._config
+        spec: Json = {
+            "presumed": await self.presumed(on_progress),
+            "teacher": config.teacher or None,
+            "tutor": config.tutor or None,
+            "student": config.student or None,
+            "image_size": config.image_size,
+            "recipe": config.bootstrap_recipe.model_dump(mode="json"),
+        }
+        made = await self._run(f"{self._package}.bootstrap", spec, on_progress, "bootstrap")
+        return results.parsed(results.Bootstrapped, made)
+
+    async def apply(self, cycle: Cycle, receiver: Model, on_progress: OnProgress) -> results.Applied:
+        """The cycle's gap, added to the tutor."""
+        assert cycle.gap is not None
+        spec: Json = {
+            "tutor": self._path(receiver.weights),
+            "gap": self._path(cycle.gap.tutor_gap.blob),
+            "codec": cycle.gap.tutor_gap.codec,
+            "base_id": cycle.base_tutor_id,
+            "labels": cycle.gap.labels.model_dump(mode="json"),
+            "presumed": await self.presumed(on_progress),
+            "recipe": cycle.recipe,
+        }
+        made = await self._run(f"{self._package}.apply_gap", spec, on_progress, cycle.id, "apply")
+        return results.parsed(results.Applied, made)
+
+    async def redistil(
+        self, cycle: Cycle, tutor: Model, student: Model, on_progress: OnProgress
+    ) -> results.Redistilled:
+        """A new student from the updated tutor."""
+        assert cycle.gap is not None
+        gap = cycle.gap.student_gap
+        spec: Json = {
+            "tutor": self._path(tutor.weights),
+            "student": self._path(student.weights),
+            "student_gap": None if gap is None else self._path(gap.blob),
+            "codec": (gap or cycle.gap.tutor_gap).codec,
+            "base_id": cycle.base_student_id,
+            "labels": cycle.gap.labels.model_dump(mode="json"),
+            "presumed": await self.presumed(on_progress),
+            "recipe": cycle.recipe,
+        }
+        made = await self._run(f"{self._package}.redistil", spec, on_progress, cycle.id, "redistil")
+        return results.parsed(results.Redistilled, made)
+
+    async def presumed(self, on_progress: OnProgress) -> str:
+        """Path of the presumed data.yaml; generated the first time that it is asked for."""
+        if self._presumed is None:
+            config = self._config
+            spec: Json = {
+                "presumed": config.presumed, "cache": str(config.state_dir.resolve() / "data"), "seed": config.seed,
+                "train": config.presumed_train, "val": config.presumed_val,
+            }  # fmt: skip
+            made = await self._run("cloud_server.workshop.presumed", spec, on_progress, "presumed")
+            if not Path(made["data"]).is_file():  # someone tidied up since the result was written
+                self.forget("presumed")
+                made = await self._run("cloud_server.workshop.presumed", spec, on_progress, "presumed")
+            self._presumed = str(made["data"])
+        return self._presumed
+
+    async def keep(self, path: Path, digest: str) -> Blob:
+        """Puts a file that a job made into the blob store. Raises CorruptData when it is another than the job said."""
+        blob = await asyncio.to_thread(self._blobs.add_file, path)
+        if blob.digest != digest:
+            raise CorruptData(f"{path} has digest {blob.digest}, its job said {digest}: start the cycle again")
+        return blob
+
+    async def keep_model(self, kind: ModelKind, made: Any, cycle_id: str, parent_id: str, **fields: Any) -> Model:  # noqa: ANN401
+        """A model for the registry, its bytes in the blob store. `made` is a part of a job's result."""
+        spec = await asyncio.to_thread(DetectorSpec.of_file, made.weights)
+        weights = await self.keep(made.weights, made.digest)
+        file: results.File | None = getattr(made, "onnx", None)
+        onnx = None if file is None else await self.keep(file.path, file.digest)
+        return Model(
+            id=weights.digest, kind=kind, architecture=spec.architecture, image_size=spec.image_size,
+            labels=spec.labels, weights=weights, onnx=onnx, cycle_id=cycle_id, parent_id=parent_id, **fields,
+        )  # fmt: skip
+
+    def forget(self, *names: str) -> None:
+        """Removes the folder of a job whose result is safe elsewhere."""
+        shutil.rmtree(job_folder(self._root, *names), ignore_errors=True)
+
+    async def _run(self, module: str, spec: Json, on_progress: OnProgress, *names: str) -> Json:
+        """The job's result. A job that says nothing for `progress_deadline_s` is ended, one that died started again."""
+        deadline_s = self._config.progress_deadline_s
+        for left in reversed(range(self._config.job_tries)):
+            try:
+                async with self._one_at_a_time, asyncio.timeout(deadline_s) as timeout:
+
+                    async def heard(progress: JobProgress, timeout: asyncio.Timeout = timeout) -> None:
+                        timeout.reschedule(asyncio.get_running_loop().time() + deadline_s)
+                        await on_progress(progress)
+
+                    return await self._executor.run(module, spec, job_folder(self._root, *names), heard)
+            except TimeoutError:
+                raise CorruptData(f"job {names[-1]} made no progress for {deadline_s:g} s and was ended") from None
+            except DirediError as error:
+                if type(error) is not DirediError or not left:  # a named error is an answer, not an accident
+                    raise
+        raise AssertionError
+
+    def _path(self, blob: Blob) -> str:
+        return str(self._blobs.path(blob.digest).resolve())
