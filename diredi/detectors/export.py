@@ -1,0 +1,71 @@
+"""Writes a detector as an ONNX file that edge nodes run without torch."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import warnings
+from pathlib import Path
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from diredi.detectors.base import Detector
+from diredi.detectors.onnx import INPUT, OUTPUTS, STRIDES_KEY
+
+OPSET = 17
+
+
+class _Raw(nn.Module):
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.network = detector.module
+        self._detector = [detector]  # in a list, so that it is not taken for a part of this one
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = self._detector[0].forward(images)
+        return outputs.class_logits.contiguous(), outputs.box_logits.contiguous()
+
+
+def export_onnx(detector: Detector, path: Path) -> str:
+    """Writes fp32 weights and the raw outputs, any batch size, whole or not at all; returns the digest "sha256:...".
+
+    Equal weights give equal bytes. The detector is left as it was.
+    """
+    training = detector.module.training
+    detector.module.eval()
+    file = io.BytesIO()
+    size = detector.spec.image_size
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the tracer, about shapes that are constants by design
+        example = torch.zeros(2, 3, size, size, device=detector.device)
+        strides = sorted({int(stride) for stride in detector.forward(example).strides.tolist()})
+        torch.onnx.export(
+            _Raw(detector).eval(),
+            (example,),
+            file,
+            input_names=[INPUT],
+            output_names=OUTPUTS,
+            opset_version=OPSET,
+            dynamic_axes={name: {0: "batch"} for name in (INPUT, *OUTPUTS)},
+            dynamo=False,
+        )
+    detector.module.train(training)
+    model = onnx.load_from_string(file.getvalue())
+    about = {**detector.spec.to_metadata(), STRIDES_KEY: ",".join(map(str, strides))}
+    onnx.helper.set_model_props(model, about)
+    onnx.checker.check_model(model)
+    return _written(model.SerializeToString(deterministic=True), path)
+
+
+def _written(data: bytes, path: Path) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_bytes(data)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return "sha256:" + hashlib.sha256(data).hexdigest()

@@ -1,0 +1,93 @@
+"""An exported detector on ONNX Runtime: what an edge node runs and what the gate judges. No torch.
+
+The file holds raw outputs, `class_logits` (batch x a x classes) and `box_logits` (batch x a x 4 x r); boxes are decoded by
+`postprocess`, as a torch detector's are. Its metadata holds the `DetectorSpec`, so the file describes itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from diredi.detectors.postprocess import decode, grid, prepare
+from diredi.detectors.predictor import Detections, Image
+from diredi.detectors.spec import DetectorSpec
+from diredi.errors import CorruptData, NotFound
+from diredi.labels import LabelSpace
+
+INPUT, OUTPUTS = "images", ["class_logits", "box_logits"]
+STRIDES_KEY = "diredi.strides"
+PREDICT_BATCH = 8
+
+
+class OnnxPredictor:
+    """Finds boxes with an exported file. Safe to call from several threads."""
+
+    def __init__(self, model: Path | bytes, threads: int = 0) -> None:
+        """`threads` 0: one for each core. Raises NotFound, CorruptData when `model` is not an exported detector."""
+        self._name = str(model) if isinstance(model, Path) else f"a model of {len(model)} bytes"
+        self._session = self._opened(model, threads)
+        metadata = dict(self._session.get_modelmeta().custom_metadata_map)
+        self.spec = DetectorSpec.from_metadata(metadata)
+        self._check_signature()
+        try:
+            strides = [int(stride) for stride in metadata[STRIDES_KEY].split(",")]
+            self._anchors, self._strides = grid(self.spec.image_size, strides)
+        except (KeyError, ValueError, ZeroDivisionError):
+            raise CorruptData(f"{self._name} does not say its strides: export it again") from None
+
+    def _opened(self, model: Path | bytes, threads: int) -> onnxruntime.InferenceSession:
+        if isinstance(model, Path):
+            if not model.is_file():
+                raise NotFound(f"there is no model file {model}: check the path")
+            model = model.read_bytes()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 4
+        # The failures of ONNX Runtime have no common root below RuntimeError and Exception.
+        failures = tuple(getattr(onnxruntime.capi.onnxruntime_pybind11_state, name) for name in _FAILURES)
+        try:
+            return onnxruntime.InferenceSession(model, options, providers=onnxruntime.get_available_providers())
+        except (*failures, RuntimeError, ValueError) as error:
+            said = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CorruptData(f"{self._name} is not an ONNX model ({said}): download it again") from None
+
+    def _check_signature(self) -> None:
+        inputs = [value.name for value in self._session.get_inputs()]
+        outputs = {value.name: value.shape for value in self._session.get_outputs()}
+        rows = outputs.get("class_logits", [None])[-1]
+        if inputs != [INPUT] or sorted(outputs) != sorted(OUTPUTS) or rows != len(self.labels):
+            raise CorruptData(
+                f"{self._name} is an ONNX model but no detector of DiReDi's: export it with `model export`"
+            )
+
+    @property
+    def labels(self) -> LabelSpace:
+        return self.spec.labels
+
+    def predict(self, images: Sequence[Image], confidence: float = 0.001) -> list[Detections]:
+        """Boxes in each image, best first; images may have different sizes."""
+        found: list[Detections] = []
+        for start in range(0, len(images), PREDICT_BATCH):
+            batch, frames = prepare(images[start : start + PREDICT_BATCH], self.spec.image_size)
+            classes, boxes = self._session.run(OUTPUTS, {INPUT: batch})
+            found += decode(np.asarray(classes), np.asarray(boxes), self._anchors, self._strides, frames, confidence)
+        return found
+
+
+_FAILURES = (
+    "Fail",
+    "InvalidArgument",
+    "InvalidGraph",
+    "InvalidProtobuf",
+    "NotImplemented",
+    "RuntimeException",
+    "EPFail",
+    "NoModel",
+    "NoSuchFile",
+    "ModelRequiresCompilation",
+    "EngineError",
+)
