@@ -125,7 +125,7 @@ def test_a_blob_that_is_too_large_is_refused_before_a_byte_is_kept(tmp_path):
 @pytest.mark.parametrize(
     "digest",
     ["", "sha256:", "../../../etc/passwd", "sha256:../" + "0" * 61, "sha256:" + "A" * 64, "sha256:" + "0" * 63 + "\n",
-     "sha1:" + "0" * 40, "sha256:" + "0" * 65, "sha256:" + "０" * 64, DIGEST + "\n"],
+     "sha1:" + "0" * 40, "sha256:" + "0" * 65, "sha256:" + "\uff10" * 64, DIGEST + "\n"],
 )  # fmt: skip
 def test_what_is_not_a_digest_never_becomes_a_path(store, digest):
     for use in (store.stat, store.path, store.remove, store.__contains__):
@@ -205,12 +205,19 @@ def test_many_uploads_of_the_same_blob_at_once_give_one_whole_blob(store):
 def test_an_upload_may_race_with_adding_the_same_file(store, tmp_path):
     (tmp_path / "weights").write_bytes(CONTENT)
     with ThreadPoolExecutor(8) as pool:
-        jobs = [
-            pool.submit(put, store) if i % 2 else pool.submit(store.add_file, tmp_path / "weights") for i in range(16)
-        ]
+        jobs = [pool.submit(put, store) for _ in range(8)]
+        jobs += [pool.submit(store.add_file, tmp_path / "weights") for _ in range(8)]
         for job in jobs:
             job.result()
 
+    assert list(files_of(store).values()) == [CONTENT]
+
+
+def test_an_added_file_overtakes_an_upload(store):
+    store.put_chunk(DIGEST, len(CONTENT), 0, CONTENT[:3000])
+    store.add_bytes(CONTENT)
+
+    assert store.put_chunk(DIGEST, len(CONTENT), 3000, CONTENT[3000:4000]).complete
     assert list(files_of(store).values()) == [CONTENT]
 
 

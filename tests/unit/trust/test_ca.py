@@ -1,5 +1,4 @@
 import ipaddress
-import os
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,7 +8,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from diredi.errors import InvalidInput, WrongState
 from diredi.trust import ca
-from diredi.trust.identity import Credentials
+from diredi.trust.identity import Credentials, Identity, Role
 
 HOSTS = ["localhost", "cloud.example.org", "127.0.0.1", "::1"]
 
@@ -84,8 +83,6 @@ def test_issuing_again_replaces_the_identity_whole(authority, own):
 
 def test_names_in_a_signing_request_are_not_believed(authority):
     key, request = ca.new_request()
-    from diredi.trust.identity import Identity, Role
-
     signed = ca.load(authority).sign(request, Identity(Role.SITE, "site-1"), ["localhost"])
 
     assert Identity.from_certificate(signed) == Identity(Role.SITE, "site-1")
@@ -127,7 +124,7 @@ def test_a_file_that_is_not_pem_is_named(own, name):
 
 
 def test_a_key_that_everyone_can_read_is_refused(own):
-    os.chmod(own / "key.pem", 0o644)
+    (own / "key.pem").chmod(0o644)
 
     with pytest.raises(InvalidInput, match="chmod 600"):
         Credentials.load(own)
