@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import os
 import warnings
 from pathlib import Path
 
@@ -34,10 +32,25 @@ def export_onnx(detector: Detector, path: Path) -> str:
 
     Equal weights give equal bytes. The detector is left as it was.
     """
-    training = detector.module.training
+    part = path.with_name(path.name + ".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        strides = _traced(detector, part)
+        model = onnx.load(part)
+        onnx.helper.set_model_props(model, {**detector.spec.to_metadata(), STRIDES_KEY: strides})
+        onnx.checker.check_model(model)
+        data: bytes = model.SerializeToString(deterministic=True)
+        part.write_bytes(data)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def _traced(detector: Detector, file: Path) -> str:
+    """Writes the bare graph; returns the strides, "8,16,32"."""
+    training, size = detector.module.training, detector.spec.image_size
     detector.module.eval()
-    file = io.BytesIO()
-    size = detector.spec.image_size
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the tracer, about shapes that are constants by design
         example = torch.zeros(2, 3, size, size, device=detector.device)
@@ -45,7 +58,7 @@ def export_onnx(detector: Detector, path: Path) -> str:
         torch.onnx.export(
             _Raw(detector).eval(),
             (example,),
-            file,
+            str(file),
             input_names=[INPUT],
             output_names=OUTPUTS,
             opset_version=OPSET,
@@ -53,19 +66,4 @@ def export_onnx(detector: Detector, path: Path) -> str:
             dynamo=False,
         )
     detector.module.train(training)
-    model = onnx.load_from_string(file.getvalue())
-    about = {**detector.spec.to_metadata(), STRIDES_KEY: ",".join(map(str, strides))}
-    onnx.helper.set_model_props(model, about)
-    onnx.checker.check_model(model)
-    return _written(model.SerializeToString(deterministic=True), path)
-
-
-def _written(data: bytes, path: Path) -> str:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(data)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    return "sha256:" + hashlib.sha256(data).hexdigest()
+    return ",".join(map(str, strides))

@@ -1,7 +1,7 @@
 """An exported detector on ONNX Runtime: what an edge node runs and what the gate judges. No torch.
 
-The file holds raw outputs, `class_logits` (batch x a x classes) and `box_logits` (batch x a x 4 x r); boxes are decoded by
-`postprocess`, as a torch detector's are. Its metadata holds the `DetectorSpec`, so the file describes itself.
+The file holds raw outputs, `class_logits` (batch x a x classes) and `box_logits` (batch x a x 4 x r); boxes are decoded
+by `postprocess`, as a torch detector's are. Its metadata holds the `DetectorSpec`, so the file describes itself.
 """
 
 from __future__ import annotations
