@@ -62,12 +62,12 @@ def test_equal_weights_give_equal_bytes(name: str) -> None:
 
 
 @every_codec
-def test_encoding_what_was_decoded_changes_nothing_more(name: str) -> None:
-    codec = codec_named(name)
-    once = codec.decode(codec.encode(detector_like()))
-    twice = codec.decode(codec.encode(once))
-    for key in once:
-        np.testing.assert_allclose(twice[key], once[key], rtol=1e-6)
+def test_what_is_lost_is_noise_far_below_the_weights(name: str) -> None:
+    codec, weights = codec_named(name), detector_like()
+    lost = codec.decode(codec.encode(weights)) - weights
+    for key, array in lost.items():
+        if array.dtype == np.float32:
+            assert np.linalg.norm(array) <= 0.04 * np.linalg.norm(weights[key]), key  # 28 dB
 
 
 @every_codec
@@ -189,7 +189,7 @@ def test_an_unknown_codec_is_named_with_the_known_ones() -> None:
         codec_named("gzip")
 
 
-def test_int8_is_less_than_a_quarter_of_trained_weights() -> None:
+def test_int8_is_a_sixth_of_a_convolution() -> None:
     rng = np.random.default_rng(0)
     weights = WeightMap({"w": rng.normal(0, 1e-3, (256, 128, 3, 3)).astype(np.float32)})
-    assert len(codec_named("int8-row-zstd").encode(weights)) < weights.fp32_bytes / 4
+    assert len(codec_named("int8-row-zstd").encode(weights)) < weights.fp32_bytes / 6

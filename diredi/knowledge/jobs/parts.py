@@ -1,0 +1,71 @@
+"""What the jobs share: reading what a spec names, writing what a result names, and taking the time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from diredi.data.dataset import load as load_dataset
+from diredi.detectors import registry
+from diredi.detectors.base import Detector
+from diredi.detectors.onnx import OnnxPredictor
+from diredi.jobs import Report
+from diredi.knowledge.apply import Presumed
+from diredi.knowledge.gap import Gap
+from diredi.labels import LabelSpace
+from diredi.store.blobs import digest_of_file
+
+Json = dict[str, Any]
+
+
+class Clock:
+    """Seconds by step, in the order in which the steps began."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - began, 2)
+
+
+def part_of(report: Report, step: str) -> Callable[[float, str], None]:
+    return lambda fraction, message: report(step, fraction, message)
+
+
+def labels_of(spec: Json) -> LabelSpace:
+    return LabelSpace.model_validate(spec["labels"])
+
+
+def presumed_of(spec: Json, labels: LabelSpace) -> Presumed:
+    data = load_dataset(Path(spec["presumed"])).mapped_to(labels)
+    return Presumed(labels, data.train, data.val)
+
+
+def write_weights(detector: Detector, path: Path) -> Json:
+    registry.save(detector, path)
+    return {"weights": str(path), **described(path)}
+
+
+def write_onnx(detector: Detector, path: Path) -> tuple[Json, OnnxPredictor]:
+    """The file that edge nodes run, and that file loaded: what is measured is what is shipped."""
+    from diredi.detectors.export import export_onnx
+
+    export_onnx(detector, path)
+    return {"path": str(path), **described(path)}, OnnxPredictor(path)
+
+
+def write_gap(gap: Gap, codec: str, path: Path, fp32_bytes: int) -> Json:
+    path.write_bytes(gap.to_bytes(codec))
+    said = {"codec": codec, "fp32_bytes": fp32_bytes, "schema_digest": gap.weights.schema_digest()}
+    return {"path": str(path), **described(path), **said}
+
+
+def described(path: Path) -> Json:
+    blob = digest_of_file(path)
+    return {"digest": blob.digest, "bytes": blob.bytes}

@@ -1,0 +1,127 @@
+"""What a cycle and a bootstrap may be told, as values: every choice that the method leaves open is one option here.
+
+`docs/reference/recipe.md` says of each what it does, why its default is what it is, and what was measured.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from diredi.codecs import codec_named
+from diredi.config import Config
+from diredi.distillation.recipe import TrainRecipe
+from diredi.errors import InvalidInput
+
+Section = Literal["backbone", "neck", "head"]
+SECTIONS: tuple[Section, ...] = ("backbone", "neck", "head")
+
+
+class Recipe(Config):
+    """A nested option that is left out keeps its default here, not that of a `TrainRecipe` of no particular use."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nested_defaults_stay(cls, given: object) -> object:
+        if not isinstance(given, dict):
+            return given
+        merged = dict(given)
+        for name, value in given.items():
+            field = cls.model_fields.get(name)
+            default = field.get_default(call_default_factory=True) if field is not None else None
+            if isinstance(value, dict) and isinstance(default, Config):
+                merged[name] = _merged(default.model_dump(), value)
+        return merged
+
+    @classmethod
+    def of(cls, overrides: dict[str, Any] | None) -> Self:
+        """The default recipe with `overrides`, nested ones too. Raises InvalidInput that names the option."""
+        try:
+            return cls.model_validate(overrides or {})
+        except ValidationError as error:
+            said = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors())
+            raise InvalidInput(f"the recipe is not usable: {said}") from None
+
+
+def _merged(default: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """`losses` are named weights, not options: naming some means these and no others."""
+    return default | {
+        name: _merged(default[name], value) if isinstance(value, dict) and name == "augment" else value
+        for name, value in given.items()
+    }
+
+
+class CycleRecipe(Recipe):
+    """One update cycle. `CycleRecipe()` is what measured best; `PAPER` is the published form."""
+
+    # What the site does.
+    start: Literal["tutor", "fresh"] = "tutor"
+    """Where tutor 1 and tutor 2 begin: the cloud's tutor, or fresh weights of the same architecture and seed."""
+    reverse_distillations: Literal["one", "two"] = "one"
+    """one: gap = tutor 2 - the cloud's tutor. two: gap = tutor 2 - tutor 1."""
+    presumption: Literal["presumed", "student"] = "presumed"
+    """What tutor 1 learns, where there is one: the coreset's labels, or the student's own predictions on the site's
+    images."""
+    coreset_images: int = Field(200, ge=0)
+    """Presumed images that the manufacturer ships and the site mixes into tutor 2 and its student; 0: none."""
+    presumed_shows_new: bool = False
+    """Whether presumed images may show, unlabelled, what a site calls a new class. If so they say nothing of it."""
+    layers: tuple[Section, ...] = SECTIONS
+    """Sections whose change is in the gap. Rows of new classes always are."""
+    batch_norm: Literal["gap", "keep", "re-estimate"] = "gap"
+    """Batch-norm statistics: in the gap; the old tutor's; or measured again in the cloud on presumed images."""
+    student_gap: bool = True
+    """Whether the site also distils its own student from tutor 2 and uploads that difference."""
+    codec: str = "int8-row-zstd"
+    tutor: TrainRecipe = TrainRecipe()
+    """Reverse distillation: equal for both tutors."""
+    student: TrainRecipe = TrainRecipe()
+    """Tutor 2 to student, at the site."""
+
+    # What the cloud does.
+    receiver: Literal["tutor", "teacher"] = "tutor"
+    """What the gap is added to; the teacher must be of the tutor's architecture and teaches the student thereafter."""
+    lam: float | None = Field(None, ge=0, le=2)
+    """The share of the gap that known weights receive; None: the largest of `lam_candidates` that does no harm."""
+    lam_candidates: tuple[float, ...] = (1.0, 0.8, 0.6, 0.4, 0.2)
+    max_harm: float = Field(0.01, ge=0, le=1)
+    """How much mAP50 on presumed images an update may cost."""
+    redistil_images: Literal["presumed", "pool"] = "presumed"
+    """What the updated tutor teaches the student on: presumed images, or a public pool without labels."""
+    redistil: TrainRecipe = TrainRecipe()
+    seed: int = 0
+    """Of every training in the cycle; the seeds inside the trainings are not used."""
+
+    @field_validator("codec")
+    @classmethod
+    def _codec_is_known(cls, name: str) -> str:
+        try:
+            return codec_named(name).name
+        except InvalidInput as error:
+            raise ValueError(str(error)) from None
+
+    @field_validator("lam_candidates")
+    @classmethod
+    def _candidates_are_usable(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if not values or any(not 0 <= v <= 2 for v in values):
+            raise ValueError("name at least one lambda, each from 0 to 2")
+        return tuple(sorted(set(values), reverse=True))
+
+    @model_validator(mode="after")
+    def _options_go_together(self) -> CycleRecipe:
+        if self.start == "fresh" and self.reverse_distillations == "one":
+            raise ValueError("start=fresh needs reverse_distillations=two: there is no tutor to take the difference to")
+        return self
+
+
+class BootstrapRecipe(Recipe):
+    """The first models: a teacher that learns the presumed data, a tutor that it teaches, a student that the tutor
+    teaches. A model that is given as a file is not trained."""
+
+    teacher: TrainRecipe = TrainRecipe()
+    tutor: TrainRecipe = TrainRecipe()
+    student: TrainRecipe = TrainRecipe()
+    coreset_images: int = Field(200, ge=0)
+    """Presumed images that are drawn for sites to mix in; 0: none is made."""
+    seed: int = 0
