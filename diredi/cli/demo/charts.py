@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -30,6 +29,7 @@ class Volume:
     count: int
     text: str
     kind: str
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Stretch:
     seconds: float
     text: str
     kind: str
+    is_part: bool = False
 
 
 def changes(rows: Sequence[Change], label: str, width: int = 520) -> str:
@@ -63,7 +64,7 @@ def _dumbbell(row: Change, y: float, left: float, scale: float, width: int) -> l
     style = "new" if row.is_new else "after"
     weight = " total" if row.is_total else ""
     gain = 100 * (row.after - row.before)
-    direction = "down" if gain <= -0.05 else "up"
+    direction = "down" if gain < -1 else "up"
     title = f"{row.name}: {100 * row.before:.1f} before, {100 * row.after:.1f} after"
     return [
         f"<g><title>{escape(title)}</title>",
@@ -78,25 +79,18 @@ def _dumbbell(row: Change, y: float, left: float, scale: float, width: int) -> l
 
 
 def volumes(rows: Sequence[Volume], label: str, width: int = 1040) -> str:
-    """Bars on a logarithmic scale: what stays and what leaves differ by orders of magnitude."""
-    left, right = 250, width - 110
-    top = max((row.count for row in rows), default=1)
-    decades = max(1, math.ceil(math.log10(max(top, 10))))
-    height = ROW * len(rows) + 34
-    parts = [_open(width, height, label)]
-    for decade in range(decades + 1):
-        x = left + (right - left) * decade / decades
-        parts.append(f'<line class="grid" x1="{x:.1f}" y1="4" x2="{x:.1f}" y2="{height - 26}"/>')
-        if decade % 3 == 0:
-            name = ("1 B", "1 kB", "1 MB", "1 GB", "1 TB")[decade // 3]
-            parts.append(f'<text class="tick" x="{x:.1f}" y="{height - 8}" text-anchor="middle">{name}</text>')
+    """Bars of bytes on one linear scale, so that lengths may be compared."""
+    left, right = 330, width - 90
+    top = max((row.count for row in rows), default=1) or 1
+    parts = [_open(width, ROW * len(rows) + 8, label)]
     for index, row in enumerate(rows):
         y = 4 + ROW * index
-        length = (right - left) * math.log10(max(row.count, 1)) / decades
+        length = max((right - left) * row.count / top, 2)
+        note = f'<tspan class="note">  {escape(row.note)}</tspan>' if row.note else ""
         parts.append(
             f"<g><title>{escape(row.name)}: {row.count:,} bytes</title>"
-            f'<text class="name" x="{left - 14}" y="{y + 19}" text-anchor="end">{escape(row.name)}</text>'
-            f'<rect class="bar {row.kind}" x="{left}" y="{y + 6}" width="{max(length, 2):.1f}" height="18" rx="3"/>'
+            f'<text class="name" x="{left - 14}" y="{y + 19}" text-anchor="end">{escape(row.name)}{note}</text>'
+            f'<rect class="bar {row.kind}" x="{left}" y="{y + 6}" width="{length:.1f}" height="18" rx="3"/>'
             f'<text class="gain" x="{left + length + 8:.1f}" y="{y + 19}">{escape(row.text)}</text></g>'
         )
     return "".join([*parts, "</svg>"])
@@ -117,12 +111,14 @@ def timeline(rows: Sequence[Stretch], label: str, width: int = 1040) -> str:
         )
     for index, row in enumerate(rows):
         y = 4 + 26 * index
+        part, inset = (" part", 4) if row.is_part else ("", 0)
         x = left + (right - left) * row.start / end
         length = max((right - left) * row.seconds / end, 2)
         parts.append(
             f"<g><title>{escape(row.name)}: {escape(row.text)}</title>"
-            f'<text class="name" x="{left - 14}" y="{y + 17}" text-anchor="end">{escape(row.name)}</text>'
-            f'<rect class="bar {row.kind}" x="{x:.1f}" y="{y + 5}" width="{length:.1f}" height="16" rx="3"/>'
+            f'<text class="name{part}" x="{left - 14}" y="{y + 17}" text-anchor="end">{escape(row.name)}</text>'
+            f'<rect class="bar {row.kind}{part}" x="{x:.1f}" y="{y + 5 + inset}" width="{length:.1f}" '
+            f'height="{16 - 2 * inset}" rx="3"/>'
             f'<text class="gain" x="{x + length + 8:.1f}" y="{y + 17}">{escape(row.text)}</text></g>'
         )
     return "".join([*parts, "</svg>"])

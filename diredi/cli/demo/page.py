@@ -76,7 +76,10 @@ def _charts(report: Report) -> dict[str, str]:
         ),
         "volumes": charts.volumes(_volumes(report), "Bytes that left the site beside those that stayed"),
         "timeline": charts.timeline(
-            [Stretch(step_name(s.name), s.start, s.seconds, seconds_text(s.seconds), s.part_of) for s in report.spans],
+            [
+                Stretch(step_name(s.name), s.start, s.seconds, seconds_text(s.seconds), s.part_of, "/" in s.name)
+                for s in report.spans
+            ],
             "Seconds of each step",
         ),
     }
@@ -101,7 +104,7 @@ def _volumes(report: Report) -> list[Volume]:
         ),
     ]
     sent = sorted(report.egress.items(), key=lambda item: -item[1])
-    return rows + [Volume(egress_name(name), count, bytes_text(count), "sent") for name, count in sent if count]
+    return rows + [Volume(egress_name(kind), n, bytes_text(n), "sent", kind) for kind, n in sent if n]
 
 
 def _figure_rows(report: Report) -> list[dict[str, object]]:

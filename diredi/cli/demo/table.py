@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from diredi.cli.demo.charts import signed
 from diredi.cli.demo.report import Report
-from diredi.cli.demo.wording import headline, step_name
+from diredi.cli.demo.wording import egress_name, headline, step_name
 from diredi.cli.output import bytes_text, percent, seconds_text, table
 
 if TYPE_CHECKING:
@@ -75,14 +75,16 @@ def _forgetting(report: Report) -> str:
 
 def _bytes(report: Report) -> RenderableType:
     gap = report.gap
-    rows: list[tuple[object, ...]] = [(name, f"{count:,}", bytes_text(count)) for name, count in report.egress.items()]
-    rows.append(("all that left the site", f"{report.bytes_left:,}", bytes_text(report.bytes_left)))
-    rows.append(("private data that stayed", f"{report.private_bytes:,}", bytes_text(report.private_bytes)))
+    rows: list[tuple[object, ...]] = [
+        (name, egress_name(name), f"{n:,}", bytes_text(n)) for name, n in report.egress.items()
+    ]
+    rows.append(("all that left the site", "", f"{report.bytes_left:,}", bytes_text(report.bytes_left)))
+    rows.append(("private data that stayed", "", f"{report.private_bytes:,}", bytes_text(report.private_bytes)))
     share = 100 * gap.bytes / gap.tutor_fp32_bytes if gap.tutor_fp32_bytes else 0
     title = (
         f"What left {report.cycle.site} (the gap: {bytes_text(gap.bytes)}, {share:.0f} % of the tutor's fp32 weights)"
     )
-    return table(("message", "bytes", ""), rows, title=title, right=("bytes", ""))
+    return table(("message", "what it says", "bytes", ""), rows, title=title, right=("bytes", ""))
 
 
 def _seconds(report: Report) -> RenderableType:

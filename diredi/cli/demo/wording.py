@@ -28,9 +28,26 @@ def step_name(step: str) -> str:
     return _STEPS.get(step, step.rpartition("/")[2])
 
 
+_MESSAGES = {
+    "PutChunkRequest": "the gap, in chunks",
+    "SubmitGapRequest": "its manifest",
+    "ReportProgressRequest": "progress",
+    "SubmitValidationRequest": "figures of the release",
+    "ProposeClassesRequest": "names of classes",
+    "FailTaskRequest": "what went wrong",
+    "StatBlobRequest": "how far the upload is",
+    "GetBlobRequest": "asking for models",
+    "WatchTasksRequest": "asking for tasks",
+    "WatchReleasesRequest": "asking for releases",
+    "RegisterDeviceRequest": "devices say hello",
+    "HeartbeatRequest": "devices are alive",
+    "ReportInstallRequest": "devices have installed",
+}
+
+
 def egress_name(message_type: str) -> str:
-    """`diredi.v1.PutChunkRequest` as "PutChunkRequest"."""
-    return message_type.rpartition(".")[2]
+    """What a type of message says; the type itself for one this version does not know."""
+    return _MESSAGES.get(message_type, message_type)
 
 
 def _listed(names: tuple[str, ...]) -> str:
