@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import re
 import shutil
 import zipfile
@@ -44,7 +43,7 @@ def pack(dataset: DataSet, path: Path, max_images: int | None = None) -> str:
                 archive.writestr(info, data, zipfile.ZIP_STORED)
         with part.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        os.replace(part, path)
+        part.replace(path)
     except OSError as error:
         raise _said(error, path) from None
     finally:
@@ -70,7 +69,7 @@ def unpack(path: Path, folder: Path, max_bytes: int = 4 << 30) -> DataSet:
                 _extract(archive, entry, part / entry.filename)
         splits = [split for split in SPLITS if (part / "images" / split).is_dir()]
         _check_inside(part, splits, path)
-        os.replace(part, folder)
+        part.replace(folder)
     except (zipfile.BadZipFile, DataSetError, NotImplementedError, EOFError) as error:
         raise CorruptData(f"{path} is not an archive of a data set ({error}): fetch it again") from None
     except OSError as error:

@@ -206,10 +206,10 @@ def _stratified(samples: list[Sample], n: int, seed: int) -> list[Sample]:
     shares: Counter[int] = Counter()
     while len(taken) < n:
         neediest = min(waiting, key=lambda c: (shares[c] / len(images_of[c]), len(images_of[c]), c))
-        index = next((i for i in waiting[neediest] if i not in taken), None)
-        if index is None:
+        chosen = next((i for i in waiting[neediest] if i not in taken), None)
+        if chosen is None:
             del waiting[neediest]
             continue
-        taken[index] = None
-        shares.update(classes_of[index])
+        taken[chosen] = None
+        shares.update(classes_of[chosen])
     return [samples[index] for index in sorted(taken)]

@@ -125,7 +125,7 @@ def _root(values: dict[str, Any], path: Path) -> Path:
     return folder if named is None else (folder / Path(str(named)).expanduser()).resolve()
 
 
-def _places(value: Any, key: str, root: Path, path: Path) -> tuple[Path, ...]:
+def _places(value: object, key: str, root: Path, path: Path) -> tuple[Path, ...]:
     entries = value if isinstance(value, list) else [value]
     if not all(isinstance(entry, str) for entry in entries):
         raise DataSetError(f"`{key}:` must be a folder, a .txt list, or a list of these", path)

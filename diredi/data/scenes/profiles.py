@@ -1,0 +1,86 @@
+"""The built-in sites: what differs between them is all here. A new site is one more line in `SITES`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+PRESUMED = ("person", "bicycle", "car", "motorcycle", "bus", "truck")
+"""What the manufacturer's cameras show, with the names and the order that COCO gives them."""
+
+Span = tuple[float, float]
+
+_TRAFFIC = {"person": 1.7, "bicycle": 1.1, "car": 2.0, "motorcycle": 1.1, "bus": 0.55, "truck": 1.0}
+
+
+@dataclass(frozen=True)
+class SiteProfile:
+    """A site: its fixed cameras, its light and weather, and what passes before them. Weights need not add up to 1."""
+
+    name: str
+    names: tuple[str, ...]
+    """Classes, in the order that the site's own `data.yaml` lists them."""
+    cameras: int
+    traffic: Mapping[str, float]
+    """Class to its weight among the objects of an image."""
+    light: Mapping[str, float]
+    """bright, overcast, dusk, night or infrared, to its weight among the images."""
+    weather: Mapping[str, float]
+    """clear, rain or fog, to its weight."""
+    layouts: Mapping[str, float]
+    objects: tuple[int, int] = (4, 9)
+    always: Mapping[str, float] = field(default_factory=dict)
+    """Class to the chance that an image has at least one of it."""
+    height_m: Span = (4.0, 6.0)
+    pitch_deg: Span = (14.0, 22.0)
+    view_deg: Span = (50.0, 58.0)
+    reach_m: Span = (7.0, 24.0)
+    """How near and how far objects stand."""
+    clutter: tuple[int, int] = (1, 5)
+    """Unlabelled things that always stand in a camera's view."""
+    noise: Span = (0.004, 0.015)
+    """Standard deviation of the sensor's noise at full exposure, of 0..1."""
+    blur: Span = (0.3, 0.8)
+    """Of the lens, in pixels of a 320 pixel picture."""
+    jpeg: tuple[int, int] = (60, 92)
+
+
+_CITY = {"street": 1.0, "crossing": 1.0, "car_park": 0.7, "yard": 0.5}
+_CLEAR = {"clear": 0.8, "rain": 0.1, "fog": 0.1}
+_DEPOT = {"yard": 1.0, "car_park": 0.4, "street": 0.4}
+_WORK = {"person": 2.0, "bicycle": 0.8, "car": 1.3, "motorcycle": 0.8, "bus": 0.45, "truck": 1.1}
+
+
+def _with(names: tuple[str, ...], *more: str) -> tuple[str, ...]:
+    """A site lists its classes by the alphabet, not as the manufacturer does: ids differ, names do not."""
+    return tuple(sorted((*names, *more)))
+
+
+SITES: Mapping[str, SiteProfile] = {
+    site.name: site
+    for site in (
+        SiteProfile(
+            "presumed", PRESUMED, cameras=12, traffic=_TRAFFIC, layouts=_CITY, weather=_CLEAR,
+            light={"bright": 0.7, "overcast": 0.25, "dusk": 0.05},
+        ),
+        SiteProfile(
+            "site-1", _with(PRESUMED, "forklift"), cameras=4, traffic={**_WORK, "forklift": 1.2}, layouts=_DEPOT,
+            light={"overcast": 0.05, "dusk": 0.5, "night": 0.45}, weather={"clear": 0.7, "rain": 0.2, "fog": 0.1},
+            always={"forklift": 0.72}, height_m=(6.0, 7.5), pitch_deg=(24.0, 31.0), reach_m=(7.0, 20.0), clutter=(5, 9),
+            noise=(0.012, 0.04), blur=(0.5, 1.1), jpeg=(45, 80),
+        ),
+        SiteProfile(
+            "site-2", _with(PRESUMED), cameras=4, traffic=_TRAFFIC, layouts=_CITY, weather=_CLEAR,
+            light={"night": 0.6, "infrared": 0.4}, noise=(0.012, 0.04), blur=(0.4, 0.9),
+        ),
+        SiteProfile(
+            "site-3", _with(PRESUMED, "forklift"), cameras=4, traffic={**_WORK, "forklift": 1.2}, layouts=_DEPOT, weather=_CLEAR,
+            light={"bright": 0.7, "overcast": 0.3}, always={"forklift": 0.72},
+        ),
+        SiteProfile(
+            "site-4", _with(PRESUMED, "excavator"), cameras=4, traffic={**_WORK, "excavator": 1.0}, layouts={"yard": 1.0, "street": 0.6},
+            light={"bright": 0.3, "overcast": 0.7}, weather={"clear": 0.3, "rain": 0.35, "fog": 0.35},
+            always={"excavator": 0.7}, clutter=(4, 8),
+        ),
+    )
+}  # fmt: skip

@@ -1,0 +1,233 @@
+"""Convex solids in metres: what every vehicle, person and crate of the scenes is built from.
+
+Local axes of a model: x forward, y left, z up, the origin on the ground in its middle. A colour is blue, green, red in
+0..1 of diffuse reflectance, as OpenCV orders them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+Points = NDArray[np.float64]
+Colour = tuple[float, float, float]
+
+GLASS: Colour = (0.17, 0.14, 0.12)
+TYRE: Colour = (0.07, 0.07, 0.07)
+METAL: Colour = (0.55, 0.54, 0.53)
+
+
+@dataclass(frozen=True)
+class Face:
+    """A flat polygon, seen from the side that `normal` points to, or from both sides."""
+
+    points: Points
+    normal: Points
+    colour: Colour
+    glow: float = 0.0
+    """Light that it gives off at night: 0 none, 1 a headlight."""
+    both_sides: bool = False
+
+
+@dataclass(frozen=True)
+class Ball:
+    """A sphere."""
+
+    centre: Points
+    radius: float
+    colour: Colour
+
+
+@dataclass(frozen=True)
+class Solid:
+    """A convex body with what is painted on it: later faces cover earlier ones. `part` says whose it is in a model."""
+
+    faces: tuple[Face, ...] = ()
+    balls: tuple[Ball, ...] = ()
+    part: int = 0
+
+    @property
+    def centre(self) -> Points:
+        points = [f.points for f in self.faces] + [b.centre[None] for b in self.balls]
+        return np.asarray(np.concatenate(points).mean(axis=0))
+
+
+@dataclass(frozen=True)
+class Model:
+    """Stacks of solids, each listed from the ground up. Stacks are drawn from far to near.
+
+    `classes` names what each part is, None for what has no label; a bicycle with its rider has two parts.
+    """
+
+    stacks: tuple[tuple[Solid, ...], ...]
+    classes: tuple[str | None, ...]
+    length: float
+    width: float
+    height: float
+    headlights: bool = field(default=False)
+
+
+def shade(colour: Colour, factor: float) -> Colour:
+    """The colour, lighter (above 1) or darker."""
+    b, g, r = (min(1.0, c * factor) for c in colour)
+    return (b, g, r)
+
+
+def prism(first: Points, last: Points, colour: Colour, ends: Colour | None = None, part: int = 0) -> Solid:
+    """Between two polygons with the same number of corners; `ends` colours the polygons themselves."""
+    centre = np.concatenate([first, last]).mean(axis=0)
+    sides = [
+        _face(np.array([first[i], first[j], last[j], last[i]]), colour, centre)
+        for i, j in zip(range(len(first)), [*range(1, len(first)), 0], strict=True)
+    ]
+    caps = [_face(polygon, ends or colour, centre) for polygon in (first, last)]
+    return Solid(tuple(face for face in (*sides, *caps) if face is not None), part=part)
+
+
+def box(lower: Sequence[float], upper: Sequence[float], colour: Colour, part: int = 0) -> Solid:
+    """Between two opposite corners."""
+    (x0, y0, z0), (x1, y1, z1) = lower, upper
+    base = np.array([[x0, y0, z0], [x1, y0, z0], [x1, y1, z0], [x0, y1, z0]], np.float64)
+    return prism(base, base + np.array([0, 0, z1 - z0]), colour, part=part)
+
+
+def extrude(
+    profile: Sequence[tuple[float, float]], width: float, colour: Colour, part: int = 0, taper: float = 1.0
+) -> Solid:
+    """A convex side view (x, z), across the model's width; the upper half is `taper` times as wide."""
+    points = np.asarray(profile, np.float64)
+    low, high = points[:, 1].min(), points[:, 1].max()
+    half = width / 2 * (1 - (1 - taper) * (points[:, 1] - low) / max(high - low, 1e-6))
+    right = np.stack([points[:, 0], -half, points[:, 1]], axis=1)
+    left = np.stack([points[:, 0], half, points[:, 1]], axis=1)
+    return prism(right, left, colour, part=part)
+
+
+def frustum(
+    base: tuple[float, float, float, float],
+    z0: float,
+    top: tuple[float, float, float, float],
+    z1: float,
+    colour: Colour,
+    part: int = 0,
+) -> Solid:
+    """Between two level rectangles (x0, x1, y0, y1) at heights z0 and z1."""
+
+    def corners(r: tuple[float, float, float, float], z: float) -> Points:
+        return np.array([[r[0], r[2], z], [r[1], r[2], z], [r[1], r[3], z], [r[0], r[3], z]], np.float64)
+
+    return prism(corners(base, z0), corners(top, z1), colour, part=part)
+
+
+def tube(
+    start: Sequence[float],
+    end: Sequence[float],
+    r0: float,
+    r1: float,
+    colour: Colour,
+    sides: int = 6,
+    part: int = 0,
+    flat: float = 1.0,
+) -> Solid:
+    """A limb, a post or a pipe; `flat` below 1 makes it thinner from front to back."""
+    a, b = np.asarray(start, np.float64), np.asarray(end, np.float64)
+    axis = (b - a) / np.linalg.norm(b - a)
+    across = np.cross(axis, [1.0, 0, 0] if abs(axis[0]) < 0.9 else [0, 0, 1.0])
+    across /= np.linalg.norm(across)
+    other = np.cross(axis, across) * flat
+    angles = np.arange(sides) * (2 * np.pi / sides) + np.pi / sides
+    ring = np.outer(np.cos(angles), across) + np.outer(np.sin(angles), other)
+    return prism(a + ring * r0, b + ring * r1, colour, part=part)
+
+
+def ball(centre: Sequence[float], radius: float, colour: Colour, part: int = 0) -> Solid:
+    return Solid(balls=(Ball(np.asarray(centre, np.float64), radius, colour),), part=part)
+
+
+def ring(
+    centre: Sequence[float], radius: float, thickness: float, colour: Colour, part: int = 0, sides: int = 14
+) -> Solid:
+    """A bicycle's wheel: upright, along x, seen from both sides."""
+    angles = np.arange(sides + 1) * (2 * np.pi / sides)
+    unit = np.stack([np.cos(angles), np.zeros_like(angles), np.sin(angles)], axis=1)
+    outer, inner = np.asarray(centre) + unit * radius, np.asarray(centre) + unit * (radius - thickness)
+    normal = np.array([0.0, 1.0, 0.0])
+    quads = [np.array([outer[i], outer[i + 1], inner[i + 1], inner[i]]) for i in range(sides)]
+    return Solid(tuple(Face(quad, normal, colour, both_sides=True) for quad in quads), part=part)
+
+
+def sheet(points: Sequence[Sequence[float]], colour: Colour, part: int = 0, glow: float = 0.0) -> Solid:
+    """A thin flat polygon that is seen from both sides."""
+    corners = np.asarray(points, np.float64)
+    return Solid((Face(corners, _normal(corners), colour, glow=glow, both_sides=True),), part=part)
+
+
+def painted(solid: Solid, *decals: Face) -> Solid:
+    """The solid with more paint on it."""
+    return replace(solid, faces=(*solid.faces, *decals))
+
+
+def decal(
+    solid: Solid, side: int, u: tuple[float, float], v: tuple[float, float], colour: Colour, glow: float = 0.0
+) -> Face:
+    """A rectangle on face number `side`, from u[0] to u[1] along its first edge and v[0] to v[1] along its second."""
+    face = solid.faces[side]
+    a, b, c, d = face.points[:4]
+
+    def at(s: float, t: float) -> Points:
+        return np.asarray((a * (1 - s) + b * s) * (1 - t) + (d * (1 - s) + c * s) * t)
+
+    points = np.array([at(u[0], v[0]), at(u[1], v[0]), at(u[1], v[1]), at(u[0], v[1])])
+    return replace(face, points=points, colour=colour, glow=glow)
+
+
+def side_of(solid: Solid, axis: int, sign: int) -> Face:
+    """The face that looks most along an axis."""
+    return max(solid.faces, key=lambda face: sign * float(face.normal[axis]))
+
+
+def on_end(face: Face, y: tuple[float, float], z: tuple[float, float], colour: Colour, glow: float = 0.0) -> Face:
+    """A rectangle on a front or rear, which may lean: x follows from its plane."""
+    n, o = face.normal, face.points[0]
+    corners = [(y[0], z[0]), (y[1], z[0]), (y[1], z[1]), (y[0], z[1])]
+    points = [[o[0] - (n[1] * (cy - o[1]) + n[2] * (cz - o[2])) / n[0], cy, cz] for cy, cz in corners]
+    return Face(np.array(points), n, colour, glow)
+
+
+def on_side(face: Face, x: tuple[float, float], z: tuple[float, float], colour: Colour, glow: float = 0.0) -> Face:
+    """A rectangle on a left or right side: y follows from its plane."""
+    n, o = face.normal, face.points[0]
+    corners = [(x[0], z[0]), (x[1], z[0]), (x[1], z[1]), (x[0], z[1])]
+    points = [[cx, o[1] - (n[0] * (cx - o[0]) + n[2] * (cz - o[2])) / n[1], cz] for cx, cz in corners]
+    return Face(np.array(points), n, colour, glow)
+
+
+def disc(x: float, y: float, z: float, radius: float, colour: Colour, sides: int = 12) -> Face:
+    """A wheel's side: upright, facing the side of the model on which it is."""
+    angles = np.arange(sides) * (2 * np.pi / sides)
+    points = np.stack([x + radius * np.cos(angles), np.full(sides, y), z + radius * np.sin(angles)], axis=1)
+    return Face(points, np.array([0.0, np.sign(y), 0.0]), colour)
+
+
+def wheel(x: float, y: float, radius: float, rim: Colour = METAL) -> tuple[Face, ...]:
+    """A tyre, its rim and its hub, on the side that y is on."""
+    return (
+        disc(x, y, radius, radius, TYRE),
+        disc(x, y * 1.002, radius, radius * 0.58, rim),
+        disc(x, y * 1.003, radius, radius * 0.2, shade(rim, 0.5), 8),
+    )
+
+
+def _normal(points: Points) -> Points:
+    normal = np.cross(points[1] - points[0], points[2] - points[0])
+    size = float(np.linalg.norm(normal))
+    return np.asarray(normal / size) if size > 1e-12 else np.array([0.0, 0.0, 1.0])
+
+
+def _face(points: Points, colour: Colour, centre: Points) -> Face:
+    normal = _normal(points)
+    outward = float(normal @ (points.mean(axis=0) - centre))
+    return Face(points, normal if outward >= 0 else -normal, colour)
