@@ -8,8 +8,12 @@ from collections.abc import AsyncIterator
 from edge_node.inference import Result
 
 
+BACKLOG = 8
+"""Results that a reader may be behind before it skips."""
+
+
 class Broadcast:
-    """Every reader gets the newest result that it has not seen; a slow one skips, and holds nobody up."""
+    """Every reader gets results in order; one that is slow skips the oldest, and holds nobody up."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -31,7 +35,7 @@ class Broadcast:
 
     async def results(self) -> AsyncIterator[Result]:
         """From now on, until the source ends."""
-        queue: asyncio.Queue[Result | None] = asyncio.Queue(maxsize=1)
+        queue: asyncio.Queue[Result | None] = asyncio.Queue(maxsize=BACKLOG)
         self._readers.add(queue)
         try:
             while not self._ended or not queue.empty():

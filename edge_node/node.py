@@ -9,9 +9,8 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
-from diredi.detectors.onnx import OnnxPredictor
-
 from diredi import service
+from diredi.detectors.onnx import OnnxPredictor
 from diredi.errors import InvalidInput
 from diredi.rpc.client import connect
 from diredi.rpc.meter import EgressMeter
@@ -22,6 +21,7 @@ from edge_node.cloud import CloudLink
 from edge_node.config import EdgeConfig
 from edge_node.hand_over import SampleHandOver
 from edge_node.inference import InferenceLoop
+from edge_node.record import RecordFile
 from edge_node.service import EdgeServicer, NodeParts
 from edge_node.slot import ModelSlot
 from edge_node.sources import SourceOptions, open_source
@@ -51,7 +51,7 @@ async def serve(config: EdgeConfig, stop: asyncio.Event) -> None:
             channel, config.device, config.site, heartbeat_s=config.heartbeat_s, silence_s=config.silence_s
         )
         updater = Updater(
-            config.state_dir, slot,
+            config.state_dir / "releases", RecordFile(config.state_dir / "update.json"), slot,
             fetch=cloud.fetch, tell=cloud.tell, load=partial(OnnxPredictor, threads=config.threads),
             frame=lambda: inference.last_image, retry_failed_s=config.retry_failed_s,
         )  # fmt: skip

@@ -38,7 +38,8 @@ REASONS: dict[type[DirediError], str] = {
 class Updater:
     def __init__(
         self,
-        folder: Path,
+        releases: Path,
+        file: RecordFile,
         slot: ModelSlot,
         *,
         fetch: Fetch,
@@ -48,10 +49,10 @@ class Updater:
         retry_failed_s: float = 60.0,
         away_s: float = 1.0,
     ) -> None:
-        self._releases = folder / "releases"
-        self._releases.mkdir(parents=True, exist_ok=True)
-        self._file = RecordFile(folder / "update.json")
-        self._record = self._file.read()
+        releases.mkdir(parents=True, exist_ok=True)
+        self._releases = releases
+        self._file = file
+        self._record = file.read()
         self._slot = slot
         self._fetch = fetch
         self._tell = tell
@@ -185,11 +186,9 @@ class Updater:
             ) from error
         if model.labels.names != release.labels.names:
             raise InvalidInput(f"release {release.version} has other classes than its file: publish it again")
-        if model.image_size != release.image_size:
-            raise InvalidInput(
-                f"release {release.version} says {release.image_size} px and its file {model.image_size} px: "
-                "publish it again"
-            )
+        said, found = release.image_size, model.spec.image_size
+        if said != found:
+            raise InvalidInput(f"release {release.version} says {said} px and its file {found} px: publish it again")
         return model
 
     async def _swap(self) -> None:

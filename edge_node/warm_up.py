@@ -7,16 +7,16 @@ from typing import Protocol
 import numpy as np
 
 from diredi.detectors.predictor import Image, Predictor
+from diredi.detectors.spec import DetectorSpec
 from diredi.errors import InvalidInput
 
 PASSES = 2
 
 
 class LoadedModel(Predictor, Protocol):
-    """A predictor that says which input it was exported for."""
+    """A predictor that says which detector it is."""
 
-    @property
-    def image_size(self) -> int: ...
+    spec: DetectorSpec
 
 
 def warm_up(model: Predictor, frame: Image | None) -> None:

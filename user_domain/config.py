@@ -32,7 +32,7 @@ class UserDomainConfig(ServiceConfig):
     scenes_val: int | None = Field(None, ge=1)
     """Held-out images of built-in scenes; the generator's default where none."""
     seed: int = 0
-    """Of the built-in scenes and of reverse distillation."""
+    """Of the built-in scenes."""
     listen: str = "127.0.0.1:0"
     """host:port of LocalService, for the site's own edge nodes; port 0 takes a free one."""
     approval: Literal["auto", "ask"] = "auto"

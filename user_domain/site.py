@@ -62,7 +62,6 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
             journal=Journal(config.state_dir / "journal.json", config.keep_cycles),
             jobs=config.state_dir / "jobs",
             read_data=data.read,
-            seed=config.seed,
             progress_every_s=config.progress_every_s,
         )
         worker = Worker(site, Backoff(0.5, config.retry_longest_s))

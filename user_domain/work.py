@@ -55,7 +55,6 @@ class Site:
     journal: Journal
     jobs: Path
     read_data: Callable[[], PrivateData]
-    seed: int
     progress_every_s: float
 
     def folder(self, task: Task) -> Path:
@@ -108,7 +107,6 @@ async def _extract(site: Site, task: Task, reporter: ProgressReporter) -> None:
         "coreset": str(coreset) if coreset else None,
         "labels": labels.model_dump(mode="json"),
         "recipe": task.recipe,
-        "seed": site.seed,
     }
     result = await _run(site, task, EXTRACT_JOB, spec, reporter)
     gaps = GapFile.all_of(result)

@@ -1,0 +1,205 @@
+"""The other sides of an edge node: a cloud that keeps to the contract, or breaks it when told to, and a client."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diredi.detectors.spec import DetectorSpec
+from diredi.errors import DirediError
+from diredi.rpc import convert
+from diredi.rpc.blobs import BlobServicer
+from diredi.rpc.client import call, connect
+from diredi.rpc.peers import peer_identity
+from diredi.rpc.server import Server, start_server
+from diredi.rpc.v1 import edge_pb2, fleet_pb2, fleet_pb2_grpc, registry_pb2
+from diredi.rpc.v1.edge_pb2_grpc import EdgeServiceStub
+from diredi.store.blobs import BlobStore
+from diredi.trust import ca
+from diredi.trust.identity import Credentials
+from edge_node.config import EdgeConfig
+from edge_node.node import serve
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Pki:
+    """An authority of the test's own, and identities that it issued."""
+
+    folder: Path
+
+    @classmethod
+    def make(cls, folder: Path) -> Pki:
+        ca.init(folder / "ca")
+        return cls(folder)
+
+    def issue(self, role: str, name: str, site: str = "") -> Path:
+        out = self.folder / role / name
+        if not out.exists():
+            ca.issue(self.folder / "ca", role, name, ["localhost", "127.0.0.1"], out, site=site)
+        return out
+
+    def credentials(self, role: str, name: str, site: str = "") -> Credentials:
+        return Credentials.load(self.issue(role, name, site))
+
+
+class StallingBlobs(BlobServicer):
+    """Serves blobs; while `stall_after` is set a download stops after so many chunks and stays silent."""
+
+    stall_after: int | None = None
+    served_bytes = 0
+    corrupt = False
+
+    async def GetBlob(self, request: registry_pb2.GetBlobRequest, context: Any) -> AsyncIterator[Any]:
+        chunks = 0
+        async for chunk in super().GetBlob(request, context):
+            if self.stall_after is not None and chunks >= self.stall_after:
+                await asyncio.Event().wait()
+            if self.corrupt:
+                chunk.data = bytes(len(chunk.data))
+            self.served_bytes += len(chunk.data)
+            chunks += 1
+            yield chunk
+
+
+class FleetPeer(fleet_pb2_grpc.FleetServiceServicer):
+    """FleetService as the contract tells it, with memory only."""
+
+    def __init__(self, blobs: BlobStore) -> None:
+        self.blobs = blobs
+        self.release: convert.Release | None = None
+        self.changed = asyncio.Condition()
+        self.registered: list[tuple[str, int]] = []
+        self.heartbeats: list[fleet_pb2.HeartbeatRequest] = []
+        self.reports: list[tuple[int, str, str]] = []
+
+    async def RegisterDevice(self, request: fleet_pb2.RegisterDeviceRequest, context: Any) -> Any:
+        self.registered.append((str(peer_identity(context)), request.release_version))
+        return fleet_pb2.RegisterDeviceResponse()
+
+    async def Heartbeat(self, request: fleet_pb2.HeartbeatRequest, context: Any) -> Any:
+        self.heartbeats.append(request)
+        return fleet_pb2.HeartbeatResponse()
+
+    async def WatchReleases(self, request: fleet_pb2.WatchReleasesRequest, context: Any) -> AsyncIterator[Any]:
+        while True:
+            release = self.release
+            yield fleet_pb2.WatchReleasesResponse(release=convert.release_to(release) if release else None)
+            async with self.changed:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self.changed.wait_for(lambda seen=release: self.release is not seen), 0.3)
+
+    async def ReportInstall(self, request: fleet_pb2.ReportInstallRequest, context: Any) -> Any:
+        outcome = fleet_pb2.InstallOutcome.Name(request.outcome).removeprefix("INSTALL_OUTCOME_")
+        self.reports.append((request.release_version, outcome, request.reason))
+        return fleet_pb2.ReportInstallResponse()
+
+    async def publish(self, version: int, onnx: Path, spec: DetectorSpec) -> convert.Release:
+        blob = self.blobs.add_file(onnx)
+        release = convert.Release(version, f"student-{version}", blob, spec.labels, spec.image_size)
+        await self.name(release)
+        return release
+
+    async def name(self, release: convert.Release) -> None:
+        """The release that devices should run from now on."""
+        async with self.changed:
+            self.release = release
+            self.changed.notify_all()
+
+
+class CloudPeer:
+    """A cloud of this test's: starts, stops, and starts again at the same address with what it knew."""
+
+    def __init__(self, folder: Path, pki: Pki) -> None:
+        store = BlobStore(folder / "blobs")
+        self.fleet = FleetPeer(store)
+        self.blobs = StallingBlobs(store)
+        self.port = free_port()
+        self._credentials = pki.credentials("cloud", "cloud")
+        self._server: Server | None = None
+
+    @property
+    def address(self) -> str:
+        return f"localhost:{self.port}"
+
+    async def start(self) -> None:
+        self._server = await start_server(self._credentials, f"127.0.0.1:{self.port}", [self.fleet, self.blobs])
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            await self._server.stop(0)
+        self._server = None
+
+
+class Node:
+    """A running edge node, seen through its own gRPC."""
+
+    def __init__(self, address: str, credentials: Credentials) -> None:
+        self.channel = connect(address, credentials)
+        self.stub = EdgeServiceStub(self.channel)
+
+    async def status(self) -> edge_pb2.GetStatusResponse:
+        return await call(self.stub.GetStatus, edge_pb2.GetStatusRequest(), deadline_s=5)
+
+    async def detect(self, image: bytes, confidence: float = 0.0) -> edge_pb2.DetectImageResponse:
+        request = edge_pb2.DetectImageRequest(image=image, confidence=confidence)
+        return await call(self.stub.DetectImage, request, deadline_s=10)
+
+    async def until(
+        self, condition: Callable[[edge_pb2.GetStatusResponse], bool], timeout_s: float = 30
+    ) -> edge_pb2.GetStatusResponse:
+        """The first status for which `condition` holds."""
+        async with asyncio.timeout(timeout_s):
+            while True:
+                try:
+                    status = await self.status()
+                    if condition(status):
+                        return status
+                except DirediError:
+                    pass
+                await asyncio.sleep(0.05)
+
+
+def config_of(folder: Path, pki: Pki, cloud: str, source: str, **more: Any) -> EdgeConfig:
+    values: dict[str, Any] = {
+        "device": "camera-1",
+        "site": "site-1",
+        "cloud": cloud,
+        "identity": pki.issue("device", "camera-1", "site-1"),
+        "state_dir": folder,
+        "listen": f"127.0.0.1:{free_port()}",
+        "source": source,
+        "frames_per_second": 100,
+        "heartbeat_s": 0.2,
+        "retry_failed_s": 0.2,
+    }
+    return EdgeConfig(**{**values, **more})
+
+
+@asynccontextmanager
+async def running(config: EdgeConfig, pki: Pki) -> AsyncIterator[Node]:
+    """A node in this process, from its start to its stop."""
+    stop = asyncio.Event()
+    serving = asyncio.create_task(serve(config, stop))
+    node = Node(config.listen, pki.credentials("device", "camera-1", "site-1"))
+    try:
+        ready = asyncio.create_task(node.until(lambda _: True))
+        await asyncio.wait({ready, serving}, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            ready.cancel()
+            await serving
+        yield node
+    finally:
+        await node.channel.close()
+        stop.set()
+        await serving

@@ -1,0 +1,251 @@
+"""An edge node over real gRPC and TLS: it detects, updates between two frames, and survives what happens around it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from edge_peers import CloudPeer, Node, Pki, config_of, running
+
+from diredi.detectors.spec import DetectorSpec
+from diredi.errors import InvalidInput, WrongState
+from diredi.labels import LabelSpace
+from diredi.rpc.client import connect, is_serving
+from diredi.rpc.streams import messages_of
+from diredi.rpc.v1 import edge_pb2
+from edge_node.update_rules import Record
+
+Students = list[tuple[Path, DetectorSpec]]
+
+
+def runs(version: int):
+    return lambda status: status.release_version == version and status.frames > 0
+
+
+async def test_detect_image_before_a_release_is_refused_as_a_matter_of_state(
+    tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str, jpeg: bytes
+) -> None:
+    async with running(config_of(tmp_path / "node", pki, cloud.address, frames), pki) as node:
+        with pytest.raises(WrongState, match="no release is installed"):
+            await node.detect(jpeg)
+        assert (await node.status()).release_version == 0
+
+
+async def test_bytes_that_are_no_image_are_refused_as_invalid(
+    tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str, students: Students, jpeg: bytes
+) -> None:
+    await cloud.fleet.publish(1, *students[0])
+    async with running(config_of(tmp_path / "node", pki, cloud.address, frames), pki) as node:
+        await node.until(runs(1))
+        for bad in (b"", b"not an image", jpeg[:40], bytes(8 * 2**20 + 1)):
+            with pytest.raises(InvalidInput):
+                await node.detect(bad)
+        with pytest.raises(InvalidInput, match="confidence"):
+            await node.detect(jpeg, confidence=1.5)
+        assert (await node.detect(jpeg)).release_version == 1
+
+
+async def test_an_update_drops_no_frame_and_shows_the_new_class(
+    tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str, students: Students, jpeg: bytes
+) -> None:
+    await cloud.fleet.publish(1, *students[0])
+    config = config_of(tmp_path / "node", pki, cloud.address, frames, confidence=0.01, frames_per_second=25)
+    async with running(config, pki) as node:
+        await node.until(runs(1))
+        stream: list[tuple[int, int]] = []
+        seen = asyncio.create_task(frames_until_version(node, 3, stream))
+        asked = asyncio.create_task(versions_of_images(node, jpeg, 3))
+        await node.until(lambda _: len(stream) > 3)
+        await cloud.fleet.publish(2, *students[1])
+        await node.until(runs(2))
+        await cloud.fleet.publish(3, *students[2])
+        await seen
+        images = await asked
+        status = await node.until(lambda status: runs(3)(status) and len(cloud.fleet.reports) == 3)
+        assert status.dropped_frames == 0
+        assert [item.name for item in status.labels.classes] == ["car", "person", "forklift"]
+        versions = [version for _, version in stream]
+        assert set(versions) == {1, 2, 3}
+        assert versions == sorted(versions), "a frame belongs to one release, and releases do not alternate"
+        assert images == sorted(images)
+        numbers = [number for number, _ in stream]
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers))), "a fast reader sees every frame"
+        assert [(r[0], r[1]) for r in cloud.fleet.reports] == [
+            (1, "INSTALLED"), (2, "INSTALLED"), (3, "INSTALLED"),
+        ]  # fmt: skip
+
+
+async def frames_until_version(node: Node, version: int, seen: list[tuple[int, int]]) -> None:
+    async for message in messages_of(node.stub.DetectStream(edge_pb2.DetectStreamRequest()), 10):
+        seen.append((message.frame, message.release_version))
+        if message.release_version == version:
+            break
+
+
+async def versions_of_images(node: Node, jpeg: bytes, last: int) -> list[int]:
+    seen: list[int] = []
+    while last not in seen:
+        seen.append((await node.detect(jpeg)).release_version)
+    return seen
+
+
+async def test_a_withdrawn_release_is_replaced_by_the_one_that_the_cloud_names(
+    tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str, students: Students
+) -> None:
+    first = await cloud.fleet.publish(1, *students[0])
+    async with running(config_of(tmp_path / "node", pki, cloud.address, frames), pki) as node:
+        await node.until(runs(1))
+        await cloud.fleet.publish(2, *students[1])
+        await node.until(runs(2))
+        served = cloud.blobs.served_bytes
+        await cloud.fleet.name(first)
+        status = await node.until(runs(1))
+        assert (cloud.blobs.served_bytes, status.dropped_frames) == (served, 0)
+
+
+async def test_a_corrupt_download_is_refused_and_the_old_release_runs_on(
+    tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str, students: Students
+) -> None:
+    await cloud.fleet.publish(1, *students[0])
+    async with running(config_of(tmp_path / "node", pki, cloud.address, frames), pki) as node:
+        await node.until(runs(1))
+        cloud.blobs.corrupt, served = True, cloud.blobs.served_bytes
+        await cloud.fleet.publish(2, *students[1])
+        await node.until(lambda _: any(r[1] == "FAILED" for r in cloud.fleet.reports))
+        assert cloud.blobs.served_bytes > served, "the bad bytes must have been delivered"
+        status = await node.status()
+        assert (status.release_version, status.dropped_frames) == (1, 0)
+        assert status.last_error
+        assert (2, "FAILED", "downloading: the bytes do not match the digest") in cloud.fleet.reports
+        cloud.blobs.corrupt = False
+        await node.until(runs(2))
+
+
+@pytest.mark.parametrize("wrong", ["labels", "size", "garbage"])
+async def test_a_file_that_is_not_what_the_release_says_is_refused_for_good(
+    tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str, students: Students, wrong: str
+) -> None:
+    onnx, spec = students[1]
+    if wrong == "garbage":
+        onnx = tmp_path / "garbage.onnx"
+        onnx.write_bytes(b"\x08\x01garbage" * 1000)
+    lie = {
+        "labels": spec.model_copy(update={"labels": LabelSpace(names=("car", "cat"))}),
+        "size": spec.model_copy(update={"image_size": 96}),
+        "garbage": spec,
+    }[wrong]
+    await cloud.fleet.publish(1, *students[0])
+    async with running(config_of(tmp_path / "node", pki, cloud.address, frames), pki) as node:
+        await node.until(runs(1))
+        await cloud.fleet.publish(2, onnx, lie)
+        await node.until(lambda _: len(cloud.fleet.reports) == 2)
+        frames_then = (await node.status()).frames
+        status = await node.until(lambda status: status.frames > frames_then + 50)
+        assert (status.release_version, status.dropped_frames) == (1, 0)
+        assert cloud.fleet.reports[1][:2] == (2, "FAILED")
+        assert len(cloud.fleet.reports) == 2, "said once, though the cloud repeats the release"
+
+
+async def test_the_node_starts_from_disk_and_runs_on_while_the_cloud_is_away(
+    tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str, students: Students, jpeg: bytes
+) -> None:
+    await cloud.fleet.publish(1, *students[0])
+    config = config_of(tmp_path / "node", pki, cloud.address, frames)
+    async with running(config, pki) as node:
+        await node.until(runs(1))
+        assert (await node.until(lambda status: status.cloud_online)).cloud_online
+        await cloud.stop()
+        then = (await node.until(lambda status: not status.cloud_online)).frames
+        await node.until(lambda status: status.frames > then + 20)
+    async with running(config, pki) as node:
+        status = await node.until(runs(1))
+        assert not status.cloud_online
+        assert (await node.detect(jpeg)).release_version == 1
+        await cloud.fleet.publish(2, *students[1])
+        await cloud.start()
+        status = await node.until(lambda status: runs(2)(status) and status.cloud_online)
+        assert status.dropped_frames == 0
+    assert cloud.fleet.registered[-1] == ("device/site-1/camera-1", 1)
+
+
+async def test_a_download_goes_on_after_a_restart_where_it_stopped(
+    tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str, students: Students
+) -> None:
+    cloud.blobs.stall_after = 2
+    release = await cloud.fleet.publish(1, *students[0])
+    config = config_of(tmp_path / "node", pki, cloud.address, frames)
+    async with running(config, pki):
+        async with asyncio.timeout(20):
+            while cloud.blobs.served_bytes < 2 * 256 * 1024:
+                await asyncio.sleep(0.02)
+            await asyncio.sleep(0.2)
+    assert Record.model_validate_json((config.state_dir / "update.json").read_bytes()).state == "DOWNLOADING"
+    cloud.blobs.stall_after = None
+    async with running(config, pki) as node:
+        await node.until(runs(1))
+    assert cloud.blobs.served_bytes == release.onnx.bytes
+
+
+async def test_a_stream_reader_that_is_slow_skips_frames_and_holds_nobody_up(
+    tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str, students: Students
+) -> None:
+    await cloud.fleet.publish(1, *students[0])
+    async with running(config_of(tmp_path / "node", pki, cloud.address, frames), pki) as node:
+        await node.until(runs(1))
+        numbers = []
+        call = node.stub.DetectStream(edge_pb2.DetectStreamRequest())
+        for _ in range(3):
+            numbers.append((await call.read()).frame)
+            await node.until(lambda status: status.frames > numbers[-1] + 20)
+        call.cancel()
+        assert numbers == sorted(set(numbers))
+
+
+async def test_a_stream_ends_when_the_source_ends(
+    tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str, students: Students
+) -> None:
+    config = config_of(tmp_path / "node", pki, cloud.address, frames, repeat=False, frames_per_second=5)
+    async with running(config, pki) as node:
+        reading = asyncio.create_task(all_frames(node))
+        await asyncio.sleep(0.3)
+        await cloud.fleet.publish(1, *students[0])
+        assert await asyncio.wait_for(reading, 20) == [1, 2, 3, 4, 5], "no frame is read before there is a model"
+        assert (await node.status()).frames == 5
+
+
+async def all_frames(node: Node) -> list[int]:
+    call = node.stub.DetectStream(edge_pb2.DetectStreamRequest())
+    return [message.frame async for message in messages_of(call, 20)]
+
+
+async def test_what_a_node_sends_is_counted_and_holds_no_image(
+    tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str, students: Students
+) -> None:
+    await cloud.fleet.publish(1, *students[0])
+    async with running(config_of(tmp_path / "node", pki, cloud.address, frames), pki) as node:
+        status = await node.until(lambda status: runs(1)(status) and len(cloud.fleet.heartbeats) > 2)
+        assert set(status.sent_bytes) == {
+            f"diredi.v1.{name}"
+            for name in (
+                "RegisterDeviceRequest", "HeartbeatRequest", "WatchReleasesRequest", "ReportInstallRequest",
+                "GetBlobRequest",
+            )
+        }  # fmt: skip
+        assert sum(status.sent_bytes.values()) < 10_000
+
+
+async def test_health_and_reflection_answer(tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str) -> None:
+    config = config_of(tmp_path / "node", pki, cloud.address, frames)
+    async with running(config, pki), connect(config.listen, pki.credentials("operator", "alice")) as channel:
+        assert await is_serving(channel)
+        assert await is_serving(channel, "diredi.v1.EdgeService")
+
+
+async def test_a_certificate_of_another_device_is_refused_at_start(
+    tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str
+) -> None:
+    config = config_of(tmp_path / "node", pki, cloud.address, frames, device="camera-2")
+    with pytest.raises(InvalidInput, match="is for device/site-1/camera-1, not for device/site-1/camera-2"):
+        async with running(config, pki):
+            pass

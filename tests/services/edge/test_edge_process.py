@@ -1,0 +1,190 @@
+"""`python -m edge_node` as a process: how it starts, refuses to start, stops, and comes back after a kill."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from edge_peers import CloudPeer, Node, Pki, config_of
+
+from diredi.detectors.spec import DetectorSpec
+from edge_node.config import EdgeConfig
+from edge_node.update_rules import UNDER_WAY, Record, State
+
+Students = list[tuple[Path, DetectorSpec]]
+ROOT = Path(__file__).parents[3]
+
+
+def environment_of(config: EdgeConfig) -> dict[str, str]:
+    values = {name: value for name, value in config.model_dump(mode="json").items() if value is not None}
+    return {**os.environ, **{f"DIREDI_EDGE_{name.upper()}": str(value) for name, value in values.items()}}
+
+
+async def start(config: EdgeConfig, *flags: str) -> Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "edge_node", *flags, cwd=ROOT, env=environment_of(config), stderr=PIPE
+    )
+
+
+async def said_ready(process: Process) -> str:
+    """The address of the line that says that the node is ready; other lines are passed over."""
+    assert process.stderr is not None
+    async with asyncio.timeout(30):
+        async for line in process.stderr:
+            said = json.loads(line)
+            if said["event"] == "ready":
+                return str(said["address"])
+    raise AssertionError("it ended before it was ready")
+
+
+@asynccontextmanager
+async def node_process(config: EdgeConfig, pki: Pki) -> AsyncIterator[tuple[Process, Node]]:
+    process = await start(config)
+    node = None
+    try:
+        node = Node(await said_ready(process), pki.credentials("device", "camera-1", "site-1"))
+        yield process, node
+    finally:
+        if node is not None:
+            await node.channel.close()
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_it_says_ready_with_its_real_port_and_stops_within_two_seconds(
+    tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str, students: Students, number: signal.Signals
+) -> None:
+    await cloud.fleet.publish(1, *students[0])
+    config = config_of(tmp_path / "node", pki, cloud.address, frames, listen="127.0.0.1:0")
+    async with node_process(config, pki) as (process, node):
+        await node.until(lambda status: status.frames > 0)
+        began = time.monotonic()
+        process.send_signal(number)
+        assert await asyncio.wait_for(process.wait(), 5) == 0
+        assert time.monotonic() - began < 2.5
+
+
+async def test_killed_in_the_middle_of_a_download_it_comes_back_and_finishes(
+    tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str, students: Students
+) -> None:
+    await cloud.fleet.publish(1, *students[0])
+    config = config_of(tmp_path / "node", pki, cloud.address, frames)
+    async with node_process(config, pki) as (process, node):
+        await node.until(lambda status: status.release_version == 1)
+        cloud.blobs.stall_after, served = 1, cloud.blobs.served_bytes
+        release = await cloud.fleet.publish(2, *students[1])
+        async with asyncio.timeout(20):
+            while cloud.blobs.served_bytes == served:
+                await asyncio.sleep(0.02)
+        await asyncio.sleep(0.3)
+        process.kill()
+        await process.wait()
+    cloud.blobs.stall_after = None
+    async with node_process(config, pki) as (_, node):
+        assert (await node.until(lambda status: status.frames > 0)).release_version >= 1
+        await node.until(lambda status: status.release_version == 2)
+    assert cloud.blobs.served_bytes == served + release.onnx.bytes, "no byte of it was fetched twice"
+
+
+@pytest.mark.parametrize("state", [*UNDER_WAY, State.REPORTING, State.FAILED])
+async def test_what_a_kill_in_each_state_leaves_behind_is_finished_by_the_next_start(
+    tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str, students: Students, state: State
+) -> None:
+    first = await cloud.fleet.publish(1, *students[0])
+    config = config_of(tmp_path / "node", pki, cloud.address, frames)
+    async with node_process(config, pki) as (process, node):
+        await node.until(lambda _: len(cloud.fleet.reports) == 1)
+        process.kill()
+    second = await cloud.fleet.publish(2, *students[1])
+    left_in(config.state_dir, state, second.onnx.digest, second.onnx.bytes)
+    await cloud.stop()
+    async with node_process(config, pki) as (_, node):
+        status = await node.until(lambda status: status.frames > 0)
+        assert status.release_version == (2 if state is State.REPORTING else 1), "it runs at once, without the cloud"
+        await cloud.start()
+        if state is State.FAILED:
+            await cloud.fleet.name(first)
+        version = 1 if state is State.FAILED else 2
+        status = await node.until(lambda status: status.release_version == version and len(cloud.fleet.reports) == 2)
+        assert status.dropped_frames == 0
+    assert cloud.fleet.reports[1][:2] == (2, "FAILED" if state is State.FAILED else "INSTALLED")
+
+
+def left_in(state_dir: Path, state: State, digest: str, size: int) -> None:
+    """The record and files as they are on disk when the process dies right after storing `state`."""
+    file = state_dir / "update.json"
+    record = Record.model_validate_json(file.read_bytes())
+    assert record.installed is not None
+    target = record.installed.model_copy(update={"version": 2, "digest": digest, "bytes": size})
+    record = record.beginning(target)
+    for step in (*UNDER_WAY[1:],):
+        if record.state is not state and state not in (State.FAILED,):
+            record = record.going(step)
+    if state is State.REPORTING:
+        record = record.swapped()
+    if state is State.FAILED:
+        record = record.failed("warming: of a test", lasting=True)
+    assert record.state is state
+    if state is not State.DOWNLOADING:
+        blob = next((state_dir.parent / "cloud" / "blobs").rglob(digest.removeprefix("sha256:")[2:]))
+        (state_dir / "releases" / target.file_name).write_bytes(blob.read_bytes())
+    file.write_text(record.model_dump_json())
+
+
+async def refused(config: EdgeConfig, *flags: str) -> tuple[int, str]:
+    """Exit code and the last line of what it said."""
+    process = await start(config, *flags)
+    _, said = await asyncio.wait_for(process.communicate(), 30)
+    assert b"Traceback" not in said
+    assert process.returncode is not None
+    return process.returncode, said.decode().strip().splitlines()[-1]
+
+
+async def test_a_port_in_use_is_one_sentence_and_exit_code_6(tmp_path: Path, pki: Pki, frames: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        code, said = await refused(config_of(tmp_path / "node", pki, "localhost:1", frames, listen=listen))
+    assert code == 6
+    assert said.startswith("edge_node: ")
+    assert listen in said
+
+
+async def test_a_missing_certificate_is_one_sentence_and_exit_code_2(tmp_path: Path, pki: Pki, frames: str) -> None:
+    code, said = await refused(config_of(tmp_path / "node", pki, "localhost:1", frames, identity=tmp_path / "none"))
+    assert code == 2
+    assert "ca.pem" in said
+    assert "diredi pki issue" in said
+
+
+async def test_a_source_that_is_not_there_is_one_sentence_and_exit_code_4(tmp_path: Path, pki: Pki) -> None:
+    code, said = await refused(config_of(tmp_path / "node", pki, "localhost:1", "folder:/does/not/exist"))
+    assert code == 4
+    assert "/does/not/exist" in said
+
+
+async def test_an_unknown_flag_is_refused_without_a_traceback(tmp_path: Path, pki: Pki, frames: str) -> None:
+    config = config_of(tmp_path / "node", pki, "localhost:1", frames)
+    code, said = await refused(config, "--confidence", "7")
+    assert code == 2
+    assert "confidence" in said
+
+
+def test_the_node_runs_without_torch() -> None:
+    import subprocess
+
+    program = "import sys; sys.modules['torch'] = None; import edge_node.node, edge_node.__main__"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0

@@ -1,0 +1,133 @@
+"""A world for the updater: files of a cloud, models described in JSON, and a power switch."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from diredi.detectors.predictor import Detections, Image
+from diredi.detectors.spec import DetectorSpec
+from diredi.errors import CorruptData, DirediError, Unreachable
+from diredi.labels import LabelSpace
+from edge_node.record import RecordFile
+from edge_node.slot import ModelSlot
+from edge_node.update_rules import InstallableRelease, Record, State
+from edge_node.updater import Updater
+
+FRAME = np.zeros((48, 64, 3), np.uint8)
+
+
+class DescribedModel:
+    """A predictor whose file says how it behaves: "breaks" is null, "load", "warm-up" or "live"."""
+
+    def __init__(self, path: Path) -> None:
+        said = json.loads(path.read_text())
+        if said["breaks"] == "load":
+            raise CorruptData(f"{path.name} is no model")
+        self.labels = LabelSpace(names=tuple(said["labels"]))
+        self.spec = DetectorSpec(architecture="described", image_size=said["image_size"], labels=self.labels)
+        self._breaks = said["breaks"]
+        self._calls = 0
+
+    def predict(self, images: Sequence[Image], confidence: float = 0.001) -> list[Detections]:
+        self._calls += 1
+        if self._breaks == "warm-up" or (self._breaks == "live" and self._calls > 2):
+            raise RuntimeError("the graph does not run")
+        return [Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))] * len(images)
+
+
+class PowerCut(BaseException):
+    """The machine is off from here on."""
+
+
+class World:
+    """What lies outside the updater. `power_cut` is asked after each write of the record."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files: dict[str, bytes] = {}
+        self.told: list[tuple[int, bool, str]] = []
+        self.fetches = 0
+        self.fetch_error: DirediError | None = None
+        self.cloud_away = False
+        self.power_cut: Callable[[Record], bool] = lambda _: False
+        self.states: list[State] = []
+        self.slot = ModelSlot()
+
+    def publish(
+        self, version: int, *, breaks: str | None = None, labels: tuple[str, ...] = ("car",), image_size: int = 64
+    ) -> InstallableRelease:
+        data = json.dumps({"labels": ["car"], "image_size": 64, "breaks": breaks, "version": version}).encode()
+        digest = "sha256:" + hashlib.sha256(data).hexdigest()
+        self.files[digest] = data
+        return InstallableRelease(
+            version=version,
+            digest=digest,
+            bytes=len(data),
+            labels=LabelSpace(names=labels),
+            image_size=image_size,
+        )
+
+    async def fetch(self, release: InstallableRelease, path: Path) -> None:
+        self.fetches += 1
+        if self.fetch_error is not None:
+            raise self.fetch_error
+        path.write_bytes(self.files[release.digest])
+
+    async def tell(self, version: int, installed: bool, reason: str) -> None:
+        if self.cloud_away:
+            raise Unreachable("the cloud is away")
+        self.told.append((version, installed, reason))
+
+    def start(self) -> Updater:
+        """As after switching the device on: nothing survives but the disk."""
+        self.slot = ModelSlot()
+        updater = Updater(
+            self.folder / "releases", _Switchable(self.folder / "update.json", self), self.slot,
+            fetch=self.fetch, tell=self.tell, load=DescribedModel,
+            frame=lambda: FRAME, retry_failed_s=0.01, away_s=0.01,
+        )  # fmt: skip
+        updater.start_from_disk()
+        return updater
+
+    async def run(self, updater: Updater, until: Callable[[], bool]) -> None:
+        """Runs the updater, with a camera beside it, until `until` or a power cut."""
+        running = asyncio.create_task(updater.run())
+        camera = asyncio.create_task(self._camera())
+        try:
+            async with asyncio.timeout(20):
+                while not until() and not running.done():
+                    await asyncio.sleep(0.001)
+            if running.done():
+                running.result()
+        finally:
+            for task in (running, camera):
+                task.cancel()
+            await asyncio.gather(running, camera, return_exceptions=True)
+
+    async def _camera(self) -> None:
+        while True:
+            if self.slot.current is not None:
+                self.slot.detect(FRAME, 0.25)
+            await asyncio.sleep(0.001)
+
+    @property
+    def running(self) -> int:
+        return 0 if self.slot.current is None else self.slot.current.release.version
+
+
+class _Switchable(RecordFile):
+    def __init__(self, path: Path, world: World) -> None:
+        super().__init__(path)
+        self._world = world
+
+    def write(self, record: Record) -> None:
+        super().write(record)
+        self._world.states.append(record.state)
+        if self._world.power_cut(record):
+            raise PowerCut
