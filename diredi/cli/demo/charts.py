@@ -64,7 +64,7 @@ def _dumbbell(row: Change, y: float, left: float, scale: float, width: int) -> l
     style = "new" if row.is_new else "after"
     weight = " total" if row.is_total else ""
     gain = 100 * (row.after - row.before)
-    direction = "down" if gain < -1 else "up"
+    direction = "down" if is_loss(gain) else "up"
     title = f"{row.name}: {100 * row.before:.1f} before, {100 * row.after:.1f} after"
     return [
         f"<g><title>{escape(title)}</title>",
@@ -122,6 +122,11 @@ def timeline(rows: Sequence[Stretch], label: str, width: int = 1040) -> str:
             f'<text class="gain" x="{x + length + 8:.1f}" y="{y + 17}">{escape(row.text)}</text></g>'
         )
     return "".join([*parts, "</svg>"])
+
+
+def is_loss(points: float) -> bool:
+    """Whether a change is worth a warning: more than a point down, as far as a point can be told."""
+    return round(points, 1) < -1
 
 
 def signed(points: float) -> str:

@@ -51,6 +51,11 @@ class Clock:
     def add(self, name: str, start: float, end: float, part_of: Part) -> None:
         self.spans.append(Span(name=name, start=start, seconds=max(0.0, end - start), part_of=part_of))
 
+    def add_parts(self, name: str, parts: list[tuple[str, float, float]], part_of: Part) -> None:
+        """The steps inside a span; reports of them end a little before the next begins."""
+        for step, begun, ended in parts:
+            self.add(f"{name}/{step}", begun, ended, part_of)
+
     def add_cycle(self, cycle: Cycle, within: Stopwatch) -> None:
         """The steps of a cycle by the cloud's own record of when each state began, and what the site did inside."""
         for entry, following in pairwise(cycle.history):
@@ -58,8 +63,7 @@ class Clock:
             if state not in ENDED:
                 start, end = (self._since_epoch(e.at) for e in (entry, following))
                 self.add(STEP_IN_STATE.get(state, state.lower()), start, end, "cycle")
-                for name, begun, ended in within.steps_in(state):
-                    self.add(f"{STEP_IN_STATE.get(state, state.lower())}/{name}", begun, ended, "cycle")
+                self.add_parts(STEP_IN_STATE.get(state, state.lower()), within.steps_in(state), "cycle")
 
     def _since_epoch(self, timestamp: object) -> float:
         from diredi.cli.plain import instant
@@ -75,19 +79,23 @@ class Clock:
 
 
 class Stopwatch:
-    """When each step that a cycle reports began and ended, as the watcher saw it."""
+    """When each step inside something longer began and ended, as its progress told."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._seen: dict[tuple[str, str], list[float]] = {}
 
-    def see(self, cycle: Cycle) -> None:
-        """To be called with each change of the cycle."""
-        if cycle.HasField("progress") and cycle.progress.step:
-            now = self._clock.now()
-            self._seen.setdefault((state_of(cycle), cycle.progress.step), [now, now])[1] = now
+    def see(self, where: str, step: str) -> None:
+        """To be called with each sign of progress: the step is under way in `where`."""
+        now = self._clock.now()
+        self._seen.setdefault((where, step), [now, now])[1] = now
 
-    def steps_in(self, state: str) -> list[tuple[str, float, float]]:
-        """Name, begin and end of the steps of one state; none when there was only one."""
-        steps = [(step, times[0], times[1]) for (seen, step), times in self._seen.items() if seen == state]
+    def see_cycle(self, cycle: Cycle) -> None:
+        """To be called with each change of a cycle."""
+        if cycle.HasField("progress") and cycle.progress.step:
+            self.see(state_of(cycle), cycle.progress.step)
+
+    def steps_in(self, where: str) -> list[tuple[str, float, float]]:
+        """Name, begin and end of the steps in `where`; none when there was only one, which is no news."""
+        steps = [(step, times[0], times[1]) for (seen, step), times in self._seen.items() if seen == where]
         return steps if len(steps) > 1 else []

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diredi.cli.demo import charts
-from diredi.cli.demo.charts import Change, Stretch, Volume, signed
+from diredi.cli.demo.charts import Change, Stretch, Volume, is_loss, signed
 from diredi.cli.demo.report import Box, Picture, Report
 from diredi.cli.demo.wording import egress_name, headline, lead, step_name
 from diredi.cli.output import bytes_text, seconds_text
@@ -62,7 +62,9 @@ def _tiles(report: Report) -> list[dict[str, str]]:
         note = "AP50 of a class that its maker never trained, from 0"
         tiles.append({"what": f"New: {name}", "value": f"{100 * value:.1f}", "note": note, "style": "new"})
     note = f"points of mAP50 on the manufacturer's data, now {100 * report.after.presumed.map50:.1f}"
-    tiles.append({"what": "Old knowledge", "value": signed(kept), "note": note, "style": "bad" if kept < -1 else ""})
+    tiles.append(
+        {"what": "Old knowledge", "value": signed(kept), "note": note, "style": "bad" if is_loss(kept) else ""}
+    )
     note = f"left the site; {bytes_text(report.private_bytes)} of private data stayed"
     tiles.append({"what": "Sent by the site", "value": bytes_text(report.bytes_left), "note": note, "style": ""})
     return tiles
@@ -136,7 +138,7 @@ def _cells(before: float | None, after: float | None) -> list[dict[str, object]]
     return [
         {"text": f"{100 * before:.1f}", "bad": False},
         {"text": f"{100 * after:.1f}", "bad": False},
-        {"text": signed(gain), "bad": gain < -1},
+        {"text": signed(gain), "bad": is_loss(gain)},
     ]
 
 

@@ -153,15 +153,17 @@ class Story:
     async def _update(self) -> Outcome:
         operator = self.folder.identity("operator")
         async with dialled(self.fleet.services["cloud"].address, operator) as cloud:
+            within = Stopwatch(self.clock)
             with self.clock.span("bootstrap", "set-up"):
-                await self._bootstrap(cloud)
+                await self._bootstrap(cloud, within)
+            self.clock.add_parts("bootstrap", within.steps_in("bootstrap"), "set-up")
             cycle = await self._cycle(cloud)
             models = await self._models(cloud, cycle)
             site = await self._site_status()
             edges = {name: await self._edge_status(name) for name in EDGES}
         return Outcome(cycle, self._presumed, self._private, models, site, edges)
 
-    async def _bootstrap(self, cloud: grpc.aio.Channel) -> None:
+    async def _bootstrap(self, cloud: grpc.aio.Channel, within: Stopwatch) -> None:
         """Until release 1 exists and every edge node runs it, and the site can be asked."""
         service = self.fleet.services["cloud"]
         step = "The manufacturer trains release 1"
@@ -169,8 +171,9 @@ class Story:
 
         async def released() -> bool:
             for event in service.new_events():
-                if "fraction" in event:
-                    text = f"{event.get('step', '')}: {event.get('message', '')}".strip(": ")
+                if event.get("event") == "bootstrap":
+                    within.see("bootstrap", str(event["step"]))
+                    text = f"{event['step']}: {event['message']}"
                     self.bar.step(step, float(event["fraction"]), text)
             return await is_serving(cloud, "diredi.v1.CycleService")
 
@@ -190,7 +193,7 @@ class Story:
         stub, within = CycleServiceStub(cloud), Stopwatch(self.clock)
         start = self.clock.now()
         started = (await call(stub.StartCycle, request, deadline_s=_DEADLINE_S)).cycle
-        cycle = await follow(cloud, started.id, self.bar, within.see)
+        cycle = await follow(cloud, started.id, self.bar, within.see_cycle)
         released = self.clock.now()
         check_ended_well(cycle)
         self.bar.step(f"Every device installs release {cycle.release_version}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from diredi.cli.demo.charts import signed
+from diredi.cli.demo.charts import is_loss, signed
 from diredi.cli.demo.report import Report
 from diredi.cli.demo.wording import egress_name, headline, step_name
 from diredi.cli.output import bytes_text, percent, seconds_text, table
@@ -64,7 +64,7 @@ def _cells(before: float, after: float) -> tuple[object, ...]:
 def _points(gain: float) -> Text:
     from rich.text import Text
 
-    return Text(signed(gain), style="green" if gain >= 0.05 else "red" if gain < -1 else "")
+    return Text(signed(gain), style="green" if gain >= 0.05 else "red" if is_loss(gain) else "")
 
 
 def _forgetting(report: Report) -> str:
