@@ -1,0 +1,71 @@
+"""Values that the tests of the cloud stand on."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from cloud_server.domain import Cycle, EncodedGap, GapManifest, Model, ModelKind, ReleaseStatus
+from cloud_server.states import State
+from cloud_server.store.repository import Repository
+from diredi.evaluation.figures import ClassFigures, Figures
+from diredi.labels import LabelSpace
+from diredi.store.blobs import Blob
+
+NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+LABELS = LabelSpace(names=("car", "person"))
+GROWN = LABELS.grown(["forklift"])
+
+
+def later(seconds: float) -> datetime:
+    return NOON + timedelta(seconds=seconds)
+
+
+def digest(character: str) -> str:
+    return "sha256:" + character * 64
+
+
+def figures(map50: float, **ap50: float) -> Figures:
+    per_class = {name: ClassFigures(ap50=value, ap50_95=value / 2, boxes=3) for name, value in ap50.items()}
+    return Figures(
+        map50=map50, map50_95=map50 / 2, precision=0.5, recall=0.5, f1=0.5, per_class=per_class, images=8
+    )  # fmt: skip
+
+
+def model(character: str, kind: ModelKind = ModelKind.TUTOR, labels: LabelSpace = LABELS) -> Model:
+    onnx = Blob(digest("f"), 5) if kind is ModelKind.STUDENT else None
+    return Model(
+        id=digest(character), kind=kind, architecture="yolo11n", image_size=64, labels=labels,
+        weights=Blob(digest(character), 9), onnx=onnx, presumed=figures(0.5, car=0.5), created=NOON,
+    )  # fmt: skip
+
+
+TUTOR, STUDENT = model("a"), model("b", ModelKind.STUDENT)
+NEW_TUTOR, NEW_STUDENT = model("c", labels=GROWN), model("d", ModelKind.STUDENT, GROWN)
+
+
+def first_release(r: Repository) -> None:
+    """Models, label space, release 1 and one known site."""
+    r.models.add(TUTOR)
+    r.models.add(STUDENT)
+    r.classes.grow(LABELS.names, "", NOON)
+    r.releases.add(STUDENT, TUTOR.id, ReleaseStatus.RELEASED, (), "", NOON)
+    r.sites.seen("site-1", NOON, auto_approve=True)
+
+
+def cycle(state: State = State.REQUESTED, **fields: object) -> Cycle:
+    values: dict[str, object] = {
+        "id": "c1", "site": "site-1", "request_id": "r1", "state": state, "recipe": {"lam": 0.5},
+        "base_tutor_id": TUTOR.id, "base_student_id": STUDENT.id, "progressed_at": NOON, "created": NOON,
+    }  # fmt: skip
+    return Cycle.model_validate(values | fields)
+
+
+def manifest(cycle_id: str, labels: LabelSpace = GROWN, base_id: str = TUTOR.id) -> GapManifest:
+    gap = EncodedGap(
+        blob=Blob(digest("e"), 7), codec="int8-row-zstd", fp32_bytes=36, base_id=base_id, schema_digest=digest("0")
+    )
+    return GapManifest(
+        cycle_id=cycle_id, tutor_gap=gap, labels=labels, train_images=40, held_out_images=8,
+        boxes={"forklift": 12}, recipe={"lam": 0.5}, student_before=figures(0.4, car=0.8, forklift=0.0),
+        tutor_after=figures(0.7, car=0.8, forklift=0.6),
+    )  # fmt: skip

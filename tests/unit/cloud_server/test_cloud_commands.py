@@ -1,0 +1,222 @@
+"""The rules of a cycle, on a real database, without network or training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cloud_server.cycles import commands
+from cloud_server.domain import Cycle, Install, Outcome, Progress, ReleaseStatus, Vitals
+from cloud_server.states import State
+from cloud_server.store.database import Database, sqlite_url
+from cloud_server.store.repository import Repository
+from diredi.errors import InvalidInput, NotFound, WrongState
+from diredi.labels import LabelSpace
+from tests.unit.cloud_server.samples import (
+    GROWN,
+    NEW_STUDENT,
+    NEW_TUTOR,
+    NOON,
+    STUDENT,
+    digest,
+    figures,
+    first_release,
+    later,
+    manifest,
+)
+
+SITE = "site/site-1"
+BEGUN = Progress(step="begin", fraction=0)
+
+
+@pytest.fixture
+def run(tmp_path: Path):
+    """Runs a command in a transaction of its own."""
+    database = Database(sqlite_url(tmp_path / "cloud.sqlite"))
+    database.transact(first_release, writes=True)
+    yield lambda work: database.transact(work, writes=True)
+    database.close()
+
+
+def started(r: Repository, request_id: str = "r1") -> Cycle:
+    return commands.start(r, "site-1", request_id, {}, "operator/a", NOON)
+
+
+def extracting(r: Repository) -> Cycle:
+    cycle = started(r)
+    commands.offer(r, cycle.id, True, NOON)
+    return commands.report(r, cycle.id, BEGUN, SITE, NOON)
+
+
+def in_canary(r: Repository, canaries: tuple[str, ...] = ("cam-1",)) -> Cycle:
+    """As the cloud's own steps would leave it."""
+    cycle = extracting(r)
+    r.devices.seen("cam-1", "site-1", NOON, Vitals(release_version=1))
+    commands.propose_classes(r, cycle.id, ["forklift"], NOON)
+    commands.accept_gap(r, manifest(cycle.id), SITE, NOON)
+    r.models.add(NEW_TUTOR)
+    r.models.add(NEW_STUDENT)
+    r.cycles.move(cycle.id, State.APPLIED, NOON, "cloud", "", updated_tutor_id=NEW_TUTOR.id)
+    r.cycles.move(cycle.id, State.GATED, NOON, "cloud", "")
+    r.cycles.move(cycle.id, State.REDISTILLED, NOON, "cloud", "", updated_student_id=NEW_STUDENT.id)
+    release = r.releases.add(NEW_STUDENT, NEW_TUTOR.id, ReleaseStatus.CANARY, canaries, cycle.id, NOON)
+    return r.cycles.move(cycle.id, State.CANARY, NOON, "cloud", "", release_version=release.version)
+
+
+def installs(r: Repository, outcome: Outcome, cycle: Cycle) -> Cycle:
+    r.devices.installed("cam-1", Install(release_version=cycle.release_version, outcome=outcome, at=NOON))
+    return commands.decide_canary(r, cycle.id, "device/site-1/cam-1", NOON)
+
+
+def test_a_cycle_of_an_unknown_site_is_not_started(run) -> None:
+    with pytest.raises(NotFound, match="site-9"):
+        run(lambda r: commands.start(r, "site-9", "r1", {}, "operator/a", NOON))
+
+
+def test_a_request_id_of_another_site_is_refused(run) -> None:
+    run(started)
+    with pytest.raises(InvalidInput, match="r1"):
+        run(lambda r: commands.start(r, "site-2", "r1", {}, "operator/a", NOON))
+    with pytest.raises(InvalidInput, match="request id"):
+        run(lambda r: started(r, ""))
+
+
+def test_an_offer_without_the_sites_yes_waits_for_it(run) -> None:
+    cycle = run(started)
+    assert run(lambda r: commands.offer(r, cycle.id, False, NOON)).approved is False
+    with pytest.raises(WrongState, match="not approved"):
+        run(lambda r: commands.report(r, cycle.id, BEGUN, SITE, NOON))
+    with pytest.raises(WrongState, match="not approved"):
+        run(lambda r: commands.propose_classes(r, cycle.id, ["forklift"], NOON))
+    approved = run(lambda r: commands.approve(r, cycle.id, SITE, later(9)))
+    assert (approved.state, approved.approved) == (State.OFFERED, True)
+    assert run(lambda r: commands.approve(r, cycle.id, SITE, later(10))) == approved
+    assert run(lambda r: commands.report(r, cycle.id, BEGUN, SITE, NOON)).state is State.EXTRACTING
+
+
+def test_a_site_that_changes_its_policy_to_auto_approves_what_waits(run) -> None:
+    cycle = run(started)
+    run(lambda r: commands.offer(r, cycle.id, False, NOON))
+    assert run(lambda r: commands.offer(r, cycle.id, True, NOON)).approved
+
+
+def test_a_declined_cycle_stays_declined(run) -> None:
+    cycle = run(started)
+    declined = run(lambda r: commands.decline(r, cycle.id, "inventory week", SITE, NOON))
+    assert declined.history[-1].reason == "inventory week"
+    assert run(lambda r: commands.decline(r, cycle.id, "again", SITE, NOON)) == declined
+    with pytest.raises(WrongState):
+        run(lambda r: commands.approve(r, cycle.id, SITE, NOON))
+    with pytest.raises(WrongState):
+        run(lambda r: commands.report(r, cycle.id, BEGUN, SITE, NOON))
+
+
+def test_after_the_upload_it_is_too_late_to_decline(run) -> None:
+    cycle = run(extracting)
+    run(lambda r: commands.propose_classes(r, cycle.id, ["forklift"], NOON))
+    run(lambda r: commands.accept_gap(r, manifest(cycle.id), SITE, NOON))
+    with pytest.raises(WrongState, match="before"):
+        run(lambda r: commands.decline(r, cycle.id, "", SITE, NOON))
+    with pytest.raises(WrongState, match="progress"):
+        run(lambda r: commands.report(r, cycle.id, BEGUN, SITE, NOON))
+
+
+def test_a_gap_replayed_is_accepted_and_changes_nothing(run) -> None:
+    cycle = run(extracting)
+    run(lambda r: commands.propose_classes(r, cycle.id, ["forklift"], NOON))
+    first = run(lambda r: commands.accept_gap(r, manifest(cycle.id), SITE, NOON))
+    assert run(lambda r: commands.accept_gap(r, manifest(cycle.id), SITE, later(60))) == first
+
+
+def test_a_gap_for_another_base_is_refused(run) -> None:
+    cycle = run(extracting)
+    run(lambda r: commands.propose_classes(r, cycle.id, ["forklift"], NOON))
+    with pytest.raises(WrongState, match="base"):
+        run(lambda r: commands.accept_gap(r, manifest(cycle.id, base_id=STUDENT.id), SITE, NOON))
+
+
+@pytest.mark.parametrize("names", [("car", "person", "crane"), ("person", "car", "forklift"), ("car",)])
+def test_a_gap_with_classes_that_the_cloud_did_not_number_is_refused(run, names: tuple[str, ...]) -> None:
+    cycle = run(extracting)
+    run(lambda r: commands.propose_classes(r, cycle.id, ["forklift"], NOON))
+    with pytest.raises(InvalidInput, match="propose"):
+        run(lambda r: commands.accept_gap(r, manifest(cycle.id, LabelSpace(names=names)), SITE, NOON))
+
+
+def test_ids_of_a_cycle_that_failed_stay_reserved(run) -> None:
+    cycle = run(extracting)
+    assert run(lambda r: commands.propose_classes(r, cycle.id, ["forklift"], NOON)).names == GROWN.names
+    run(lambda r: commands.fail_task(r, f"{cycle.id}/extract", "no room", SITE, NOON))
+    second = run(lambda r: started(r, "r2"))
+    run(lambda r: commands.offer(r, second.id, True, NOON))
+    labels = run(lambda r: commands.propose_classes(r, second.id, ["crane", "forklift"], NOON))
+    assert labels.names == (*GROWN.names, "crane")
+
+
+@pytest.mark.parametrize("order", ["install first", "validation first"])
+def test_release_to_all_needs_the_canary_and_the_site_in_any_order(run, order: str) -> None:
+    cycle = run(in_canary)
+
+    def validate(r: Repository) -> Cycle:
+        return commands.accept_validation(r, cycle.id, figures(0.7, car=0.8, forklift=0.6), SITE, NOON)
+
+    def install(r: Repository) -> Cycle:
+        return installs(r, Outcome.INSTALLED, cycle)
+
+    first, last = (install, validate) if order == "install first" else (validate, install)
+    assert run(first).state is State.CANARY
+    ended = run(last)
+    assert ended.state is State.RELEASED
+    assert ended.history[-1].figures["new_classes_ap50"] == {"forklift": 0.6}
+    assert run(lambda r: r.releases.current()).version == 2
+
+
+def test_a_validation_that_is_worse_takes_the_release_back(run) -> None:
+    cycle = run(in_canary)
+    ended = run(lambda r: commands.accept_validation(r, cycle.id, figures(0.3), SITE, NOON))
+    assert ended.state is State.ROLLED_BACK
+    assert run(lambda r: r.releases.get(2)).status is ReleaseStatus.WITHDRAWN
+    assert run(lambda r: r.releases.current()).version == 1
+
+
+def test_a_canary_that_cannot_install_takes_the_release_back(run) -> None:
+    cycle = run(in_canary)
+    assert run(lambda r: installs(r, Outcome.FAILED, cycle)).state is State.ROLLED_BACK
+
+
+def test_a_site_that_cannot_validate_takes_the_release_back(run) -> None:
+    cycle = run(in_canary)
+    ended = run(lambda r: commands.fail_task(r, f"{cycle.id}/validate", "no pictures", SITE, NOON))
+    assert ended.state is State.ROLLED_BACK
+    assert "no pictures" in ended.history[-1].reason
+
+
+def test_a_validation_replayed_changes_nothing_and_another_one_is_refused(run) -> None:
+    cycle = run(in_canary)
+    good = figures(0.7, forklift=0.6)
+    first = run(lambda r: commands.accept_validation(r, cycle.id, good, SITE, NOON))
+    assert run(lambda r: commands.accept_validation(r, cycle.id, good, SITE, NOON)) == first
+    with pytest.raises(WrongState, match="validation"):
+        run(lambda r: commands.accept_validation(r, cycle.id, figures(0.9), SITE, NOON))
+
+
+def test_a_release_that_would_undo_a_newer_one_is_taken_back(run) -> None:
+    cycle = run(lambda r: in_canary(r, canaries=()))
+
+    def another_site_was_first(r: Repository) -> None:
+        other = NEW_STUDENT.model_copy(update={"id": digest("9")})
+        r.models.add(other)
+        r.releases.add(other, NEW_TUTOR.id, ReleaseStatus.RELEASED, (), "c2", NOON)
+
+    run(another_site_was_first)
+    ended = run(lambda r: commands.accept_validation(r, cycle.id, figures(0.9), SITE, NOON))
+    assert ended.state is State.ROLLED_BACK
+    assert "release 3 came first" in ended.history[-1].reason
+
+
+def test_a_task_that_is_over_cannot_fail_any_more(run) -> None:
+    cycle = run(extracting)
+    failed = run(lambda r: commands.fail_task(r, f"{cycle.id}/extract", "no room", SITE, NOON))
+    assert failed.state is State.FAILED
+    assert run(lambda r: commands.fail_task(r, f"{cycle.id}/extract", "again", SITE, NOON)) == failed

@@ -1,0 +1,213 @@
+"""One contract for both databases: what the cloud records is there again, whole, in order, and only once."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
+
+from cloud_server.cycles import commands
+from cloud_server.domain import Install, ModelKind, Outcome, Progress, ReleaseStatus, Vitals
+from cloud_server.states import State
+from cloud_server.store.database import Database, sqlite_url
+from cloud_server.store.repository import Repository
+from cloud_server.store.schema import Table
+from diredi.errors import InvalidInput, NotFound, Unreachable, WrongState
+from tests.unit.cloud_server.samples import (
+    LABELS,
+    NEW_STUDENT,
+    NOON,
+    STUDENT,
+    TUTOR,
+    digest,
+    first_release,
+    later,
+    model,
+)
+
+
+def write(database: Database, work):
+    return database.transact(work, writes=True)
+
+
+def read(database: Database, work):
+    return database.transact(work, writes=False)
+
+
+class TestStore:
+    @pytest.fixture(autouse=True)
+    def _with_first_release(self, database: Database) -> None:
+        write(database, first_release)
+
+    def start(self, database: Database, request_id: str = "r1"):
+        return write(database, lambda r: commands.start(r, "site-1", request_id, {"lam": 0.5}, "operator/a", NOON))
+
+    def test_what_is_stored_outlives_the_process(self, database: Database, database_url: str) -> None:
+        cycle = self.start(database)
+        write(database, lambda r: r.cycles.report(cycle.id, Progress(step="tutor-2", fraction=0.5), later(3)))
+        before = read(database, lambda r: r.cycles.get(cycle.id))
+        database.close()
+        again = Database(database_url)
+        try:
+            assert read(again, lambda r: r.cycles.get(cycle.id)) == before
+            assert before.history[0].at == NOON
+            assert before.progressed_at == later(3)
+            assert read(again, lambda r: r.models.get(TUTOR.id)) == TUTOR
+            assert read(again, lambda r: r.models.get(STUDENT.id)) == STUDENT
+        finally:
+            again.close()
+
+    def test_a_transaction_that_fails_changes_nothing(self, database: Database) -> None:
+        cycle = self.start(database)
+
+        def half(r: Repository) -> None:
+            r.cycles.move(cycle.id, State.OFFERED, NOON, "site/site-1", "offered")
+            raise NotFound("something else")
+
+        with pytest.raises(NotFound):
+            write(database, half)
+        assert read(database, lambda r: r.cycles.get(cycle.id)) == cycle
+
+    def test_a_transition_that_the_table_forbids_is_not_recorded(self, database: Database) -> None:
+        cycle = self.start(database)
+        with pytest.raises(WrongState):
+            write(database, lambda r: r.cycles.move(cycle.id, State.RELEASED, NOON, "cloud", "why not"))
+        assert read(database, lambda r: r.cycles.get(cycle.id)).history == cycle.history
+
+    def test_each_transition_says_who_when_why_and_by_which_figures(self, database: Database) -> None:
+        cycle = self.start(database)
+        figures = {"map50": 0.25, "bad": float("nan")}
+        write(database, lambda r: r.cycles.move(cycle.id, State.OFFERED, later(5), "site/site-1", "offered", figures))
+        last = read(database, lambda r: r.cycles.get(cycle.id)).history[-1]
+        assert (last.state, last.at, last.actor, last.reason) == (State.OFFERED, later(5), "site/site-1", "offered")
+        assert last.figures == {"map50": 0.25, "bad": None}  # what is no number has no place in JSON
+
+    def test_history_is_in_the_order_in_which_it_happened(self, database: Database) -> None:
+        cycle = self.start(database)
+        write(database, lambda r: commands.approve(r, cycle.id, "site/site-1", NOON))
+        write(database, lambda r: commands.report(r, cycle.id, Progress(step="s", fraction=0), "site/site-1", NOON))
+        write(database, lambda r: commands.decline(r, cycle.id, "no", "site/site-1", NOON))
+        states = [t.state for t in read(database, lambda r: r.cycles.get(cycle.id)).history]
+        assert states == [State.REQUESTED, State.OFFERED, State.EXTRACTING, State.DECLINED]
+
+    def test_one_request_id_is_one_cycle_however_many_ask_at_once(self, database: Database) -> None:
+        with ThreadPoolExecutor(6) as pool:
+            cycles = list(pool.map(lambda _: self.start(database), range(6)))
+        assert len({cycle.id for cycle in cycles}) == 1
+        assert len(read(database, lambda r: r.cycles.recent())) == 1
+
+    def test_a_site_has_one_cycle_under_way_however_many_ask_at_once(self, database: Database) -> None:
+        def ask(request_id: str) -> bool:
+            try:
+                self.start(database, request_id)
+            except WrongState:
+                return False
+            return True
+
+        with ThreadPoolExecutor(6) as pool:
+            assert list(pool.map(ask, "abcdef")).count(True) == 1
+
+    def test_class_ids_stay_stable_and_are_given_once_however_many_propose_at_once(self, database: Database) -> None:
+        names = [["forklift", f"crane-{i % 3}", "car"] for i in range(9)]
+        with ThreadPoolExecutor(6) as pool:
+            given = list(pool.map(lambda n: write(database, lambda r: r.classes.grow(n, "c1", NOON)), names))
+        final = read(database, lambda r: r.classes.labels())
+        assert final is not None
+        assert final.names[:2] == LABELS.names
+        assert sorted(final.names[2:]) == ["crane-0", "crane-1", "crane-2", "forklift"]
+        assert all(final.extends(labels) for labels in given)
+        assert final.version == max(labels.version for labels in given) > LABELS.version
+
+    def test_the_same_model_twice_is_one_model(self, database: Database) -> None:
+        write(database, lambda r: r.models.add(TUTOR.model_copy(update={"parent_id": "another story"})))
+        assert read(database, lambda r: r.models.get(TUTOR.id)).parent_id == ""
+        assert len(read(database, lambda r: r.models.all(ModelKind.TUTOR))) == 1
+
+    def test_a_model_is_found_by_the_beginning_of_its_digest_when_that_is_enough(self, database: Database) -> None:
+        assert read(database, lambda r: r.models.get("a" * 8)) == TUTOR
+        for wrong in ("a" * 7, "9" * 8, "%" * 8, ""):
+            with pytest.raises(NotFound):
+                read(database, lambda r, wrong=wrong: r.models.get(wrong))
+        twin = model("a").model_copy(update={"id": digest("a")[:-1] + "b"})
+        write(database, lambda r: r.models.add(twin))
+        with pytest.raises(WrongState, match="more digits"):
+            read(database, lambda r: r.models.get("a" * 8))
+        assert read(database, lambda r: r.models.get(TUTOR.id)) == TUTOR
+
+    def test_versions_of_releases_only_rise_and_a_withdrawn_one_is_not_current(self, database: Database) -> None:
+        def add(r: Repository):
+            r.models.add(NEW_STUDENT)
+            return r.releases.add(NEW_STUDENT, TUTOR.id, ReleaseStatus.CANARY, ["cam-1"], "c1", NOON)
+
+        second = write(database, add)
+        assert (second.version, second.canaries) == (2, ("cam-1",))
+        current = read(database, lambda r: r.releases.current())
+        assert current is not None
+        assert current.version == 1
+        write(database, lambda r: r.releases.set_status(2, ReleaseStatus.WITHDRAWN))
+        assert write(database, add).version == 3
+
+    def test_an_installation_that_is_reported_twice_is_one_entry(self, database: Database) -> None:
+        write(database, lambda r: r.devices.seen("cam-1", "site-1", NOON, Vitals(release_version=1)))
+        install = Install(release_version=2, outcome=Outcome.INSTALLED, at=NOON)
+        assert write(database, lambda r: r.devices.installed("cam-1", install))
+        assert not write(database, lambda r: r.devices.installed("cam-1", install))
+        (device,) = read(database, lambda r: r.devices.of("site-1"))
+        assert device.installs == (install,)
+        assert device.release_version == 2
+        assert read(database, lambda r: r.devices.count_by_site()) == {"site-1": 1}
+
+    def test_names_from_outside_are_values_and_never_commands(self, database: Database) -> None:
+        name = "x'; DROP TABLE cycles; --"
+        with pytest.raises(NotFound):
+            read(database, lambda r: r.cycles.get(name))
+        with pytest.raises(NotFound):
+            read(database, lambda r: r.models.get(name))
+        assert read(database, lambda r: r.cycles.recent(name)) == []
+
+    def test_the_migrations_make_the_very_tables_that_the_code_expects(
+        self, database: Database, database_url: str
+    ) -> None:
+        url = make_url(database_url)
+        engine = create_engine(url.set(drivername="postgresql+psycopg") if "postgres" in url.drivername else url)
+        with engine.connect() as connection:
+            assert compare_metadata(MigrationContext.configure(connection), Table.metadata) == []
+        engine.dispose()
+
+    def test_a_database_of_a_newer_cloud_is_left_alone(self, database: Database, database_url: str) -> None:
+        url = make_url(database_url)
+        engine = create_engine(url.set(drivername="postgresql+psycopg") if "postgres" in url.drivername else url)
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        engine.dispose()
+        with pytest.raises(WrongState, match="newer"):
+            Database(database_url)
+
+    async def test_readers_go_on_while_somebody_writes(self, database: Database) -> None:
+        before = await database.read(lambda r: r.releases.all())
+
+        def nested(r: Repository):
+            r.sites.seen("site-2", NOON)
+            return read(database, lambda other: other.sites.all())
+
+        seen = await asyncio.wait_for(database.write(nested), 10)
+        assert [site.name for site in seen] == ["site-1"]
+        assert await database.read(lambda r: r.releases.all()) == before
+
+
+def test_a_url_that_is_none_is_refused_with_the_remedy() -> None:
+    for url in ("nonsense", "mysql://root@host/x", "oracle://x"):
+        with pytest.raises(InvalidInput, match="database_url"):
+            Database(url)
+
+
+def test_a_database_that_does_not_answer_is_named(tmp_path) -> None:
+    with pytest.raises(Unreachable, match="database"):
+        Database(f"postgresql://nobody@/nothing?host={tmp_path}")
+    with pytest.raises(Unreachable, match="database"):
+        Database(sqlite_url(tmp_path / "no" / "such" / "folder.sqlite"))
