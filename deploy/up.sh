@@ -7,7 +7,7 @@ IDENTITY=deploy/pki/operator
 deploy/docker-engine.sh up
 echo "up: building the images (the first time takes minutes)" >&2
 deploy/compose.sh build --quiet
-deploy/compose.sh up --detach --wait --wait-timeout "${WAIT_S:-300}"
+deploy/compose.sh up --detach --wait --wait-timeout "${WAIT_S:-600}"
 rm -rf "$IDENTITY" && mkdir -p "$(dirname "$IDENTITY")"
 deploy/compose.sh cp pki:/identities/operator "$IDENTITY" 2>/dev/null
 chmod 700 "$IDENTITY" && chmod 600 "$IDENTITY/key.pem"

@@ -1,0 +1,102 @@
+"""The deployment of docker-compose.yml under test: started, looked into, hurt and mended."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import docker
+from docker.models.containers import Container
+
+ROOT = Path(__file__).resolve().parents[2]
+EDGES = ("edge-1", "edge-2", "edge-3")
+SERVICES = ("cloud", "gateway", "user-domain", *EDGES)
+LOOK_EVERY_S = 0.5
+
+
+class Deployment:
+    """`project` and `port` keep it apart from a deployment that `make up` left running."""
+
+    def __init__(self, folder: Path, project: str = "diredi-test", port: int = 18443) -> None:
+        self.engine = docker.from_env()
+        self.identity = folder / "operator"
+        self.address = f"localhost:{port}"
+        self._project = project
+        self._environment = {**os.environ, "DIREDI_CLOUD_PORT": str(port)}
+
+    def compose(self, *arguments: str, timeout_s: float = 120) -> str:
+        """What `docker compose` printed. Raises AssertionError with all of it when it failed."""
+        files = ("-f", "docker-compose.yml", "-f", "tests/containers/small.yaml")
+        command = [str(ROOT / "deploy/compose.sh"), "-p", self._project, *files, *arguments]
+        done = subprocess.run(
+            command, cwd=ROOT, env=self._environment, capture_output=True, text=True, timeout=timeout_s, check=False
+        )
+        assert done.returncode == 0, f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def start(self) -> None:
+        self.compose("down", "--volumes", "--remove-orphans")  # what a test run that was killed has left
+        self.compose("build", timeout_s=1200)
+        self.compose("up", "--detach", "--wait", "--wait-timeout", "600", timeout_s=660)
+        self.compose("cp", "pki:/identities/operator", str(self.identity))
+
+    def stop(self) -> None:
+        self.compose("down", "--volumes", "--remove-orphans")
+
+    def logs(self) -> str:
+        return self.compose("logs", "--no-color", "--tail", "200")
+
+    def container(self, service: str) -> Container:
+        """As it is now."""
+        labels = [f"com.docker.compose.project={self._project}", f"com.docker.compose.service={service}"]
+        (container,) = self.engine.containers.list(all=True, filters={"label": labels})
+        return container
+
+    def kill_and_start(self, service: str) -> None:
+        """As a power cut does: no time to say good-bye, the volumes stay."""
+        container = self.container(service)
+        container.kill()
+        container.wait(timeout=30)
+        container.start()
+
+    def python(self, service: str, code: str, *arguments: str) -> str:
+        """What Python code printed inside a container. Raises AssertionError when it failed."""
+        code_, output = self.container(service).exec_run(["python", "-c", code, *arguments])
+        assert code_ == 0, f"in {service}: {output.decode()}"
+        return output.decode().strip()
+
+    def cli(self, *arguments: str, timeout_s: float = 60) -> Any:
+        """What `diredi ... --json` printed, from a shell of this machine outside every container."""
+        environment = {**os.environ, "DIREDI_CLOUD": self.address, "DIREDI_IDENTITY": str(self.identity)}
+        command = [sys.executable, "-m", "diredi.cli", *arguments, "--json"]
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False
+        )
+        assert done.returncode == 0, f"{' '.join(arguments)} ended with {done.returncode}: {done.stderr}"
+        return json.loads(done.stdout)
+
+    def releases(self) -> dict[str, int]:
+        """Device to the release it runs, as `diredi device list` says."""
+        return {device["name"]: device["release_version"] for device in self.cli("device", "list")}
+
+    def address_of(self, service: str) -> str:
+        """Of its container on the first of its networks that is not the wide one."""
+        networks = self.container(service).attrs["NetworkSettings"]["Networks"]
+        ((_, network),) = [(name, n) for name, n in networks.items() if not name.endswith("_wan")] or networks.items()
+        return str(network["IPAddress"])
+
+
+def eventually(what: str, holds: Callable[[], bool], timeout_s: float) -> None:
+    """Looks until `holds` is true. Raises AssertionError after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    pause = threading.Event()
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s: {what}"
+        pause.wait(LOOK_EVERY_S)
