@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from typer import TyperException
 from diredi import __version__
 from diredi.cli import cycle, data, device, evaluate, gap, model, pki, serve, site, train
 from diredi.cli.demo.command import demo
-from diredi.errors import DirediError
+from diredi.errors import DirediError, NoRoom, NotFound
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 failed for a reason that is not yours; 2 wrong input; 3 corrupt data; 4 not found; "
@@ -28,6 +29,9 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+_FILE_EXIT_CODES = {errno.ENOENT: NotFound.exit_code, errno.ENOSPC: NoRoom.exit_code}
 
 
 @dataclass
@@ -82,7 +86,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _failed("interrupted", 130, invocation)
     except OSError as error:
-        return _failed(_about_file(error), 7 if error.errno == 28 else 1, invocation)
+        return _failed(_about_file(error), _FILE_EXIT_CODES.get(error.errno or 0, 1), invocation)
     except Exception as error:  # the last resort: a person must never see a bare traceback
         what = f"unexpected {type(error).__name__}: {error}"
         return _failed(f"{what}: this is a defect; run again with `diredi --debug` and report it", 1, invocation)

@@ -48,8 +48,8 @@ def command_page() -> str:
         _GENERATED,
         str(root.help),
         EXIT_CODES,
-        "An error is one sentence on standard error. `--json` prints results as JSON on standard output; progress goes to"
-        " standard error.",
+        "An error is one sentence on standard error. `--json` prints results as JSON on standard output; progress goes"
+        " to standard error.",
         _options([p for p in root.params if p.name not in {"install_completion", "show_completion"}]),
     ]
     for path, command in _commands(root, "diredi"):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 
 import numpy as np
+import pytest
 
 from diredi.cli.demo.report import (
     Box,
@@ -57,6 +59,12 @@ def picture(origin: str, new_class: str) -> Picture:
             Box(box=(199.0, 82.0, 262.0, 149.0), name=new_class, confidence=0.76),
         ),
     )
+
+
+@pytest.fixture
+def make_report() -> Callable[..., Report]:
+    """make_report(new_class="forklift", built_in=True)."""
+    return report
 
 
 def report(new_class: str = "forklift", built_in: bool = True) -> Report:

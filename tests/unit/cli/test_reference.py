@@ -1,0 +1,32 @@
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+REFERENCE = Path(__file__).parents[3] / "docs" / "reference"
+
+
+@pytest.fixture(scope="module")
+def generate() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate", REFERENCE / "generate.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_of_commands_is_current(generate: ModuleType):
+    assert (REFERENCE / "cli.md").read_text() == generate.command_page(), "run docs/reference/generate.py"
+
+
+def test_the_reference_of_configuration_is_current(generate: ModuleType):
+    assert (REFERENCE / "configuration.md").read_text() == generate.configuration_page(), (
+        "run docs/reference/generate.py"
+    )
+
+
+def test_every_command_says_what_it_does(generate: ModuleType):
+    for section in generate.command_page().split("\n## ")[1:]:
+        name, _, rest = section.partition("\n\n")
+        assert len(rest.splitlines()[0]) > 15, f"{name} has no description"
