@@ -106,7 +106,9 @@ class UltralyticsDetector:
         """See `Detector.detection_loss`. Raises TypeError for another family's outputs."""
         if not isinstance(outputs, _RawOutputs):
             raise TypeError("these outputs come from another detector family")
-        batch = {"batch_idx": targets.image_index.float(), "cls": targets.classes.float(), "bboxes": targets.boxes}
+        order = targets.image_index.argsort(stable=True)  # Ultralytics counts on it
+        columns = targets.image_index, targets.classes, targets.boxes
+        batch = dict(zip(("batch_idx", "cls", "bboxes"), (column[order].float() for column in columns), strict=True))
         images = outputs.class_logits.shape[0]
         parts = [self._criterion] if len(outputs.raw) == 1 else [self._criterion.one2many, self._criterion.one2one]
         weights = [1.0] if len(parts) == 1 else [self._criterion.o2m, self._criterion.o2o]
