@@ -125,9 +125,9 @@ class Cloud:
         await self.stop()
 
 
-async def serve(config: CloudConfig, stop: asyncio.Event) -> None:
+async def serve(config: CloudConfig, stop: asyncio.Event, jobs: str = JOBS) -> None:
     """Until `stop` is set. Raises the error that ended the work, where one did."""
-    async with Cloud(config) as cloud:
+    async with Cloud(config, jobs=jobs) as cloud:
         service.ready(cloud.address)
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({stopped, cloud.work}, return_when=asyncio.FIRST_COMPLETED)

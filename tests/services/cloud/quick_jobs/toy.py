@@ -1,0 +1,56 @@
+"""The toy detector: a head with a row a class, and a body. Its quality is what its body says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diredi.detectors.spec import DetectorSpec
+from diredi.evaluation.figures import ClassFigures, Figures
+from diredi.labels import LabelSpace
+from diredi.store.blobs import digest_of_file
+from diredi.store.weights import WeightMap
+
+ARCHITECTURE, IMAGE_SIZE = "yolo11-w0.125", 64
+
+
+def weights(labels: LabelSpace, quality: float = 0.8, size: int = 16) -> WeightMap:
+    rows = np.arange(len(labels) * 4, dtype=np.float32).reshape(len(labels), 4)
+    return WeightMap(
+        {
+            "body.weight": np.full((size, size), quality, np.float32),
+            "head.weight": rows,
+            "norm.running_var": np.ones(4, np.float32),
+            "norm.num_batches_tracked": np.array(3, np.int64),
+        }
+    )
+
+
+def quality(toy: WeightMap) -> float:
+    return float(toy["body.weight"].mean())
+
+
+def figures(toy: WeightMap, labels: LabelSpace) -> dict[str, Any]:
+    value = quality(toy)
+    per_class = {name: ClassFigures(ap50=value, ap50_95=value, boxes=1) for name in labels.names}
+    return Figures(
+        map50=value, map50_95=value, precision=value, recall=value, f1=value, per_class=per_class, images=2
+    ).model_dump(mode="json")
+
+
+def kept(toy: WeightMap, labels: LabelSpace, path: Path) -> dict[str, Any]:
+    toy.save(path, DetectorSpec(architecture=ARCHITECTURE, image_size=IMAGE_SIZE, labels=labels).to_metadata())
+    return {"weights": str(path), **described(path)}
+
+
+def kept_onnx(toy: WeightMap, path: Path) -> dict[str, Any]:
+    """Some bytes that stand for an ONNX file: the cloud never opens one."""
+    path.write_bytes(b"onnx of " + toy.to_bytes())
+    return {"path": str(path), **described(path)}
+
+
+def described(path: Path) -> dict[str, Any]:
+    blob = digest_of_file(path)
+    return {"digest": blob.digest, "bytes": blob.bytes}
