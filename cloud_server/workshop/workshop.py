@@ -11,6 +11,7 @@ from typing import Any, Final
 from cloud_server.config import CloudConfig
 from cloud_server.domain import Cycle, Json, Model, ModelKind
 from cloud_server.workshop import results
+from diredi.data.sources import SCENES, resolve
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import CorruptData, DirediError
 from diredi.jobs import Executor, JobProgress, job_folder
@@ -81,17 +82,17 @@ class Workshop:
         return results.parsed(results.Redistilled, made)
 
     async def presumed(self, on_progress: OnProgress) -> str:
-        """Path of the presumed data.yaml; generated the first time that it is asked for."""
+        """Path of the presumed data.yaml; scenes are generated, by a job, the first time that they are asked for."""
+        config = self._config
+        if not config.presumed.startswith(SCENES):
+            return str((await asyncio.to_thread(resolve, config.presumed, config.state_dir)).resolve())
         if self._presumed is None:
-            config = self._config
             spec: Json = {
                 "presumed": config.presumed, "cache": str(config.state_dir.resolve() / "data"), "seed": config.seed,
                 "train": config.presumed_train, "val": config.presumed_val,
             }  # fmt: skip
+            self.forget("presumed")  # what it left may have been tidied up; making it again takes no time if not
             made = await self._run("cloud_server.workshop.presumed", spec, on_progress, "presumed")
-            if not Path(made["data"]).is_file():  # someone tidied up since the result was written
-                self.forget("presumed")
-                made = await self._run("cloud_server.workshop.presumed", spec, on_progress, "presumed")
             self._presumed = str(made["data"])
         return self._presumed
 

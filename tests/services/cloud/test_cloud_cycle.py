@@ -202,9 +202,10 @@ async def test_a_cycle_starts_only_where_it_can(world: World) -> None:
             await operator.start(request_id="r2")
 
 
-async def test_before_the_first_release_the_cloud_answers_and_takes_no_cycles(world: World) -> None:
+async def test_before_the_first_release_the_cloud_answers_and_takes_no_cycles(empty_world: World) -> None:
     from diredi.rpc.client import is_serving
 
+    world = empty_world
     world.settings["presumed"] = "scenes:presumed"  # takes a while to generate
     cloud = await world.start()
     try:
