@@ -11,7 +11,7 @@ from typing import Any
 
 from diredi.errors import InvalidInput, Refused
 from diredi.rpc.meter import EgressMeter
-from diredi.rpc.peers import peer_identity
+from diredi.rpc.peers import peer_identity, require
 from diredi.rpc.v1 import local_pb2 as pb
 from diredi.rpc.v1 import local_pb2_grpc as stubs
 from diredi.trust.identity import Role
@@ -38,11 +38,7 @@ class LocalServicer(stubs.LocalServiceServicer):
         self._parts = parts
 
     async def HandSample(self, request: pb.HandSampleRequest, context: Any) -> pb.HandSampleResponse:
-        caller = peer_identity(context)
-        if (caller.role, caller.site) != (Role.DEVICE, self._parts.site):
-            raise Refused(f"{caller} is no device of {self._parts.site}: only those hand samples over")
-        if request.device != caller.name:
-            raise Refused(f"{caller} cannot hand samples over in another device's name: leave the name as it is")
+        require(context, Role.DEVICE, name=request.device, site=self._parts.site)
         if not 0 <= request.lowest_confidence <= 1:
             raise InvalidInput(f"confidence {request.lowest_confidence} is not within 0 and 1")
         sighting = Sighting(request.device, tuple(request.class_ids), request.lowest_confidence)

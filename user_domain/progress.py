@@ -14,11 +14,12 @@ from diredi.errors import DirediError, WrongState
 
 STEP = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _FIGURE = re.compile(r"[-+]?\d{1,9}([./]\d{1,9})?%?")
-_WORDS = frozenset(
-    """epoch epochs of loss image images batch batches box boxes map map50 map50-95 tutor tutor-1 tutor-2 student gap
-    bytes mib s class classes lambda evaluate evaluating training distilling held-out before after teacher coreset
-    presumed seconds step steps done and""".split()  # noqa: SIM905
-)
+_SAID_BY_JOBS = """
+    after and batch batches before begin boxes box bytes candidate class class_scores classes coreset data detection
+    distilling done epoch epochs evaluating fgd gap held-out image images lambda loss map map50 map50-95 measuring mib
+    models of on presumed reading seconds step steps student teacher the training tutor tutor-1 tutor-2
+"""
+_WORDS = frozenset(_SAID_BY_JOBS.split())
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,7 @@ class Progress:
 def harmless(step: str, fraction: float, message: str) -> Progress:
     """Whatever is neither a known word nor a figure is left out, so that no name or path can travel in a message."""
     words = [word for word in message.split()[:16] if _is_harmless(word.strip(",;:()"))]
-    return Progress(
-        step if STEP.fullmatch(step) else "work", min(1.0, max(0.0, fraction)), " ".join(words) if words else ""
-    )
+    return Progress(step if STEP.fullmatch(step) else "work", min(1.0, max(0.0, fraction)), " ".join(words))
 
 
 def _is_harmless(word: str) -> bool:

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from site_peers import CloudPeer, Models, Pki, write_data_set
+
+from diredi.labels import LabelSpace
+
+LABELS = LabelSpace(names=("car", "person"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Jobs are processes of their own; tests share a small machine."""
+    import os
+
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    from diredi.data.archive import pack
+    from diredi.data.dataset import load
+    from diredi.detectors.export import export_onnx
+    from diredi.detectors.registry import create, save
+
+    folder = tmp_path_factory.mktemp("models")
+    made = Models(
+        folder / "tutor.safetensors", folder / "student.safetensors", folder / "student.onnx", folder / "coreset.zip"
+    )
+    save(create("yolo11-w0.125", 64, LABELS, 1), made.tutor)
+    student = create("yolo11-w0.125", 64, LABELS, 2)
+    save(student, made.student)
+    export_onnx(student, made.onnx)
+    pack(load(write_data_set(folder / "presumed", 4, 2)), made.coreset)
+    return made
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A private data set: its data.yaml."""
+    return write_data_set(tmp_path_factory.mktemp("private") / "set")
+
+
+@pytest.fixture(scope="session")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
+    return Pki.make(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture
+async def cloud(tmp_path: Path, pki: Pki) -> AsyncIterator[CloudPeer]:
+    peer = CloudPeer(tmp_path / "cloud", pki)
+    await peer.start()
+    yield peer
+    await peer.stop()
+
+
+@pytest.fixture
+def jpeg() -> bytes:
+    return bytes(cv2.imencode(".jpg", np.full((48, 64, 3), 90, np.uint8))[1])

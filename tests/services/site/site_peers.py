@@ -1,0 +1,303 @@
+"""The other sides of a user domain: a cloud with memory only that keeps to the contract, an edge node, a data set."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from diredi.errors import DirediError, NoRoom, WrongState
+from diredi.labels import LabelSpace
+from diredi.rpc import convert
+from diredi.rpc.blobs import BlobServicer
+from diredi.rpc.client import call, connect
+from diredi.rpc.meter import IngressMeter
+from diredi.rpc.peers import peer_identity
+from diredi.rpc.server import Server, start_server
+from diredi.rpc.v1 import cycles_pb2, local_pb2, registry_pb2, sites_pb2, sites_pb2_grpc
+from diredi.rpc.v1.local_pb2_grpc import LocalServiceStub
+from diredi.store.blobs import BlobStore
+from diredi.trust import ca
+from diredi.trust.identity import Credentials
+from user_domain.config import UserDomainConfig
+from user_domain.site import serve
+
+CLASSES = ("car", "person", "forklift")
+RECIPE: dict[str, Any] = {
+    "tutor": {"epochs": 1, "batch": 4},
+    "student": {"epochs": 1, "batch": 4},
+    "coreset_images": 4,
+}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Pki:
+    """An authority of the test's own, and identities that it issued."""
+
+    folder: Path
+
+    @classmethod
+    def make(cls, folder: Path) -> Pki:
+        ca.init(folder / "ca")
+        return cls(folder)
+
+    def issue(self, role: str, name: str, site: str = "") -> Path:
+        out = self.folder / role / name
+        if not out.exists():
+            ca.issue(self.folder / "ca", role, name, ["localhost", "127.0.0.1"], out, site=site)
+        return out
+
+    def credentials(self, role: str, name: str, site: str = "") -> Credentials:
+        return Credentials.load(self.issue(role, name, site))
+
+
+def write_data_set(folder: Path, train: int = 8, val: int = 4) -> Path:
+    """Noise with bright rectangles, three classes, in Ultralytics' format; file names that nobody else would use."""
+    random = np.random.default_rng(7)
+    for split, count in (("train", train), ("val", val)):
+        for kind in ("images", "labels"):
+            (folder / kind / split).mkdir(parents=True)
+        for index in range(count):
+            name = f"private-gate-{split}-{index:03d}"
+            image = random.integers(0, 255, (64, 64, 3), np.uint8)
+            lines = []
+            for class_id in range(len(CLASSES)):
+                x, y, w, h = (round(float(v), 6) for v in random.uniform([0.3, 0.3, 0.2, 0.2], [0.7, 0.7, 0.4, 0.4]))
+                low, high = ((x - w / 2), (y - h / 2)), ((x + w / 2), (y + h / 2))
+                corners = [tuple(int(v * 64) for v in corner) for corner in (low, high)]
+                cv2.rectangle(image, corners[0], corners[1], (80 * class_id, 200, 255 - 80 * class_id), -1)
+                lines.append(f"{class_id} {x:.6f} {y:.6f} {w:.6f} {h:.6f}\n")
+            cv2.imwrite(str(folder / "images" / split / f"{name}.jpg"), image)
+            (folder / "labels" / split / f"{name}.txt").write_text("".join(lines))
+    names = "".join(f"  {i}: {name}\n" for i, name in enumerate(CLASSES))
+    (folder / "data.yaml").write_text(f"path: {folder}\ntrain: images/train\nval: images/val\nnames:\n{names}")
+    return folder / "data.yaml"
+
+
+class CountingBlobs(BlobServicer):
+    """Serves blobs; counts what is put, and closes its doors after so many chunks when told to."""
+
+    put_bytes = 0
+    full = False
+    hold_after: int | None = None
+    chunks = 0
+
+    async def PutChunk(self, request: registry_pb2.PutChunkRequest, context: Any) -> Any:
+        if self.full:
+            raise NoRoom("no room on the disk of /secret/of/the/cloud")
+        if self.hold_after is not None and self.chunks >= self.hold_after:
+            await asyncio.Event().wait()
+        self.chunks += 1
+        self.put_bytes += len(request.data)
+        return await super().PutChunk(request, context)
+
+
+class SitePeer(sites_pb2_grpc.SiteServiceServicer):
+    """SiteService as the contract tells it. `tasks` are the open ones; whatever a site says is written down."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, sites_pb2.Task] = {}
+        self.changed = asyncio.Condition()
+        self.watchers = 0
+        self.auto_approve: bool | None = None
+        self.progress: list[tuple[str, float, str]] = []
+        self.labels = LabelSpace(names=("car", "person"))
+        self.gaps: list[cycles_pb2.GapManifest] = []
+        self.validations: list[sites_pb2.SubmitValidationRequest] = []
+        self.failures: list[tuple[str, str]] = []
+        self.refuse_gap: DirediError | None = None
+        self.callers: set[str] = set()
+
+    async def offer(self, task: sites_pb2.Task) -> None:
+        async with self.changed:
+            self.tasks[task.id] = task
+            self.changed.notify_all()
+
+    async def WatchTasks(self, request: sites_pb2.WatchTasksRequest, context: Any) -> AsyncIterator[Any]:
+        self.callers.add(str(peer_identity(context)))
+        self.auto_approve = request.auto_approve
+        self.watchers += 1
+        said: dict[str, sites_pb2.Task] = {}
+        while True:
+            fresh = [task for name, task in self.tasks.items() if said.get(name) != task]
+            said = dict(self.tasks)
+            for task in fresh:
+                yield sites_pb2.WatchTasksResponse(task=task)
+            if not fresh:
+                yield sites_pb2.WatchTasksResponse()
+                async with self.changed:
+                    await asyncio.wait({asyncio.create_task(self._change())}, timeout=0.5)
+
+    async def _change(self) -> None:
+        async with self.changed:
+            await self.changed.wait()
+
+    async def ReportProgress(self, request: sites_pb2.ReportProgressRequest, context: Any) -> Any:
+        open_tasks = [task for task in self.tasks.values() if task.cycle_id == request.cycle_id]
+        if not any(task.kind == sites_pb2.TASK_KIND_EXTRACT and task.approved for task in open_tasks):
+            raise WrongState(f"cycle {request.cycle_id} is not extracting")
+        said = request.progress
+        self.progress.append((said.step, said.fraction, said.message))
+        return sites_pb2.ReportProgressResponse()
+
+    async def ProposeClasses(self, request: sites_pb2.ProposeClassesRequest, context: Any) -> Any:
+        self.labels = self.labels.grown(request.names)
+        return sites_pb2.ProposeClassesResponse(labels=convert.labels_to(self.labels))
+
+    async def SubmitGap(self, request: sites_pb2.SubmitGapRequest, context: Any) -> Any:
+        if self.refuse_gap is not None:
+            raise self.refuse_gap
+        self.gaps.append(request.manifest)
+        self.tasks.pop(f"{request.manifest.cycle_id}/extract", None)
+        return sites_pb2.SubmitGapResponse()
+
+    async def SubmitValidation(self, request: sites_pb2.SubmitValidationRequest, context: Any) -> Any:
+        self.validations.append(request)
+        self.tasks.pop(f"{request.cycle_id}/validate", None)
+        return sites_pb2.SubmitValidationResponse()
+
+    async def FailTask(self, request: sites_pb2.FailTaskRequest, context: Any) -> Any:
+        self.failures.append((request.task_id, request.reason))
+        self.tasks.pop(request.task_id, None)
+        return sites_pb2.FailTaskResponse()
+
+
+class CloudPeer:
+    """A cloud of this test's: starts, stops, and starts again at the same address with what it knew."""
+
+    def __init__(self, folder: Path, pki: Pki) -> None:
+        self.store = BlobStore(folder / "blobs")
+        self.site = SitePeer()
+        self.blobs = CountingBlobs(self.store)
+        self.received = IngressMeter()
+        self.port = free_port()
+        self._credentials = pki.credentials("cloud", "cloud")
+        self._server: Server | None = None
+
+    @property
+    def address(self) -> str:
+        return f"localhost:{self.port}"
+
+    async def start(self) -> None:
+        servicers = [self.site, self.blobs]
+        self._server = await start_server(self._credentials, f"127.0.0.1:{self.port}", servicers, meter=self.received)
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            await self._server.stop(0)
+        self._server = None
+
+
+@dataclass(frozen=True)
+class Models:
+    """Real detectors, tiny and untrained: the task's tutor and student, and a candidate as ONNX."""
+
+    tutor: Path
+    student: Path
+    onnx: Path
+    coreset: Path
+
+    def extract_task(
+        self, cloud: CloudPeer, cycle: str = "cycle-1", *, approved: bool = True, recipe: dict[str, Any] | None = None
+    ) -> sites_pb2.Task:
+        task = sites_pb2.Task(
+            id=f"{cycle}/extract",
+            kind=sites_pb2.TASK_KIND_EXTRACT,
+            cycle_id=cycle,
+            approved=approved,
+            recipe=convert.struct_to(RECIPE if recipe is None else recipe),
+        )
+        task.tutor.CopyFrom(self._model(cloud, "tutor", self.tutor))
+        task.student.CopyFrom(self._model(cloud, "student", self.student))
+        task.coreset.CopyFrom(convert.blob_to(cloud.store.add_file(self.coreset)))
+        return task
+
+    def validate_task(self, cloud: CloudPeer, cycle: str = "cycle-1") -> sites_pb2.Task:
+        task = sites_pb2.Task(id=f"{cycle}/validate", kind=sites_pb2.TASK_KIND_VALIDATE, cycle_id=cycle)
+        task.student.CopyFrom(self._model(cloud, "student", self.student))
+        task.student.onnx.CopyFrom(convert.blob_to(cloud.store.add_file(self.onnx)))
+        return task
+
+    def _model(self, cloud: CloudPeer, kind: str, path: Path) -> Any:
+        from diredi.detectors.spec import DetectorSpec
+
+        blob = cloud.store.add_file(path)
+        return convert.model_to(convert.Model(blob.digest, kind, DetectorSpec.of_file(path), blob))
+
+
+def config_of(folder: Path, pki: Pki, cloud: str, data: Path | str, **more: Any) -> UserDomainConfig:
+    values: dict[str, Any] = {
+        "site": "site-1",
+        "cloud": cloud,
+        "identity": pki.issue("site", "site-1"),
+        "state_dir": folder,
+        "listen": f"127.0.0.1:{free_port()}",
+        "data": str(data),
+        "progress_every_s": 0.1,
+        "retry_longest_s": 0.5,
+    }
+    return UserDomainConfig(**{**values, **more})
+
+
+class Local:
+    """A running user domain, seen by an edge node of its site."""
+
+    def __init__(self, address: str, credentials: Credentials) -> None:
+        self.channel = connect(address, credentials)
+        self.stub = LocalServiceStub(self.channel)
+
+    async def status(self) -> local_pb2.GetSiteStatusResponse:
+        return await call(self.stub.GetSiteStatus, local_pb2.GetSiteStatusRequest(), deadline_s=5)
+
+    async def hand(self, image: bytes, device: str = "camera-1") -> bool:
+        request = local_pb2.HandSampleRequest(device=device, image=image, class_ids=[0], lowest_confidence=0.3)
+        return (await call(self.stub.HandSample, request, deadline_s=10)).stored
+
+
+async def until(condition: Callable[[], bool | Awaitable[bool]], timeout_s: float = 60) -> None:
+    async with asyncio.timeout(timeout_s):
+        while True:
+            holds = condition()
+            if await holds if isinstance(holds, Awaitable) else holds:
+                return
+            await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def running(config: UserDomainConfig, pki: Pki) -> AsyncIterator[Local]:
+    """A user domain in this process, from its start to its stop."""
+    stop = asyncio.Event()
+    serving = asyncio.create_task(serve(config, stop))
+    local = Local(config.listen, pki.credentials("device", "camera-1", "site-1"))
+
+    async def answers() -> bool:
+        if serving.done():
+            return True
+        try:
+            await local.status()
+        except DirediError:
+            return False
+        return True
+
+    try:
+        await until(answers)
+        if serving.done():
+            await serving
+        yield local
+    finally:
+        await local.channel.close()
+        stop.set()
+        await serving

@@ -1,0 +1,266 @@
+"""A user domain over real gRPC and TLS, with real jobs: one cycle's work, and everything that can come between."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from site_peers import CLASSES, CloudPeer, Local, Models, Pki, config_of, running, until, write_data_set
+
+from diredi.errors import InvalidInput, NoRoom, Refused
+from diredi.rpc.client import connect, is_serving
+from diredi.rpc.v1 import sites_pb2
+
+
+async def test_an_extraction_ends_in_a_gap_whose_blobs_the_cloud_has(
+    tmp_path: Path, pki: Pki, cloud: CloudPeer, models: Models, data: Path
+) -> None:
+    await cloud.site.offer(models.extract_task(cloud))
+    async with running(config_of(tmp_path / "site", pki, cloud.address, data), pki) as local:
+        await until(lambda: bool(cloud.site.gaps))
+        status = await local.status()
+    gap = cloud.site.gaps[0]
+    for encoded in (gap.tutor_gap, gap.student_gap):
+        assert cloud.store.blob(encoded.blob.digest).bytes == encoded.blob.bytes
+        assert encoded.blob.bytes < encoded.fp32_bytes / 3
+    assert gap.tutor_gap.base_id == models.extract_task(cloud).tutor.id
+    assert [item.name for item in gap.labels.classes] == list(CLASSES), "known names keep their ids, new ones come next"
+    assert (gap.train_images, gap.held_out_images) == (8, 4)
+    assert dict(gap.boxes) == dict.fromkeys(CLASSES, 8)
+    assert gap.HasField("student_before")
+    assert gap.HasField("tutor_after")
+    steps = [step for step, _, _ in cloud.site.progress]
+    assert steps[0] == "begin"
+    assert {"tutor-2", "student-gap"} <= set(steps)
+    assert cloud.site.callers == {"site/site-1"}
+    assert (status.train_images, status.held_out_images, status.cloud_online) == (8, 4, True)
+    assert status.private_bytes > 10_000
+    assert dict(status.sent_bytes) == cloud.received.totals("site/site-1"), "counted here as counted there"
+    assert not cloud.site.failures
+
+
+async def test_a_validation_ends_in_figures_of_the_candidate(
+    tmp_path: Path, pki: Pki, cloud: CloudPeer, models: Models, data: Path
+) -> None:
+    await cloud.site.offer(models.validate_task(cloud))
+    async with running(config_of(tmp_path / "site", pki, cloud.address, write_data_set_of_known(tmp_path)), pki):
+        await until(lambda: bool(cloud.site.validations or cloud.site.failures))
+    assert cloud.site.validations[0].after.images == 4
+
+
+def write_data_set_of_known(folder: Path) -> Path:
+    """Two classes only: the candidate of these tests knows no more."""
+    path = write_data_set(folder / "known")
+    text = path.read_text().replace("  2: forklift\n", "")
+    path.write_text(text)
+    for label in (folder / "known" / "labels").rglob("*.txt"):
+        label.write_text("".join(label.read_text().splitlines(keepends=True)[:2]))
+    return path
+
+
+async def test_without_approval_nothing_begins_and_with_it_the_work_is_done(
+    tmp_path: Path, pki: Pki, cloud: CloudPeer, models: Models, data: Path
+) -> None:
+    await cloud.site.offer(models.extract_task(cloud, approved=False))
+    async with running(config_of(tmp_path / "site", pki, cloud.address, data, approval="ask"), pki) as local:
+        await until(lambda: waits_for(local, "cycle-1"))
+        await asyncio.sleep(0.5)
+        assert cloud.site.auto_approve is False
+        sent = {name.removeprefix("diredi.v1.") for name in (await local.status()).sent_bytes}
+        assert sent == {"WatchTasksRequest"}, "not a download, not a word of progress"
+        await cloud.site.offer(models.extract_task(cloud, approved=True))
+        await until(lambda: bool(cloud.site.gaps))
+
+
+async def waits_for(local: Local, cycle: str) -> bool:
+    return (await local.status()).cycle_id == cycle
+
+
+async def test_a_declined_cycle_that_was_waiting_is_forgotten(
+    tmp_path: Path, pki: Pki, cloud: CloudPeer, models: Models, data: Path
+) -> None:
+    await cloud.site.offer(models.extract_task(cloud, approved=False))
+    async with running(config_of(tmp_path / "site", pki, cloud.address, data, approval="ask"), pki) as local:
+        await until(lambda: waits_for(local, "cycle-1"))
+        cancel = sites_pb2.Task(id="cycle-1/cancel", kind=sites_pb2.TASK_KIND_CANCEL, cycle_id="cycle-1")
+        await cloud.site.offer(cancel)
+        await until(lambda: waits_for(local, ""))
+
+
+async def test_a_cancelled_cycle_stops_its_job_and_the_next_one_is_worked_on(
+    tmp_path: Path, pki: Pki, cloud: CloudPeer, models: Models, data: Path
+) -> None:
+    endless = {"tutor": {"epochs": 100_000, "batch": 4}, "coreset_images": 0}
+    await cloud.site.offer(models.extract_task(cloud, recipe=endless))
+    async with running(config_of(tmp_path / "site", pki, cloud.address, data), pki) as local:
+        await until(lambda: any(step == "tutor-2" for step, _, _ in cloud.site.progress))
+        jobs = job_processes(tmp_path)
+        assert jobs
+        cloud.site.tasks.clear()
+        cancel = sites_pb2.Task(id="cycle-1/cancel", kind=sites_pb2.TASK_KIND_CANCEL, cycle_id="cycle-1")
+        await cloud.site.offer(cancel)
+        await until(lambda: waits_for(local, ""))
+        assert not job_processes(tmp_path)
+        await cloud.site.offer(models.extract_task(cloud, "cycle-2"))
+        await until(lambda: bool(cloud.site.gaps))
+    assert not cloud.site.failures
+
+
+def job_processes(folder: Path) -> list[str]:
+    """Command lines of running jobs whose work folder is under `folder`."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = file.read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if "diredi.jobs" in line and str(folder) in line:
+            found.append(line)
+    return found
+
+
+async def test_a_cycle_that_the_cloud_gave_up_meanwhile_is_dropped_at_the_next_word_of_progress(
+    tmp_path: Path, pki: Pki, cloud: CloudPeer, models: Models, data: Path
+) -> None:
+    endless = {"tutor": {"epochs": 100_000, "batch": 4}, "coreset_images": 0}
+    await cloud.site.offer(models.extract_task(cloud, recipe=endless))
+    async with running(config_of(tmp_path / "site", pki, cloud.address, data), pki) as local:
+        await until(lambda: any(step == "tutor-2" for step, _, _ in cloud.site.progress))
+        cloud.site.tasks.clear()
+        await until(lambda: waits_for(local, ""))
+        assert not job_processes(tmp_path)
+    assert not cloud.site.failures
+
+
+async def test_a_cloud_that_goes_away_in_mid_work_finds_the_work_done_when_it_is_back(
+    tmp_path: Path, pki: Pki, cloud: CloudPeer, models: Models, data: Path
+) -> None:
+    await cloud.site.offer(models.extract_task(cloud))
+    async with running(config_of(tmp_path / "site", pki, cloud.address, data), pki) as local:
+        await until(lambda: any(step == "tutor-2" for step, _, _ in cloud.site.progress))
+        await cloud.stop()
+        await until(lambda: is_offline(local))
+        await until(lambda: bool(list((tmp_path / "site" / "jobs").rglob("result.json"))))
+        results = [path.stat().st_mtime_ns for path in (tmp_path / "site" / "jobs").rglob("result.json")]
+        await cloud.start()
+        await until(lambda: bool(cloud.site.gaps))
+        after = [path.stat().st_mtime_ns for path in (tmp_path / "site" / "jobs").rglob("result.json")]
+    assert after == results, "the job's result is used, not worked out again"
+
+
+async def is_offline(local: Local) -> bool:
+    return not (await local.status()).cloud_online
+
+
+async def test_a_user_domain_starts_while_the_cloud_is_away(
+    tmp_path: Path, pki: Pki, cloud: CloudPeer, models: Models, data: Path, jpeg: bytes
+) -> None:
+    await cloud.stop()
+    await cloud.site.offer(models.extract_task(cloud))
+    async with running(config_of(tmp_path / "site", pki, cloud.address, data), pki) as local:
+        assert not (await local.status()).cloud_online
+        assert await local.hand(jpeg)
+        await cloud.start()
+        await until(lambda: bool(cloud.site.gaps))
+
+
+BAD = {
+    "recipe": ("the site cannot work with the models, the recipe or the data of this task: its own log says why"),
+    "tutor": ("a model or coreset of the task could not be fetched and verified"),
+    "full": ("the cloud has no room for the gap"),
+    "refused": ("the cloud refused what the site worked out"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+async def test_a_failure_is_told_in_a_fixed_sentence_and_only_once(
+    tmp_path: Path, pki: Pki, cloud: CloudPeer, models: Models, data: Path, what: str
+) -> None:
+    task = models.extract_task(cloud, recipe={"tutor": {"epochs": -1}} if what == "recipe" else None)
+    if what == "tutor":
+        task.tutor.weights.digest = "sha256:" + "0" * 64
+    cloud.blobs.full = what == "full"
+    cloud.site.refuse_gap = InvalidInput("a NaN in /secret/path") if what == "refused" else None
+    await cloud.site.offer(task)
+    config = config_of(tmp_path / "site", pki, cloud.address, data)
+    async with running(config, pki) as local:
+        await until(lambda: bool(cloud.site.failures))
+        assert (await local.status()).last_error
+    assert cloud.site.failures == [("cycle-1/extract", BAD[what])]
+    assert not cloud.site.gaps
+    cloud.site.refuse_gap, cloud.blobs.full = None, False
+    await cloud.site.offer(task)
+    async with running(config, pki):
+        await until(lambda: len(cloud.site.failures) == 2)
+    assert not cloud.site.gaps, "a task that failed is not begun again, its failure is said again"
+
+
+async def test_a_data_set_that_broke_is_told_without_naming_its_files(
+    tmp_path: Path, pki: Pki, cloud: CloudPeer, models: Models
+) -> None:
+    path = write_data_set(tmp_path / "set")
+    async with running(config_of(tmp_path / "site", pki, cloud.address, path), pki) as local:
+        next((tmp_path / "set" / "labels" / "train").iterdir()).write_text("0 7 7 7 7\n")
+        await cloud.site.offer(models.extract_task(cloud))
+        await until(lambda: bool(cloud.site.failures))
+        assert "private-gate-train" in (await local.status()).last_error, "the site itself hears which file"
+    assert cloud.site.failures[0][1] == "the site's data set cannot be used: its own log says why"
+
+
+async def test_a_task_that_makes_no_sense_is_failed_and_the_stream_goes_on(
+    tmp_path: Path, pki: Pki, cloud: CloudPeer, models: Models, data: Path
+) -> None:
+    await cloud.site.offer(sites_pb2.Task(id="cycle-0/extract", kind=sites_pb2.TASK_KIND_EXTRACT, cycle_id="cycle-0"))
+    async with running(config_of(tmp_path / "site", pki, cloud.address, data), pki):
+        await until(lambda: bool(cloud.site.failures))
+        assert cloud.site.failures == [("cycle-0/extract", "the task itself is not usable")]
+        await cloud.site.offer(models.extract_task(cloud))
+        await until(lambda: bool(cloud.site.gaps))
+
+
+async def test_a_sample_is_stored_once_and_no_more_than_the_site_keeps(
+    tmp_path: Path, pki: Pki, cloud: CloudPeer, data: Path, jpeg: bytes
+) -> None:
+    config = config_of(tmp_path / "site", pki, cloud.address, data, max_samples=2)
+    async with running(config, pki) as local:
+        assert await local.hand(jpeg)
+        assert not await local.hand(jpeg)
+        assert await local.hand(jpeg + b"\0")
+        with pytest.raises(NoRoom, match="at most 2 samples"):
+            await local.hand(jpeg + b"\0\0")
+        for bad in (b"", b"GIF89a", jpeg[:30], bytes(8 * 2**20 + 1)):
+            with pytest.raises(InvalidInput):
+                await local.hand(bad)
+        with pytest.raises(Refused):
+            await local.hand(jpeg, device="camera-2")
+    async with running(config, pki) as local:
+        assert (await local.status()).samples == 2
+        assert not await local.hand(jpeg)
+    assert not any("Sample" in name for name in cloud.received.totals("site/site-1"))
+
+
+async def test_only_devices_of_the_site_hand_samples_over_and_the_cloud_may_not_even_look(
+    tmp_path: Path, pki: Pki, cloud: CloudPeer, data: Path, jpeg: bytes
+) -> None:
+    config = config_of(tmp_path / "site", pki, cloud.address, data)
+    strangers = [
+        pki.credentials("device", "stranger", "site-2"),
+        pki.credentials("cloud", "cloud"),
+        pki.credentials("site", "site-2"),
+    ]
+    async with running(config, pki):
+        for credentials in strangers:
+            local = Local(config.listen, credentials)
+            with pytest.raises(Refused):
+                await local.status()
+            with pytest.raises(Refused):
+                await local.hand(jpeg, device=credentials.identity.name)
+            await local.channel.close()
+
+
+async def test_health_and_reflection_answer(tmp_path: Path, pki: Pki, cloud: CloudPeer, data: Path) -> None:
+    config = config_of(tmp_path / "site", pki, cloud.address, data)
+    async with running(config, pki), connect(config.listen, pki.credentials("operator", "alice")) as channel:
+        assert await is_serving(channel)
+        assert await is_serving(channel, "diredi.v1.LocalService")
