@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from diredi.data import yolo
-from diredi.data.dataset import SPLITS, DataSet, load
+from diredi.data.dataset import SPLITS, DataSet, Split, load
 from diredi.errors import CorruptData, DataSetError, InvalidInput, NoRoom
 
 _ENTRY = re.compile(r"data\.yaml|images/(train|val)/\d{6}\.(bmp|jpe?g|png|tiff?|webp)|labels/(train|val)/\d{6}\.txt")
@@ -115,12 +115,12 @@ def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> 
             file.write(data)
 
 
-def _check_inside(part: Path, splits: list[str], path: Path) -> None:
+def _check_inside(part: Path, splits: list[Split], path: Path) -> None:
     """The data.yaml of the archive must be what `pack` writes: it cannot send a reader elsewhere on the disk."""
     names = yolo.read_description(part / "data.yaml", _stop).names
     if (part / "data.yaml").read_text(encoding="utf-8") != yolo.description_text(names, splits):
         raise CorruptData(f"the data.yaml in {path} is not one that an archive has: fetch it again")
-    load(part / "data.yaml", [split for split in SPLITS if split in splits])
+    load(part / "data.yaml", splits)
 
 
 def _stop(error: DataSetError) -> None:

@@ -127,9 +127,10 @@ def _root(values: dict[str, Any], path: Path) -> Path:
 
 def _places(value: object, key: str, root: Path, path: Path) -> tuple[Path, ...]:
     entries = value if isinstance(value, list) else [value]
-    if not all(isinstance(entry, str) for entry in entries):
+    places = [entry for entry in entries if isinstance(entry, str)]
+    if len(places) != len(entries):
         raise DataSetError(f"`{key}:` must be a folder, a .txt list, or a list of these", path)
-    return tuple(root / Path(entry).expanduser() for entry in entries)
+    return tuple(root / Path(place).expanduser() for place in places)
 
 
 def _names(values: dict[str, Any], path: Path, sink: Sink) -> tuple[str, ...]:

@@ -57,13 +57,13 @@ def rained(picture: Picture, rng: np.random.Generator, strength: float) -> Pictu
 
 
 def developed(picture: Picture, site: SiteProfile, rng: np.random.Generator, grey: bool) -> NDArray[np.uint8]:
-    """Light to a picture as a cheap camera gives it: gain in the dark and the noise that goes with it, blur, vignette."""
+    """What a cheap camera makes of light: gain in the dark and the noise that goes with it, blur, vignette."""
     size = picture.shape[0]
     blur = float(rng.uniform(*site.blur)) * size / 320
     picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), blur), np.float32)
     if grey:
         picture = np.repeat(picture.mean(axis=2, keepdims=True), 3, axis=2)
-    gain = float(np.clip(0.2 / max(float(picture.mean()), 1e-4), 0.75, 5.0) * rng.uniform(0.85, 1.15))
+    gain = float(np.clip(0.24 / max(float(picture.mean()), 1e-4), 0.75, 5.0) * rng.uniform(0.85, 1.15))
     picture = picture * np.float32(gain) * _vignette(size, float(rng.uniform(0.0, 0.35)))
     if not grey:
         picture *= rng.uniform(0.94, 1.06, 3).astype(np.float32)
@@ -80,4 +80,4 @@ def jpeg(picture: NDArray[np.uint8], site: SiteProfile, rng: np.random.Generator
 
 def _vignette(size: int, strength: float) -> Picture:
     at = np.linspace(-1, 1, size, dtype=np.float32) ** 2
-    return (1 - np.float32(strength) * (at[:, None] + at[None]) / 2)[..., None]
+    return np.asarray(1 - strength * (at[:, None] + at[None]) / 2, np.float32)[..., None]

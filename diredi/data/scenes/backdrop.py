@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,14 +32,18 @@ from diredi.data.scenes.solids import (
 Picture = NDArray[np.float32]
 
 WALLS: tuple[Colour, ...] = (
-    (0.40, 0.50, 0.62), (0.55, 0.62, 0.68), (0.34, 0.40, 0.58), (0.62, 0.64, 0.66), (0.46, 0.46, 0.48), (0.50, 0.58, 0.56),
+    (0.40, 0.50, 0.62), (0.55, 0.62, 0.68), (0.34, 0.40, 0.58),
+    (0.62, 0.64, 0.66), (0.46, 0.46, 0.48), (0.50, 0.58, 0.56),
 )  # fmt: skip
 WARM: Colour = (0.45, 0.75, 0.95)
+
+_FINER = 3  # times the size of the result: what never moves is worth smooth edges
+_GLOW = Sunlight(np.array([0.0, 0.0, 1.0]), 0.0, 1.0)
 
 
 @dataclass(frozen=True)
 class Backdrop:
-    """Pictures in 0..1 at the camera's size: in the sun, under clouds, and what gives light at night; metres of depth."""
+    """Pictures in 0..1: in the sun, under clouds, and what gives light at night. Depth is in metres."""
 
     sunny: Picture
     cloudy: Picture
@@ -49,42 +54,43 @@ class Backdrop:
 def paint_backdrop(
     rng: np.random.Generator, camera: Camera, layout: Layout, away: float, turn: float, industrial: bool
 ) -> Backdrop:
-    """`camera.size` is that of the result; it is painted four times as large."""
-    fine = camera.resized(camera.size * 4)
+    """`camera.size` is that of the result; what has edges is painted larger and shrunk."""
+    fine, size = camera.resized(camera.size * _FINER), camera.size
     models = _skyline(rng, layout, away, turn, industrial)
-    ground = _ground(fine, layout)
+    ground, depth = _small(_ground(fine, layout), size), camera.ground()[2]
     sun = np.array([rng.uniform(-0.8, 0.8), rng.uniform(-0.8, -0.2), 0.8])
     clouds = rng.normal(0, 1, (10, 10)).astype(np.float32)
-    pictures = []
-    depth = _depth(fine)
-    for light, sky in (
-        (Sunlight(sun / np.linalg.norm(sun), 0.45, 0.62), _sky(fine, clouds, (0.86, 0.66, 0.48), (0.95, 0.92, 0.88))),
-        (Sunlight(np.array([0, 0, 1.0]), 0.0, 0.92), _sky(fine, clouds, (0.70, 0.68, 0.66), (0.82, 0.81, 0.80))),
-    ):
-        painter = Painter(fine, light)
-        for model, place in models:
-            painter.draw(model, place)
-        base = np.where((depth < 400)[..., None], ground, sky)
-        haze = np.clip(depth / 260, 0, 0.7)[..., None]
-        base = base * (1 - haze) + sky * haze
-        picture = np.where(painter.owner[..., None] > 0, _hazy(painter, sky), base).astype(np.uint8)
-        pictures.append(_small(picture, camera.size))
-        distances = np.array([500.0, *(d.distance for d in painter.drawn)], np.float32)
-    depth = np.where(painter.owner > 0, distances[painter.owner], depth)
-    return Backdrop(pictures[0], pictures[1], _lit(fine, models, camera.size), depth[2::4, 2::4].astype(np.float32))
+    lights = (
+        (Sunlight(sun / np.linalg.norm(sun), 0.45, 0.62), _sky(camera, clouds, (0.86, 0.66, 0.48), (0.95, 0.92, 0.88))),
+        (Sunlight(np.array([0, 0, 1.0]), 0.0, 0.92), _sky(camera, clouds, (0.70, 0.68, 0.66), (0.82, 0.81, 0.80))),
+    )
+    painters = [_painted(fine, light, models) for light, _ in lights]
+    distances = np.array([0.0, *(d.distance for d in painters[0].drawn)], np.float32)
+    owner = painters[0].owner[1::_FINER, 1::_FINER]
+    cover = _small((painters[0].owner > 0).astype(np.uint8) * 255, size)[..., None]
+    haze = np.clip(np.where(owner > 0, distances[owner] * 1.6, depth) / 260, 0, 0.7)[..., None]
+    sunny, cloudy = (
+        _blend(_blend(ground, sky, depth[..., None] >= 400) * (1 - cover) + _small(painter.colour, size), sky, haze)
+        for painter, (_, sky) in zip(painters, lights, strict=True)
+    )
+    lit = _small(_painted(fine, _GLOW, [(_dark(model), place) for model, place in models]).colour, size)
+    return Backdrop(sunny, cloudy, lit, np.where(owner > 0, distances[owner], depth).astype(np.float32))
 
 
-def _hazy(painter: Painter, sky: NDArray[np.float32]) -> NDArray[np.float32]:
-    haze = np.array([0.0, *(min(0.45, d.distance / 160) for d in painter.drawn)], np.float32)[painter.owner][..., None]
-    return np.asarray(painter.colour * (1 - haze) + sky * haze)
+def _painted(camera: Camera, light: Sunlight, models: list[tuple[Model, Place]]) -> Painter:
+    painter = Painter(camera, light)
+    for model, place in models:
+        painter.draw(model, place)
+    return painter
+
+
+def _blend(a: Picture, b: Picture, share: NDArray[Any]) -> Picture:
+    """`share` of b, the rest of a."""
+    return np.asarray(a * (1 - share) + b * share, np.float32)
 
 
 def _small(picture: NDArray[np.uint8], size: int) -> Picture:
-    return np.asarray(cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA), np.float32) / 255
-
-
-def _depth(camera: Camera) -> Picture:
-    return camera.ground()[2]
+    return np.asarray(cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA), np.float32) / np.float32(255)
 
 
 def _ground(camera: Camera, layout: Layout) -> NDArray[np.uint8]:
@@ -100,22 +106,14 @@ def _ground(camera: Camera, layout: Layout) -> NDArray[np.uint8]:
     )
 
 
-def _sky(camera: Camera, clouds: Picture, zenith: Colour, horizon: Colour) -> NDArray[np.float32]:
+def _sky(camera: Camera, clouds: Picture, zenith: Colour, horizon: Colour) -> Picture:
     row = max(1.0, camera.horizon())
     share = np.clip(np.arange(camera.size) / row, 0, 1)[:, None, None] ** 0.7
     sky = np.asarray(zenith) * (1 - share) + np.asarray(horizon) * share
     cloud = np.clip(cv2.resize(clouds, (camera.size, camera.size), interpolation=cv2.INTER_CUBIC) * 0.35, 0, 0.6)[
         ..., None
     ]
-    return np.asarray((sky * (1 - cloud) + 0.95 * cloud) * 255, np.float32)
-
-
-def _lit(camera: Camera, models: list[tuple[Model, Place]], size: int) -> Picture:
-    """Only what glows, everything else black."""
-    painter = Painter(camera, Sunlight(np.array([0, 0, 1.0]), 0.0, 1.0))
-    for model, place in models:
-        painter.draw(_dark(model), place)
-    return _small(painter.colour, size)
+    return np.asarray(sky * (1 - cloud) + 0.95 * cloud, np.float32)
 
 
 def _dark(model: Model) -> Model:
@@ -177,7 +175,8 @@ def _house(rng: np.random.Generator) -> Model:
         ]
     red = shade((0.20, 0.24, 0.45), float(rng.uniform(0.6, 1.2)))
     roof = frustum(
-        (-deep / 2 - 0.3, deep / 2 + 0.3, -wide / 2 - 0.3, wide / 2 + 0.3), high, (-0.4, 0.4, -wide / 2 + 1.5, wide / 2 - 1.5),
+        (-deep / 2 - 0.3, deep / 2 + 0.3, -wide / 2 - 0.3, wide / 2 + 0.3), high,
+        (-0.4, 0.4, -wide / 2 + 1.5, wide / 2 - 1.5),
         high + float(rng.choice([0.5, 2.6])), red,
     )  # fmt: skip
     return Model(((painted(hull, *faces), roof),), (None,), deep, wide, high)

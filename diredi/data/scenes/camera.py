@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,15 +26,15 @@ class Camera:
     view: float
     size: int
 
-    @property
+    @cached_property
     def position(self) -> Points:
         return np.array([0.0, 0.0, self.height])
 
-    @property
+    @cached_property
     def focal(self) -> float:
         return float(self.size / 2 / np.tan(self.view / 2))
 
-    @property
+    @cached_property
     def axes(self) -> Points:
         """Rows: right, down, forward."""
         sin, cos = np.sin(self.pitch), np.cos(self.pitch)

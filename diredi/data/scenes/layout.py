@@ -81,7 +81,7 @@ class Plan:
 
     def world(self, points: Points) -> Points:
         c, s = np.cos(self.turn), np.sin(self.turn)
-        return np.asarray(points @ np.array([[c, s], [-s, c]]) + [0, self.away])
+        return np.asarray(points @ np.array([[c, s], [-s, c]]) + np.array([0, self.away]))
 
     def area(self, x0: float, x1: float, y0: float, y1: float, colour: Colour) -> None:
         self.polygon(np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]]), colour)
@@ -114,18 +114,16 @@ class Plan:
         for cells, strength in ((8, 0.05), (40, 0.035), (160, 0.03)):
             coarse = rng.normal(0, strength, (cells, cells)).astype(np.float32)
             grain += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+        marks = np.zeros((height, width), np.uint8)
         for _ in range(int(rng.integers(10, 26))):
             centre = (int(rng.integers(width)), int(rng.integers(height)))
-            axes = (int(rng.integers(4, 26)), int(rng.integers(4, 18)))
-            stain = np.zeros((height, width), np.uint8)
-            cv2.ellipse(stain, centre, axes, float(rng.uniform(0, 180)), 0, 360, (255,), -1, cv2.LINE_AA)
-            grain -= stain * np.float32(rng.uniform(0.0002, 0.0008))
+            axes, dark = (int(rng.integers(4, 26)), int(rng.integers(4, 18))), int(rng.integers(50, 200))
+            cv2.ellipse(marks, centre, axes, float(rng.uniform(0, 180)), 0, 360, (dark,), -1, cv2.LINE_AA)
         for _ in range(int(rng.integers(4, 12))):
             steps = np.cumsum(rng.normal(0, 9, (14, 2)) + rng.normal(0, 6, 2), axis=0)
-            crack = np.zeros((height, width), np.uint8)
-            line = (steps + [rng.integers(width), rng.integers(height)]).astype(np.int32)
-            cv2.polylines(crack, [line], False, (255,), 1, cv2.LINE_AA)
-            grain -= crack * np.float32(0.0007)
+            line = (steps + rng.uniform(0, 1, 2) * (width, height)).astype(np.int32)
+            cv2.polylines(marks, [line], False, (180,), 1, cv2.LINE_AA)
+        grain -= cv2.GaussianBlur(marks, (0, 0), 1.5) * np.float32(0.001)
         self.picture = np.clip(self.picture * (1 + grain[..., None]), 0, 255).astype(np.uint8)
 
 
@@ -174,7 +172,7 @@ def crossing(rng: np.random.Generator, away: float, turn: float) -> Layout:
         for y in np.arange(-half + 0.3, half - 0.3, 0.95):
             plan.area(at - 1.2, at + 1.2, y, y + 0.5, WHITE)
             plan.area(y, y + 0.5, at - 1.2, at + 1.2, WHITE)
-        plan.area(-0.07, 0.07, *sorted((sign * half * 1.9, sign * 50.0)), WHITE)
+        plan.area(-0.07, 0.07, sign * half * 1.9, sign * 50.0, WHITE)
         plan.lane((at, -half - 2), (at, half + 2), 2.0, "walk")
         plan.lane((-half - 2, at), (half + 2, at), 2.0, "walk")
         for start, end in (((-20, -half / 2), (20, -half / 2)), ((half / 2, -20), (half / 2, 20))):
@@ -194,7 +192,7 @@ def car_park(rng: np.random.Generator, away: float, turn: float) -> Layout:
     for sign in (-1, 1):
         plan.dashes(-26, 26, sign * (aisle + deep), 1, 0, 0.12, colour)
         for x in np.arange(-26, 26 + 0.1, wide):
-            plan.area(x - 0.06, x + 0.06, *sorted((sign * aisle, sign * (aisle + deep))), colour)
+            plan.area(x - 0.06, x + 0.06, sign * aisle, sign * (aisle + deep), colour)
         for x in np.arange(-26 + wide / 2, 26, wide):
             near, far = (x, sign * aisle), (x, sign * (aisle + deep))
             plan.lane(*((near, far) if rng.random() < 0.5 else (far, near)), 0.3, "park")
@@ -203,7 +201,8 @@ def car_park(rng: np.random.Generator, away: float, turn: float) -> Layout:
         plan.area(
             -60,
             60,
-            *sorted((sign * (aisle + deep + 0.4), sign * 60.0)),
+            sign * (aisle + deep + 0.4),
+            sign * 60.0,
             _pick(rng, GRASSES if rng.random() < 0.5 else PAVEMENTS),
         )
         for x in np.arange(-18, 18, 3.0):
@@ -253,5 +252,5 @@ def _bytes(colour: Colour) -> tuple[float, float, float]:
 
 def _distance(point: Points, lane: Lane) -> float:
     way = lane.end - lane.start
-    share = float(np.clip((point - lane.start) @ way / (way @ way), 0, 1))
+    share = min(1.0, max(0.0, float((point - lane.start) @ way / (way @ way))))
     return float(np.linalg.norm(point - lane.start - way * share))

@@ -26,7 +26,7 @@ class Place:
         """Of a model's local points."""
         c, s = np.cos(self.heading), np.sin(self.heading)
         turned = points @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
-        return np.asarray(turned + [self.x, self.y, 0])
+        return np.asarray(turned + np.array([self.x, self.y, 0]))
 
 
 @dataclass(frozen=True)

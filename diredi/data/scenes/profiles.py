@@ -34,7 +34,7 @@ class SiteProfile:
     height_m: Span = (4.0, 6.0)
     pitch_deg: Span = (14.0, 22.0)
     view_deg: Span = (50.0, 58.0)
-    reach_m: Span = (7.0, 24.0)
+    reach_m: Span = (5.5, 21.0)
     """How near and how far objects stand."""
     clutter: tuple[int, int] = (1, 5)
     """Unlabelled things that always stand in a camera's view."""
@@ -66,7 +66,7 @@ SITES: Mapping[str, SiteProfile] = {
         SiteProfile(
             "site-1", _with(PRESUMED, "forklift"), cameras=4, traffic={**_WORK, "forklift": 1.2}, layouts=_DEPOT,
             light={"overcast": 0.05, "dusk": 0.5, "night": 0.45}, weather={"clear": 0.7, "rain": 0.2, "fog": 0.1},
-            always={"forklift": 0.72}, height_m=(6.0, 7.5), pitch_deg=(24.0, 31.0), reach_m=(7.0, 20.0), clutter=(5, 9),
+            always={"forklift": 0.72}, height_m=(6.0, 7.5), pitch_deg=(24.0, 31.0), reach_m=(5.5, 18.0), clutter=(5, 9),
             noise=(0.012, 0.04), blur=(0.5, 1.1), jpeg=(45, 80),
         ),
         SiteProfile(
@@ -74,11 +74,12 @@ SITES: Mapping[str, SiteProfile] = {
             light={"night": 0.6, "infrared": 0.4}, noise=(0.012, 0.04), blur=(0.4, 0.9),
         ),
         SiteProfile(
-            "site-3", _with(PRESUMED, "forklift"), cameras=4, traffic={**_WORK, "forklift": 1.2}, layouts=_DEPOT, weather=_CLEAR,
-            light={"bright": 0.7, "overcast": 0.3}, always={"forklift": 0.72},
+            "site-3", _with(PRESUMED, "forklift"), cameras=4, traffic={**_WORK, "forklift": 1.2}, layouts=_DEPOT,
+            weather=_CLEAR, light={"bright": 0.7, "overcast": 0.3}, always={"forklift": 0.72},
         ),
         SiteProfile(
-            "site-4", _with(PRESUMED, "excavator"), cameras=4, traffic={**_WORK, "excavator": 1.0}, layouts={"yard": 1.0, "street": 0.6},
+            "site-4", _with(PRESUMED, "excavator"), cameras=4, traffic={**_WORK, "excavator": 1.0},
+            layouts={"yard": 1.0, "street": 0.6},
             light={"bright": 0.3, "overcast": 0.7}, weather={"clear": 0.3, "rain": 0.35, "fog": 0.35},
             always={"excavator": 0.7}, clutter=(4, 8),
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from dataclasses import dataclass
 
@@ -77,7 +78,7 @@ def render(site_name: str, split: str, index: int, seed: int, size: int = 320) -
 
 
 def _nearness(item: tuple[Model, Place]) -> float:
-    return float(np.hypot(item[1].x, item[1].y))
+    return math.hypot(item[1].x, item[1].y)
 
 
 def _populate(site: SiteProfile, view: View, rng: np.random.Generator) -> list[tuple[Model, Place]]:
@@ -125,10 +126,9 @@ def _lane(name: str, lanes: tuple[Lane, ...], rng: np.random.Generator) -> Lane:
 
 def _apart(a: Model, at: Place, b: Model, bt: Place) -> bool:
     """Whether two footprints do not touch, each taken as a row of discs."""
-    discs = [_discs(a, at), _discs(b, bt)]
-    if np.hypot(at.x - bt.x, at.y - bt.y) > (a.length + b.length) / 2 + 1:
+    if math.hypot(at.x - bt.x, at.y - bt.y) > (a.length + b.length) / 2 + 1:
         return True
-    gaps = np.linalg.norm(discs[0][:, None] - discs[1][None], axis=2)
+    gaps = np.linalg.norm(_discs(a, at)[:, None] - _discs(b, bt)[None], axis=2)
     return bool((gaps > (a.width + b.width) / 2 * 0.9 + 0.1).all())
 
 
@@ -166,7 +166,7 @@ def _expose(
     picture = np.asarray(picture + glare, np.float32)
     if weather == "fog":
         haze = np.asarray(lit.mean(axis=(0, 1)) * 0.55, np.float32)
-        picture = air.fogged(picture, depth, haze, float(rng.uniform(35, 90)))
+        picture = air.fogged(picture, depth, haze, float(rng.uniform(45, 130)))
     return air.rained(picture, rng, float(rng.uniform(0.4, 1.5))) if weather == "rain" else picture
 
 

@@ -43,7 +43,7 @@ def view_of(site_name: str, number: int, size: int) -> View:
     camera = Camera(float(rng.uniform(*site.height_m)), float(pitch), float(np.radians(rng.normal(0, 1.2))),
                     float(np.radians(rng.uniform(*site.view_deg))), size)  # fmt: skip
     kind = choose(site.layouts, rng)
-    away = float(np.clip(camera.height / np.tan(pitch), site.reach_m[0] + 4, site.reach_m[1] - 6))
+    away = float(np.clip(0.75 * camera.height / np.tan(pitch), site.reach_m[0] + 3, site.reach_m[1] - 8))
     turn = float(rng.uniform(-0.5, 0.5) + (np.pi / 2 if kind != "yard" and rng.random() < 0.4 else 0))
     layout = LAYOUTS[kind](rng, away, turn)
     backdrop = paint_backdrop(rng, camera, layout, away, turn, kind in _INDUSTRIAL)
@@ -64,13 +64,11 @@ def choose(weights: Mapping[str, float], rng: np.random.Generator) -> str:
 
 def _lamps(rng: np.random.Generator, layout: Layout, site: SiteProfile) -> tuple[Lamp, ...]:
     """Some of the verges have a lamp, none of them right before the camera."""
-    places = [p for p in layout.verges if 8 < p.y < 30 and abs(p.x) < 0.6 * p.y + 4]
+    places = [p for p in layout.verges if 7 < p.y < 26 and abs(p.x) < 0.6 * p.y + 4]
     colour = _SODIUM if rng.random() < 0.5 else _LED
-    count = min(len(places), int(rng.integers(3, 6)))
-    chosen = rng.choice(len(places), count, replace=False) if count else []
-    return tuple(
-        Lamp(places[i].x, places[i].y, colour, float(rng.uniform(0.35, 0.7)), float(rng.uniform(5, 8))) for i in chosen
-    )
+    count = min(len(places), int(rng.integers(2, 5)))
+    chosen = [places[int(i)] for i in rng.permutation(len(places))[:count]]
+    return tuple(Lamp(p.x, p.y, colour, float(rng.uniform(0.35, 0.7)), float(rng.uniform(5, 8))) for p in chosen)
 
 
 def _lamp_post() -> Model:
@@ -97,7 +95,7 @@ def _clutter(rng: np.random.Generator, site: SiteProfile, layout: Layout, camera
                 continue
         if all(np.hypot(place.x - p.x, place.y - p.y) > (m.length + model.length) / 2 for m, p in props):
             props.append((model, place))
-    if rng.random() < 0.5:
-        y = float(rng.uniform(4.5, 6.5))
+    if rng.random() < 0.35:
+        y = float(rng.uniform(4.0, 5.5))
         props.append((CLUTTER["post"](rng), Place(float(rng.uniform(-0.35, 0.35)) * y, y, 0.0)))
     return props

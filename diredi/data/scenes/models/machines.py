@@ -149,5 +149,5 @@ def excavator(rng: np.random.Generator) -> Model:
 
 
 def _moved(solid: Solid, y: float) -> Solid:
-    faces = tuple(Face(f.points + [0, y, 0], f.normal, f.colour, f.glow, f.both_sides) for f in solid.faces)
+    faces = tuple(Face(f.points + np.array([0, y, 0]), f.normal, f.colour, f.glow, f.both_sides) for f in solid.faces)
     return Solid(faces, solid.balls, solid.part)

@@ -11,6 +11,7 @@ from diredi.data.scenes.solids import (
     METAL,
     TYRE,
     Colour,
+    Face,
     Model,
     Solid,
     ball,
@@ -27,8 +28,8 @@ from diredi.data.scenes.solids import (
 SKINS: tuple[Colour, ...] = ((0.50, 0.62, 0.82), (0.36, 0.46, 0.65), (0.22, 0.30, 0.45), (0.13, 0.18, 0.28))
 HAIRS: tuple[Colour, ...] = ((0.05, 0.05, 0.06), (0.10, 0.16, 0.25), (0.25, 0.45, 0.60), (0.55, 0.55, 0.55))
 CLOTHES: tuple[Colour, ...] = (
-    (0.10, 0.10, 0.10), (0.30, 0.16, 0.10), (0.60, 0.58, 0.55), (0.80, 0.80, 0.80), (0.12, 0.12, 0.60), (0.55, 0.30, 0.12),
-    (0.20, 0.42, 0.18), (0.18, 0.60, 0.75), (0.45, 0.20, 0.45), (0.25, 0.32, 0.40), (0.10, 0.25, 0.35),
+    (0.10, 0.10, 0.10), (0.30, 0.16, 0.10), (0.60, 0.58, 0.55), (0.80, 0.80, 0.80), (0.12, 0.12, 0.60),
+    (0.55, 0.30, 0.12), (0.20, 0.42, 0.18), (0.18, 0.60, 0.75), (0.45, 0.20, 0.45), (0.25, 0.32, 0.40), (0.10, 0.25, 0.35),
 )  # fmt: skip
 HI_VIS: tuple[Colour, ...] = ((0.10, 0.95, 0.85), (0.05, 0.40, 0.98))
 
@@ -112,7 +113,7 @@ def body(
     if not wear.hi_vis:
         return torso
     centre = (lower.mean(axis=0) + upper.mean(axis=0)) / 2
-    bands = []
+    bands: list[Face] = []
     for at in (0.2, 0.55):
         a, b = lower + (upper - lower) * at, lower + (upper - lower) * (at + 0.13)
         bands += prism(centre + (a - centre) * 1.02, centre + (b - centre) * 1.02, (0.8, 0.8, 0.8)).faces[:8]
@@ -146,8 +147,15 @@ def bicycle(rng: np.random.Generator) -> Model:
         for x in (-base, base)
     ]
     crank, saddle, head_tube, bars = (-0.08, 0, 0.3), (-0.24, 0, 0.88), (0.38, 0, 0.82), (0.42, 0, 1.02)
-    lines = [(crank, saddle), (crank, head_tube), (saddle, head_tube), (saddle, (-base, 0, radius)), (crank, (-base, 0, radius)),
-             (bars, (base, 0, radius))]  # fmt: skip
+    hub = (-base, 0, radius)
+    lines = [
+        (crank, saddle),
+        (crank, head_tube),
+        (saddle, head_tube),
+        (saddle, hub),
+        (crank, hub),
+        (bars, (base, 0, radius)),
+    ]
     frame = [tube(a, b, thick, thick, colour, 4) for a, b in lines]
     frame += [tube((0.42, -0.28, 1.03), (0.42, 0.28, 1.03), 0.025, 0.025, TYRE, 4)]
     frame += [box((-0.38, -0.08, 0.88), (-0.12, 0.08, 0.95), TYRE)]

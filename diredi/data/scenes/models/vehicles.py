@@ -24,8 +24,9 @@ from diredi.data.scenes.solids import (
 )
 
 PAINTS: tuple[Colour, ...] = (
-    (0.80, 0.80, 0.80), (0.82, 0.84, 0.84), (0.10, 0.10, 0.11), (0.22, 0.21, 0.20), (0.48, 0.47, 0.46), (0.62, 0.61, 0.60),
-    (0.12, 0.10, 0.55), (0.50, 0.24, 0.09), (0.35, 0.18, 0.08), (0.16, 0.30, 0.14), (0.14, 0.55, 0.72), (0.35, 0.50, 0.60),
+    (0.80, 0.80, 0.80), (0.82, 0.84, 0.84), (0.10, 0.10, 0.11), (0.22, 0.21, 0.20), (0.48, 0.47, 0.46),
+    (0.62, 0.61, 0.60), (0.12, 0.10, 0.55), (0.50, 0.24, 0.09), (0.35, 0.18, 0.08), (0.16, 0.30, 0.14),
+    (0.14, 0.55, 0.72), (0.35, 0.50, 0.60),
 )  # fmt: skip
 HEADLIGHT: Colour = (0.85, 0.92, 0.95)
 TAIL_LIGHT: Colour = (0.10, 0.08, 0.70)
@@ -45,7 +46,8 @@ def car(rng: np.random.Generator) -> Model:
     height = {"saloon": 1.45, "hatch": 1.5, "estate": 1.5, "suv": 1.75}[kind] * rng.uniform(0.97, 1.03)
     width, belt, half, colour = 1.8, 0.60 * height + 0.02, length / 2, paint(rng)
     body = extrude(
-        [(-half, 0.28), (half, 0.26), (half + 0.04, 0.55), (half - 0.12, belt - 0.16), (half - 1.15, belt), (-half + 0.12, belt), (-half - 0.02, 0.6)],
+        [(-half, 0.28), (half, 0.26), (half + 0.04, 0.55), (half - 0.12, belt - 0.16), (half - 1.15, belt),
+         (-half + 0.12, belt), (-half - 0.02, 0.6)],
         width, colour, taper=0.96,
     )  # fmt: skip
     rear = {"saloon": 0.75, "hatch": 0.12, "estate": 0.1, "suv": 0.08}[kind]
@@ -108,7 +110,8 @@ def _lorry(rng: np.random.Generator, kind: str) -> Model:
     half, cab_height, colour = length / 2, float(rng.uniform(2.25, 2.6)), paint(rng)
     front = half
     cab = extrude(
-        [(front - 1.75, 0.45), (front, 0.45), (front, 1.25), (front - 0.3, cab_height), (front - 1.75, cab_height)], width - 0.1, colour, taper=0.95
+        [(front - 1.75, 0.45), (front, 0.45), (front, 1.25), (front - 0.3, cab_height), (front - 1.75, cab_height)],
+        width - 0.1, colour, taper=0.95,
     )  # fmt: skip
     faces: list[Face] = [on_end(side_of(cab, 0, 1), (-0.95, 0.95), (1.32, cab_height - 0.25), GLASS)]
     faces += [on_end(side_of(cab, 0, 1), y, (0.6, 0.85), HEADLIGHT, glow=1.0) for y in ((-1.0, -0.65), (0.65, 1.0))]
@@ -167,7 +170,8 @@ def _van(rng: np.random.Generator) -> Model:
     length, width, height, colour = float(rng.uniform(5.2, 5.9)), 1.98, float(rng.uniform(2.2, 2.5)), paint(rng)
     half = length / 2
     body = extrude(
-        [(-half, 0.3), (half, 0.3), (half, 0.85), (half - 0.85, 1.2), (half - 1.6, height - 0.05), (half - 1.9, height), (-half, height)],
+        [(-half, 0.3), (half, 0.3), (half, 0.85), (half - 0.85, 1.2), (half - 1.6, height - 0.05), (half - 1.9, height),
+         (-half, height)],
         width, colour, taper=0.9,
     )  # fmt: skip
     faces: list[Face] = []
