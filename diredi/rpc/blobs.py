@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -46,12 +47,13 @@ async def upload(
     """
     blob = await asyncio.to_thread(digest_of_file, path)
     backoff = backoff or Backoff()
+    pace = Pace()
     offset: int | None = None
     furthest, begun_again = 0, False
     with path.open("rb") as file:
         while True:
             try:
-                offset, complete = await _put_next(stub, file, blob, offset)
+                offset, complete = await _put_next(stub, file, blob, offset, pace)
                 _tell(on_progress, offset, blob.bytes)
                 if complete:
                     return blob
@@ -60,6 +62,7 @@ async def upload(
                     backoff.reset()
             except (Unreachable, OffsetBeyondEnd):  # away, or it lost a partial: it says where to go on
                 offset = None
+                pace.slow_down()
                 pause_s = backoff.next_s()
                 if backoff.failures >= attempts:
                     raise
@@ -70,21 +73,43 @@ async def upload(
                 offset, begun_again = None, True
 
 
-async def _put_next(stub: BlobServiceAsyncStub, file: BinaryIO, blob: Blob, offset: int | None) -> tuple[int, bool]:
+async def _put_next(
+    stub: BlobServiceAsyncStub, file: BinaryIO, blob: Blob, offset: int | None, pace: Pace
+) -> tuple[int, bool]:
     """Puts the chunk at `offset`, or asks where to begin; returns where to go on, and whether the blob is complete."""
     if offset is None:
         state = await call(stub.StatBlob, pb.StatBlobRequest(digest=blob.digest), deadline_s=10)
         return state.received_bytes, state.complete
-    answer = await call(stub.PutChunk, _chunk(file, blob, offset), deadline_s=30)
+    file.seek(offset)
+    data = file.read(min(pace.chunk_bytes, blob.bytes - offset))
+    if not data and blob.bytes > offset:
+        raise CorruptData(f"{file.name} became shorter while it was sent: send it again")
+    request = pb.PutChunkRequest(digest=blob.digest, total_bytes=blob.bytes, offset=offset, data=data)
+    begun = time.monotonic()
+    answer = await call(stub.PutChunk, request, deadline_s=30)
+    pace.took(time.monotonic() - begun)
     return answer.received_bytes, answer.complete
 
 
-def _chunk(file: BinaryIO, blob: Blob, offset: int) -> pb.PutChunkRequest:
-    file.seek(offset)
-    data = file.read(min(UPLOAD_CHUNK_BYTES, blob.bytes - offset))
-    if len(data) == 0 and blob.bytes > offset:
-        raise CorruptData(f"{file.name} became shorter while it was sent: send it again")
-    return pb.PutChunkRequest(digest=blob.digest, total_bytes=blob.bytes, offset=offset, data=data)
+class Pace:
+    """How large the next chunk is: what the link takes in well under a second, 16 KiB to 1 MiB.
+
+    A chunk that fills a slow link for many seconds would hold up keepalive, and cost as much again when it is lost.
+    """
+
+    def __init__(self) -> None:
+        self.chunk_bytes = 64 * 1024
+
+    def took(self, seconds: float) -> None:
+        """A chunk was acknowledged after so long."""
+        if seconds < 0.25:
+            self.chunk_bytes = min(UPLOAD_CHUNK_BYTES, self.chunk_bytes * 2)
+        elif seconds > 1:
+            self.slow_down()
+
+    def slow_down(self) -> None:
+        """A chunk took long, or was lost."""
+        self.chunk_bytes = max(16 * 1024, self.chunk_bytes // 2)
 
 
 async def download(

@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from diredi.errors import NotFound
 from diredi.rpc.meter import EgressMeter
 from diredi.rpc.retry import Backoff, retrying
-from diredi.rpc.server import MAX_MESSAGE_BYTES
+from diredi.rpc.server import FLOW_OPTIONS, MAX_MESSAGE_BYTES
 from diredi.rpc.status import error_of
 from diredi.trust.identity import Credentials
 
@@ -27,6 +27,11 @@ Response = TypeVar("Response")
 _OPTIONS = [
     ("grpc.keepalive_time_ms", 5000),  # a server that vanished is noticed within 7 s
     ("grpc.keepalive_timeout_ms", 2000),
+    (
+        "grpc.http2.ping_timeout_ms",
+        2000,
+    ),  # what grpcio 1.85 really waits, 60 s where it is not set
+    *FLOW_OPTIONS,
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 200),

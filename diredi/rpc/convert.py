@@ -116,7 +116,7 @@ def struct_to(values: Mapping[str, Any]) -> Struct:
 
 
 def struct_from(message: Struct) -> Json:
-    """Keys come sorted; numbers that are whole become int. Raises InvalidInput for NaN, infinity, and more than 16 levels."""
+    """Keys come sorted, whole numbers as int. Raises InvalidInput for NaN, infinity, and more than 16 levels."""
     return {name: _value_from(value, name, 1) for name, value in sorted(message.fields.items())}
 
 

@@ -22,6 +22,12 @@ from diredi.rpc.services import service_of
 from diredi.trust.identity import Credentials
 
 MAX_MESSAGE_BYTES = 9 * 2**20  # an image of 8 MiB and what stands beside it; big bytes travel as blobs
+FLOW_OPTIONS = [
+    # Bandwidth probes are off: they are pings too, hold back the keepalive ping while they are under way, and open the
+    # window until the buffers of a slow link are full. 1 MiB is the most that is under way to a reader.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 2**20),
+]
 _OPTIONS = [
     ("grpc.so_reuseport", 0),  # else a second server would share the port in silence
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -30,6 +36,8 @@ _OPTIONS = [
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 4000),  # our clients ping every 5 s
     ("grpc.keepalive_time_ms", 10_000),  # a client that vanished is noticed within 15 s
     ("grpc.keepalive_timeout_ms", 5000),
+    ("grpc.http2.ping_timeout_ms", 5000),
+    *FLOW_OPTIONS,
 ]
 
 

@@ -52,6 +52,8 @@ _CONNECTION_SIGNS = {
     "Hostname Verification Check failed": "its certificate does not name this address: issue one that does",
     "Peer name": "its certificate does not name this address: issue one that does",
     "handshake failed": "it does not accept our certificate: issue one from its authority with `diredi pki issue`",
+    "keepalive": "the connection went dead: check the network",
+    "ping_timeout": "the connection went dead: check the network",
     "Socket closed": "it closed the connection: it is stopping, or it does not accept our certificate",
     "recvmsg:": "it closed the connection: it is stopping, or it does not accept our certificate",
     "Connection refused": "nothing listens there: start it, or check the address",

@@ -1,4 +1,4 @@
-"""Real servers, real TLS, real sockets: an authority of the test's own, and a proxy that counts, stalls and cuts."""
+"""Real servers, real TLS, real sockets: an authority of the tests' own, a proxy that counts, slows, stalls and cuts."""
 
 from __future__ import annotations
 
@@ -67,13 +67,14 @@ async def serve(cloud):
 
 
 class Proxy:
-    """Plain TCP in front of a server: counts the client's bytes; can fall silent, or cut what is open."""
+    """Plain TCP in front of a server: counts the client's bytes; can be slow, fall silent, cut what is open."""
 
     def __init__(self, target):
         self.host, _, port = target.rpartition(":")
         self.port = int(port)
         self.sent_bytes = 0
         self.connections = 0
+        self.bytes_per_s = None
         self.flowing = asyncio.Event()
         self.flowing.set()
         self.tasks = set()
@@ -94,10 +95,12 @@ class Proxy:
 
     async def _pump(self, reader, writer, outbound):
         with contextlib.suppress(OSError):
-            while data := await reader.read(65536):
+            while data := await reader.read(16384):
                 await self.flowing.wait()
                 if outbound:
                     self.sent_bytes += len(data)
+                    if self.bytes_per_s is not None:
+                        await asyncio.sleep(len(data) / self.bytes_per_s)
                 writer.write(data)
                 await writer.drain()
             writer.close()

@@ -98,7 +98,7 @@ async def test_a_message_of_any_length_still_arrives(serve, site):
 async def test_a_call_that_the_server_does_not_have_is_named(serve, site):
     server = await serve()
 
-    with pytest.raises(errors.DirediError, match="does not know /diredi.v1.EdgeService/GetStatus"):
+    with pytest.raises(errors.DirediError, match=r"does not know /diredi.v1.EdgeService/GetStatus"):
         await status_of(server, site)
 
 
@@ -108,7 +108,7 @@ async def test_a_handler_that_hangs_does_not_outlast_the_deadline(serve, site):
     loop = asyncio.get_running_loop()
     async with connect(server.address, site) as channel:
         started = loop.time()
-        with pytest.raises(errors.Unreachable, match="no answer in time to /diredi.v1.EdgeService/DetectImage"):
+        with pytest.raises(errors.Unreachable, match=r"no answer in time to /diredi.v1.EdgeService/DetectImage"):
             await call(EdgeServiceStub(channel).DetectImage, pb.DetectImageRequest(), deadline_s=0.5)
     assert servicer.begun.is_set()
     assert loop.time() - started < 2
