@@ -34,6 +34,7 @@ RECIPE: dict[str, Any] = {
     "tutor": {"epochs": 1, "batch": 4},
     "student": {"epochs": 1, "batch": 4},
     "coreset_images": 4,
+    "student_gap": False,
 }
 
 

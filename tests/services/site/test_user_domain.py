@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from site_peers import CLASSES, CloudPeer, Local, Models, Pki, config_of, running, until, write_data_set
+from site_peers import CLASSES, RECIPE, CloudPeer, Local, Models, Pki, config_of, running, until, write_data_set
 
 from diredi.errors import InvalidInput, NoRoom, Refused
 from diredi.rpc.client import connect, is_serving
@@ -16,7 +16,7 @@ from diredi.rpc.v1 import sites_pb2
 async def test_an_extraction_ends_in_a_gap_whose_blobs_the_cloud_has(
     tmp_path: Path, pki: Pki, cloud: CloudPeer, models: Models, data: Path
 ) -> None:
-    await cloud.site.offer(models.extract_task(cloud))
+    await cloud.site.offer(models.extract_task(cloud, recipe=RECIPE | {"student_gap": True}))
     async with running(config_of(tmp_path / "site", pki, cloud.address, data), pki) as local:
         await until(lambda: bool(cloud.site.gaps))
         status = await local.status()

@@ -1,0 +1,156 @@
+"""`python -m user_domain` as a process: how it starts, refuses to start, stops, and comes back after a kill."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from site_peers import CloudPeer, Models, Pki, config_of, free_port, until, write_data_set
+
+from user_domain.config import UserDomainConfig
+
+ROOT = Path(__file__).parents[3]
+
+
+async def start(config: UserDomainConfig, *flags: str) -> Process:
+    values = {name: value for name, value in config.model_dump(mode="json").items() if value is not None}
+    environment = {**os.environ, **{f"DIREDI_SITE_{name.upper()}": str(value) for name, value in values.items()}}
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "user_domain", *flags, cwd=ROOT, env=environment, stderr=PIPE
+    )
+
+
+@asynccontextmanager
+async def site_process(config: UserDomainConfig) -> AsyncIterator[tuple[Process, list[dict[str, object]]]]:
+    """A running user domain and the lines of its log, which grow while it runs."""
+    process = await start(config)
+    lines: list[dict[str, object]] = []
+
+    async def read() -> None:
+        assert process.stderr is not None
+        async for line in process.stderr:
+            if line.startswith(b"{"):
+                lines.append(json.loads(line))
+
+    reading = asyncio.create_task(read())
+    try:
+        await until(lambda: any(line["event"] == "ready" for line in lines) or process.returncode is not None)
+        yield process, lines
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        await reading
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_it_stops_within_two_seconds_even_in_the_middle_of_a_job(
+    tmp_path: Path, pki: Pki, cloud: CloudPeer, models: Models, data: Path, number: signal.Signals
+) -> None:
+    endless = {"tutor": {"epochs": 100_000, "batch": 4}, "coreset_images": 0}
+    await cloud.site.offer(models.extract_task(cloud, recipe=endless))
+    async with site_process(config_of(tmp_path / "site", pki, cloud.address, data)) as (process, _):
+        await until(lambda: bool(list((tmp_path / "site" / "jobs").rglob("spec.json"))))
+        began = time.monotonic()
+        process.send_signal(number)
+        assert await asyncio.wait_for(process.wait(), 5) == 0
+        assert time.monotonic() - began < 2.5
+
+
+async def test_killed_in_the_middle_of_the_job_it_comes_back_and_finishes(
+    tmp_path: Path, pki: Pki, cloud: CloudPeer, models: Models, data: Path
+) -> None:
+    await cloud.site.offer(models.extract_task(cloud))
+    config = config_of(tmp_path / "site", pki, cloud.address, data)
+    async with site_process(config) as (process, _):
+        await until(lambda: any(step == "tutor-2" for step, _, _ in cloud.site.progress))
+        assert not cloud.site.gaps
+        process.kill()
+    proposed = cloud.site.labels
+    cloud.site.labels = cloud.site.labels.grown(["tram"])  # another site was quicker
+    async with site_process(config):
+        await until(lambda: bool(cloud.site.gaps))
+    names = tuple(item.name for item in cloud.site.gaps[0].labels.classes)
+    assert names == proposed.names, "a resumed cycle keeps the ids that it was given"
+    assert not cloud.site.failures
+
+
+async def test_killed_in_the_middle_of_an_upload_it_sends_no_chunk_twice(
+    tmp_path: Path, pki: Pki, cloud: CloudPeer, models: Models, data: Path
+) -> None:
+    recipe = {"tutor": {"epochs": 1, "batch": 4}, "codec": "fp32-zstd", "student_gap": False}
+    await cloud.site.offer(models.extract_task(cloud, recipe=recipe))
+    cloud.blobs.hold_after = 1
+    config = config_of(tmp_path / "site", pki, cloud.address, data)
+    async with site_process(config) as (process, _):
+        await until(lambda: cloud.blobs.chunks == 1)
+        process.kill()
+    results = {path: path.stat().st_mtime_ns for path in (tmp_path / "site" / "jobs").rglob("result.json")}
+    cloud.blobs.hold_after = None
+    async with site_process(config):
+        await until(lambda: bool(cloud.site.gaps))
+    assert cloud.blobs.put_bytes == cloud.site.gaps[0].tutor_gap.blob.bytes
+    assert cloud.blobs.chunks >= 2
+    assert {path: path.stat().st_mtime_ns for path in results} == results, "the job is not run again"
+
+
+async def test_that_the_cloud_is_away_is_said_once(tmp_path: Path, pki: Pki, data: Path) -> None:
+    config = config_of(tmp_path / "site", pki, f"localhost:{free_port()}", data, retry_longest_s=0.1)
+    async with site_process(config) as (_, lines):
+        await until(lambda: any(line["event"] == "cloud_away" for line in lines))
+        await asyncio.sleep(3)
+    assert [line["event"] for line in lines].count("cloud_away") == 1
+
+
+async def refused(config: UserDomainConfig, *flags: str) -> tuple[int, str]:
+    """Exit code and the last line of what it said."""
+    process = await start(config, *flags)
+    _, said = await asyncio.wait_for(process.communicate(), 30)
+    assert b"Traceback" not in said
+    assert process.returncode is not None
+    return process.returncode, said.decode().strip().splitlines()[-1]
+
+
+async def test_a_port_in_use_is_one_sentence_and_exit_code_6(tmp_path: Path, pki: Pki, data: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        code, said = await refused(config_of(tmp_path / "site", pki, "localhost:1", data, listen=listen))
+    assert code == 6
+    assert said.startswith("user_domain: ")
+    assert listen in said
+
+
+async def test_a_certificate_of_another_site_is_one_sentence_and_exit_code_2(
+    tmp_path: Path, pki: Pki, data: Path
+) -> None:
+    config = config_of(tmp_path / "site", pki, "localhost:1", data, identity=pki.issue("site", "site-9"))
+    code, said = await refused(config)
+    assert code == 2
+    assert "is for site/site-9, not for site/site-1" in said
+
+
+@pytest.mark.parametrize("wrong", ["missing", "label"])
+async def test_a_data_set_that_cannot_be_read_is_one_sentence_and_exit_code_2(
+    tmp_path: Path, pki: Pki, wrong: str
+) -> None:
+    path = write_data_set(tmp_path / "set")
+    if wrong == "missing":
+        path = tmp_path / "nowhere.yaml"
+    else:
+        label = sorted((tmp_path / "set" / "labels" / "train").iterdir())[0]
+        label.write_text("0 0.5 0.5 0.1 1.5\n")
+    code, said = await refused(config_of(tmp_path / "site", pki, "localhost:1", path))
+    assert code == 2
+    assert ("nowhere.yaml" if wrong == "missing" else "line 1") in said
