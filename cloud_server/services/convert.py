@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
+
 from pydantic import ValidationError
 
 from cloud_server.cycles.site_desk import Order, SiteView
@@ -9,8 +12,11 @@ from cloud_server.domain import Cycle, EncodedGap, GapManifest, Install, Model, 
 from cloud_server.fleet.desk import DeviceView, Offer
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import InvalidInput
+from diredi.labels import LabelSpace
 from diredi.rpc import convert as base
 from diredi.rpc.v1 import common_pb2, cycles_pb2, fleet_pb2, sites_pb2
+
+_MAX_CLASSES: Final = 1000
 
 
 def model_to(model: Model) -> common_pb2.Model:
@@ -64,6 +70,17 @@ def progress_from(message: cycles_pb2.Progress) -> Progress:
     if not 0 <= message.fraction <= 1:
         raise InvalidInput(f"a fraction of {message.fraction} is no progress: it must be from 0 to 1")
     return Progress(step=message.step[:64], fraction=message.fraction, message=message.message[:200])
+
+
+def class_names_from(names: Sequence[str]) -> tuple[str, ...]:
+    """Each once, without spaces around it. Raises InvalidInput for one that is empty, too long or not printable."""
+    if not 0 < len(names) <= _MAX_CLASSES:
+        raise InvalidInput(f"{len(names)} class names were proposed: name 1 to {_MAX_CLASSES}")
+    try:
+        return LabelSpace(names=tuple(dict.fromkeys(name.strip() for name in names))).names
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise InvalidInput(f"class name {str(problem['input'])[:80]!r} is not usable: {problem['msg']}") from None
 
 
 def manifest_to(manifest: GapManifest) -> cycles_pb2.GapManifest:

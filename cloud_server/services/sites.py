@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from cloud_server.cycles.site_desk import SiteDesk
-from cloud_server.services.convert import manifest_from, progress_from, site_to, task_to
+from cloud_server.services.convert import class_names_from, manifest_from, progress_from, site_to, task_to
 from diredi.rpc.convert import figures_from, labels_to
 from diredi.rpc.meter import IngressMeter
 from diredi.rpc.peers import Context, peer_identity
@@ -30,7 +30,8 @@ class SiteServicer(stubs.SiteServiceServicer):
         return pb.ReportProgressResponse()
 
     async def ProposeClasses(self, request: pb.ProposeClassesRequest, context: Context) -> pb.ProposeClassesResponse:
-        labels = await self._desk.propose(peer_identity(context), request.cycle_id, list(request.names))
+        names = class_names_from(request.names)
+        labels = await self._desk.propose(peer_identity(context), request.cycle_id, names)
         return pb.ProposeClassesResponse(labels=labels_to(labels))
 
     async def SubmitGap(self, request: pb.SubmitGapRequest, context: Context) -> pb.SubmitGapResponse:

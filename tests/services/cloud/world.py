@@ -333,17 +333,32 @@ def figures(map50: float) -> common_pb2.Figures:
     )
 
 
-def make_gap(base: Path, base_id: str, labels: LabelSpace, change: float, poison: float | None = None):
-    """A gap's bytes and its weights. `poison` stands in it somewhere where a number should."""
-    weights, known = WeightMap.load(base), DetectorSpec.of_file(base).labels
-    body = np.full_like(weights["body.weight"], change)
-    if poison is not None:
-        body[0, 0] = poison
-    head = np.zeros_like(weights["head.weight"])
-    rows = np.full((len(labels) - len(known), head.shape[1]), 9, np.float32)
-    gap = WeightMap({"body.weight": body, "head.weight": np.concatenate([head, rows])})
-    note = GapNote(base_id=base_id, labels=labels, base_classes=len(known))
+def make_gap(base: Path, base_id: str, labels: LabelSpace, change: float) -> tuple[bytes, WeightMap]:
+    """A gap's bytes and its weights."""
+    gap = gap_weights(base, labels, change)
+    note = GapNote(base_id=base_id, labels=labels, base_classes=len(DetectorSpec.of_file(base).labels))
     return Gap(gap, note).to_bytes(CODEC), gap
 
 
-__all__ = ["QUICK", "DeviceSide", "Operator", "SiteSide", "World", "ask", "figures", "make_gap", "state_of", "toy"]
+def gap_weights(base: Path, labels: LabelSpace, change: float) -> WeightMap:
+    weights, known = WeightMap.load(base), DetectorSpec.of_file(base).labels
+    head = np.zeros_like(weights["head.weight"])
+    rows = np.full((len(labels) - len(known), head.shape[1]), 9, np.float32)
+    return WeightMap(
+        {"body.weight": np.full_like(weights["body.weight"], change), "head.weight": np.concatenate([head, rows])}
+    )
+
+
+__all__ = [
+    "QUICK",
+    "DeviceSide",
+    "Operator",
+    "SiteSide",
+    "World",
+    "ask",
+    "figures",
+    "gap_weights",
+    "make_gap",
+    "state_of",
+    "toy",
+]

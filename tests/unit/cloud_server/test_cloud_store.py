@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, text
+from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 
 from cloud_server.cycles import commands
@@ -17,7 +17,7 @@ from cloud_server.states import State
 from cloud_server.store.database import Database, sqlite_url
 from cloud_server.store.repository import Repository
 from cloud_server.store.schema import Table
-from diredi.errors import InvalidInput, NotFound, Unreachable, WrongState
+from diredi.errors import InvalidInput, NoRoom, NotFound, Unreachable, WrongState
 from tests.unit.cloud_server.samples import (
     LABELS,
     NEW_STUDENT,
@@ -211,3 +211,21 @@ def test_a_database_that_does_not_answer_is_named(tmp_path) -> None:
         Database(f"postgresql://nobody@/nothing?host={tmp_path}")
     with pytest.raises(Unreachable, match="database"):
         Database(sqlite_url(tmp_path / "no" / "such" / "folder.sqlite"))
+
+
+def test_a_full_disk_is_said_and_loses_nothing(tmp_path) -> None:
+    def only_few_pages(connection, _):
+        connection.execute("PRAGMA max_page_count=64")
+
+    event.listen(Engine, "connect", only_few_pages)
+    try:
+        database = Database(sqlite_url(tmp_path / "cloud.sqlite"))
+        write(database, first_release)
+        with pytest.raises(NoRoom, match="full"):
+            write(database, lambda r: r.facts.put("large", {"text": "x" * 2**20}))
+        assert read(database, lambda r: r.facts.get("large")) is None
+        write(database, lambda r: r.facts.put("small", {"text": "x"}))
+        assert read(database, lambda r: r.facts.get("small")) == {"text": "x"}
+        database.close()
+    finally:
+        event.remove(Engine, "connect", only_few_pages)

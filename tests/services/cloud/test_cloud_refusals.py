@@ -1,0 +1,437 @@
+"""Whatever is wrong with a gap is said with the right status, and leaves database and blob store as they were."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from diredi.codecs.container import pack
+from diredi.codecs.storage import header_of, stored
+from diredi.errors import (
+    CorruptData,
+    DirediError,
+    InvalidInput,
+    NoRoom,
+    NotFound,
+    OffsetBeyondEnd,
+    Refused,
+    WrongState,
+)
+from diredi.knowledge.gap import Gap, GapNote
+from diredi.labels import LabelSpace
+from diredi.rpc import convert
+from diredi.rpc.v1 import common_pb2, cycles_pb2, registry_pb2, sites_pb2
+from diredi.store.blobs import Blob
+from diredi.store.weights import WeightMap
+from tests.services.cloud.world import CODEC, Operator, SiteSide, World, ask, figures, gap_weights, make_gap, state_of
+
+STRANGER = "sha256:" + "7" * 64
+
+
+@dataclass
+class Extracting:
+    """A cycle that waits for its gap, and a manifest that would be taken."""
+
+    world: World
+    operator: Operator
+    site: SiteSide
+    task: Any
+    labels: LabelSpace
+    manifest: Any
+
+    def stores(self) -> tuple[list[str], list[tuple[str, int]]]:
+        """Everything that is in the database and under the blob store."""
+        with sqlite3.connect(self.world.state_dir / "cloud.sqlite") as connection:
+            rows = [line for line in connection.iterdump() if '"sites"' not in line]
+        files = self.world.state_dir.joinpath("blobs").rglob("*")
+        return rows, sorted((str(file), file.stat().st_size) for file in files if file.is_file())
+
+    async def put(self, data: bytes, **changes: Any) -> None:
+        """These bytes as the tutor gap."""
+        blob = await self.site.put(data)
+        self.manifest.tutor_gap.blob.CopyFrom(convert.blob_to(blob))
+        for name, value in changes.items():
+            setattr(self.manifest.tutor_gap, name, value)
+
+    async def base(self) -> Path:
+        return await self.site.fetch(self.task.tutor.weights)
+
+
+@asynccontextmanager
+async def extracting(world: World) -> AsyncIterator[Extracting]:
+    async with world.cloud():
+        site, operator = world.site(), world.operator()
+        task = await site.extracting(operator)
+        labels = await site.propose(task.cycle_id, "forklift")
+        manifest = await site.manifest(task, labels)
+        yield Extracting(world, operator, site, task, labels, manifest)
+
+
+async def another_base_in_manifest(e: Extracting) -> None:
+    e.manifest.tutor_gap.base_id = STRANGER
+
+
+async def another_base_in_the_gap_itself(e: Extracting) -> None:
+    await e.put(make_gap(await e.base(), STRANGER, e.labels, 0.0)[0])
+
+
+async def student_gap_for_the_tutor(e: Extracting) -> None:
+    e.manifest.student_gap.base_id = e.task.tutor.id
+
+
+async def a_blob_that_was_never_put(e: Extracting) -> None:
+    e.manifest.tutor_gap.blob.CopyFrom(common_pb2.BlobRef(digest=STRANGER, bytes=9))
+
+
+async def a_blob_of_which_half_is_here(e: Extracting) -> None:
+    data = make_gap(await e.base(), e.task.tutor.id, e.labels, 0.11)[0]
+    digest = "sha256:" + hashlib.sha256(data).hexdigest()
+    request = registry_pb2.PutChunkRequest(digest=digest, total_bytes=len(data), offset=0, data=data[: len(data) // 2])
+    await ask(e.site.blobs.PutChunk, request)
+    e.manifest.tutor_gap.blob.CopyFrom(common_pb2.BlobRef(digest=digest, bytes=len(data)))
+
+
+async def bytes_cut_off_before_they_were_named(e: Extracting) -> None:
+    await e.put(make_gap(await e.base(), e.task.tutor.id, e.labels, 0.0)[0][:-40])
+
+
+async def a_changed_byte(e: Extracting) -> None:
+    data = bytearray(make_gap(await e.base(), e.task.tutor.id, e.labels, 0.0)[0])
+    data[-3] ^= 1
+    await e.put(bytes(data))
+
+
+async def weights_that_are_no_gap(e: Extracting) -> None:
+    await e.put((await e.base()).read_bytes())
+
+
+async def an_unknown_codec(e: Extracting) -> None:
+    e.manifest.tutor_gap.codec = "pickle"
+
+
+async def another_codec_than_it_is_in(e: Extracting) -> None:
+    e.manifest.tutor_gap.codec = "int8-row-zstd"
+
+
+async def a_key_that_the_base_lacks(e: Extracting) -> None:
+    await e.put(changed(e, await e.base(), {"helper.weight": np.ones(2, np.float32)}))
+
+
+async def a_shape_that_is_not_the_bases(e: Extracting) -> None:
+    await e.put(changed(e, await e.base(), {"body.weight": np.ones((3, 3), np.float32)}))
+
+
+async def another_schema_than_the_manifest_says(e: Extracting) -> None:
+    e.manifest.tutor_gap.schema_digest = STRANGER
+
+
+async def another_size_than_the_manifest_says(e: Extracting) -> None:
+    e.manifest.tutor_gap.blob.bytes += 1
+
+
+async def a_nan(e: Extracting) -> None:
+    await e.put(poisoned(e, await e.base(), float("nan")))
+
+
+async def an_infinity(e: Extracting) -> None:
+    await e.put(poisoned(e, await e.base(), float("inf")))
+
+
+async def a_nan_in_the_student_gap(e: Extracting) -> None:
+    base = await e.site.fetch(e.task.student.weights)
+    blob = await e.site.put(poisoned(e, base, float("nan"), e.task.student.id))
+    e.manifest.student_gap.blob.CopyFrom(convert.blob_to(blob))
+
+
+async def more_bytes_than_the_model(e: Extracting) -> None:
+    noise = np.random.default_rng(0).bytes(2 * 2**20)
+    await e.put(noise)
+
+
+async def classes_without_an_id(e: Extracting) -> None:
+    e.manifest.labels.classes[-1].name = "crane"
+    e.manifest.boxes.clear()
+
+
+async def classes_in_another_order(e: Extracting) -> None:
+    first, second = e.manifest.labels.classes[:2]
+    first.name, second.name = second.name, first.name
+
+
+async def ids_with_a_hole(e: Extracting) -> None:
+    e.manifest.labels.classes[-1].id = 7
+
+
+async def a_figure_that_is_no_number(e: Extracting) -> None:
+    e.manifest.student_before.map50 = float("nan")
+
+
+async def boxes_of_a_class_that_is_none(e: Extracting) -> None:
+    e.manifest.boxes["crane"] = 3
+
+
+async def no_labels(e: Extracting) -> None:
+    e.manifest.ClearField("labels")
+
+
+async def no_tutor_gap(e: Extracting) -> None:
+    e.manifest.ClearField("tutor_gap")
+
+
+async def a_digest_that_is_a_path(e: Extracting) -> None:
+    e.manifest.tutor_gap.blob.digest = "sha256:../../../../etc/passwd"
+
+
+def changed(e: Extracting, base: Path, arrays: dict[str, np.ndarray]) -> bytes:
+    gap = gap_weights(base, e.labels, 0.0)
+    note = GapNote(base_id=e.task.tutor.id, labels=e.labels, base_classes=2)
+    return Gap(WeightMap({**gap, **arrays}), note).to_bytes(CODEC)
+
+
+def poisoned(e: Extracting, base: Path, poison: float, base_id: str = "") -> bytes:
+    """Written past the codec, which would refuse it."""
+    base_id = base_id or e.task.tutor.id
+    good = gap_weights(base, e.labels, 0.0)
+    gap = WeightMap({**good, "body.weight": np.where(np.eye(*good["body.weight"].shape) > 0, np.float32(poison), 0)})
+    note = GapNote(base_id=base_id, labels=e.labels, base_classes=2)
+    arrays = [header_of(name, array, "raw") for name, array in gap.items()]
+    payload = b"".join(stored(entry, gap[entry.name]) for entry in arrays)
+    return pack(CODEC, arrays, payload, {"diredi.gap": note.model_dump_json()})
+
+
+Spoil = Callable[[Extracting], Any]
+CASES: list[tuple[Spoil, type[DirediError], str]] = [
+    (another_base_in_manifest, WrongState, "base"),
+    (another_base_in_the_gap_itself, WrongState, "base"),
+    (student_gap_for_the_tutor, WrongState, "student gap"),
+    (a_blob_that_was_never_put, WrongState, "put it first"),
+    (a_blob_of_which_half_is_here, WrongState, "put it first"),
+    (bytes_cut_off_before_they_were_named, CorruptData, "again"),
+    (a_changed_byte, CorruptData, "again"),
+    (weights_that_are_no_gap, CorruptData, "not"),
+    (an_unknown_codec, InvalidInput, "pickle"),
+    (another_codec_than_it_is_in, CorruptData, "codec"),
+    (a_key_that_the_base_lacks, InvalidInput, "helper.weight"),
+    (a_shape_that_is_not_the_bases, InvalidInput, "body.weight"),
+    (another_schema_than_the_manifest_says, InvalidInput, "manifest"),
+    (another_size_than_the_manifest_says, InvalidInput, "bytes"),
+    (a_nan, InvalidInput, "body.weight"),
+    (an_infinity, InvalidInput, "body.weight"),
+    (a_nan_in_the_student_gap, InvalidInput, "body.weight"),
+    (more_bytes_than_the_model, NoRoom, "codec"),
+    (classes_without_an_id, InvalidInput, "crane"),
+    (classes_in_another_order, InvalidInput, "classes"),
+    (ids_with_a_hole, InvalidInput, "7"),
+    (a_figure_that_is_no_number, InvalidInput, "map50"),
+    (boxes_of_a_class_that_is_none, InvalidInput, "crane"),
+    (no_labels, InvalidInput, "labels"),
+    (no_tutor_gap, InvalidInput, "tutor_gap"),
+    (a_digest_that_is_a_path, InvalidInput, "digest"),
+]
+
+
+async def test_a_gap_that_is_wrong_is_refused_and_leaves_every_store_as_it_was(world: World) -> None:
+    """One cycle for all cases: each is refused after the others, and a good gap is taken after all."""
+    async with extracting(world) as e:
+        good = cycles_pb2.GapManifest()
+        good.CopyFrom(e.manifest)
+        for spoil, error, said in CASES:
+            e.manifest.CopyFrom(good)
+            await spoil(e)
+            before = e.stores()
+            with pytest.raises(error, match=said) as refusal:
+                await ask(e.site.stub.SubmitGap, sites_pb2.SubmitGapRequest(manifest=e.manifest))
+            assert type(refusal.value) is error, f"{spoil.__name__}: {refusal.value}"
+            assert e.stores() == before, spoil.__name__
+            assert state_of(await e.operator.get(e.task.cycle_id)) == "EXTRACTING"
+        await e.site.submit(good)
+        assert state_of(await e.operator.until(e.task.cycle_id, "CANARY")) == "CANARY"
+
+
+async def test_a_gap_submitted_again_is_accepted_and_another_one_is_refused(world: World) -> None:
+    async with extracting(world) as e:
+        await e.site.submit(e.manifest)
+        await e.operator.until(e.task.cycle_id, "CANARY")
+        before = e.stores()
+        await e.site.submit(e.manifest)
+        e.manifest.train_images += 1
+        with pytest.raises(WrongState, match="EXTRACTING"):
+            await ask(e.site.stub.SubmitGap, sites_pb2.SubmitGapRequest(manifest=e.manifest))
+        assert e.stores() == before
+
+
+async def test_a_gap_of_a_cycle_that_is_over_is_refused(world: World) -> None:
+    async with extracting(world) as e:
+        await ask(e.site.cycles.DeclineCycle, cycles_pb2.DeclineCycleRequest(id=e.task.cycle_id, reason="no"))
+        with pytest.raises(WrongState, match="DECLINED"):
+            await ask(e.site.stub.SubmitGap, sites_pb2.SubmitGapRequest(manifest=e.manifest))
+
+
+async def test_class_ids_are_given_once_and_never_again(world: World) -> None:
+    async with extracting(world) as e:
+        assert (await e.site.propose(e.task.cycle_id, "forklift", "car")).names == ("car", "person", "forklift")
+        for bad in ("", "x" * 65, "two\nlines", "  "):
+            before = e.stores()
+            with pytest.raises(InvalidInput):
+                await ask(
+                    e.site.stub.ProposeClasses,
+                    sites_pb2.ProposeClassesRequest(cycle_id=e.task.cycle_id, names=["crane", bad]),
+                )
+            assert e.stores() == before
+        await ask(e.site.stub.FailTask, sites_pb2.FailTaskRequest(task_id=e.task.id, reason="no room"))
+        again = await e.site.extracting(e.operator, "r2")
+        labels = await e.site.propose(again.cycle_id, "crane")
+        assert labels.names == ("car", "person", "forklift", "crane")
+        assert labels.version > e.labels.version
+
+
+async def test_an_upload_that_breaks_the_rules_of_blobs_gets_the_status_of_the_contract(world: World) -> None:
+    async with extracting(world) as e:
+        data = b"some bytes"
+        digest = "sha256:" + hashlib.sha256(data).hexdigest()
+        put = e.site.blobs.PutChunk
+        before = e.stores()
+        with pytest.raises(OffsetBeyondEnd):
+            await ask(put, registry_pb2.PutChunkRequest(digest=digest, total_bytes=10, offset=5, data=data[5:]))
+        with pytest.raises(CorruptData):
+            await ask(put, registry_pb2.PutChunkRequest(digest=STRANGER, total_bytes=10, offset=0, data=data))
+        with pytest.raises(NoRoom, match="at most"):
+            await ask(put, registry_pb2.PutChunkRequest(digest=digest, total_bytes=2**40, offset=0, data=data))
+        with pytest.raises(InvalidInput):
+            await ask(put, registry_pb2.PutChunkRequest(digest="../etc", total_bytes=10, offset=0, data=data))
+        assert e.stores() == before
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"lambda": 0.5}, "lambda"),
+        ({"lam": 7}, "lam"),
+        ({"redistil": {"epochs": -1}}, "epochs"),
+        ({"codec": "zip"}, "zip"),
+    ],
+)
+async def test_a_recipe_with_a_wrong_option_is_refused_by_name(
+    world: World, overrides: dict[str, Any], said: str
+) -> None:
+    async with world.cloud():
+        site, operator = world.site(), world.operator()
+        await site.extracting(operator)  # the site is known
+        with pytest.raises(InvalidInput, match=said):
+            await operator.start(request_id="r2", **overrides)
+
+
+async def test_what_does_not_exist_is_not_found(world: World) -> None:
+    async with world.cloud():
+        operator, site = world.operator(), world.site()
+        for method, request in [
+            (operator.cycles.GetCycle, cycles_pb2.GetCycleRequest(id="nothing")),
+            (site.cycles.ApproveCycle, cycles_pb2.ApproveCycleRequest(id="nothing")),
+            (site.stub.ReportProgress, sites_pb2.ReportProgressRequest(cycle_id="nothing")),
+            (site.stub.ProposeClasses, sites_pb2.ProposeClassesRequest(cycle_id="nothing", names=["x"])),
+            (site.stub.SubmitValidation, sites_pb2.SubmitValidationRequest(cycle_id="nothing", after=figures(0.5))),
+            (site.stub.FailTask, sites_pb2.FailTaskRequest(task_id="nothing/extract")),
+            (operator.registry.GetModel, registry_pb2.GetModelRequest(id="0123456789")),
+        ]:
+            with pytest.raises(NotFound):
+                await ask(method, request)
+        with pytest.raises(NotFound):
+            await site.fetch(convert.blob_to(Blob(STRANGER, 9)))
+
+
+async def test_everyone_speaks_for_himself_only(world: World) -> None:
+    async with extracting(world) as e:
+        other, camera, operator = world.site("site-2"), world.device(), e.operator
+        cycle_id = e.task.cycle_id
+        from diredi.rpc.v1 import cycles_pb2_grpc, fleet_pb2, registry_pb2_grpc
+
+        as_site, as_camera = e.site.cycles, cycles_pb2_grpc.CycleServiceStub(world.channel("cam-1"))
+        start = cycles_pb2.StartCycleRequest(site="site-1", request_id="x")
+        get = cycles_pb2.GetCycleRequest(id=cycle_id)
+        approve = cycles_pb2.ApproveCycleRequest(id=cycle_id)
+        submit = sites_pb2.SubmitGapRequest(manifest=e.manifest)
+        before = e.stores()
+        for method, request in [
+            (as_site.StartCycle, start),
+            (as_camera.StartCycle, start),
+            (as_camera.GetCycle, get),
+            (as_camera.ListCycles, cycles_pb2.ListCyclesRequest()),
+            (other.cycles.GetCycle, get),
+            (other.cycles.ListCycles, cycles_pb2.ListCyclesRequest(site="site-1")),
+            (operator.cycles.ApproveCycle, approve),
+            (operator.cycles.DeclineCycle, cycles_pb2.DeclineCycleRequest(id=cycle_id)),
+            (other.cycles.ApproveCycle, approve),
+            (as_camera.ApproveCycle, approve),
+            (other.stub.SubmitGap, submit),
+            (operator.sites.SubmitGap, submit),
+            (other.stub.ReportProgress, sites_pb2.ReportProgressRequest(cycle_id=cycle_id)),
+            (other.stub.ProposeClasses, sites_pb2.ProposeClassesRequest(cycle_id=cycle_id, names=["x"])),
+            (other.stub.FailTask, sites_pb2.FailTaskRequest(task_id=e.task.id)),
+            (e.site.stub.ListSites, sites_pb2.ListSitesRequest()),
+            (camera.stub.ListDevices, fleet_pb2.ListDevicesRequest()),
+            (camera.stub.RegisterDevice, fleet_pb2.RegisterDeviceRequest(device="cam-2", site="site-1")),
+            (camera.stub.RegisterDevice, fleet_pb2.RegisterDeviceRequest(device="cam-1", site="site-2")),
+            (camera.stub.Heartbeat, fleet_pb2.HeartbeatRequest(device="cam-2")),
+            (camera.stub.ReportInstall, fleet_pb2.ReportInstallRequest(device="cam-2", release_version=1, outcome=1)),
+            (camera.blobs.PutChunk, registry_pb2.PutChunkRequest(digest=STRANGER, total_bytes=1, data=b"x")),
+            (
+                registry_pb2_grpc.RegistryServiceStub(world.channel("cam-1")).ListModels,
+                registry_pb2.ListModelsRequest(),
+            ),
+        ]:
+            with pytest.raises(Refused):
+                await ask(method, request)
+        for stream in (
+            other.stub.WatchTasks(sites_pb2.WatchTasksRequest(site="site-1")),
+            operator.sites.WatchTasks(sites_pb2.WatchTasksRequest(site="site-1")),
+            camera.stub.WatchReleases(fleet_pb2.WatchReleasesRequest(device="cam-2")),
+            other.cycles.WatchCycle(cycles_pb2.WatchCycleRequest(id=cycle_id)),
+        ):
+            from diredi.rpc.streams import messages_of
+
+            with pytest.raises(Refused):
+                await anext(messages_of(stream, 20))
+        assert e.stores() == before
+
+
+async def test_a_blob_is_read_only_by_those_whom_it_is_for(world: World) -> None:
+    from diredi.rpc import blobs
+
+    async with extracting(world) as e:
+        other, camera = world.site("site-2"), world.device()
+        gap = e.manifest.tutor_gap.blob
+        with pytest.raises(NotFound):
+            await other.fetch(gap)
+        with pytest.raises(NotFound):
+            await blobs.download(camera.blobs, convert.blob_from(e.task.tutor.weights), world.folder / "tutor")
+        with pytest.raises(NotFound):
+            await blobs.download(camera.blobs, convert.blob_from(e.task.coreset), world.folder / "coreset")
+        assert await blobs.download(camera.blobs, convert.blob_from(e.task.student.onnx), world.folder / "onnx")
+
+
+async def test_a_caller_without_our_certificate_reaches_no_handler(world: World, tmp_path: Path) -> None:
+    from diredi.errors import Unreachable
+    from diredi.rpc.client import connect
+    from diredi.rpc.v1 import cycles_pb2_grpc
+    from diredi.trust import ca
+    from diredi.trust.identity import Credentials
+
+    ca.init(tmp_path / "foreign")
+    ca.issue(tmp_path / "foreign", "operator", "mallory", [], tmp_path / "mallory")
+    async with world.cloud():
+        await world.operator().known_sites()
+        before = (world.state_dir / "ingress").stat().st_mtime_ns, sorted((world.state_dir / "ingress").iterdir())
+        async with connect(world.address, Credentials.load(tmp_path / "mallory")) as channel:
+            stub = cycles_pb2_grpc.CycleServiceStub(channel)
+            with pytest.raises(Unreachable):
+                await ask(stub.StartCycle, cycles_pb2.StartCycleRequest(site="site-1", request_id="x"))
+        after = (world.state_dir / "ingress").stat().st_mtime_ns, sorted((world.state_dir / "ingress").iterdir())
+        assert before == after  # what reaches a handler is counted by its peer
