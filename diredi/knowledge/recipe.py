@@ -15,6 +15,7 @@ from diredi.distillation.recipe import TrainRecipe
 from diredi.errors import InvalidInput
 
 Section = Literal["backbone", "neck", "head"]
+StudentKind = Literal["gap", "redistilled", "mean"]
 SECTIONS: tuple[Section, ...] = ("backbone", "neck", "head")
 
 
@@ -90,6 +91,10 @@ class CycleRecipe(Recipe):
     redistil_images: Literal["presumed", "pool"] = "presumed"
     """What the updated tutor teaches the student on: presumed images, or a public pool without labels."""
     redistil: TrainRecipe = TrainRecipe()
+    """Updated tutor to student, in the cloud."""
+    students: tuple[StudentKind, ...] = Field(("redistilled", "mean", "gap"), min_length=1)
+    """Candidates for the release in order of preference, where there is a student gap: the first that does no harm on
+    presumed images is taken. Without a student gap there is only "redistilled"."""
     seed: int = 0
     """Of every training in the cycle; the seeds inside the trainings are not used."""
 

@@ -1,39 +1,102 @@
 """A new student from the updated tutor, on what the cloud owns, with or without a student-sized gap from the site.
 
-The cloud has no picture of a new class, so no figure of its own can tell whether a student still knows it. What it has
-is the site's student (the old one and its gap), which the site has measured. So that one goes first, and what is
-taught further in the cloud may only replace it if it stays near to it.
+The cloud has no picture of a new class, so no figure of its own can tell whether a student still knows it. What it can
+tell is harm to what it knows. So a recipe ranks the candidates, and the first that does no harm is taken:
+
+    gap          the old student and the site's student gap, as the site has measured it
+    redistilled  that one (or, without a student gap, the old one), taught by the updated tutor on the cloud's images
+    mean         half-way between the two, weight by weight
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from diredi.detectors.base import Detector
 from diredi.distillation.batches import Pool
 from diredi.distillation.trainer import train
 from diredi.evaluation.figures import Figures
-from diredi.knowledge.recipe import CycleRecipe
-from diredi.knowledge.reverse import seeded
+from diredi.knowledge.apply import Presumed, apply_gap
+from diredi.knowledge.gap import Gap, apply, compute
+from diredi.knowledge.recipe import CycleRecipe, StudentKind
 
 OnProgress = Callable[[str, float, str], None]
+"""on_progress(step, fraction 0..1, one short line)."""
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Redistilled:
     detector: Detector
-    presumed: Figures
+    chosen: StudentKind
+    before: Figures
+    after: Figures
+    candidates: dict[StudentKind, Figures]
+    """Presumed figures of every candidate that was looked at, in the recipe's order."""
+    lam: float | None
+    """The share of the student gap, where there was one."""
+    harmless: bool
 
 
-def taught_by(
+def redistil(
+    old: Detector,
     tutor: Detector,
-    student: Detector,
+    gap: Gap | None,
+    presumed: Presumed,
     pools: Sequence[Pool],
     recipe: CycleRecipe,
-    on_progress: Callable[[float, str], None],
-) -> Detector:
-    """A copy of `student`, in the tutor's label space, that the tutor has taught on `pools`."""
-    taught = student.grown(tutor.spec.labels)
-    train(taught, pools, seeded(recipe.redistil, recipe.seed), teacher=tutor, on_progress=on_progress)
-    return taught
+    on_progress: OnProgress,
+) -> Redistilled:
+    """The first candidate in the recipe's order that does no harm; where all do, the one that does least.
+
+    `old` and `tutor` are not changed. Raises InvalidInput when the gap is not one for `old`.
+    """
+    applied = None
+    if gap is not None:
+        applied = apply_gap(old, gap, presumed, recipe, _step(on_progress, "student"))
+    start = old.grown(tutor.spec.labels) if applied is None else applied.detector
+
+    @cache
+    def redistilled() -> Detector:
+        taught = start.grown(tutor.spec.labels)
+        training = recipe.redistil.model_copy(update={"seed": recipe.seed})
+        train(taught, pools, training, teacher=tutor, on_progress=_step(on_progress, "redistil"))
+        return taught
+
+    makers: dict[StudentKind, Callable[[], Detector]] = {
+        "gap": lambda: start,
+        "redistilled": redistilled,
+        "mean": lambda: halfway(start, redistilled()),
+    }
+    before = presumed.figures(old)
+    candidates: dict[StudentKind, tuple[Detector, Figures]] = {}
+    for kind in recipe.students if applied is not None else ("redistilled",):
+        detector = makers[kind]()
+        candidates[kind] = detector, presumed.figures(detector)
+        if before.map50 - candidates[kind][1].map50 <= recipe.max_harm:
+            break
+    else:
+        kind = max(candidates, key=lambda name: candidates[name][1].map50)
+    detector, after = candidates[kind]
+    return Redistilled(
+        detector=detector,
+        chosen=kind,
+        before=before,
+        after=after,
+        candidates={name: figures for name, (_, figures) in candidates.items()},
+        lam=None if applied is None else applied.lam,
+        harmless=before.map50 - after.map50 <= recipe.max_harm,
+    )
+
+
+def halfway(a: Detector, b: Detector) -> Detector:
+    """The mean of two detectors that share a start; variances are averaged as `policy` says."""
+    mean = a.grown(a.spec.labels)
+    weights = a.weights()
+    mean.load_weights(apply(weights, compute(b.weights(), weights, weights), 0.5))
+    return mean
+
+
+def _step(on_progress: OnProgress, step: str) -> Callable[[float, str], None]:
+    return lambda fraction, message: on_progress(step, fraction, message)

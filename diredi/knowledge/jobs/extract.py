@@ -14,6 +14,7 @@ from diredi.data.archive import unpack
 from diredi.data.dataset import DataSet, subset
 from diredi.data.dataset import load as load_dataset
 from diredi.detectors import registry
+from diredi.detectors.spec import DetectorSpec
 from diredi.evaluation.detection import evaluate
 from diredi.jobs import Report
 from diredi.knowledge.gap import Gap, GapNote
@@ -69,7 +70,7 @@ def _coreset(spec: Json, folder: Path, recipe: CycleRecipe) -> DataSet | None:
 
 def _written(gap: WeightMap, kind: str, spec: Json, labels: LabelSpace, recipe: CycleRecipe, folder: Path) -> Json:
     base = Path(spec[kind])
-    spec_of_base = registry.DetectorSpec.of_file(base)
-    note = GapNote(base_id=digest_of_file(base).digest, labels=labels, base_classes=len(spec_of_base.labels))
+    known = DetectorSpec.of_file(base).labels
+    note = GapNote(base_id=digest_of_file(base).digest, labels=labels, base_classes=len(known))
     fp32_bytes = WeightMap.load(base).fp32_bytes
     return write_gap(Gap(gap, note), recipe.codec, folder / f"{kind}.gap", fp32_bytes)

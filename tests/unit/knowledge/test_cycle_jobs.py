@@ -1,0 +1,139 @@
+"""The jobs of a cycle, each in a process of its own as a service runs it, from bootstrap to the validated release."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import World
+from shapes import GROWN, SIZE, TINY
+
+from diredi.detectors.onnx import OnnxPredictor
+from diredi.detectors.spec import DetectorSpec
+from diredi.errors import CorruptData, DataSetError, InvalidInput, NotFound
+from diredi.evaluation.figures import Figures
+from diredi.jobs import JobProgress, LocalExecutor
+from diredi.knowledge.check import check_gap_file
+from diredi.knowledge.gap import Gap
+from diredi.knowledge.jobs import bootstrap, extract, validate
+from diredi.store.blobs import digest_of_file
+
+JOBS = "diredi.knowledge.jobs"
+QUICK = {"steps": 2, "batch": 4}
+BOOTSTRAP = {"teacher": QUICK, "tutor": QUICK, "student": QUICK, "coreset_images": 12}
+CYCLE = {"tutor": QUICK, "student": QUICK, "redistil": QUICK, "max_harm": 1.0}
+Json = dict[str, Any]
+
+
+@dataclass
+class Shop:
+    """Runs jobs in `folder` and keeps what they said."""
+
+    folder: Path
+    said: list[JobProgress] = field(default_factory=list)
+
+    async def run(self, job: str, spec: Json) -> Json:
+        async def heard(progress: JobProgress) -> None:
+            self.said.append(progress)
+
+        result = await LocalExecutor().run(f"{JOBS}.{job}", spec, self.folder / job, heard)
+        return dict(json.loads(json.dumps(result)))
+
+
+def quiet(step: str, fraction: float, message: str) -> None:
+    assert 0 <= fraction <= 1
+
+
+def bootstrap_spec(world: World, **changes: object) -> Json:
+    models = {"teacher": None, "tutor": TINY, "student": TINY}
+    return {"presumed": str(world.presumed_yaml), **models, "image_size": SIZE, "recipe": BOOTSTRAP, **changes}
+
+
+def extract_spec(world: World, **changes: object) -> Json:
+    models = {"tutor": str(world.model), "student": str(world.model), "coreset": None}
+    return {"data": str(world.site_yaml), **models, "labels": GROWN.model_dump(), "recipe": CYCLE, **changes}
+
+
+async def test_a_cycle_of_jobs_ends_in_a_file_that_an_edge_node_can_run(world: World, tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    first = await shop.run("bootstrap", bootstrap_spec(world))
+    tutor, student = first["tutor"]["weights"], first["student"]["weights"]
+    models = {"tutor": tutor, "student": student, "coreset": first["coreset"]["path"]}
+    gaps = await shop.run("extract", extract_spec(world, **models))
+    for kind, base in (("tutor_gap", tutor), ("student_gap", student)):
+        gap = gaps[kind]
+        found = check_gap_file(Path(gap["path"]), gap["codec"], Path(base), digest_of_file(Path(base)).digest, GROWN)
+        assert (found.bytes, found.fp32_bytes, found.schema_digest) == tuple(
+            gap[name] for name in ("bytes", "fp32_bytes", "schema_digest")
+        )
+        assert gap["bytes"] < gap["fp32_bytes"] / 4
+    assert gaps["boxes"].keys() == set(GROWN.names)
+    assert (gaps["train_images"], gaps["held_out_images"]) == (48, 32)
+
+    cloud = {"labels": GROWN.model_dump(), "presumed": str(world.presumed_yaml), "recipe": CYCLE}
+    sent = {"gap": gaps["tutor_gap"]["path"], "codec": gaps["tutor_gap"]["codec"]}
+    applied = await shop.run("apply_gap", {"tutor": tutor, **sent, **cloud})
+    assert DetectorSpec.of_file(Path(applied["weights"])).labels == GROWN
+    ours = {"student": student, "student_gap": gaps["student_gap"]["path"], "codec": gaps["student_gap"]["codec"]}
+    made = await shop.run("redistil", {"tutor": applied["weights"], **ours, **cloud})
+    onnx = Path(made["onnx"]["path"])
+    assert OnnxPredictor(onnx).labels == GROWN
+    assert digest_of_file(onnx).digest == made["onnx"]["digest"]
+    said = await shop.run("validate", {"data": str(world.site_yaml), "onnx": str(onnx), "labels": GROWN.model_dump()})
+    assert set(Figures.model_validate(said["figures"]).per_class) == set(GROWN.names)
+    assert {"tutor", "student", "tutor-2", "student-gap", "apply", "redistil"} <= {one.step for one in shop.said}
+
+
+def test_a_job_that_was_killed_and_runs_again_in_its_folder_gives_the_same(world: World, tmp_path: Path) -> None:
+    pack = bootstrap.main(bootstrap_spec(world, tutor=str(world.model), student=str(world.model)), tmp_path, quiet)
+    spec = extract_spec(world, coreset=pack["coreset"]["path"])
+    first, second = (extract.main(spec, tmp_path, quiet) for _ in range(2))
+    assert first["tutor_gap"] == second["tutor_gap"]
+    assert first["student_gap"] == second["student_gap"]
+    Gap.from_bytes(Path(first["tutor_gap"]["path"]).read_bytes())
+
+
+def test_models_that_are_given_are_not_trained(world: World, tmp_path: Path) -> None:
+    spec = bootstrap_spec(world, tutor=str(world.model), student=str(world.model))
+    made = bootstrap.main(spec, tmp_path, quiet)
+    assert made["teacher"] is None
+    assert made["tutor"]["digest"] == made["student"]["digest"] == digest_of_file(world.model).digest
+
+
+def test_presumed_data_without_the_tutors_classes_is_refused_with_both_named(world: World, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(world.presumed_yaml.read_text().replace("box", "cat").replace("bar", "dog"))
+    with pytest.raises(InvalidInput, match=r"cat, dog.*box, bar"):
+        bootstrap.main(bootstrap_spec(world, presumed=str(other), tutor=str(world.model)), tmp_path, quiet)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "named"),
+    [
+        ({"data": "nowhere/data.yaml"}, DataSetError, "nowhere"),
+        ({"tutor": "gone.safetensors"}, NotFound, "gone"),
+        ({"labels": {"names": ["box", "bar"]}}, InvalidInput, "disc"),
+        ({"recipe": {"epochs": 3}}, InvalidInput, "epochs"),
+    ],
+)
+def test_what_a_spec_names_and_cannot_be_used_is_named(
+    world: World, tmp_path: Path, changes: Json, error: type[Exception], named: str
+) -> None:
+    with pytest.raises(error, match=named):
+        extract.main(extract_spec(world, **changes), tmp_path, quiet)
+
+
+def test_a_coreset_that_is_none_is_refused(world: World, tmp_path: Path) -> None:
+    (tmp_path / "coreset.zip").write_bytes(b"PK\x03\x04 and nothing more")
+    with pytest.raises(CorruptData, match=r"coreset\.zip"):
+        extract.main(extract_spec(world, coreset=str(tmp_path / "coreset.zip")), tmp_path, quiet)
+
+
+def test_a_release_that_is_no_detector_is_refused(world: World, tmp_path: Path) -> None:
+    (tmp_path / "student.onnx").write_bytes(b"not a model")
+    spec = {"data": str(world.site_yaml), "onnx": str(tmp_path / "student.onnx"), "labels": GROWN.model_dump()}
+    with pytest.raises(CorruptData, match=r"student\.onnx"):
+        validate.main(spec, tmp_path, quiet)
