@@ -2,6 +2,7 @@
 
     python3 deploy/setup.py                        .venv with all that the project and its tests need
     python3 deploy/setup.py --groups core --venv DIR --no-project     what an edge node needs, elsewhere
+    python3 deploy/setup.py --download wheelhouse  the wheels that the images need, for a build without a network
 
 Versions are those of constraints.txt, groups those of pyproject.toml. A second run finds its stamp and does nothing.
 
@@ -21,7 +22,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -34,6 +35,7 @@ import tomllib  # noqa: E402
 ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = ROOT / "constraints.txt"
 PYPROJECT = ROOT / "pyproject.toml"
+IMAGE_PYTHON = "3.11"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 NO_DEPS = "ultralytics"
 """The group that is installed without its dependencies: it asks for an OpenCV that fights with the headless one."""
@@ -48,8 +50,11 @@ class SetupError(Exception):
 def main() -> int:
     """0: ready; 1: not, and why is on standard error."""
     arguments = _arguments()
+    groups = arguments.groups.split(",")
     try:
-        setup(arguments.venv, arguments.groups.split(","), project=not arguments.no_project)
+        setup(arguments.venv, groups, project=not arguments.no_project)
+        if arguments.download is not None:
+            download(Pip(arguments.venv), [group for group in groups if group != "dev"], arguments.download)
     except SetupError as error:
         print(f"setup: {error}", file=sys.stderr)
         return 1
@@ -76,24 +81,32 @@ def setup(venv: Path, groups: list[str], project: bool) -> None:
     say(f"ready in {time.monotonic() - started:.0f} s: {venv}")
 
 
+def download(pip: Pip, groups: list[str], folder: Path) -> None:
+    """Every wheel of `groups` into `folder`, as the images of deploy/Dockerfile want them."""
+    say(f"downloading {', '.join(groups)} to {folder}")
+    for packages in _packages(pip, groups):
+        pip.run("download", "--only-binary=:all:", f"--python-version={IMAGE_PYTHON}", f"--dest={folder}", *packages)
+
+
 def _install(pip: Pip, groups: list[str], project: bool) -> None:
+    say(f"installing {', '.join(groups)}; minutes on a slow line")
+    for packages in _packages(pip, groups):
+        pip.run("install", *packages)
+    if project:
+        pip.run("install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT))
+
+
+def _packages(pip: Pip, groups: list[str]) -> Iterator[list[str]]:
+    """What to ask pip for, in one call after the other: options and requirements."""
     pinned = constraints()
     wanted = [f"setuptools=={pinned['setuptools']}"]
-    extra: list[str] = []
     for group in groups:
-        if group != NO_DEPS:
-            wanted += requirements(group)
+        wanted += requirements(group) if group != NO_DEPS else []
     if "learning" in groups:
-        torch, extra = torch_requirement(pip, pinned["torch"])
-        wanted.append(torch)
-        say(f"installing {torch} and what stands beside it ({', '.join(groups)}); minutes on a slow line")
-    else:
-        say(f"installing {', '.join(groups)}")
-    pip.install(*extra, "-c", str(CONSTRAINTS), *wanted)
+        wanted += torch_requirement(pip, pinned["torch"])
+    yield ["-c", str(CONSTRAINTS), *wanted]
     if NO_DEPS in groups:
-        pip.install("--no-deps", "-c", str(CONSTRAINTS), *requirements(NO_DEPS))
-    if project:
-        pip.install("--no-deps", "--no-build-isolation", "--editable", str(ROOT))
+        yield ["--no-deps", "-c", str(CONSTRAINTS), *requirements(NO_DEPS)]
 
 
 def requirements(group: str) -> list[str]:
@@ -108,20 +121,20 @@ def constraints() -> dict[str, str]:
     return {name.lower(): version for name, _, version in (line.partition("==") for line in lines if line)}
 
 
-def torch_requirement(pip: Pip, version: str) -> tuple[str, list[str]]:
-    """The torch to ask pip for, and the options it needs to find it."""
+def torch_requirement(pip: Pip, version: str) -> list[str]:
+    """The torch to ask pip for, and the options that it needs to find it."""
     choice = os.environ.get("TORCH", "auto")
     if choice not in ("auto", "cpu", "cuda"):
         raise SetupError(f"TORCH={choice} is none of auto, cpu, cuda")
     if sys.platform != "linux":
-        return f"torch=={version}", []  # the public wheel is the CPU one there
+        return [f"torch=={version}"]  # the public wheel is the CPU one there
     if choice == "cuda" or (choice == "auto" and _has_nvidia_gpu()):
-        return f"torch==={version}", []  # "===": never the +cpu build that a configured place may offer
+        return [f"torch==={version}"]  # "===": never the +cpu build that a configured place may offer
     wanted = f"torch=={version}+cpu"
     if pip.can_find(wanted):
-        return wanted, []
+        return [wanted]
     if _reachable(f"{TORCH_CPU_INDEX}/torch/"):
-        return wanted, ["--extra-index-url", TORCH_CPU_INDEX]
+        return [wanted, "--extra-index-url", TORCH_CPU_INDEX]
     raise SetupError(
         f"the CPU build of torch {version} for Python {PYTHON} is in none of pip's configured places, and "
         f"{TORCH_CPU_INDEX} does not answer: set PIP_FIND_LINKS to a folder that has its wheel, use another Python "
@@ -136,12 +149,11 @@ class Pip:
         self.python = _python(venv)
         self.log = venv / "setup.log"
 
-    def install(self, *arguments: str) -> None:
+    def run(self, *arguments: str) -> None:
         """Raises SetupError that ends with pip's own last words."""
-        code = self._run("install", *arguments)
-        if code:
+        if self._exit_code(*arguments):
             tail = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()][-8:]
-            raise SetupError("pip could not install (all of it: {}):\n    {}".format(self.log, "\n    ".join(tail)))
+            raise SetupError("pip did not succeed (all of it: {}):\n    {}".format(self.log, "\n    ".join(tail)))
 
     def can_find(self, requirement: str) -> bool:
         """Whether pip's configured places have it; nothing is installed."""
@@ -149,7 +161,7 @@ class Pip:
             command = [self.python, "-m", "pip", "install", "--dry-run", "--quiet", "--no-deps", requirement]
             return subprocess.run(command, stdout=log, stderr=log, env=_environment(), check=False).returncode == 0
 
-    def _run(self, *arguments: str) -> int:
+    def _exit_code(self, *arguments: str) -> int:
         command = [self.python, "-m", "pip", *arguments]
         with self.log.open("a") as log:
             log.write(f"$ {' '.join(command)}\n")
@@ -241,6 +253,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--venv", type=lambda text: Path(text).absolute(), default=ROOT / ".venv")
     parser.add_argument("--groups", default=",".join(ALL_GROUPS), help=f"of {', '.join(ALL_GROUPS)}")
     parser.add_argument("--no-project", action="store_true", help="leave this checkout itself out")
+    parser.add_argument(
+        "--download", type=Path, metavar="FOLDER", help="also put the wheels that the images need there"
+    )
     return parser.parse_args()
 
 
