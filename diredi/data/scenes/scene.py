@@ -69,7 +69,7 @@ def render(site_name: str, split: str, index: int, seed: int, size: int = 320) -
     for model, place in sorted(things, key=lambda item: -_nearness(item)):
         painter.draw(model, place)
     picture = _expose(view, painter, light, weather, things, rng)
-    boxes, drawn = _labels(painter, site)
+    boxes, drawn = labels_of(painter, site)
     return Scene(
         air.jpeg(air.developed(picture, site, rng, light.grey), site, rng), boxes,
         tuple(str(d.name) for d in drawn), number, painter.owner, tuple(d.owner for d in drawn),
@@ -217,7 +217,7 @@ def _glare(view: View, painter: Painter, light: Light, owner: NDArray[np.uint8])
     return np.asarray(halo(points, size) + windows, np.float32)
 
 
-def _labels(painter: Painter, site: SiteProfile) -> tuple[NDArray[np.float32], list[Drawn]]:
+def labels_of(painter: Painter, site: SiteProfile) -> tuple[NDArray[np.float32], list[Drawn]]:
     """Tight boxes around what can be seen of each object."""
     size = painter.camera.size
     rows: list[tuple[float, ...]] = []

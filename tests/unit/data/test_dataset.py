@@ -1,0 +1,138 @@
+"""Whatever Ultralytics reads is read, and a data set is a value that can be mapped, drawn from and joined."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_data_sets import Builder, write_image
+
+from diredi.data.dataset import DataSet, Sample, check, concat, load, subset
+from diredi.errors import InvalidInput
+from diredi.labels import LabelSpace
+
+BOX = "0 0.5 0.5 0.2 0.2\n"
+
+
+def test_boxes_names_and_counts_are_those_of_the_files(data_set: Builder) -> None:
+    found = load(data_set())
+    assert found.names == found.label_names == ("car", "person")
+    assert found.train[0].boxes.dtype == np.float32
+    assert found.train[0].boxes.tolist() == pytest.approx(np.array([[0, 0.5, 0.5, 0.2, 0.2], [1, 0.3, 0.3, 0.1, 0.4]]))
+    assert found.counts("train") == {"car": 1, "person": 1}
+    assert found.counts("val") == {"car": 0, "person": 1}
+    files = [p for p in found.root.rglob("*") if p.is_file() and p.name != "data.yaml"]
+    assert found.bytes_on_disk() == sum(p.stat().st_size for p in files)
+
+
+def test_image_without_label_file_or_with_an_empty_one_is_background(data_set: Builder) -> None:
+    found = load(data_set({"train/a": None, "train/b": "", "val/c": BOX}))
+    assert [sample.boxes.shape for sample in found.train] == [(0, 5), (0, 5)]
+
+
+def test_polygon_becomes_its_bounding_box(data_set: Builder) -> None:
+    found = load(data_set({"train/a": "1 0.1 0.2 0.5 0.2 0.5 0.8\n", "val/b": BOX}))
+    assert found.train[0].boxes[0].tolist() == pytest.approx([1, 0.3, 0.5, 0.4, 0.6])
+
+
+def test_line_that_stands_twice_is_one_box(data_set: Builder) -> None:
+    assert len(load(data_set({"train/a": BOX + BOX, "val/b": BOX})).train[0].boxes) == 1
+
+
+def test_names_may_be_a_mapping_and_splits_lists_of_folders_and_lists_of_images(data_set: Builder) -> None:
+    path = data_set(
+        {"train/a": BOX, "more/deep/b": BOX, "val/c": BOX},
+        names={0: "car", 1: "person"}, train=["images/train", "images/more"], val="val.txt",
+    )  # fmt: skip
+    (path.parent / "val.txt").write_text("./images/val/c.jpg\n")
+    found = load(path)
+    assert [sample.image.name for sample in found.train] == ["a.jpg", "b.jpg"]
+    assert [len(sample.boxes) for sample in (*found.train, *found.val)] == [1, 1, 1]
+
+
+def test_path_is_taken_from_where_the_data_yaml_lies(data_set: Builder, tmp_path: Path) -> None:
+    path = data_set()
+    moved = tmp_path / "elsewhere" / "data.yaml"
+    moved.parent.mkdir()
+    moved.write_text(path.read_text() + "path: ..\n")
+    assert load(moved).root == tmp_path
+    assert len(load(moved).train) == 1
+
+
+def test_labels_lie_beside_images_that_are_in_no_folder_called_images(tmp_path: Path) -> None:
+    write_image(tmp_path / "train" / "a.png")
+    (tmp_path / "train" / "a.txt").write_text(BOX)
+    (tmp_path / "data.yaml").write_text("train: train\nval: train\nnames: [car]\n")
+    assert len(load(tmp_path / "data.yaml").val[0].boxes) == 1
+
+
+def test_mapped_set_has_the_ids_of_the_label_space(data_set: Builder) -> None:
+    original = load(data_set())
+    mapped = original.mapped_to(LabelSpace(names=("person", "dog", "car")))
+    assert mapped.names == ("person", "dog", "car")
+    assert mapped.train[0].boxes[:, 0].tolist() == [2, 0]
+    assert mapped.counts("train") == {"person": 1, "dog": 0, "car": 1}
+    assert original.train[0].boxes[:, 0].tolist() == [0, 1], "the original is a value and stays as it was"
+
+
+def test_class_that_the_label_space_lacks_is_named(data_set: Builder) -> None:
+    with pytest.raises(InvalidInput, match=r"label space lacks \(person\)"):
+        load(data_set()).mapped_to(LabelSpace(names=("car", "bus")))
+
+
+def test_sets_with_different_classes_are_not_joined(data_set: Builder) -> None:
+    a = load(data_set())
+    joined = concat(a, a)
+    assert (len(joined.train), len(joined.val)) == (2, 2)
+    with pytest.raises(InvalidInput, match="map both to one label space first"):
+        concat(a, a.mapped_to(LabelSpace(names=("person", "car"))))
+
+
+def _made_up(images: int) -> DataSet:
+    """90 of 100 images with a car, 20 with a person, 5 with a bus, the rest empty."""
+    rng = np.random.default_rng(3)
+    samples = []
+    for number in range(images):
+        present = [c for c, share in enumerate((0.9, 0.2, 0.05)) if rng.random() < share]
+        boxes = np.array([[c, 0.5, 0.5, 0.1, 0.1] for c in present], np.float32).reshape(-1, 5)
+        samples.append(Sample(Path(f"{number}.jpg"), boxes))
+    return DataSet(Path(), ("car", "person", "bus"), samples, samples[:10])
+
+
+def test_coreset_keeps_every_class_in_proportion_or_better() -> None:
+    whole = _made_up(400)
+    part = subset(whole, 100, seed=0)
+    assert len(part.train) == 100
+    assert len({sample.image for sample in part.train}) == 100
+    for name, boxes in whole.counts("train").items():
+        assert part.counts("train")[name] >= boxes / 4 * 0.9
+    assert any(len(sample.boxes) == 0 for sample in part.train)
+    assert len(part.val) == 10
+    assert len(subset(whole, 100, seed=0, n_val=4).val) == 4
+
+
+def test_coreset_is_the_same_for_the_same_seed_and_another_for_another() -> None:
+    whole = _made_up(200)
+    images = [[sample.image for sample in subset(whole, 50, seed).train] for seed in (1, 1, 2)]
+    assert images[0] == images[1] != images[2]
+    assert subset(whole, 999, seed=0).train == whole.train
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "boxes"),
+    [
+        ("coco128", (128, 128), (929, 898)),
+        ("forklift", (181, 126), (394, 258)),
+        ("traffic_cams", (204, 51), (3524, 835)),
+        ("parking_cam", (104, 26), (8944, 2236)),
+    ],
+)
+def test_real_sets_load_and_check_clean(
+    shared_data: Path, name: str, images: tuple[int, int], boxes: tuple[int, int]
+) -> None:
+    path = shared_data / "detection" / name / "data.yaml"
+    found = load(path)
+    assert (len(found.train), len(found.val)) == images
+    assert (sum(found.counts("train").values()), sum(found.counts("val").values())) == boxes
+    assert check(path).problems == []
