@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import shlex
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,11 +13,7 @@ from diredi.cli.options import AsJson, Seed
 from diredi.cli.output import emit, note, progress
 
 if TYPE_CHECKING:
-    from diredi.cli.demo.fleet import Fleet
     from diredi.cli.demo.folder import Folder
-    from diredi.cli.demo.report import Report
-    from diredi.cli.demo.setting import Setting
-    from diredi.cli.output import Progress
 
 _OWN = "Your own data and models"
 
@@ -72,6 +66,7 @@ def demo(
     """
     from diredi.cli.demo.folder import Folder
     from diredi.cli.demo.page import write_page
+    from diredi.cli.demo.play import play
     from diredi.cli.demo.setting import Setting, Tuning
     from diredi.cli.demo.table import shown
 
@@ -95,7 +90,7 @@ def demo(
     setting.check()
     folder.prepare()
     with progress(as_json) as bar:
-        report = asyncio.run(_played(setting, folder, bar))
+        report = play(setting, folder, bar)
         report.write(folder.report)
         write_page(report, folder.page)
     emit(report.model_dump(mode="json"), as_json, *shown(report))
@@ -103,42 +98,6 @@ def demo(
         note(f"Report for people: {folder.page}\nReport for programs: {folder.report}")
     if keep:
         note(_how_to_go_on(folder))
-
-
-async def _played(setting: Setting, folder: Folder, bar: Progress) -> Report:
-    """Runs the story and measures. Whatever happens, no process is left, unless all went well and they are to stay."""
-    from diredi.cli.demo.clock import Clock
-    from diredi.cli.demo.fleet import Fleet
-    from diredi.cli.demo.measure import measure
-    from diredi.cli.demo.story import Story
-
-    _end_on_signals()
-    clock, fleet = Clock(), Fleet(folder, outlive=setting.keep)
-    ended_well = False
-    try:
-        outcome = await Story(setting, folder, fleet, clock, bar).run()
-        _stop_fleet(fleet, setting, bar)
-        report = await asyncio.to_thread(measure, setting, folder, outcome, clock, bar)
-        ended_well = True
-        return report
-    finally:
-        if not (ended_well and setting.keep):
-            fleet.stop()
-
-
-def _stop_fleet(fleet: Fleet, setting: Setting, bar: Progress) -> None:
-    """Before measuring, so that frames do not compete with it for the processor."""
-    if not setting.keep:
-        bar.step("Stopping the fleet")
-        fleet.stop()
-
-
-def _end_on_signals() -> None:
-    """SIGTERM and SIGHUP end the demo as Ctrl-C does: by unwinding, so that the fleet is stopped."""
-    task = asyncio.current_task()
-    assert task is not None
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
 
 
 def _absolute(model: str) -> str:

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 
@@ -35,8 +35,10 @@ from diredi.rpc.v1.registry_pb2_grpc import BlobServiceStub, RegistryServiceStub
 from diredi.rpc.v1.sites_pb2 import ListSitesRequest
 from diredi.rpc.v1.sites_pb2_grpc import SiteServiceStub
 
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
+
 _LOOK_EVERY_S = 0.25
-_DEADLINE_S = 10.0
 _ROLLOUT_S = 180.0
 _BOOTSTRAP_S = 4 * 3600.0
 
@@ -182,7 +184,7 @@ class Story:
         await self._until_all_run(cloud, 1)
 
         async def site_online() -> bool:
-            sites = await call(SiteServiceStub(cloud).ListSites, ListSitesRequest(), deadline_s=_DEADLINE_S)
+            sites = await _ask(SiteServiceStub(cloud).ListSites, ListSitesRequest())
             return any(site.name == SITE and site.online for site in sites.sites)
 
         await _until(site_online, _ROLLOUT_S, f"the cloud has not heard of {SITE}")
@@ -192,13 +194,13 @@ class Story:
         request = StartCycleRequest(site=SITE, request_id=str(uuid.uuid4()), recipe=recipe)
         stub, within = CycleServiceStub(cloud), Stopwatch(self.clock)
         start = self.clock.now()
-        started = (await call(stub.StartCycle, request, deadline_s=_DEADLINE_S)).cycle
+        started = (await _ask(stub.StartCycle, request)).cycle
         cycle = await follow(cloud, started.id, self.bar, within.see_cycle)
         released = self.clock.now()
         check_ended_well(cycle)
         self.bar.step(f"Every device installs release {cycle.release_version}")
         await self._until_all_run(cloud, cycle.release_version)
-        cycle = (await call(stub.GetCycle, GetCycleRequest(id=cycle.id), deadline_s=_DEADLINE_S)).cycle
+        cycle = (await _ask(stub.GetCycle, GetCycleRequest(id=cycle.id))).cycle
         self.clock.add_cycle(cycle, within)
         self.clock.add("rollout", released, self.clock.now(), "cycle")
         self.clock.add("cycle", start, self.clock.now(), "cycle")
@@ -208,7 +210,7 @@ class Story:
         stub = FleetServiceStub(cloud)
 
         async def all_run() -> bool:
-            answer = await call(stub.ListDevices, ListDevicesRequest(site=SITE), deadline_s=_DEADLINE_S)
+            answer = await _ask(stub.ListDevices, ListDevicesRequest(site=SITE))
             running = {device.name: device.release_version for device in answer.devices}
             return all(running.get(name) == version for name in EDGES)
 
@@ -220,10 +222,7 @@ class Story:
 
         ids = {"tutor": cycle.base_tutor_id, "student": cycle.base_student_id, "new student": cycle.updated_student_id}
         stub = RegistryServiceStub(cloud)
-        found = {
-            name: (await call(stub.GetModel, GetModelRequest(id=model), deadline_s=_DEADLINE_S)).model
-            for name, model in ids.items()
-        }
+        found = {name: (await _ask(stub.GetModel, GetModelRequest(id=model))).model for name, model in ids.items()}
         for name, path in (
             ("student", self.folder.release(cycle.release_version - 1)),
             ("new student", self.folder.release(cycle.release_version)),
@@ -234,11 +233,21 @@ class Story:
     async def _site_status(self) -> GetSiteStatusResponse:
         """Asked inside the site, with the site's own identity."""
         async with dialled(self.fleet.services[SITE].address, self.folder.identity(SITE)) as channel:
-            return await call(LocalServiceStub(channel).GetSiteStatus, GetSiteStatusRequest(), deadline_s=_DEADLINE_S)
+            return await _ask(
+                LocalServiceStub(channel).GetSiteStatus,
+                GetSiteStatusRequest(),
+                deadline_s=_DEADLINE_S,
+                attempts=_ATTEMPTS,
+            )
 
     async def _edge_status(self, name: str) -> GetStatusResponse:
         async with dialled(self.fleet.services[name].address, self.folder.identity(SITE)) as channel:
-            return await call(EdgeServiceStub(channel).GetStatus, GetStatusRequest(), deadline_s=_DEADLINE_S)
+            return await _ask(EdgeServiceStub(channel).GetStatus, GetStatusRequest())
+
+
+async def _ask(method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response], request: _Request) -> _Response:
+    """One call, again when the other side was away: every call here may be repeated, and the machine may be busy."""
+    return await call(method, request, deadline_s=10.0, attempts=4)
 
 
 async def _until(true: Callable[[], Any], timeout_s: float, otherwise: str) -> None:
