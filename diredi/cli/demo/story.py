@@ -233,12 +233,7 @@ class Story:
     async def _site_status(self) -> GetSiteStatusResponse:
         """Asked inside the site, with the site's own identity."""
         async with dialled(self.fleet.services[SITE].address, self.folder.identity(SITE)) as channel:
-            return await _ask(
-                LocalServiceStub(channel).GetSiteStatus,
-                GetSiteStatusRequest(),
-                deadline_s=_DEADLINE_S,
-                attempts=_ATTEMPTS,
-            )
+            return await _ask(LocalServiceStub(channel).GetSiteStatus, GetSiteStatusRequest())
 
     async def _edge_status(self, name: str) -> GetStatusResponse:
         async with dialled(self.fleet.services[name].address, self.folder.identity(SITE)) as channel:
