@@ -34,6 +34,8 @@ class CloudConfig(ServiceConfig):
     presumed_train: int | None = Field(None, ge=1)
     """Number of generated training images; only for scenes. None: the generator's own number."""
     presumed_val: int | None = Field(None, ge=1)
+    pool: str = ""
+    """A data.yaml of public images without labels, for cycles whose recipe says redistil_images=pool."""
     teacher: str = ""
     tutor: str = "yolo11n"
     student: str = "yolo11-w0.125"

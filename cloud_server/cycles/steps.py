@@ -51,9 +51,8 @@ class Steps:
         model = await self._workshop.keep_model(
             receiver.kind, made, cycle.id, receiver.id, presumed=made.after, created=self._office.now()
         )
-        figures = {"lam": made.lam, **_both(made.before, made.after), "seconds": made.seconds}
         return await self._moved(
-            cycle, State.APPLIED, f"gap added to the {receiver.kind}", figures, model, updated_tutor_id=model.id
+            cycle, State.APPLIED, f"gap added to the {receiver.kind}", made.said(), model, updated_tutor_id=model.id
         )
 
     async def gate_tutor(self, cycle: Cycle) -> Cycle:
@@ -74,8 +73,8 @@ class Steps:
         model = await self._workshop.keep_model(
             ModelKind.STUDENT, made, cycle.id, student.id, presumed=made.after, created=self._office.now()
         )
-        verdict = await self._verdict(cycle, model, _both(made.before, made.after))
-        figures = {**verdict.figures, "candidates": made.candidates, "seconds": made.seconds}
+        verdict = await self._verdict(cycle, model, made.said())
+        figures = made.said() | verdict.figures
         state = State.REDISTILLED if verdict.passed else State.REJECTED
         moved = await self._moved(
             cycle, state, f"student: {verdict.reason}", figures, model, updated_student_id=model.id
@@ -159,7 +158,3 @@ def _receiver(r: Repository, cycle: Cycle) -> Model:
     raise WrongState(
         f"the recipe adds the gap to a teacher, but none is a {tutor.architecture} as the tutor is: use receiver tutor"
     )
-
-
-def _both(before: Figures, after: Figures) -> Json:
-    return {"before": before.model_dump(mode="json"), "after": after.model_dump(mode="json")}

@@ -29,19 +29,14 @@ class Applied(_Part):
     bytes: int
     before: Figures
     after: Figures
-    lam: Any = None
-    seconds: Any = None
+
+    def said(self) -> dict[str, Any]:
+        """For the record: both figures, and whatever else the job says of its choices and its time."""
+        return self.model_dump(mode="json", exclude={"weights", "digest", "bytes", "onnx"})
 
 
-class Redistilled(_Part):
-    weights: Path
-    digest: str
-    bytes: int
+class Redistilled(Applied):
     onnx: File
-    before: Figures
-    after: Figures
-    candidates: Any = None
-    seconds: Any = None
 
 
 class FirstModel(_Part):

@@ -76,6 +76,7 @@ class Workshop:
             "base_id": cycle.base_student_id,
             "labels": cycle.gap.labels.model_dump(mode="json"),
             "presumed": await self.presumed(on_progress),
+            "pool": self._config.pool or None,
             "recipe": cycle.recipe,
         }
         made = await self._run(f"{self._package}.redistil", spec, on_progress, cycle.id, "redistil")

@@ -11,15 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from cloud_server.config import CloudConfig
 from diredi.errors import InvalidInput, NoRoom, WrongState
 from diredi.rpc.v1 import registry_pb2
 from tests.services.cloud.test_cloud_restarts import ROOT, Process
 from tests.services.cloud.world import World, ask
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "cloud_server", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.mark.parametrize(
@@ -29,13 +25,27 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["--image-size", "33"], "image_size"),
         (["--recipe.lam", "9"], "lam"),
         (["--config", "/nowhere.yaml"], "/nowhere.yaml"),
-        (["--state-dir", "{tmp}/state", "--identity", "{tmp}/none"], "ca.pem"),
     ],
 )
-def test_a_wrong_configuration_ends_with_one_sentence(tmp_path: Path, arguments: list[str], said: str) -> None:
-    ended = run(*(a.format(tmp=tmp_path) for a in arguments))
+def test_a_wrong_configuration_is_named(arguments: list[str], said: str) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        CloudConfig.from_command_line(arguments, {})
+
+
+def test_flags_environment_and_file_name_the_same_fields(tmp_path: Path) -> None:
+    file = tmp_path / "cloud.yaml"
+    file.write_text("canary_devices: 3\nmax_harm: 0.2\nrecipe: {lam: 0.5}\n")
+    environment = {"DIREDI_CLOUD_CONFIG": str(file)}
+    config = CloudConfig.from_command_line(["--recipe.seed", "4", "--seed", "9"], environment)
+    assert (config.canary_devices, config.recipe.lam, config.recipe.seed) == (3, 0.5, 4)
+    assert (config.cycle_recipe.max_harm, config.cycle_recipe.seed, config.bootstrap_recipe.seed) == (0.2, 4, 9)
+
+
+def test_a_program_that_cannot_start_ends_with_one_sentence(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cloud_server", "--state-dir", str(tmp_path), "--identity", str(tmp_path / "none")]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 2
-    assert said in ended.stderr
+    assert "ca.pem" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

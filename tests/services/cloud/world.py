@@ -38,7 +38,6 @@ from tests.services.cloud.quick_jobs import toy
 
 QUICK = "tests.services.cloud.quick_jobs"
 CODEC = "fp32-zstd"
-PATIENCE_S = 60.0
 
 
 def make_identities(folder: Path) -> Path:
@@ -68,6 +67,7 @@ class World:
     settings: dict[str, Any] = field(default_factory=dict)
     jobs: str = QUICK
     address: str = ""
+    patience_s: float = 60.0
     channels: dict[str, Channel] = field(default_factory=dict)
 
     @property
@@ -99,7 +99,7 @@ class World:
             await cloud.stop(0)
 
     async def until_ready(self) -> None:
-        async with asyncio.timeout(PATIENCE_S), connect(self.address, self.credentials("alice")) as channel:
+        async with asyncio.timeout(self.patience_s), connect(self.address, self.credentials("alice")) as channel:
             while True:
                 with suppress(ConnectionError):
                     if await _serving(channel):
@@ -144,7 +144,7 @@ async def ask(method: Any, request: Any, attempts: int = 1) -> Any:
 
 class Operator:
     def __init__(self, world: World, name: str = "alice") -> None:
-        channel = world.channel(name)
+        channel, self.patience_s = world.channel(name), world.patience_s
         self.cycles = cycles_pb2_grpc.CycleServiceStub(channel)
         self.sites = sites_pb2_grpc.SiteServiceStub(channel)
         self.fleet = fleet_pb2_grpc.FleetServiceStub(channel)
@@ -156,7 +156,7 @@ class Operator:
 
     async def until_known(self, *names: str) -> None:
         """Until the sites have called."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(self.patience_s):
             while not {site.name for site in await self.known_sites()} >= set(names):
                 await asyncio.sleep(0.02)
 
@@ -174,7 +174,7 @@ class Operator:
     async def until(self, cycle_id: str, *states: str) -> Any:
         """The cycle as soon as it is in one of `states`, or has ended; through restarts of the cloud."""
         request = cycles_pb2.WatchCycleRequest(id=cycle_id)
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(self.patience_s):
             cycle = None
             stream = watching(lambda: self.cycles.WatchCycle(request), ends=True, backoff=Backoff(0.05, 0.3))
             async for message in stream:
@@ -197,7 +197,7 @@ class SiteSide:
 
     def __init__(self, world: World, name: str, auto_approve: bool) -> None:
         self.world, self.name, self.auto_approve = world, name, auto_approve
-        channel = world.channel(name)
+        channel, self.patience_s = world.channel(name), world.patience_s
         self.stub = sites_pb2_grpc.SiteServiceStub(channel)
         self.blobs = registry_pb2_grpc.BlobServiceStub(channel)
         self.cycles = cycles_pb2_grpc.CycleServiceStub(channel)
@@ -211,7 +211,7 @@ class SiteSide:
     async def next_task(self, kind: int | None = None) -> Any:
         """The next task on a new stream; of `kind` where it is given."""
         request = sites_pb2.WatchTasksRequest(site=self.name, auto_approve=self.auto_approve)
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(self.patience_s):
             async for message in messages_of(self.stub.WatchTasks(request), 60):
                 if message.HasField("task") and kind in (None, message.task.kind):
                     return message.task
@@ -293,7 +293,7 @@ class SiteSide:
 
 class DeviceSide:
     def __init__(self, world: World, name: str, site: str) -> None:
-        self.name, self.site = name, site
+        self.name, self.site, self.patience_s = name, site, world.patience_s
         self.stub = fleet_pb2_grpc.FleetServiceStub(world.channel(name))
         self.blobs = registry_pb2_grpc.BlobServiceStub(world.channel(name))
 
@@ -305,7 +305,7 @@ class DeviceSide:
         return watching(lambda: self.stub.WatchReleases(request), backoff=Backoff(0.05, 0.3))
 
     async def until(self, version: int) -> Any:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(self.patience_s):
             async for message in self.releases():
                 if message.release.version == version:
                     return message.release
