@@ -174,7 +174,8 @@ class _Polygon:
     points: NDArray[np.int32]
 
     def fill(self, picture: NDArray[np.uint8], value: tuple[float, ...], offset: tuple[int, int] = (0, 0)) -> None:
-        cv2.fillPoly(picture, [self.points], value, cv2.LINE_8, _SHIFT, offset)
+        points = self.points + np.array(offset, np.int32) * (1 << _SHIFT)
+        cv2.fillPoly(picture, [points], value, cv2.LINE_8, _SHIFT)
 
     def bounds(self) -> tuple[Points, Points]:
         return self.points.min(axis=0) / (1 << _SHIFT), self.points.max(axis=0) / (1 << _SHIFT)

@@ -10,7 +10,7 @@ PRESUMED = ("person", "bicycle", "car", "motorcycle", "bus", "truck")
 
 Span = tuple[float, float]
 
-_TRAFFIC = {"person": 1.7, "bicycle": 1.1, "car": 2.0, "motorcycle": 1.1, "bus": 0.55, "truck": 1.0}
+_TRAFFIC = {"person": 1.3, "bicycle": 1.1, "car": 1.9, "motorcycle": 1.2, "bus": 0.9, "truck": 1.0}
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class SiteProfile:
 _CITY = {"street": 1.0, "crossing": 1.0, "car_park": 0.7, "yard": 0.5}
 _CLEAR = {"clear": 0.8, "rain": 0.1, "fog": 0.1}
 _DEPOT = {"yard": 1.0, "car_park": 0.4, "street": 0.4}
-_WORK = {"person": 2.0, "bicycle": 0.8, "car": 1.3, "motorcycle": 0.8, "bus": 0.45, "truck": 1.1}
+_WORK = {"person": 1.5, "bicycle": 0.9, "car": 1.3, "motorcycle": 0.9, "bus": 0.8, "truck": 1.0}
 
 
 def _with(names: tuple[str, ...], *more: str) -> tuple[str, ...]:

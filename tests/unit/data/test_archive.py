@@ -1,4 +1,4 @@
-"""An archive holds what was packed, always in the same bytes; one that was not packed so is refused and leaves nothing."""
+"""An archive holds what was packed, always in the same bytes; any other is refused and leaves nothing behind."""
 
 from __future__ import annotations
 

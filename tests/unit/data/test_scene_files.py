@@ -83,7 +83,7 @@ def test_folder_with_something_else_in_it_is_left_as_it_was(tmp_path: Path) -> N
 
 def test_drawing_that_fails_leaves_nothing(tmp_path: Path) -> None:
     """The workers are real, and stumble over a size that cannot be drawn."""
-    with pytest.raises(DirediError, match="drawing scenes into .* ended with"):
+    with pytest.raises(DirediError, match=r"drawing scenes into .* ended with"):
         write_scenes(tmp_path / "set", "site-1", 2, 1, seed=-1, image_size=96, workers=2)
     assert list(tmp_path.iterdir()) == []
 
@@ -109,10 +109,11 @@ def test_scenes_are_generated_once(tmp_path: Path) -> None:
 
 def test_two_that_generate_at_once_end_with_one_whole_set(tmp_path: Path) -> None:
     paths: list[Path] = []
-    both = [
-        threading.Thread(target=lambda: paths.append(resolve("scenes:site-1", tmp_path, train=3, val=1)))
-        for _ in (0, 1)
-    ]
+
+    def generate() -> None:
+        paths.append(resolve("scenes:site-1", tmp_path, train=3, val=1))
+
+    both = [threading.Thread(target=generate) for _ in (0, 1)]
     for thread in both:
         thread.start()
     for thread in both:

@@ -50,7 +50,7 @@ def test_the_same_object_is_smaller_the_further_away_it_is(name: str) -> None:
 
 
 def test_box_of_a_known_solid_is_where_geometry_says() -> None:
-    """An oracle of its own: corners of a cuboid projected with plain trigonometry."""
+    """An oracle of its own: corners projected with plain trigonometry. OpenCV fills half a pixel more on each side."""
     cuboid = Model(((box((-1, -0.5, 0), (1, 0.5, 1.5), (0.5, 0.5, 0.5)),),), ("car",), 2, 1, 1.5)
     rows, _ = labels_of(drawn((cuboid, Place(1.0, 14.0, 0.0))), SITE)
     corners = []
@@ -61,7 +61,7 @@ def test_box_of_a_known_solid_is_where_geometry_says() -> None:
         scale = 0.5 / np.tan(CAMERA.view / 2) / depth
         corners.append((0.5 + x * scale, 0.5 + down * scale))
     low, high = np.min(corners, axis=0), np.max(corners, axis=0)
-    assert rows[0, 1:] == pytest.approx([*(low + high) / 2, *(high - low)], abs=1.5 / CAMERA.size)
+    assert rows[0, 1:] == pytest.approx([*(low + high) / 2, *(high - low)], abs=2.5 / CAMERA.size)
 
 
 @pytest.mark.parametrize("name", [*OBJECTS])
@@ -70,9 +70,8 @@ def test_what_an_object_changes_in_the_picture_is_in_its_boxes(name: str) -> Non
     thing, place = model(name, 3), Place(0.5, 13.0, 0.7)
     painter = drawn((thing, place))
     assert [d.name for d in painter.drawn] == list(thing.classes)
-    rows, _ = labels_of(
-        painter, SITES["site-1" if name == "forklift" else "site-4" if name == "excavator" else "presumed"]
-    )
+    site = next(site for site in SITES.values() if set(filter(None, thing.classes)) <= set(site.names))
+    rows, _ = labels_of(painter, site)
     changed = np.argwhere(painter.colour.any(axis=2))[:, ::-1]
     low = (rows[:, 1:3] - rows[:, 3:5] / 2).min(axis=0) * CAMERA.size
     high = (rows[:, 1:3] + rows[:, 3:5] / 2).max(axis=0) * CAMERA.size
