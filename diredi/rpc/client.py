@@ -27,10 +27,7 @@ Response = TypeVar("Response")
 _OPTIONS = [
     ("grpc.keepalive_time_ms", 5000),  # a server that vanished is noticed within 7 s
     ("grpc.keepalive_timeout_ms", 2000),
-    (
-        "grpc.http2.ping_timeout_ms",
-        2000,
-    ),  # what grpcio 1.85 really waits, 60 s where it is not set
+    ("grpc.http2.ping_timeout_ms", 2000),  # what grpcio 1.85 really waits; 60 s by default
     *FLOW_OPTIONS,
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),

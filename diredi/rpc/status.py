@@ -54,6 +54,7 @@ _CONNECTION_SIGNS = {
     "handshake failed": "it does not accept our certificate: issue one from its authority with `diredi pki issue`",
     "keepalive": "the connection went dead: check the network",
     "ping_timeout": "the connection went dead: check the network",
+    "Cancelling all calls": "it is stopping: try again in a moment",
     "Socket closed": "it closed the connection: it is stopping, or it does not accept our certificate",
     "recvmsg:": "it closed the connection: it is stopping, or it does not accept our certificate",
     "Connection refused": "nothing listens there: start it, or check the address",

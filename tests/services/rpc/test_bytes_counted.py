@@ -26,7 +26,7 @@ async def test_what_was_counted_is_what_travelled_and_what_arrived(serve, site, 
     ours = {name: n for name, n in sent.totals().items() if name.startswith("diredi.")}
     assert ours == arrived.totals("site/site-1")
     assert set(sent.totals()) - set(ours) == {"grpc.health.v1.HealthCheckRequest"}
-    assert sent.messages()["diredi.v1.PutChunkRequest"] == 5
+    assert sent.messages()["diredi.v1.PutChunkRequest"] >= 5
     overhead = between.sent_bytes - sent.total_bytes
     assert 0 < overhead < 0.02 * sent.total_bytes  # TLS records, HTTP/2 headers, the handshake
 
