@@ -5,7 +5,7 @@ from __future__ import annotations
 from edge_node.sources.base import SourceOptions
 from edge_node.sources.folder import Folder
 
-FRAMES = 64
+FRAMES = 24
 
 
 def open_scenes(place: str, options: SourceOptions) -> Folder:

@@ -79,11 +79,10 @@ def test_every_frame_of_many_threads_is_detected_while_models_change() -> None:
     threads = [threading.Thread(target=camera) for _ in range(4)]
     for thread in threads:
         thread.start()
-    for version in range(2, 200):
-        slot.swap(running(version, Model(breaks=version % 3 == 0)))
-        before = len(seen)
-        while len(seen) < before + 2:
-            pass
+    for version in range(2, 100):
+        proved = threading.Event()
+        slot.swap(running(version, Model(breaks=version % 3 == 0)), lambda _, proved=proved: proved.set())
+        assert proved.wait(10)
     stop.set()
     for thread in threads:
         thread.join()
