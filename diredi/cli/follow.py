@@ -79,12 +79,15 @@ def show_progress(cycle: Cycle, bar: Progress) -> None:
     bar.step(name, cycle.progress.fraction, message)
 
 
-def check_ended_well(cycle: Cycle) -> None:
-    """Raises Refused when a site or a gate said no, DirediError when the cycle failed; the reason is its own."""
+def check_ended_well(cycle: Cycle, see: str = "") -> None:
+    """Raises Refused when a site or a gate said no, DirediError when the cycle failed; the reason is its own.
+
+    `see` says where to read on, by default in the cycle's history.
+    """
     state = state_of(cycle)
     if state == "RELEASED" or state not in ENDED:
         return
     last = cycle.history[-1] if cycle.history else None
     why = f" by {last.actor}: {last.reason}" if last is not None else ""
-    message = f"cycle {cycle.id} ended {state}{why} (see `diredi cycle show {cycle.id}`)"
+    message = f"cycle {cycle.id} ended {state}{why} (see {see or f'`diredi cycle show {cycle.id}`'})"
     raise Refused(message) if state in {"DECLINED", "REJECTED"} else DirediError(message)

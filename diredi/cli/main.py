@@ -31,6 +31,7 @@ app = typer.Typer(
 )
 
 
+_INTERRUPTED = 130
 _FILE_EXIT_CODES = {errno.ENOENT: NotFound.exit_code, errno.ENOSPC: NoRoom.exit_code}
 
 
@@ -84,12 +85,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()  # whoever read us has gone; there is nobody to tell
         return 1
     except (KeyboardInterrupt, typer.Abort):
-        return _failed("interrupted", 130, invocation)
+        return _failed("interrupted", _INTERRUPTED, invocation)
     except OSError as error:
         return _failed(_about_file(error), _FILE_EXIT_CODES.get(error.errno or 0, 1), invocation)
     except Exception as error:  # the last resort: a person must never see a bare traceback
         what = f"unexpected {type(error).__name__}: {error}"
         return _failed(f"{what}: this is a defect; run again with `diredi --debug` and report it", 1, invocation)
+    if result == _INTERRUPTED:  # typer has swallowed the exception
+        return _failed("interrupted", _INTERRUPTED, invocation)
     return result if isinstance(result, int) else 0
 
 

@@ -97,14 +97,14 @@ def small_demo(path: Path, **changes: dict[str, Any]) -> Path:
     return path
 
 
-def processes_of(out: Path) -> list[str]:
+def processes_of(out: Path) -> list[psutil.Process]:
     """Every process on this machine that has a demo's folder in its command line."""
-    found = []
-    for process in psutil.process_iter(["cmdline", "status"]):
-        words = process.info["cmdline"] or []
-        if any(str(out) in word for word in words) and process.info["status"] != psutil.STATUS_ZOMBIE:
-            found.append(" ".join(words))
-    return found
+    return [
+        process
+        for process in psutil.process_iter(["cmdline", "status"])
+        if any(str(out) in word for word in process.info["cmdline"] or [])
+        and process.info["status"] != psutil.STATUS_ZOMBIE
+    ]
 
 
 @dataclass(frozen=True)

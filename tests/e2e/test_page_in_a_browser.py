@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -15,7 +16,8 @@ pytestmark = pytest.mark.timeout(1200)
 
 _PROBE = """<script>document.title = JSON.stringify({
   width: document.documentElement.scrollWidth, window: innerWidth,
-  broken: [...document.images].filter(i => !i.naturalWidth).length, charts: document.querySelectorAll("svg.chart").length,
+  broken: [...document.images].filter(i => !i.naturalWidth).length,
+  charts: document.querySelectorAll("svg.chart").length,
   pictures: document.querySelectorAll("figure.pair").length })</script>"""
 
 
@@ -56,11 +58,11 @@ def test_the_page_fits_its_window_and_shows_everything(chromium: str, demo: Demo
     seen = browse(chromium, tmp_path, f"--window-size={width},2000", "--dump-dom", copy.as_uri())
     title = re.search(r"<title>(.*?)</title>", seen.stdout)
     assert title is not None
-    said = __import__("json").loads(title[1])
+    said = json.loads(title[1])
     assert said["width"] <= said["window"], "nothing may stick out to the right"
     assert said["broken"] == 0
     assert said["charts"] == 4 and said["pictures"] == 4
-    assert "CONSOLE" not in seen.stderr.replace("INFO:CONSOLE", "") and "ERR_" not in seen.stderr
+    assert ":CONSOLE" not in seen.stderr, "errors in the page"
 
 
 def test_light_and_dark_are_both_painted(chromium: str, demo: Demo, tmp_path: Path):
@@ -78,4 +80,4 @@ def test_light_and_dark_are_both_painted(chromium: str, demo: Demo, tmp_path: Pa
         image = cv2.imread(str(shot))
         assert image is not None and image.std() > 5, "an empty page"
         brightness[name] = float(image.mean())
-    assert brightness["light"] > 150 > 100 > brightness["dark"]
+    assert brightness["light"] > 150 and brightness["dark"] < 100

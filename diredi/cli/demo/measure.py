@@ -46,7 +46,7 @@ def measure(setting: Setting, folder: Folder, outcome: Outcome, clock: Clock, ba
     with clock.span("evaluate", "after"):
         old, new = OnnxPredictor(folder.release(version - 1)), OnnxPredictor(folder.release(version))
         labels = new.labels
-        presumed, private = (load(path).mapped_to(labels) for path in (outcome.presumed, outcome.private))
+        presumed, private = (load(path).mapped_to(labels) for path in (outcome.data.presumed, outcome.data.private))
         before = _pair(old, presumed, private, labels, bar, version - 1)
         after = _pair(new, presumed, private, labels, bar, version)
         new_classes = labels.new_since(old.labels)
@@ -72,7 +72,7 @@ def measure(setting: Setting, folder: Folder, outcome: Outcome, clock: Clock, ba
         devices=_devices(outcome),
         models=_models(outcome),
         data={
-            "presumed": _data(presumed, setting.presumed is None, str(outcome.presumed)),
+            "presumed": _data(presumed, setting.presumed is None, str(outcome.data.presumed)),
             "site": _data(private, setting.private is None, "the site's own set"),
         },
         built_in_scenes=setting.private_is_generated,

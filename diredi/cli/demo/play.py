@@ -6,32 +6,33 @@ import asyncio
 import signal
 
 from diredi.cli.demo.clock import Clock
+from diredi.cli.demo.data import provide
 from diredi.cli.demo.fleet import Fleet
 from diredi.cli.demo.folder import Folder
 from diredi.cli.demo.measure import measure
 from diredi.cli.demo.report import Report
-from diredi.cli.demo.setting import Setting
+from diredi.cli.demo.setting import EDGES, SITE, Setting
 from diredi.cli.demo.story import Story
 from diredi.cli.output import Progress
 
 
 def play(setting: Setting, folder: Folder, bar: Progress) -> Report:
-    """Raises the DirediError of whatever went wrong, KeyboardInterrupt for Ctrl-C, SIGTERM and SIGHUP alike."""
-    try:
-        return asyncio.run(_played(setting, folder, bar))
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt from None
+    """Raises the DirediError of whatever went wrong, KeyboardInterrupt for Ctrl-C, SIGTERM and SIGHUP alike.
 
-
-async def _played(setting: Setting, folder: Folder, bar: Progress) -> Report:
-    """Runs the story and measures. Whatever happens, no process is left, unless all went well and they are to stay."""
-    _end_on_signals()
+    No process is left, unless all went well and they are to stay.
+    """
+    _end_as_by_ctrl_c(signal.SIGTERM, signal.SIGHUP)
     clock, fleet = Clock(), Fleet(folder, outlive=setting.keep)
     ended_well = False
     try:
-        outcome = await Story(setting, folder, fleet, clock, bar).run()
-        _stop_fleet(fleet, setting, bar)
-        report = await asyncio.to_thread(measure, setting, folder, outcome, clock, bar)
+        with clock.span("data", "set-up"):
+            data = provide(setting, folder, bar)
+            folder.make_identities(SITE, EDGES)
+        outcome = asyncio.run(Story(setting, folder, data, fleet, clock, bar).run())
+        if not setting.keep:
+            bar.step("Stopping the fleet")
+            fleet.stop()  # before measuring: its frames would compete for the processor
+        report = measure(setting, folder, outcome, clock, bar)
         ended_well = True
         return report
     finally:
@@ -39,16 +40,7 @@ async def _played(setting: Setting, folder: Folder, bar: Progress) -> Report:
             fleet.stop()
 
 
-def _stop_fleet(fleet: Fleet, setting: Setting, bar: Progress) -> None:
-    """Before measuring, so that frames do not compete with it for the processor."""
-    if not setting.keep:
-        bar.step("Stopping the fleet")
-        fleet.stop()
-
-
-def _end_on_signals() -> None:
-    """SIGTERM and SIGHUP end the demo as Ctrl-C does: by unwinding, so that the fleet is stopped."""
-    task = asyncio.current_task()
-    assert task is not None
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+def _end_as_by_ctrl_c(*numbers: signal.Signals) -> None:
+    """So that whoever ends the demo, it unwinds and stops its fleet."""
+    for number in numbers:
+        signal.signal(number, lambda _number, _frame: signal.raise_signal(signal.SIGINT))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ import grpc
 
 from diredi.cli.connection import dialled
 from diredi.cli.demo.clock import Clock, Stopwatch
+from diredi.cli.demo.data import DataPaths
 from diredi.cli.demo.fleet import Fleet, Service
 from diredi.cli.demo.folder import Folder
 from diredi.cli.demo.setting import EDGES, SITE, Setting
@@ -48,8 +49,7 @@ class Outcome:
     """What the story left behind, for whoever measures it."""
 
     cycle: Cycle
-    presumed: Path
-    private: Path
+    data: DataPaths
     models: dict[str, Model]
     site: GetSiteStatusResponse
     edges: dict[str, GetStatusResponse]
@@ -57,41 +57,20 @@ class Outcome:
 
 @dataclass
 class Story:
-    """One demo from an empty folder to a fleet that runs the new release."""
+    """One demo from five processes that know nothing to a fleet that runs the new release."""
 
     setting: Setting
     folder: Folder
+    data: DataPaths
     fleet: Fleet
     clock: Clock
     bar: Progress
-    _presumed: Path = field(default=Path(), init=False)
-    _private: Path = field(default=Path(), init=False)
 
     async def run(self) -> Outcome:
         """Raises the DirediError of whatever went wrong; the caller stops the fleet."""
-        with self.clock.span("data", "set-up"):
-            await asyncio.to_thread(self._make_data)
-            self.folder.make_identities(SITE, EDGES)
         with self.clock.span("start", "set-up"):
             await self._start_services()
         return await self.fleet.guard(self._update())
-
-    def _make_data(self) -> None:
-        tuning = self.setting.tuning
-        self._presumed = self._data(
-            self.setting.presumed, "scenes:presumed", tuning.presumed_images, "Manufacturer's scenes"
-        )
-        self._private = self._data(self.setting.private, f"scenes:{SITE}", tuning.site_images, f"Scenes of {SITE}")
-
-    def _data(self, given: Path | None, scenes: str, images: tuple[int, int] | None, step: str) -> Path:
-        from diredi.data.sources import resolve
-
-        if given is not None:
-            return resolve(str(given), self.folder.data).resolve()
-        self.bar.step(step)
-        train, val = images or (None, None)
-        on_progress: Callable[[float, str], None] = lambda done, text: self.bar.step(step, done, text)  # noqa: E731
-        return resolve(scenes, self.folder.data, self.setting.seed, train, val, on_progress).resolve()
 
     async def _start_services(self) -> None:
         self.bar.step("Starting one cloud, one user domain and three edge nodes")
@@ -113,7 +92,7 @@ class Story:
             "listen": "127.0.0.1:0",
             "state_dir": str(self.folder.state("cloud").resolve()),
             "identity": str(self.folder.identity("cloud").resolve()),
-            "presumed": str(self._presumed),
+            "presumed": str(self.data.presumed),
             **{name: model for name, model in models.items() if model},
             **({"image_size": setting.image_size} if setting.image_size else {}),
             "seed": setting.seed,
@@ -127,7 +106,7 @@ class Story:
             "listen": "127.0.0.1:0",
             "state_dir": str(self.folder.state(SITE).resolve()),
             "identity": str(self.folder.identity(SITE).resolve()),
-            "data": str(self._private),
+            "data": str(self.data.private),
             "seed": self.setting.seed,
             **self.setting.tuning.site,
         }
@@ -150,7 +129,7 @@ class Story:
         """Held-out images stand for what the cameras see."""
         from diredi.data.dataset import load
 
-        return load(self._private, ("val",)).val[0].image.parent.resolve()
+        return load(self.data.private, ("val",)).val[0].image.parent.resolve()
 
     async def _update(self) -> Outcome:
         operator = self.folder.identity("operator")
@@ -163,7 +142,7 @@ class Story:
             models = await self._models(cloud, cycle)
             site = await self._site_status()
             edges = {name: await self._edge_status(name) for name in EDGES}
-        return Outcome(cycle, self._presumed, self._private, models, site, edges)
+        return Outcome(cycle, self.data, models, site, edges)
 
     async def _bootstrap(self, cloud: grpc.aio.Channel, within: Stopwatch) -> None:
         """Until release 1 exists and every edge node runs it, and the site can be asked."""
@@ -197,7 +176,7 @@ class Story:
         started = (await _ask(stub.StartCycle, request)).cycle
         cycle = await follow(cloud, started.id, self.bar, within.see_cycle)
         released = self.clock.now()
-        check_ended_well(cycle)
+        check_ended_well(cycle, f"{self.folder.log('cloud')} and {self.folder.log(SITE)}")
         self.bar.step(f"Every device installs release {cycle.release_version}")
         await self._until_all_run(cloud, cycle.release_version)
         cycle = (await _ask(stub.GetCycle, GetCycleRequest(id=cycle.id))).cycle
