@@ -86,6 +86,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return 1
     except (KeyboardInterrupt, typer.Abort):
         return _failed("interrupted", _INTERRUPTED, invocation)
+    except ModuleNotFoundError as error:
+        return _failed(_about_package(error), 1, invocation)
     except OSError as error:
         return _failed(_about_file(error), _FILE_EXIT_CODES.get(error.errno or 0, 1), invocation)
     except Exception as error:  # the last resort: a person must never see a bare traceback
@@ -94,6 +96,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     if result == _INTERRUPTED:  # typer has swallowed the exception
         return _failed("interrupted", _INTERRUPTED, invocation)
     return result if isinstance(result, int) else 0
+
+
+def _about_package(error: ModuleNotFoundError) -> str:
+    """Edge nodes have the core alone, without what learns."""
+    return f"this command needs the package {error.name}, which is not installed: install 'diredi[learning,cloud]'"
 
 
 def _about_file(error: OSError) -> str:
