@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 
 from edge_node.inference import Result
 
-
 BACKLOG = 8
 """Results that a reader may be behind before it skips."""
 
