@@ -54,13 +54,26 @@ def _listed(names: tuple[str, ...]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
+def _is_learned(report: Report, name: str) -> bool:
+    """A class that is found at least now and then; below that nobody should claim it."""
+    figures = report.after.site.per_class.get(name)
+    return figures is not None and figures.ap50 >= 0.1
+
+
 def headline(report: Report) -> str:
     """What happened, in one line."""
     if report.cycle.state != "RELEASED":
         return f"The update from {report.cycle.site} was not released: {report.cycle.state.lower().replace('_', ' ')}"
     devices = len(report.devices) or len(report.releases)
-    learned = _listed(report.new_classes) if report.new_classes else f"what {report.cycle.site} sees"
-    return f"{devices} devices learned {learned}. No image left {report.cycle.site}."
+    site = report.cycle.site
+    learned = tuple(name for name in report.new_classes if _is_learned(report, name))
+    if learned:
+        did = f"learned {_listed(learned)}"
+    elif report.points("site") > 0:
+        did = f"see better at {site}"
+    else:
+        did = f"run release {report.after_version}"
+    return f"{devices} devices {did}. No image left {site}."
 
 
 def lead(report: Report) -> str:

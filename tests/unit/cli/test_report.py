@@ -79,7 +79,7 @@ def test_text_from_data_is_escaped(make_report: MakeReport, tmp_path: Path):
     assert "&lt;script&gt;" in text
 
 
-def test_no_picture_of_a_users_private_data_is_in_the_page(make_report: MakeReport, make_report(), tmp_path: Path):
+def test_no_picture_of_a_users_private_data_is_in_the_page(make_report: MakeReport, tmp_path: Path):
     text = page(make_report(built_in=False), tmp_path)
     assert text.count("<image ") == 1
     assert "no image of the site is in this page" in text
@@ -97,7 +97,16 @@ def test_the_headline_does_not_celebrate_what_was_not_released(make_report: Make
     assert "not released" in said
 
 
-def test_the_terminal_shows_before_and_after_bytes_seconds_and_devices(make_report: MakeReport, capsys: pytest.CaptureFixture[str]):
+def test_the_headline_claims_no_class_that_is_not_found(make_report: MakeReport):
+    before = make_report()
+    forgot = before.model_copy(update={"after": before.before})
+    assert headline(before) == "3 devices learned forklift. No image left site-1."
+    assert headline(forgot) == "3 devices run release 2. No image left site-1."
+
+
+def test_the_terminal_shows_before_and_after_bytes_seconds_and_devices(
+    make_report: MakeReport, capsys: pytest.CaptureFixture[str]
+):
     from diredi.cli.output import emit
 
     emit({}, False, *shown(make_report()))
