@@ -33,6 +33,8 @@ from diredi.store.blobs import BlobStore, no_room_at
 from diredi.trust.identity import Credentials
 
 CYCLE_SERVICE: Final = "diredi.v1.CycleService"
+_PARTIALS_KEPT_S: Final = 14 * 86_400.0
+"""Longer than anybody waits before he goes on with an upload."""
 _log = structlog.get_logger()
 
 
@@ -97,6 +99,7 @@ class Cloud:
         return server
 
     async def _work(self) -> None:
+        await asyncio.to_thread(self.blobs.drop_partials, _PARTIALS_KEPT_S)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._fleet.run())
             release = await make_first_release(self.office, self._workshop)

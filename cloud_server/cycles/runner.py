@@ -20,11 +20,11 @@ from cloud_server.notifier import CYCLES
 from cloud_server.office import Office
 from cloud_server.states import CLOUD_WORKS, State
 from cloud_server.store.repository import Repository
-from diredi.errors import DirediError, Unreachable
+from diredi.errors import DirediError, NoRoom, Unreachable
 
 _log = structlog.get_logger()
 _LOOK_EVERY_S: Final = 30.0
-_DATABASE_AWAY_S: Final = 5.0
+_TRY_AGAIN_S: Final = 5.0
 
 
 class CycleRunner:
@@ -47,9 +47,9 @@ class CycleRunner:
             try:
                 for cycle in await self._office.database.read(lambda r: r.cycles.under_way(states=CLOUD_WORKS)):
                     await self._drive(cycle)
-            except Unreachable as error:  # of the database: what is recorded is safe, so wait for it
+            except (Unreachable, NoRoom) as error:  # what is recorded is safe: wait until it can go on
                 _log.warning("cannot go on yet", error=str(error))
-                await asyncio.sleep(_DATABASE_AWAY_S)
+                await asyncio.sleep(_TRY_AGAIN_S)
                 continue
             await self._office.notifier.changed(CYCLES, seen, self._look_every_s)
 
@@ -58,10 +58,13 @@ class CycleRunner:
         while cycle.state in CLOUD_WORKS:
             try:
                 cycle = await self._steps.advance(cycle)
-            except Unreachable:
+            except (Unreachable, NoRoom):
                 raise
             except DirediError as error:
                 cycle = await self._fail(cycle, str(error))
+            except Exception:  # a defect that one cycle brings to light must not stop those of all other sites
+                _log.exception("step broke", cycle=cycle.id, state=str(cycle.state))
+                cycle = await self._fail(cycle, f"an error of the cloud's own while it was {cycle.state}: see its log")
             _log.info("cycle moved", cycle=cycle.id, site=cycle.site, state=str(cycle.state), reason=_why(cycle))
 
     async def _fail(self, cycle: Cycle, reason: str) -> Cycle:
@@ -77,7 +80,7 @@ class CycleRunner:
         while True:
             try:
                 await self.end_overdue()
-            except Unreachable as error:
+            except (Unreachable, NoRoom) as error:
                 _log.warning("deadlines not looked at", error=str(error))
             await asyncio.sleep(self._look_every_s)
 
@@ -93,7 +96,7 @@ class CycleRunner:
             waited = now - cycle.progressed_at
             if cycle.state is State.CANARY:
                 ended += self._end_canary(r, cycle, now)
-            elif cycle.state not in CLOUD_WORKS and waited > self._progress_deadline:  # jobs have their own watch
+            elif waited > self._progress_deadline:
                 said = f"no progress for {_said(waited)} while it was {cycle.state}: is {cycle.site} up?"
                 ended.append(r.cycles.move(cycle.id, State.FAILED, now, commands.CLOUD, said))
         return ended

@@ -142,7 +142,12 @@ class Steps:
                 return
             last_step, last_at = progress.step, now.timestamp()
             told = Progress(step=progress.step, fraction=min(max(progress.fraction, 0), 1), message=progress.message)
-            self._office.progressed(await self._office.database.write(lambda r: r.cycles.report(cycle.id, told, now)))
+
+            def report(r: Repository) -> Cycle:
+                stored = r.cycles.get(cycle.id)
+                return r.cycles.report(cycle.id, told, now) if stored.state is cycle.state else stored
+
+            self._office.progressed(await self._office.database.write(report))
 
         return heard
 

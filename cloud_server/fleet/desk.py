@@ -17,7 +17,7 @@ from cloud_server.notifier import RELEASES
 from cloud_server.office import Office
 from cloud_server.states import State
 from cloud_server.store.repository import Repository
-from diredi.errors import InvalidInput, Unreachable
+from diredi.errors import InvalidInput, NoRoom, Unreachable
 from diredi.trust.identity import Identity
 
 _log = structlog.get_logger()
@@ -111,7 +111,7 @@ class FleetDesk:
             await asyncio.sleep(_FLUSH_EVERY_S)
             try:
                 await self.flush()
-            except Unreachable as error:
+            except (Unreachable, NoRoom) as error:
                 _log.warning("heartbeats not stored", error=str(error))
 
     async def flush(self) -> None:

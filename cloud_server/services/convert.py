@@ -41,10 +41,11 @@ def release_to(offer: Offer) -> fleet_pb2.Release:
     )  # fmt: skip
 
 
-def cycle_to(cycle: Cycle) -> cycles_pb2.Cycle:
+def cycle_to(cycle: Cycle, figures: bool = True) -> cycles_pb2.Cycle:
+    """Without the figures of its history where many cycles must fit into one message."""
     message = cycles_pb2.Cycle(
         id=cycle.id, site=cycle.site, state=cycles_pb2.CycleState.Value(f"CYCLE_STATE_{cycle.state}"),
-        history=[_transition_to(transition) for transition in cycle.history],
+        history=[_transition_to(transition, figures) for transition in cycle.history],
         recipe=base.struct_to(cycle.recipe), base_tutor_id=cycle.base_tutor_id, base_student_id=cycle.base_student_id,
         updated_tutor_id=cycle.updated_tutor_id, updated_student_id=cycle.updated_student_id,
         release_version=cycle.release_version, approved=cycle.approved,
@@ -58,10 +59,10 @@ def cycle_to(cycle: Cycle) -> cycles_pb2.Cycle:
     return message
 
 
-def _transition_to(transition: Transition) -> cycles_pb2.Transition:
+def _transition_to(transition: Transition, figures: bool) -> cycles_pb2.Transition:
     return cycles_pb2.Transition(
         state=cycles_pb2.CycleState.Value(f"CYCLE_STATE_{transition.state}"), at=base.time_to(transition.at),
-        actor=transition.actor, reason=transition.reason, figures=base.struct_to(transition.figures),
+        actor=transition.actor, reason=transition.reason, figures=base.struct_to(transition.figures if figures else {}),
     )  # fmt: skip
 
 

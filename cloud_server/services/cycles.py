@@ -29,7 +29,7 @@ class CycleServicer(stubs.CycleServiceServicer):
 
     async def ListCycles(self, request: pb.ListCyclesRequest, context: Context) -> pb.ListCyclesResponse:
         cycles = await self._desk.recent(peer_identity(context), request.site, request.limit)
-        return pb.ListCyclesResponse(cycles=[cycle_to(cycle) for cycle in cycles])
+        return pb.ListCyclesResponse(cycles=[cycle_to(cycle, figures=False) for cycle in cycles])
 
     async def GetCycle(self, request: pb.GetCycleRequest, context: Context) -> pb.GetCycleResponse:
         return pb.GetCycleResponse(cycle=cycle_to(await self._desk.get(peer_identity(context), request.id)))

@@ -15,7 +15,7 @@ from diredi.data.sources import SCENES, resolve
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import CorruptData, DirediError
 from diredi.jobs import Executor, JobProgress, job_folder
-from diredi.store.blobs import Blob, BlobStore
+from diredi.store.blobs import Blob, BlobStore, no_room_at
 
 JOBS: Final = "diredi.knowledge.jobs"
 OnProgress = Callable[[JobProgress], Awaitable[None]]
@@ -130,7 +130,8 @@ class Workshop:
                         timeout.reschedule(asyncio.get_running_loop().time() + deadline_s)
                         await on_progress(progress)
 
-                    return await self._executor.run(module, spec, job_folder(self._root, *names), heard)
+                    with no_room_at(self._root):
+                        return await self._executor.run(module, spec, job_folder(self._root, *names), heard)
             except TimeoutError:
                 raise CorruptData(f"job {names[-1]} made no progress for {deadline_s:g} s and was ended") from None
             except DirediError as error:

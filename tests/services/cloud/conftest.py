@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.services.cloud.world import World, make_identities
+from tests.unit.cloud_server.postgres import postgres, postgres_url
+
+__all__ = ["postgres", "postgres_url"]
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from diredi.data.dataset import load
 from diredi.data.sources import resolve
 from diredi.detectors.onnx import OnnxPredictor
@@ -23,11 +25,12 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.timeout(1200)  # five programs that import torch, on machines that may be busy
 async def test_a_cycle_with_real_detectors_ends_in_a_file_that_edge_nodes_can_run(empty_world: World) -> None:
     world = empty_world
     world.jobs = "diredi.knowledge.jobs"
     world.settings |= SETTINGS
-    world.patience_s = 240
+    world.patience_s = 600
     async with world.cloud() as cloud:
         operator, site = world.operator(), world.site()
         first = (await ask(operator.registry.ListModels, registry_pb2.ListModelsRequest())).models

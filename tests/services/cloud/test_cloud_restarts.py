@@ -52,6 +52,29 @@ async def test_killed_after_every_single_transition_the_cycle_is_released_and_no
     assert not list((world.state_dir / "blobs" / "partial").glob("add-*"))
 
 
+async def test_on_postgresql_a_cloud_that_is_killed_on_the_way_finishes_too(
+    empty_world: World, postgres_url: str
+) -> None:
+    world = empty_world
+    world.settings |= {"database_url": postgres_url, "canary_devices": 0}
+    cloud = await world.start()
+    try:
+        await world.until_ready()
+        site, operator = world.site(), world.operator()
+        working = asyncio.create_task(site.work())
+        await operator.until_known("site-1")
+        cycle = await operator.start()
+        await operator.until(cycle.id, "GATED")
+        await cloud.stop(0)
+        cloud = await world.start()
+        ended = await operator.until(cycle.id)
+        working.cancel()
+    finally:
+        await cloud.stop(0)
+    assert states_of(ended) == MAIN_LINE
+    assert not (world.state_dir / "cloud.sqlite").exists()
+
+
 async def test_killed_in_the_middle_of_each_job_the_job_is_done_again(world: World) -> None:
     cloud = await world.start()
     await world.until_ready()
@@ -90,7 +113,7 @@ class Process:
         with self.log.open("wb") as log:
             command = [*self.command, "--listen", listen]
             self.process = subprocess.Popen(command, cwd=ROOT, stderr=log, stdout=log)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while True:
                 for line in self.log.read_text().splitlines():
                     with suppress(json.JSONDecodeError):

@@ -67,7 +67,7 @@ class World:
     settings: dict[str, Any] = field(default_factory=dict)
     jobs: str = QUICK
     address: str = ""
-    patience_s: float = 60.0
+    patience_s: float = 120.0
     channels: dict[str, Channel] = field(default_factory=dict)
 
     @property
@@ -169,7 +169,7 @@ class Operator:
         return (await ask(self.cycles.StartCycle, request)).cycle
 
     async def get(self, cycle_id: str) -> Any:
-        return (await ask(self.cycles.GetCycle, cycles_pb2.GetCycleRequest(id=cycle_id), attempts=20)).cycle
+        return (await ask(self.cycles.GetCycle, cycles_pb2.GetCycleRequest(id=cycle_id), attempts=400)).cycle
 
     async def until(self, cycle_id: str, *states: str) -> Any:
         """The cycle as soon as it is in one of `states`, or has ended; through restarts of the cloud."""
@@ -220,22 +220,22 @@ class SiteSide:
     async def begin(self, cycle_id: str) -> None:
         progress = cycles_pb2.Progress(step="tutor-2", fraction=0.0, message="begin")
         request = sites_pb2.ReportProgressRequest(cycle_id=cycle_id, progress=progress)
-        await ask(self.stub.ReportProgress, request, attempts=20)
+        await ask(self.stub.ReportProgress, request, attempts=400)
 
     async def propose(self, cycle_id: str, *names: str) -> LabelSpace:
         request = sites_pb2.ProposeClassesRequest(cycle_id=cycle_id, names=names)
-        answer = await ask(self.stub.ProposeClasses, request, attempts=20)
+        answer = await ask(self.stub.ProposeClasses, request, attempts=400)
         return convert.labels_from(answer.labels)
 
     async def put(self, data: bytes) -> Blob:
         path = self.folder / "upload"
         path.write_bytes(data)
-        return await blobs.upload(self.blobs, path, attempts=20, backoff=Backoff(0.05, 0.5))
+        return await blobs.upload(self.blobs, path, attempts=400, backoff=Backoff(0.05, 0.5))
 
     async def fetch(self, ref: common_pb2.BlobRef) -> Path:
         blob = convert.blob_from(ref)
         path = self.folder / blob.digest.removeprefix("sha256:")
-        return await blobs.download(self.blobs, blob, path, attempts=20, backoff=Backoff(0.05, 0.5))
+        return await blobs.download(self.blobs, blob, path, attempts=400, backoff=Backoff(0.05, 0.5))
 
     async def gap_of(self, model: Any, labels: LabelSpace, change: float = 0.0, base_id: str = "") -> Any:
         """An uploaded gap that changes the body of `model` by `change` and adds rows for the new classes."""
@@ -257,7 +257,7 @@ class SiteSide:
         )  # fmt: skip
 
     async def submit(self, manifest: Any) -> None:
-        await ask(self.stub.SubmitGap, sites_pb2.SubmitGapRequest(manifest=manifest), attempts=20)
+        await ask(self.stub.SubmitGap, sites_pb2.SubmitGapRequest(manifest=manifest), attempts=400)
 
     async def extracting(self, operator: Operator, request_id: str = "r1", **recipe: Any) -> Any:
         """The task of a new cycle, begun."""
@@ -276,7 +276,7 @@ class SiteSide:
 
     async def validate(self, cycle_id: str, map50: float = 0.7) -> None:
         request = sites_pb2.SubmitValidationRequest(cycle_id=cycle_id, after=figures(map50))
-        await ask(self.stub.SubmitValidation, request, attempts=20)
+        await ask(self.stub.SubmitValidation, request, attempts=400)
 
     async def work(self, map50: float = 0.7) -> None:
         """Takes whatever task comes, until cancelled; a task that is over is dropped, as the contract says."""
@@ -315,7 +315,7 @@ class DeviceSide:
         request = fleet_pb2.ReportInstallRequest(
             device=self.name, release_version=version, outcome=outcome, reason=reason
         )
-        await ask(self.stub.ReportInstall, request, attempts=20)
+        await ask(self.stub.ReportInstall, request, attempts=400)
 
     async def work(self) -> None:
         """Installs whatever comes, until cancelled."""
