@@ -80,7 +80,7 @@ def _unpickled(path: Path) -> dict[str, Any]:
         named = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
         foreign = sorted(name for name in named if not _INERT.fullmatch(name))
         if foreign:
-            raise CorruptData(f"{path} names {foreign[0]}, which no checkpoint needs: it is not safe, do not use it")
+            raise CorruptData(f"{path} names {foreign[0]}, which no unfused checkpoint needs: it is not safe to read")
         with torch.serialization.safe_globals([(_Record, name) for name in named]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, ValueError, EOFError, KeyError, TypeError, AttributeError) as error:

@@ -26,10 +26,12 @@ from diredi.detectors.base import Outputs, Targets
 from diredi.detectors.postprocess import decode, grid, prepare
 from diredi.detectors.predictor import Detections, Image
 from diredi.detectors.spec import DetectorSpec
-from diredi.detectors.ultralytics_checkpoint import read_checkpoint
+from diredi.detectors.ultralytics_checkpoint import download, read_checkpoint
 from diredi.errors import InvalidInput
 from diredi.labels import LabelSpace
 from diredi.store.weights import WeightMap
+
+__all__ = ["UltralyticsDetector", "create", "download", "from_checkpoint"]
 
 PREDICT_BATCH = 32
 

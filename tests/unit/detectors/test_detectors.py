@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from diredi.detectors import registry
+from diredi.detectors.base import Targets
+from diredi.detectors.spec import DetectorSpec
+from diredi.errors import CorruptData, InvalidInput, NotFound
+from diredi.labels import LabelSpace
+from diredi.store.weights import WeightMap
+
+FAMILY = ["yolo11n", "yolo26n", "yolov8n", "yolo11-w0.125", "yolo26-w0.125", "yolov8-w0.125-d0.33", "yolo11-w0.0625"]
+TARGETS = Targets(torch.tensor([1, 0, 1]), torch.tensor([2, 0, 1]), torch.tensor([[0.5, 0.5, 0.4, 0.4]] * 3))
+
+
+@pytest.fixture(params=FAMILY)
+def detector(request, labels):
+    return registry.create(request.param, 64, labels, seed=0, device="cpu")
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_outputs_are_raw_logits_on_one_grid_in_both_modes(detector, training):
+    detector.module.train(training)
+    outputs = detector.forward(torch.rand(2, 3, 64, 64))
+    bins = 1 if detector.spec.architecture.startswith("yolo26") else 16
+    assert outputs.class_logits.shape == (2, 84, 3)
+    assert outputs.box_logits.shape == (2, 84, 4, bins)
+    assert (outputs.anchors.shape, outputs.strides.tolist()[:1]) == ((84, 2), [8])
+    assert [f.shape[-1] for f in outputs.features] == [8, 4, 2]
+    assert outputs.class_logits.max() < 0, "logits at the prior, not scores"
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_detection_loss_reaches_every_weight(detector, training):
+    detector.module.train(training)
+    loss = detector.detection_loss(detector.forward(torch.rand(2, 3, 64, 64)), TARGETS)
+    loss.backward()
+    silent = [n for n, p in detector.module.named_parameters() if p.grad is None and ".dfl." not in n]
+    assert loss.ndim == 0
+    assert torch.isfinite(loss)
+    assert silent == []
+
+
+def test_an_image_without_boxes_has_a_loss(detector):
+    none = Targets(torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long), torch.zeros(0, 4))
+    loss = detector.detection_loss(detector.forward(torch.rand(2, 3, 64, 64)), none)
+    loss.backward()
+    assert torch.isfinite(loss)
+
+
+def test_the_order_of_the_boxes_does_not_matter(small):
+    order = torch.tensor([2, 0, 1])
+    shuffled = Targets(TARGETS.image_index[order], TARGETS.classes[order], TARGETS.boxes[order])
+    outputs = small.forward(torch.rand(2, 3, 64, 64))
+    assert small.detection_loss(outputs, TARGETS) == pytest.approx(small.detection_loss(outputs, shuffled).item())
+
+
+def test_a_class_that_an_image_was_not_labelled_for_is_neither_right_nor_wrong(small):
+    outputs = small.forward(torch.rand(2, 3, 64, 64))
+    known = torch.tensor([[1.0, 1, 1], [1, 1, 1]])
+    known[:, 1] = 0
+    targets = Targets(TARGETS.image_index[:2], TARGETS.classes[:2], TARGETS.boxes[:2], known)
+    outputs.class_logits.retain_grad()
+    small.detection_loss(outputs, targets).backward()
+    gradient = outputs.raw["one2many"]["scores"]
+    assert gradient.shape[1] == 3
+    by_class = torch.autograd.grad(small.detection_loss(o := small.forward(torch.rand(2, 3, 64, 64)), targets),
+                                   o.raw["one2many"]["scores"])[0].abs().sum((0, 2))
+    assert by_class[1] == 0
+    assert (by_class[[0, 2]] > 0).all()
+
+
+def test_equal_seeds_give_equal_weights_and_others_do_not(labels):
+    a, b, c = (registry.create("yolo11-w0.0625", 64, labels, seed=s, device="cpu").weights() for s in (1, 1, 2))
+    assert all(np.array_equal(a[n], b[n]) for n in a)
+    assert not np.array_equal(a["model.0.conv.weight"], c["model.0.conv.weight"])
+
+
+def test_creating_a_detector_leaves_the_callers_random_state_alone(labels):
+    torch.manual_seed(5)
+    wanted = torch.rand(3)
+    torch.manual_seed(5)
+    registry.create("yolo11-w0.0625", 64, labels, seed=1, device="cpu")
+    assert torch.equal(torch.rand(3), wanted)
+
+
+def test_a_saved_detector_comes_back_bit_for_bit_and_describes_itself(small, tmp_path, images):
+    digest = registry.save(small, tmp_path / "a.safetensors")
+    back = registry.load(tmp_path / "a.safetensors", device="cpu")
+    assert digest.startswith("sha256:")
+    assert DetectorSpec.of_file(tmp_path / "a.safetensors") == small.spec == back.spec
+    assert all(np.array_equal(small.weights()[n], back.weights()[n]) for n in small.weights())
+    assert registry.save(back, tmp_path / "b.safetensors") == digest
+    for a, b in zip(small.predict(images), back.predict(images), strict=True):
+        assert np.array_equal(a.boxes, b.boxes)
+
+
+def test_weights_are_float32_and_counters_are_integers(detector):
+    kinds = {str(a.dtype) for a in detector.weights().values()}
+    assert kinds == {"float32", "int64"}
+
+
+def test_weights_are_a_copy(small):
+    taken = small.weights()
+    before = taken["model.0.conv.weight"].copy()
+    with torch.no_grad():
+        small.module.model[0].conv.weight.add_(1)
+    assert np.array_equal(taken["model.0.conv.weight"], before)
+    small.load_weights(taken)
+    assert np.array_equal(small.weights()["model.0.conv.weight"], before)
+
+
+def test_weights_of_another_schema_or_with_a_nan_are_refused_and_change_nothing(small):
+    before = small.weights()
+    with pytest.raises(InvalidInput, match="do not fit together at"):
+        small.load_weights(before.selected(lambda name: name != "model.0.conv.weight"))
+    bad = before.mapped(lambda n, a: np.full_like(a, np.nan) if n == "model.0.conv.weight" else a)
+    with pytest.raises(InvalidInput, match=r"model\.0\.conv\.weight"):
+        small.load_weights(bad)
+    assert all(np.array_equal(before[n], small.weights()[n]) for n in before)
+
+
+def test_a_grown_head_keeps_old_rows_bit_for_bit_and_every_other_shape(detector, labels):
+    grown = detector.grown(labels.grown(["forklift", "cat"]))
+    old, new = detector.weights(), grown.weights()
+    rows = detector.class_rows()
+    assert rows == grown.class_rows()
+    assert old.keys() == new.keys()
+    for name in old:
+        if name in rows:
+            assert new[name].shape[0] == 5
+            assert np.array_equal(new[name][:3], old[name])
+        else:
+            assert np.array_equal(new[name], old[name]), name
+    assert grown.spec.labels.names == ("car", "person", "dog", "forklift", "cat")
+
+
+def test_a_grown_head_answers_as_before_for_old_classes_and_is_silent_on_new_ones(small, labels):
+    grown = small.grown(labels.grown(["forklift"]))
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        before, after = small.forward(images).class_logits, grown.forward(images).class_logits
+    assert torch.allclose(after[..., :3], before, atol=1e-6)
+    assert after[..., 3].max() < -2
+
+
+def test_two_detectors_that_grow_alike_have_equal_new_rows(small, labels):
+    wider = labels.grown(["forklift"])
+    a, b = small.grown(wider).weights(), small.grown(wider).weights()
+    assert all(np.array_equal(a[n], b[n]) for n in a)
+
+
+def test_a_grown_schema_is_that_of_a_detector_made_for_those_classes(detector, labels):
+    wider = labels.grown([f"class {i}" for i in range(90)])
+    made = registry.create(detector.spec.architecture, 64, wider, seed=3, device="cpu")
+    assert detector.grown(wider).weights().schema_digest() == made.weights().schema_digest()
+
+
+def test_a_label_space_that_changes_the_meaning_of_an_id_is_refused(small):
+    with pytest.raises(InvalidInput, match="does not extend"):
+        small.grown(LabelSpace(names=("person", "car", "dog", "cat")))
+
+
+def test_sections_and_class_rows_cover_the_network(detector):
+    sections = {name: detector.section_of(name) for name in detector.weights()}
+    assert set(sections.values()) == {"backbone", "neck", "head"}
+    assert all(sections[name] == "head" for name in detector.class_rows())
+    assert sections["model.0.conv.weight"] == "backbone"
+    assert sections["model.13.cv1.conv.weight" if "v8" not in detector.spec.architecture else "model.12.cv1.conv.weight"] == "neck"
+
+
+def test_predicting_does_not_depend_on_the_company_of_an_image(small, images):
+    together = small.predict(images, 0.0001)
+    for image, expected in zip(images, together, strict=True):
+        (alone,) = small.predict([image], 0.0001)
+        assert len(alone) == len(expected)
+        assert np.allclose(alone.boxes, expected.boxes, atol=1e-2)
+
+
+def test_predicting_keeps_the_mode_and_the_statistics(small, images):
+    small.module.train()
+    before = small.weights()
+    small.predict(images)
+    assert small.module.training
+    assert all(np.array_equal(before[n], small.weights()[n]) for n in before)
+    small.module.eval()
+
+
+@pytest.mark.parametrize("name", ["yolo11q", "yolo11-w1.5", "yolo5n", "yolo11n-h0", "yolo11-w0.001", "resnet", "", "yolo11n; x"])
+def test_an_unknown_architecture_is_named_with_the_known_ones(name, labels):
+    with pytest.raises(InvalidInput, match=r"architecture .*yolo11n|architecture .*(width|head)"):
+        registry.create(name, 64, labels, seed=0)
+
+
+def test_an_empty_label_space_is_refused():
+    with pytest.raises(InvalidInput, match="at least one class"):
+        registry.create("yolo11n", 64, LabelSpace(names=()), seed=0)
+
+
+def test_a_file_that_is_missing_or_no_model_is_said_so(tmp_path):
+    with pytest.raises(NotFound, match="nowhere"):
+        registry.load(tmp_path / "nowhere.safetensors")
+    (tmp_path / "bad.safetensors").write_bytes(b"not weights at all")
+    with pytest.raises(CorruptData):
+        registry.load(tmp_path / "bad.safetensors")
+    WeightMap({"a": np.zeros(2, np.float32)}).save(tmp_path / "other.safetensors")
+    with pytest.raises(CorruptData, match="not one of DiReDi's"):
+        registry.load(tmp_path / "other.safetensors")
+
+
+def test_loading_with_more_labels_grows_and_with_a_size_resizes(small, tmp_path, labels):
+    registry.save(small, tmp_path / "a.safetensors")
+    back = registry.load(tmp_path / "a.safetensors", labels=labels.grown(["cat"]), image_size=96, device="cpu")
+    assert (len(back.labels), back.spec.image_size) == (4, 96)
+    assert back.forward(torch.rand(1, 3, 96, 96)).class_logits.shape == (1, 189, 4)
+
+
+def test_what_the_edge_imports_does_not_pull_in_torch():
+    code = (
+        "import sys; import diredi.detectors.onnx, diredi.detectors.predictor, diredi.detectors.postprocess, "
+        "diredi.evaluation.figures, diredi.distillation.recipe, diredi.evaluation.detection; "
+        "sys.exit('torch' in sys.modules or 'ultralytics' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+def test_learning_does_not_need_torchvision():
+    code = "import sys; import diredi.detectors.ultralytics_family; sys.exit('torchvision' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=120, check=False).returncode == 0

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from diredi.detectors import registry
+from diredi.detectors.export import export_onnx
+from diredi.detectors.onnx import OnnxPredictor
+from diredi.detectors.postprocess import prepare
+from diredi.errors import CorruptData, NotFound
+
+
+@pytest.fixture(scope="module")
+def exported(small, tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "small.onnx"
+    return path, export_onnx(small, path)
+
+
+def raw(predictor, batch):
+    return predictor._session.run(["class_logits", "box_logits"], {"images": batch})
+
+
+@pytest.mark.parametrize("architecture", ["yolo11-w0.0625", "yolo26-w0.0625", "yolov8-w0.0625"])
+def test_the_file_answers_as_the_torch_detector_does(architecture, labels, images, tmp_path):
+    detector = registry.create(architecture, 64, labels, seed=1, device="cpu")
+    detector.module.train()
+    with torch.no_grad():
+        for _ in range(5):
+            detector.forward(torch.rand(4, 3, 64, 64))
+    detector.module.eval()
+    export_onnx(detector, tmp_path / "a.onnx")
+    predictor = OnnxPredictor(tmp_path / "a.onnx", threads=1)
+    batch, _ = prepare(images, 64)
+    with torch.no_grad():
+        outputs = detector.forward(torch.from_numpy(batch))
+    classes, boxes = raw(predictor, batch)
+    assert np.abs(classes - outputs.class_logits.numpy()).max() < 1e-3
+    assert np.abs(boxes - outputs.box_logits.numpy()).max() < 1e-3
+    for mine, theirs in zip(predictor.predict(images, 0.0001), detector.predict(images, 0.0001), strict=True):
+        assert len(mine) == len(theirs) > 0
+        assert np.abs(mine.scores - theirs.scores).max() < 1e-3
+
+
+def test_the_file_describes_itself(exported, small):
+    predictor = OnnxPredictor(exported[0], threads=1)
+    assert predictor.spec == small.spec
+    assert predictor.labels == small.labels
+
+
+def test_the_batch_may_have_any_size(exported):
+    predictor = OnnxPredictor(exported[0].read_bytes(), threads=1)
+    for n in (1, 3, 9):
+        assert raw(predictor, np.zeros((n, 3, 64, 64), np.float32))[0].shape[0] == n
+    assert predictor.predict([]) == []
+
+
+def test_equal_weights_give_an_equal_file_and_the_detector_stays_as_it_was(exported, small, tmp_path):
+    before = small.weights()
+    assert export_onnx(small, tmp_path / "again.onnx") == exported[1]
+    assert (tmp_path / "again.onnx").read_bytes() == exported[0].read_bytes()
+    assert all(np.array_equal(before[n], small.weights()[n]) for n in before)
+    assert list(tmp_path.iterdir()) == [tmp_path / "again.onnx"]
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "cut", "no spec", "no strides", "other outputs"])
+def test_a_file_that_is_no_exported_detector_is_refused(exported, damage, tmp_path):
+    whole = exported[0].read_bytes()
+    model = onnx.load_from_string(whole)
+    if damage == "no spec":
+        del model.metadata_props[:]
+    elif damage == "no strides":
+        kept = [p for p in model.metadata_props if p.key == "diredi.spec"]
+        del model.metadata_props[:]
+        model.metadata_props.extend(kept)
+    elif damage == "other outputs":
+        del model.graph.output[1]
+    data = {"empty": b"", "text": b"no model" * 50, "cut": whole[: len(whole) // 2]}.get(damage)
+    (tmp_path / "bad.onnx").write_bytes(model.SerializeToString() if data is None else data)
+    with pytest.raises(CorruptData):
+        OnnxPredictor(tmp_path / "bad.onnx", threads=1)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(NotFound, match=r"gone\.onnx"):
+        OnnxPredictor(tmp_path / "gone.onnx")
