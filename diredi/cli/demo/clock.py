@@ -52,7 +52,7 @@ class Clock:
         self.spans.append(Span(name=name, start=start, seconds=max(0.0, end - start), part_of=part_of))
 
     def add_parts(self, name: str, parts: list[tuple[str, float, float]], part_of: Part) -> None:
-        """The steps inside a span; reports of them end a little before the next begins."""
+        """The steps inside a span."""
         for step, begun, ended in parts:
             self.add(f"{name}/{step}", begun, ended, part_of)
 
@@ -63,7 +63,7 @@ class Clock:
             if state not in ENDED:
                 start, end = (self._since_epoch(e.at) for e in (entry, following))
                 self.add(STEP_IN_STATE.get(state, state.lower()), start, end, "cycle")
-                self.add_parts(STEP_IN_STATE.get(state, state.lower()), within.steps_in(state), "cycle")
+                self.add_parts(STEP_IN_STATE.get(state, state.lower()), within.steps_in(state, end), "cycle")
 
     def _since_epoch(self, timestamp: object) -> float:
         from diredi.cli.plain import instant
@@ -79,23 +79,24 @@ class Clock:
 
 
 class Stopwatch:
-    """When each step inside something longer began and ended, as its progress told."""
+    """When each step inside something longer began, as its progress told."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._seen: dict[tuple[str, str], list[float]] = {}
+        self._began: dict[str, dict[str, float]] = {}
 
     def see(self, where: str, step: str) -> None:
         """To be called with each sign of progress: the step is under way in `where`."""
-        now = self._clock.now()
-        self._seen.setdefault((where, step), [now, now])[1] = now
+        self._began.setdefault(where, {}).setdefault(step, self._clock.now())
 
     def see_cycle(self, cycle: Cycle) -> None:
         """To be called with each change of a cycle."""
         if cycle.HasField("progress") and cycle.progress.step:
             self.see(state_of(cycle), cycle.progress.step)
 
-    def steps_in(self, where: str) -> list[tuple[str, float, float]]:
-        """Name, begin and end of the steps in `where`; none when there was only one, which is no news."""
-        steps = [(step, times[0], times[1]) for (seen, step), times in self._seen.items() if seen == where]
+    def steps_in(self, where: str, end: float) -> list[tuple[str, float, float]]:
+        """Name, begin and end of the steps in `where`, which ended at `end`; one alone is no news."""
+        began = self._began.get(where, {})
+        ends = [*list(began.values())[1:], end]
+        steps = [(step, begin, max(begin, last)) for (step, begin), last in zip(began.items(), ends, strict=False)]
         return steps if len(steps) > 1 else []

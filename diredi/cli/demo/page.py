@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from diredi.evaluation.figures import Figures
 
 SHOWN_CONFIDENCE = 0.25
+_SHOWN_PART_S = 1.0
+"""Steps inside steps that were shorter are left out of the timeline."""
 
 
 def write_page(report: Report, path: Path) -> None:
@@ -81,6 +83,7 @@ def _charts(report: Report) -> dict[str, str]:
             [
                 Stretch(step_name(s.name), s.start, s.seconds, seconds_text(s.seconds), s.part_of, "/" in s.name)
                 for s in report.spans
+                if "/" not in s.name or s.seconds >= _SHOWN_PART_S
             ],
             "Seconds of each step",
         ),
@@ -158,10 +161,16 @@ def _picture(report: Report, picture: Picture, index: int) -> Markup:
             f'<div><div class="head">release {version}</div>'
             f'<svg viewBox="0 0 {picture.width} {picture.height}" role="img" '
             f'aria-label="What release {version} detects">'
-            f"{inner}{_outlines(picture.truth)}{_detections(boxes, report.new_classes)}</svg></div>"
+            f"{inner}{_outlines(picture.truth)}{_detections(boxes, report.new_classes, picture.width)}</svg></div>"
         )
-    caption = f"Held-out image of {where}: {_counts(picture.before)} before, {_counts(picture.after)} after."
-    return Markup("".join([*parts, f"<figcaption>{escape(caption)}</figcaption></figure>"]))
+    lines = {
+        "labelled": picture.truth,
+        f"release {report.before_version}": picture.before,
+        f"release {report.after_version}": picture.after,
+    }
+    said = "".join(f"<dt>{name}</dt><dd>{escape(_counts(boxes))}</dd>" for name, boxes in lines.items())
+    parts.append(f"<figcaption>Held-out image of {escape(where)}<dl>{said}</dl></figcaption></figure>")
+    return Markup("".join(parts))
 
 
 def _counts(boxes: Sequence[Box]) -> str:
@@ -179,16 +188,18 @@ def _rectangle(box: Box, style: str) -> str:
     return f'<rect class="{style}" x="{x1:.1f}" y="{y1:.1f}" width="{x2 - x1:.1f}" height="{y2 - y1:.1f}"/>'
 
 
-def _detections(boxes: Sequence[Box], new_classes: Sequence[str]) -> str:
+def _detections(boxes: Sequence[Box], new_classes: Sequence[str], width: int) -> str:
+    """Boxes with name and confidence; the text is as large on every page, however large the picture."""
+    size = 10 * width / 320
     parts = []
     for box in boxes:
         style = " new" if box.name in new_classes else ""
         text = f"{box.name} {100 * box.confidence:.0f}"
-        x, y = box.box[0], max(box.box[1], 12.0)
+        x, y = box.box[0], max(box.box[1], 1.2 * size)
         parts.append(
-            f'{_rectangle(box, "box" + style)}<rect class="tag-back{style}" x="{x:.1f}" y="{y - 12:.1f}" '
-            f'width="{5.8 * len(text) + 6:.1f}" height="12"/>'
-            f'<text class="tag" x="{x + 3:.1f}" y="{y - 3:.1f}">{escape(text)}</text>'
+            f'{_rectangle(box, "box" + style)}<rect class="tag-back{style}" x="{x:.1f}" y="{y - 1.2 * size:.1f}" '
+            f'width="{size * (0.58 * len(text) + 0.6):.1f}" height="{1.2 * size:.1f}"/>'
+            f'<text class="tag" font-size="{size:.1f}" x="{x + 0.3 * size:.1f}" y="{y - 0.3 * size:.1f}">{escape(text)}</text>'
         )
     return "".join(parts)
 

@@ -137,7 +137,7 @@ class Story:
             within = Stopwatch(self.clock)
             with self.clock.span("bootstrap", "set-up"):
                 await self._bootstrap(cloud, within)
-            self.clock.add_parts("bootstrap", within.steps_in("bootstrap"), "set-up")
+            self.clock.add_parts("bootstrap", within.steps_in("bootstrap", self.clock.now()), "set-up")
             cycle = await self._cycle(cloud)
             models = await self._models(cloud, cycle)
             site = await self._site_status()

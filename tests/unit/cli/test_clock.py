@@ -22,9 +22,11 @@ def test_the_steps_of_a_cycle_come_from_its_own_history():
 def test_steps_inside_a_state_are_told_only_when_there_are_several():
     watch = Stopwatch(Clock())
     watch.see("EXTRACTING", "tutor-2")
-    assert watch.steps_in("EXTRACTING") == []
+    assert watch.steps_in("EXTRACTING", 9.0) == []
     watch.see("EXTRACTING", "upload")
-    assert [name for name, _, _ in watch.steps_in("EXTRACTING")] == ["tutor-2", "upload"]
+    (first, _, first_end), (second, second_begin, second_end) = watch.steps_in("EXTRACTING", 9.0)
+    assert (first, second) == ("tutor-2", "upload")
+    assert first_end == second_begin and second_end == 9.0
 
 
 def test_a_step_that_ran_twice_counts_with_both():

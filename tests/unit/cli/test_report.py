@@ -13,7 +13,6 @@ from diredi.cli.demo.report import CycleSummary, Report
 from diredi.cli.demo.table import shown
 from diredi.cli.demo.wording import egress_name, headline, step_name
 
-
 MakeReport = Callable[..., Report]
 
 
