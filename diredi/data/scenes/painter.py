@@ -48,7 +48,7 @@ class Drawn:
     owner: int
     name: str | None
     area: int
-    """Pixels that it would show with nothing in front of it, those beyond the frame included."""
+    """Pixels that it would show with nothing in front of it, those beyond the frame included; 0 without a name."""
     place: Place
     distance: float
 
@@ -86,7 +86,8 @@ class Painter:
         distance = float(np.hypot(place.x, place.y))
         for part, name in enumerate(model.classes):
             mine = [shape for solid, group in zip(solids, shapes, strict=True) if solid.part == part for shape in group]
-            self.drawn.append(Drawn(first + part, name, _area(mine, self.camera.size), place, distance))
+            area = 0 if name is None else _area(mine, self.camera.size)
+            self.drawn.append(Drawn(first + part, name, area, place, distance))
         for solid, group in zip(solids, shapes, strict=True):
             for shape in group:
                 shape.fill(self.colour, shape.colour)
@@ -174,7 +175,7 @@ class _Polygon:
     points: NDArray[np.int32]
 
     def fill(self, picture: NDArray[np.uint8], value: tuple[float, ...], offset: tuple[int, int] = (0, 0)) -> None:
-        points = self.points + np.array(offset, np.int32) * (1 << _SHIFT)
+        points = self.points + np.array(offset, np.int32) * (1 << _SHIFT) if any(offset) else self.points
         cv2.fillPoly(picture, [points], value, cv2.LINE_8, _SHIFT)
 
     def bounds(self) -> tuple[Points, Points]:

@@ -6,7 +6,6 @@ Local axes of a model: x forward, y left, z up, the origin on the ground in its 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -79,13 +78,12 @@ def shade(colour: Colour, factor: float) -> Colour:
 
 def prism(first: Points, last: Points, colour: Colour, ends: Colour | None = None, part: int = 0) -> Solid:
     """Between two polygons with the same number of corners; `ends` colours the polygons themselves."""
-    centre = np.concatenate([first, last]).mean(axis=0)
-    sides = [
-        _face(np.array([first[i], first[j], last[j], last[i]]), colour, centre)
-        for i, j in zip(range(len(first)), [*range(1, len(first)), 0], strict=True)
-    ]
-    caps = [_face(polygon, ends or colour, centre) for polygon in (first, last)]
-    return Solid(tuple(face for face in (*sides, *caps) if face is not None), part=part)
+    centre = (first.sum(axis=0) + last.sum(axis=0)) / (2 * len(first))
+    quads = np.stack([first, np.roll(first, -1, axis=0), np.roll(last, -1, axis=0), last], axis=1)
+    caps = np.stack([first[:3], last[:3]])
+    normals = _outward(np.concatenate([quads[:, :3], caps]), centre)
+    sides = [Face(quad, normal, colour) for quad, normal in zip(quads, normals, strict=False)]
+    return Solid((*sides, Face(first, normals[-2], ends or colour), Face(last, normals[-1], ends or colour)), part=part)
 
 
 def box(lower: Sequence[float], upper: Sequence[float], colour: Colour, part: int = 0) -> Solid:
@@ -163,7 +161,9 @@ def ring(
 def sheet(points: Sequence[Sequence[float]], colour: Colour, part: int = 0, glow: float = 0.0) -> Solid:
     """A thin flat polygon that is seen from both sides."""
     corners = np.asarray(points, np.float64)
-    return Solid((Face(corners, _normal(corners), colour, glow=glow, both_sides=True),), part=part)
+    return Solid(
+        (Face(corners, _outward(corners[None, :3], np.zeros(3))[0], colour, glow=glow, both_sides=True),), part=part
+    )
 
 
 def painted(solid: Solid, *decals: Face) -> Solid:
@@ -222,16 +222,13 @@ def wheel(x: float, y: float, radius: float, rim: Colour = METAL) -> tuple[Face,
     )
 
 
-def _normal(points: Points) -> Points:
-    """In plain numbers: numpy's cross product takes twenty times as long for one triangle."""
-    (ax, ay, az), (bx, by, bz), (cx, cy, cz) = points[:3].tolist()
-    ux, uy, uz, vx, vy, vz = bx - ax, by - ay, bz - az, cx - ax, cy - ay, cz - az
-    x, y, z = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
-    size = math.sqrt(x * x + y * y + z * z)
-    return np.array([x / size, y / size, z / size] if size > 1e-12 else [0.0, 0.0, 1.0])
-
-
-def _face(points: Points, colour: Colour, centre: Points) -> Face:
-    normal = _normal(points)
-    outward = float(normal @ (points[0] - centre))
-    return Face(points, normal if outward >= 0 else -normal, colour)
+def _outward(corners: Points, centre: Points) -> Points:
+    """Unit normals of n triangles (n x 3 x 3) of a convex solid, away from its centre; upwards for one without area."""
+    u, v = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    normals = u[:, [1, 2, 0]] * v[:, [2, 0, 1]] - u[:, [2, 0, 1]] * v[:, [1, 2, 0]]
+    sizes = np.sqrt(np.einsum("ij,ij->i", normals, normals))
+    flat = sizes < 1e-12
+    normals[flat], sizes[flat] = (0, 0, 1), 1
+    inward = np.einsum("ij,ij->i", normals, corners[:, 0] - centre) < 0
+    normals[inward] *= -1
+    return np.asarray(normals / sizes[:, None])
