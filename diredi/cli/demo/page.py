@@ -199,7 +199,8 @@ def _detections(boxes: Sequence[Box], new_classes: Sequence[str], width: int) ->
         parts.append(
             f'{_rectangle(box, "box" + style)}<rect class="tag-back{style}" x="{x:.1f}" y="{y - 1.2 * size:.1f}" '
             f'width="{size * (0.58 * len(text) + 0.6):.1f}" height="{1.2 * size:.1f}"/>'
-            f'<text class="tag" font-size="{size:.1f}" x="{x + 0.3 * size:.1f}" y="{y - 0.3 * size:.1f}">{escape(text)}</text>'
+            f'<text class="tag" font-size="{size:.1f}" x="{x + 0.3 * size:.1f}" y="{y - 0.3 * size:.1f}">'
+            f"{escape(text)}</text>"
         )
     return "".join(parts)
 
