@@ -75,9 +75,9 @@ class CycleRecipe(Recipe):
     student_gap: bool = True
     """Whether the site also distils its own student from tutor 2 and uploads that difference."""
     codec: str = "int8-row-zstd"
-    tutor: TrainRecipe = TrainRecipe()
-    """Reverse distillation: equal for both tutors."""
-    student: TrainRecipe = TrainRecipe()
+    tutor: TrainRecipe = TrainRecipe(epochs=10, losses={"class_scores": 0.3, "boxes": 0.3})
+    """Reverse distillation: equal for both tutors. The student knows less than the tutor, so it speaks softly."""
+    student: TrainRecipe = TrainRecipe(epochs=11)
     """Tutor 2 to student, at the site."""
 
     # What the cloud does.
@@ -90,7 +90,7 @@ class CycleRecipe(Recipe):
     """How much mAP50 on presumed images an update may cost."""
     redistil_images: Literal["presumed", "pool"] = "presumed"
     """What the updated tutor teaches the student on: presumed images, or a public pool without labels."""
-    redistil: TrainRecipe = TrainRecipe()
+    redistil: TrainRecipe = TrainRecipe(epochs=4, learning_rate=1e-3)
     """Updated tutor to student, in the cloud."""
     students: tuple[StudentKind, ...] = Field(("redistilled", "mean", "gap"), min_length=1)
     """Candidates for the release in order of preference, where there is a student gap: the first that does no harm on
