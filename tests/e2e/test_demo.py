@@ -162,6 +162,12 @@ def until(true: Callable[[], object], process: subprocess.Popen[str], timeout_s:
 Started = Callable[..., "subprocess.Popen[str]"]
 
 
+def data_of(demo: Demo) -> tuple[str, ...]:
+    """The first demo's scenes as a user's own data, so that they need not be drawn again."""
+    presumed, private = (next(demo.folder.data.glob(f"scenes-{site}-*")) for site in ("presumed", "site-1"))
+    return ("--presumed", str(presumed / "data.yaml"), "--private", str(private / "data.yaml"))
+
+
 def all_started(out: Path) -> bool:
     addresses = out / "fleet" / "addresses.json"
     return addresses.exists() and "edge-3" in addresses.read_text()
@@ -169,10 +175,10 @@ def all_started(out: Path) -> bool:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)])
 def test_nothing_is_left_running_however_a_demo_is_ended(
-    started: Started, tmp_path: Path, number: signal.Signals, code: int
+    demo: Demo, started: Started, tmp_path: Path, number: signal.Signals, code: int
 ):
     out = tmp_path / "out"
-    process = started("demo", "--out", out, "--config", small_demo(tmp_path / "small.yaml"))
+    process = started("demo", "--out", out, "--config", small_demo(tmp_path / "small.yaml"), *data_of(demo))
     until(lambda: all_started(out), process)
     assert len(processes_of(out)) >= 6
     process.send_signal(number)
@@ -181,9 +187,9 @@ def test_nothing_is_left_running_however_a_demo_is_ended(
     assert processes_of(out) == []
 
 
-def test_a_service_that_dies_is_named_with_its_log(started: Started, tmp_path: Path):
+def test_a_service_that_dies_is_named_with_its_log(demo: Demo, started: Started, tmp_path: Path):
     out = tmp_path / "out"
-    process = started("demo", "--out", out, "--config", small_demo(tmp_path / "small.yaml"))
+    process = started("demo", "--out", out, "--config", small_demo(tmp_path / "small.yaml"), *data_of(demo))
     until(lambda: all_started(out), process)
     victim = json.loads((out / "fleet" / "processes.json").read_text())["edge-2"]["pid"]
     psutil.Process(victim).kill()
