@@ -25,14 +25,14 @@ class Decision:
 
 
 def choose(devices: Iterable[Device], online: AbstractSet[str], count: int) -> tuple[str, ...]:
-    """The names of at most `count` devices."""
-    return tuple(sorted((d.name for d in devices), key=lambda name: (name not in online, name))[:count])
+    """The keys of at most `count` devices. `online` holds keys."""
+    return tuple(sorted((d.key for d in devices), key=lambda key: (key not in online, key))[:count])
 
 
 def reports(release: Release, devices: Iterable[Device]) -> dict[str, Install | None]:
     """The last word of each canary about this release; None from one that has said nothing."""
-    by_name = {device.name: device for device in devices}
-    return {name: _last(by_name[name], release.version) if name in by_name else None for name in release.canaries}
+    by_key = {device.key: device for device in devices}
+    return {key: _last(by_key[key], release.version) if key in by_key else None for key in release.canaries}
 
 
 def decide(installs: Mapping[str, Install | None], verdict: Verdict | None) -> Decision | None:
@@ -57,7 +57,7 @@ def silent(installs: Mapping[str, Install | None]) -> list[str]:
 
 
 def release_for(device: str, releases: Sequence[Release]) -> Release | None:
-    """The newest release that this device may run. `releases` in any order."""
+    """The newest release that the device of this key may run. `releases` in any order."""
     allowed = [
         release
         for release in releases

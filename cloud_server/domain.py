@@ -55,6 +55,7 @@ class Release(Record):
     cycle_id: str = ""
     status: ReleaseStatus
     canaries: tuple[str, ...] = ()
+    """Keys of devices."""
     created: datetime
 
 
@@ -158,6 +159,15 @@ class Device(Record):
     latency_ms: float = 0.0
     last_seen: datetime
     installs: tuple[Install, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return device_key(self.site, self.name)
+
+
+def device_key(site: str, name: str) -> str:
+    """What tells devices apart: every site may have a camera-1."""
+    return f"{site}/{name}"
 
 
 class Site(Record):

@@ -31,7 +31,7 @@ class Office:
     now: Callable[[], datetime] = utc_now
     keep_alive_s: float = KEEP_ALIVE_S
     open_streams: Counter[str] = field(default_factory=Counter)
-    """"site/NAME" or "device/NAME" to the number of streams that are open; in memory, as connections are."""
+    """"site/NAME" or "device/SITE/NAME" to the number of streams that are open; in memory, as connections are."""
 
     @contextmanager
     def connected(self, who: str) -> Iterator[None]:

@@ -93,7 +93,7 @@ class Steps:
             if newer := commands.superseded(r, cycle):
                 return r.cycles.move(cycle.id, State.FAILED, now, commands.CLOUD, newer)
             devices = r.devices.of(cycle.site)
-            connected = {d.name for d in devices if f"device/{d.name}" in online}
+            connected = {d.key for d in devices if f"device/{d.key}" in online}
             canaries = canary.choose(devices, connected, self._canary_devices)
             student = r.models.get(cycle.updated_student_id)
             made = r.releases.add(student, cycle.updated_tutor_id, ReleaseStatus.CANARY, canaries, cycle.id, now)

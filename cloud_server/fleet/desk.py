@@ -12,7 +12,7 @@ import structlog
 
 from cloud_server import canary, roles
 from cloud_server.cycles import commands
-from cloud_server.domain import Cycle, Device, Install, Model, Outcome, Release, Vitals
+from cloud_server.domain import Cycle, Device, Install, Model, Outcome, Release, Vitals, device_key
 from cloud_server.notifier import RELEASES
 from cloud_server.office import Office
 from cloud_server.states import State
@@ -46,7 +46,8 @@ class FleetDesk:
         self._offers: dict[int, Offer] = {}
         self._offers_version = -1
         self._loading = asyncio.Lock()
-        self._heard: dict[str, tuple[str, datetime, Vitals]] = {}
+        self._heard: dict[tuple[str, str], tuple[datetime, Vitals]] = {}
+        """Site and device to when and what they said last; not stored yet."""
 
     async def register(self, actor: Identity, device: str, site: str, release_version: int) -> None:
         roles.device_only(actor, device, site)
@@ -56,17 +57,18 @@ class FleetDesk:
     async def heartbeat(self, actor: Identity, device: str, vitals: Vitals) -> None:
         """Kept in memory and stored with all others every few seconds: thousands of devices are one transaction."""
         roles.device_only(actor, device)
-        self._heard[device] = (actor.site, self._office.now(), vitals)
+        self._heard[actor.site, device] = (self._office.now(), vitals)
 
     async def watch(self, actor: Identity, device: str) -> AsyncGenerator[Offer | None]:
         """The release this device should run: now, after each change, and every 15 s. None: there is none yet."""
         roles.device_only(actor, device)
         office = self._office
-        with office.connected(f"device/{device}"):
+        key = device_key(actor.site, device)
+        with office.connected(f"device/{key}"):
             said: int | None = None
             while True:
                 seen = office.notifier.version(RELEASES)
-                offer = await self._offer_for(device)
+                offer = await self._offer_for(key)
                 version = 0 if offer is None else offer.release.version
                 if version != said:
                     said = version
@@ -79,20 +81,21 @@ class FleetDesk:
         roles.device_only(actor, device)
         if install.release_version < 1:
             raise InvalidInput("an installation is of a release: its version must be above 0")
-        now = self._office.now()
+        now, key = self._office.now(), device_key(actor.site, device)
 
         def record(r: Repository) -> list[Cycle]:
             r.releases.get(install.release_version)
-            known = r.devices.find(device)
+            known = r.devices.find(key)
             r.devices.seen(device, actor.site, now, Vitals() if known is None else Vitals.model_validate(known))
-            r.devices.installed(device, install.model_copy(update={"reason": install.reason[:_MAX_REASON]}))
+            r.devices.installed(key, install.model_copy(update={"reason": install.reason[:_MAX_REASON]}))
             waiting = r.cycles.under_way(states=[State.CANARY])
             mine = [c for c in waiting if c.release_version == install.release_version]
             return [commands.decide_canary(r, cycle.id, str(actor), now) for cycle in mine]
 
-        if device in self._heard and install.outcome is Outcome.INSTALLED:
-            site, at, vitals = self._heard[device]
-            self._heard[device] = (site, at, vitals.model_copy(update={"release_version": install.release_version}))
+        if (actor.site, device) in self._heard and install.outcome is Outcome.INSTALLED:
+            at, vitals = self._heard[actor.site, device]
+            runs = {"release_version": install.release_version}
+            self._heard[actor.site, device] = (at, vitals.model_copy(update=runs))
         for cycle in await self._office.database.write(record):
             self._office.moved(cycle)
 
@@ -101,7 +104,7 @@ class FleetDesk:
         await self.flush()
         now, open_streams = self._office.now(), set(self._office.open_streams)
         return [
-            DeviceView(device, f"device/{device.name}" in open_streams or now - device.last_seen < _ONLINE_FOR)
+            DeviceView(device, f"device/{device.key}" in open_streams or now - device.last_seen < _ONLINE_FOR)
             for device in await self._office.database.read(lambda r: r.devices.of(site))
         ]
 
@@ -119,21 +122,21 @@ class FleetDesk:
         if heard:
 
             def store(r: Repository) -> None:
-                for device, (site, at, vitals) in heard.items():
+                for (site, device), (at, vitals) in heard.items():
                     r.devices.seen(device, site, at, vitals)
 
             await self._office.database.write(store)
-            for device, word in heard.items():
-                if self._heard.get(device) == word:
-                    del self._heard[device]
+            for who, word in heard.items():
+                if self._heard.get(who) == word:
+                    del self._heard[who]
 
-    async def _offer_for(self, device: str) -> Offer | None:
+    async def _offer_for(self, key: str) -> Offer | None:
         async with self._loading:
             version = self._office.notifier.version(RELEASES)
             if version != self._offers_version:
                 self._offers = await self._office.database.read(_offers)
                 self._offers_version = version
-        release = canary.release_for(device, [offer.release for offer in self._offers.values()])
+        release = canary.release_for(key, [offer.release for offer in self._offers.values()])
         return None if release is None else self._offers[release.version]
 
 

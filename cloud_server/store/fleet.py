@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from cloud_server.domain import Device, Install, Site, Vitals
+from cloud_server.domain import Device, Install, Site, Vitals, device_key
 from cloud_server.store.schema import DeviceRow, InstallRow, SiteRow
 from diredi.errors import NotFound
 
@@ -43,21 +43,22 @@ class Devices:
         self._session = session
 
     def seen(self, name: str, site: str, now: datetime, vitals: Vitals) -> None:
-        """The first time adds it; a device that moved belongs to the site of its newest certificate."""
-        row = self._session.get(DeviceRow, name)
+        """The first time adds it."""
+        key = device_key(site, name)
+        row = self._session.get(DeviceRow, key)
         if row is None:
-            row = DeviceRow(name=name, site=site, last_seen=now, **vitals.model_dump())
+            row = DeviceRow(key=key, name=name, site=site, last_seen=now, **vitals.model_dump())
             self._session.add(row)
-        row.site, row.last_seen = site, now
+        row.last_seen = now
         for key, value in vitals.model_dump().items():
             setattr(row, key, value)
         self._session.flush()
 
-    def installed(self, name: str, install: Install) -> bool:
+    def installed(self, key: str, install: Install) -> bool:
         """Adds to the device's history; False when the last entry says the same already."""
-        row = self._session.get(DeviceRow, name)
+        row = self._session.get(DeviceRow, key)
         if row is None:
-            raise NotFound(f"device {name!r} is not registered: call RegisterDevice first")
+            raise NotFound(f"device {key!r} is not registered: call RegisterDevice first")
         last = row.installs[-1] if row.installs else None
         if last is not None and (last.release_version, last.outcome) == (
             install.release_version,
@@ -66,7 +67,7 @@ class Devices:
             return False
         row.installs.append(
             InstallRow(
-                device=name, release_version=install.release_version,
+                device=key, release_version=install.release_version,
                 outcome=install.outcome.value, reason=install.reason, at=install.at,
             )
         )  # fmt: skip
@@ -75,8 +76,8 @@ class Devices:
         self._session.flush()
         return True
 
-    def find(self, name: str) -> Device | None:
-        row = self._session.get(DeviceRow, name)
+    def find(self, key: str) -> Device | None:
+        row = self._session.get(DeviceRow, key)
         return None if row is None else Device.model_validate(row)
 
     def of(self, site: str = "") -> list[Device]:

@@ -114,7 +114,8 @@ class SiteRow(Table):
 
 class DeviceRow(Table):
     __tablename__ = "devices"
-    name: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
     site: Mapped[str] = mapped_column(index=True)
     release_version: Mapped[int]
     frames: Mapped[int]
@@ -127,7 +128,7 @@ class DeviceRow(Table):
 class InstallRow(Table):
     __tablename__ = "installs"
     id: Mapped[int] = mapped_column(_SERIAL, primary_key=True, autoincrement=True)
-    device: Mapped[str] = mapped_column(ForeignKey("devices.name"), index=True)
+    device: Mapped[str] = mapped_column(ForeignKey("devices.key"), index=True)
     release_version: Mapped[int]
     outcome: Mapped[str]
     reason: Mapped[str]

@@ -156,6 +156,23 @@ async def test_a_release_is_rolled_back_and_devices_hear_of_the_one_before(world
         assert (await operator.until((await operator.start(request_id="r2")).id, "CANARY")).release_version == 3
 
 
+async def test_a_device_of_the_same_name_at_another_site_is_another_device(world: World) -> None:
+    async with world.cloud():
+        site, operator, camera = world.site(), world.operator(), world.device()
+        twin = world.device("cam-1", "site-2", identity="twin")
+        await camera.register()
+        await twin.register()
+        task = await site.extracting(operator)
+        await site.extract(task)
+        assert (await camera.until(2)).version == 2
+        assert (await twin.until(1)).version == 1
+        await twin.report(2)
+        await site.validate(task.cycle_id)
+        assert state_of(await operator.get(task.cycle_id)) == "CANARY"  # still waits for its own canary
+        await camera.report(2)
+        assert state_of(await operator.until(task.cycle_id)) == "RELEASED"
+
+
 async def test_a_canary_that_says_nothing_is_not_waited_for_for_ever(world: World) -> None:
     world.settings["canary_deadline_s"] = 1.0
     async with world.cloud():
@@ -167,7 +184,7 @@ async def test_a_canary_that_says_nothing_is_not_waited_for_for_ever(world: Worl
         await site.validate(task.cycle_id)
         ended = await operator.until(task.cycle_id)
         assert state_of(ended) == "ROLLED_BACK"
-        assert "cam-1 said nothing" in ended.history[-1].reason
+        assert "site-1/cam-1 said nothing" in ended.history[-1].reason
 
 
 async def test_a_site_that_makes_no_progress_is_not_waited_for_for_ever(world: World) -> None:

@@ -53,12 +53,12 @@ async def test_hundreds_of_devices_hear_of_a_release_at_once(world: World) -> No
     """On one connection; the streams of a fleet come on thousands, which costs the same here and more in the kernel."""
     many = 300
     world.settings["canary_devices"] = 0
-    async with world.cloud() as cloud:
+    async with world.cloud(keep_alive_s=600) as cloud:
         site, operator, camera = world.site(), world.operator(), world.device("cam-2")
         request = fleet_pb2.WatchReleasesRequest(device="cam-2")
-        streams = [messages_of(camera.stub.WatchReleases(request), 60) for _ in range(many)]
+        streams = [messages_of(camera.stub.WatchReleases(request), 240) for _ in range(many)]
         assert {(await anext(stream)).release.version for stream in streams} == {1}
-        assert cloud.office.open_streams["device/cam-2"] == many
+        assert cloud.office.open_streams["device/site-1/cam-2"] == many
         task = await site.extracting(operator)
         await site.extract(task)
         await operator.until(task.cycle_id, "CANARY")
@@ -66,13 +66,13 @@ async def test_hundreds_of_devices_hear_of_a_release_at_once(world: World) -> No
         began = asyncio.get_running_loop().time()
         await site.validate(task.cycle_id)
         assert {message.release.version for message in await waiting} == {2}
-        assert asyncio.get_running_loop().time() - began < 10
+        assert asyncio.get_running_loop().time() - began < 20
         for stream in streams:
             await stream.aclose()
         del streams
         gc.collect()
         async with asyncio.timeout(10):  # the server forgets a stream that its client has closed
-            while cloud.office.open_streams["device/cam-2"]:
+            while cloud.office.open_streams["device/site-1/cam-2"]:
                 await asyncio.sleep(0.02)
 
 

@@ -48,6 +48,7 @@ def make_identities(folder: Path) -> Path:
         ca.issue(folder / "ca", Role.SITE, site, [], folder / site)
     for device in ("cam-1", "cam-2", "cam-3"):
         ca.issue(folder / "ca", Role.DEVICE, device, [], folder / device, site="site-1")
+    ca.issue(folder / "ca", Role.DEVICE, "cam-1", [], folder / "twin", site="site-2")
     ca.issue(folder / "ca", Role.OPERATOR, "alice", [], folder / "alice")
     return folder
 
@@ -125,8 +126,8 @@ class World:
     def site(self, name: str = "site-1", auto_approve: bool = True) -> SiteSide:
         return SiteSide(self, name, auto_approve)
 
-    def device(self, name: str = "cam-1", site: str = "site-1") -> DeviceSide:
-        return DeviceSide(self, name, site)
+    def device(self, name: str = "cam-1", site: str = "site-1", identity: str = "") -> DeviceSide:
+        return DeviceSide(self, name, site, identity or name)
 
 
 async def _serving(channel: Channel) -> bool:
@@ -292,10 +293,10 @@ class SiteSide:
 
 
 class DeviceSide:
-    def __init__(self, world: World, name: str, site: str) -> None:
+    def __init__(self, world: World, name: str, site: str, identity: str) -> None:
         self.name, self.site, self.patience_s = name, site, world.patience_s
-        self.stub = fleet_pb2_grpc.FleetServiceStub(world.channel(name))
-        self.blobs = registry_pb2_grpc.BlobServiceStub(world.channel(name))
+        self.stub = fleet_pb2_grpc.FleetServiceStub(world.channel(identity))
+        self.blobs = registry_pb2_grpc.BlobServiceStub(world.channel(identity))
 
     async def register(self) -> None:
         await ask(self.stub.RegisterDevice, fleet_pb2.RegisterDeviceRequest(device=self.name, site=self.site))

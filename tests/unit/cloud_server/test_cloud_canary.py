@@ -25,8 +25,8 @@ def release(version: int, status: ReleaseStatus, canaries: tuple[str, ...] = ())
 
 def test_devices_that_are_online_are_canaries_first() -> None:
     devices = [device("cam-1"), device("cam-2"), device("cam-3")]
-    assert canary.choose(devices, {"cam-3", "cam-2"}, 1) == ("cam-2",)
-    assert canary.choose(devices, {"cam-3"}, 2) == ("cam-3", "cam-1")
+    assert canary.choose(devices, {"site-1/cam-3", "site-1/cam-2"}, 1) == ("site-1/cam-2",)
+    assert canary.choose(devices, {"site-1/cam-3"}, 2) == ("site-1/cam-3", "site-1/cam-1")
     assert canary.choose([], set(), 1) == ()
 
 
@@ -60,15 +60,16 @@ def test_without_devices_the_validation_of_the_site_decides() -> None:
 
 def test_a_canary_is_asked_about_this_release_only() -> None:
     older = Install(release_version=1, outcome=Outcome.FAILED, at=NOON)
-    installs = canary.reports(release(2, ReleaseStatus.CANARY, ("cam-1", "gone")), [device("cam-1", older)])
-    assert installs == {"cam-1": None, "gone": None}
-    assert canary.silent(installs) == ["cam-1", "gone"]
+    installs = canary.reports(release(2, ReleaseStatus.CANARY, ("site-1/cam-1", "gone")), [device("cam-1", older)])
+    assert installs == {"site-1/cam-1": None, "gone": None}
+    assert canary.silent(installs) == ["site-1/cam-1", "gone"]
 
 
 def test_a_canary_sees_the_release_first_and_the_one_before_when_it_is_withdrawn() -> None:
-    first, second = release(1, ReleaseStatus.RELEASED), release(2, ReleaseStatus.CANARY, ("cam-1",))
-    assert canary.release_for("cam-1", [first, second]) == second
-    assert canary.release_for("cam-2", [first, second]) == first
-    withdrawn = release(2, ReleaseStatus.WITHDRAWN, ("cam-1",))
-    assert canary.release_for("cam-1", [first, withdrawn]) == first
-    assert canary.release_for("cam-1", []) is None
+    first, second = release(1, ReleaseStatus.RELEASED), release(2, ReleaseStatus.CANARY, ("site-1/cam-1",))
+    assert canary.release_for("site-1/cam-1", [first, second]) == second
+    assert canary.release_for("site-1/cam-2", [first, second]) == first
+    assert canary.release_for("site-2/cam-1", [first, second]) == first
+    withdrawn = release(2, ReleaseStatus.WITHDRAWN, ("site-1/cam-1",))
+    assert canary.release_for("site-1/cam-1", [first, withdrawn]) == first
+    assert canary.release_for("site-1/cam-1", []) is None

@@ -49,7 +49,7 @@ def extracting(r: Repository) -> Cycle:
     return commands.report(r, cycle.id, BEGUN, SITE, NOON)
 
 
-def in_canary(r: Repository, canaries: tuple[str, ...] = ("cam-1",)) -> Cycle:
+def in_canary(r: Repository, canaries: tuple[str, ...] = ("site-1/cam-1",)) -> Cycle:
     """As the cloud's own steps would leave it."""
     cycle = extracting(r)
     r.devices.seen("cam-1", "site-1", NOON, Vitals(release_version=1))
@@ -65,7 +65,7 @@ def in_canary(r: Repository, canaries: tuple[str, ...] = ("cam-1",)) -> Cycle:
 
 
 def installs(r: Repository, outcome: Outcome, cycle: Cycle) -> Cycle:
-    r.devices.installed("cam-1", Install(release_version=cycle.release_version, outcome=outcome, at=NOON))
+    r.devices.installed("site-1/cam-1", Install(release_version=cycle.release_version, outcome=outcome, at=NOON))
     return commands.decide_canary(r, cycle.id, "device/site-1/cam-1", NOON)
 
 

@@ -155,12 +155,13 @@ class TestStore:
     def test_an_installation_that_is_reported_twice_is_one_entry(self, database: Database) -> None:
         write(database, lambda r: r.devices.seen("cam-1", "site-1", NOON, Vitals(release_version=1)))
         install = Install(release_version=2, outcome=Outcome.INSTALLED, at=NOON)
-        assert write(database, lambda r: r.devices.installed("cam-1", install))
-        assert not write(database, lambda r: r.devices.installed("cam-1", install))
+        assert write(database, lambda r: r.devices.installed("site-1/cam-1", install))
+        assert not write(database, lambda r: r.devices.installed("site-1/cam-1", install))
+        write(database, lambda r: r.devices.seen("cam-1", "site-2", NOON, Vitals(release_version=1)))
         (device,) = read(database, lambda r: r.devices.of("site-1"))
         assert device.installs == (install,)
         assert device.release_version == 2
-        assert read(database, lambda r: r.devices.count_by_site()) == {"site-1": 1}
+        assert read(database, lambda r: r.devices.count_by_site()) == {"site-1": 1, "site-2": 1}
 
     def test_names_from_outside_are_values_and_never_commands(self, database: Database) -> None:
         name = "x'; DROP TABLE cycles; --"

@@ -48,6 +48,7 @@ def upgrade() -> None:
 
     op.create_table(
         "devices",
+        sa.Column("key", sa.String(), nullable=False),
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("site", sa.String(), nullable=False),
         sa.Column("release_version", sa.BigInteger(), nullable=False),
@@ -55,7 +56,7 @@ def upgrade() -> None:
         sa.Column("frames_per_second", sa.Double(), nullable=False),
         sa.Column("latency_ms", sa.Double(), nullable=False),
         sa.Column("last_seen", sa.DateTime(timezone=True), nullable=False),
-        sa.PrimaryKeyConstraint("name"),
+        sa.PrimaryKeyConstraint("key"),
     )
     op.create_index("ix_devices_site", "devices", ["site"], unique=False)
 
@@ -99,7 +100,7 @@ def upgrade() -> None:
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
             ["device"],
-            ["devices.name"],
+            ["devices.key"],
         ),
         sa.PrimaryKeyConstraint("id"),
     )
