@@ -53,11 +53,12 @@ class Batches:
     """Iterates over `steps` batches. Equal recipes and samples give equal batches, in this process and in any other."""
 
     def __init__(self, pools: Sequence[Pool], recipe: TrainRecipe, size: int, classes: int) -> None:
-        """Raises InvalidInput for an empty set, DataSetError for an image that cannot be read."""
+        """Raises InvalidInput for an empty set or an id beyond `classes`, DataSetError for an unreadable image."""
         self._recipe, self._size, self._classes = recipe, size, classes
         self._samples = [(sample, pool.classes) for pool in pools for sample in pool.samples]
         if not self._samples:
             raise InvalidInput("there is nothing to train on: the training split is empty")
+        _check_ids(self._samples, classes)
         self._partly = any(pool.classes is not None for pool in pools)
         room = recipe.cache_mib * 2**20 // (size * size * 3)
         self._cache: list[tuple[Image, Boxes]] | None = None
@@ -130,6 +131,15 @@ class Batches:
             moved[:, 1:] = boxes[:, 1:] / 2 + np.array([left, top, left, top], np.float32)
             placed.append(moved)
         return canvas, np.concatenate(placed)
+
+
+def _check_ids(samples: Sequence[tuple[Sample, frozenset[int] | None]], classes: int) -> None:
+    for sample, _ in samples:
+        if len(sample.boxes) and not 0 <= sample.boxes[:, 0].max() < classes:
+            raise InvalidInput(
+                f"{sample.image} has a box of class {int(sample.boxes[:, 0].max())}, beyond the label space of "
+                f"{classes} classes: map the data set to the detector's label space first"
+            )
 
 
 def _fitted(sample: Sample, size: int) -> tuple[Image, Boxes]:

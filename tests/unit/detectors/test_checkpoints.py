@@ -26,7 +26,8 @@ def checkpoint(path: Path, name: str = "yolov8n", classes: int = 2, **changes) -
 
 
 @pytest.mark.parametrize(("name", "classes", "architecture"), [
-    ("yolov8n", 2, "yolov8n-h64"), ("yolov8n", 80, "yolov8n"), ("yolo11n", 90, "yolo11n-h90"), ("yolo26n", 70, "yolo26n-h70"),
+    ("yolov8n", 2, "yolov8n-h64"), ("yolov8n", 80, "yolov8n"),
+    ("yolo11n", 90, "yolo11n-h90"), ("yolo26n", 70, "yolo26n-h70"),
 ])  # fmt: skip
 def test_a_checkpoint_becomes_a_detector_with_the_same_answers(name, classes, architecture, tmp_path):
     path = checkpoint(tmp_path / "best.pt", name, classes)
@@ -47,7 +48,9 @@ def test_a_checkpoint_becomes_a_detector_with_the_same_answers(name, classes, ar
 def test_a_checkpoint_of_a_running_training_is_read_from_what_it_has(tmp_path):
     network = networks.DetectionModel("yolov8n.yaml", nc=2, verbose=False)
     detector = registry.load(checkpoint(tmp_path / "last.pt", model=None, ema=network), image_size=64, device="cpu")
-    assert np.array_equal(detector.weights()["model.0.conv.weight"], network.state_dict()["model.0.conv.weight"].numpy())
+    assert np.array_equal(
+        detector.weights()["model.0.conv.weight"], network.state_dict()["model.0.conv.weight"].numpy()
+    )
 
 
 class Malicious:
@@ -94,7 +97,9 @@ def test_reading_a_checkpoint_leaves_no_class_allowed_for_others(tmp_path):
     assert torch.serialization.get_safe_globals() == before
 
 
-@pytest.mark.parametrize("kind", ["empty", "text", "old pickle", "other zip", "cut", "list", "no network", "state dict"])
+@pytest.mark.parametrize(
+    "kind", ["empty", "text", "old pickle", "other zip", "cut", "list", "no network", "state dict"]
+)
 def test_a_file_that_is_no_checkpoint_is_said_so(kind, tmp_path):
     path = tmp_path / "model.pt"
     if kind == "old pickle":

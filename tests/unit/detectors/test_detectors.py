@@ -69,8 +69,13 @@ def test_a_class_that_an_image_was_not_labelled_for_is_neither_right_nor_wrong(s
     small.detection_loss(outputs, targets).backward()
     gradient = outputs.raw["one2many"]["scores"]
     assert gradient.shape[1] == 3
-    by_class = torch.autograd.grad(small.detection_loss(o := small.forward(torch.rand(2, 3, 64, 64)), targets),
-                                   o.raw["one2many"]["scores"])[0].abs().sum((0, 2))
+    by_class = (
+        torch.autograd.grad(
+            small.detection_loss(o := small.forward(torch.rand(2, 3, 64, 64)), targets), o.raw["one2many"]["scores"]
+        )[0]
+        .abs()
+        .sum((0, 2))
+    )
     assert by_class[1] == 0
     assert (by_class[[0, 2]] > 0).all()
 
@@ -171,7 +176,10 @@ def test_sections_and_class_rows_cover_the_network(detector):
     assert set(sections.values()) == {"backbone", "neck", "head"}
     assert all(sections[name] == "head" for name in detector.class_rows())
     assert sections["model.0.conv.weight"] == "backbone"
-    assert sections["model.13.cv1.conv.weight" if "v8" not in detector.spec.architecture else "model.12.cv1.conv.weight"] == "neck"
+    assert (
+        sections["model.13.cv1.conv.weight" if "v8" not in detector.spec.architecture else "model.12.cv1.conv.weight"]
+        == "neck"
+    )
 
 
 def test_predicting_does_not_depend_on_the_company_of_an_image(small, images):
@@ -191,7 +199,9 @@ def test_predicting_keeps_the_mode_and_the_statistics(small, images):
     small.module.eval()
 
 
-@pytest.mark.parametrize("name", ["yolo11q", "yolo11-w1.5", "yolo5n", "yolo11n-h0", "yolo11-w0.001", "resnet", "", "yolo11n; x"])
+@pytest.mark.parametrize(
+    "name", ["yolo11q", "yolo11-w1.5", "yolo5n", "yolo11n-h0", "yolo11-w0.001", "resnet", "", "yolo11n; x"]
+)
 def test_an_unknown_architecture_is_named_with_the_known_ones(name, labels):
     with pytest.raises(InvalidInput, match=r"architecture .*yolo11n|architecture .*(width|head)"):
         registry.create(name, 64, labels, seed=0)

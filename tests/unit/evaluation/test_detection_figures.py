@@ -30,7 +30,12 @@ def iou(a, b):
 def oracle_ap(found, wanted, kind, overlap):
     """COCO's average precision, slowly: for each of 101 recalls the best precision at that recall or beyond."""
     answers = sorted(
-        ((-score, image, i) for image, d in enumerate(found) for i, score in enumerate(d.scores) if d.classes[i] == kind),
+        (
+            (-score, image, i)
+            for image, d in enumerate(found)
+            for i, score in enumerate(d.scores)
+            if d.classes[i] == kind
+        ),
     )
     taken, hits = set(), []
     total = sum(int((w[:, 0] == kind).sum()) for w in wanted)
@@ -100,7 +105,9 @@ def test_perfect_answers_score_one_everywhere():
 
 def test_precision_and_recall_are_read_where_f1_is_best():
     wanted = [np.array([[0, 10, 10, 30, 30], [0, 50, 50, 70, 70]], float)]
-    found = [answers([10, 10, 30, 30, 0.9, 0], [50, 50, 70, 70, 0.6, 0], [80, 0, 90, 9, 0.3, 0], [0, 80, 9, 90, 0.2, 0])]
+    found = [
+        answers([10, 10, 30, 30, 0.9, 0], [50, 50, 70, 70, 0.6, 0], [80, 0, 90, 9, 0.3, 0], [0, 80, 9, 90, 0.2, 0])
+    ]
     figures = figures_of(found, wanted, LABELS)
     assert (figures.precision, figures.recall) == (1, 1)
     assert 0.3 < figures.confidence <= 0.6
@@ -156,13 +163,15 @@ def test_a_set_without_boxes_is_refused(one_sample):
 
 def test_an_unreadable_image_is_named(one_sample, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    with pytest.raises(DataSetError, match="broken.png"):
+    with pytest.raises(DataSetError, match=r"broken\.png"):
         evaluate(Fixed(LABELS, answers()), [Sample(tmp_path / "broken.png", one_sample.boxes)], LABELS)
 
 
 def test_forgetting_is_what_each_class_lost_and_never_negative():
     wanted = [np.array([[0, 10, 10, 30, 30], [1, 40, 40, 60, 70]], float)]
     car, person = [10, 10, 30, 30, 0.9, 0], [40, 40, 60, 70, 0.8, 1]
-    both, only_car, only_person = (figures_of([answers(*a)], wanted, LABELS) for a in ((car, person), (car,), (person,)))
+    both, only_car, only_person = (
+        figures_of([answers(*a)], wanted, LABELS) for a in ((car, person), (car,), (person,))
+    )
     assert forgetting(both, only_car) == pytest.approx({"car": 0, "person": 1})
     assert forgetting(only_person, only_car) == pytest.approx({"car": 0, "person": 1})

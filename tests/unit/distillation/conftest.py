@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from rectangles import LABELS, recipe, rectangles
+
+from diredi.data.dataset import Sample
+from diredi.detectors import registry
+from diredi.detectors.base import Detector
+from diredi.distillation.trainer import train
+from diredi.labels import LabelSpace
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def make() -> Callable[..., Detector]:
+    def made(architecture: str = "yolo11-w0.0625", labels: LabelSpace = LABELS, seed: int = 0) -> Detector:
+        return registry.create(architecture, 64, labels, seed, device="cpu")
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Sample], list[Sample]]:
+    """Training and held-out images of all three classes."""
+    folder: Path = tmp_path_factory.mktemp("shapes")
+    return rectangles(folder / "train", 96, (0, 1, 2), 0), rectangles(folder / "val", 60, (0, 1, 2), 1)
+
+
+@pytest.fixture(scope="session")
+def known(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
+    """Training images without the third class."""
+    return rectangles(tmp_path_factory.mktemp("known"), 96, (0, 1), 2)
+
+
+@pytest.fixture(scope="session")
+def teacher(make: Callable[..., Detector], shapes: tuple[list[Sample], list[Sample]]) -> Detector:
+    """Twice as wide as the students, and good."""
+    detector = make("yolo11-w0.125")
+    train(detector, shapes[0], recipe(epochs=20))
+    return detector

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from rectangles import LABELS, recipe
+
+from diredi.data.dataset import Sample
+from diredi.distillation.batches import Pool
+from diredi.distillation.trainer import train
+from diredi.errors import DataSetError, DirediError, InvalidInput
+from diredi.evaluation.detection import evaluate
+from diredi.labels import LabelSpace
+
+KNOWN = LabelSpace(names=LABELS.names[:2])
+
+
+def test_a_detector_learns_rectangles(teacher, shapes):
+    figures = evaluate(teacher, shapes[1], LABELS)
+    assert figures.map50 > 0.75
+    assert min(c.ap50 for c in figures.per_class.values()) > 0.6
+
+
+def test_a_taught_student_beats_one_that_learns_alone(make, teacher, shapes):
+    alone, taught = make(), make()
+    report = train(alone, shapes[0], recipe())
+    assert report.losses[-1]["labels"] < 0.7 * report.losses[0]["labels"]
+    report = train(taught, shapes[0], recipe(), teacher=teacher)
+    assert set(report.losses[0]) == {"labels", "class_scores", "boxes"}
+    assert (report.steps, report.epochs) == (96, 8)
+    scores = [evaluate(student, shapes[1], LABELS).map50 for student in (alone, taught)]
+    assert scores[1] > scores[0] + 0.1
+
+
+def test_a_student_learns_from_its_teacher_without_a_single_label(make, teacher, shapes):
+    student = make()
+    bare = [Sample(sample.image, np.zeros((0, 5), np.float32)) for sample in shapes[0]]
+    train(student, bare, recipe(label_weight=0.0), teacher=teacher)
+    assert evaluate(student, shapes[1], LABELS).map50 > 0.3
+
+
+def test_feature_distillation_trains_and_leaves_nothing_in_the_weights(make, teacher, shapes):
+    student = make()
+    schema = student.weights().schema_digest()
+    report = train(student, shapes[0], recipe(steps=12, losses={"fgd": 1.0}), teacher=teacher)
+    assert report.losses[-1]["fgd"] < report.losses[0]["fgd"] or len(report.losses) == 1
+    assert student.weights().schema_digest() == schema
+
+
+@pytest.fixture(scope="module")
+def small_teacher(make, known):
+    """Knows two of the three classes, and has never been told of the third."""
+    detector = make(labels=KNOWN)
+    train(detector, known, recipe(epochs=12))
+    return detector
+
+
+def test_a_teacher_that_does_not_know_a_class_does_not_suppress_it(make, small_teacher, shapes):
+    """The trap: a teacher asked about all classes teaches that the new one is background."""
+    tutor = make("yolo11-w0.125")
+    train(tutor, shapes[0], recipe(epochs=14), teacher=small_teacher)
+    figures = evaluate(tutor, shapes[1], LABELS)
+    assert figures.per_class["disc"].ap50 > 0.5
+
+
+def test_a_teacher_may_have_its_classes_in_another_order(make, teacher, shapes):
+    other = LabelSpace(names=("disc", "unseen", "green", "red"))
+    student = make(labels=other)
+    ids = np.array([other.id_of(name) for name in LABELS.names], np.float32)
+    moved = [Sample(s.image, np.column_stack([ids[s.boxes[:, 0].astype(int)], s.boxes[:, 1:]])) for s in shapes[0]]
+    train(student, moved, recipe(epochs=5), teacher=teacher)
+    found = evaluate(student, shapes[1], LABELS).per_class
+    assert max(c.ap50 for c in found.values()) > 0.15
+
+
+def test_a_class_that_a_pool_was_not_labelled_for_is_not_unlearned(make, teacher, known, shapes):
+    """Boxes of one class are taken away; a pool that says so keeps the class, one that does not loses it."""
+    only_green = [Sample(s.image, s.boxes[s.boxes[:, 0] == 1]) for s in known]
+    kept, lost = make("yolo11-w0.125"), make("yolo11-w0.125")
+    for student, classes in ((kept, frozenset({1})), (lost, None)):
+        student.load_weights(teacher.weights())
+        train(student, [Pool(only_green, classes)], recipe(epochs=3, learning_rate=1e-3))
+    red = [evaluate(student, shapes[1], LABELS).per_class["red"].ap50 for student in (kept, lost)]
+    assert red[0] > red[1] + 0.1
+
+
+def test_equal_runs_give_equal_weights_and_another_seed_does_not(make, teacher, shapes):
+    runs = []
+    for seed in (3, 3, 4):
+        student = make()
+        train(
+            student,
+            shapes[0],
+            recipe(steps=5, seed=seed, losses={"class_scores": 1, "boxes": 1, "fgd": 1}),
+            teacher=teacher,
+        )
+        runs.append(student.weights())
+    assert all(np.array_equal(runs[0][n], runs[1][n]) for n in runs[0])
+    assert any(not np.array_equal(runs[0][n], runs[2][n]) for n in runs[0])
+
+
+def test_the_teacher_learns_nothing(make, teacher, shapes):
+    before = teacher.weights()
+    train(make(), shapes[0], recipe(steps=3), teacher=teacher)
+    assert all(np.array_equal(before[n], teacher.weights()[n]) for n in before)
+    assert not teacher.module.training
+
+
+@pytest.mark.parametrize("architecture", ["yolo26-w0.0625", "yolov8-w0.0625"])
+def test_every_family_learns_from_every_other(architecture, make, teacher, shapes):
+    student = make(architecture)
+    report = train(student, shapes[0], recipe(epochs=2), teacher=teacher)
+    assert report.losses[-1]["labels"] < report.losses[0]["labels"]
+    train(make(), shapes[0], recipe(steps=2), teacher=student)
+
+
+def test_only_the_named_sections_change_and_gradients_come_back(make, shapes):
+    student = make()
+    before = student.weights()
+    train(student, shapes[0], recipe(steps=3, train_only=("head",)))
+    after = student.weights()
+    changed = {student.section_of(n) for n in before if not np.array_equal(before[n], after[n])}
+    assert changed == {"head"}
+    assert all(p.requires_grad for n, p in student.module.named_parameters())
+
+
+def test_frozen_statistics_stay_while_weights_learn(make, shapes):
+    student = make()
+    before = student.weights()
+    train(student, shapes[0], recipe(steps=3, batch_norm="frozen"))
+    after = student.weights()
+    assert np.array_equal(before["model.0.bn.running_var"], after["model.0.bn.running_var"])
+    assert not np.array_equal(before["model.0.conv.weight"], after["model.0.conv.weight"])
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_both_optimizers_bring_the_loss_down(optimizer, make, shapes):
+    rate = 4e-3 if optimizer == "adamw" else 2e-2
+    report = train(make(), shapes[0], recipe(epochs=3, optimizer=optimizer, learning_rate=rate))
+    assert report.losses[-1]["labels"] < report.losses[0]["labels"]
+
+
+def test_half_precision_arithmetic_leaves_full_precision_weights(make, teacher, shapes):
+    student = make()
+    report = train(student, shapes[0], recipe(steps=4, precision="bf16"), teacher=teacher)
+    assert np.isfinite(report.losses[-1]["labels"])
+    assert {str(a.dtype) for a in student.weights().values()} == {"float32", "int64"}
+
+
+def test_progress_is_told_step_by_step_to_the_end(make, shapes):
+    said: list[tuple[float, str]] = []
+    train(make(), shapes[0], recipe(steps=4), on_progress=lambda fraction, line: said.append((fraction, line)))
+    assert [fraction for fraction, _ in said] == [0.25, 0.5, 0.75, 1.0]
+    assert said[-1][1].startswith("step 4 of 4")
+
+
+def test_training_ends_in_eval_mode_even_when_it_fails(make, shapes):
+    student = make()
+    with pytest.raises(DirediError, match="diverged"):
+        train(student, shapes[0], recipe(steps=40, learning_rate=1e30, warmup=0.0, optimizer="sgd"))
+    assert not student.module.training
+
+
+def test_what_cannot_be_trained_is_refused_with_its_reason(make, teacher, shapes, tmp_path):
+    with pytest.raises(InvalidInput, match="training split is empty"):
+        train(make(), [], recipe())
+    with pytest.raises(InvalidInput, match="no distillation loss 'magic'"):
+        train(make(), shapes[0], recipe(losses={"magic": 1}), teacher=teacher)
+    with pytest.raises(InvalidInput, match="share no class"):
+        train(make(labels=LabelSpace(names=("cat",))), shapes[0], recipe(), teacher=teacher)
+    with pytest.raises(InvalidInput, match="beyond the label space"):
+        train(make(labels=KNOWN), shapes[0], recipe())
+    (tmp_path / "bad.png").write_bytes(b"")
+    with pytest.raises(DataSetError, match=r"bad\.png"):
+        train(make(), [Sample(tmp_path / "bad.png", np.zeros((0, 5), np.float32))], recipe())
