@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import sqlite3
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,57 +19,15 @@ from diredi.errors import (
     NoRoom,
     NotFound,
     OffsetBeyondEnd,
-    Refused,
     WrongState,
 )
 from diredi.knowledge.gap import Gap, GapNote
-from diredi.labels import LabelSpace
 from diredi.rpc import convert
 from diredi.rpc.v1 import common_pb2, cycles_pb2, registry_pb2, sites_pb2
 from diredi.store.blobs import Blob
 from diredi.store.weights import WeightMap
-from tests.services.cloud.world import CODEC, Operator, SiteSide, World, ask, figures, gap_weights, make_gap, state_of
-
-STRANGER = "sha256:" + "7" * 64
-
-
-@dataclass
-class Extracting:
-    """A cycle that waits for its gap, and a manifest that would be taken."""
-
-    world: World
-    operator: Operator
-    site: SiteSide
-    task: Any
-    labels: LabelSpace
-    manifest: Any
-
-    def stores(self) -> tuple[list[str], list[tuple[str, int]]]:
-        """Everything that is in the database and under the blob store."""
-        with sqlite3.connect(self.world.state_dir / "cloud.sqlite") as connection:
-            rows = [line for line in connection.iterdump() if '"sites"' not in line]
-        files = self.world.state_dir.joinpath("blobs").rglob("*")
-        return rows, sorted((str(file), file.stat().st_size) for file in files if file.is_file())
-
-    async def put(self, data: bytes, **changes: Any) -> None:
-        """These bytes as the tutor gap."""
-        blob = await self.site.put(data)
-        self.manifest.tutor_gap.blob.CopyFrom(convert.blob_to(blob))
-        for name, value in changes.items():
-            setattr(self.manifest.tutor_gap, name, value)
-
-    async def base(self) -> Path:
-        return await self.site.fetch(self.task.tutor.weights)
-
-
-@asynccontextmanager
-async def extracting(world: World) -> AsyncIterator[Extracting]:
-    async with world.cloud():
-        site, operator = world.site(), world.operator()
-        task = await site.extracting(operator)
-        labels = await site.propose(task.cycle_id, "forklift")
-        manifest = await site.manifest(task, labels)
-        yield Extracting(world, operator, site, task, labels, manifest)
+from tests.services.cloud.extracting import STRANGER, Extracting, extracting
+from tests.services.cloud.world import CODEC, World, ask, figures, gap_weights, make_gap, state_of
 
 
 async def another_base_in_manifest(e: Extracting) -> None:
@@ -345,93 +300,3 @@ async def test_what_does_not_exist_is_not_found(world: World) -> None:
                 await ask(method, request)
         with pytest.raises(NotFound):
             await site.fetch(convert.blob_to(Blob(STRANGER, 9)))
-
-
-async def test_everyone_speaks_for_himself_only(world: World) -> None:
-    async with extracting(world) as e:
-        other, camera, operator = world.site("site-2"), world.device(), e.operator
-        cycle_id = e.task.cycle_id
-        from diredi.rpc.v1 import cycles_pb2_grpc, fleet_pb2, registry_pb2_grpc
-
-        as_site, as_camera = e.site.cycles, cycles_pb2_grpc.CycleServiceStub(world.channel("cam-1"))
-        start = cycles_pb2.StartCycleRequest(site="site-1", request_id="x")
-        get = cycles_pb2.GetCycleRequest(id=cycle_id)
-        approve = cycles_pb2.ApproveCycleRequest(id=cycle_id)
-        submit = sites_pb2.SubmitGapRequest(manifest=e.manifest)
-        before = e.stores()
-        for method, request in [
-            (as_site.StartCycle, start),
-            (as_camera.StartCycle, start),
-            (as_camera.GetCycle, get),
-            (as_camera.ListCycles, cycles_pb2.ListCyclesRequest()),
-            (other.cycles.GetCycle, get),
-            (other.cycles.ListCycles, cycles_pb2.ListCyclesRequest(site="site-1")),
-            (operator.cycles.ApproveCycle, approve),
-            (operator.cycles.DeclineCycle, cycles_pb2.DeclineCycleRequest(id=cycle_id)),
-            (other.cycles.ApproveCycle, approve),
-            (as_camera.ApproveCycle, approve),
-            (other.stub.SubmitGap, submit),
-            (operator.sites.SubmitGap, submit),
-            (other.stub.ReportProgress, sites_pb2.ReportProgressRequest(cycle_id=cycle_id)),
-            (other.stub.ProposeClasses, sites_pb2.ProposeClassesRequest(cycle_id=cycle_id, names=["x"])),
-            (other.stub.FailTask, sites_pb2.FailTaskRequest(task_id=e.task.id)),
-            (e.site.stub.ListSites, sites_pb2.ListSitesRequest()),
-            (camera.stub.ListDevices, fleet_pb2.ListDevicesRequest()),
-            (camera.stub.RegisterDevice, fleet_pb2.RegisterDeviceRequest(device="cam-2", site="site-1")),
-            (camera.stub.RegisterDevice, fleet_pb2.RegisterDeviceRequest(device="cam-1", site="site-2")),
-            (camera.stub.Heartbeat, fleet_pb2.HeartbeatRequest(device="cam-2")),
-            (camera.stub.ReportInstall, fleet_pb2.ReportInstallRequest(device="cam-2", release_version=1, outcome=1)),
-            (camera.blobs.PutChunk, registry_pb2.PutChunkRequest(digest=STRANGER, total_bytes=1, data=b"x")),
-            (
-                registry_pb2_grpc.RegistryServiceStub(world.channel("cam-1")).ListModels,
-                registry_pb2.ListModelsRequest(),
-            ),
-        ]:
-            with pytest.raises(Refused):
-                await ask(method, request)
-        for stream in (
-            other.stub.WatchTasks(sites_pb2.WatchTasksRequest(site="site-1")),
-            operator.sites.WatchTasks(sites_pb2.WatchTasksRequest(site="site-1")),
-            camera.stub.WatchReleases(fleet_pb2.WatchReleasesRequest(device="cam-2")),
-            other.cycles.WatchCycle(cycles_pb2.WatchCycleRequest(id=cycle_id)),
-        ):
-            from diredi.rpc.streams import messages_of
-
-            with pytest.raises(Refused):
-                await anext(messages_of(stream, 20))
-        assert e.stores() == before
-
-
-async def test_a_blob_is_read_only_by_those_whom_it_is_for(world: World) -> None:
-    from diredi.rpc import blobs
-
-    async with extracting(world) as e:
-        other, camera = world.site("site-2"), world.device()
-        gap = e.manifest.tutor_gap.blob
-        with pytest.raises(NotFound):
-            await other.fetch(gap)
-        with pytest.raises(NotFound):
-            await blobs.download(camera.blobs, convert.blob_from(e.task.tutor.weights), world.folder / "tutor")
-        with pytest.raises(NotFound):
-            await blobs.download(camera.blobs, convert.blob_from(e.task.coreset), world.folder / "coreset")
-        assert await blobs.download(camera.blobs, convert.blob_from(e.task.student.onnx), world.folder / "onnx")
-
-
-async def test_a_caller_without_our_certificate_reaches_no_handler(world: World, tmp_path: Path) -> None:
-    from diredi.errors import Unreachable
-    from diredi.rpc.client import connect
-    from diredi.rpc.v1 import cycles_pb2_grpc
-    from diredi.trust import ca
-    from diredi.trust.identity import Credentials
-
-    ca.init(tmp_path / "foreign")
-    ca.issue(tmp_path / "foreign", "operator", "mallory", [], tmp_path / "mallory")
-    async with world.cloud():
-        await world.operator().known_sites()
-        before = (world.state_dir / "ingress").stat().st_mtime_ns, sorted((world.state_dir / "ingress").iterdir())
-        async with connect(world.address, Credentials.load(tmp_path / "mallory")) as channel:
-            stub = cycles_pb2_grpc.CycleServiceStub(channel)
-            with pytest.raises(Unreachable):
-                await ask(stub.StartCycle, cycles_pb2.StartCycleRequest(site="site-1", request_id="x"))
-        after = (world.state_dir / "ingress").stat().st_mtime_ns, sorted((world.state_dir / "ingress").iterdir())
-        assert before == after  # what reaches a handler is counted by its peer

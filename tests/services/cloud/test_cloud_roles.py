@@ -1,0 +1,98 @@
+"""Who may say and read what, by the certificate that he shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from diredi.errors import NotFound, Refused, Unreachable
+from diredi.rpc import blobs, convert
+from diredi.rpc.client import connect
+from diredi.rpc.streams import messages_of
+from diredi.rpc.v1 import cycles_pb2, cycles_pb2_grpc, fleet_pb2, registry_pb2, registry_pb2_grpc, sites_pb2
+from diredi.trust import ca
+from diredi.trust.identity import Credentials
+from tests.services.cloud.extracting import STRANGER, extracting
+from tests.services.cloud.world import World, ask
+
+
+async def test_everyone_speaks_for_himself_only(world: World) -> None:
+    async with extracting(world) as e:
+        other, camera, operator = world.site("site-2"), world.device(), e.operator
+        cycle_id = e.task.cycle_id
+
+        as_site, as_camera = e.site.cycles, cycles_pb2_grpc.CycleServiceStub(world.channel("cam-1"))
+        start = cycles_pb2.StartCycleRequest(site="site-1", request_id="x")
+        get = cycles_pb2.GetCycleRequest(id=cycle_id)
+        approve = cycles_pb2.ApproveCycleRequest(id=cycle_id)
+        submit = sites_pb2.SubmitGapRequest(manifest=e.manifest)
+        before = e.stores()
+        for method, request in [
+            (as_site.StartCycle, start),
+            (as_camera.StartCycle, start),
+            (as_camera.GetCycle, get),
+            (as_camera.ListCycles, cycles_pb2.ListCyclesRequest()),
+            (other.cycles.GetCycle, get),
+            (other.cycles.ListCycles, cycles_pb2.ListCyclesRequest(site="site-1")),
+            (operator.cycles.ApproveCycle, approve),
+            (operator.cycles.DeclineCycle, cycles_pb2.DeclineCycleRequest(id=cycle_id)),
+            (other.cycles.ApproveCycle, approve),
+            (as_camera.ApproveCycle, approve),
+            (other.stub.SubmitGap, submit),
+            (operator.sites.SubmitGap, submit),
+            (other.stub.ReportProgress, sites_pb2.ReportProgressRequest(cycle_id=cycle_id)),
+            (other.stub.ProposeClasses, sites_pb2.ProposeClassesRequest(cycle_id=cycle_id, names=["x"])),
+            (other.stub.FailTask, sites_pb2.FailTaskRequest(task_id=e.task.id)),
+            (e.site.stub.ListSites, sites_pb2.ListSitesRequest()),
+            (camera.stub.ListDevices, fleet_pb2.ListDevicesRequest()),
+            (camera.stub.RegisterDevice, fleet_pb2.RegisterDeviceRequest(device="cam-2", site="site-1")),
+            (camera.stub.RegisterDevice, fleet_pb2.RegisterDeviceRequest(device="cam-1", site="site-2")),
+            (camera.stub.Heartbeat, fleet_pb2.HeartbeatRequest(device="cam-2")),
+            (camera.stub.ReportInstall, fleet_pb2.ReportInstallRequest(device="cam-2", release_version=1, outcome=1)),
+            (camera.blobs.PutChunk, registry_pb2.PutChunkRequest(digest=STRANGER, total_bytes=1, data=b"x")),
+            (
+                registry_pb2_grpc.RegistryServiceStub(world.channel("cam-1")).ListModels,
+                registry_pb2.ListModelsRequest(),
+            ),
+        ]:
+            with pytest.raises(Refused):
+                await ask(method, request)
+        for stream in (
+            other.stub.WatchTasks(sites_pb2.WatchTasksRequest(site="site-1")),
+            operator.sites.WatchTasks(sites_pb2.WatchTasksRequest(site="site-1")),
+            camera.stub.WatchReleases(fleet_pb2.WatchReleasesRequest(device="cam-2")),
+            other.cycles.WatchCycle(cycles_pb2.WatchCycleRequest(id=cycle_id)),
+        ):
+            with pytest.raises(Refused):
+                await anext(messages_of(stream, 20))
+        assert e.stores() == before
+
+
+async def test_a_blob_is_read_only_by_those_whom_it_is_for(world: World) -> None:
+
+    async with extracting(world) as e:
+        other, camera = world.site("site-2"), world.device()
+        gap = e.manifest.tutor_gap.blob
+        with pytest.raises(NotFound):
+            await other.fetch(gap)
+        with pytest.raises(NotFound):
+            await blobs.download(camera.blobs, convert.blob_from(e.task.tutor.weights), world.folder / "tutor")
+        with pytest.raises(NotFound):
+            await blobs.download(camera.blobs, convert.blob_from(e.task.coreset), world.folder / "coreset")
+        assert await blobs.download(camera.blobs, convert.blob_from(e.task.student.onnx), world.folder / "onnx")
+
+
+async def test_a_caller_without_our_certificate_reaches_no_handler(world: World, tmp_path: Path) -> None:
+
+    ca.init(tmp_path / "foreign")
+    ca.issue(tmp_path / "foreign", "operator", "mallory", [], tmp_path / "mallory")
+    async with world.cloud():
+        await world.operator().known_sites()
+        before = (world.state_dir / "ingress").stat().st_mtime_ns, sorted((world.state_dir / "ingress").iterdir())
+        async with connect(world.address, Credentials.load(tmp_path / "mallory")) as channel:
+            stub = cycles_pb2_grpc.CycleServiceStub(channel)
+            with pytest.raises(Unreachable):
+                await ask(stub.StartCycle, cycles_pb2.StartCycleRequest(site="site-1", request_id="x"))
+        after = (world.state_dir / "ingress").stat().st_mtime_ns, sorted((world.state_dir / "ingress").iterdir())
+        assert before == after  # what reaches a handler is counted by its peer
