@@ -1,4 +1,4 @@
-"""EdgeService: what a node serves to its own site. Each method converts, asks, converts back."""
+"""EdgeService: what a node serves to its own site, and to nobody else. Each method converts, asks, converts back."""
 
 # ruff: noqa: ANN401  (gRPC gives its contexts no type of their own)
 
@@ -16,8 +16,10 @@ from diredi.errors import InvalidInput, WrongState
 from diredi.labels import LabelSpace
 from diredi.rpc import convert
 from diredi.rpc.meter import EgressMeter
+from diredi.rpc.peers import require
 from diredi.rpc.v1 import edge_pb2 as pb
 from diredi.rpc.v1 import edge_pb2_grpc as stubs
+from diredi.trust.identity import Role
 from edge_node.broadcast import Broadcast
 from edge_node.cloud import CloudLink
 from edge_node.inference import InferenceLoop
@@ -53,6 +55,7 @@ class EdgeServicer(stubs.EdgeServiceServicer):
         self._node = node
 
     async def DetectImage(self, request: pb.DetectImageRequest, context: Any) -> pb.DetectImageResponse:
+        self._require_own_site(context)
         began = time.perf_counter()
         running, found = await asyncio.to_thread(self._detect, request.image, request.confidence)
         return pb.DetectImageResponse(
@@ -60,6 +63,10 @@ class EdgeServicer(stubs.EdgeServiceServicer):
             release_version=running.release.version,
             latency_ms=(time.perf_counter() - began) * 1000,
         )
+
+    def _require_own_site(self, context: Any) -> None:
+        """What a camera sees is the site's affair: neither another site nor the manufacturer may look."""
+        require(context, Role.SITE, Role.DEVICE, site=self._node.site)
 
     def _detect(self, encoded: bytes, confidence: float) -> tuple[Running, Detections]:
         if self._node.slot.current is None:
@@ -73,6 +80,7 @@ class EdgeServicer(stubs.EdgeServiceServicer):
     async def DetectStream(
         self, request: pb.DetectStreamRequest, context: Any
     ) -> AsyncIterator[pb.DetectStreamResponse]:
+        self._require_own_site(context)
         async for result in self._node.broadcast.results():
             release = result.running.release
             yield pb.DetectStreamResponse(
@@ -82,6 +90,7 @@ class EdgeServicer(stubs.EdgeServiceServicer):
             )
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Any) -> pb.GetStatusResponse:
+        self._require_own_site(context)
         node, rates, running = self._node, self._node.telemetry.rates(), self._node.slot.current
         return pb.GetStatusResponse(
             device=node.device,

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from diredi.errors import InvalidInput, Refused
+from diredi.errors import InvalidInput
 from diredi.rpc.meter import EgressMeter
-from diredi.rpc.peers import peer_identity, require
+from diredi.rpc.peers import require
 from diredi.rpc.v1 import local_pb2 as pb
 from diredi.rpc.v1 import local_pb2_grpc as stubs
 from diredi.trust.identity import Role
@@ -45,9 +45,7 @@ class LocalServicer(stubs.LocalServiceServicer):
         return pb.HandSampleResponse(stored=await asyncio.to_thread(self._parts.samples.add, request.image, sighting))
 
     async def GetSiteStatus(self, request: pb.GetSiteStatusRequest, context: Any) -> pb.GetSiteStatusResponse:
-        caller = peer_identity(context)
-        if caller.role is not Role.OPERATOR and caller.site != self._parts.site:
-            raise Refused(f"{caller} does not belong to {self._parts.site}: only the site and its operators may look")
+        require(context, Role.SITE, Role.DEVICE, site=self._parts.site)
         parts, data = self._parts, self._parts.data()
         return pb.GetSiteStatusResponse(
             site=parts.site,

@@ -9,7 +9,7 @@ import pytest
 from edge_peers import CloudPeer, Node, Pki, config_of, running
 
 from diredi.detectors.spec import DetectorSpec
-from diredi.errors import InvalidInput, WrongState
+from diredi.errors import InvalidInput, Refused, WrongState
 from diredi.labels import LabelSpace
 from diredi.rpc.client import connect, is_serving
 from diredi.rpc.streams import messages_of
@@ -233,6 +233,27 @@ async def test_what_a_node_sends_is_counted_and_holds_no_image(
             )
         }  # fmt: skip
         assert sum(status.sent_bytes.values()) < 10_000
+
+
+async def test_only_the_own_site_may_look_through_the_camera(
+    tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str, students: Students, jpeg: bytes
+) -> None:
+    await cloud.fleet.publish(1, *students[0])
+    config = config_of(tmp_path / "node", pki, cloud.address, frames)
+    async with running(config, pki) as own:
+        await own.until(runs(1))
+        for who in (("operator", "alice"), ("cloud", "cloud"), ("site", "site-2"), ("device", "stranger", "site-2")):
+            stranger = Node(config.listen, pki.credentials(*who))
+            with pytest.raises(Refused):
+                await stranger.status()
+            with pytest.raises(Refused):
+                await stranger.detect(jpeg)
+            with pytest.raises(Refused):
+                await all_frames(stranger)
+            await stranger.channel.close()
+        site = Node(config.listen, pki.credentials("site", "site-1"))
+        assert (await site.status()).release_version == 1
+        await site.channel.close()
 
 
 async def test_health_and_reflection_answer(tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str) -> None:

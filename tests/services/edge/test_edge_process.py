@@ -7,8 +7,10 @@ import json
 import os
 import signal
 import socket
+import struct
 import sys
 import time
+import zlib
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +20,7 @@ import pytest
 from edge_peers import CloudPeer, Node, Pki, config_of
 
 from diredi.detectors.spec import DetectorSpec
+from diredi.errors import InvalidInput
 from edge_node.config import EdgeConfig
 from edge_node.update_rules import UNDER_WAY, Record, State
 
@@ -188,3 +191,24 @@ def test_the_node_runs_without_torch() -> None:
 
     program = "import sys; sys.modules['torch'] = None; import edge_node.node, edge_node.__main__"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
+
+
+async def test_a_small_file_that_claims_to_be_a_huge_image_is_refused(
+    tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str, students: Students
+) -> None:
+    await cloud.fleet.publish(1, *students[0])
+    async with node_process(config_of(tmp_path / "node", pki, cloud.address, frames), pki) as (_, node):
+        await node.until(lambda status: status.release_version == 1)
+        with pytest.raises(InvalidInput):
+            await node.detect(grey_png(20_000, 10_000))
+
+
+def grey_png(width: int, height: int) -> bytes:
+    """All black, and a thousandth of the size of its pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    pixels = zlib.compress(bytes(height * (width + 1)), 1)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")

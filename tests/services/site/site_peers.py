@@ -65,8 +65,8 @@ class Pki:
         return Credentials.load(self.issue(role, name, site))
 
 
-def write_data_set(folder: Path, train: int = 8, val: int = 4) -> Path:
-    """Noise with bright rectangles, three classes, in Ultralytics' format; file names that nobody else would use."""
+def write_data_set(folder: Path, train: int = 8, val: int = 4, classes: int = len(CLASSES)) -> Path:
+    """Bright rectangles on noise, of the first `classes` of CLASSES; file names that nobody else would use."""
     random = np.random.default_rng(7)
     for split, count in (("train", train), ("val", val)):
         for kind in ("images", "labels"):
@@ -75,7 +75,7 @@ def write_data_set(folder: Path, train: int = 8, val: int = 4) -> Path:
             name = f"private-gate-{split}-{index:03d}"
             image = random.integers(0, 255, (64, 64, 3), np.uint8)
             lines = []
-            for class_id in range(len(CLASSES)):
+            for class_id in range(classes):
                 x, y, w, h = (round(float(v), 6) for v in random.uniform([0.3, 0.3, 0.2, 0.2], [0.7, 0.7, 0.4, 0.4]))
                 low, high = ((x - w / 2), (y - h / 2)), ((x + w / 2), (y + h / 2))
                 corners = [tuple(int(v * 64) for v in corner) for corner in (low, high)]
@@ -83,7 +83,7 @@ def write_data_set(folder: Path, train: int = 8, val: int = 4) -> Path:
                 lines.append(f"{class_id} {x:.6f} {y:.6f} {w:.6f} {h:.6f}\n")
             cv2.imwrite(str(folder / "images" / split / f"{name}.jpg"), image)
             (folder / "labels" / split / f"{name}.txt").write_text("".join(lines))
-    names = "".join(f"  {i}: {name}\n" for i, name in enumerate(CLASSES))
+    names = "".join(f"  {i}: {name}\n" for i, name in enumerate(CLASSES[:classes]))
     (folder / "data.yaml").write_text(f"path: {folder}\ntrain: images/train\nval: images/val\nnames:\n{names}")
     return folder / "data.yaml"
 

@@ -1,0 +1,123 @@
+"""One cycle through the three real services, with real jobs on detectors as small as they get."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from site_peers import Models, Pki, config_of, free_port, running, until, write_data_set
+
+from cloud_server.app import serve as serve_cloud
+from cloud_server.config import CloudConfig
+from diredi.errors import DirediError
+from diredi.rpc.client import Channel, call, connect, is_serving
+from diredi.rpc.v1 import cycles_pb2, edge_pb2, fleet_pb2
+from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceStub
+from diredi.rpc.v1.edge_pb2_grpc import EdgeServiceStub
+from diredi.rpc.v1.fleet_pb2_grpc import FleetServiceStub
+from edge_node.config import EdgeConfig
+from edge_node.node import serve as serve_edge
+
+TINY: dict[str, Any] = {"epochs": 1, "batch": 8}
+
+
+@asynccontextmanager
+async def in_background(serve: Any, config: Any) -> AsyncIterator[None]:
+    stop = asyncio.Event()
+    serving = asyncio.create_task(serve(config, stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await serving
+
+
+def cloud_config(folder: Path, pki: Pki, models: Models) -> CloudConfig:
+    presumed = write_data_set(folder / "presumed", classes=2)
+    return CloudConfig(
+        listen=f"127.0.0.1:{free_port()}",
+        state_dir=folder / "cloud",
+        identity=pki.issue("cloud", "cloud"),
+        presumed=str(presumed),
+        tutor=str(models.tutor),
+        student=str(models.student),
+        image_size=64,
+        max_harm=1.0,
+        canary_devices=1,
+        bootstrap={"coreset_images": 4},  # type: ignore[arg-type]
+        recipe={"tutor": TINY, "student": TINY, "redistil": TINY, "coreset_images": 4, "lam": 1.0},  # type: ignore[arg-type]
+    )
+
+
+def edge_config(folder: Path, pki: Pki, cloud: str, user_domain: str, frames: Path, device: str) -> EdgeConfig:
+    return EdgeConfig(
+        device=device,
+        site="site-1",
+        cloud=cloud,
+        user_domain=user_domain,
+        identity=pki.issue("device", device, "site-1"),
+        state_dir=folder / device,
+        listen=f"127.0.0.1:{free_port()}",
+        source=f"folder:{frames}",
+        confidence=0.001,
+        frames_per_second=5,
+        heartbeat_s=0.5,
+        hand_samples_per_minute=600,
+    )
+
+
+@pytest.mark.timeout(1200)  # five programs that import torch, on machines that may be busy
+async def test_a_cycle_ends_with_the_new_class_on_every_device(
+    tmp_path: Path, pki: Pki, models: Models, data: Path
+) -> None:
+    cloud = cloud_config(tmp_path, pki, models)
+    site = config_of(tmp_path / "site", pki, cloud.listen, data)
+    frames = data.parent / "images" / "val"
+    edges = [edge_config(tmp_path, pki, cloud.listen, site.listen, frames, f"camera-{i}") for i in (1, 2)]
+    async with (
+        in_background(serve_cloud, cloud),
+        connect(cloud.listen, pki.credentials("operator", "alice")) as operator,
+        running(site, pki) as local,
+        in_background(serve_edge, edges[0]),
+        in_background(serve_edge, edges[1]),
+    ):
+        await until(lambda: cloud_is_ready(operator), 300)
+        await until(lambda: all_devices_run(operator, 1), 60)
+        cycles = CycleServiceStub(operator)
+        request = cycles_pb2.StartCycleRequest(site="site-1", request_id="once")
+        cycle = (await call(cycles.StartCycle, request, deadline_s=10)).cycle
+        await until(lambda: has_ended(cycles, cycle.id), 600)
+        cycle = (await call(cycles.GetCycle, cycles_pb2.GetCycleRequest(id=cycle.id), deadline_s=10)).cycle
+        assert cycle.state == cycles_pb2.CYCLE_STATE_RELEASED, cycle.history[-1].reason
+        assert cycle.HasField("site_after")
+        await until(lambda: all_devices_run(operator, 2), 60)
+        for edge in edges:
+            async with connect(edge.listen, pki.credentials("site", "site-1")) as channel:
+                status = await call(EdgeServiceStub(channel).GetStatus, edge_pb2.GetStatusRequest(), deadline_s=5)
+                assert [item.name for item in status.labels.classes] == ["car", "person", "forklift"]
+                assert status.dropped_frames == 0
+        seen = await local.status()
+        assert 0 < seen.samples <= len(list(frames.iterdir()))
+        assert seen.cycle_id == ""
+        assert not any("Sample" in name for name in seen.sent_bytes)
+
+
+async def cloud_is_ready(operator: Channel) -> bool:
+    try:
+        return await is_serving(operator, "diredi.v1.CycleService")
+    except DirediError:
+        return False
+
+
+async def all_devices_run(operator: Channel, version: int) -> bool:
+    answer = await call(FleetServiceStub(operator).ListDevices, fleet_pb2.ListDevicesRequest(), deadline_s=10)
+    return len(answer.devices) == 2 and all(device.release_version == version for device in answer.devices)
+
+
+async def has_ended(cycles: CycleServiceStub, cycle_id: str) -> bool:
+    answer = await call(cycles.GetCycle, cycles_pb2.GetCycleRequest(id=cycle_id), deadline_s=10)
+    return answer.cycle.state >= cycles_pb2.CYCLE_STATE_RELEASED
