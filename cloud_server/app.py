@@ -63,7 +63,7 @@ class Cloud:
         credentials = Credentials.load(config.identity)
         with no_room_at(config.state_dir):
             config.state_dir.mkdir(parents=True, exist_ok=True)
-        url = config.database_url or sqlite_url(config.state_dir / "cloud.sqlite")
+        url = config.database_url.get_secret_value() or sqlite_url(config.state_dir / "cloud.sqlite")
         database = await asyncio.to_thread(Database, url)
         self.office = Office(database, keep_alive_s=self._keep_alive_s)
         self.blobs = BlobStore(config.state_dir / "blobs", config.max_blob_mib * 2**20)

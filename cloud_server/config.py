@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from diredi.config import ServiceConfig
@@ -22,8 +22,9 @@ class CloudConfig(ServiceConfig):
     """host:port to answer on; port 0 lets the system choose."""
     state_dir: Path = Path("cloud-state")
     """Database, blobs and jobs."""
-    database_url: str = ""
-    """"sqlite:///path" or "postgresql://user@host/name"; empty: SQLite in `state_dir`."""
+    database_url: SecretStr = SecretStr("")
+    """"sqlite:///path" or "postgresql://user@host/name"; empty: SQLite in `state_dir`. Never shown, as it may
+    hold a password."""
     identity: Path = Path("pki/cloud")
     """Folder with ca.pem, cert.pem and key.pem, as `diredi pki issue` makes it."""
     log_level: str = "INFO"

@@ -49,6 +49,12 @@ def test_a_program_that_cannot_start_ends_with_one_sentence(tmp_path: Path) -> N
     assert "Traceback" not in ended.stderr
 
 
+def test_the_password_of_the_database_is_never_shown() -> None:
+    config = CloudConfig.from_command_line(["--database-url", "postgresql://me:secret@host/x"], {})
+    assert config.database_url.get_secret_value() == "postgresql://me:secret@host/x"
+    assert "secret@" not in str(config.model_dump(mode="json")) + repr(config)
+
+
 async def test_a_port_in_use_is_named(world: World) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         world.address = f"127.0.0.1:{taken.getsockname()[1]}"
