@@ -31,10 +31,10 @@ class SiteProfile:
     objects: tuple[int, int] = (4, 9)
     always: Mapping[str, float] = field(default_factory=dict)
     """Class to the chance that an image has at least one of it."""
-    height_m: Span = (4.0, 6.0)
+    height_m: Span = (3.6, 5.2)
     pitch_deg: Span = (14.0, 22.0)
-    view_deg: Span = (50.0, 58.0)
-    reach_m: Span = (5.5, 21.0)
+    view_deg: Span = (46.0, 54.0)
+    reach_m: Span = (5.0, 15.5)
     """How near and how far objects stand."""
     clutter: tuple[int, int] = (1, 5)
     """Unlabelled things that always stand in a camera's view."""
@@ -66,7 +66,7 @@ SITES: Mapping[str, SiteProfile] = {
         SiteProfile(
             "site-1", _with(PRESUMED, "forklift"), cameras=4, traffic={**_WORK, "forklift": 1.2}, layouts=_DEPOT,
             light={"overcast": 0.05, "dusk": 0.5, "night": 0.45}, weather={"clear": 0.7, "rain": 0.2, "fog": 0.1},
-            always={"forklift": 0.72}, height_m=(6.0, 7.5), pitch_deg=(24.0, 31.0), reach_m=(5.5, 18.0), clutter=(5, 9),
+            always={"forklift": 0.72}, height_m=(5.0, 6.3), pitch_deg=(24.0, 31.0), reach_m=(5.0, 14.5), clutter=(5, 9),
             noise=(0.012, 0.04), blur=(0.5, 1.1), jpeg=(45, 80),
         ),
         SiteProfile(

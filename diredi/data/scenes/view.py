@@ -43,7 +43,7 @@ def view_of(site_name: str, number: int, size: int) -> View:
     camera = Camera(float(rng.uniform(*site.height_m)), float(pitch), float(np.radians(rng.normal(0, 1.2))),
                     float(np.radians(rng.uniform(*site.view_deg))), size)  # fmt: skip
     kind = choose(site.layouts, rng)
-    away = float(np.clip(0.75 * camera.height / np.tan(pitch), site.reach_m[0] + 3, site.reach_m[1] - 8))
+    away = float(np.clip(0.75 * camera.height / np.tan(pitch), site.reach_m[0] + 3.5, site.reach_m[1] - 5.5))
     turn = float(rng.uniform(-0.5, 0.5) + (np.pi / 2 if kind != "yard" and rng.random() < 0.4 else 0))
     layout = LAYOUTS[kind](rng, away, turn)
     backdrop = paint_backdrop(rng, camera, layout, away, turn, kind in _INDUSTRIAL)

@@ -141,8 +141,8 @@ def head(
 def bicycle(rng: np.random.Generator) -> Model:
     """Ridden, mostly; the rider is a person of their own."""
     colour, radius, base = paint(rng), 0.36, 0.54
-    thick = 0.035
-    wheels = [ring((x, 0, radius), radius, 0.055, TYRE) for x in (-base, base)]
+    thick = 0.045
+    wheels = [ring((x, 0, radius), radius, 0.07, TYRE) for x in (-base, base)]
     spokes = [
         sheet([(x - 0.3, 0, radius), (x, 0, radius + 0.02), (x + 0.3, 0, radius), (x, 0, radius - 0.02)], METAL)
         for x in (-base, base)
