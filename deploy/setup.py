@@ -40,6 +40,7 @@ TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 NO_DEPS = "ultralytics"
 """The group that is installed without its dependencies: it asks for an OpenCV that fights with the headless one."""
 ALL_GROUPS = ("core", "learning", "cloud", NO_DEPS, "dev")
+TORCH_CHOICES = ("auto", "cpu", "cuda")
 NEEDED_GIB = {"core": 1, "learning": 3}
 
 
@@ -124,8 +125,6 @@ def constraints() -> dict[str, str]:
 def torch_requirement(pip: Pip, version: str) -> list[str]:
     """The torch to ask pip for, and the options that it needs to find it."""
     choice = os.environ.get("TORCH", "auto")
-    if choice not in ("auto", "cpu", "cuda"):
-        raise SetupError(f"TORCH={choice} is none of auto, cpu, cuda")
     if sys.platform != "linux":
         return [f"torch=={version}"]  # the public wheel is the CPU one there
     if choice == "cuda" or (choice == "auto" and _has_nvidia_gpu()):
@@ -190,6 +189,8 @@ def _environment() -> dict[str, str]:
 
 
 def _check_machine(venv: Path, groups: list[str]) -> None:
+    if os.environ.get("TORCH", "auto") not in TORCH_CHOICES:
+        raise SetupError(f"TORCH={os.environ['TORCH']} is none of {', '.join(TORCH_CHOICES)}")
     if find_spec("ensurepip") is None or find_spec("venv") is None:
         raise SetupError(f"Python {PYTHON} cannot make virtual environments here: apt-get install python{PYTHON}-venv")
     needed = max(NEEDED_GIB.get(group, 0) for group in groups)

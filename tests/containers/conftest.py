@@ -5,10 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.containers.deployment import ROOT, Deployment
+
+SETUP_S = 2400
+"""The first test waits for the engine, the images and the deployment."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A whole deployment takes longer than a test of a function."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(SETUP_S))
 
 
 @pytest.fixture(scope="session")
