@@ -92,7 +92,7 @@ class CycleRecipe(Recipe):
     """What the updated tutor teaches the student on: presumed images, or a public pool without labels."""
     redistil: TrainRecipe = TrainRecipe(epochs=4, learning_rate=1e-3)
     """Updated tutor to student, in the cloud."""
-    students: tuple[StudentKind, ...] = Field(("redistilled", "mean", "gap"), min_length=1)
+    students: tuple[StudentKind, ...] = Field(("mean", "gap", "redistilled"), min_length=1)
     """Candidates for the release in order of preference, where there is a student gap: the first that does no harm on
     presumed images is taken. Without a student gap there is only "redistilled"."""
     seed: int = 0
@@ -124,9 +124,9 @@ class BootstrapRecipe(Recipe):
     """The first models: a teacher that learns the presumed data, a tutor that it teaches, a student that the tutor
     teaches. A model that is given as a file is not trained."""
 
-    teacher: TrainRecipe = TrainRecipe()
-    tutor: TrainRecipe = TrainRecipe()
-    student: TrainRecipe = TrainRecipe()
+    teacher: TrainRecipe = TrainRecipe(epochs=8)
+    tutor: TrainRecipe = TrainRecipe(epochs=14)
+    student: TrainRecipe = TrainRecipe(epochs=14)
     coreset_images: int = Field(200, ge=0)
     """Presumed images that are drawn for sites to mix in; 0: none is made."""
     seed: int = 0
