@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -117,3 +119,8 @@ def spoil(gap: WeightMap, base_id: str) -> bytes:
     arrays = [header_of(name, array, "raw") for name, array in bad.items()]
     payload = b"".join(stored(entry, bad[entry.name]) for entry in arrays)
     return pack("fp32-zstd", arrays, payload, {"diredi.gap": note.model_dump_json()})
+
+
+def test_a_server_that_checks_gaps_and_recipes_does_not_load_torch() -> None:
+    code = "import sys, diredi.knowledge.check, diredi.knowledge.recipe; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=False).returncode == 0
