@@ -108,7 +108,7 @@ async def test_what_a_kill_in_each_state_leaves_behind_is_finished_by_the_next_s
     first = await cloud.fleet.publish(1, *students[0])
     config = config_of(tmp_path / "node", pki, cloud.address, frames)
     async with node_process(config, pki) as (process, node):
-        await node.until(lambda _: len(cloud.fleet.reports) == 1)
+        await node.until(lambda _: len(cloud.fleet.reports) == 1 and stored(config).state is State.IDLE)
         process.kill()
     second = await cloud.fleet.publish(2, *students[1])
     left_in(config.state_dir, state, second.onnx.digest, second.onnx.bytes)
@@ -123,6 +123,10 @@ async def test_what_a_kill_in_each_state_leaves_behind_is_finished_by_the_next_s
         status = await node.until(lambda status: status.release_version == version and len(cloud.fleet.reports) == 2)
         assert status.dropped_frames == 0
     assert cloud.fleet.reports[1][:2] == (2, "FAILED" if state is State.FAILED else "INSTALLED")
+
+
+def stored(config: EdgeConfig) -> Record:
+    return Record.model_validate_json((config.state_dir / "update.json").read_bytes())
 
 
 def left_in(state_dir: Path, state: State, digest: str, size: int) -> None:
