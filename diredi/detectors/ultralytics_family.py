@@ -72,7 +72,7 @@ class UltralyticsDetector:
         """See `Detector.forward`. The one-to-one head runs only where gradients are wanted."""
         features = self._features(images.contiguous(memory_format=torch.channels_last))
         raw = {"one2many": self._head.forward_head(features, **self._head.one2many)}
-        if self._head.end2end and torch.is_grad_enabled():
+        if networks.has_two_heads(self.module) and torch.is_grad_enabled():
             detached = [feature.detach() for feature in features]
             raw["one2one"] = self._head.forward_head(detached, **self._head.one2one)
         return self._as_outputs(features, raw)

@@ -37,6 +37,7 @@ ARCHITECTURE = re.compile(
 )
 COCO_CLASSES = 80
 Criterion: TypeAlias = E2ELoss | v8DetectionLoss
+HIGHEST_PRIOR = 0.02  # where a small picture has but a few anchors
 BATCH_NORM_MOMENTUM = 0.1  # Ultralytics' 0.03 needs more steps than a site has to forget the untrained statistics
 _GAINS = SimpleNamespace(box=7.5, cls=0.5, dfl=1.5, epochs=1)
 _OWN_SCALE = "d"  # key under which a width below n is added to the YAML; a letter that Ultralytics does not use
@@ -145,7 +146,7 @@ def set_classes(network: DetectionModel, classes: int, image_size: int) -> None:
 
 def class_prior(classes: int, image_size: int, stride: Tensor) -> float:
     """Log of the chance that an anchor shows a given class: some 5 objects on a picture, spread over all anchors."""
-    return math.log(5 / max(classes, 1) / (image_size / float(stride)) ** 2)
+    return math.log(min(5 / max(classes, 1) / (image_size / float(stride)) ** 2, HIGHEST_PRIOR))
 
 
 def grow_classes(network: DetectionModel, old: DetectionModel, image_size: int) -> None:
@@ -171,6 +172,11 @@ def _level_of(branch: str) -> int:
     return int(branch.split(".")[3])
 
 
+def has_two_heads(network: DetectionModel) -> bool:
+    """Whether there is a one-to-one head beside the one-to-many one."""
+    return getattr(network.model[-1], "one2one_cv2", None) is not None
+
+
 def criterion(network: DetectionModel) -> Criterion:
     """The family's own loss: task-aligned assignment, box and class terms; both heads of an end-to-end network."""
-    return E2ELoss(network) if network.model[-1].end2end else v8DetectionLoss(network)
+    return E2ELoss(network) if has_two_heads(network) else v8DetectionLoss(network)

@@ -47,8 +47,8 @@ def train(
     DataSetError (an unreadable image), DirediError (the loss is no longer finite).
     """
     began = time.monotonic()
-    batches = Batches(_pools(samples), recipe, student.spec.image_size, len(student.spec.labels))
     lessons = None if teacher is None else Teaching(teacher, student, recipe)
+    batches = Batches(_pools(samples), recipe, student.spec.image_size, len(student.spec.labels))
     optimizer, schedule = _optimizer(student, lessons, recipe, batches.steps)
     learning = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     history = _History(batches, on_progress)
@@ -150,9 +150,9 @@ def _training(student: Detector, recipe: TrainRecipe) -> Iterator[None]:
     parameters = dict(student.module.named_parameters())
     held = [p for n, p in parameters.items() if p.requires_grad and not _may_change(student, n, recipe)]
     for name, layer in student.module.named_modules():
-        frozen = recipe.batch_norm == "frozen" or not _may_change(student, f"{name}.weight", recipe)
-        if isinstance(layer, nn.BatchNorm2d) and frozen:
-            layer.eval()
+        if isinstance(layer, nn.BatchNorm2d):
+            frozen = recipe.batch_norm == "frozen" or not _may_change(student, f"{name}.weight", recipe)
+            layer.train(not frozen)
     for parameter in held:
         parameter.requires_grad_(False)
     try:
