@@ -47,10 +47,13 @@ class OnnxPredictor:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4
+        # Threads that wait by spinning take a core from whatever else the board does between two frames.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        providers = [name for name in onnxruntime.get_available_providers() if name != "AzureExecutionProvider"]
         # The failures of ONNX Runtime have no common root below RuntimeError and Exception.
         failures = tuple(getattr(onnxruntime.capi.onnxruntime_pybind11_state, name) for name in _FAILURES)
         try:
-            return onnxruntime.InferenceSession(model, options, providers=onnxruntime.get_available_providers())
+            return onnxruntime.InferenceSession(model, options, providers=providers)
         except (*failures, RuntimeError, ValueError) as error:
             said = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CorruptData(f"{self._name} is not an ONNX model ({said}): download it again") from None

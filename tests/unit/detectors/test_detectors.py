@@ -15,11 +15,8 @@ from diredi.labels import LabelSpace
 from diredi.store.weights import WeightMap
 
 FAMILY = ["yolo11n", "yolo26n", "yolov8n", "yolo11-w0.125", "yolo26-w0.125", "yolov8-w0.125-d0.33", "yolo11-w0.0625"]
-TARGETS = Targets(
-    torch.tensor([1, 0, 1]),
-    torch.tensor([2, 0, 1]),
-    torch.tensor([[0.5, 0.5, 0.4, 0.4], [0.4, 0.5, 0.5, 0.3], [0.7, 0.6, 0.3, 0.4]]),
-)
+BOXES = torch.tensor([[0.5, 0.5, 0.4, 0.4], [0.4, 0.5, 0.5, 0.3], [0.7, 0.6, 0.3, 0.4]])
+TARGETS = Targets(torch.tensor([1, 0, 1]), torch.tensor([2, 0, 1]), BOXES)
 
 
 @pytest.fixture(params=FAMILY)
