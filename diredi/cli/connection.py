@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    import grpc
+    from diredi.rpc.client import Channel, Method
 
 _T = TypeVar("_T")
 Request = TypeVar("Request")
@@ -17,7 +17,7 @@ Response = TypeVar("Response")
 
 
 @asynccontextmanager
-async def dialled(address: str, identity: Path) -> AsyncIterator[grpc.aio.Channel]:
+async def dialled(address: str, identity: Path) -> AsyncIterator[Channel]:
     """A channel to `address` as the identity in a folder. Raises InvalidInput for a folder that holds none."""
     from diredi.rpc.client import connect
     from diredi.trust.identity import Credentials
@@ -29,7 +29,7 @@ async def dialled(address: str, identity: Path) -> AsyncIterator[grpc.aio.Channe
         await channel.close()
 
 
-def with_cloud(address: str, identity: Path, work: Callable[[grpc.aio.Channel], Awaitable[_T]]) -> _T:
+def with_cloud(address: str, identity: Path, work: Callable[[Channel], Awaitable[_T]]) -> _T:
     """Runs `work` on a channel to the cloud and returns what it returns."""
 
     async def run() -> _T:
@@ -42,7 +42,7 @@ def with_cloud(address: str, identity: Path, work: Callable[[grpc.aio.Channel], 
 def ask(
     address: str,
     identity: Path,
-    method: Callable[[grpc.aio.Channel], grpc.aio.UnaryUnaryMultiCallable[Request, Response]],
+    method: Callable[[Channel], Method[Request, Response]],
     request: Request,
     deadline_s: float = 10.0,
 ) -> Response:

@@ -11,9 +11,9 @@ from diredi.cli.options import DEFAULT_CLOUD, DEFAULT_IDENTITY, AsJson, Cloud, I
 from diredi.cli.output import bytes_text, emit, facts, note, percent, progress, table, time_text
 
 if TYPE_CHECKING:
-    import grpc
     from rich.console import RenderableType
 
+    from diredi.rpc.client import Channel
     from diredi.rpc.v1.cycles_pb2 import Cycle
 
 app = typer.Typer(help="Start, watch and decide on update cycles.", no_args_is_help=True)
@@ -48,7 +48,7 @@ def start(
     recipe = struct_to(parse_options(option or []))
     request = StartCycleRequest(site=site, request_id=request_id or str(uuid.uuid4()), recipe=recipe)
 
-    async def work(channel: grpc.aio.Channel) -> Cycle:
+    async def work(channel: Channel) -> Cycle:
         started = (await call(CycleServiceStub(channel).StartCycle, request, deadline_s=_DEADLINE_S)).cycle
         if not watch:
             return started
@@ -77,7 +77,7 @@ def watch(
     from diredi.rpc.v1.cycles_pb2 import GetCycleRequest
     from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceStub
 
-    async def work(channel: grpc.aio.Channel) -> Cycle:
+    async def work(channel: Channel) -> Cycle:
         # A cloud that is away now is told at once; one that goes away later is waited for.
         await call(CycleServiceStub(channel).GetCycle, GetCycleRequest(id=cycle_id), deadline_s=_DEADLINE_S)
         with progress(as_json) as bar:

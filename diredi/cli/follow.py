@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
-import grpc
-
 from diredi.cli.plain import short_name
 from diredi.errors import DirediError, Refused
 
 if TYPE_CHECKING:
     from diredi.cli.output import Progress
+    from diredi.rpc.client import Channel
     from diredi.rpc.v1.cycles_pb2 import Cycle, Transition
 
 ENDED = {"RELEASED", "DECLINED", "REJECTED", "FAILED", "ROLLED_BACK"}
@@ -36,7 +35,7 @@ def state_of(cycle: Cycle | Transition) -> str:
     return short_name(cycle.DESCRIPTOR.fields_by_name["state"].enum_type, cycle.state)
 
 
-async def cycle_changes(channel: grpc.aio.Channel, cycle_id: str) -> AsyncIterator[Cycle]:
+async def cycle_changes(channel: Channel, cycle_id: str) -> AsyncIterator[Cycle]:
     """The cycle now and after each change, across reconnects, until it has ended."""
     from diredi.rpc.streams import watching
     from diredi.rpc.v1.cycles_pb2 import WatchCycleRequest
@@ -51,7 +50,7 @@ async def cycle_changes(channel: grpc.aio.Channel, cycle_id: str) -> AsyncIterat
 
 
 async def follow(
-    channel: grpc.aio.Channel, cycle_id: str, bar: Progress, on_change: Callable[[Cycle], None] | None = None
+    channel: Channel, cycle_id: str, bar: Progress, on_change: Callable[[Cycle], None] | None = None
 ) -> Cycle:
     """Shows progress until the cycle has ended, and returns it as it ended."""
     last: Cycle | None = None

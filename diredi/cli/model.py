@@ -11,8 +11,7 @@ from diredi.cli.options import DEFAULT_CLOUD, DEFAULT_IDENTITY, AsJson, Cloud, I
 from diredi.cli.output import bytes_text, emit, facts, percent, progress, table, time_text
 
 if TYPE_CHECKING:
-    import grpc
-
+    from diredi.rpc.client import Channel
     from diredi.rpc.v1.common_pb2 import Model
 
 app = typer.Typer(help="Models in the cloud's registry.", no_args_is_help=True)
@@ -121,7 +120,7 @@ def export(
     blob = blob_from(model.onnx if chosen == "onnx" else model.weights)
     out.parent.mkdir(parents=True, exist_ok=True)
 
-    async def work(channel: grpc.aio.Channel) -> None:
+    async def work(channel: Channel) -> None:
         with progress(as_json) as bar:
             step = f"Downloading {out.name}"
             await download(

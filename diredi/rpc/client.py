@@ -40,6 +40,9 @@ _OPTIONS = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
 ]
 
+Method = grpc.aio.UnaryUnaryMultiCallable
+"""A call of a stub that asks once and is answered once; for annotations, so that callers need no gRPC of their own."""
+
 
 class Channel(grpc.aio.Channel):
     """A grpc.aio channel for the generated stubs that counts each message as it is serialized.
@@ -108,7 +111,7 @@ def connect(address: str, credentials: Credentials, meter: EgressMeter | None = 
 
 
 async def call(
-    method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+    method: Method[Request, Response],
     request: Request,
     *,
     deadline_s: float,

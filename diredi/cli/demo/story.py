@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import grpc
-
 from diredi.cli.connection import dialled
 from diredi.cli.demo.clock import Clock, Stopwatch
 from diredi.cli.demo.data import DataPaths
@@ -20,7 +18,7 @@ from diredi.cli.demo.setting import EDGES, SITE, Setting
 from diredi.cli.follow import check_ended_well, follow
 from diredi.cli.output import Progress
 from diredi.errors import DirediError, Unreachable
-from diredi.rpc.client import call, is_serving
+from diredi.rpc.client import Channel, Method, call, is_serving
 from diredi.rpc.convert import blob_from, struct_to
 from diredi.rpc.v1.common_pb2 import Model
 from diredi.rpc.v1.cycles_pb2 import Cycle, GetCycleRequest, StartCycleRequest
@@ -144,7 +142,7 @@ class Story:
             edges = {name: await self._edge_status(name) for name in EDGES}
         return Outcome(cycle, self.data, models, site, edges)
 
-    async def _bootstrap(self, cloud: grpc.aio.Channel, within: Stopwatch) -> None:
+    async def _bootstrap(self, cloud: Channel, within: Stopwatch) -> None:
         """Until release 1 exists and every edge node runs it, and the site can be asked."""
         service = self.fleet.services["cloud"]
         step = "The manufacturer trains release 1"
@@ -168,7 +166,7 @@ class Story:
 
         await _until(site_online, _ROLLOUT_S, f"the cloud has not heard of {SITE}")
 
-    async def _cycle(self, cloud: grpc.aio.Channel) -> Cycle:
+    async def _cycle(self, cloud: Channel) -> Cycle:
         recipe = struct_to(self.setting.tuning.recipe)
         request = StartCycleRequest(site=SITE, request_id=str(uuid.uuid4()), recipe=recipe)
         stub, within = CycleServiceStub(cloud), Stopwatch(self.clock)
@@ -185,7 +183,7 @@ class Story:
         self.clock.add("cycle", start, self.clock.now(), "cycle")
         return cycle
 
-    async def _until_all_run(self, cloud: grpc.aio.Channel, version: int) -> None:
+    async def _until_all_run(self, cloud: Channel, version: int) -> None:
         stub = FleetServiceStub(cloud)
 
         async def all_run() -> bool:
@@ -195,7 +193,7 @@ class Story:
 
         await _until(all_run, _ROLLOUT_S, f"not every device runs release {version}")
 
-    async def _models(self, cloud: grpc.aio.Channel, cycle: Cycle) -> dict[str, Model]:
+    async def _models(self, cloud: Channel, cycle: Cycle) -> dict[str, Model]:
         """The models of both releases from the registry, and the files that devices run, downloaded."""
         from diredi.rpc.blobs import download
 
@@ -219,7 +217,7 @@ class Story:
             return await _ask(EdgeServiceStub(channel).GetStatus, GetStatusRequest())
 
 
-async def _ask(method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response], request: _Request) -> _Response:
+async def _ask(method: Method[_Request, _Response], request: _Request) -> _Response:
     """One call, again when the other side was away: every call here may be repeated, and the machine may be busy."""
     return await call(method, request, deadline_s=10.0, attempts=4)
 
