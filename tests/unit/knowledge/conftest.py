@@ -47,6 +47,6 @@ def world(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> World:
     presumed = write_shapes(folder / "presumed", KNOWN.names, 96, 32, seed=0)
     site = write_shapes(folder / "site", GROWN.names, 48, 32, seed=1, light=0.5)
     model = tiny()
-    train(model, load(presumed).train, TrainRecipe(steps=110, learning_rate=4e-3, augment=GENTLE))
+    train(model, load(presumed).train, TrainRecipe(steps=280, batch=6, learning_rate=4e-3, augment=GENTLE))
     registry.save(model, folder / "model.safetensors")
     return World(presumed, site, folder / "model.safetensors")

@@ -16,7 +16,7 @@ from diredi.knowledge.recipe import CycleRecipe
 from diredi.knowledge.reverse import SiteData, as_seen_by, distil_student, presumption, reverse_distil
 
 SHORT = {"tutor": {"steps": 3, "batch": 4}, "student": {"steps": 3, "batch": 4}}
-LEARN = {"tutor": {"steps": 60, "learning_rate": 4e-3, "augment": GENTLE.model_dump()}}
+LEARN = {"tutor": {"steps": 160, "batch": 6, "learning_rate": 4e-3, "augment": GENTLE.model_dump()}}
 
 
 def silent(step: str, fraction: float, message: str) -> None:
