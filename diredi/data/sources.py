@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from diredi.data.scenes import DEFAULT_IMAGES, SITES, write_scenes
+from diredi.data.scenes import SITES, write_scenes
 from diredi.errors import InvalidInput
 
 SCENES = "scenes:"
@@ -33,8 +33,9 @@ def resolve(
     site = ref.removeprefix(SCENES)
     if site not in SITES:
         raise InvalidInput(f"{ref} is not a built-in data set: name one of {', '.join(_scenes())}")
-    train = DEFAULT_IMAGES[0] if train is None else train
-    val = DEFAULT_IMAGES[1] if val is None else val
+    usual_train, usual_val = SITES[site].images
+    train = usual_train if train is None else train
+    val = usual_val if val is None else val
     folder = cache / f"scenes-{site}-{train}-{val}-seed{seed}"
     if (folder / "data.yaml").is_file():
         return folder / "data.yaml"

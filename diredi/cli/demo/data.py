@@ -10,9 +10,6 @@ from diredi.cli.demo.folder import Folder
 from diredi.cli.demo.setting import SITE, Setting
 from diredi.cli.output import Progress
 
-SITE_IMAGES = (200, 100)
-"""A site has fewer labelled images than its manufacturer: training and held-out ones."""
-
 
 @dataclass(frozen=True)
 class DataPaths:
@@ -27,7 +24,7 @@ def provide(setting: Setting, folder: Folder, bar: Progress) -> DataPaths:
     tuning = setting.tuning
     return DataPaths(
         _provided(setting, folder, bar, setting.presumed, "presumed", tuning.presumed_images),
-        _provided(setting, folder, bar, setting.private, SITE, tuning.site_images or SITE_IMAGES),
+        _provided(setting, folder, bar, setting.private, SITE, tuning.site_images),
     )
 
 

@@ -28,6 +28,8 @@ class SiteProfile:
     weather: Mapping[str, float]
     """clear, rain or fog, to its weight."""
     layouts: Mapping[str, float]
+    images: tuple[int, int] = (200, 100)
+    """Training and held-out images where nobody says otherwise: a site has labelled fewer than its manufacturer."""
     objects: tuple[int, int] = (4, 9)
     always: Mapping[str, float] = field(default_factory=dict)
     """Class to the chance that an image has at least one of it."""
@@ -61,7 +63,7 @@ SITES: Mapping[str, SiteProfile] = {
     for site in (
         SiteProfile(
             "presumed", PRESUMED, cameras=12, traffic=_TRAFFIC, layouts=_CITY, weather=_CLEAR,
-            light={"bright": 0.7, "overcast": 0.25, "dusk": 0.05},
+            light={"bright": 0.7, "overcast": 0.25, "dusk": 0.05}, images=(600, 150),
         ),
         SiteProfile(
             "site-1", _with(PRESUMED, "forklift"), cameras=4, traffic={**_WORK, "forklift": 1.2}, layouts=_DEPOT,

@@ -16,8 +16,6 @@ from diredi.data.scenes.profiles import SITES
 from diredi.data.scenes.scene import render
 from diredi.errors import DirediError, InvalidInput, NoRoom
 
-DEFAULT_IMAGES = (600, 150)
-"""train, val."""
 _FEW = 24
 """Images for which starting processes is not worth while."""
 
