@@ -20,15 +20,22 @@ def test_a_detector_learns_rectangles(teacher, shapes):
     assert min(c.ap50 for c in figures.per_class.values()) > 0.6
 
 
-def test_a_taught_student_beats_one_that_learns_alone(make, teacher, shapes):
-    alone, taught = make(), make()
-    report = train(alone, shapes[0], recipe())
-    assert report.losses[-1]["labels"] < 0.7 * report.losses[0]["labels"]
-    report = train(taught, shapes[0], recipe(), teacher=teacher)
+def test_taught_students_beat_those_that_learn_alone(make, teacher, shapes):
+    """Over three seeds: so short a training is a matter of luck for one student, with a teacher or without."""
+    gains = []
+    for seed in range(3):
+        alone, taught = make(seed=seed), make(seed=seed)
+        train(alone, shapes[0], recipe(epochs=5, seed=seed))
+        train(taught, shapes[0], recipe(epochs=5, seed=seed), teacher=teacher)
+        gains.append(evaluate(taught, shapes[1], LABELS).map50 - evaluate(alone, shapes[1], LABELS).map50)
+    assert np.mean(gains) > 0.1
+
+
+def test_a_report_has_every_term_of_every_epoch(make, teacher, shapes):
+    report = train(make(), shapes[0], recipe(), teacher=teacher)
+    assert (report.steps, report.epochs, len(report.losses)) == (96, 8, 8)
     assert set(report.losses[0]) == {"labels", "class_scores", "boxes"}
-    assert (report.steps, report.epochs) == (96, 8)
-    scores = [evaluate(student, shapes[1], LABELS).map50 for student in (alone, taught)]
-    assert scores[1] > scores[0] + 0.1
+    assert report.losses[-1]["labels"] < 0.7 * report.losses[0]["labels"]
 
 
 def test_a_student_learns_from_its_teacher_without_a_single_label(make, teacher, shapes):
