@@ -96,6 +96,23 @@ def test_a_job_that_was_killed_and_runs_again_in_its_folder_gives_the_same(world
     Gap.from_bytes(Path(first["tutor_gap"]["path"]).read_bytes())
 
 
+def test_a_teacher_that_is_named_is_trained_first_and_teaches_the_tutor(world: World, tmp_path: Path) -> None:
+    steps: list[str] = []
+
+    def heard(step: str, fraction: float, message: str) -> None:
+        steps.append(step)
+
+    alone = bootstrap.main(bootstrap_spec(world), tmp_path / "alone", quiet)
+    taught = bootstrap.main(bootstrap_spec(world, teacher="yolo11-w0.125"), tmp_path / "taught", heard)
+    assert list(dict.fromkeys(step for step in steps if step in ("teacher", "tutor", "student"))) == [
+        "teacher",
+        "tutor",
+        "student",
+    ]
+    assert DetectorSpec.of_file(Path(taught["teacher"]["weights"])).architecture.startswith("yolo11-w0.125")
+    assert taught["tutor"]["digest"] != alone["tutor"]["digest"]
+
+
 def test_models_that_are_given_are_not_trained(world: World, tmp_path: Path) -> None:
     spec = bootstrap_spec(world, tutor=str(world.model), student=str(world.model))
     made = bootstrap.main(spec, tmp_path, quiet)
