@@ -1,6 +1,6 @@
 # `make` alone says what there is. Needs make and Python 3.11 or newer with venv; everything else is set up here.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick up down logs lint format stubs setup clean
+.PHONY: help demo test test-quick bench-gap up down logs lint format stubs setup clean
 
 # The newest-named Python that will do, else whatever is called python3, which then says what is wrong with it.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -8,6 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 DEMO_ARGS ?= --out demo-out
 TEST_ARGS ?=
+BENCH_ARGS ?=
 COMPOSE := deploy/compose.sh
 export PYTHON
 
@@ -24,6 +25,9 @@ test: setup  ## all checks and all tests, containers too; TEST_ARGS="-k gap" pas
 
 test-quick: setup  ## the tests that need neither containers nor a whole cycle
 	@$(BIN)/python -m pytest tests/unit tests/services $(TEST_ARGS)
+
+bench-gap: .runtime  ## measure the tables of docs/decisions/0010-gap.md, most of an hour; QUICK=1: two minutes, BENCH_ARGS="--seeds 2"
+	@QUICK=$(QUICK) $(BIN)/python bench/gap_forms.py $(BENCH_ARGS)
 
 up: .runtime  ## build the images and start the deployment of docker-compose.yml
 	@deploy/up.sh

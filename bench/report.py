@@ -1,0 +1,103 @@
+"""What a bench that trains for many seeds shares: keeping what is finished, and saying what was found."""
+
+from __future__ import annotations
+
+import json
+import operator
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import torch
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+Json = dict[str, Any]
+HERE = Path(__file__).parent
+WARNING = "QUICK: tiny models that learn next to nothing; these figures say only that the bench runs"
+_HOLDS: dict[str, Callable[[float, float], bool]] = {">": operator.gt, "<": operator.lt}
+
+
+def kept(path: Path, made_from: Json, make: Callable[[], Json]) -> Json:
+    """What `make` gives, or what is at `path` if that was made from the same."""
+    said = json.dumps(made_from, sort_keys=True, default=str)
+    if path.exists() and (there := json.loads(path.read_text()))["from"] == said:
+        return dict(there["made"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    began, made = time.monotonic(), make()
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps({"from": said, "made": made}))
+    part.replace(path)
+    print(f"{path.parent.name}/{path.stem}: {time.monotonic() - began:.0f} s", flush=True)
+    return made
+
+
+def target(name: str, value: float, sign: str, bound: float) -> Json:
+    return {"name": name, "value": float(value), "target": f"{sign} {bound:g}", "met": bool(_HOLDS[sign](value, bound))}
+
+
+def rows_of(seeds: Sequence[Json]) -> list[Json]:
+    """A row for each form in each table: by column, mean, lowest and highest of the seeds, and every one."""
+    first, rows = seeds[0]["tables"], []
+    for table, form in ((table, form) for table, forms in first.items() for form in forms):
+        found = {column: [one["tables"][table][form][column] for one in seeds] for column in first[table][form]}
+        spread = {c: {"mean": mean(v), "low": min(v), "high": max(v), "seeds": v} for c, v in found.items()}
+        rows.append({"table": table, "form": form, **spread})
+    return rows
+
+
+def shown(rows: list[Json], targets: list[Json]) -> None:
+    for table in dict.fromkeys(row["table"] for row in rows):
+        ours = [row for row in rows if row["table"] == table]
+        columns = [name for name in ours[0] if name not in ("table", "form")]
+        print(f"\n{table:46}" + "".join(f"{column:>24}" for column in columns))
+        for row in ours:
+            cells = ("{mean:.2f} ({low:.2f}..{high:.2f})".format(**row[column]) for column in columns)
+            print(f"{row['form']:46}" + "".join(f"{cell:>24}" for cell in cells))
+    print()
+    for one in targets:
+        print(f"{'met   ' if one['met'] else 'MISSED'} {one['name']}: {one['value']:.2f} ({one['target']})")
+
+
+def commit() -> str:
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    return subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+
+
+def machine() -> str:
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} threads"
+    return f"{platform.machine()}, {os.cpu_count()} cores, {device}, torch {torch.__version__}"
+
+
+def draw(rows: list[Json], tables: dict[str, str], columns: Sequence[str], title: str, path: Path) -> None:
+    """A panel for each of `tables` (name to title), with bars of percent for each of `columns`."""
+    width = 0.8 / len(columns)
+    figure, axes = plt.subplots(1, len(tables), figsize=(6.5 * len(tables), 5), layout="constrained", squeeze=False)
+    for axis, (table, said) in zip(axes[0], tables.items(), strict=True):
+        ours = [row for row in rows if row["table"] == table][::-1]
+        for number, column in enumerate(columns):
+            low, middle, high = (np.array([row[column][what] for row in ours]) for what in ("low", "mean", "high"))
+            reach = np.maximum([middle - low, high - middle], 0)  # a mean of equal numbers may differ in its last bit
+            places = np.arange(len(ours)) + 0.4 - width * (number + 0.5)
+            axis.barh(places, middle, width, xerr=reach, label=f"{column} images", capsize=2)
+        axis.set_yticks(range(len(ours)), [row["form"] for row in ours])
+        axis.set_xlabel("mAP50, percent; whiskers from lowest to highest seed")
+        axis.set_title(said)
+    axes[0, 0].legend()
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+
+
+def write(folder: Path, name: str, found: Json) -> None:
+    """`found` as NAME.json, with the machine; says where it and the picture are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps({"machine": machine(), **found}, indent=1) + "\n")
+    print(*([WARNING] if found["quick"] else []), f"in {folder}: {name}.json, {name}.png", sep="\n")
