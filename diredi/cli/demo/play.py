@@ -21,7 +21,7 @@ def play(setting: Setting, folder: Folder, bar: Progress) -> Report:
 
     No process is left, unless all went well and they are to stay.
     """
-    _end_as_by_ctrl_c(signal.SIGTERM, signal.SIGHUP)
+    _end_as_by_ctrl_c()
     clock, fleet = Clock(), Fleet(folder, outlive=setting.keep)
     ended_well = False
     try:
@@ -40,7 +40,12 @@ def play(setting: Setting, folder: Folder, bar: Progress) -> Report:
             fleet.stop()
 
 
-def _end_as_by_ctrl_c(*numbers: signal.Signals) -> None:
-    """So that whoever ends the demo, it unwinds and stops its fleet."""
-    for number in numbers:
-        signal.signal(number, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
+def _end_as_by_ctrl_c() -> None:
+    """So that whoever ends the demo, it unwinds and stops its fleet; but `nohup` is heeded.
+
+    A script's background jobs start with SIGINT ignored, and then SIGTERM, which is turned into it, would be as well.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
