@@ -20,9 +20,11 @@ def generate(out: Path) -> list[Path]:
     from grpc_tools import protoc
 
     contracts = sorted(PROTO.glob("diredi/v1/*.proto"))
+    beside_python = Path(sys.executable).parent  # where a virtual environment that is not activated has its programs
     with tempfile.TemporaryDirectory() as raw:
         arguments = [
             "protoc",
+            *(f"--plugin={name}={beside_python / name}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")),
             f"--proto_path={PROTO}",
             f"--proto_path={resources.files('grpc_tools') / '_proto'}",
             *(f"--{plugin}_out={raw}" for plugin in ("python", "grpc_python", "mypy", "mypy_grpc")),
