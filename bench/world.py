@@ -166,24 +166,16 @@ class World:
         """On the held-out half, in `labels` or in the manufacturer's own."""
         return evaluate(predictor, self.presumed.val, labels or self.known)
 
+    def cloud_spec(self, site: Site, recipe: Json) -> Json:
+        """What the specs of all jobs of a cycle share; models and gaps are still to be named."""
+        codec, labels = CycleRecipe.of(recipe).codec, site.labels.model_dump()
+        return {"presumed": str(self.presumed_path), "labels": labels, "recipe": recipe, "codec": codec}
+
     def extract_spec(self, site: Site, recipe: Json) -> Json:
         """For `diredi.knowledge.jobs.extract`."""
         models = {kind: self.made[kind]["weights"] for kind in ("tutor", "student")}
         coreset = self.made["coreset"]["path"] if self.made["coreset"] else None
-        return {"data": str(site.path), "coreset": coreset, **models, **self._common(site, recipe)}
-
-    def _common(self, site: Site, recipe: Json) -> Json:
-        codec = CycleRecipe.of(recipe).codec
-        return {
-            "presumed": str(self.presumed_path),
-            "labels": site.labels.model_dump(),
-            "recipe": recipe,
-            "codec": codec,
-        }
-
-    def cloud_spec(self, site: Site, recipe: Json) -> Json:
-        """What the cloud's jobs share; the models and gaps are still to be named."""
-        return self._common(site, recipe)
+        return {"data": str(site.path), "coreset": coreset, **models, **self.cloud_spec(site, recipe)}
 
     def _data(self, ref: str, images: tuple[int, int]) -> Path:
         path = resolve(ref, self.plan.folder / "data", self.seed, *images)
