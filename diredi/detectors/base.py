@@ -26,6 +26,12 @@ class Targets:
     boxes: Tensor  # n x 4, float32
     labelled: Tensor | None = None  # batch x classes, 1 where the image's annotator knew the class; None: all of them
 
+    @classmethod
+    def none(cls, device: torch.device) -> Targets:
+        """No box on any image."""
+        nobody = torch.zeros(0, dtype=torch.int64, device=device)
+        return cls(nobody, nobody, torch.zeros(0, 4, device=device))
+
     def to(self, device: torch.device) -> Targets:
         labelled = None if self.labelled is None else self.labelled.to(device)
         return Targets(self.image_index.to(device), self.classes.to(device), self.boxes.to(device), labelled)

@@ -44,11 +44,13 @@ class TrainRecipe(Config):
     gradient_clip: float = Field(default=10.0, gt=0)
     """Largest norm of the gradient of one step."""
     label_weight: float = Field(default=1.0, ge=0)
-    """Weight of the student's own detection loss; 0 learns from the teacher alone."""
+    """Weight of the student's own detection loss; 0 learns from the teacher alone, and no label is looked at."""
     losses: dict[str, float] = Field(default_factory=lambda: {"class_scores": 1.0, "boxes": 1.0})
     """Weight of each distillation loss by its name in `diredi.distillation.losses.LOSSES`; used only with a teacher."""
     teacher_confidence: float = Field(default=0.0, ge=0, lt=1)
     """The teacher teaches only where its best score is at least this. 0: everywhere."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Divides the logits that the losses of `diredi.distillation.dissimilarity` compare: above 1 softens the scores."""
     teacher_sees: Literal["augmented", "clean"] = "augmented"
     """What the teacher is shown of an image; "clean" leaves out the change of colours and the noise."""
     augment: Augment = Augment()

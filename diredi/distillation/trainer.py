@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from diredi.data.dataset import Sample
-from diredi.detectors.base import Detector, Outputs
+from diredi.detectors.base import Detector, Outputs, Targets
 from diredi.distillation.batches import Batch, Batches, Pool
 from diredi.distillation.losses import LOSSES, Lesson
 from diredi.distillation.recipe import TrainRecipe
@@ -48,6 +49,8 @@ def train(
     """
     began = time.monotonic()
     lessons = None if teacher is None else Teaching(teacher, student, recipe)
+    if recipe.label_weight == 0 and (lessons is None or not lessons.losses):
+        raise InvalidInput("nothing to learn from: give label_weight or, with a teacher, one of losses a weight")
     batches = Batches(_pools(samples), recipe, student.spec.image_size, len(student.spec.labels))
     optimizer, schedule = _optimizer(student, lessons, recipe, batches.steps)
     learning = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -55,7 +58,9 @@ def train(
     with _training(student, recipe), _autocast(student, recipe):
         for batch in (cpu_batch.to(student.device) for cpu_batch in batches):
             outputs = student.forward(batch.images)
-            terms = {"labels": (recipe.label_weight, student.detection_loss(outputs, batch.targets))}
+            terms = {}
+            if recipe.label_weight > 0:
+                terms["labels"] = recipe.label_weight, student.detection_loss(outputs, batch.targets)
             if lessons is not None:
                 terms |= lessons.terms(outputs, batch)
             loss = torch.stack([weight * term for weight, term in terms.values()]).sum()
@@ -80,7 +85,7 @@ class Teaching:
         shared = [name for name in theirs.names if name in mine.names]
         if not shared:
             raise InvalidInput("teacher and student share no class name: the teacher has nothing to teach")
-        self._teacher, self._recipe = teacher, recipe
+        self._teacher, self._student, self._recipe = teacher, student, recipe
         self._student_ids = torch.tensor(mine.ids_of(shared), device=student.device)
         self._teacher_ids = torch.tensor(theirs.ids_of(shared), device=student.device)
         channels = _channels(student), _channels(teacher)
@@ -91,12 +96,21 @@ class Teaching:
 
     def terms(self, outputs: Outputs, batch: Batch) -> dict[str, tuple[float, Tensor]]:
         """Weight and value of each loss for one batch."""
+        if not self.losses:
+            return {}
         with torch.no_grad():
             answers = self._teacher.forward(batch.clean if self._recipe.teacher_sees == "clean" else batch.images)
         if answers.anchors.shape != outputs.anchors.shape:
             raise InvalidInput("teacher and student look at different grids: give both the same image size")
         lesson = Lesson(
-            outputs, answers, batch.targets, self._student_ids, self._teacher_ids, self._recipe.teacher_confidence
+            student=outputs,
+            teacher=answers,
+            targets=batch.targets if self._recipe.label_weight > 0 else Targets.none(batch.images.device),
+            student_ids=self._student_ids,
+            teacher_ids=self._teacher_ids,
+            detection_loss=partial(self._student.detection_loss, outputs),
+            confidence=self._recipe.teacher_confidence,
+            temperature=self._recipe.temperature,
         )
         return {name: (self._recipe.losses[name], loss(lesson)) for name, loss in self.losses.items()}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,9 @@ class Lesson:
     `student_ids[i]` and `teacher_ids[i]` are the ids of the same class in the two label spaces: the classes that may be
     taught. Whatever stands outside them is none of the teacher's business: a teacher that has never seen a class would
     otherwise teach that it is background.
+
+    `targets` are the labels, none at all where the recipe gives labels no weight. `detection_loss` is the student's own
+    loss of these outputs on other targets.
     """
 
     student: Outputs
@@ -25,7 +28,9 @@ class Lesson:
     targets: Targets
     student_ids: Tensor
     teacher_ids: Tensor
-    confidence: float
+    detection_loss: Callable[[Targets], Tensor]
+    confidence: float = 0.0
+    temperature: float = 1.0
 
     def taught_scores(self) -> Tensor:
         """batch x a x taught classes, the teacher's probabilities."""

@@ -28,7 +28,9 @@ def outputs(seed: int, classes: int = 3, bins: int = 16, channels: tuple[int, ..
 
 
 def lesson(student: Outputs, teacher: Outputs, ids=((0, 1, 2), (0, 1, 2)), confidence: float = 0.0) -> Lesson:
-    return Lesson(student, teacher, TARGETS, torch.tensor(ids[0]), torch.tensor(ids[1]), confidence)
+    return Lesson(
+        student, teacher, TARGETS, torch.tensor(ids[0]), torch.tensor(ids[1]), lambda _: torch.zeros(()), confidence
+    )
 
 
 def built(name: str, student: Outputs, teacher: Outputs):
