@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import operator
 import os
@@ -27,15 +28,17 @@ _HOLDS: dict[str, Callable[[float, float], bool]] = {">": operator.gt, "<": oper
 
 
 def kept(path: Path, made_from: Json, make: Callable[[], Json]) -> Json:
-    """What `make` gives, or what is at `path` if that was made from the same."""
+    """What `make` gives, or what is at `path` if that was made from the same. One process makes it, others wait."""
     said = json.dumps(made_from, sort_keys=True, default=str)
-    if path.exists() and (there := json.loads(path.read_text()))["from"] == said:
-        return dict(there["made"])
     path.parent.mkdir(parents=True, exist_ok=True)
-    began, made = time.monotonic(), make()
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps({"from": said, "made": made}))
-    part.replace(path)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists() and (there := json.loads(path.read_text()))["from"] == said:
+            return dict(there["made"])
+        began, made = time.monotonic(), make()
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps({"from": said, "made": made}))
+        part.replace(path)
     print(f"{path.parent.name}/{path.stem}: {time.monotonic() - began:.0f} s", flush=True)
     return made
 

@@ -122,7 +122,7 @@ class World:
             "student": self.plan.student,
             "recipe": {"seed": seed, **self.plan.bootstrap},
         }
-        name = "-".join(Path(part).stem for part in (self.plan.tutor, self.plan.student, str(self.plan.image_size)))
+        name = "-".join(map(_short, (self.plan.tutor, self.plan.student, str(self.plan.image_size))))
         self.made = kept(
             self.folder / name / "bootstrap.json", spec, lambda: bootstrap.main(spec, self.folder / name, _silent)
         )
@@ -197,6 +197,11 @@ def _renamed(path: Path, plan: Plan) -> Path:
                 link.symlink_to((path.parent / kind / split).resolve(), target_is_directory=True)
     (folder / "data.yaml").write_text(yolo.description_text(names), encoding="utf-8")
     return folder / "data.yaml"
+
+
+def _short(model: str) -> str:
+    """An architecture as it is, of a file its name."""
+    return Path(model).stem if Path(model).suffix in (".pt", ".safetensors") else model
 
 
 def real_plan(tutor: str, student: str, image_size: int, **more: Any) -> Plan | None:  # noqa: ANN401 - fields of a Plan
