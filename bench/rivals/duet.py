@@ -1,7 +1,7 @@
 """DuET's idea: task arithmetic for what classes share, heads of their own for old and new classes.
 
-Singh et al., "DuET: Dual Incremental Object Detection via Exemplar-Free Task Arithmetic", ICCV 2025, arXiv 2506.21260: the
-shared weights are merged by task arithmetic, each task keeps its head. Its directional-consistency loss is not built here.
+"DuET: Dual Incremental Object Detection via Exemplar-Free Task Arithmetic", ICCV 2025, arXiv 2506.21260: shared weights
+are merged by task arithmetic, each task keeps its head. Its directional consistency loss is not built here.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Federated averaging of the student between the cloud and one site, whole or by section.
 
-FedAvg: McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017; the mean
-is weighted by numbers of images. By section: only backbone, neck or head are averaged and the rest stays at each client,
-as UltraFlwr does (Li et al., "UltraFlwr: An Efficient Federated Medical and Surgical Object Detection Framework", 2025).
-Batch-norm statistics are averaged like weights, counters are not.
+FedAvg: McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017; the
+mean is weighted by numbers of images. By section: only backbone, neck or head are averaged and the rest stays at each
+client, as UltraFlwr does. Batch-norm statistics are averaged like weights, counters are not.
 """
 
 from __future__ import annotations
