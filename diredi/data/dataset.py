@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -155,6 +156,23 @@ def concat(a: DataSet, b: DataSet) -> DataSet:
     if a.names != b.names:
         raise InvalidInput(f"data sets {a.root} and {b.root} have different classes: map both to one label space first")
     return DataSet(a.root, a.names, [*a.train, *b.train], [*a.val, *b.val])
+
+
+def by_camera(dataset: DataSet, pattern: str = r"(.+)[-_]\d+") -> dict[str, DataSet]:
+    """The images of each fixed camera as a data set, in the order of the cameras' names.
+
+    The first group of `pattern` in the name of an image, without its suffix, is the camera: what stands before the
+    number ("avenue_009", "car-park-cam3-000030"). Raises InvalidInput for an image whose name does not say it.
+    """
+    cameras: dict[str, DataSet] = {}
+    for split in SPLITS:
+        for sample in dataset.split(split):
+            found = re.fullmatch(pattern, sample.image.stem)
+            if found is None:
+                raise InvalidInput(f"{sample.image} does not name its camera as {pattern!r} would: give the pattern")
+            camera = cameras.setdefault(found[1], replace(dataset, train=[], val=[]))
+            camera.split(split).append(sample)
+    return dict(sorted(cameras.items()))
 
 
 def _samples(description: yolo.Description, split: Split, sink: yolo.Sink) -> list[Sample]:

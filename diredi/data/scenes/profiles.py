@@ -45,11 +45,18 @@ class SiteProfile:
     blur: Span = (0.3, 0.8)
     """Of the lens, in pixels of a 320 pixel picture."""
     jpeg: tuple[int, int] = (60, 92)
+    own_light: bool = False
+    """Whether each camera has one kind of `light` for its own, in turn, and not all kinds by their weight."""
+
+    def light_at(self, camera: int) -> Mapping[str, float]:
+        """Weights of the kinds of light before one camera."""
+        return {list(self.light)[camera % len(self.light)]: 1.0} if self.own_light else self.light
 
 
 _CITY = {"street": 1.0, "crossing": 1.0, "car_park": 0.7, "yard": 0.5}
 _CLEAR = {"clear": 0.8, "rain": 0.1, "fog": 0.1}
 _DEPOT = {"yard": 1.0, "car_park": 0.4, "street": 0.4}
+_PARKING = {"car": 6.0, "person": 1.5, "truck": 0.7, "motorcycle": 0.8}
 _WORK = {"person": 1.5, "bicycle": 0.9, "car": 1.3, "motorcycle": 0.9, "bus": 0.8, "truck": 1.0}
 
 
@@ -84,6 +91,13 @@ SITES: Mapping[str, SiteProfile] = {
             layouts={"yard": 1.0, "street": 0.6},
             light={"bright": 0.3, "overcast": 0.7}, weather={"clear": 0.3, "rain": 0.35, "fog": 0.35},
             always={"excavator": 0.7}, clutter=(4, 8),
+        ),
+        SiteProfile(
+            "car-park", tuple(sorted(_PARKING)), cameras=9, traffic=_PARKING, layouts={"car_park": 1.0},
+            light={"bright": 1.0, "overcast": 1.0, "dusk": 1.0}, own_light=True,
+            weather={"clear": 0.7, "rain": 0.2, "fog": 0.1}, objects=(6, 13), height_m=(5.5, 8.0),
+            pitch_deg=(22.0, 32.0), view_deg=(50.0, 60.0), reach_m=(6.0, 19.0), noise=(0.008, 0.03), blur=(0.4, 1.0),
+            jpeg=(45, 85), images=(540, 270),
         ),
     )
 }  # fmt: skip

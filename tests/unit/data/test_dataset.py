@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from made_data_sets import Builder, write_image
 
-from diredi.data.dataset import DataSet, Sample, check, concat, load, subset
+from diredi.data.dataset import DataSet, Sample, by_camera, check, concat, load, subset
 from diredi.errors import InvalidInput
 from diredi.labels import LabelSpace
 
@@ -136,3 +136,17 @@ def test_real_sets_load_and_check_clean(
     assert (len(found.train), len(found.val)) == images
     assert (sum(found.counts("train").values()), sum(found.counts("val").values())) == boxes
     assert check(path).problems == []
+
+
+def test_a_camera_is_what_stands_before_the_number_of_an_image(data_set: Builder) -> None:
+    cameras = by_camera(load(data_set({"train/b-cam1-00002": BOX, "train/a_7": BOX, "val/a_9": BOX, "val/a_8": BOX})))
+    assert {name: (len(c.train), len(c.val)) for name, c in cameras.items()} == {"a": (1, 2), "b-cam1": (1, 0)}
+    assert list(cameras) == ["a", "b-cam1"]
+
+
+def test_an_image_that_does_not_name_its_camera_is_named(data_set: Builder) -> None:
+    found = load(data_set({"train/a_7": BOX, "val/second": BOX}))
+    with pytest.raises(InvalidInput, match="second"):
+        by_camera(found)
+    with pytest.raises(InvalidInput, match="a_7"):
+        by_camera(found, r"(cam\d)-.*")

@@ -159,6 +159,15 @@ def test_night_is_dark_and_noisy_where_day_is_not() -> None:
     assert np.median(night) > 1.5 * np.median(day)
 
 
+def test_each_camera_of_a_car_park_has_a_light_of_its_own_and_no_class_is_new() -> None:
+    site = SITES["car-park"]
+    assert set(site.names) < set(PRESUMED)
+    kinds = [site.light_at(camera) for camera in range(site.cameras)]
+    assert all(len(kind) == 1 for kind in kinds)
+    assert {name for kind in kinds for name in kind} == set(site.light)
+    assert SITES["site-1"].light_at(2) == SITES["site-1"].light
+
+
 def test_new_class_is_in_most_images_of_its_site_and_in_none_of_the_presumed_ones(site_1: list[Scene]) -> None:
     assert np.mean(["forklift" in scene.names for scene in site_1]) >= 0.5
     assert set(PRESUMED) <= set(SITES["site-1"].names)
