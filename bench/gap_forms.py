@@ -148,17 +148,21 @@ class Trial:
         return updated
 
     def releases(self) -> Table:
-        theirs = {"tutor": self.first["tutor"]["weights"], "gap": self.taken["tutor_gap"]["path"]}
+        theirs = {"tutor": self.first["tutor"]["weights"], "gaps": [self._sent("tutor")]}
         tutor = job(apply_gap.main, self.folder / "apply", {**self.spec, **theirs})["weights"]
         spec = {**self.spec, "tutor": tutor, "student": self.first["student"]["weights"]}
         table = {STUDENT: self.figures(self.student)}
         for kind in ("gap", "redistilled", "mean", NOTHING):
-            file = None if kind == NOTHING else self.taken["student_gap"]["path"]
+            gaps = [] if kind == NOTHING else [self._sent("student")]
             recipe = self.spec["recipe"] | ({} if kind == NOTHING else {"students": [kind]})
             folder = self.folder / f"redistil-{kind.replace(' ', '-')}"
-            made = job(redistil.main, folder, {**spec, "student_gap": file, "recipe": recipe})
+            made = job(redistil.main, folder, {**spec, "student_gaps": gaps, "recipe": recipe})
             table[kind] = self.figures(OnnxPredictor(Path(made["onnx"]["path"])))
         return table
+
+    def _sent(self, kind: str) -> Json:
+        gap = self.taken[f"{kind}_gap"]
+        return {"path": gap["path"], "codec": gap["codec"], "site": "site-1", "images": self.taken["train_images"]}
 
     def travels(self) -> Table:
         table = {}

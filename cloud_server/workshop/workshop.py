@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cloud_server.config import CloudConfig
-from cloud_server.domain import Cycle, Json, Model, ModelKind
+from cloud_server.domain import Cycle, EncodedGap, Json, Model, ModelKind
 from cloud_server.workshop import results
 from diredi.data.sources import SCENES, resolve
 from diredi.detectors.spec import DetectorSpec
@@ -52,8 +52,7 @@ class Workshop:
         assert cycle.gap is not None
         spec: Json = {
             "tutor": self._path(receiver.weights),
-            "gap": self._path(cycle.gap.tutor_gap.blob),
-            "codec": cycle.gap.tutor_gap.codec,
+            "gaps": [self._contribution(cycle, cycle.gap.tutor_gap)],
             "base_id": cycle.base_tutor_id,
             "labels": cycle.gap.labels.model_dump(mode="json"),
             "presumed": await self.presumed(on_progress),
@@ -71,8 +70,7 @@ class Workshop:
         spec: Json = {
             "tutor": self._path(tutor.weights),
             "student": self._path(student.weights),
-            "student_gap": None if gap is None else self._path(gap.blob),
-            "codec": (gap or cycle.gap.tutor_gap).codec,
+            "student_gaps": [] if gap is None else [self._contribution(cycle, gap)],
             "base_id": cycle.base_student_id,
             "labels": cycle.gap.labels.model_dump(mode="json"),
             "presumed": await self.presumed(on_progress),
@@ -138,6 +136,16 @@ class Workshop:
                 if type(error) is not DirediError or not left:  # a named error is an answer, not an accident
                     raise
         raise AssertionError
+
+    def _contribution(self, cycle: Cycle, gap: EncodedGap) -> Json:
+        """A site's gap as the jobs take it."""
+        assert cycle.gap is not None
+        return {
+            "path": self._path(gap.blob),
+            "codec": gap.codec,
+            "site": cycle.site,
+            "images": cycle.gap.train_images,
+        }
 
     def _path(self, blob: Blob) -> str:
         return str(self._blobs.path(blob.digest).resolve())

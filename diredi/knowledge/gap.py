@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from diredi.codecs import MAX_DECODED_BYTES, codec_named, read_header
 from diredi.errors import CorruptData, InvalidInput
 from diredi.knowledge.policy import KeyKind, difference, kind_of, moved
-from diredi.labels import LabelSpace
+from diredi.labels import ClassName, LabelSpace
 from diredi.store.weights import Array, WeightMap
 
 _KEY = "diredi.gap"
@@ -38,6 +38,12 @@ class GapNote(BaseModel):
     """Of the gap; extends the base's."""
     base_classes: int
     """How many of `labels` the base has."""
+    taught: tuple[ClassName, ...] | None = None
+    """The new classes of which the site had labels; the rows of others were never shown one. None: all of them."""
+
+    @property
+    def taught_classes(self) -> tuple[str, ...]:
+        return self.labels.names[self.base_classes :] if self.taught is None else self.taught
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from diredi.codecs import codec_named
 from diredi.config import Config
 from diredi.distillation.recipe import TrainRecipe
 from diredi.errors import InvalidInput
+from diredi.knowledge.merging import MergeRecipe
 
 Section = Literal["backbone", "neck", "head"]
 StudentKind = Literal["gap", "redistilled", "mean"]
@@ -83,6 +84,8 @@ class CycleRecipe(Recipe):
     # What the cloud does.
     receiver: Literal["tutor", "teacher"] = "tutor"
     """What the gap is added to; the teacher must be of the tutor's architecture and teaches the student thereafter."""
+    merge: MergeRecipe = MergeRecipe()
+    """How the gaps of several sites become one."""
     lam: float | None = Field(None, ge=0, le=2)
     """The share of the gap that known weights receive; None: the largest of `lam_candidates` that does no harm."""
     lam_candidates: tuple[float, ...] = (1.0, 0.8, 0.6, 0.4, 0.2)

@@ -59,6 +59,11 @@ class SiteData:
     def pools(self) -> list[Pool]:
         return [self.private, self.coreset]
 
+    @property
+    def seen(self) -> set[str]:
+        """Classes of which the site has at least one label."""
+        return {self.labels.names[int(i)] for sample in self.private.samples for i in sample.boxes[:, 0]}
+
 
 def reverse_distil(
     tutor: Detector, student: Detector, data: SiteData, recipe: CycleRecipe, on_progress: OnProgress

@@ -1,6 +1,7 @@
-"""Cloud job: the gap meets the tutor.
+"""Cloud job: the gaps of a cycle's sites, merged, meet the tutor.
 
-spec    tutor (safetensors: whatever receives the gap), gap, codec, labels, presumed (a data.yaml), recipe
+spec    tutor (safetensors: whatever receives the gap), gaps (path, codec, site, images of each), labels, presumed (a
+        data.yaml), recipe
 result  weights, digest, bytes, lam, harmless, before, after, tried (lambda and figures), seconds
 """
 
@@ -11,18 +12,18 @@ from pathlib import Path
 from diredi.detectors import registry
 from diredi.jobs import Report
 from diredi.knowledge.apply import apply_gap
-from diredi.knowledge.gap import Gap
-from diredi.knowledge.jobs.parts import Clock, Json, labels_of, part_of, presumed_of, write_weights
+from diredi.knowledge.jobs.parts import Clock, Json, contributions_of, labels_of, part_of, presumed_of, write_weights
+from diredi.knowledge.merging import merged
 from diredi.knowledge.recipe import CycleRecipe
 
 
 def main(spec: Json, folder: Path, report: Report) -> Json:
-    """Raises InvalidInput and CorruptData for a gap that is none, or none for this base."""
+    """Raises InvalidInput and CorruptData for a gap that is none, or none for this base, or not one to be merged."""
     clock, labels, recipe = Clock(), labels_of(spec), CycleRecipe.of(spec["recipe"])
     with clock.step("read"):
-        report("read", 0.0, "reading gap and models")
-        gap = Gap.from_bytes(Path(spec["gap"]).read_bytes(), spec["codec"])
+        report("read", 0.0, "reading gaps and models")
         base = registry.load(Path(spec["tutor"]))
+        gap = merged(contributions_of(spec["gaps"]), base.weights(), recipe.merge)
         presumed = presumed_of(spec, labels)
     with clock.step("apply"):
         applied = apply_gap(base, gap, presumed, recipe, part_of(report, "apply"))

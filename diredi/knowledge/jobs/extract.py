@@ -21,7 +21,6 @@ from diredi.knowledge.gap import Gap, GapNote
 from diredi.knowledge.jobs.parts import Clock, Json, labels_of, write_gap
 from diredi.knowledge.recipe import CycleRecipe
 from diredi.knowledge.reverse import SiteData, distil_student, reverse_distil
-from diredi.labels import LabelSpace
 from diredi.store.blobs import digest_of_file
 from diredi.store.weights import WeightMap
 
@@ -42,7 +41,7 @@ def main(spec: Json, folder: Path, report: Report) -> Json:
     with clock.step("measure-tutor-2"):
         tutor_after = evaluate(tutor_2, held_out, labels)
     result = {
-        "tutor_gap": _written(gap, "tutor", spec, labels, recipe, folder),
+        "tutor_gap": _written(gap, "tutor", spec, data, recipe, folder),
         "student_gap": None,
         "train_images": len(private.train),
         "held_out_images": len(private.val),
@@ -56,7 +55,7 @@ def main(spec: Json, folder: Path, report: Report) -> Json:
             taught, gap = distil_student(student, tutor_2, data, recipe, report)
         with clock.step("measure-student"):
             result["student_after"] = evaluate(taught, held_out, labels).model_dump()
-        result["student_gap"] = _written(gap, "student", spec, labels, recipe, folder)
+        result["student_gap"] = _written(gap, "student", spec, data, recipe, folder)
     return {**result, "seconds": clock.seconds}
 
 
@@ -68,9 +67,14 @@ def _coreset(spec: Json, folder: Path, recipe: CycleRecipe) -> DataSet | None:
     return subset(unpack(Path(spec["coreset"]), place), recipe.coreset_images, recipe.seed)
 
 
-def _written(gap: WeightMap, kind: str, spec: Json, labels: LabelSpace, recipe: CycleRecipe, folder: Path) -> Json:
+def _written(gap: WeightMap, kind: str, spec: Json, data: SiteData, recipe: CycleRecipe, folder: Path) -> Json:
     base = Path(spec[kind])
     known = DetectorSpec.of_file(base).labels
-    note = GapNote(base_id=digest_of_file(base).digest, labels=labels, base_classes=len(known))
+    note = GapNote(
+        base_id=digest_of_file(base).digest,
+        labels=data.labels,
+        base_classes=len(known),
+        taught=tuple(name for name in data.labels.new_since(known) if name in data.seen),
+    )
     fp32_bytes = WeightMap.load(base).fp32_bytes
     return write_gap(Gap(gap, note), recipe.codec, folder / f"{kind}.gap", fp32_bytes)

@@ -15,6 +15,7 @@ from diredi.detectors.onnx import OnnxPredictor
 from diredi.jobs import Report
 from diredi.knowledge.apply import Presumed
 from diredi.knowledge.gap import Gap
+from diredi.knowledge.merging import Contribution
 from diredi.labels import LabelSpace
 from diredi.store.blobs import digest_of_file
 
@@ -45,6 +46,14 @@ def labels_of(spec: Json) -> LabelSpace:
 def presumed_of(spec: Json, labels: LabelSpace) -> Presumed:
     data = load_dataset(Path(spec["presumed"])).mapped_to(labels)
     return Presumed(labels, data.train, data.val)
+
+
+def contributions_of(listed: list[Json]) -> list[Contribution]:
+    """The gaps of a cycle's sites, each {"path", "codec", "site", "images"}. Raises CorruptData and InvalidInput."""
+    return [
+        Contribution(one["site"], Gap.from_bytes(Path(one["path"]).read_bytes(), one["codec"]), one["images"])
+        for one in listed
+    ]
 
 
 def write_weights(detector: Detector, path: Path) -> Json:

@@ -1,7 +1,7 @@
 """Cloud job: a new student from the updated tutor.
 
-spec    tutor (the updated one), student (the old one), student_gap or null, codec, labels, presumed (a data.yaml),
-        recipe; pool (a data.yaml) where the recipe teaches on a public pool
+spec    tutor (the updated one), student (the old one), student_gaps (path, codec, site, images of each; may be empty),
+        labels, presumed (a data.yaml), recipe; pool (a data.yaml) where the recipe teaches on a public pool
 result  weights, digest, bytes, onnx (path, digest, bytes), chosen, harmless, lam, before, after (measured on the
         ONNX file), candidates (kind to figures), seconds
 """
@@ -19,8 +19,8 @@ from diredi.distillation.batches import Pool
 from diredi.errors import InvalidInput
 from diredi.jobs import Report
 from diredi.knowledge.apply import Presumed
-from diredi.knowledge.gap import Gap
-from diredi.knowledge.jobs.parts import Clock, Json, labels_of, presumed_of, write_onnx, write_weights
+from diredi.knowledge.jobs.parts import Clock, Json, contributions_of, labels_of, presumed_of, write_onnx, write_weights
+from diredi.knowledge.merging import merged
 from diredi.knowledge.recipe import CycleRecipe
 from diredi.knowledge.redistil import redistil
 from diredi.labels import LabelSpace
@@ -30,10 +30,10 @@ def main(spec: Json, folder: Path, report: Report) -> Json:
     """Raises InvalidInput and CorruptData for a gap that is none, or none for this student."""
     clock, labels, recipe = Clock(), labels_of(spec), CycleRecipe.of(spec["recipe"])
     with clock.step("read"):
-        report("read", 0.0, "reading gap and models")
+        report("read", 0.0, "reading gaps and models")
         tutor, old = (registry.load(Path(spec[kind])) for kind in ("tutor", "student"))
-        file = spec.get("student_gap")
-        gap = None if file is None else Gap.from_bytes(Path(file).read_bytes(), spec["codec"])
+        gaps = contributions_of(spec["student_gaps"])
+        gap = merged(gaps, old.weights(), recipe.merge) if gaps else None
         presumed = presumed_of(spec, labels)
         pools = [_pool(spec, presumed, old.spec.labels, recipe)]
     with clock.step("redistil"):

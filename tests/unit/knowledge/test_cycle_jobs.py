@@ -57,6 +57,11 @@ def extract_spec(world: World, **changes: object) -> Json:
     return {"data": str(world.site_yaml), **models, "labels": GROWN.model_dump(), "recipe": CYCLE, **changes}
 
 
+def sent(extracted: Json, kind: str) -> Json:
+    gap = extracted[kind]
+    return {"path": gap["path"], "codec": gap["codec"], "site": "site-1", "images": extracted["train_images"]}
+
+
 async def test_a_cycle_of_jobs_ends_in_a_file_that_an_edge_node_can_run(world: World, tmp_path: Path) -> None:
     shop = Shop(tmp_path)
     first = await shop.run("bootstrap", bootstrap_spec(world))
@@ -74,10 +79,9 @@ async def test_a_cycle_of_jobs_ends_in_a_file_that_an_edge_node_can_run(world: W
     assert (gaps["train_images"], gaps["held_out_images"]) == (48, 32)
 
     cloud = {"labels": GROWN.model_dump(), "presumed": str(world.presumed_yaml), "recipe": CYCLE}
-    sent = {"gap": gaps["tutor_gap"]["path"], "codec": gaps["tutor_gap"]["codec"]}
-    applied = await shop.run("apply_gap", {"tutor": tutor, **sent, **cloud})
+    applied = await shop.run("apply_gap", {"tutor": tutor, "gaps": [sent(gaps, "tutor_gap")], **cloud})
     assert DetectorSpec.of_file(Path(applied["weights"])).labels == GROWN
-    ours = {"student": student, "student_gap": gaps["student_gap"]["path"], "codec": gaps["student_gap"]["codec"]}
+    ours = {"student": student, "student_gaps": [sent(gaps, "student_gap")]}
     made = await shop.run("redistil", {"tutor": applied["weights"], **ours, **cloud})
     onnx = Path(made["onnx"]["path"])
     assert OnnxPredictor(onnx).labels == GROWN

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from diredi.detectors.spec import DetectorSpec
-from diredi.knowledge.gap import Gap, apply
+from diredi.knowledge.gap import apply
 from diredi.labels import LabelSpace
 from diredi.store.weights import WeightMap
 from tests.services.cloud.quick_jobs import toy
@@ -12,8 +12,7 @@ from tests.services.cloud.quick_jobs import toy
 def main(spec, folder, report):
     report("apply", 0.0, "begin")
     base, labels = WeightMap.load(Path(spec["tutor"])), LabelSpace.model_validate(spec["labels"])
-    gap = Gap.from_bytes(Path(spec["gap"]).read_bytes(), spec["codec"])
-    after = apply(base, gap.weights, spec["recipe"]["lam"] or 1.0)
+    after = apply(base, toy.merged_gap(spec["gaps"], base), spec["recipe"]["lam"] or 1.0)
     report("apply", 1.0, "end")
     known = DetectorSpec.of_file(Path(spec["tutor"])).labels
     return {

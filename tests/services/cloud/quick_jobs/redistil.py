@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from diredi.detectors.spec import DetectorSpec
-from diredi.knowledge.gap import Gap, apply
+from diredi.knowledge.gap import apply
 from diredi.labels import LabelSpace
 from diredi.store.weights import WeightMap
 from tests.services.cloud.quick_jobs import toy
@@ -12,11 +12,11 @@ from tests.services.cloud.quick_jobs import toy
 def main(spec, folder, report):
     report("redistil", 0.0, "begin")
     old, labels = WeightMap.load(Path(spec["student"])), LabelSpace.model_validate(spec["labels"])
-    if spec["student_gap"] is None:
+    if not spec["student_gaps"]:
         tutor = WeightMap.load(Path(spec["tutor"]))
         new = WeightMap({**toy.weights(labels, toy.quality(tutor), size=8)})
     else:
-        new = apply(old, Gap.from_bytes(Path(spec["student_gap"]).read_bytes(), spec["codec"]).weights)
+        new = apply(old, toy.merged_gap(spec["student_gaps"], old))
     known = DetectorSpec.of_file(Path(spec["student"])).labels
     return {
         **toy.kept(new, labels, folder / "student.safetensors"),

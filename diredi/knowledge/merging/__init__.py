@@ -1,0 +1,57 @@
+"""The gaps of several sites become one gap, which the cloud's tutor receives as if one site had sent it. No torch.
+
+    gap = merged([Contribution("a", gap_a, 200), Contribution("b", gap_b, 80)], tutor.weights(), MergeRecipe())
+
+A method is one function in a file beside this one and one line in MERGES. It sees only what every site has: the change
+of weights that the base has too. Label spaces and the rows of new classes are joined here, once, for all methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from diredi.errors import InvalidInput
+from diredi.knowledge.gap import Gap
+from diredi.knowledge.merging.base import Contribution, Merge, MergeRecipe
+from diredi.knowledge.merging.clipped_mean import clipped_mean
+from diredi.knowledge.merging.dare import dare
+from diredi.knowledge.merging.krum import krum
+from diredi.knowledge.merging.mean import mean
+from diredi.knowledge.merging.median import median
+from diredi.knowledge.merging.task_arithmetic import task_arithmetic
+from diredi.knowledge.merging.ties import ties
+from diredi.knowledge.merging.trimmed_mean import trimmed_mean
+from diredi.knowledge.merging.union import aligned, joined, new_rows, union_of
+from diredi.store.weights import WeightMap
+
+MERGES: Final[dict[str, Merge]] = {
+    "mean": mean,
+    "task_arithmetic": task_arithmetic,
+    "ties": ties,
+    "dare": dare,
+    "median": median,
+    "trimmed_mean": trimmed_mean,
+    "clipped_mean": clipped_mean,
+    "krum": krum,
+}
+
+__all__ = ["MERGES", "Contribution", "Merge", "MergeRecipe", "merged"]
+
+
+def merged(contributions: Sequence[Contribution], base: WeightMap, recipe: MergeRecipe) -> Gap:
+    """One gap for `base` in the label space that holds the classes of all. The order of `contributions` is of no
+    matter, and none is changed.
+
+    Raises InvalidInput: an unknown method, too few gaps for it, a gap that is not one for `base`, gaps for different
+    bases, label spaces that give one id to two classes.
+    """
+    if recipe.method not in MERGES:
+        raise InvalidInput(f"there is no merge method {recipe.method!r}: use {', '.join(sorted(MERGES))}")
+    ours = sorted(contributions, key=lambda one: one.site)
+    note = union_of(ours, base)
+    images = sum(one.images for one in ours)
+    known = MERGES[recipe.method](aligned(ours, base), [one.images / images for one in ours], recipe)
+    weights = joined(known, new_rows(ours, base, note))
+    weights.check_finite()
+    return Gap(weights, note)

@@ -1,0 +1,68 @@
+"""What a merge is given, what it may be told, and the shape that every method has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from pydantic import Field
+
+from diredi.config import Config
+from diredi.knowledge.gap import Gap
+from diredi.knowledge.policy import kind_of
+from diredi.store.weights import Array, WeightMap
+
+
+class MergeRecipe(Config):
+    """How the gaps of several sites become one. What a method does not name it does not read."""
+
+    method: str = "mean"
+    """A name in `diredi.knowledge.merging.MERGES`."""
+    scale: float | None = Field(None, gt=0, le=2)
+    """task_arithmetic, ties, dare: what the sum is multiplied by; None: as long as the gaps are on average."""
+    keep: float = Field(0.2, gt=0, le=1)
+    """ties: the share of each gap's weights, the largest, that is not trimmed."""
+    drop: float = Field(0.5, ge=0, lt=1)
+    """dare: the chance that a weight of a gap is dropped."""
+    trim: float = Field(0.2, ge=0, lt=0.5)
+    """trimmed_mean: the share of the gaps that is left out at each end, at least one of three or more."""
+    clip: float = Field(1.0, gt=0)
+    """clipped_mean: the longest that a gap may be, in medians of all."""
+    byzantine: int = Field(1, ge=0)
+    """krum: how many of the sites may be liars."""
+    seed: int = 0
+    """dare: of what is dropped."""
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """A site's gap and the number of images that taught it, which is its weight."""
+
+    site: str
+    gap: Gap
+    images: int
+
+
+class Merge(Protocol):
+    """One change of weights from those of several sites, with equal keys and shapes. Pure.
+
+    `weights` are above zero and add up to 1. Raises InvalidInput for fewer gaps than the method can work with.
+    """
+
+    def __call__(self, gaps: Sequence[WeightMap], weights: Sequence[float], recipe: MergeRecipe) -> WeightMap: ...
+
+
+def per_weight(gaps: Sequence[WeightMap], combine: Callable[[Array], Array]) -> WeightMap:
+    """`combine` turns the values of all gaps for one key (gaps x shape) into one (shape)."""
+    return gaps[0].mapped(lambda name, array: np.asarray(combine(np.stack([gap[name] for gap in gaps])), array.dtype))
+
+
+def parameters(gap: WeightMap) -> WeightMap:
+    return gap.selected(lambda name: not kind_of(name, "float32").is_statistic)
+
+
+def statistics(gap: WeightMap) -> WeightMap:
+    """Batch-norm means and logarithms of ratios of variances."""
+    return gap.selected(lambda name: kind_of(name, "float32").is_statistic)
