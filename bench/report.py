@@ -100,7 +100,48 @@ def draw(rows: list[Json], tables: dict[str, str], columns: Sequence[str], title
 
 
 def write(folder: Path, name: str, found: Json) -> None:
-    """`found` as NAME.json, with the machine; says where it and the picture are."""
+    """`found` as NAME.json, with the machine; of a full run its section of docs/results.md too. Says where they are."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps({"machine": machine(), **found}, indent=1) + "\n")
+    found = {"machine": machine(), **found}
+    (folder / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
     print(*([WARNING] if found["quick"] else []), f"in {folder}: {name}.json, {name}.png", sep="\n")
+    if not found["quick"]:
+        document(name, found)
+
+
+def document(name: str, found: Json, path: Path = HERE.parent / "docs" / "results.md") -> None:
+    """Puts the tables of `found` between the marks of `name` in docs/results.md; what stands around them stays."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    text = path.read_text()
+    if begin not in text:
+        text += f"\n## {name}\n\n{begin}\n{end}\n"
+    head, rest = text.split(begin)
+    _, tail = rest.split(end)
+    path.write_text(f"{head}{begin}\n{_markdown(name, found)}{end}{tail}")
+
+
+def _markdown(name: str, found: Json) -> str:
+    lines = ["", f"    {found['command']}", ""]
+    lines += [
+        f"{found['machine']}; commit {found['commit']}. Mean over the seeds, and the lowest and highest of them.",
+        "",
+    ]
+    for table in dict.fromkeys(row["table"] for row in found["rows"]):
+        ours = [row for row in found["rows"] if row["table"] == table]
+        columns = [column for column in ours[0] if column not in ("table", "form")]
+        lines += [f"| {table} | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
+        lines += [f"| {row['form']} | {' | '.join(_cell(row[column]) for column in columns)} |" for row in ours]
+        lines += [""]
+    if found["targets"]:
+        lines += ["| target | wanted | found | met |", "|---|---|---|---|"]
+        lines += [
+            f"| {t['name']} | {t['target']} | {t['value']:.2f} | {'yes' if t['met'] else 'no'} |"
+            for t in found["targets"]
+        ]
+    return "\n".join([*lines, "", f"![{name}](../bench/results/{name}.png)", "", ""])
+
+
+def _cell(found: Json) -> str:
+    if len(found["seeds"]) == 1:
+        return f"{found['mean']:.1f}"
+    return f"{found['mean']:.1f} ({found['low']:.1f} to {found['high']:.1f})"

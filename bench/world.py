@@ -34,7 +34,7 @@ REAL = Path(os.environ.get("DIREDI_BENCH_DATA", ROOT.parent / "shared" / "data")
 """Real weights and images, where there are any: a folder with `weights` and `detection`."""
 QUICK = os.environ.get("QUICK", "") not in ("", "0")
 GPU = os.environ.get("FULL", "") == "gpu"
-_FAST = {"precision": "bf16"}
+FAST = {"precision": "bf16"}
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Plan:
     image_size: int = 160
     tutor: str = "yolo11n"
     student: str = "yolo11-w0.125"
-    bootstrap: Json = field(default_factory=lambda: {"tutor": _FAST, "student": _FAST})
-    cycle: Json = field(default_factory=lambda: {"tutor": _FAST, "student": _FAST, "redistil": _FAST})
+    bootstrap: Json = field(default_factory=lambda: {"tutor": FAST, "student": FAST})
+    cycle: Json = field(default_factory=lambda: {"tutor": FAST, "student": FAST, "redistil": FAST})
     rename: Mapping[str, str] = field(default_factory=dict)
     """Classes that a data set calls otherwise than the tutor does."""
 

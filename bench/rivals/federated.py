@@ -7,6 +7,7 @@ client, as UltraFlwr does. Batch-norm statistics are averaged like weights, coun
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,8 @@ class Federated:
     site: Detector
     """The site's own, which differs from the cloud's in the sections that are not averaged."""
     bytes_up: int
+    seconds: tuple[float, float]
+    """Of the processor, in the cloud and at the site."""
 
 
 def federated(world: World, site: Site, recipe: TrainRecipe, sections: Sequence[Section] = SECTIONS) -> Federated:
@@ -37,7 +40,7 @@ def federated(world: World, site: Site, recipe: TrainRecipe, sections: Sequence[
     clients = [world.student.grown(site.labels) for _ in range(2)]
     data = [Pool(world.presumed.train), site_pool(site)]
     counts = [len(pool.samples) for pool in data]
-    sent = 0
+    sent, seconds = 0, [0.0, 0.0]
     for number in range(ROUNDS):
         share = 1 - number / ROUNDS
         local = recipe.model_copy(
@@ -49,8 +52,10 @@ def federated(world: World, site: Site, recipe: TrainRecipe, sections: Sequence[
                 "seed": world.seed + number,
             }
         )
-        for client, pool in zip(clients, data, strict=True):
+        for who, (client, pool) in enumerate(zip(clients, data, strict=True)):
+            began = time.process_time()
             train(client, [pool], local)
+            seconds[who] += time.process_time() - began
         weights = [client.weights() for client in clients]
         shared = [
             name for name, array in weights[0].items() if is_averaged(clients[0], name, str(array.dtype), sections)
@@ -59,7 +64,7 @@ def federated(world: World, site: Site, recipe: TrainRecipe, sections: Sequence[
         sent += sum(weights[1][name].nbytes for name in shared)
         for client, mine in zip(clients, weights, strict=True):
             client.load_weights(WeightMap({**mine, **{name: mean[name].astype("float32") for name in shared}}))
-    return Federated(clients[0], clients[1], sent)
+    return Federated(clients[0], clients[1], sent, (seconds[0], seconds[1]))
 
 
 def is_averaged(detector: Detector, name: str, dtype: str, sections: Sequence[Section]) -> bool:

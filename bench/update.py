@@ -1,0 +1,342 @@
+"""Update cycles against their rivals: `make bench-update`.
+
+Every method starts from the same release and sees the same images for as many epochs. On the built-in scenes there are
+three kinds of site: new light and a new class (site-1), new light alone (site-2), a new class alone (site-3). With real
+weights and images (see `bench/world.py`) there are three more, from COCO's own models: forklifts, traffic cameras and a
+parking camera, the last of which shows nothing that the manufacturer has ever seen.
+
+Each method is judged on held-out images: the manufacturer's, and the site's by old and by new classes. "together"
+is the upper bound, which privacy forbids. Seconds are the processor's, on one thread.
+
+What is finished is kept in `runs/update` and not measured again: delete it after a change of the code. `QUICK=1` runs
+through all of it with tiny models that learn next to nothing, into `bench/results/quick`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from report import WARNING, Json, commit, draw, kept, rows_of, shown, target, write
+from rivals import alone, duet, federated, ultralytics_training
+from world import FAST, GPU, QUICK, ROOT, Plan, World, one_thread, plan_asked, real_plan, said
+
+from diredi.data.dataset import Sample
+from diredi.detectors.base import Detector
+from diredi.detectors.onnx import OnnxPredictor
+from diredi.detectors.predictor import Predictor
+from diredi.evaluation.detection import evaluate
+from diredi.jobs import Report
+from diredi.knowledge.jobs import apply_gap, extract, redistil
+from diredi.knowledge.recipe import SECTIONS, Section
+from diredi.labels import LabelSpace
+
+Columns = dict[str, float]
+Numbers = NDArray[np.float64]
+OURS, BOUND, BEFORE = "DiReDi", "together (no privacy)", "release 1"
+OLD, NEW = "old classes at the site", "new classes at the site"
+TABLES = ("presumed", OLD, NEW)
+DIRECT, REFINE = "direct training", "Ultralytics, refine"
+GENTLE: Json = {"learning_rate": 1e-4, "batch_norm": "frozen", "train_only": ["neck", "head"]}
+"""For detectors that were trained on COCO: 128 presumed images cannot hold what 118,000 taught (docs/results.md)."""
+
+
+@dataclass(frozen=True)
+class Ground:
+    """One kind of site in one kind of world, and what it costs to use it."""
+
+    name: str
+    plan: Plan
+    site: str
+    methods: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a method ends with. The two predictors are one where cloud and site run the same."""
+
+    presumed: Predictor
+    site: Predictor
+    bytes_up: int = 0
+    site_s: float = 0.0
+    cloud_s: float = 0.0
+
+
+class Trial:
+    """One ground and one seed."""
+
+    def __init__(self, ground: Ground, seed: int, folder: Path) -> None:
+        self.world = World(seed, ground.plan)
+        self.site = self.world.site(ground.site)
+        self.folder = folder / ground.name / f"seed-{seed}"
+        recipe = self.world.recipe()
+        self.tutor, self.student = recipe.tutor, recipe.student
+
+    def cycle(self, name: str, **options: object) -> Outcome:
+        """The jobs of a real cycle, with the options of a recipe; what is judged is the file that devices would run."""
+        recipe, folder = self.world.cycle(**options), self.folder / name
+        taken = self._job(extract.main, folder / "extract", self.world.extract_spec(self.site, recipe))
+        common = self.world.cloud_spec(self.site, recipe)
+        gaps = {kind: [self._sent(gap)] if (gap := taken[f"{kind}_gap"]) else [] for kind in ("tutor", "student")}
+        models = {kind: self.world.made[kind]["weights"] for kind in ("tutor", "student")}
+        scores = [taken["scores"]] if taken.get("scores") else []
+        spec = {**common, "tutor": models["tutor"], "gaps": gaps["tutor"], "scores": scores}
+        applied = self._job(apply_gap.main, folder / "apply", spec)
+        spec = {**common, "tutor": applied["weights"], "student": models["student"], "student_gaps": gaps["student"]}
+        made = self._job(redistil.main, folder / "redistil", spec)
+        predictor = OnnxPredictor(Path(made["onnx"]["path"]))
+        up = sum(taken[f"{kind}_gap"]["bytes"] for kind in gaps if taken[f"{kind}_gap"])
+        return Outcome(predictor, predictor, up, taken["cpu_s"], applied["cpu_s"] + made["cpu_s"])
+
+    def _sent(self, gap: Json) -> Json:
+        return {"path": gap["path"], "codec": gap["codec"], "site": self.site.name, "images": len(self.site.data.train)}
+
+    def _job(self, main: Callable[[Json, Path, Report], Json], folder: Path, spec: Json) -> Json:
+        def made() -> Json:
+            began = time.process_time()
+            result = main(spec, folder, lambda step, fraction, message: None)
+            return {**result, "cpu_s": time.process_time() - began}
+
+        return kept(folder / "result.json", spec, made)
+
+    def columns(self, outcome: Outcome) -> dict[str, Columns]:
+        """By table."""
+        site, labels = self.site, self.site.labels
+        old = [name for name in site.data.names if name in self.world.known.names and name not in site.new]
+        tables = {"presumed": judged(outcome.presumed, self.world.presumed.val, labels, self.world.known.names)}
+        if old:
+            tables[OLD] = judged(outcome.site, site.data.val, labels, old)
+        if site.new:
+            tables[NEW] = judged(outcome.site, site.data.val, labels, site.new)
+        tables["cost"] = {
+            "MB up": outcome.bytes_up / 1e6,
+            "seconds at the site": outcome.site_s,
+            "seconds in the cloud": outcome.cloud_s,
+        }
+        return tables
+
+
+def judged(predictor: Predictor, samples: Sequence[Sample], labels: LabelSpace, names: Sequence[str]) -> Columns:
+    """Percent, for the classes in `names` alone: boxes of others are neither asked for nor held against anybody."""
+    chosen = LabelSpace(names=tuple(names))
+    figures = evaluate(predictor, [_only(sample, labels, chosen) for sample in samples], chosen)
+    found = {"mAP50": figures.map50, "mAP50-95": figures.map50_95}
+    found |= {"P": figures.precision, "R": figures.recall, "F1": figures.f1}
+    return {column: 100 * value for column, value in found.items()}
+
+
+def _only(sample: Sample, labels: LabelSpace, chosen: LabelSpace) -> Sample:
+    ids = [chosen.names.index(name) if name in chosen.names else -1 for name in labels.names]
+    boxes = sample.boxes.copy().reshape(-1, 5)
+    boxes[:, 0] = np.array(ids, np.float32)[boxes[:, 0].astype(int)]
+    return replace(sample, boxes=boxes[boxes[:, 0] >= 0])
+
+
+def before(trial: Trial) -> Outcome:
+    return Outcome(trial.world.student, trial.world.student)
+
+
+def ours(trial: Trial) -> Outcome:
+    return trial.cycle("ours")
+
+
+def paper(trial: Trial) -> Outcome:
+    """Two reverse distillations and nothing else, statistics re-estimated: otherwise the updated tutor is dead."""
+    return trial.cycle("paper", reverse_distillations="two", student_gap=False, batch_norm="re-estimate")
+
+
+def task_arithmetic(trial: Trial) -> Outcome:
+    """The tutor's change on private data alone, and a student that the updated tutor teaches on presumed images."""
+    tutor = {**trial.world.plan.cycle.get("tutor", {}), "losses": {}}
+    return trial.cycle("task-arithmetic", student_gap=False, coreset_images=0, tutor=tutor)
+
+
+def direct(trial: Trial) -> Outcome:
+    student, seconds = _timed(lambda: alone.direct(trial.world))
+    return Outcome(student, student, cloud_s=seconds)
+
+
+def fine_tuned(trial: Trial) -> Outcome:
+    """Site and cloud part: the site runs its own, the manufacturer learns nothing. Judged as what the site runs."""
+    student, seconds = _timed(lambda: alone.fine_tuned(trial.world, trial.site, trial.student))
+    return Outcome(student, student, site_s=seconds)
+
+
+def two_heads(trial: Trial) -> Outcome:
+    student, seconds = _timed(lambda: alone.fine_tuned(trial.world, trial.site, trial.student))
+    merged = duet.merged(trial.world, trial.site, student)
+    return Outcome(merged, merged, student.weights().fp32_bytes, seconds)
+
+
+def averaged(trial: Trial, sections: Sequence[Section] = SECTIONS) -> Outcome:
+    made = federated.federated(trial.world, trial.site, trial.student, sections)
+    return Outcome(made.cloud, made.site, made.bytes_up, made.seconds[1], made.seconds[0])
+
+
+def refined(trial: Trial) -> Outcome:
+    student, seconds = _timed(lambda: ultralytics_training.refined(trial.world, trial.site, trial.student))
+    return Outcome(student, student, site_s=seconds)
+
+
+def together(trial: Trial) -> Outcome:
+    student, seconds = _timed(lambda: alone.together(trial.world, trial.site, trial.tutor, trial.student))
+    return Outcome(student, student, cloud_s=seconds)
+
+
+METHODS: dict[str, Callable[[Trial], Outcome]] = {
+    BEFORE: before,
+    OURS: ours,
+    "DiReDi, the paper's form": paper,
+    "task arithmetic, one RD": task_arithmetic,
+    DIRECT: direct,
+    "fine-tuning at the site": fine_tuned,
+    "two heads (DuET)": two_heads,
+    "FedAvg, 5 rounds": averaged,
+    "FedAvg, backbone (UltraFlwr)": partial(averaged, sections=("backbone",)),
+    "FedAvg, neck (UltraFlwr)": partial(averaged, sections=("neck",)),
+    "FedAvg, head (UltraFlwr)": partial(averaged, sections=("head",)),
+    REFINE: refined,
+    BOUND: together,
+}
+PARTIAL = tuple(name for name in METHODS if "UltraFlwr" in name)
+
+
+def _timed(make: Callable[[], Detector]) -> tuple[Detector, float]:
+    began = time.process_time()
+    return make(), time.process_time() - began
+
+
+def grounds() -> list[Ground]:
+    """What there is to measure on, the cheap first."""
+    every = tuple(METHODS)
+    whole = tuple(name for name in METHODS if name not in PARTIAL)
+    base = plan_asked()
+    found = [
+        Ground("site-1, new light and class", base, "scenes:site-1", every),
+        Ground("site-2, new light", base, "scenes:site-2", tuple(name for name in whole if name != REFINE)),
+        Ground("site-3, new class", base, "scenes:site-3", whole),
+    ]
+    return found + _real_grounds(whole)
+
+
+def _real_grounds(methods: Sequence[str]) -> list[Ground]:
+    cycle = {"tutor": {**GENTLE, **FAST, "epochs": 5}, "student": {**GENTLE, **FAST, "epochs": 6}}
+    cycle["redistil"] = {**GENTLE, **FAST}
+    plan = real_plan(
+        "yolov8s.pt",
+        "yolov8n.pt",
+        640 if GPU else 256,
+        cycle=cycle,
+        bootstrap={"coreset_images": 128},
+        rename={"bike": "bicycle"},
+    )
+    if plan is None or QUICK:
+        return []
+    sets = Path(plan.presumed).parent.parent
+    kinds = {"forklift": methods, "parking_cam": methods, "traffic_cams": [m for m in methods if m != REFINE]}
+    # Direct training from nothing on 128 images is no rival of models that have seen 118,000.
+    return [
+        Ground(name, plan, str(sets / name / "data.yaml"), tuple(m for m in chosen if m != DIRECT))
+        for name, chosen in kinds.items()
+    ]
+
+
+def measured(ground: Ground, seed: int, folder: Path) -> Json:
+    """Each method of one ground and seed, a cell on disk each."""
+    trial = Trial(ground, seed, folder)
+    tables: Json = {}
+    commits = set()
+    for name in ground.methods:
+        cell = trial.folder / f"{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}.json"
+        found = kept(cell, {"method": name, "plan": said(ground.plan), "seed": seed}, partial(_cell, trial, name))
+        commits.add(found["commit"])
+        for table, columns in found["tables"].items():
+            tables.setdefault(f"{ground.name}: {table}", {})[name] = columns
+    return {"commits": sorted(commits), "tables": tables}
+
+
+def _cell(trial: Trial, name: str) -> Json:
+    return {"commit": commit(), "tables": trial.columns(METHODS[name](trial))}
+
+
+def targets_of(rows: list[Json]) -> list[Json]:
+    """Each is judged from the rows alone, for the site with new light and a new class unless it says otherwise."""
+    places = {(row["table"], row["form"]): row for row in rows}
+    grounds_seen = list(dict.fromkeys(row["table"].split(": ")[0] for row in rows))
+
+    def seeds(ground: str, table: str, form: str, column: str = "mAP50") -> Numbers:
+        return np.array(places[f"{ground}: {table}", form][column]["seeds"])
+
+    def overall(ground: str, form: str) -> Numbers:
+        """Mean of what counts: presumed, old and new classes."""
+        return np.mean([seeds(ground, t, form) for t in TABLES if (f"{ground}: {t}", form) in places], axis=0)
+
+    def lead(ground: str) -> tuple[str, float]:
+        """The rival that comes closest: how far ours is ahead of it, less the spread of that over the seeds."""
+        leads = {
+            form: (d := overall(ground, OURS) - overall(ground, form)).mean() - d.std(ddof=min(1, len(d) - 1))
+            for table, form in places
+            if table == f"{ground}: presumed" and form not in (OURS, BOUND, BEFORE)
+        }
+        closest = min(leads, key=lambda form: leads[form])
+        return closest, leads[closest]
+
+    first = grounds_seen[0]
+    share = {t: 100 * seeds(first, t, OURS).mean() / seeds(first, t, BOUND).mean() for t in (OLD, NEW)}
+    forgotten = (seeds(first, "presumed", BEFORE) - seeds(first, "presumed", OURS)).mean()
+    targets = [
+        target("AP50 of the new class, percent of the upper bound's", share[NEW], ">", 90),
+        target("mAP50 of the old classes, percent of the upper bound's", share[OLD], ">", 95),
+        target("forgetting on presumed data, points of mAP50", forgotten, "<", 0.5),
+    ]
+    for ground in grounds_seen:
+        closest, ahead = lead(ground)
+        said_so = f"{ground}: lead over the closest rival that keeps privacy ({closest}), less its spread, points"
+        targets.append(target(said_so, ahead, ">", 0))
+    return targets
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1] if QUICK else [0, 1, 2], help="default: 0 1 2")
+    parser.add_argument("--cells", nargs="+", metavar="WORD", help="only fill the cells of grounds that hold a word")
+    asked = parser.parse_args()
+    one_thread()
+    results = ROOT / "bench" / "results"
+    folder = results / "quick" / "update" if QUICK else ROOT / "runs" / ("update-gpu" if GPU else "update")
+    chosen = [one for one in grounds() if not asked.cells or any(word in one.name for word in asked.cells)]
+    made = [[measured(ground, seed, folder) for ground in chosen] for seed in asked.seeds]
+    if asked.cells:
+        return
+    rows = rows_of([{"tables": {t: forms for one in seed for t, forms in one["tables"].items()}} for seed in made])
+    targets, listed = targets_of(rows), " ".join(map(str, asked.seeds))
+    shown(rows, targets)
+    commits = sorted({one for seed in made for ground in seed for one in ground["commits"]})
+    command = f"{'QUICK=1 ' if QUICK else ''}python bench/update.py --seeds {listed}"
+    found = {"command": command, "commit": ", ".join(commits), "quick": QUICK, "rows": rows, "targets": targets}
+    out = results / "quick" if QUICK else results
+    write(out, "update", found)
+    _picture(rows, WARNING if QUICK else f"seeds {listed}", out / "update.png")
+
+
+def _picture(rows: list[Json], title: str, path: Path) -> None:
+    """For each ground the mAP50 of its three tables as columns."""
+    merged: dict[tuple[str, str], Json] = {}
+    for row in rows:
+        ground, table = row["table"].split(": ")
+        if table in TABLES:
+            merged.setdefault((ground, row["form"]), {"table": ground, "form": row["form"]})[table] = row["mAP50"]
+    empty = {"mean": 0.0, "low": 0.0, "high": 0.0}
+    drawn = [dict.fromkeys(TABLES, empty) | row for row in merged.values()]
+    draw(drawn, {ground: ground for ground, _ in merged}, TABLES, title, path)
+
+
+if __name__ == "__main__":
+    main()
