@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,6 +23,7 @@ from diredi.errors import InvalidInput
 SMALLEST_SIDE = 2.0  # pixels; a box that a shift leaves smaller is dropped
 SMALLEST_SHARE = 0.25  # of the box' area that must stay in the frame
 
+Json = dict[str, Any]
 Boxes = NDArray[np.float32]
 """n x 5: class, then x1, y1, x2, y2 in pixels of the network's input."""
 
@@ -50,7 +52,10 @@ class Batch:
 
 
 class Batches:
-    """Iterates over `steps` batches. Equal recipes and samples give equal batches, in this process and in any other."""
+    """Gives `steps` batches, once. Equal recipes and samples give equal batches, in this process and in any other.
+
+    There are no loader processes and no threads: nothing outlives a training, however it ends.
+    """
 
     def __init__(self, pools: Sequence[Pool], recipe: TrainRecipe, size: int, classes: int) -> None:
         """Raises InvalidInput for an empty set or an id beyond `classes`, DataSetError for an unreadable image."""
@@ -64,6 +69,9 @@ class Batches:
         self._cache: list[tuple[Image, Boxes]] | None = None
         if len(self._samples) <= room:
             self._cache = [_fitted(sample, size) for sample, _ in self._samples]
+        self._random = np.random.default_rng(recipe.seed)
+        self._order: list[int] = []
+        self._done = 0
 
     @property
     def steps_per_epoch(self) -> int:
@@ -74,13 +82,30 @@ class Batches:
         return self._recipe.steps or max(round(self._recipe.epochs * self.steps_per_epoch), 1)
 
     def __iter__(self) -> Iterator[Batch]:
-        random = np.random.default_rng(self._recipe.seed)
-        order: list[int] = []
-        for _ in range(self.steps):
-            while len(order) < self._recipe.batch:
-                order += random.permutation(len(self._samples)).tolist()
-            chosen, order = order[: self._recipe.batch], order[self._recipe.batch :]
-            yield self._batch(chosen, random)
+        return self
+
+    def __next__(self) -> Batch:
+        if self._done >= self.steps:
+            raise StopIteration
+        while len(self._order) < self._recipe.batch:
+            self._order += self._random.permutation(len(self._samples)).tolist()
+        chosen, self._order = self._order[: self._recipe.batch], self._order[self._recipe.batch :]
+        self._done += 1
+        return self._batch(chosen, self._random)
+
+    @property
+    def done(self) -> int:
+        """How many batches have been given."""
+        return self._done
+
+    def place(self) -> Json:
+        """Where the batches stand, in JSON."""
+        return {"done": self._done, "order": self._order, "random": self._random.bit_generator.state}
+
+    def go_to(self, place: Json) -> None:
+        """Goes on from a `place` of equal batches."""
+        self._done, self._order = int(place["done"]), list(place["order"])
+        self._random.bit_generator.state = place["random"]
 
     def _batch(self, chosen: Sequence[int], random: np.random.Generator) -> Batch:
         augment = self._recipe.augment

@@ -8,17 +8,23 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from diredi.data.dataset import Sample
 from diredi.detectors.base import Detector, Outputs, Targets
 from diredi.distillation.batches import Batch, Batches, Pool
+from diredi.distillation.checkpoint import Checkpoint, fingerprint
 from diredi.distillation.losses import LOSSES, Lesson
 from diredi.distillation.recipe import TrainRecipe
 from diredi.errors import DirediError, InvalidInput
+from diredi.store.weights import WeightMap
 
+Json = dict[str, Any]
 OnProgress = Callable[[float, str], None]
 """on_progress(fraction 0..1, one short line)."""
 
@@ -39,22 +45,31 @@ def train(
     *,
     teacher: Detector | None = None,
     on_progress: OnProgress | None = None,
+    checkpoint: Path | None = None,
 ) -> TrainReport:
     """Trains `student` in place on `samples`, whose class ids are the student's, on the student's device.
 
     With a `teacher` the losses of the recipe are added, for the classes that both know by name: a student whose head
     was grown learns the new class from labels alone. Ends with raw weights in eval mode.
+
+    `checkpoint` is a folder of this training's own. What it needs to go on is kept there after every epoch; the same
+    training, started again, goes on from it and ends with the weights that it would have had in one go, bit for bit on
+    one machine. The end is kept too, so that a job of several trainings never repeats one: who named the folder
+    deletes it.
+
     Raises InvalidInput (nothing to train on, an id beyond the label space, teacher and student that cannot be joined),
     DataSetError (an unreadable image), DirediError (the loss is no longer finite).
     """
-    began = time.monotonic()
     lessons = None if teacher is None else Teaching(teacher, student, recipe)
     if recipe.label_weight == 0 and (lessons is None or not lessons.losses):
         raise InvalidInput("nothing to learn from: give label_weight or, with a teacher, one of losses a weight")
-    batches = Batches(_pools(samples), recipe, student.spec.image_size, len(student.spec.labels))
-    optimizer, schedule = _optimizer(student, lessons, recipe, batches.steps)
-    learning = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    history = _History(batches, on_progress)
+    pools = _pools(samples)
+    batches = Batches(pools, recipe, student.spec.image_size, len(student.spec.labels))
+    run = _Run(student, lessons, recipe, batches, on_progress)
+    kept = None
+    if checkpoint is not None:
+        kept = Checkpoint(checkpoint, fingerprint(student, teacher, recipe, pools, run.arrays()))
+        run.resume(kept)
     with _training(student, recipe), _autocast(student, recipe):
         for batch in (cpu_batch.to(student.device) for cpu_batch in batches):
             outputs = student.forward(batch.images)
@@ -63,15 +78,10 @@ def train(
                 terms["labels"] = recipe.label_weight, student.detection_loss(outputs, batch.targets)
             if lessons is not None:
                 terms |= lessons.terms(outputs, batch)
-            loss = torch.stack([weight * term for weight, term in terms.values()]).sum()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            norm = nn.utils.clip_grad_norm_(learning, recipe.gradient_clip)
-            if torch.isfinite(norm):
-                optimizer.step()
-            schedule.step()
-            history.add(terms, bool(torch.isfinite(norm)))
-    return TrainReport(time.monotonic() - began, batches.steps, batches.steps / batches.steps_per_epoch, history.epochs)
+            run.learn(terms)
+            if kept is not None and run.ends_an_epoch:
+                kept.write(run.progress(), run.arrays())
+    return run.report()
 
 
 class Teaching:
@@ -127,30 +137,105 @@ def _pools(samples: Sequence[Sample] | Sequence[Pool]) -> list[Pool]:
     return pools or [Pool([item for item in samples if not isinstance(item, Pool)])]
 
 
-def _optimizer(
-    student: Detector, lessons: Teaching | None, recipe: TrainRecipe, steps: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    chosen = [p for n, p in student.module.named_parameters() if _may_change(student, n, recipe)]
-    chosen += [] if lessons is None else list(lessons.losses.parameters())
+class _Run:
+    """What changes in the course of a training: weights, the optimizer's state, the place in the data, the history."""
+
+    def __init__(
+        self,
+        student: Detector,
+        lessons: Teaching | None,
+        recipe: TrainRecipe,
+        batches: Batches,
+        on_progress: OnProgress | None,
+    ) -> None:
+        self._student, self._recipe, self._batches = student, recipe, batches
+        self._losses = nn.ModuleDict() if lessons is None else lessons.losses
+        chosen = [p for n, p in student.module.named_parameters() if _may_change(student, n, recipe)]
+        self._optimizer = _optimizer(chosen + list(self._losses.parameters()), recipe)
+        self._learning = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+        self._history = _History(batches, on_progress)
+
+    @property
+    def ends_an_epoch(self) -> bool:
+        return self._batches.done % self._batches.steps_per_epoch == 0 or self._batches.done == self._batches.steps
+
+    def learn(self, terms: dict[str, tuple[float, Tensor]]) -> None:
+        """One step. A gradient that is not finite is left out."""
+        rate = self._recipe.learning_rate * _share_of_rate(self._recipe, self._batches.done - 1, self._batches.steps)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        loss = torch.stack([weight * term for weight, term in terms.values()]).sum()
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self._learning, self._recipe.gradient_clip)
+        finite = bool(torch.isfinite(norm))
+        if finite:
+            self._optimizer.step()
+        self._history.add(terms, finite)
+
+    def progress(self) -> Json:
+        return {"batches": self._batches.place(), "history": self._history.said()}
+
+    def arrays(self) -> WeightMap:
+        """Weights, parameters of the losses and, while there are steps to come, the optimizer's state."""
+        found = {f"student/{name}": array for name, array in self._student.weights().items()}
+        tensors = {f"losses/{name}": value for name, value in self._losses.state_dict().items()}
+        if self._batches.done < self._batches.steps:
+            for index, state in self._optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer/{index}/{key}": v for key, v in state.items() if isinstance(v, Tensor)}
+        return WeightMap(found | {name: value.detach().cpu().numpy() for name, value in tensors.items()})
+
+    def resume(self, kept: Checkpoint) -> None:
+        found = kept.read()
+        if found is None:
+            return
+        progress, arrays = found
+        parts: dict[str, dict[str, np.ndarray[Any, Any]]] = {"student": {}, "losses": {}, "optimizer": {}}
+        for name, array in arrays.items():
+            part, _, rest = name.partition("/")
+            parts[part][rest] = array
+        self._student.load_weights(WeightMap(parts["student"]))
+        self._losses.load_state_dict({name: torch.from_numpy(array) for name, array in parts["losses"].items()})
+        _restore(self._optimizer, parts["optimizer"])
+        self._batches.go_to(progress["batches"])
+        self._history.go_on(progress["history"], self._batches.done)
+
+    def report(self) -> TrainReport:
+        steps, epochs = self._batches.steps, self._batches.steps / self._batches.steps_per_epoch
+        return TrainReport(self._history.seconds, steps, epochs, self._history.epochs)
+
+
+def _optimizer(learning: list[nn.Parameter], recipe: TrainRecipe) -> torch.optim.Optimizer:
     groups = [
-        {"params": [p for p in chosen if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in chosen if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in learning if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    optimizer: torch.optim.Optimizer
     if recipe.optimizer == "sgd":
-        optimizer = torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.937, nesterov=True)
-    else:
-        optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.999), fused=True)
+        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.937, nesterov=True)
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.999), fused=True)
+
+
+def _restore(optimizer: torch.optim.Optimizer, arrays: dict[str, np.ndarray[Any, Any]]) -> None:
+    """Puts the state back in the memory layout of its parameter, on which the fused step counts."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, array in arrays.items():
+        index, _, key = name.partition("/")
+        value, parameter = torch.from_numpy(np.array(array)), parameters[int(index)]
+        if value.shape == parameter.shape:
+            value = torch.empty_like(parameter).detach().copy_(value)
+        state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _share_of_rate(recipe: TrainRecipe, step: int, steps: int) -> float:
+    """Of the learning rate, in step 0 and after: a linear rise, then half a cosine down to the recipe's floor."""
     warmup = max(round(recipe.warmup * steps), 1)
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        done = (step - warmup) / max(steps - warmup, 1)
-        floor = recipe.final_learning_rate
-        return floor + (1 - floor) * (1 + math.cos(math.pi * done)) / 2
-
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    if step < warmup:
+        return (step + 1) / warmup
+    done = (step - warmup) / max(steps - warmup, 1)
+    floor = recipe.final_learning_rate
+    return floor + (1 - floor) * (1 + math.cos(math.pi * done)) / 2
 
 
 def _may_change(student: Detector, name: str, recipe: TrainRecipe) -> bool:
@@ -178,7 +263,10 @@ def _training(student: Detector, recipe: TrainRecipe) -> Iterator[None]:
 
 
 def _autocast(student: Detector, recipe: TrainRecipe) -> torch.autocast:
-    return torch.autocast(student.device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
+    # Without a cache: torch would keep the bf16 copies of the weights, as they were at the first step, for the whole run.
+    return torch.autocast(
+        student.device.type, torch.bfloat16, enabled=recipe.precision == "bf16", cache_enabled=False
+    )
 
 
 class _History:
@@ -190,6 +278,12 @@ class _History:
         self._on_progress = on_progress
         self._sums: dict[str, Tensor] = {}
         self._done = self._lost = 0
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Of this run and of those that it goes on from."""
+        return time.monotonic() - self._began
 
     def add(self, terms: dict[str, tuple[float, Tensor]], finite: bool) -> None:
         self._done += 1
@@ -203,6 +297,18 @@ class _History:
             steps = self._per_epoch if self._done % self._per_epoch == 0 else self._done % self._per_epoch
             self.epochs.append({name: float(total) / steps for name, total in self._sums.items()})
             self._sums = {}
+        self._tell()
+
+    def said(self) -> Json:
+        """At the end of an epoch: everything that is not zero there."""
+        return {"epochs": self.epochs, "lost": self._lost, "seconds": self.seconds}
+
+    def go_on(self, said: Json, done: int) -> None:
+        self.epochs, self._lost, self._done = list(said["epochs"]), int(said["lost"]), done
+        self._began -= float(said["seconds"])
+        self._tell()
+
+    def _tell(self) -> None:
         if self._on_progress is not None:
             said = ", ".join(f"{name} {value:.3f}" for name, value in (self.epochs or [{}])[-1].items())
             self._on_progress(self._done / self._steps, f"step {self._done} of {self._steps} {said}".rstrip())
