@@ -37,9 +37,9 @@ CONSTRAINTS = ROOT / "constraints.txt"
 PYPROJECT = ROOT / "pyproject.toml"
 IMAGE_PYTHON = "3.11"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-NO_DEPS = "ultralytics"
-"""The group that is installed without its dependencies: it asks for an OpenCV that fights with the headless one."""
-ALL_GROUPS = ("core", "learning", "cloud", NO_DEPS, "dev")
+NO_DEPS = ("ultralytics", "libreyolo")
+"""Groups that are installed without their dependencies: they ask for an OpenCV that fights with the headless one."""
+ALL_GROUPS = ("core", "learning", "cloud", *NO_DEPS, "dev")
 TORCH_CHOICES = ("auto", "cpu", "cuda")
 NEEDED_GIB = {"core": 1, "learning": 3}
 
@@ -102,12 +102,13 @@ def _packages(pip: Pip, groups: list[str]) -> Iterator[list[str]]:
     pinned = constraints()
     wanted = [f"setuptools=={pinned['setuptools']}"]
     for group in groups:
-        wanted += requirements(group) if group != NO_DEPS else []
+        wanted += requirements(group) if group not in NO_DEPS else []
     if "learning" in groups:
         wanted += torch_requirement(pip, pinned["torch"])
     yield ["-c", str(CONSTRAINTS), *wanted]
-    if NO_DEPS in groups:
-        yield ["--no-deps", "-c", str(CONSTRAINTS), *requirements(NO_DEPS)]
+    bare = [requirement for group in NO_DEPS if group in groups for requirement in requirements(group)]
+    if bare:
+        yield ["--no-deps", "-c", str(CONSTRAINTS), *bare]
 
 
 def requirements(group: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import zipfile
 from pathlib import Path
 from typing import Final, Protocol, cast
 
@@ -17,13 +18,19 @@ from diredi.store.weights import WeightMap
 
 FAMILIES: Final[dict[str, str]] = {
     r"yolo(11|26|v8)([nsmlx]|-w).*": "diredi.detectors.ultralytics_family",
+    r"libreyolo9.*": "diredi.detectors.libreyolo_family",
 }
 """Pattern of architecture names to the module that has `create(spec, seed, device)`; imported when it is asked for."""
 
-CHECKPOINTS: Final[dict[str, str]] = {
-    ".pt": "diredi.detectors.ultralytics_family",
+CHECKPOINTS: Final[dict[bytes, str]] = {
+    b"libreyolo_version": "diredi.detectors.libreyolo_family",
+    b"": "diredi.detectors.ultralytics_family",
 }
-"""Suffix of foreign files to the module that has `from_checkpoint(path, image_size, device)`."""
+"""A word in the pickle of a foreign file (.pt) to the module that has `from_checkpoint`; the first one found counts.
+The last one also downloads."""
+
+EXTRAS: Final = ("ultralytics", "libreyolo")
+"""Packages that families need and that may be missing: each is a group of pyproject.toml."""
 
 DEFAULT_IMAGE_SIZE = 640  # what official checkpoints were trained at
 
@@ -43,10 +50,24 @@ class Family(Protocol):
 def _family_of(architecture: str) -> Family:
     for pattern, module in FAMILIES.items():
         if re.fullmatch(pattern, architecture):
-            return cast(Family, importlib.import_module(module))
+            return _family(module, architecture)
     raise InvalidInput(
-        f"architecture {architecture!r} is not known: name one such as yolo11n, yolo26s, yolov8m or yolo11-w0.125"
+        f"architecture {architecture!r} is not known: name one such as yolo11n, yolo26s, yolov8m, yolo11-w0.125 or "
+        "libreyolo9t"
     )
+
+
+def _family(module: str, wanted: str) -> Family:
+    try:
+        return cast(Family, importlib.import_module(module))
+    except ModuleNotFoundError as error:
+        missing = str(error.name).partition(".")[0]
+        if missing not in EXTRAS:
+            raise
+        raise InvalidInput(
+            f"{wanted} needs the package {missing}, which is not installed: "
+            f"run `python3 deploy/setup.py --groups {missing}` or `pip install --no-deps {missing}`"
+        ) from None
 
 
 def _device(device: str | torch.device | None) -> torch.device:
@@ -80,8 +101,8 @@ def load(
     labels: LabelSpace | None = None,
     device: str | torch.device | None = None,
 ) -> Detector:
-    """A detector from a file of ours (.safetensors), from an Ultralytics checkpoint (.pt), or from the bare name of an
-    official one ("yolo11n.pt"), which Ultralytics downloads where there is a network.
+    """A detector from a file of ours (.safetensors), from a checkpoint of Ultralytics or LibreYOLO (.pt), or from the
+    bare name of an official one of Ultralytics ("yolo11n.pt"), which is downloaded where there is a network.
 
     `image_size` None: the one in the file, 640 for a checkpoint. With `labels` the head grows to that label space.
     Raises NotFound, Unreachable, CorruptData (not such a file), InvalidInput (`labels` does not extend the file's).
@@ -93,8 +114,8 @@ def load(
 
 
 def _read(path: Path, image_size: int | None, device: torch.device) -> Detector:
-    if path.suffix in CHECKPOINTS:
-        family = cast(Family, importlib.import_module(CHECKPOINTS[path.suffix]))
+    if path.suffix == ".pt":
+        family = _family(_reader_of(path), str(path))
         if not path.exists():
             path = family.download(path)
         return family.from_checkpoint(path, image_size or DEFAULT_IMAGE_SIZE, device)
@@ -104,6 +125,15 @@ def _read(path: Path, image_size: int | None, device: torch.device) -> Detector:
     if image_size is not None:
         spec = spec.model_copy(update={"image_size": image_size})
     return from_weights(spec, WeightMap.load(path), device)
+
+
+def _reader_of(checkpoint: Path) -> str:
+    """The module of CHECKPOINTS that reads this file; nothing in it is interpreted."""
+    pickled = b""
+    if zipfile.is_zipfile(checkpoint):
+        with zipfile.ZipFile(checkpoint) as archive:
+            pickled = b"".join(archive.read(name) for name in archive.namelist() if name.endswith("/data.pkl"))
+    return next(module for word, module in CHECKPOINTS.items() if word in pickled)
 
 
 def save(detector: Detector, path: Path) -> str:

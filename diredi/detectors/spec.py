@@ -18,7 +18,7 @@ class DetectorSpec(BaseModel):
     """Architecture, input size and label space: enough to build the network that a `WeightMap` belongs to.
 
     `architecture` is a name of a detector family: "yolo11n", "yolo26m", "yolov8s", or a width below n for small boards,
-    "yolo11-w0.125" (width 0.125, depth 0.50) or "yolo11-w0.125-d0.33".
+    "yolo11-w0.125" (width 0.125, depth 0.50) or "yolo11-w0.125-d0.33". "-gn" at its end: group norm for batch norm.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -145,6 +145,12 @@ def _shapes(name: str, classes: int) -> dict[str, tuple[int, ...]]:
 
 def download(name: Path) -> Path:
     """Fetches an official checkpoint with Ultralytics' own download, into the folder of `name`."""
+    if name.stem.endswith("-gn"):
+        plain = name.with_name(name.name.replace("-gn", ""))
+        raise NotFound(
+            f"there is no checkpoint {name}, and none is published with group norm: train {name.stem} from nothing, "
+            f"with {plain} as its teacher"
+        )
     if not _DOWNLOADABLE.fullmatch(name.name):
         raise NotFound(f"there is no checkpoint {name}: check the path, or name an official one such as yolo11n.pt")
     from ultralytics.utils.downloads import attempt_download_asset

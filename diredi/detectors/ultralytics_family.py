@@ -17,23 +17,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from diredi.detectors import ultralytics_network as networks
 from diredi.detectors.base import Outputs, Targets
-from diredi.detectors.postprocess import decode, grid, prepare
-from diredi.detectors.predictor import Detections, Image
+from diredi.detectors.network import NetworkDetector
 from diredi.detectors.spec import DetectorSpec
 from diredi.detectors.ultralytics_checkpoint import download, read_checkpoint
-from diredi.errors import InvalidInput
-from diredi.labels import LabelSpace
-from diredi.store.weights import WeightMap
 
 __all__ = ["UltralyticsDetector", "create", "download", "from_checkpoint"]
-
-PREDICT_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -43,26 +36,10 @@ class _RawOutputs(Outputs):
     raw: Mapping[str, Any]
 
 
-class UltralyticsDetector:
-    """One network with its spec. Starts in eval mode; the trainer switches modes."""
-
-    def __init__(self, spec: DetectorSpec, module: nn.Module, device: torch.device) -> None:
-        self.spec = spec
-        self.module = module.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+class UltralyticsDetector(NetworkDetector):
+    def __init__(self, spec: DetectorSpec, module: Any, device: torch.device) -> None:  # noqa: ANN401 - not typed
+        super().__init__(spec, module, [int(stride) for stride in module.model[-1].stride], device)
         self._head = self.module.model[-1]
-
-    @property
-    def labels(self) -> LabelSpace:
-        return self.spec.labels
-
-    @property
-    def device(self) -> torch.device:
-        device: torch.device = next(self.module.parameters()).device
-        return device
-
-    @cached_property
-    def _strides(self) -> list[int]:
-        return [int(stride) for stride in self._head.stride]
 
     @cached_property
     def _criterion(self) -> networks.Criterion:
@@ -90,7 +67,7 @@ class UltralyticsDetector:
     def _as_outputs(self, features: Sequence[Tensor], raw: Mapping[str, Any]) -> Outputs:
         boxes, scores = raw["one2many"]["boxes"], raw["one2many"]["scores"]
         batch, _, anchors = boxes.shape
-        points, strides = self._grid(features[0].shape[-1] * self._strides[0], boxes.device)
+        points, strides = self.anchors_for(features[0].shape[-1] * self._strides[0])
         return _RawOutputs(
             class_logits=scores.transpose(1, 2),
             box_logits=boxes.view(batch, 4, -1, anchors).permute(0, 3, 1, 2),
@@ -100,12 +77,7 @@ class UltralyticsDetector:
             raw=raw,
         )
 
-    def _grid(self, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        points, strides = grid(size, self._strides)
-        return torch.from_numpy(points).to(device), torch.from_numpy(strides).to(device)
-
     def detection_loss(self, outputs: Outputs, targets: Targets) -> Tensor:
-        """See `Detector.detection_loss`. Raises TypeError for another family's outputs."""
         if not isinstance(outputs, _RawOutputs):
             raise TypeError("these outputs come from another detector family")
         order = targets.image_index.argsort(stable=True)  # Ultralytics counts on it
@@ -120,52 +92,17 @@ class UltralyticsDetector:
             losses.append(weight * part.loss(raw, batch)[0].sum() / images)
         return torch.stack(losses).sum()
 
-    def weights(self) -> WeightMap:
-        state = self.module.state_dict()
-        return WeightMap({name: value.detach().cpu().contiguous().numpy().copy() for name, value in state.items()})
-
-    def load_weights(self, weights: WeightMap) -> None:
-        self.weights().check_same_schema(weights)
-        weights.check_finite()
-        self.module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
-
-    def grown(self, labels: LabelSpace) -> UltralyticsDetector:
-        """See `Detector.grown`. Raises InvalidInput when `labels` does not extend this one's."""
-        if not labels.extends(self.labels):
-            raise InvalidInput(
-                f"label space {', '.join(labels.names)} does not extend {', '.join(self.labels.names)}: "
-                "ids must keep their meaning, append new names at the end"
-            )
-        spec = self.spec.model_copy(update={"labels": labels})
-        module = networks.build(spec.architecture, len(labels), spec.image_size, seed=0)
-        networks.grow_classes(module, self.module, spec.image_size)
-        return UltralyticsDetector(spec, module, self.device)
-
     def section_of(self, name: str) -> str:
         index = int(name.split(".")[1])
         if index == len(self.module.model) - 1:
             return "head"
         return "backbone" if index < len(self.module.yaml["backbone"]) else "neck"
 
-    def class_rows(self) -> Mapping[str, int]:
-        names = networks.class_branches(self.module)
-        return {f"{name}.{kind}": 0 for name in names for kind in ("weight", "bias")}
+    def class_branches(self) -> Mapping[str, nn.Conv2d]:
+        return networks.class_branches(self.module)
 
-    def predict(self, images: Sequence[Image], confidence: float = 0.001) -> list[Detections]:
-        """Boxes in each image, best first; images may have different sizes. Leaves the mode as it was."""
-        training = self.module.training
-        self.module.eval()
-        found: list[Detections] = []
-        size = self.spec.image_size
-        points, strides = grid(size, self._strides)
-        with torch.inference_mode():
-            for start in range(0, len(images), PREDICT_BATCH):
-                batch, frames = prepare(images[start : start + PREDICT_BATCH], size)
-                outputs = self.forward(torch.from_numpy(batch).to(self.device))
-                logits = outputs.class_logits.float().cpu().numpy(), outputs.box_logits.float().cpu().numpy()
-                found += decode(*logits, points, strides, frames, confidence)
-        self.module.train(training)
-        return found
+    def untrained(self, spec: DetectorSpec) -> UltralyticsDetector:
+        return create(spec, 0, self.device)
 
 
 def create(spec: DetectorSpec, seed: int, device: torch.device) -> UltralyticsDetector:

@@ -17,8 +17,9 @@ from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from diredi.detectors.network import BATCH_NORM_MOMENTUM, class_branch, replace_batch_norms
 from diredi.errors import InvalidInput
 
 # Read once, when Ultralytics is imported: no probe of the network, nothing installed behind the user's back.
@@ -33,12 +34,10 @@ FAMILIES = ("yolo11", "yolo26", "yolov8")
 ARCHITECTURE = re.compile(
     rf"(?P<family>{'|'.join(FAMILIES)})"
     r"(?:(?P<letter>[nsmlx])|-w(?P<width>0\.\d{1,4})(?:-d(?P<depth>[01]\.\d{1,4}))?)"
-    r"(?:-h(?P<head>\d{1,3}))?"
+    r"(?:-h(?P<head>\d{1,3}))?(?P<norm>-gn)?"
 )
 COCO_CLASSES = 80
 Criterion: TypeAlias = E2ELoss | v8DetectionLoss
-HIGHEST_PRIOR = 0.02  # where a small picture has but a few anchors
-BATCH_NORM_MOMENTUM = 0.1  # Ultralytics' 0.03 needs more steps than a site has to forget the untrained statistics
 _GAINS = SimpleNamespace(box=7.5, cls=0.5, dfl=1.5, epochs=1)
 _OWN_SCALE = "d"  # key under which a width below n is added to the YAML; a letter that Ultralytics does not use
 
@@ -51,6 +50,7 @@ class Architecture:
     letter: str
     scale: tuple[float, float, int] | None
     head: int | None
+    group_norm: bool
 
     @classmethod
     def parse(cls, name: str) -> Architecture:
@@ -59,18 +59,18 @@ class Architecture:
         if match is None:
             raise InvalidInput(
                 f"architecture {name!r} is not known: use yolo11, yolo26 or yolov8 with n, s, m, l or x (yolo11n), "
-                "or a width below n (yolo11-w0.125, yolo11-w0.125-d0.33)"
+                "or a width below n (yolo11-w0.125, yolo11-w0.125-d0.33), and -gn for group norm (yolo11n-gn)"
             )
         head = int(match["head"]) if match["head"] else None
         if head is not None and not 1 <= head <= 100:
             raise InvalidInput(f"architecture {name!r}: the width of the head must be 1 to 100")
         if match["letter"]:
-            return cls(match["family"], match["letter"], None, head)
+            return cls(match["family"], match["letter"], None, head, bool(match["norm"]))
         width = float(match["width"])
         if width < 0.03:
             raise InvalidInput(f"architecture {name!r}: width {width} leaves no channels, use 0.03 or more")
         depth = float(match["depth"] or _default_depth(match["family"]))
-        return cls(match["family"], _OWN_SCALE, (depth, width, 1024), head)
+        return cls(match["family"], _OWN_SCALE, (depth, width, 1024), head, bool(match["norm"]))
 
     @property
     def head_classes(self) -> int:
@@ -93,6 +93,8 @@ def build(name: str, classes: int, image_size: int, seed: int) -> DetectionModel
         network = DetectionModel(recipe, ch=3, nc=architecture.head_classes, verbose=False)
         set_classes(network, classes, image_size)
     network.args = _GAINS
+    if architecture.group_norm:
+        replace_batch_norms(network)
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = BATCH_NORM_MOMENTUM
@@ -105,7 +107,7 @@ def alike(first_channels: int) -> list[str]:
     """Architectures with a letter whose first convolution has that many channels."""
     found = []
     for family in FAMILIES:
-        scales = _recipe(Architecture(family, "n", None, None))["scales"]
+        scales = _recipe(Architecture(family, "n", None, None, group_norm=False))["scales"]
         wanted = {letter: math.ceil(min(64, most) * width / 8) * 8 for letter, (_, width, most) in scales.items()}
         found += [family + letter for letter, channels in wanted.items() if channels == first_channels]
     return found
@@ -133,43 +135,12 @@ def set_classes(network: DetectionModel, classes: int, image_size: int) -> None:
     """Gives the head `classes` rows and forgets the old ones; biases start at the prior for images of that size."""
     head = network.model[-1]
     for name, old in class_branches(network).items():
-        new = nn.Conv2d(old.in_channels, classes, 1)
-        new.to(old.weight.device)
-        assert new.bias is not None
-        nn.init.constant_(new.bias, class_prior(classes, image_size, head.stride[_level_of(name)]))
-        network.get_submodule(name.rpartition(".")[0])[-1] = new
+        stride = float(head.stride[int(name.split(".")[3])])
+        network.get_submodule(name.rpartition(".")[0])[-1] = class_branch(old, classes, image_size, stride)
     head.nc = classes
     head.no = classes + head.reg_max * 4
     network.yaml["nc"] = classes
     network.names = {i: str(i) for i in range(classes)}
-
-
-def class_prior(classes: int, image_size: int, stride: Tensor) -> float:
-    """Log of the chance that an anchor shows a given class: some 5 objects on a picture, spread over all anchors."""
-    return math.log(min(5 / max(classes, 1) / (image_size / float(stride)) ** 2, HIGHEST_PRIOR))
-
-
-def grow_classes(network: DetectionModel, old: DetectionModel, image_size: int) -> None:
-    """Copies `old` into `network`, which has more classes and is otherwise alike.
-
-    A new row starts as the mean of the old ones, which between them tell objects from background, with its bias at the
-    prior. It follows from the old weights alone, so a site and the cloud that grow the same tutor get the same rows.
-    """
-    state = old.state_dict()
-    kept = {name: value for name, value in state.items() if name.rpartition(".")[0] not in class_branches(old)}
-    network.load_state_dict(kept, strict=False)
-    classes, stride = network.model[-1].nc, network.model[-1].stride
-    with torch.no_grad():
-        for name, before in class_branches(old).items():
-            after = network.get_submodule(name)
-            after.weight.copy_(before.weight.mean(0, keepdim=True).expand_as(after.weight))
-            after.bias.fill_(class_prior(classes, image_size, stride[_level_of(name)]))
-            after.weight[: before.out_channels] = before.weight
-            after.bias[: before.out_channels] = before.bias
-
-
-def _level_of(branch: str) -> int:
-    return int(branch.split(".")[3])
 
 
 def has_two_heads(network: DetectionModel) -> bool:

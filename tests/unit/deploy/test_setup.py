@@ -34,7 +34,7 @@ def test_every_pin_names_one_version() -> None:
 
 def test_the_edge_needs_no_torch_and_no_database() -> None:
     core = {name_of(r) for r in setup.requirements("core")}
-    assert not core & {"torch", "torchvision", "ultralytics", "sqlalchemy", "matplotlib"}
+    assert not core & {"torch", "torchvision", "ultralytics", "libreyolo", "sqlalchemy", "matplotlib"}
 
 
 def test_a_gpu_machine_is_never_given_the_cpu_build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_a_gpu_machine_is_never_given_the_cpu_build(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("arguments", "environment", "said"),
     [
-        (["--groups", "core,telepathy"], {}, "no group telepathy: there are core, learning, cloud, ultralytics, dev"),
+        (["--groups", "core,telepathy"], {}, f"no group telepathy: there are {', '.join(setup.ALL_GROUPS)}"),
         (["--groups", "learning"], {"TORCH": "gpu"}, "TORCH=gpu is none of auto, cpu, cuda"),
     ],
 )

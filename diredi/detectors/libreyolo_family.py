@@ -1,0 +1,224 @@
+"""The LibreYOLO family: YOLOv9 under the MIT licence behind the `Detector` seam.
+
+LibreYOLO holds many networks under many licences. What is used here is its YOLOv9, a port of the authors' own MIT
+release (not of their GPL one), and the loss of that: task-aligned assignment, CIoU, distribution focal loss. Strides,
+anchors and the 16 bins of a box' sides are those of the Ultralytics family, so that each may teach the other.
+
+    libreyolo9t, s, m, c     LibreYOLO's sizes, t the smallest
+    libreyolo9-w0.125        a width below t, whose own is 0.25, with blocks that do not repeat
+    ...-h64                  a class branch as wide as for 64 classes; else 80 (checkpoints of COCO), in own widths 1
+    ...-gn                   group norm for batch norm
+"""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from diredi.detectors.base import Outputs, Targets
+from diredi.detectors.network import BATCH_NORM_MOMENTUM, NetworkDetector, class_branch, replace_batch_norms
+from diredi.detectors.spec import DetectorSpec
+from diredi.errors import CorruptData, InvalidInput
+from diredi.labels import LabelSpace
+from diredi.store.weights import WeightMap
+
+ARCHITECTURE = re.compile(
+    r"libreyolo9(?:(?P<letter>[tsmc])|-w(?P<width>0\.\d{1,4}))(?:-h(?P<head>\d{1,3}))?(?P<norm>-gn)?"
+)
+STRIDES, BINS, COCO_CLASSES = (8, 16, 32), 16, 80
+WIDTH_OF_T = 0.25
+_PACKAGES = ("models", "models.yolo9", "data", "training", "utils")
+
+
+def _yolo9() -> tuple[ModuleType, ModuleType]:
+    """LibreYOLO's YOLOv9 network and its loss, and nothing else of the package.
+
+    `libreyolo.models` imports a hundred families and torchvision, whose operators do not load beside CPU torch. So
+    empty packages stand in while the two files are read.
+    """
+    place = Path(str(importlib.import_module("libreyolo").__file__)).parent
+    empty = {f"libreyolo.{name}": place.joinpath(*name.split(".")) for name in _PACKAGES}
+    added = [name for name in empty if name not in sys.modules]
+    for name in added:
+        sys.modules[name] = ModuleType(name)
+        sys.modules[name].__path__ = [str(empty[name])]
+    try:
+        poses = importlib.import_module("libreyolo.data.pose_metadata")
+        sys.modules["libreyolo.data"].__dict__.setdefault("default_oks_sigmas", poses.default_oks_sigmas)
+        network, loss = (importlib.import_module(f"libreyolo.models.yolo9.{part}") for part in ("nn", "loss"))
+        return network, loss
+    finally:
+        for name in added:
+            del sys.modules[name]
+
+
+_network, _loss = _yolo9()
+
+
+@dataclass(frozen=True)
+class _RawOutputs(Outputs):
+    """Outputs with what LibreYOLO's loss reads: a map a level, bins and classes in its channels."""
+
+    raw: tuple[Tensor, ...]
+
+
+class LibreYoloDetector(NetworkDetector):
+    @cached_property
+    def _criterion(self) -> Any:  # noqa: ANN401 - LibreYOLO is not typed
+        strides, device = list(STRIDES), self.device
+        return _loss.YOLO9Loss(len(self.labels), BINS, strides, None, device, distributed_normalize=False)
+
+    def forward(self, images: Tensor) -> Outputs:
+        """See `Detector.forward`."""
+        network: Any = self.module
+        features = network.neck(*network.backbone(images.contiguous(memory_format=torch.channels_last)))
+        towers = zip(network.head.cv2, network.head.cv3, features, strict=True)
+        raw = tuple(torch.cat([boxes(feature), classes(feature)], 1) for boxes, classes, feature in towers)
+        flat = torch.cat([level.flatten(2) for level in raw], 2)
+        batch, _, anchors = flat.shape
+        boxes, scores = flat[:, : 4 * BINS], flat[:, 4 * BINS :]
+        points, strides = self.anchors_for(features[0].shape[-1] * STRIDES[0])
+        return _RawOutputs(
+            class_logits=scores.transpose(1, 2),
+            box_logits=boxes.reshape(batch, 4, BINS, anchors).permute(0, 3, 1, 2),
+            anchors=points,
+            strides=strides,
+            features=tuple(features),
+            raw=raw,
+        )
+
+    def detection_loss(self, outputs: Outputs, targets: Targets) -> Tensor:
+        if not isinstance(outputs, _RawOutputs):
+            raise TypeError("these outputs come from another detector family")
+        height, width = (side * STRIDES[0] for side in outputs.raw[0].shape[2:])
+        self._criterion.update_anchors([width, height])
+        self._criterion.cls_loss = _class_loss(targets.labelled)
+        wanted = _padded(targets, len(outputs.class_logits))
+        loss: Tensor = self._criterion([level.float() for level in outputs.raw], wanted)["total_loss"]
+        return loss
+
+    def section_of(self, name: str) -> str:
+        return name.partition(".")[0]
+
+    def class_branches(self) -> Mapping[str, nn.Conv2d]:
+        towers: Any = self.module.head.cv3
+        return {f"head.cv3.{level}.{len(tower) - 1}": tower[-1] for level, tower in enumerate(towers)}
+
+    def untrained(self, spec: DetectorSpec) -> LibreYoloDetector:
+        return create(spec, 0, self.device)
+
+
+def create(spec: DetectorSpec, seed: int, device: torch.device) -> LibreYoloDetector:
+    return LibreYoloDetector(spec, _built(spec, seed), STRIDES, device)
+
+
+def from_checkpoint(path: Path, image_size: int, device: torch.device) -> LibreYoloDetector:
+    """The raw weights of a checkpoint that LibreYOLO has written, without the branch that only its training uses.
+
+    Raises CorruptData when `path` cannot be read without running what it says, InvalidInput for another network.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        state = {name: value for name, value in content["model"].items() if not name.startswith(("aux.", "aux_head."))}
+        names = LabelSpace(names=tuple(content["names"][i] for i in range(content["nc"])))
+    except (
+        RuntimeError,
+        pickle.UnpicklingError,
+        EOFError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ValidationError,
+    ) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CorruptData(f"{path} cannot be read as a LibreYOLO checkpoint ({said}): download it again") from None
+    arrays = {n: (v.float() if v.is_floating_point() else v).numpy().copy() for n, v in state.items()}
+    weights = WeightMap(arrays)
+    head = arrays.get("head.cv3.0.0.conv.weight")
+    for suffix in ("", f"-h{0 if head is None else len(head)}"):
+        name = f"libreyolo9{content['size']}{suffix}"
+        if content["model_family"] == "yolo9" and ARCHITECTURE.fullmatch(name):
+            detector = create(DetectorSpec(architecture=name, image_size=image_size, labels=names), 0, device)
+            if detector.weights().schema() == weights.schema():
+                detector.load_weights(weights)
+                return detector
+    raise InvalidInput(f"{path} is no plain detector of LibreYOLO's YOLOv9, or it is fused: name an unfused checkpoint")
+
+
+def _built(spec: DetectorSpec, seed: int) -> nn.Module:
+    """An untrained network; equal arguments give equal weights. Raises InvalidInput for an unknown name."""
+    match = ARCHITECTURE.fullmatch(spec.architecture)
+    if match is None:
+        raise InvalidInput(
+            f"architecture {spec.architecture!r} is not known: use libreyolo9 with t, s, m or c (libreyolo9t), or a "
+            "width below t (libreyolo9-w0.125), and -gn for group norm (libreyolo9t-gn)"
+        )
+    head = int(match["head"] or (COCO_CLASSES if match["letter"] else 1))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network: nn.Module = _network.LibreYOLO9Model(_config(match), BINS, head, spec.image_size)
+        for tower, stride in zip(network.head.cv3, STRIDES, strict=True):  # type: ignore[arg-type,union-attr]
+            tower[-1] = class_branch(tower[-1], len(spec.labels), spec.image_size, stride)
+    if match["norm"]:
+        replace_batch_norms(network)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = BATCH_NORM_MOMENTUM
+    return network
+
+
+def _config(match: re.Match[str]) -> str:
+    """The key of LibreYOLO's table of sizes; an own width is entered there first."""
+    if match["letter"]:
+        return match["letter"]
+    width = float(match["width"])
+    if not 0.03 <= width < WIDTH_OF_T:
+        raise InvalidInput(
+            f"architecture {match[0]!r}: width {width} is not between 0.03 and {WIDTH_OF_T}, which is libreyolo9t"
+        )
+    sizes: dict[str, dict[str, Any]] = _network.YOLO9_CONFIGS
+    narrow = {name: _scaled(value, width / WIDTH_OF_T) for name, value in sizes["t"].items()}
+    sizes[f"w{width}"] = {**narrow, "repeat_num": 1}
+    return f"w{width}"
+
+
+def _scaled(value: Any, by: float) -> Any:  # noqa: ANN401 - channels, or lists and tuples of them, or a word
+    if isinstance(value, list | tuple):
+        return type(value)(_scaled(one, by) for one in value)
+    return max(8, round(value * by / 8) * 8) if isinstance(value, int) else value
+
+
+def _class_loss(labelled: Tensor | None) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """LibreYOLO's class term, silent about classes that an image was not labelled for (batch x classes)."""
+
+    def loss(logits: Tensor, wanted: Tensor, norm: Tensor) -> Tensor:
+        each = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+        return (each if labelled is None else each * labelled[:, None, :]).sum() / norm
+
+    return loss
+
+
+def _padded(targets: Targets, images: int) -> Tensor:
+    """images x most boxes x 5: class (-1: no box), x1, y1, x2, y2 in 0..1."""
+    order = targets.image_index.argsort(stable=True)
+    index, low_side = targets.image_index[order], targets.boxes[:, 2:] / 2
+    counts = index.bincount(minlength=images)
+    table = torch.zeros(images, int(counts.max()), 5, device=index.device)
+    table[..., 0] = -1
+    place = torch.arange(len(index), device=index.device) - (counts.cumsum(0) - counts)[index]
+    corners = torch.cat([targets.boxes[:, :2] - low_side, targets.boxes[:, :2] + low_side], 1)
+    table[index, place] = torch.cat([targets.classes[:, None].float(), corners], 1)[order]
+    return table
