@@ -56,9 +56,8 @@ def measure(samples: Sequence[Sample]) -> SiteStyle:
     if not samples:
         raise InvalidInput("there are no images to take a style from: the training split is empty")
     styles = [of_image(read_image(sample.image)) for sample in samples]
-    mean = {
-        name: np.mean([getattr(style, name) for style in styles], 0).round(4).tolist() for name in SiteStyle.model_fields
-    }
+    names = SiteStyle.model_fields
+    mean = {name: np.mean([getattr(style, name) for style in styles], 0).round(4).tolist() for name in names}
     middles = [np.mean(style.lightness) for style in styles]
     return SiteStyle.model_validate(mean | {"lightness_spread": round(float(np.std(middles)), 4)})
 
@@ -97,7 +96,7 @@ def restyled(image: Picture, style: SiteStyle, rng: np.random.Generator) -> Pict
 
 
 def _lightness(image: Picture) -> NDArray[np.float32]:
-    return cv2.cvtColor(image, cv2.COLOR_BGR2LAB)[..., 0].astype(np.float32)
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2LAB)[..., 0], np.float32)
 
 
 def _relit(own: NDArray[np.float64], wanted: NDArray[np.float64]) -> Picture:
@@ -122,9 +121,13 @@ def _sharpness(light: NDArray[np.float32]) -> float:
 
 
 def _blur_to(light: NDArray[np.float32], sharpness: float) -> float:
-    """The blur that brings an image nearest to `sharpness`; 0 where it is not sharper."""
-    blurred = {blur: cv2.GaussianBlur(light, (0, 0), blur) if blur else light for blur in _BLURS}
-    return min(_BLURS, key=lambda blur: abs(_sharpness(np.asarray(blurred[blur], np.float32)) - sharpness))
+    """The blur, in pixels, that brings an image nearest to `sharpness`; 0 where it is not sharper."""
+
+    def miss(blur: float) -> float:
+        blurred = cv2.GaussianBlur(light, (0, 0), blur) if blur else light
+        return abs(_sharpness(np.asarray(blurred, np.float32)) - sharpness)
+
+    return min(_BLURS, key=miss)
 
 
 def _noise(image: Picture) -> float:
@@ -132,7 +135,7 @@ def _noise(image: Picture) -> float:
     of three pixels does not see."""
     grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.float32) / 255
     fine = grey - cv2.GaussianBlur(grey, (0, 0), 2.0)
-    return min(float(np.quantile(cv2.blur(fine * fine, (9, 9)), FLAT)) ** 0.5, 1.0)
+    return min(math.sqrt(float(np.quantile(cv2.blur(fine * fine, (9, 9)), FLAT))), 1.0)
 
 
 def _noisy(image: Picture, noise: float, scale: float, rng: np.random.Generator) -> Picture:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -17,7 +17,11 @@ from diredi.knowledge.merging import MergeRecipe
 
 Section = Literal["backbone", "neck", "head"]
 StudentKind = Literal["gap", "redistilled", "mean"]
+ImageSource = Literal["presumed", "pool", "chosen", "styled", "pasted"]
 SECTIONS: tuple[Section, ...] = ("backbone", "neck", "head")
+_Share = Annotated[float, Field(ge=0, le=2)]
+Lam = float | dict[Section, float]
+"""One for all sections, or one for each."""
 
 
 class Recipe(Config):
@@ -86,13 +90,18 @@ class CycleRecipe(Recipe):
     """What the gap is added to; the teacher must be of the tutor's architecture and teaches the student thereafter."""
     merge: MergeRecipe = MergeRecipe()
     """How the gaps of several sites become one."""
-    lam: float | None = Field(None, ge=0, le=2)
-    """The share of the gap that known weights receive; None: the largest of `lam_candidates` that does no harm."""
+    lam: _Share | dict[Section, _Share] | None = None
+    """The share of the gap that known weights receive, one number or one for each section; None: `lam_search`."""
+    lam_search: Literal["harmless", "two-axes"] = "harmless"
+    """Of the `lam_candidates` that do no harm on presumed images the largest, or the one that the site scored best."""
+    lam_sections: bool = False
+    """Whether the head, then the neck, then the backbone may take more than the lambda that was found for all."""
     lam_candidates: tuple[float, ...] = (1.0, 0.8, 0.6, 0.4, 0.2)
     max_harm: float = Field(0.01, ge=0, le=1)
     """How much mAP50 on presumed images an update may cost."""
-    redistil_images: Literal["presumed", "pool"] = "presumed"
-    """What the updated tutor teaches the student on: presumed images, or a public pool without labels."""
+    redistil_images: dict[ImageSource, Annotated[float, Field(ge=0)]] = Field({"presumed": 1.0}, min_length=1)
+    """What the updated tutor teaches the student on: a source of `diredi.knowledge.sources`, or several with the share
+    of each. An epoch has as many images as there are presumed ones."""
     redistil: TrainRecipe = TrainRecipe(epochs=4, learning_rate=1e-3)
     """Updated tutor to student, in the cloud."""
     students: tuple[StudentKind, ...] = Field(("mean", "gap", "redistilled"), min_length=1)
@@ -108,6 +117,25 @@ class CycleRecipe(Recipe):
             return codec_named(name).name
         except InvalidInput as error:
             raise ValueError(str(error)) from None
+
+    @field_validator("lam")
+    @classmethod
+    def _every_section_has_one(cls, lam: Lam | None) -> Lam | None:
+        if isinstance(lam, dict) and set(lam) != set(SECTIONS):
+            raise ValueError(f"name a lambda for each of {', '.join(SECTIONS)}, or one number for all")
+        return lam
+
+    @field_validator("redistil_images", mode="before")
+    @classmethod
+    def _one_source_is_a_mix_of_one(cls, mix: object) -> object:
+        return {mix: 1.0} if isinstance(mix, str) else mix
+
+    @field_validator("redistil_images")
+    @classmethod
+    def _a_mix_has_images(cls, mix: dict[ImageSource, float]) -> dict[ImageSource, float]:
+        if not sum(mix.values()) > 0:
+            raise ValueError("give at least one source of images a share above 0")
+        return mix
 
     @field_validator("lam_candidates")
     @classmethod

@@ -20,7 +20,7 @@ from diredi.distillation.trainer import train
 from diredi.evaluation.figures import Figures
 from diredi.knowledge.apply import Presumed, apply_gap
 from diredi.knowledge.gap import Gap, apply, compute
-from diredi.knowledge.recipe import CycleRecipe, StudentKind
+from diredi.knowledge.recipe import CycleRecipe, Lam, StudentKind
 
 OnProgress = Callable[[str, float, str], None]
 """on_progress(step, fraction 0..1, one short line)."""
@@ -34,7 +34,7 @@ class Redistilled:
     after: Figures
     candidates: dict[StudentKind, Figures]
     """Presumed figures of every candidate that was looked at, in the recipe's order."""
-    lam: float | None
+    lam: Lam | None
     """The share of the student gap, where there was one."""
     harmless: bool
 
