@@ -1,8 +1,8 @@
-"""The gap meets the cloud's tutor: how much of it, decided on the gate's data alone."""
+"""The gap meets the cloud's tutor: how much of it, by `lambdas`, on the gate's data and the sites' scores."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,8 +16,12 @@ from diredi.distillation.recipe import Augment, TrainRecipe
 from diredi.evaluation.detection import evaluate
 from diredi.evaluation.figures import Figures
 from diredi.knowledge.gap import Gap, apply
-from diredi.knowledge.recipe import CycleRecipe
+from diredi.knowledge.lambdas import Score, Shares, budget, said, search, shares_of
+from diredi.knowledge.recipe import SECTIONS, CycleRecipe, Lam
 from diredi.labels import LabelSpace
+
+OnProgress = Callable[[float, str], None]
+"""on_progress(fraction 0..1, one short line)."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +41,14 @@ class Presumed:
 class Tried:
     """One lambda, and what it did on presumed data."""
 
-    lam: float
+    lam: Lam
     figures: Figures
 
 
 @dataclass(frozen=True)
 class Applied:
     detector: Detector
-    lam: float
+    lam: Lam
     before: Figures
     after: Figures
     tried: list[Tried]
@@ -53,38 +57,76 @@ class Applied:
 
 
 def apply_gap(
-    base: Detector, gap: Gap, presumed: Presumed, recipe: CycleRecipe, on_progress: Callable[[float, str], None]
+    base: Detector,
+    gap: Gap,
+    presumed: Presumed,
+    recipe: CycleRecipe,
+    on_progress: OnProgress,
+    scores: Sequence[Sequence[Score]] = (),
 ) -> Applied:
-    """`base` with the largest lambda whose harm on presumed data is within tolerance; rows of new classes come whole.
+    """`base` with as much of the gap as `lambdas.search` finds; rows of new classes come whole.
 
-    `base` is not changed. Raises InvalidInput when the gap is not one for it.
+    `scores` are those of each site. `base` is not changed. Raises InvalidInput when the gap is not one for it.
     """
     gap.check_fits(base.weights().schema())
-    lambdas = recipe.lam_candidates if recipe.lam is None else (recipe.lam,)
     before = presumed.figures(base)
-    tried: list[Tried] = []
-    best: tuple[Detector, Tried] | None = None
-    for lam in lambdas:
-        detector = with_gap(base, gap, lam)
-        if recipe.batch_norm == "re-estimate":
-            re_estimate(detector, presumed.train)
-        tried.append(Tried(lam, presumed.figures(detector)))
-        on_progress(len(tried) / len(lambdas), f"lambda {lam:g}: mAP50 {tried[-1].figures.map50:.3f}")
-        if best is None or tried[-1].figures.map50 > best[1].figures.map50:
-            best = detector, tried[-1]
-        if before.map50 - tried[-1].figures.map50 <= recipe.max_harm:
-            best = detector, tried[-1]
-            break
-    assert best is not None  # a recipe has at least one lambda
-    detector, chosen = best
-    harmless = before.map50 - chosen.figures.map50 <= recipe.max_harm
-    return Applied(detector, chosen.lam, before, chosen.figures, tried, harmless)
+    measured: dict[tuple[float, ...], Tried] = {}
+
+    def tried(shares: Shares) -> Tried:
+        key = tuple(shares[section] for section in SECTIONS)
+        if key not in measured:
+            figures = presumed.figures(_updated(base, gap, said(shares), recipe, presumed.train))
+            measured[key] = Tried(said(shares), figures)
+            on_progress(len(measured) / budget(recipe), f"lambda {said(shares)}: mAP50 {figures.map50:.3f}")
+        return measured[key]
+
+    def harm(shares: Shares) -> float:
+        return before.map50 - tried(shares).figures.map50
+
+    shares = search(recipe, scores, harm)
+    chosen = tried(shares)
+    detector = _updated(base, gap, chosen.lam, recipe, presumed.train)
+    harmless = harm(shares) <= recipe.max_harm
+    return Applied(detector, chosen.lam, before, chosen.figures, list(measured.values()), harmless)
 
 
-def with_gap(base: Detector, gap: Gap, lam: float) -> Detector:
+def scored(
+    tutor: Detector,
+    gap: Gap,
+    figures: Callable[[Detector], Figures],
+    coreset: Sequence[Sample],
+    recipe: CycleRecipe,
+    on_progress: OnProgress,
+) -> list[Score]:
+    """What each candidate lambda would do at a site, by the site's own `figures`: the cloud has no such images.
+
+    Nothing where the cloud would not ask, or where the site cannot know: statistics that the cloud will measure again
+    take presumed images, and a site without a coreset has none.
+    """
+    blind = recipe.batch_norm == "re-estimate" and not coreset
+    if recipe.lam is not None or recipe.lam_search == "harmless" or blind:
+        return []
+    scores: list[Score] = []
+    for lam in recipe.lam_candidates:
+        scores.append(Score(lam=lam, figures=figures(_updated(tutor, gap, lam, recipe, coreset))))
+        share = len(scores) / len(recipe.lam_candidates)
+        on_progress(share, f"lambda {lam:g}: mAP50 {scores[-1].figures.map50:.3f}")
+    return scores
+
+
+def with_gap(base: Detector, gap: Gap, lam: Lam) -> Detector:
     """A copy of `base` in the gap's label space."""
     spec = base.spec.model_copy(update={"labels": gap.note.labels})
-    return registry.from_weights(spec, apply(base.weights(), gap.weights, lam), base.device)
+    shares: Mapping[str, float] = {str(section): share for section, share in shares_of(lam).items()}
+    by_name = {name: shares[base.section_of(name)] for name in gap.weights}
+    return registry.from_weights(spec, apply(base.weights(), gap.weights, by_name), base.device)
+
+
+def _updated(base: Detector, gap: Gap, lam: Lam, recipe: CycleRecipe, presumed: Sequence[Sample]) -> Detector:
+    detector = with_gap(base, gap, lam)
+    if recipe.batch_norm == "re-estimate":
+        re_estimate(detector, presumed)
+    return detector
 
 
 def re_estimate(detector: Detector, samples: Sequence[Sample], steps: int = 20) -> None:

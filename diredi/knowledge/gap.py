@@ -103,10 +103,11 @@ def compute(after: WeightMap, before: WeightMap, base: WeightMap, statistics: bo
     return result
 
 
-def apply(base: WeightMap, gap: WeightMap, lam: float = 1.0) -> WeightMap:
+def apply(base: WeightMap, gap: WeightMap, lam: float | Mapping[str, float] = 1.0) -> WeightMap:
     """`base` with `lam` of what the gap says of known weights, and all of what it says of new classes.
 
-    Raises InvalidInput when a key or shape is not the base's, or the sum is not finite.
+    `lam` is one for all weights, or one for each by name. Raises InvalidInput when a key or shape is not the base's, or
+    the sum is not finite.
     """
     strange = sorted(gap.keys() - base.keys())
     if strange:
@@ -115,7 +116,8 @@ def apply(base: WeightMap, gap: WeightMap, lam: float = 1.0) -> WeightMap:
     for name in gap:
         known = base[name]
         change, new = _split(name, gap, known)
-        sums[name] = _joined(moved(kind_of(name, str(known.dtype)), known, change, lam), new)
+        share = lam[name] if isinstance(lam, Mapping) else lam
+        sums[name] = _joined(moved(kind_of(name, str(known.dtype)), known, change, share), new)
     result = WeightMap(sums)
     result.check_finite()
     return result

@@ -1,7 +1,7 @@
 """Cloud job: the gaps of a cycle's sites, merged, meet the tutor.
 
 spec    tutor (safetensors: whatever receives the gap), gaps (path, codec, site, images of each), labels, presumed (a
-        data.yaml), recipe
+        data.yaml), recipe; scores (of each site, as `extract` gives them) where the sites have sent some
 result  weights, digest, bytes, lam, harmless, before, after, tried (lambda and figures), seconds
 """
 
@@ -13,6 +13,7 @@ from diredi.detectors import registry
 from diredi.jobs import Report
 from diredi.knowledge.apply import apply_gap
 from diredi.knowledge.jobs.parts import Clock, Json, contributions_of, labels_of, part_of, presumed_of, write_weights
+from diredi.knowledge.lambdas import Score
 from diredi.knowledge.merging import merged
 from diredi.knowledge.recipe import CycleRecipe
 
@@ -26,7 +27,8 @@ def main(spec: Json, folder: Path, report: Report) -> Json:
         gap = merged(contributions_of(spec["gaps"]), base.weights(), recipe.merge)
         presumed = presumed_of(spec, labels)
     with clock.step("apply"):
-        applied = apply_gap(base, gap, presumed, recipe, part_of(report, "apply"))
+        scores = [[Score.model_validate(one) for one in site] for site in spec.get("scores", [])]
+        applied = apply_gap(base, gap, presumed, recipe, part_of(report, "apply"), scores)
     return {
         **write_weights(applied.detector, folder / "tutor.safetensors"),
         "lam": applied.lam,

@@ -1,24 +1,29 @@
 """Site job: reverse distillation, the tutor's gap and the student's.
 
-spec    data (a data.yaml), tutor, student (safetensors), coreset (zip or null), labels, recipe
+spec    data (a data.yaml), tutor, student (safetensors), coreset (zip or null), labels, recipe,
+        publish_style (whether the site's operator agrees to publish how its images look; default: no)
 result  tutor_gap, student_gap or null (path, digest, bytes, codec, fp32_bytes, schema_digest), train_images,
-        held_out_images, boxes, student_before, tutor_after, student_after or null, seconds
+        held_out_images, boxes, student_before, tutor_after, scores (lambda and figures; none where the recipe does
+        not search by them), student_after or null, style (SiteStyle or null), seconds
 """
 
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 from diredi.data.archive import unpack
 from diredi.data.dataset import DataSet, subset
 from diredi.data.dataset import load as load_dataset
+from diredi.data.style import measure
 from diredi.detectors import registry
 from diredi.detectors.spec import DetectorSpec
 from diredi.evaluation.detection import evaluate
 from diredi.jobs import Report
+from diredi.knowledge.apply import scored
 from diredi.knowledge.gap import Gap, GapNote
-from diredi.knowledge.jobs.parts import Clock, Json, labels_of, write_gap
+from diredi.knowledge.jobs.parts import Clock, Json, labels_of, part_of, write_gap
 from diredi.knowledge.recipe import CycleRecipe
 from diredi.knowledge.reverse import SiteData, distil_student, reverse_distil
 from diredi.store.blobs import digest_of_file
@@ -40,15 +45,22 @@ def main(spec: Json, folder: Path, report: Report) -> Json:
         tutor_2, gap = reverse_distil(tutor, student, data, recipe, report)
     with clock.step("measure-tutor-2"):
         tutor_after = evaluate(tutor_2, held_out, labels)
+    tutor_gap = _written(gap, "tutor", spec, data, recipe, folder)
+    with clock.step("scores"):
+        sent = Gap.from_bytes(Path(tutor_gap["path"]).read_bytes())  # what the cloud will have, codec and all
+        figures = partial(evaluate, samples=held_out, labels=labels)
+        scores = scored(tutor, sent, figures, data.coreset.samples, recipe, part_of(report, "scores"))
     result = {
-        "tutor_gap": _written(gap, "tutor", spec, data, recipe, folder),
+        "tutor_gap": tutor_gap,
         "student_gap": None,
+        "scores": [score.model_dump() for score in scores],
         "train_images": len(private.train),
         "held_out_images": len(private.val),
         "boxes": private.counts("train"),
         "student_before": student_before.model_dump(),
         "tutor_after": tutor_after.model_dump(),
         "student_after": None,
+        "style": measure(private.train).model_dump() if spec.get("publish_style") else None,
     }
     if recipe.student_gap:
         with clock.step("student-gap"):
