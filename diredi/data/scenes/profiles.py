@@ -56,7 +56,7 @@ class SiteProfile:
 _CITY = {"street": 1.0, "crossing": 1.0, "car_park": 0.7, "yard": 0.5}
 _CLEAR = {"clear": 0.8, "rain": 0.1, "fog": 0.1}
 _DEPOT = {"yard": 1.0, "car_park": 0.4, "street": 0.4}
-_PARKING = {"car": 6.0, "person": 1.5, "truck": 0.7, "motorcycle": 0.8}
+_PARKING = {"car": 4.0, "person": 1.5, "motorcycle": 1.0, "truck": 1.0}
 _WORK = {"person": 1.5, "bicycle": 0.9, "car": 1.3, "motorcycle": 0.9, "bus": 0.8, "truck": 1.0}
 
 
@@ -94,10 +94,9 @@ SITES: Mapping[str, SiteProfile] = {
         ),
         SiteProfile(
             "car-park", tuple(sorted(_PARKING)), cameras=9, traffic=_PARKING, layouts={"car_park": 1.0},
-            light={"bright": 1.0, "overcast": 1.0, "dusk": 1.0}, own_light=True,
-            weather={"clear": 0.7, "rain": 0.2, "fog": 0.1}, objects=(6, 13), height_m=(5.5, 8.0),
-            pitch_deg=(22.0, 32.0), view_deg=(50.0, 60.0), reach_m=(6.0, 19.0), noise=(0.008, 0.03), blur=(0.4, 1.0),
-            jpeg=(45, 85), images=(540, 270),
+            light={"bright": 1.0, "overcast": 1.0}, own_light=True, weather={"clear": 0.7, "rain": 0.2, "fog": 0.1},
+            objects=(7, 13), height_m=(4.8, 6.8), pitch_deg=(20.0, 28.0), reach_m=(5.0, 16.5), noise=(0.008, 0.025),
+            blur=(0.4, 1.0), jpeg=(45, 85), images=(1350, 450),
         ),
     )
 }  # fmt: skip
