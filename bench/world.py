@@ -43,9 +43,9 @@ class Plan:
 
     folder: Path = ROOT / "runs" / "world"
     presumed: str = f"{SCENES}presumed"
-    presumed_images: tuple[int, int] = (600, 150)
+    presumed_images: tuple[int, int] = (480, 150)
     site_images: tuple[int, int] = (200, 100)
-    image_size: int = 160
+    image_size: int = 128
     tutor: str = "yolo11n"
     student: str = "yolo11-w0.125"
     bootstrap: Json = field(default_factory=lambda: {"tutor": FAST, "student": FAST})
