@@ -36,6 +36,8 @@ MERGES: Final[dict[str, Merge]] = {
     "krum": krum,
 }
 
+AGAINST_LIARS: Final = frozenset({"median", "trimmed_mean", "clipped_mean", "krum"})
+
 __all__ = ["MERGES", "Contribution", "Merge", "MergeRecipe", "merged"]
 
 
@@ -52,6 +54,6 @@ def merged(contributions: Sequence[Contribution], base: WeightMap, recipe: Merge
     note = union_of(ours, base)
     images = sum(one.images for one in ours)
     known = MERGES[recipe.method](aligned(ours, base), [one.images / images for one in ours], recipe)
-    weights = joined(known, new_rows(ours, base, note))
+    weights = joined(known, new_rows(ours, base, note, recipe.method in AGAINST_LIARS))
     weights.check_finite()
     return Gap(weights, note)

@@ -1,8 +1,9 @@
 """What all methods share: one label space for all gaps, and the rows of new classes.
 
 A row of a class that the base does not have is a whole value (`diredi.knowledge.policy`), so there is nothing to merge
-but the rows of sites that were taught the class: their mean, weighted by images. A site whose label space knows the
-class only by name has a row for it too, but one that learned that the class is nowhere; it has no say.
+but the rows of sites that were taught the class: their mean, weighted by images, or their median where the method is
+one against liars. A site whose label space knows the class only by name has a row for it too, but one that learned that
+the class is nowhere; it has no say.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ def _known(gap: WeightMap, base: WeightMap, name: str) -> Array:
     return gap[name][: known.shape[0]] if known.ndim else gap[name]
 
 
-def new_rows(contributions: Sequence[Contribution], base: WeightMap, note: GapNote) -> dict[str, Array]:
+def new_rows(
+    contributions: Sequence[Contribution], base: WeightMap, note: GapNote, against_liars: bool
+) -> dict[str, Array]:
     """For each weight that has rows of classes, those of the union's new classes in the order of their ids."""
     growing = {
         name
@@ -68,10 +71,16 @@ def new_rows(contributions: Sequence[Contribution], base: WeightMap, note: GapNo
         if array.ndim and array.shape[0] > base[name].shape[0]
     }
     new = note.labels.names[note.base_classes :]
-    return {name: np.stack([_row(contributions, base, name, label) for label in new]) for name in sorted(growing)}
+    found = {}
+    for name in sorted(growing):
+        rows = [_rows(contributions, base, name, label) for label in new]
+        middles = [np.median(a, 0) if against_liars else np.average(a, 0, images) for a, images in rows]
+        found[name] = np.stack(middles).astype(base[name].dtype)
+    return found
 
 
-def _row(contributions: Sequence[Contribution], base: WeightMap, name: str, label: str) -> Array:
+def _rows(contributions: Sequence[Contribution], base: WeightMap, name: str, label: str) -> tuple[Array, list[int]]:
+    """One row from each site that may speak for the class, and the images of each."""
     having = [one for one in contributions if label in one.gap.note.labels.names]
     taught = [one for one in having if label in one.gap.note.taught_classes] or having
     rows = []
@@ -81,7 +90,7 @@ def _row(contributions: Sequence[Contribution], base: WeightMap, name: str, labe
         if name not in one.gap.weights or row >= one.gap.weights[name].shape[0]:
             raise InvalidInput(f"the gap of site {one.site!r} has no row of {label!r} in {name!r}: extract it again")
         rows.append(one.gap.weights[name][row])
-    return np.asarray(np.average(rows, axis=0, weights=[one.images for one in taught]), base[name].dtype)
+    return np.stack(rows), [one.images for one in taught]
 
 
 def joined(known: WeightMap, rows: Mapping[str, Array]) -> WeightMap:

@@ -258,6 +258,15 @@ def test_a_class_that_two_sites_were_taught_has_the_mean_of_their_rows_by_images
     np.testing.assert_allclose(found, rows[0] / 4 + rows[1] * 3 / 4, rtol=1e-5)
 
 
+def test_a_liar_among_three_who_were_taught_a_class_does_not_own_its_row() -> None:
+    ours = [contribution(f"site-{i}", 1 + i, ["forklift"] if i < 3 else []) for i in range(5)]
+    honest = np.stack([one.gap.weights["head.weight"][2] for one in ours[1:3]])
+    ours[0] = changed(ours[0], lambda _, a: a * np.float32(-1e6))
+    for method in ("median", "trimmed_mean", "clipped_mean", "krum"):
+        row = merged(ours, BASE, MergeRecipe(method=method)).weights["head.weight"][2]
+        assert ((row >= honest.min(0)) & (row <= honest.max(0))).all(), method
+
+
 def test_ids_that_the_cloud_gave_out_are_kept_whoever_reports_first() -> None:
     cloud = KNOWN.grown(["forklift", "crane", "excavator"])
     early = contribution("z", 1, ["forklift"])

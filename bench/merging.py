@@ -1,0 +1,245 @@
+"""Several sites, one tutor: `python bench/merging.py [--seeds 0 1 2]`, the tables of docs/decisions/0012-merging.md.
+
+Two sites each have a class that the manufacturer does not know (a forklift, an excavator). Each extracts a gap for the
+tutor and one for the student; each method merges them, and the result is measured on the held-out images of both: mAP50
+in percent, AP50 of the two classes, and how much of what the site reached alone is left of the class that lost more.
+Then what a fleet would run: the student that is re-distilled after the merge.
+
+Liars: five parts of one site's data, small trainings of the student; one of the five sends minus five times its gap.
+
+What is finished is kept in `runs/merging`. `QUICK=1` runs through all of it in two minutes with models that learn next
+to nothing. Two cores: 11 minutes on one thread after the world's own trainings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from report import WARNING, Json, commit, draw, kept, rows_of, shown, target, write
+from world import GPU, QUICK, ROOT, Plan, Site, World, one_thread, plan_asked, said
+
+from diredi.detectors.base import Detector
+from diredi.detectors.onnx import OnnxPredictor
+from diredi.detectors.predictor import Predictor
+from diredi.distillation.batches import Pool
+from diredi.distillation.trainer import train
+from diredi.knowledge.apply import with_gap
+from diredi.knowledge.gap import Gap, GapNote, compute
+from diredi.knowledge.jobs import apply_gap, extract, redistil
+from diredi.knowledge.jobs.parts import contributions_of
+from diredi.knowledge.merging import Contribution, MergeRecipe, merged
+from diredi.knowledge.reverse import seeded
+
+Table = dict[str, dict[str, float]]
+Forms = dict[str, Json]
+"""A merge recipe by what it is called in the tables."""
+
+SITES = ("scenes:site-3", "scenes:site-4")
+OURS, ALONE, NOTHING = "default", "each site alone", "no gap"
+MERGED: Forms = {
+    OURS: {},
+    "mean": {"method": "mean"},
+    "task arithmetic, scale 1": {"method": "task_arithmetic", "scale": 1.0},
+    "task arithmetic, scale 0.7": {"method": "task_arithmetic", "scale": 0.7},
+    "task arithmetic, length kept": {"method": "task_arithmetic"},
+    "TIES, keep 0.2": {"method": "ties", "keep": 0.2},
+    "TIES, keep 0.5": {"method": "ties", "keep": 0.5},
+    "TIES, keep all": {"method": "ties", "keep": 1.0},
+    "DARE, drop 0.5": {"method": "dare", "drop": 0.5},
+    "clipped mean": {"method": "clipped_mean"},
+}
+"""Of two gaps median and trimmed mean are the mean, and Krum is refused."""
+AMONG_LIARS: Forms = {
+    name: {"method": name} for name in ("mean", "median", "trimmed_mean", "clipped_mean", "krum", "ties")
+}
+PARTS, LIE = 5, -5.0
+LEAST = 85.0
+"""Percent of what each site reaches alone that the merged tutor must keep of its class."""
+
+
+class Trial:
+    """One seed: two sites, what each has extracted, and what the cloud makes of it."""
+
+    def __init__(self, seed: int, plan: Plan, folder: Path) -> None:
+        self.world, self.folder = World(seed, plan), folder / f"seed-{seed}"
+        self.sites = [self.world.site(ref, *SITES[:index]) for index, ref in enumerate(SITES)]
+        self.recipe = self.world.cycle()
+        self.taken = [self._extracted(site) for site in self.sites]
+        self.labels = self.sites[-1].labels
+
+    def _extracted(self, site: Site) -> Json:
+        spec = self.world.extract_spec(site, self.recipe)
+        return self._job(extract.main, site.name, spec)
+
+    def _job(self, main: Any, name: str, spec: Json) -> Json:  # noqa: ANN401 - a job's function
+        folder = self.folder / name
+        return kept(folder / "result.json", spec, lambda: main(spec, folder, _silent))
+
+    def listed(self, kind: str, sites: Sequence[int] = (0, 1)) -> list[Json]:
+        """The gaps of `sites` as the cloud's jobs take them."""
+        taken = [(self.sites[i].name, self.taken[i]) for i in sites]
+        return [
+            {
+                "path": one[f"{kind}_gap"]["path"],
+                "codec": one[f"{kind}_gap"]["codec"],
+                "site": site,
+                "images": one["train_images"],
+            }
+            for site, one in taken
+        ]
+
+    def merges(self, kind: str) -> Table:
+        """Every method on the gaps of the tutor or of the student."""
+        base = self.world.tutor if kind == "tutor" else self.world.student
+        alone = [with_gap(base, _merged(self.listed(kind, [i]), base, {}), 1.0) for i in range(len(self.sites))]
+        table = {NOTHING: self.figures([base, base]), ALONE: self.figures(alone)}
+        for name, recipe in MERGED.items():
+            detector = with_gap(base, _merged(self.listed(kind), base, recipe), 1.0)
+            table[name] = self.figures([detector, detector])
+        return _with_left(table)
+
+    def figures(self, predictors: Sequence[Predictor]) -> dict[str, float]:
+        """On presumed images and at each site, there by its own predictor."""
+        presumed = [self.world.presumed_figures(one).map50 for one in dict.fromkeys(predictors)]
+        found = {"presumed": 100 * float(np.mean(presumed))}
+        for site, predictor in zip(self.sites, predictors, strict=True):
+            figures = site.figures(predictor)
+            found[site.name] = 100 * figures.map50
+            found |= {name: 100 * figures.per_class[name].ap50 for name in site.new}
+        return found
+
+    def releases(self) -> Table:
+        """The jobs of the cloud: merge, apply with the lambda that does no harm, re-distil, export."""
+        alone = [self._released(f"alone-{site.name}", site.labels, [i]) for i, site in enumerate(self.sites)]
+        together = self._released("together", self.labels, [0, 1])
+        return _with_left({ALONE: self.figures(alone), OURS: self.figures([together, together])})
+
+    def _released(self, name: str, labels: Any, sites: Sequence[int]) -> Predictor:  # noqa: ANN401 - a LabelSpace
+        shared = {"presumed": str(self.world.presumed_path), "labels": labels.model_dump(), "recipe": self.recipe}
+        models = {kind: self.world.made[kind]["weights"] for kind in ("tutor", "student")}
+        tutor = {"tutor": models["tutor"], "gaps": self.listed("tutor", sites)}
+        updated = self._job(apply_gap.main, f"apply-{name}", {**shared, **tutor})["weights"]
+        student = {"tutor": updated, "student": models["student"], "student_gaps": self.listed("student", sites)}
+        made = self._job(redistil.main, f"redistil-{name}", {**shared, **student})
+        return OnnxPredictor(Path(made["onnx"]["path"]))
+
+    def liars(self, steps: int) -> Table:
+        """mAP50 at the first site without and with a liar among five."""
+        honest = self._parts(steps)
+        first, *others = honest
+        lying = replace(first, gap=Gap(first.gap.weights * LIE, first.gap.note))
+        base, site = self.world.student, self.sites[0]
+        table: Table = {NOTHING: dict.fromkeys(("honest", "one liar"), 100 * site.figures(base).map50)}
+        for name, recipe in AMONG_LIARS.items():
+            gaps = {"honest": honest, "one liar": [lying, *others]}
+            with_all = {
+                said: merged(ours, base.weights(), MergeRecipe.model_validate(recipe)) for said, ours in gaps.items()
+            }
+            table[name] = {said: 100 * site.figures(with_gap(base, gap, 1.0)).map50 for said, gap in with_all.items()}
+        return table
+
+    def _parts(self, steps: int) -> list[Contribution]:
+        """Five sites of a fifth of the first site's images each, which teach the student its own classes alone."""
+        site, student = self.sites[0], self.world.student
+        known = self.world.known
+        ids = frozenset(range(len(known)))
+        recipe = self.world.recipe().student.model_copy(update={"steps": steps})
+        note = GapNote(base_id="", labels=known, base_classes=len(known))
+        found = []
+        for part in range(PARTS):
+            samples = [
+                replace(one, boxes=one.boxes[np.isin(one.boxes[:, 0], list(ids))])
+                for one in site.data.train[part::PARTS]
+            ]
+            taught = student.grown(known)
+            train(taught, [Pool(samples)], seeded(recipe, part), teacher=student)
+            gap = compute(taught.weights(), student.weights(), student.weights())
+            found.append(Contribution(f"part-{part}", Gap(gap, note), len(samples)))
+        return found
+
+
+def _merged(listed: list[Json], base: Detector, recipe: Json) -> Gap:
+    return merged(contributions_of(listed), base.weights(), MergeRecipe.model_validate(recipe))
+
+
+def _with_left(table: Table) -> Table:
+    """With the share, in percent, that is left of the new class that lost more."""
+    new = [name for name in table[ALONE] if name in ("forklift", "excavator")]
+    return {
+        form: {**row, "left": min(100 * row[name] / max(table[ALONE][name], 1e-9) for name in new)}
+        for form, row in table.items()
+    }
+
+
+def tables(seed: int, plan: Plan, folder: Path) -> Json:
+    made_from = {"plan": said(plan), "merged": MERGED, "liars": AMONG_LIARS, "default": MergeRecipe().model_dump()}
+
+    def measured() -> Json:
+        trial = Trial(seed, plan, folder)
+        return {
+            "commit": commit(),
+            "tables": {
+                "tutor": trial.merges("tutor"),
+                "student gap": trial.merges("student"),
+                "release": trial.releases(),
+                "liars": trial.liars(steps=8 if QUICK else 40),
+            },
+        }
+
+    return kept(folder / f"seed-{seed}" / "tables.json", json.loads(json.dumps(made_from, default=str)), measured)
+
+
+def targets_of(rows: list[Json]) -> list[Json]:
+    """Each is judged from the rows alone, seed by seed."""
+
+    def seeds(table: str, form: str, column: str) -> Any:  # noqa: ANN401 - an array of numbers
+        row = next(row for row in rows if (row["table"], row["form"]) == (table, form))
+        return np.array(row[column]["seeds"])
+
+    targets = []
+    for table in ("tutor", "student gap", "release"):
+        left = seeds(table, OURS, "left")
+        targets += [
+            target(f"{table}: left of the new class that lost more, {which}, percent of alone", value, ">", LEAST)
+            for which, value in (("mean", left.mean()), ("worst seed", left.min()))
+        ]
+    honest = seeds("liars", "mean", "honest")
+    for name in ("median", "trimmed_mean", "krum"):
+        lost = honest - seeds("liars", name, "one liar")
+        targets.append(target(f"liars: lost by {name} to the mean of honest sites, mean, points", lost.mean(), "<", 5))
+    return targets
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1] if QUICK else [0, 1, 2], help="default: 0 1 2")
+    asked = parser.parse_args()
+    one_thread()
+    results = ROOT / "bench" / "results"
+    folder = results / "quick" / "merging" if QUICK else ROOT / "runs" / ("merging-gpu" if GPU else "merging")
+    made = [tables(seed, plan_asked(), folder) for seed in asked.seeds]
+    rows = rows_of(made)
+    targets, listed = targets_of(rows), " ".join(map(str, asked.seeds))
+    shown(rows, targets)
+    command = f"{'QUICK=1 ' if QUICK else ''}python bench/merging.py --seeds {listed}"
+    commits = ", ".join(sorted({one["commit"] for one in made}))
+    found = {"command": command, "commit": commits, "quick": QUICK, "rows": rows, "targets": targets}
+    out = results / "quick" if QUICK else results
+    write(out, "merging", found)
+    titles = {"tutor": "merged tutor", "student gap": "merged student gap"}
+    title = WARNING if QUICK else f"two sites, two new classes; seeds {listed}"
+    draw(rows, titles, ("presumed", "site-3", "site-4", "forklift", "excavator"), title, out / "merging.png")
+
+
+def _silent(step: str, fraction: float, message: str) -> None:
+    """A bench says what is finished, not how far it is."""
+
+
+if __name__ == "__main__":
+    main()
