@@ -43,7 +43,7 @@ class SiteStyle(Config):
     """Standard deviation, between images, of their mean lightness: no two are taken in the same light."""
     colour: tuple[Level, Level]
     """Mean a and b; 128 is grey."""
-    colour_spread: tuple[float, float] = Field()
+    colour_spread: tuple[Level, Level]
     """Standard deviation of a and b within an image."""
     sharpness: float = Field(ge=0, le=100)
     """Strength of edges over strength of light, after a blur that hides the noise."""

@@ -29,19 +29,19 @@ def chosen(stock: Stock, count: int) -> Pool:
 
 
 def news(tutor: Detector, old: Detector, samples: Sequence[Sample]) -> NDArray[np.float64]:
-    """A number for each image: how far the two are apart in the class scores of the anchors where they differ most.
-
-    A class that `old` lacks counts with the tutor's whole score. Both must look at the same grid.
+    """A number for each image: the tutor's best score for a class that `old` lacks, and how far the two are apart in
+    the other classes, where they differ most. Both must look at the same grid.
     """
-    shared = [name for name in old.spec.labels.names if name in tutor.spec.labels.names]
-    theirs, mine = tutor.spec.labels.ids_of(shared), old.spec.labels.ids_of(shared)
+    labels = tutor.spec.labels
+    new, shared = labels.ids_of(labels.new_since(old.spec.labels)), old.spec.labels.names
+    theirs, mine = labels.ids_of(shared), old.spec.labels.ids_of(shared)
     found: list[float] = []
     for start in range(0, len(samples), _BATCH):
         images = [read_image(sample.image) for sample in samples[start : start + _BATCH]]
         batch = torch.from_numpy(prepare(images, tutor.spec.image_size)[0]).to(tutor.device)
         with torch.no_grad():
-            apart = tutor.forward(batch).class_logits.float().sigmoid()
-            apart[..., theirs] -= old.forward(batch).class_logits.float().sigmoid()[..., mine]
-        most = apart.abs().amax(-1)
-        found += most.topk(min(_ANCHORS, most.shape[-1]), dim=-1).values.mean(-1).tolist()
+            said, before = (model.forward(batch).class_logits.float().sigmoid() for model in (tutor, old))
+        apart = (said[..., theirs] - before[..., mine]).abs().amax(-1)
+        scores = apart.topk(min(_ANCHORS, apart.shape[-1]), dim=-1).values.mean(-1)
+        found += (scores + said[..., new].flatten(1).amax(-1) if new else scores).tolist()
     return np.asarray(found)
