@@ -80,7 +80,11 @@ class Cloud:
         workshop = Workshop(config, self.blobs, self._executor, self._jobs)
         steps = Steps(office, workshop, max_harm=config.max_harm, canary_devices=config.canary_devices)
         self._runner = CycleRunner(
-            office, steps, progress_deadline_s=config.progress_deadline_s, canary_deadline_s=config.canary_deadline_s
+            office,
+            steps,
+            progress_deadline_s=config.progress_deadline_s,
+            straggler_deadline_s=config.straggler_deadline_s,
+            canary_deadline_s=config.canary_deadline_s,
         )
         self._workshop = workshop
         self._fleet = FleetDesk(office)

@@ -1,9 +1,10 @@
 """Canaries: which devices see a release first, and what follows from what they and the site say. Pure rules.
 
-- The first `count` devices of the site by name are canaries, those that are online before those that are not.
-- Every canary installed it and the site's validation passed: released to all. One failed, or the site's figures are
-  worse: rolled back, and every device is told of the release before.
-- A site without devices: its validation alone decides.
+- The first `count` devices of each of the cycle's sites by name are canaries, those that are online before those that
+  are not.
+- Every canary installed it and every site's validation passed: released to all. One failed, or the figures of a site
+  are worse: rolled back, and every device is told of the release before.
+- Sites without devices: their validation alone decides.
 - A canary that says nothing within the deadline counts as failed: what nobody has seen running is not sent to all.
 """
 
@@ -35,21 +36,23 @@ def reports(release: Release, devices: Iterable[Device]) -> dict[str, Install | 
     return {key: _last(by_key[key], release.version) if key in by_key else None for key in release.canaries}
 
 
-def decide(installs: Mapping[str, Install | None], verdict: Verdict | None) -> Decision | None:
-    """What a cycle in CANARY becomes; None while it must wait. `verdict` is None until the site has validated."""
+def decide(installs: Mapping[str, Install | None], verdicts: Mapping[str, Verdict | None]) -> Decision | None:
+    """What a cycle in CANARY becomes; None while it must wait. `verdicts` by site, None until it has validated."""
     for name, install in installs.items():
         if install is not None and install.outcome is Outcome.FAILED:
             return Decision(
                 State.ROLLED_BACK, f"canary {name} could not install it: {install.reason or 'no reason given'}"
             )
-    if verdict is None:
+    said = {site: verdict.reason for site, verdict in verdicts.items() if verdict is not None}
+    if len(verdicts) > 1:
+        said = {site: f"{site}: {reason}" for site, reason in said.items()}
+    worse = [said[site] for site, verdict in verdicts.items() if verdict is not None and not verdict.passed]
+    if worse:
+        return Decision(State.ROLLED_BACK, "; ".join(worse))
+    if len(said) < len(verdicts) or any(install is None for install in installs.values()):
         return None
-    if not verdict.passed:
-        return Decision(State.ROLLED_BACK, verdict.reason)
-    if any(install is None for install in installs.values()):
-        return None
-    seen = f"installed on {', '.join(installs)}" if installs else "the site has no device"
-    return Decision(State.RELEASED, f"{seen}; {verdict.reason}")
+    seen = f"installed on {', '.join(installs)}" if installs else "no site of the cycle has a device"
+    return Decision(State.RELEASED, "; ".join([seen, *said.values()]))
 
 
 def silent(installs: Mapping[str, Install | None]) -> list[str]:

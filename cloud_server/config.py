@@ -52,12 +52,16 @@ class CloudConfig(ServiceConfig):
     max_harm: float = Field(0.01, ge=0, le=1)
     """The gate: how much mAP50 (0..1) on presumed held-out images an update may cost."""
     canary_devices: int = Field(1, ge=0)
-    """How many devices of the cycle's site run a release before all others; 0: none, the site's validation decides."""
+    """How many devices of each of the cycle's sites run a release before all others; 0: none, the sites' validation
+    decides."""
     canary_deadline_s: float = Field(3600, gt=0)
     """A canary that has not reported the release by then counts as failed."""
     progress_deadline_s: float = Field(7 * 86_400, gt=0)
     """A cycle that made no progress for so long ends: FAILED, or ROLLED_BACK once it had a release. The one deadline of
     every state; a person who approves a cycle has this long too."""
+    straggler_deadline_s: float = Field(86_400, gt=0)
+    """A site that makes no progress for so long, while another site of the same cycle has uploaded its gap and waits,
+    drops out; the cycle goes on without it."""
     job_tries: int = Field(3, ge=1)
     """How often a job is started whose process died."""
     max_blob_mib: int = Field(2048, ge=1)

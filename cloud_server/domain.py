@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cloud_server.states import ENDS, State
+from cloud_server.states import BEFORE_UPLOAD, DROPPED, ENDS, State
 from diredi.evaluation.figures import Figures
 from diredi.labels import LabelSpace
 from diredi.store.blobs import Blob
@@ -67,6 +67,13 @@ class EncodedGap(Record):
     schema_digest: str
 
 
+class LambdaScore(Record):
+    """The tutor with so much of a site's gap added, on that site's held-out images."""
+
+    lam: float = Field(ge=0, le=2, allow_inf_nan=False)
+    figures: Figures
+
+
 class GapManifest(Record):
     """What a site says about a gap: counts and figures, never contents."""
 
@@ -81,6 +88,14 @@ class GapManifest(Record):
     student_before: Figures
     tutor_after: Figures
     student_after: Figures | None = None
+    scores: tuple[LambdaScore, ...] = Field((), max_length=64)
+    style: Json | None = None
+    signature: str = ""
+    """The site's, in hex. Empty only for a gap from before there were signatures."""
+
+    def says_the_same(self, other: GapManifest) -> bool:
+        """Whatever the signatures: one who signs twice signs differently."""
+        return self.model_copy(update={"signature": ""}) == other.model_copy(update={"signature": ""})
 
 
 class Progress(Record):
@@ -99,32 +114,101 @@ class Transition(Record):
     figures: Json = {}
 
 
+class Part(Record):
+    """What one site has to do with a cycle, and what came of it."""
+
+    site: str
+    state: State = State.REQUESTED
+    """REQUESTED to UPLOADED, or DECLINED or FAILED: it dropped out."""
+    approved: bool = False
+    dropped_because: str = ""
+    publishes_style: bool = False
+    """The site's policy when it took the task."""
+    gap: GapManifest | None = None
+    certificate: str = ""
+    """PEM, of the key that signed the gap's manifest."""
+    after: Figures | None = None
+    """The new release on the site's held-out images."""
+    progress: Progress | None = None
+    progressed_at: datetime
+
+    @property
+    def stays(self) -> bool:
+        return self.state not in DROPPED
+
+
 class Cycle(Record):
     id: str
-    site: str
     request_id: str
     state: State
-    approved: bool = False
     recipe: Json
     base_tutor_id: str
     base_student_id: str
     updated_tutor_id: str = ""
     updated_student_id: str = ""
     release_version: int = 0
-    gap: GapManifest | None = None
-    site_after: Figures | None = None
     progress: Progress | None = None
     progressed_at: datetime
     created: datetime
+    parts: tuple[Part, ...] = Field(min_length=1)
+    """One a site, in the order in which they were asked."""
     history: tuple[Transition, ...] = ()
 
     @property
     def ended(self) -> bool:
         return self.state in ENDS
 
+    @property
+    def sites(self) -> tuple[str, ...]:
+        return tuple(part.site for part in self.parts)
+
+    @property
+    def staying(self) -> tuple[Part, ...]:
+        return tuple(part for part in self.parts if part.stays)
+
+    @property
+    def approved(self) -> bool:
+        return bool(self.staying) and all(part.approved for part in self.staying)
+
+    @property
+    def gaps(self) -> tuple[tuple[str, GapManifest], ...]:
+        """Site and manifest of each gap that is here."""
+        return tuple((part.site, part.gap) for part in self.parts if part.gap is not None)
+
+    @property
+    def labels(self) -> LabelSpace:
+        """The union of its gaps' classes: all are beginnings of the one list of ids that the cloud gave out."""
+        return max((gap.labels for _, gap in self.gaps), key=len)
+
+    def part(self, site: str) -> Part:
+        return next(part for part in self.parts if part.site == site)
+
     def figures_of(self, state: State) -> Json:
         """The figures that were recorded when the cycle became `state`; empty when it never did."""
         return next((t.figures for t in reversed(self.history) if t.state is state), {})
+
+    def seen_by(self, site: str) -> Cycle:
+        """What that site may see of it: its own part and what became of the models, nothing of other sites."""
+        if len(self.parts) == 1:
+            return self
+        history = tuple(t if t.actor == f"site/{site}" else _silenced(t) for t in self.history)
+        mine = self.part(site)
+        progress = mine.progress if self.state in BEFORE_UPLOAD else self.progress
+        return self.model_copy(update={"parts": (mine,), "progress": progress, "history": history})
+
+
+_OF_MODELS = frozenset({State.APPLIED, State.GATED, State.REDISTILLED, State.REJECTED})
+_ON_PRESUMED = frozenset({"before", "after", "max_harm", "lam"})
+
+
+def _silenced(transition: Transition) -> Transition:
+    """That it happened, and what it did to the models; not which site's doing it was and what that site said."""
+    if transition.state in _OF_MODELS:
+        figures = {name: value for name, value in transition.figures.items() if name in _ON_PRESUMED}
+        return transition.model_copy(update={"figures": figures})
+    kind = transition.actor.partition("/")[0]
+    actor = transition.actor if kind in {"cloud", "operator"} else f"another {kind}"
+    return transition.model_copy(update={"actor": actor, "reason": "", "figures": {}})
 
 
 class Outcome(StrEnum):

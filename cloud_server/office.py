@@ -46,7 +46,7 @@ class Office:
 
     def moved(self, cycle: Cycle) -> Cycle:
         """Wakes whoever may have to act on the cycle's new state."""
-        self.notifier.touch(cycle_topic(cycle.id), site_topic(cycle.site), CYCLES)
+        self.notifier.touch(cycle_topic(cycle.id), *(site_topic(site) for site in cycle.sites), CYCLES)
         if cycle.state in _CHANGES_RELEASES:
             self.notifier.touch(RELEASES)
         return cycle

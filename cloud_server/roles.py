@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from diredi.errors import Refused
 from diredi.trust.identity import Identity, Role
 
@@ -9,6 +11,12 @@ from diredi.trust.identity import Identity, Role
 def operator_only(actor: Identity) -> None:
     if actor.role is not Role.OPERATOR:
         raise Refused(f"{actor} may not do that: it is for operators, use an operator's certificate")
+
+
+def one_of_its_sites(actor: Identity, sites: Collection[str]) -> None:
+    """As `site_only`, for a cycle; who else takes part in it is not said."""
+    if actor.role is not Role.SITE or actor.name not in sites:
+        raise Refused(f"{actor} may not speak for a site of that cycle: only these may, with their own certificates")
 
 
 def site_only(actor: Identity, site: str) -> None:
@@ -24,10 +32,10 @@ def device_only(actor: Identity, device: str, site: str | None = None) -> None:
         raise Refused(f"the certificate of device {device!r} is of site {actor.site!r}, not of {site!r}: check --site")
 
 
-def may_see_site(actor: Identity, site: str) -> None:
-    """Operators see every site's cycles, a site its own."""
-    if actor.role is not Role.OPERATOR and not (actor.role is Role.SITE and actor.name == site):
-        raise Refused(f"{actor} may not see cycles of site {site!r}: operators may, and the site itself")
+def may_see(actor: Identity, *sites: str) -> None:
+    """Operators see every site's cycles, a site those that it takes part in."""
+    if actor.role is not Role.OPERATOR and not (actor.role is Role.SITE and actor.name in sites):
+        raise Refused(f"{actor} may not see that: operators may see every cycle, a site its own")
 
 
 def operator_or_site(actor: Identity) -> None:

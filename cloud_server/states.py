@@ -5,12 +5,16 @@
                            DECLINED                                   REJECTED
     ... and FAILED from every state that is not an end.
 
+Up to UPLOADED each site of a cycle has such a state of its own, and the cycle's follows from theirs (`joint`): a site
+that is DECLINED or FAILED has dropped out, the cycle goes on with the others.
+
 Each transition is recorded before it is acted on, and every step may run twice without harm. So a server that is killed
 needs nothing but this table and the last recorded state to go on.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
@@ -40,10 +44,10 @@ _S = State
 
 NEXT: Final = MappingProxyType(
     {
-        _S.REQUESTED: frozenset({_S.OFFERED, _S.DECLINED, _S.FAILED}),
-        # OFFERED twice: the second time with the site's yes.
+        # The same twice: what another site says, and OFFERED again with a site's yes.
+        _S.REQUESTED: frozenset({_S.REQUESTED, _S.OFFERED, _S.DECLINED, _S.FAILED}),
         _S.OFFERED: frozenset({_S.OFFERED, _S.EXTRACTING, _S.DECLINED, _S.FAILED}),
-        _S.EXTRACTING: frozenset({_S.UPLOADED, _S.DECLINED, _S.FAILED}),
+        _S.EXTRACTING: frozenset({_S.EXTRACTING, _S.UPLOADED, _S.DECLINED, _S.FAILED}),
         _S.UPLOADED: frozenset({_S.APPLIED, _S.REJECTED, _S.FAILED}),
         _S.APPLIED: frozenset({_S.GATED, _S.REJECTED, _S.FAILED}),
         _S.GATED: frozenset({_S.REDISTILLED, _S.REJECTED, _S.FAILED}),
@@ -61,7 +65,9 @@ NEXT: Final = MappingProxyType(
 
 ENDS: Final = frozenset(state for state, following in NEXT.items() if not following)
 BEFORE_UPLOAD: Final = frozenset({_S.REQUESTED, _S.OFFERED, _S.EXTRACTING})
-"""The site may still say no."""
+"""A site may still say no."""
+DROPPED: Final = frozenset({_S.DECLINED, _S.FAILED})
+"""Of a site: it is out of the cycle."""
 CLOUD_WORKS: Final = frozenset({_S.UPLOADED, _S.APPLIED, _S.GATED, _S.REDISTILLED})
 """The next step is a job or a decision of the cloud's own."""
 
@@ -70,3 +76,21 @@ def check_transition(now: State, following: State) -> None:
     """Raises WrongState when the table does not allow it."""
     if following not in NEXT[now]:
         raise WrongState(f"a cycle that is {now} cannot become {following}: ask for its state and go on from there")
+
+
+def joint(now: State, sites: Iterable[State]) -> State:
+    """What a cycle that is `now` becomes by the states of its sites, up to UPLOADED.
+
+    As far as the furthest site that is in, and never back; UPLOADED only with all of them. When none is left it is
+    DECLINED where all said no, else FAILED.
+    """
+    states = list(sites)
+    left = [state for state in states if state not in DROPPED]
+    if not left:
+        return _S.DECLINED if set(states) == {_S.DECLINED} else _S.FAILED
+    if set(left) == {_S.UPLOADED}:
+        return _S.UPLOADED
+    return max((now, *(_S.EXTRACTING if state is _S.UPLOADED else state for state in left)), key=_EARLY.index)
+
+
+_EARLY: Final = (_S.REQUESTED, _S.OFFERED, _S.EXTRACTING)

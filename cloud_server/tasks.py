@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from cloud_server.domain import Cycle
+from cloud_server.domain import Cycle, Part
 from cloud_server.states import BEFORE_UPLOAD, State
 from diredi.errors import InvalidInput
 
@@ -21,6 +21,8 @@ class TaskKind(StrEnum):
 class Task:
     kind: TaskKind
     cycle: Cycle
+    part: Part
+    """Of the site whose task it is."""
 
     @property
     def id(self) -> str:
@@ -29,20 +31,24 @@ class Task:
     @property
     def key(self) -> tuple[str, bool]:
         """Equal for two tasks that say the same: a stream sends a task again only when this has changed."""
-        return self.id, self.cycle.approved
+        return self.id, self.part.approved
 
 
-def open_tasks(cycles: Iterable[Cycle]) -> list[Task]:
-    """Oldest cycle first. A cycle that ended before its upload is cancelled for whoever may still be working on it."""
-    tasks = []
-    for cycle in cycles:
-        if cycle.state in BEFORE_UPLOAD:
-            tasks.append(Task(TaskKind.EXTRACT, cycle))
-        elif cycle.state is State.CANARY and cycle.site_after is None:
-            tasks.append(Task(TaskKind.VALIDATE, cycle))
-        elif cycle.state in {State.DECLINED, State.FAILED, State.ROLLED_BACK, State.REJECTED}:
-            tasks.append(Task(TaskKind.CANCEL, cycle))
-    return tasks
+def open_tasks(cycles: Iterable[Cycle], site: str) -> list[Task]:
+    """That site's, in the order of the cycles."""
+    found = [(_kind(cycle, cycle.part(site)), cycle) for cycle in cycles]
+    return [Task(kind, cycle, cycle.part(site)) for kind, cycle in found if kind is not None]
+
+
+def _kind(cycle: Cycle, part: Part) -> TaskKind | None:
+    """A cycle that ended, or that its site is out of, is cancelled for whoever may still be working on it."""
+    if not part.stays or cycle.state in {State.ROLLED_BACK, State.REJECTED, State.FAILED}:
+        return TaskKind.CANCEL
+    if part.state in BEFORE_UPLOAD:
+        return TaskKind.EXTRACT
+    if cycle.state is State.CANARY and part.after is None:
+        return TaskKind.VALIDATE
+    return None
 
 
 def parsed(task_id: str) -> tuple[str, TaskKind]:

@@ -12,11 +12,13 @@ from diredi.labels import LabelSpace
 from diredi.rpc import blobs, convert
 from diredi.rpc.client import Channel, call
 from diredi.rpc.retry import Backoff
+from diredi.rpc.signed import sign_manifest
 from diredi.rpc.streams import watching
 from diredi.rpc.v1 import cycles_pb2, sites_pb2
 from diredi.rpc.v1.registry_pb2_grpc import BlobServiceStub
 from diredi.rpc.v1.sites_pb2_grpc import SiteServiceStub
 from diredi.store.blobs import Blob
+from diredi.trust.identity import Credentials
 from user_domain.progress import Progress
 
 TRIES = 3
@@ -26,7 +28,8 @@ TRIES = 3
 class Cloud:
     """Raises Unreachable while the cloud is away, and whatever it refuses with."""
 
-    def __init__(self, channel: Channel, downloads: Path) -> None:
+    def __init__(self, channel: Channel, downloads: Path, credentials: Credentials) -> None:
+        self._credentials = credentials
         self._sites = SiteServiceStub(channel)
         self._blobs = BlobServiceStub(channel)
         self._downloads = downloads
@@ -47,7 +50,14 @@ class Cloud:
         self._said = online
 
     async def tasks(
-        self, site: str, *, auto_approve: bool, silence_s: float, longest_s: float, on_break: Callable[[], None]
+        self,
+        site: str,
+        *,
+        auto_approve: bool,
+        publish_style: bool,
+        silence_s: float,
+        longest_s: float,
+        on_break: Callable[[], None],
     ) -> AsyncIterator[sites_pb2.Task]:
         """For ever, whatever happens to the connection; after a break the cloud says again which tasks are open."""
 
@@ -56,7 +66,7 @@ class Cloud:
             if not online:
                 on_break()
 
-        request = sites_pb2.WatchTasksRequest(site=site, auto_approve=auto_approve)
+        request = sites_pb2.WatchTasksRequest(site=site, auto_approve=auto_approve, publish_style=publish_style)
         async for answer in watching(
             lambda: self._sites.WatchTasks(request),
             silence_s=silence_s,
@@ -92,6 +102,8 @@ class Cloud:
         return await blobs.upload(self._blobs, path, on_progress=on_progress, attempts=TRIES)
 
     async def submit_gap(self, manifest: cycles_pb2.GapManifest) -> None:
+        """Signed by this site's key, with which the manifest can be held against it later."""
+        sign_manifest(manifest, self._credentials)
         request = sites_pb2.SubmitGapRequest(manifest=manifest)
         await call(self._sites.SubmitGap, request, deadline_s=60, attempts=TRIES)
 

@@ -37,6 +37,9 @@ class UserDomainConfig(ServiceConfig):
     """host:port of LocalService, for the site's own edge nodes; port 0 takes a free one."""
     approval: Literal["auto", "ask"] = "auto"
     """Whether a cycle begins by itself, or only after `diredi cycle approve` with this site's certificate."""
+    publish_style: bool = False
+    """Whether the manifest of a gap also has the colour and blur statistics of the private images, from which the cloud
+    makes its own images look like this site's. Figures of the whole set, of no single image."""
     max_samples: int = Field(10_000, ge=0)
     """How many frames from edge nodes are kept."""
     progress_every_s: float = Field(1.0, gt=0)

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from diredi.data.style import SiteStyle
 from diredi.errors import DirediError
 from diredi.evaluation.figures import Figures
 from diredi.labels import LabelSpace
@@ -42,13 +43,20 @@ class GapFile(BaseModel):
         )
 
 
-def manifest_of(task: Task, labels: LabelSpace, result: dict[str, Any]) -> cycles_pb2.GapManifest:
-    """Field by field, so that whatever else a job leaves in its result stays here.
+def manifest_of(
+    task: Task, labels: LabelSpace, result: dict[str, Any], *, publish_style: bool
+) -> cycles_pb2.GapManifest:
+    """Field by field, so that whatever else a job leaves in its result stays here; not signed yet.
 
+    `publish_style` is the site's policy: without it a style stays here too.
     Raises DirediError when the result is not what the contract of the job says.
     """
     try:
-        return _manifest(task, labels, result)
+        manifest = _manifest(task, labels, result)
+        if publish_style and result.get("style"):
+            style = SiteStyle.model_validate(result["style"])
+            manifest.style.CopyFrom(convert.struct_to(style.model_dump(mode="json")))
+        return manifest
     except (KeyError, TypeError, ValidationError) as error:
         raise DirediError(f"the job's result is not usable ({type(error).__name__}: {error})") from error
 
@@ -65,6 +73,10 @@ def _manifest(task: Task, labels: LabelSpace, result: dict[str, Any]) -> cycles_
         recipe=convert.struct_to(task.recipe),
         student_before=_figures(result["student_before"]),
         tutor_after=_figures(result["tutor_after"]),
+        scores=[
+            cycles_pb2.LambdaScore(lam=float(score["lam"]), figures=_figures(score["figures"]))
+            for score in result.get("scores") or []
+        ],
     )
     if result.get("student_gap"):
         manifest.student_gap.CopyFrom(GapFile.model_validate(result["student_gap"]).to_message(task.student.id))

@@ -55,7 +55,7 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
     meter = EgressMeter(config.state_dir / "egress.json")
     async with AsyncExitStack() as stack:
         channel = await stack.enter_async_context(connect(config.cloud, credentials, meter))
-        cloud = Cloud(channel, config.state_dir / "downloads")
+        cloud = Cloud(channel, config.state_dir / "downloads", credentials)
         site = Site(
             cloud=cloud,
             executor=LocalExecutor(),
@@ -63,6 +63,7 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
             jobs=config.state_dir / "jobs",
             read_data=data.read,
             progress_every_s=config.progress_every_s,
+            publish_style=config.publish_style,
         )
         worker = Worker(site, Backoff(0.5, config.retry_longest_s))
         samples = SampleStore(config.state_dir / "samples", config.max_samples)
@@ -80,6 +81,7 @@ async def _follow(config: UserDomainConfig, cloud: Cloud, worker: Worker) -> Non
             async for message in cloud.tasks(
                 config.site,
                 auto_approve=config.approval == "auto",
+                publish_style=config.publish_style,
                 silence_s=config.silence_s,
                 longest_s=config.retry_longest_s,
                 on_break=worker.forget,

@@ -56,6 +56,7 @@ class Site:
     jobs: Path
     read_data: Callable[[], PrivateData]
     progress_every_s: float
+    publish_style: bool
 
     def folder(self, task: Task) -> Path:
         """Where the work files of a task lie."""
@@ -107,6 +108,7 @@ async def _extract(site: Site, task: Task, reporter: ProgressReporter) -> None:
         "coreset": str(coreset) if coreset else None,
         "labels": labels.model_dump(mode="json"),
         "recipe": task.recipe,
+        "publish_style": site.publish_style,
     }
     result = await _run(site, task, EXTRACT_JOB, spec, reporter)
     gaps = GapFile.all_of(result)
@@ -115,7 +117,7 @@ async def _extract(site: Site, task: Task, reporter: ProgressReporter) -> None:
             await site.cloud.put(gap.path, _share_of(reporter, "upload"))
     reporter.close()
     with _at(Stage.SUBMIT):
-        await site.cloud.submit_gap(manifest_of(task, labels, result))
+        await site.cloud.submit_gap(manifest_of(task, labels, result, publish_style=site.publish_style))
 
 
 async def _labels(site: Site, task: Task, data: PrivateData) -> LabelSpace:

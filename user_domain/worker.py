@@ -46,7 +46,8 @@ class Worker:
             self._cancel(task.cycle_id)
             return
         if task.id not in self._open:
-            self._log.info("task_offered", task=task.id, approved=task.approved)
+            style = {"publishes_style": self._site.publish_style} if task.kind is Kind.EXTRACT else {}
+            self._log.info("task_offered", task=task.id, approved=task.approved, **style)
         self._open[task.id] = task
         self._changed.set()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from cloud_server import roles
 from cloud_server.cycles import commands, recipes
@@ -21,28 +21,30 @@ class CycleDesk:
         self._office = office
         self._recipe = recipe
 
-    async def start(self, actor: Identity, site: str, request_id: str, overrides: Json) -> Cycle:
+    async def start(self, actor: Identity, sites: Sequence[str], request_id: str, overrides: Json) -> Cycle:
         roles.operator_only(actor)
         recipe = recipes.merged(self._recipe, overrides)
         now = self._office.now()
         start = commands.start
         return self._office.moved(
-            await self._office.database.write(lambda r: start(r, site, request_id, recipe, str(actor), now))
+            await self._office.database.write(lambda r: start(r, sites, request_id, recipe, str(actor), now))
         )
 
     async def get(self, actor: Identity, cycle_id: str) -> Cycle:
-        """Sites see their own only."""
+        """Sites see their own only, and of one that they share their own part."""
         roles.operator_or_site(actor)
         cycle = await self._office.database.read(lambda r: r.cycles.get(cycle_id))
-        roles.may_see_site(actor, cycle.site)
-        return cycle
+        roles.may_see(actor, *cycle.sites)
+        return _shown(actor, cycle)
 
     async def recent(self, actor: Identity, site: str, limit: int) -> list[Cycle]:
         """Newest first; a site that names no site means itself."""
         roles.operator_or_site(actor)
         wanted = actor.name if actor.role is Role.SITE and not site else site
-        roles.may_see_site(actor, wanted)
-        return await self._office.database.read(lambda r: r.cycles.recent(wanted, min(limit or 100, _MAX_LIMIT)))
+        roles.may_see(actor, wanted)
+        most = min(limit or 100, _MAX_LIMIT)
+        found = await self._office.database.read(lambda r: r.cycles.recent(wanted, most))
+        return [_shown(actor, cycle) for cycle in found]
 
     async def watch(self, actor: Identity, cycle_id: str) -> AsyncGenerator[Cycle]:
         """The cycle now, after each change, and every 15 s, until it ends."""
@@ -58,16 +60,16 @@ class CycleDesk:
     async def approve(self, actor: Identity, cycle_id: str) -> Cycle:
         await self._own(actor, cycle_id)
         now = self._office.now()
-        return self._office.moved(
-            await self._office.database.write(lambda r: commands.approve(r, cycle_id, str(actor), now))
-        )
+        write = self._office.database.write
+        moved = self._office.moved(await write(lambda r: commands.approve(r, cycle_id, actor.name, now)))
+        return _shown(actor, moved)
 
     async def decline(self, actor: Identity, cycle_id: str, reason: str) -> Cycle:
         await self._own(actor, cycle_id)
         now = self._office.now()
-        return self._office.moved(
-            await self._office.database.write(lambda r: commands.decline(r, cycle_id, reason, str(actor), now))
-        )
+        write = self._office.database.write
+        moved = self._office.moved(await write(lambda r: commands.decline(r, cycle_id, actor.name, reason, now)))
+        return _shown(actor, moved)
 
     async def _own(self, actor: Identity, cycle_id: str) -> None:
         """An operator is told that it may not, a site that it is not its cycle."""
@@ -76,4 +78,8 @@ class CycleDesk:
         except DirediError:
             roles.operator_or_site(actor)
             raise
-        roles.site_only(actor, cycle.site)
+        roles.one_of_its_sites(actor, cycle.sites)
+
+
+def _shown(actor: Identity, cycle: Cycle) -> Cycle:
+    return cycle.seen_by(actor.name) if actor.role is Role.SITE else cycle

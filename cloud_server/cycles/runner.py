@@ -12,13 +12,13 @@ from typing import Final
 
 import structlog
 
-from cloud_server import canary
+from cloud_server import canary, stragglers
 from cloud_server.cycles import commands
 from cloud_server.cycles.steps import Steps
 from cloud_server.domain import Cycle
 from cloud_server.notifier import CYCLES
 from cloud_server.office import Office
-from cloud_server.states import CLOUD_WORKS, State
+from cloud_server.states import BEFORE_UPLOAD, CLOUD_WORKS, State
 from cloud_server.store.repository import Repository
 from diredi.errors import DirediError, NoRoom, Unreachable
 
@@ -28,12 +28,22 @@ _TRY_AGAIN_S: Final = 5.0
 
 
 class CycleRunner:
-    def __init__(self, office: Office, steps: Steps, *, progress_deadline_s: float, canary_deadline_s: float) -> None:
+    def __init__(
+        self,
+        office: Office,
+        steps: Steps,
+        *,
+        progress_deadline_s: float,
+        straggler_deadline_s: float,
+        canary_deadline_s: float,
+    ) -> None:
         self._office = office
         self._steps = steps
         self._progress_deadline = timedelta(seconds=progress_deadline_s)
+        self._straggler_deadline = timedelta(seconds=straggler_deadline_s)
         self._canary_deadline = timedelta(seconds=canary_deadline_s)
-        self._look_every_s = min(_LOOK_EVERY_S, progress_deadline_s / 4, canary_deadline_s / 4)
+        shortest_s = min(progress_deadline_s, straggler_deadline_s, canary_deadline_s)
+        self._look_every_s = min(_LOOK_EVERY_S, shortest_s / 4)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -65,7 +75,7 @@ class CycleRunner:
             except Exception:  # a defect that one cycle brings to light must not stop those of all other sites
                 _log.exception("step broke", cycle=cycle.id, state=str(cycle.state))
                 cycle = await self._fail(cycle, f"an error of the cloud's own while it was {cycle.state}: see its log")
-            _log.info("cycle moved", cycle=cycle.id, site=cycle.site, state=str(cycle.state), reason=_why(cycle))
+            _log.info("cycle moved", cycle=cycle.id, sites=cycle.sites, state=str(cycle.state), reason=_why(cycle))
 
     async def _fail(self, cycle: Cycle, reason: str) -> Cycle:
         now = self._office.now()
@@ -94,21 +104,32 @@ class CycleRunner:
         ended = []
         for cycle in r.cycles.under_way():
             waited = now - cycle.progressed_at
-            if cycle.state is State.CANARY:
+            if cycle.state in BEFORE_UPLOAD:
+                ended += self._drop_silent(r, cycle, now)
+            elif cycle.state is State.CANARY:
                 ended += self._end_canary(r, cycle, now)
             elif waited > self._progress_deadline:
-                said = f"no progress for {_said(waited)} while it was {cycle.state}: is {cycle.site} up?"
+                said = f"no progress for {_said(waited)} while it was {cycle.state}: see the cloud's log"
                 ended.append(r.cycles.move(cycle.id, State.FAILED, now, commands.CLOUD, said))
         return ended
+
+    def _drop_silent(self, r: Repository, cycle: Cycle, now: datetime) -> list[Cycle]:
+        """Sites that make no progress; the cycle goes on without them, or ends where none is left."""
+        dropped = []
+        for part in stragglers.silent(cycle.parts, now, self._progress_deadline, self._straggler_deadline):
+            said = f"no progress for {_said(now - part.progressed_at)} while it was {part.state}: is {part.site} up?"
+            dropped.append(commands.drop(r, cycle.id, part.site, State.FAILED, said, commands.CLOUD, now))
+        return dropped[-1:]
 
     def _end_canary(self, r: Repository, cycle: Cycle, now: datetime) -> list[Cycle]:
         """A canary that is silent, or a site that does not validate: the release is taken back."""
         since = next(t.at for t in reversed(cycle.history) if t.state is State.CANARY)
-        silent = canary.silent(canary.reports(r.releases.get(cycle.release_version), r.devices.of(cycle.site)))
+        silent = canary.silent(commands.canary_reports(r, cycle))
+        missing = [part.site for part in cycle.staying if part.after is None]
         if silent and now - since > self._canary_deadline:
             said = f"canary {', '.join(silent)} said nothing for {_said(now - since)}"
-        elif cycle.site_after is None and now - cycle.progressed_at > self._progress_deadline:
-            said = f"site {cycle.site} did not validate within {_said(now - cycle.progressed_at)}"
+        elif missing and now - cycle.progressed_at > self._progress_deadline:
+            said = f"site {', '.join(missing)} did not validate within {_said(now - cycle.progressed_at)}"
         else:
             return []
         decision = canary.Decision(State.ROLLED_BACK, said)

@@ -35,6 +35,14 @@ class Order:
 
 
 @dataclass(frozen=True)
+class Policy:
+    """What a site says of itself when it opens its stream."""
+
+    auto_approve: bool
+    publish_style: bool = False
+
+
+@dataclass(frozen=True)
 class SiteView:
     """A site as operators see it."""
 
@@ -49,7 +57,7 @@ class SiteDesk:
         self._office = office
         self._inspector = inspector
 
-    async def watch(self, actor: Identity, site: str, auto_approve: bool) -> AsyncGenerator[Order | None]:
+    async def watch(self, actor: Identity, site: str, policy: Policy) -> AsyncGenerator[Order | None]:
         """Every open task now, then each new or changed one; None keeps the stream alive."""
         roles.site_only(actor, site)
         office, topic = self._office, site_topic(site)
@@ -57,29 +65,30 @@ class SiteDesk:
         with office.connected(f"site/{site}"):
             while True:
                 seen = office.notifier.version(topic)
-                for order in await self._orders(site, auto_approve):
+                for order in await self._orders(site, policy):
                     if order.task.key not in sent:
                         sent.add(order.task.key)
                         yield order
                 if not await office.notifier.changed(topic, seen, office.keep_alive_s):
                     yield None
 
-    async def _orders(self, site: str, auto_approve: bool) -> list[Order]:
+    async def _orders(self, site: str, policy: Policy) -> list[Order]:
         """Recorded as offered before anything is sent."""
         now = self._office.now()
         before = await self._office.database.read(lambda r: r.cycles.recent(site, _LOOK_BACK))
 
         def offer_all(r: Repository) -> list[Order]:
-            r.sites.seen(site, now, auto_approve)
+            r.sites.seen(site, now, policy.auto_approve)
             for cycle in r.cycles.recent(site, _LOOK_BACK):
                 if cycle.state in BEFORE_UPLOAD:
-                    commands.offer(r, cycle.id, auto_approve, now)
-            return [_order(r, task) for task in reversed(open_tasks(r.cycles.recent(site, _LOOK_BACK)))]
+                    auto, style = policy.auto_approve, policy.publish_style
+                    commands.offer(r, cycle.id, site, now, auto_approve=auto, publish_style=style)
+            return [_order(r, task) for task in reversed(open_tasks(r.cycles.recent(site, _LOOK_BACK), site))]
 
         orders = await self._office.database.write(offer_all)
-        known = {cycle.id: cycle.state for cycle in before}
+        known = {cycle.id: len(cycle.history) for cycle in before}
         for order in orders:
-            if known.get(order.task.cycle.id) != order.task.cycle.state:
+            if known.get(order.task.cycle.id) != len(order.task.cycle.history):
                 self._office.moved(order.task.cycle)
         return orders
 
@@ -87,36 +96,42 @@ class SiteDesk:
         before = await self._own(actor, cycle_id)
         now = self._office.now()
         write = self._office.database.write
-        after = await write(lambda r: commands.report(r, cycle_id, progress, str(actor), now))
-        (self._office.moved if after.state is not before.state else self._office.progressed)(after)
+        after = await write(lambda r: commands.report(r, cycle_id, actor.name, progress, now))
+        moved = len(after.history) != len(before.history)
+        (self._office.moved if moved else self._office.progressed)(after)
 
     async def propose(self, actor: Identity, cycle_id: str, names: Sequence[str]) -> LabelSpace:
         await self._own(actor, cycle_id)
         now = self._office.now()
-        return await self._office.database.write(lambda r: commands.propose_classes(r, cycle_id, names, now))
+        propose = commands.propose_classes
+        return await self._office.database.write(lambda r: propose(r, cycle_id, actor.name, names, now))
 
-    async def submit_gap(self, actor: Identity, manifest: GapManifest) -> None:
-        """Verifies everything, then changes the state: after a refusal every store is as it was."""
+    async def submit_gap(self, actor: Identity, manifest: GapManifest, certificate: str) -> None:
+        """Verifies everything, then changes the state: after a refusal every store is as it was.
+
+        `certificate` (PEM) is the one whose key made the manifest's signature.
+        """
         await self._own(actor, manifest.cycle_id)
-        database = self._office.database
-        if await database.read(lambda r: commands.check_manifest(r, manifest)):
+        database, site = self._office.database, actor.name
+        if await database.read(lambda r: commands.check_manifest(r, site, manifest)):
             return
         tutor, student = await database.read(lambda r: _bases(r, manifest.cycle_id))
         await asyncio.to_thread(self._inspector.check, manifest, tutor, student)
         now = self._office.now()
-        self._office.moved(await database.write(lambda r: commands.accept_gap(r, manifest, str(actor), now)))
+        accept = commands.accept_gap
+        self._office.moved(await database.write(lambda r: accept(r, site, manifest, certificate, now)))
 
     async def submit_validation(self, actor: Identity, cycle_id: str, after: Figures) -> None:
         await self._own(actor, cycle_id)
         now = self._office.now()
         write = self._office.database.write
-        self._office.moved(await write(lambda r: commands.accept_validation(r, cycle_id, after, str(actor), now)))
+        self._office.moved(await write(lambda r: commands.accept_validation(r, cycle_id, actor.name, after, now)))
 
     async def fail_task(self, actor: Identity, task_id: str, reason: str) -> None:
         await self._own(actor, parsed(task_id)[0])
         now = self._office.now()
         write = self._office.database.write
-        self._office.moved(await write(lambda r: commands.fail_task(r, task_id, reason, str(actor), now)))
+        self._office.moved(await write(lambda r: commands.fail_task(r, task_id, actor.name, reason, now)))
 
     async def sites(self, actor: Identity) -> list[SiteView]:
         roles.operator_only(actor)
@@ -124,7 +139,7 @@ class SiteDesk:
 
         def views(r: Repository) -> list[SiteView]:
             devices = r.devices.count_by_site()
-            running = {cycle.site: cycle.id for cycle in r.cycles.under_way()}
+            running = {part.site: cycle.id for cycle in r.cycles.under_way() for part in cycle.staying}
             return [
                 SiteView(site, f"site/{site.name}" in online, devices.get(site.name, 0), running.get(site.name, ""))
                 for site in r.sites.all()
@@ -134,7 +149,7 @@ class SiteDesk:
 
     async def _own(self, actor: Identity, cycle_id: str) -> Cycle:
         cycle = await self._office.database.read(lambda r: r.cycles.get(cycle_id))
-        roles.site_only(actor, cycle.site)
+        roles.one_of_its_sites(actor, cycle.sites)
         return cycle
 
 

@@ -45,14 +45,15 @@ class Steps:
         return self._office.moved(await step(cycle))
 
     async def apply(self, cycle: Cycle) -> Cycle:
-        """UPLOADED to APPLIED: the gap added to the tutor, lambda chosen on the gate's data."""
+        """UPLOADED to APPLIED: the sites' gaps merged and added to the tutor, lambda chosen on the gate's data."""
         receiver = await self._office.database.read(lambda r: _receiver(r, cycle))
         made = await self._workshop.apply(cycle, receiver, self._progress_of(cycle))
         model = await self._workshop.keep_model(
             receiver.kind, made, cycle.id, receiver.id, presumed=made.after, created=self._office.now()
         )
+        gaps = "gap" if len(cycle.gaps) == 1 else f"gaps of {len(cycle.gaps)} sites merged and"
         return await self._moved(
-            cycle, State.APPLIED, f"gap added to the {receiver.kind}", made.said(), model, updated_tutor_id=model.id
+            cycle, State.APPLIED, f"{gaps} added to the {receiver.kind}", made.said(), model, updated_tutor_id=model.id
         )
 
     async def gate_tutor(self, cycle: Cycle) -> Cycle:
@@ -92,15 +93,23 @@ class Steps:
                 return r.cycles.get(cycle.id)
             if newer := commands.superseded(r, cycle):
                 return r.cycles.move(cycle.id, State.FAILED, now, commands.CLOUD, newer)
-            devices = r.devices.of(cycle.site)
-            connected = {d.key for d in devices if f"device/{d.key}" in online}
-            canaries = canary.choose(devices, connected, self._canary_devices)
+            canaries = self._canaries(r, cycle, online)
             student = r.models.get(cycle.updated_student_id)
             made = r.releases.add(student, cycle.updated_tutor_id, ReleaseStatus.CANARY, canaries, cycle.id, now)
-            said = f"release {made.version} for {', '.join(canaries) or 'no device yet'}; the site validates it"
+            who = "the site validates it" if len(cycle.staying) == 1 else "each site validates it"
+            said = f"release {made.version} for {', '.join(canaries) or 'no device yet'}; {who}"
             return r.cycles.move(cycle.id, State.CANARY, now, commands.CLOUD, said, release_version=made.version)
 
         return await self._office.database.write(release)
+
+    def _canaries(self, r: Repository, cycle: Cycle, online: set[str]) -> list[str]:
+        """Some devices of each site: what one site's cameras show says little of another's."""
+        chosen: list[str] = []
+        for part in cycle.staying:
+            devices = r.devices.of(part.site)
+            connected = {d.key for d in devices if f"device/{d.key}" in online}
+            chosen += canary.choose(devices, connected, self._canary_devices)
+        return chosen
 
     async def _verdict(self, cycle: Cycle, model: Model, figures: Json) -> gate.Verdict:
         base, known = await self._office.database.read(

@@ -8,8 +8,22 @@ from typing import Final
 from pydantic import ValidationError
 
 from cloud_server.cycles.site_desk import Order, SiteView
-from cloud_server.domain import Cycle, EncodedGap, GapManifest, Install, Model, Outcome, Progress, Transition, Vitals
+from cloud_server.domain import (
+    Cycle,
+    EncodedGap,
+    GapManifest,
+    Install,
+    Json,
+    LambdaScore,
+    Model,
+    Outcome,
+    Part,
+    Progress,
+    Transition,
+    Vitals,
+)
 from cloud_server.fleet.desk import DeviceView, Offer
+from diredi.data.style import SiteStyle
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import InvalidInput
 from diredi.labels import LabelSpace
@@ -17,6 +31,7 @@ from diredi.rpc import convert as base
 from diredi.rpc.v1 import common_pb2, cycles_pb2, fleet_pb2, sites_pb2
 
 _MAX_CLASSES: Final = 1000
+_STATE: Final = cycles_pb2.CycleState.Value
 
 
 def model_to(model: Model) -> common_pb2.Model:
@@ -41,27 +56,43 @@ def release_to(offer: Offer) -> fleet_pb2.Release:
     )  # fmt: skip
 
 
-def cycle_to(cycle: Cycle, figures: bool = True) -> cycles_pb2.Cycle:
-    """Without the figures of its history where many cycles must fit into one message."""
+def cycle_to(cycle: Cycle, brief: bool = False) -> cycles_pb2.Cycle:
+    """Brief: without gaps and the figures of its history, where many cycles must fit into one message."""
     message = cycles_pb2.Cycle(
-        id=cycle.id, site=cycle.site, state=cycles_pb2.CycleState.Value(f"CYCLE_STATE_{cycle.state}"),
-        history=[_transition_to(transition, figures) for transition in cycle.history],
+        id=cycle.id, site=cycle.sites[0], state=_STATE(f"CYCLE_STATE_{cycle.state}"),
+        history=[_transition_to(transition, not brief) for transition in cycle.history],
         recipe=base.struct_to(cycle.recipe), base_tutor_id=cycle.base_tutor_id, base_student_id=cycle.base_student_id,
         updated_tutor_id=cycle.updated_tutor_id, updated_student_id=cycle.updated_student_id,
         release_version=cycle.release_version, approved=cycle.approved,
+        sites=[_part_to(part, brief) for part in cycle.parts],
     )  # fmt: skip
     if cycle.progress is not None:
         message.progress.CopyFrom(cycles_pb2.Progress(**cycle.progress.model_dump()))
-    if cycle.gap is not None:
-        message.gap.CopyFrom(manifest_to(cycle.gap))
-    if cycle.site_after is not None:
-        message.site_after.CopyFrom(base.figures_to(cycle.site_after))
+    first = next((part for part in message.sites if part.HasField("gap")), None)
+    if first is not None:  # where clients that know one site only look
+        message.gap.CopyFrom(first.gap)
+        if first.HasField("site_after"):
+            message.site_after.CopyFrom(first.site_after)
+    return message
+
+
+def _part_to(part: Part, brief: bool) -> cycles_pb2.SitePart:
+    message = cycles_pb2.SitePart(
+        site=part.site, state=_STATE(f"CYCLE_STATE_{part.state}"), approved=part.approved, reason=part.dropped_because,
+        certificate=part.certificate, publishes_style=part.publishes_style,
+    )  # fmt: skip
+    if part.progress is not None:
+        message.progress.CopyFrom(cycles_pb2.Progress(**part.progress.model_dump()))
+    if part.gap is not None and not brief:
+        message.gap.CopyFrom(manifest_to(part.gap))
+    if part.after is not None:
+        message.site_after.CopyFrom(base.figures_to(part.after))
     return message
 
 
 def _transition_to(transition: Transition, figures: bool) -> cycles_pb2.Transition:
     return cycles_pb2.Transition(
-        state=cycles_pb2.CycleState.Value(f"CYCLE_STATE_{transition.state}"), at=base.time_to(transition.at),
+        state=_STATE(f"CYCLE_STATE_{transition.state}"), at=base.time_to(transition.at),
         actor=transition.actor, reason=transition.reason, figures=base.struct_to(transition.figures if figures else {}),
     )  # fmt: skip
 
@@ -89,12 +120,15 @@ def manifest_to(manifest: GapManifest) -> cycles_pb2.GapManifest:
         cycle_id=manifest.cycle_id, tutor_gap=_gap_to(manifest.tutor_gap), labels=base.labels_to(manifest.labels),
         train_images=manifest.train_images, held_out_images=manifest.held_out_images, boxes=manifest.boxes,
         recipe=base.struct_to(manifest.recipe), student_before=base.figures_to(manifest.student_before),
-        tutor_after=base.figures_to(manifest.tutor_after),
+        tutor_after=base.figures_to(manifest.tutor_after), signature=bytes.fromhex(manifest.signature),
+        scores=[cycles_pb2.LambdaScore(lam=s.lam, figures=base.figures_to(s.figures)) for s in manifest.scores],
     )  # fmt: skip
     if manifest.student_gap is not None:
         message.student_gap.CopyFrom(_gap_to(manifest.student_gap))
     if manifest.student_after is not None:
         message.student_after.CopyFrom(base.figures_to(manifest.student_after))
+    if manifest.style is not None:
+        message.style.CopyFrom(base.struct_to(manifest.style))
     return message
 
 
@@ -116,9 +150,23 @@ def manifest_from(message: cycles_pb2.GapManifest) -> GapManifest:
             recipe=base.struct_from(message.recipe), student_before=base.figures_from(message.student_before),
             tutor_after=base.figures_from(message.tutor_after),
             student_after=base.figures_from(message.student_after) if message.HasField("student_after") else None,
+            scores=tuple(LambdaScore(lam=s.lam, figures=base.figures_from(s.figures)) for s in message.scores),
+            style=_style_from(message),
+            signature=message.signature.hex(),
         )  # fmt: skip
     except ValidationError as error:
-        raise InvalidInput(f"the manifest is not usable: {error.errors()[0]['msg']}") from None
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidInput(f"the manifest is not usable at {where}: {first['msg']}") from None
+
+
+def _style_from(message: cycles_pb2.GapManifest) -> Json | None:
+    """As it came, once it is known to be nothing else than a style."""
+    if not message.HasField("style"):
+        return None
+    style = base.struct_from(message.style)
+    SiteStyle.model_validate(style)
+    return style
 
 
 def _gap_to(gap: EncodedGap) -> cycles_pb2.EncodedGap:
@@ -139,7 +187,7 @@ def task_to(order: Order) -> sites_pb2.Task:
     task = order.task
     message = sites_pb2.Task(
         id=task.id, kind=sites_pb2.TaskKind.Value(f"TASK_KIND_{task.kind.upper()}"), cycle_id=task.cycle.id,
-        approved=task.cycle.approved,
+        approved=task.part.approved,
     )  # fmt: skip
     if order.tutor is not None:  # EXTRACT
         message.recipe.CopyFrom(base.struct_to(task.cycle.recipe))

@@ -19,7 +19,8 @@ class CycleServicer(stubs.CycleServiceServicer):
 
     async def StartCycle(self, request: pb.StartCycleRequest, context: Context) -> pb.StartCycleResponse:
         overrides = struct_from(request.recipe)
-        cycle = await self._desk.start(peer_identity(context), request.site, request.request_id, overrides)
+        sites = [site for site in (request.site, *request.sites) if site]
+        cycle = await self._desk.start(peer_identity(context), sites, request.request_id, overrides)
         return pb.StartCycleResponse(cycle=cycle_to(cycle))
 
     async def WatchCycle(self, request: pb.WatchCycleRequest, context: Context) -> AsyncIterator[pb.WatchCycleResponse]:
@@ -29,7 +30,7 @@ class CycleServicer(stubs.CycleServiceServicer):
 
     async def ListCycles(self, request: pb.ListCyclesRequest, context: Context) -> pb.ListCyclesResponse:
         cycles = await self._desk.recent(peer_identity(context), request.site, request.limit)
-        return pb.ListCyclesResponse(cycles=[cycle_to(cycle, figures=False) for cycle in cycles])
+        return pb.ListCyclesResponse(cycles=[cycle_to(cycle, brief=True) for cycle in cycles])
 
     async def GetCycle(self, request: pb.GetCycleRequest, context: Context) -> pb.GetCycleResponse:
         return pb.GetCycleResponse(cycle=cycle_to(await self._desk.get(peer_identity(context), request.id)))

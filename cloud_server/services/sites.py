@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
-from cloud_server.cycles.site_desk import SiteDesk
+from cloud_server.cycles.site_desk import Policy, SiteDesk
 from cloud_server.services.convert import class_names_from, manifest_from, progress_from, site_to, task_to
 from diredi.rpc.convert import figures_from, labels_to
 from diredi.rpc.meter import IngressMeter
-from diredi.rpc.peers import Context, peer_identity
+from diredi.rpc.peers import Context, peer_certificate, peer_identity
+from diredi.rpc.signed import check_manifest
 from diredi.rpc.v1 import sites_pb2 as pb
 from diredi.rpc.v1 import sites_pb2_grpc as stubs
 
@@ -21,7 +22,8 @@ class SiteServicer(stubs.SiteServiceServicer):
 
     async def WatchTasks(self, request: pb.WatchTasksRequest, context: Context) -> AsyncIterator[pb.WatchTasksResponse]:
         caller = peer_identity(context)
-        async with aclosing(self._desk.watch(caller, request.site, request.auto_approve)) as orders:
+        policy = Policy(request.auto_approve, request.publish_style)
+        async with aclosing(self._desk.watch(caller, request.site, policy)) as orders:
             async for order in orders:
                 yield pb.WatchTasksResponse(task=None if order is None else task_to(order))
 
@@ -35,7 +37,9 @@ class SiteServicer(stubs.SiteServiceServicer):
         return pb.ProposeClassesResponse(labels=labels_to(labels))
 
     async def SubmitGap(self, request: pb.SubmitGapRequest, context: Context) -> pb.SubmitGapResponse:
-        await self._desk.submit_gap(peer_identity(context), manifest_from(request.manifest))
+        caller, certificate = peer_identity(context), peer_certificate(context)
+        check_manifest(request.manifest, certificate)
+        await self._desk.submit_gap(caller, manifest_from(request.manifest), certificate.decode())
         return pb.SubmitGapResponse()
 
     async def SubmitValidation(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
 
 from cloud_server.domain import Cycle, Json, Progress
-from cloud_server.states import ENDS, State, check_transition
-from cloud_server.store.schema import CycleRow, TransitionRow
+from cloud_server.states import DROPPED, ENDS, State, check_transition, joint
+from cloud_server.store.schema import CycleRow, PartRow, TransitionRow
 from diredi.errors import NotFound
 
 
@@ -19,8 +19,11 @@ class Cycles:
         self._session = session
 
     def add(self, cycle: Cycle, actor: str, reason: str) -> Cycle:
-        values = cycle.model_dump(mode="json", exclude={"history", "progressed_at", "created"})
+        values = cycle.model_dump(mode="json", exclude={"history", "parts", "progressed_at", "created"})
         row = CycleRow(**values, progressed_at=cycle.progressed_at, created=cycle.created)
+        for position, part in enumerate(cycle.parts):
+            values = part.model_dump(mode="json", exclude={"progressed_at"})
+            row.parts.append(PartRow(position=position, **values, progressed_at=part.progressed_at))
         self._session.add(row)
         self._session.flush()
         self._record(row, cycle.state, cycle.created, actor, reason, {})
@@ -34,14 +37,14 @@ class Cycles:
         return None if row is None else Cycle.model_validate(row)
 
     def recent(self, site: str = "", limit: int = 100) -> list[Cycle]:
-        """Newest first; of one site or of all."""
+        """Newest first; those in which a site takes or took part, or all."""
         query = select(CycleRow).order_by(CycleRow.created.desc(), CycleRow.id).limit(limit)
         if site:
-            query = query.where(CycleRow.site == site)
+            query = query.where(CycleRow.parts.any(PartRow.site == site))
         return [Cycle.model_validate(row) for row in self._session.scalars(query)]
 
     def under_way(self, site: str = "", states: Iterable[State] = ()) -> list[Cycle]:
-        """Oldest first; those in `states`, or all that have not ended."""
+        """Oldest first; those in `states`, or all that have not ended; those that `site` has not dropped out of."""
         query = select(CycleRow).order_by(CycleRow.created, CycleRow.id)
         wanted = [s.value for s in states]
         if wanted:
@@ -49,8 +52,30 @@ class Cycles:
         else:
             query = query.where(CycleRow.state.not_in([s.value for s in ENDS]))
         if site:
-            query = query.where(CycleRow.site == site)
+            stays = PartRow.state.not_in([s.value for s in DROPPED])
+            query = query.where(CycleRow.parts.any(and_(PartRow.site == site, stays)))
         return [Cycle.model_validate(row) for row in self._session.scalars(query)]
+
+    def move_site(
+        self,
+        cycle_id: str,
+        site: str,
+        state: State,
+        now: datetime,
+        actor: str,
+        reason: str,
+        figures: Json | None = None,
+        **changes: object,
+    ) -> Cycle:
+        """One site's step and what it makes of the cycle, in one transition. Raises WrongState as `move` does."""
+        row = self._row(cycle_id)
+        part = self._part(row, site)
+        check_transition(State(part.state), state)
+        part.state = state.value
+        part.progress = None
+        self._change(part, now, changes)
+        after = joint(State(row.state), [State(one.state) for one in row.parts])
+        return self.move(cycle_id, after, now, actor, reason, figures)
 
     def move(
         self,
@@ -71,15 +96,22 @@ class Cycles:
         self._record(row, state, now, actor, reason, figures or {})
         return Cycle.model_validate(row)
 
-    def change(self, cycle_id: str, now: datetime, **changes: object) -> Cycle:
-        """What may change within a state; counts as progress."""
+    def change_site(self, cycle_id: str, site: str, now: datetime, **changes: object) -> Cycle:
+        """What may change of a site's part within a state; counts as its progress and the cycle's."""
         row = self._row(cycle_id)
-        self._change(row, now, changes)
+        self._change(self._part(row, site), now, changes)
+        self._change(row, now, {})
         self._session.flush()
         return Cycle.model_validate(row)
 
-    def report(self, cycle_id: str, progress: Progress, now: datetime) -> Cycle:
-        return self.change(cycle_id, now, progress=progress.model_dump(mode="json"))
+    def report(self, cycle_id: str, progress: Progress, now: datetime, site: str = "") -> Cycle:
+        """The cloud's own progress, or that of a site."""
+        row, values = self._row(cycle_id), {"progress": progress.model_dump(mode="json")}
+        if site:
+            self._change(self._part(row, site), now, values)
+        self._change(row, now, values)
+        self._session.flush()
+        return Cycle.model_validate(row)
 
     def _row(self, cycle_id: str) -> CycleRow:
         row = self._session.get(CycleRow, cycle_id)
@@ -87,7 +119,10 @@ class Cycles:
             raise NotFound(f"there is no cycle {cycle_id!r}: `diredi cycle list` names them")
         return row
 
-    def _change(self, row: CycleRow, now: datetime, changes: dict[str, object]) -> None:
+    def _part(self, row: CycleRow, site: str) -> PartRow:
+        return next(part for part in row.parts if part.site == site)
+
+    def _change(self, row: CycleRow | PartRow, now: datetime, changes: Mapping[str, object]) -> None:
         row.progressed_at = now
         for name, value in changes.items():
             setattr(row, name, value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKey, Index, Integer, String, TypeDecorator
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKey, Integer, String, TypeDecorator
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 
@@ -74,24 +74,38 @@ class ReleaseRow(Table):
 
 class CycleRow(Table):
     __tablename__ = "cycles"
-    __table_args__ = (Index("ix_cycles_site_state", "site", "state"),)
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    site: Mapped[str]
     request_id: Mapped[str] = mapped_column(String(128), unique=True)
-    state: Mapped[str]
-    approved: Mapped[bool]
+    state: Mapped[str] = mapped_column(index=True)
     recipe: Mapped[dict[str, Any]]
     base_tutor_id: Mapped[str]
     base_student_id: Mapped[str]
     updated_tutor_id: Mapped[str] = mapped_column(default="")
     updated_student_id: Mapped[str] = mapped_column(default="")
     release_version: Mapped[int] = mapped_column(default=0)
-    gap: Mapped[dict[str, Any] | None]
-    site_after: Mapped[dict[str, Any] | None]
     progress: Mapped[dict[str, Any] | None]
     progressed_at: Mapped[datetime]
     created: Mapped[datetime] = mapped_column(index=True)
+    parts: Mapped[list[PartRow]] = relationship(order_by="PartRow.position", lazy="selectin")
     history: Mapped[list[TransitionRow]] = relationship(order_by="TransitionRow.id", lazy="selectin")
+
+
+class PartRow(Table):
+    """One site's part in a cycle."""
+
+    __tablename__ = "parts"
+    cycle_id: Mapped[str] = mapped_column(ForeignKey("cycles.id"), primary_key=True)
+    site: Mapped[str] = mapped_column(primary_key=True, index=True)
+    position: Mapped[int]
+    state: Mapped[str]
+    approved: Mapped[bool]
+    dropped_because: Mapped[str]
+    publishes_style: Mapped[bool]
+    gap: Mapped[dict[str, Any] | None]
+    certificate: Mapped[str]
+    after: Mapped[dict[str, Any] | None]
+    progress: Mapped[dict[str, Any] | None]
+    progressed_at: Mapped[datetime]
 
 
 class TransitionRow(Table):

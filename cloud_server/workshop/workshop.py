@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cloud_server.config import CloudConfig
-from cloud_server.domain import Cycle, EncodedGap, Json, Model, ModelKind
+from cloud_server.domain import Cycle, EncodedGap, GapManifest, Json, Model, ModelKind
 from cloud_server.workshop import results
 from diredi.data.sources import SCENES, resolve
 from diredi.detectors.spec import DetectorSpec
@@ -48,13 +48,14 @@ class Workshop:
         return results.parsed(results.Bootstrapped, made)
 
     async def apply(self, cycle: Cycle, receiver: Model, on_progress: OnProgress) -> results.Applied:
-        """The cycle's gap, added to the tutor."""
-        assert cycle.gap is not None
+        """The gaps of the cycle's sites, merged and added to the tutor."""
+        gaps = cycle.gaps
         spec: Json = {
             "tutor": self._path(receiver.weights),
-            "gaps": [self._contribution(cycle, cycle.gap.tutor_gap)],
+            "gaps": [self._contribution(site, said, said.tutor_gap) for site, said in gaps],
+            "scores": [[score.model_dump(mode="json") for score in said.scores] for _, said in gaps],
             "base_id": cycle.base_tutor_id,
-            "labels": cycle.gap.labels.model_dump(mode="json"),
+            "labels": cycle.labels.model_dump(mode="json"),
             "presumed": await self.presumed(on_progress),
             "recipe": cycle.recipe,
         }
@@ -65,14 +66,14 @@ class Workshop:
         self, cycle: Cycle, tutor: Model, student: Model, on_progress: OnProgress
     ) -> results.Redistilled:
         """A new student from the updated tutor."""
-        assert cycle.gap is not None
-        gap = cycle.gap.student_gap
+        students = [(site, said, said.student_gap) for site, said in cycle.gaps if said.student_gap is not None]
         spec: Json = {
             "tutor": self._path(tutor.weights),
             "student": self._path(student.weights),
-            "student_gaps": [] if gap is None else [self._contribution(cycle, gap)],
+            "student_gaps": [self._contribution(*one) for one in students],
+            "styles": [said.style for _, said in cycle.gaps if said.style is not None],
             "base_id": cycle.base_student_id,
-            "labels": cycle.gap.labels.model_dump(mode="json"),
+            "labels": cycle.labels.model_dump(mode="json"),
             "presumed": await self.presumed(on_progress),
             "pool": self._config.pool or None,
             "recipe": cycle.recipe,
@@ -137,15 +138,9 @@ class Workshop:
                     raise
         raise AssertionError
 
-    def _contribution(self, cycle: Cycle, gap: EncodedGap) -> Json:
+    def _contribution(self, site: str, said: GapManifest, gap: EncodedGap) -> Json:
         """A site's gap as the jobs take it."""
-        assert cycle.gap is not None
-        return {
-            "path": self._path(gap.blob),
-            "codec": gap.codec,
-            "site": cycle.site,
-            "images": cycle.gap.train_images,
-        }
+        return {"path": self._path(gap.blob), "codec": gap.codec, "site": site, "images": said.train_images}
 
     def _path(self, blob: Blob) -> str:
         return str(self._blobs.path(blob.digest).resolve())

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from diredi.rpc.client import Channel
-    from diredi.rpc.v1.cycles_pb2 import Cycle
+    from diredi.rpc.v1.cycles_pb2 import Cycle, GapManifest, SitePart
 
 app = typer.Typer(help="Start, watch and decide on update cycles.", no_args_is_help=True)
 
@@ -24,7 +24,9 @@ _DEADLINE_S = 10.0
 
 @app.command("start")
 def start(
-    site: Annotated[str, typer.Option("--site", help="The site to learn from.")],
+    site: Annotated[
+        list[str], typer.Option("--site", help="The site to learn from; repeat it for sites that learn together.")
+    ],
     watch: Annotated[bool, typer.Option("--watch", help="Stay until the cycle has ended.")] = False,
     option: Annotated[
         list[str] | None,
@@ -37,7 +39,7 @@ def start(
     identity: IdentityFolder = DEFAULT_IDENTITY,
     as_json: AsJson = False,
 ) -> None:
-    """Ask a site for an update. With --watch the exit code says how it ended: 0 released, 5 refused, 1 failed."""
+    """Ask sites for an update. With --watch the exit code says how it ended: 0 released, 5 refused, 1 failed."""
     from diredi.cli.connection import with_cloud
     from diredi.cli.follow import check_ended_well, follow
     from diredi.rpc.client import call
@@ -46,14 +48,16 @@ def start(
     from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceStub
 
     recipe = struct_to(parse_options(option or []))
-    request = StartCycleRequest(site=site, request_id=request_id or str(uuid.uuid4()), recipe=recipe)
+    request = StartCycleRequest(
+        site=site[0], sites=site[1:], request_id=request_id or str(uuid.uuid4()), recipe=recipe
+    )
 
     async def work(channel: Channel) -> Cycle:
         started = (await call(CycleServiceStub(channel).StartCycle, request, deadline_s=_DEADLINE_S)).cycle
         if not watch:
             return started
         if not as_json:
-            note(f"cycle {started.id} at {site}")
+            note(f"cycle {started.id} at {', '.join(site)}")
         with progress(as_json) as bar:
             return await follow(channel, started.id, bar)
 
@@ -90,7 +94,7 @@ def watch(
 
 @app.command("list")
 def list_cycles(
-    site: Annotated[str, typer.Option("--site", help="Only cycles of this site.")] = "",
+    site: Annotated[str, typer.Option("--site", help="Only cycles that this site takes or took part in.")] = "",
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most so many, newest first.")] = 100,
     cloud: Cloud = DEFAULT_CLOUD,
     identity: IdentityFolder = DEFAULT_IDENTITY,
@@ -108,14 +112,14 @@ def list_cycles(
     rows = [
         (
             cycle.id,
-            cycle.site,
+            ", ".join(_briefly(part) for part in cycle.sites),
             state_of(cycle),
             time_text(instant(cycle.history[0].at)) if cycle.history else "",
             cycle.release_version or "",
         )
         for cycle in response.cycles
     ]
-    columns = ("cycle", "site", "state", "requested", "release")
+    columns = ("cycle", "sites", "state", "requested", "release")
     emit([plain(cycle) for cycle in response.cycles], as_json, table(columns, rows, right=("release",)))
 
 
@@ -143,7 +147,7 @@ def approve(
     identity: IdentityFolder = DEFAULT_IDENTITY,
     as_json: AsJson = False,
 ) -> None:
-    """The site's yes to a cycle. Needs the site's own identity."""
+    """The site's yes to a cycle, for itself. Needs the site's own identity."""
     from diredi.cli.connection import ask
     from diredi.rpc.v1.cycles_pb2 import ApproveCycleRequest
     from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceStub
@@ -151,6 +155,9 @@ def approve(
     request = ApproveCycleRequest(id=cycle_id)
     response = ask(cloud, identity, lambda channel: CycleServiceStub(channel).ApproveCycle, request)
     _show(response.cycle, as_json)
+    for part in response.cycle.sites:
+        if part.publishes_style:
+            note(f"{part.site} publishes colour and blur statistics of its images with the gap (publish_style)")
 
 
 @app.command("decline")
@@ -171,31 +178,50 @@ def decline(
     _show(response.cycle, as_json)
 
 
+def _briefly(part: SitePart) -> str:
+    """For one line of many: the name, and the state where the site dropped out."""
+    from diredi.cli.follow import state_of
+
+    state = state_of(part)
+    return f"{part.site} ({state})" if state in {"DECLINED", "FAILED"} else part.site
+
+
 def _show(cycle: Cycle, as_json: bool) -> None:
     from diredi.cli.follow import state_of
     from diredi.cli.plain import instant, plain
 
-    values: dict[str, object] = {"cycle": cycle.id, "site": cycle.site, "state": state_of(cycle)}
+    values: dict[str, object] = {"cycle": cycle.id, "state": state_of(cycle)}
     if cycle.release_version:
         values["release"] = cycle.release_version
     if cycle.HasField("progress") and cycle.progress.step:
         values["under way"] = f"{cycle.progress.step}, {100 * cycle.progress.fraction:.0f} %"
     steps = [(time_text(instant(step.at)), state_of(step), step.actor, step.reason) for step in cycle.history]
-    shown: list[RenderableType] = [facts(values), table(("at", "state", "who", "why"), steps)]
-    if cycle.HasField("gap"):
-        shown.append(_gap_facts(cycle))
-    emit(plain(cycle), as_json, *shown)
+    emit(plain(cycle), as_json, facts(values), _sites(cycle), table(("at", "state", "who", "why"), steps))
 
 
-def _gap_facts(cycle: Cycle) -> RenderableType:
-    gap = cycle.gap
-    size = f"{bytes_text(gap.tutor_gap.blob.bytes)} of {bytes_text(gap.tutor_gap.fp32_bytes)} as {gap.tutor_gap.codec}"
-    values = {"gap": size, "learned from": f"{gap.train_images} images at the site"}
-    if gap.HasField("student_gap"):
-        values["student gap"] = f"{bytes_text(gap.student_gap.blob.bytes)} as {gap.student_gap.codec}"
-    before = percent(gap.student_before.map50)
-    if cycle.HasField("site_after"):
-        values["mAP50 at site"] = f"{before} before, {percent(cycle.site_after.map50)} after"
-    else:
-        values["mAP50 at site"] = f"{before} before"
-    return facts(values)
+def _sites(cycle: Cycle) -> RenderableType:
+    """A line a site: how far it is, what it learned from, what it sent, and how well the fleet's student does there."""
+    from diredi.cli.follow import standing_of
+
+    rows = []
+    for part in cycle.sites:
+        gap, has_gap = part.gap, part.HasField("gap")
+        rows.append(
+            (
+                part.site,
+                standing_of(part),
+                f"{gap.train_images} images" if has_gap else "",
+                _gap_text(gap) if has_gap else "",
+                percent(gap.student_before.map50) if has_gap else "",
+                percent(part.site_after.map50) if part.HasField("site_after") else "",
+                part.reason or ("publishes its style" if part.publishes_style else ""),
+            )
+        )
+    columns = ("site", "state", "learned from", "gap", "mAP50 before", "after", "remarks")
+    return table(columns, rows, right=("learned from", "mAP50 before", "after"))
+
+
+def _gap_text(gap: GapManifest) -> str:
+    tutor = gap.tutor_gap
+    said = f"{bytes_text(tutor.blob.bytes)} of {bytes_text(tutor.fp32_bytes)} as {tutor.codec}"
+    return f"{said} + student {bytes_text(gap.student_gap.blob.bytes)}" if gap.HasField("student_gap") else said

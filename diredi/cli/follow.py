@@ -11,7 +11,7 @@ from diredi.errors import DirediError, Refused
 if TYPE_CHECKING:
     from diredi.cli.output import Progress
     from diredi.rpc.client import Channel
-    from diredi.rpc.v1.cycles_pb2 import Cycle, Transition
+    from diredi.rpc.v1.cycles_pb2 import Cycle, SitePart, Transition
 
 ENDED = {"RELEASED", "DECLINED", "REJECTED", "FAILED", "ROLLED_BACK"}
 
@@ -19,20 +19,31 @@ GIVE_UP_AFTER_S = 120.0
 """A cloud that restarts is back long before; the cycle itself is durable and goes on without a watcher."""
 
 _WAITING_FOR = {
-    "REQUESTED": "waiting for the site to take the request",
-    "OFFERED": "waiting for the site's approval",
-    "EXTRACTING": "the site extracts the knowledge gap",
-    "UPLOADED": "the gap is added to the tutor",
+    "REQUESTED": "waiting until the request is taken",
+    "OFFERED": "waiting for approval",
+    "EXTRACTING": "the knowledge gap is extracted on site",
+    "UPLOADED": "what was learned is added to the tutor",
     "APPLIED": "the gate tests the updated tutor",
     "GATED": "a new student is distilled",
     "REDISTILLED": "the gate tests the new student",
-    "CANARY": "the site validates the release",
+    "CANARY": "the release is validated on site",
 }
 
 
-def state_of(cycle: Cycle | Transition) -> str:
-    """The state of a cycle, or that a transition led to, by its short name: "RELEASED"."""
+_ON_SITE = {"REQUESTED", "OFFERED", "EXTRACTING", "CANARY"}
+
+
+def state_of(cycle: Cycle | Transition | SitePart) -> str:
+    """The state of a cycle, of a site in it, or that a transition led to, by its short name: "RELEASED"."""
     return short_name(cycle.DESCRIPTOR.fields_by_name["state"].enum_type, cycle.state)
+
+
+def standing_of(part: SitePart) -> str:
+    """How far a site is: "EXTRACTING, tutor-2 40 %"."""
+    state = "VALIDATED" if part.HasField("site_after") else state_of(part)
+    if not part.progress.step:
+        return state
+    return f"{state}, {part.progress.step} {100 * part.progress.fraction:.0f} %"
 
 
 async def cycle_changes(channel: Channel, cycle_id: str) -> AsyncIterator[Cycle]:
@@ -70,6 +81,9 @@ def show_progress(cycle: Cycle, bar: Progress) -> None:
     if state in ENDED:
         return
     name = f"{state}: {_WAITING_FOR.get(state, 'under way')}"
+    if len(cycle.sites) > 1 and state in _ON_SITE:
+        bar.step(name, None, "; ".join(f"{part.site} {standing_of(part)}" for part in cycle.sites))
+        return
     under_way = cycle.HasField("progress") and cycle.progress.step
     if not under_way:
         bar.step(name)

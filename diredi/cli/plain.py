@@ -41,7 +41,7 @@ def _single(value: Any, field: FieldDescriptor) -> Any:
         return _message(value)
     if field.enum_type is not None:
         return short_name(field.enum_type, value)
-    return value
+    return value.hex() if isinstance(value, bytes) else value
 
 
 def _message(value: Any) -> Any:

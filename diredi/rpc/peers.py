@@ -19,9 +19,13 @@ class Context(Protocol):
 
 def peer_identity(context: Context) -> Identity:
     """The caller. Raises Refused when its certificate, though of our authority, carries no identity."""
-    pems = context.auth_context().get("x509_pem_cert", ())
-    for pem in pems:
-        return _identity(bytes(pem))
+    return _identity(peer_certificate(context))
+
+
+def peer_certificate(context: Context) -> bytes:
+    """The certificate, in PEM form, whose key the caller has proved to hold."""
+    for pem in context.auth_context().get("x509_pem_cert", ()):
+        return bytes(pem)
     raise Refused("the caller shows no certificate: issue one with `diredi pki issue`")
 
 

@@ -30,25 +30,25 @@ class _CycleStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CycleState
     DESCRIPTOR: _descriptor.EnumDescriptor
     CYCLE_STATE_UNSPECIFIED: _CycleState.ValueType  # 0
     CYCLE_STATE_REQUESTED: _CycleState.ValueType  # 1
-    """recorded; waits for the site"""
+    """recorded; waits for its sites"""
     CYCLE_STATE_OFFERED: _CycleState.ValueType  # 2
-    """the site has it; waits for the site's approval"""
+    """a site has it; waits for a site's approval"""
     CYCLE_STATE_EXTRACTING: _CycleState.ValueType  # 3
-    """reverse distillation at the site"""
+    """reverse distillation at a site"""
     CYCLE_STATE_UPLOADED: _CycleState.ValueType  # 4
-    """gap and manifest received and verified"""
+    """gap and manifest received and verified, from every site that is still in"""
     CYCLE_STATE_APPLIED: _CycleState.ValueType  # 5
-    """added to the tutor"""
+    """merged and added to the tutor"""
     CYCLE_STATE_GATED: _CycleState.ValueType  # 6
     """the updated tutor passed the gate"""
     CYCLE_STATE_REDISTILLED: _CycleState.ValueType  # 7
     """a new student came from it and passed the gate"""
     CYCLE_STATE_CANARY: _CycleState.ValueType  # 8
-    """released to canary devices; the site has validated it"""
+    """released to canary devices of its sites, which validate it"""
     CYCLE_STATE_RELEASED: _CycleState.ValueType  # 9
     """released to all"""
     CYCLE_STATE_DECLINED: _CycleState.ValueType  # 10
-    """the site said no"""
+    """every site said no"""
     CYCLE_STATE_REJECTED: _CycleState.ValueType  # 11
     """a gate said no"""
     CYCLE_STATE_FAILED: _CycleState.ValueType  # 12
@@ -60,25 +60,25 @@ class CycleState(_CycleState, metaclass=_CycleStateEnumTypeWrapper): ...
 
 CYCLE_STATE_UNSPECIFIED: CycleState.ValueType  # 0
 CYCLE_STATE_REQUESTED: CycleState.ValueType  # 1
-"""recorded; waits for the site"""
+"""recorded; waits for its sites"""
 CYCLE_STATE_OFFERED: CycleState.ValueType  # 2
-"""the site has it; waits for the site's approval"""
+"""a site has it; waits for a site's approval"""
 CYCLE_STATE_EXTRACTING: CycleState.ValueType  # 3
-"""reverse distillation at the site"""
+"""reverse distillation at a site"""
 CYCLE_STATE_UPLOADED: CycleState.ValueType  # 4
-"""gap and manifest received and verified"""
+"""gap and manifest received and verified, from every site that is still in"""
 CYCLE_STATE_APPLIED: CycleState.ValueType  # 5
-"""added to the tutor"""
+"""merged and added to the tutor"""
 CYCLE_STATE_GATED: CycleState.ValueType  # 6
 """the updated tutor passed the gate"""
 CYCLE_STATE_REDISTILLED: CycleState.ValueType  # 7
 """a new student came from it and passed the gate"""
 CYCLE_STATE_CANARY: CycleState.ValueType  # 8
-"""released to canary devices; the site has validated it"""
+"""released to canary devices of its sites, which validate it"""
 CYCLE_STATE_RELEASED: CycleState.ValueType  # 9
 """released to all"""
 CYCLE_STATE_DECLINED: CycleState.ValueType  # 10
-"""the site said no"""
+"""every site said no"""
 CYCLE_STATE_REJECTED: CycleState.ValueType  # 11
 """a gate said no"""
 CYCLE_STATE_FAILED: CycleState.ValueType  # 12
@@ -125,6 +125,8 @@ Global___Transition: _TypeAlias = Transition  # noqa: Y015
 
 @_typing.final
 class Cycle(_message.Message):
+    """To a site, a cycle of several sites shows what is its own and what became of the models, nothing of other sites."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
@@ -141,8 +143,10 @@ class Cycle(_message.Message):
     GAP_FIELD_NUMBER: _builtins.int
     SITE_AFTER_FIELD_NUMBER: _builtins.int
     APPROVED_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     site: _builtins.str
+    """the first of `sites`; clients that know one site only read this"""
     state: Global___CycleState.ValueType
     base_tutor_id: _builtins.str
     base_student_id: _builtins.str
@@ -153,11 +157,12 @@ class Cycle(_message.Message):
     release_version: _builtins.int
     """once CANARY"""
     approved: _builtins.bool
+    """by every site that is still in"""
     @_builtins.property
     def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___Transition]: ...
     @_builtins.property
     def progress(self) -> Global___Progress:
-        """of the step under way"""
+        """of the step under way; before UPLOADED what a site said last"""
 
     @_builtins.property
     def recipe(self) -> _struct_pb2.Struct:
@@ -165,11 +170,15 @@ class Cycle(_message.Message):
 
     @_builtins.property
     def gap(self) -> Global___GapManifest:
-        """once UPLOADED"""
+        """of the first site that has uploaded"""
 
     @_builtins.property
     def site_after(self) -> _common_pb2.Figures:
-        """the new release on the site's held-out images, once validated"""
+        """that site's own, see SitePart"""
+
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedCompositeFieldContainer[Global___SitePart]:
+        """in the order in which they were asked"""
 
     def __init__(
         self,
@@ -188,14 +197,73 @@ class Cycle(_message.Message):
         gap: Global___GapManifest | None = ...,
         site_after: _common_pb2.Figures | None = ...,
         approved: _builtins.bool = ...,
+        sites: _abc.Iterable[Global___SitePart] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["gap", b"gap", "progress", b"progress", "recipe", b"recipe", "site_after", b"site_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved", b"approved", "base_student_id", b"base_student_id", "base_tutor_id", b"base_tutor_id", "gap", b"gap", "history", b"history", "id", b"id", "progress", b"progress", "recipe", b"recipe", "release_version", b"release_version", "site", b"site", "site_after", b"site_after", "state", b"state", "updated_student_id", b"updated_student_id", "updated_tutor_id", b"updated_tutor_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved", b"approved", "base_student_id", b"base_student_id", "base_tutor_id", b"base_tutor_id", "gap", b"gap", "history", b"history", "id", b"id", "progress", b"progress", "recipe", b"recipe", "release_version", b"release_version", "site", b"site", "site_after", b"site_after", "sites", b"sites", "state", b"state", "updated_student_id", b"updated_student_id", "updated_tutor_id", b"updated_tutor_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Cycle: _TypeAlias = Cycle  # noqa: Y015
+
+@_typing.final
+class SitePart(_message.Message):
+    """What one site has to do with a cycle. ListCycles leaves the gaps out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SITE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    APPROVED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    GAP_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
+    SITE_AFTER_FIELD_NUMBER: _builtins.int
+    PUBLISHES_STYLE_FIELD_NUMBER: _builtins.int
+    site: _builtins.str
+    state: Global___CycleState.ValueType
+    """REQUESTED, OFFERED, EXTRACTING or UPLOADED; DECLINED or FAILED: it dropped out"""
+    approved: _builtins.bool
+    reason: _builtins.str
+    """why it dropped out"""
+    certificate: _builtins.str
+    """PEM, of the key that signed the gap's manifest"""
+    publishes_style: _builtins.bool
+    """its policy when it took the task: whether its manifest may have a style"""
+    @_builtins.property
+    def progress(self) -> Global___Progress:
+        """of its extraction"""
+
+    @_builtins.property
+    def gap(self) -> Global___GapManifest:
+        """once UPLOADED"""
+
+    @_builtins.property
+    def site_after(self) -> _common_pb2.Figures:
+        """the new release on the site's held-out images, once validated"""
+
+    def __init__(
+        self,
+        *,
+        site: _builtins.str = ...,
+        state: Global___CycleState.ValueType = ...,
+        approved: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        progress: Global___Progress | None = ...,
+        gap: Global___GapManifest | None = ...,
+        certificate: _builtins.str = ...,
+        site_after: _common_pb2.Figures | None = ...,
+        publishes_style: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["gap", b"gap", "progress", b"progress", "site_after", b"site_after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved", b"approved", "certificate", b"certificate", "gap", b"gap", "progress", b"progress", "publishes_style", b"publishes_style", "reason", b"reason", "site", b"site", "site_after", b"site_after", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SitePart: _TypeAlias = SitePart  # noqa: Y015
 
 @_typing.final
 class Progress(_message.Message):
@@ -266,8 +334,39 @@ class EncodedGap(_message.Message):
 Global___EncodedGap: _TypeAlias = EncodedGap  # noqa: Y015
 
 @_typing.final
+class LambdaScore(_message.Message):
+    """The tutor with so much of the gap added, on the site's held-out images."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAM_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
+    lam: _builtins.float
+    """0..2"""
+    @_builtins.property
+    def figures(self) -> _common_pb2.Figures: ...
+    def __init__(
+        self,
+        *,
+        lam: _builtins.float = ...,
+        figures: _common_pb2.Figures | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["figures", b"figures"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["figures", b"figures", "lam", b"lam"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LambdaScore: _TypeAlias = LambdaScore  # noqa: Y015
+
+@_typing.final
 class GapManifest(_message.Message):
-    """What a site says about a gap: counts and figures, never contents."""
+    """What a site says about a gap: counts and figures, never contents.
+
+    `signature` is the site's: ECDSA with SHA-256, DER, by the key of its certificate, over the ASCII bytes
+    "diredi.v1.GapManifest", a zero byte, and this message without `signature`, serialized deterministically (fields by
+    number, map entries by key).
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -302,9 +401,13 @@ class GapManifest(_message.Message):
     STUDENT_BEFORE_FIELD_NUMBER: _builtins.int
     TUTOR_AFTER_FIELD_NUMBER: _builtins.int
     STUDENT_AFTER_FIELD_NUMBER: _builtins.int
+    SCORES_FIELD_NUMBER: _builtins.int
+    STYLE_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
     cycle_id: _builtins.str
     train_images: _builtins.int
     held_out_images: _builtins.int
+    signature: _builtins.bytes
     @_builtins.property
     def tutor_gap(self) -> Global___EncodedGap: ...
     @_builtins.property
@@ -333,6 +436,14 @@ class GapManifest(_message.Message):
     def student_after(self) -> _common_pb2.Figures:
         """the site's own student (base + student gap) on the same, if there is one"""
 
+    @_builtins.property
+    def scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___LambdaScore]:
+        """may be empty"""
+
+    @_builtins.property
+    def style(self) -> _struct_pb2.Struct:
+        """colour and blur statistics; only where the site's policy publishes them"""
+
     def __init__(
         self,
         *,
@@ -347,10 +458,13 @@ class GapManifest(_message.Message):
         student_before: _common_pb2.Figures | None = ...,
         tutor_after: _common_pb2.Figures | None = ...,
         student_after: _common_pb2.Figures | None = ...,
+        scores: _abc.Iterable[Global___LambdaScore] | None = ...,
+        style: _struct_pb2.Struct | None = ...,
+        signature: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "recipe", b"recipe", "student_after", b"student_after", "student_before", b"student_before", "student_gap", b"student_gap", "tutor_after", b"tutor_after", "tutor_gap", b"tutor_gap"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "recipe", b"recipe", "student_after", b"student_after", "student_before", b"student_before", "student_gap", b"student_gap", "style", b"style", "tutor_after", b"tutor_after", "tutor_gap", b"tutor_gap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boxes", b"boxes", "cycle_id", b"cycle_id", "held_out_images", b"held_out_images", "labels", b"labels", "recipe", b"recipe", "student_after", b"student_after", "student_before", b"student_before", "student_gap", b"student_gap", "train_images", b"train_images", "tutor_after", b"tutor_after", "tutor_gap", b"tutor_gap"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boxes", b"boxes", "cycle_id", b"cycle_id", "held_out_images", b"held_out_images", "labels", b"labels", "recipe", b"recipe", "scores", b"scores", "signature", b"signature", "student_after", b"student_after", "student_before", b"student_before", "student_gap", b"student_gap", "style", b"style", "train_images", b"train_images", "tutor_after", b"tutor_after", "tutor_gap", b"tutor_gap"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -363,11 +477,17 @@ class StartCycleRequest(_message.Message):
     SITE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     RECIPE_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
     site: _builtins.str
+    """the only site; or empty, with `sites`"""
     request_id: _builtins.str
     @_builtins.property
     def recipe(self) -> _struct_pb2.Struct:
         """overrides of the cloud's recipe"""
+
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """the sites that learn together; `site`, where given, is one more, the first"""
 
     def __init__(
         self,
@@ -375,10 +495,11 @@ class StartCycleRequest(_message.Message):
         site: _builtins.str = ...,
         request_id: _builtins.str = ...,
         recipe: _struct_pb2.Struct | None = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["recipe", b"recipe"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["recipe", b"recipe", "request_id", b"request_id", "site", b"site"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["recipe", b"recipe", "request_id", b"request_id", "site", b"site", "sites", b"sites"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -450,7 +571,7 @@ class ListCyclesRequest(_message.Message):
     SITE_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     site: _builtins.str
-    """empty: all"""
+    """those that it takes or took part in; empty: all"""
     limit: _builtins.int
     """0: 100"""
     def __init__(

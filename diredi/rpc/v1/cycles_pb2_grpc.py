@@ -70,10 +70,10 @@ class CycleServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def StartCycle(self, request, context):
-        """Asks a site for an update. Role: operator. Deadline 10 s.
+        """Asks one or more sites for an update; what they learn ends in one release. Role: operator. Deadline 10 s.
         Idempotent by request_id: the same id gives the same cycle.
-        NOT_FOUND: unknown site. FAILED_PRECONDITION: the site has a cycle under way, or there is no release yet.
-        INVALID_ARGUMENT: an option that the recipe does not have, or out of its range; the message names it.
+        NOT_FOUND: unknown site. FAILED_PRECONDITION: a site has a cycle under way, or there is no release yet.
+        INVALID_ARGUMENT: no site; an option that the recipe does not have, or out of its range; the message names it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -102,15 +102,16 @@ class CycleServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ApproveCycle(self, request, context):
-        """The site's yes. Role: the site itself; an operator gets PERMISSION_DENIED. Deadline 10 s. Idempotent.
-        FAILED_PRECONDITION: the cycle is past approval.
+        """A site's yes, for itself. Role: a site of the cycle; an operator gets PERMISSION_DENIED. Deadline 10 s. Idempotent.
+        FAILED_PRECONDITION: the site is past approval.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeclineCycle(self, request, context):
-        """The site's no, at any time before UPLOADED. Same rules as ApproveCycle.
+        """A site's no, at any time before its gap is uploaded: it drops out, the cycle goes on with the others.
+        Same rules as ApproveCycle.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -32,10 +32,10 @@ class CycleServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CycleServiceAsyncStub: ...
     StartCycle: _grpc.UnaryUnaryMultiCallable[_cycles_pb2.StartCycleRequest, _cycles_pb2.StartCycleResponse]
-    """Asks a site for an update. Role: operator. Deadline 10 s.
+    """Asks one or more sites for an update; what they learn ends in one release. Role: operator. Deadline 10 s.
     Idempotent by request_id: the same id gives the same cycle.
-    NOT_FOUND: unknown site. FAILED_PRECONDITION: the site has a cycle under way, or there is no release yet.
-    INVALID_ARGUMENT: an option that the recipe does not have, or out of its range; the message names it.
+    NOT_FOUND: unknown site. FAILED_PRECONDITION: a site has a cycle under way, or there is no release yet.
+    INVALID_ARGUMENT: no site; an option that the recipe does not have, or out of its range; the message names it.
     """
     WatchCycle: _grpc.UnaryStreamMultiCallable[_cycles_pb2.WatchCycleRequest, _cycles_pb2.WatchCycleResponse]
     """The cycle now, and again after each change, until it ends. No overall deadline; 60 s without a message means the
@@ -46,20 +46,22 @@ class CycleServiceStub:
     GetCycle: _grpc.UnaryUnaryMultiCallable[_cycles_pb2.GetCycleRequest, _cycles_pb2.GetCycleResponse]
     """Deadline 10 s. Idempotent. NOT_FOUND: no such cycle."""
     ApproveCycle: _grpc.UnaryUnaryMultiCallable[_cycles_pb2.ApproveCycleRequest, _cycles_pb2.ApproveCycleResponse]
-    """The site's yes. Role: the site itself; an operator gets PERMISSION_DENIED. Deadline 10 s. Idempotent.
-    FAILED_PRECONDITION: the cycle is past approval.
+    """A site's yes, for itself. Role: a site of the cycle; an operator gets PERMISSION_DENIED. Deadline 10 s. Idempotent.
+    FAILED_PRECONDITION: the site is past approval.
     """
     DeclineCycle: _grpc.UnaryUnaryMultiCallable[_cycles_pb2.DeclineCycleRequest, _cycles_pb2.DeclineCycleResponse]
-    """The site's no, at any time before UPLOADED. Same rules as ApproveCycle."""
+    """A site's no, at any time before its gap is uploaded: it drops out, the cycle goes on with the others.
+    Same rules as ApproveCycle.
+    """
 
 @_typing.type_check_only
 class CycleServiceAsyncStub(CycleServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     StartCycle: _aio.UnaryUnaryMultiCallable[_cycles_pb2.StartCycleRequest, _cycles_pb2.StartCycleResponse]  # type: ignore[assignment]
-    """Asks a site for an update. Role: operator. Deadline 10 s.
+    """Asks one or more sites for an update; what they learn ends in one release. Role: operator. Deadline 10 s.
     Idempotent by request_id: the same id gives the same cycle.
-    NOT_FOUND: unknown site. FAILED_PRECONDITION: the site has a cycle under way, or there is no release yet.
-    INVALID_ARGUMENT: an option that the recipe does not have, or out of its range; the message names it.
+    NOT_FOUND: unknown site. FAILED_PRECONDITION: a site has a cycle under way, or there is no release yet.
+    INVALID_ARGUMENT: no site; an option that the recipe does not have, or out of its range; the message names it.
     """
     WatchCycle: _aio.UnaryStreamMultiCallable[_cycles_pb2.WatchCycleRequest, _cycles_pb2.WatchCycleResponse]  # type: ignore[assignment]
     """The cycle now, and again after each change, until it ends. No overall deadline; 60 s without a message means the
@@ -70,11 +72,13 @@ class CycleServiceAsyncStub(CycleServiceStub):
     GetCycle: _aio.UnaryUnaryMultiCallable[_cycles_pb2.GetCycleRequest, _cycles_pb2.GetCycleResponse]  # type: ignore[assignment]
     """Deadline 10 s. Idempotent. NOT_FOUND: no such cycle."""
     ApproveCycle: _aio.UnaryUnaryMultiCallable[_cycles_pb2.ApproveCycleRequest, _cycles_pb2.ApproveCycleResponse]  # type: ignore[assignment]
-    """The site's yes. Role: the site itself; an operator gets PERMISSION_DENIED. Deadline 10 s. Idempotent.
-    FAILED_PRECONDITION: the cycle is past approval.
+    """A site's yes, for itself. Role: a site of the cycle; an operator gets PERMISSION_DENIED. Deadline 10 s. Idempotent.
+    FAILED_PRECONDITION: the site is past approval.
     """
     DeclineCycle: _aio.UnaryUnaryMultiCallable[_cycles_pb2.DeclineCycleRequest, _cycles_pb2.DeclineCycleResponse]  # type: ignore[assignment]
-    """The site's no, at any time before UPLOADED. Same rules as ApproveCycle."""
+    """A site's no, at any time before its gap is uploaded: it drops out, the cycle goes on with the others.
+    Same rules as ApproveCycle.
+    """
 
 class CycleServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -83,10 +87,10 @@ class CycleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _cycles_pb2.StartCycleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_cycles_pb2.StartCycleResponse, _abc.Awaitable[_cycles_pb2.StartCycleResponse]]:
-        """Asks a site for an update. Role: operator. Deadline 10 s.
+        """Asks one or more sites for an update; what they learn ends in one release. Role: operator. Deadline 10 s.
         Idempotent by request_id: the same id gives the same cycle.
-        NOT_FOUND: unknown site. FAILED_PRECONDITION: the site has a cycle under way, or there is no release yet.
-        INVALID_ARGUMENT: an option that the recipe does not have, or out of its range; the message names it.
+        NOT_FOUND: unknown site. FAILED_PRECONDITION: a site has a cycle under way, or there is no release yet.
+        INVALID_ARGUMENT: no site; an option that the recipe does not have, or out of its range; the message names it.
         """
 
     @_abc_1.abstractmethod
@@ -121,8 +125,8 @@ class CycleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _cycles_pb2.ApproveCycleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_cycles_pb2.ApproveCycleResponse, _abc.Awaitable[_cycles_pb2.ApproveCycleResponse]]:
-        """The site's yes. Role: the site itself; an operator gets PERMISSION_DENIED. Deadline 10 s. Idempotent.
-        FAILED_PRECONDITION: the cycle is past approval.
+        """A site's yes, for itself. Role: a site of the cycle; an operator gets PERMISSION_DENIED. Deadline 10 s. Idempotent.
+        FAILED_PRECONDITION: the site is past approval.
         """
 
     @_abc_1.abstractmethod
@@ -131,6 +135,8 @@ class CycleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _cycles_pb2.DeclineCycleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_cycles_pb2.DeclineCycleResponse, _abc.Awaitable[_cycles_pb2.DeclineCycleResponse]]:
-        """The site's no, at any time before UPLOADED. Same rules as ApproveCycle."""
+        """A site's no, at any time before its gap is uploaded: it drops out, the cycle goes on with the others.
+        Same rules as ApproveCycle.
+        """
 
 def add_CycleServiceServicer_to_server(servicer: CycleServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

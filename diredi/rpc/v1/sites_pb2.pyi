@@ -108,18 +108,22 @@ class WatchTasksRequest(_message.Message):
 
     SITE_FIELD_NUMBER: _builtins.int
     AUTO_APPROVE_FIELD_NUMBER: _builtins.int
+    PUBLISH_STYLE_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     auto_approve: _builtins.bool
     """the site's policy: approve by itself, or wait for ApproveCycle"""
+    publish_style: _builtins.bool
+    """the site's policy: its manifests have a style; said here so that whoever approves is shown it"""
     def __init__(
         self,
         *,
         site: _builtins.str = ...,
         auto_approve: _builtins.bool = ...,
+        publish_style: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_approve", b"auto_approve", "site", b"site"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_approve", b"auto_approve", "publish_style", b"publish_style", "site", b"site"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

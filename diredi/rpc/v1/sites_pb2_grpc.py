@@ -104,7 +104,8 @@ class SiteServiceServicer:
     def SubmitGap(self, request, context):
         """The gap's manifest; its blobs must have been put before. Deadline 60 s. Idempotent: the same manifest again is OK.
         FAILED_PRECONDITION: a gap for another base, a missing blob, a cycle that is not extracting.
-        INVALID_ARGUMENT: a schema that is not the base's, a NaN or infinite value, an unknown codec.
+        INVALID_ARGUMENT: a schema that is not the base's, a NaN or infinite value, an unknown codec, no signature.
+        PERMISSION_DENIED: a signature that is not by the key of the caller's certificate over this very manifest.
         DATA_LOSS: bytes that do not decode. After a refusal the cloud's stores are as they were.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -119,7 +120,8 @@ class SiteServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def FailTask(self, request, context):
-        """The task cannot be done; the reason holds no path, file name or content. Deadline 10 s. Idempotent.
+        """The task cannot be done; an EXTRACT that fails drops the site out of its cycle. The reason holds no path, file name
+        or content. Deadline 10 s. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

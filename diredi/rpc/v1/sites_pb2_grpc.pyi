@@ -49,13 +49,16 @@ class SiteServiceStub:
     SubmitGap: _grpc.UnaryUnaryMultiCallable[_sites_pb2.SubmitGapRequest, _sites_pb2.SubmitGapResponse]
     """The gap's manifest; its blobs must have been put before. Deadline 60 s. Idempotent: the same manifest again is OK.
     FAILED_PRECONDITION: a gap for another base, a missing blob, a cycle that is not extracting.
-    INVALID_ARGUMENT: a schema that is not the base's, a NaN or infinite value, an unknown codec.
+    INVALID_ARGUMENT: a schema that is not the base's, a NaN or infinite value, an unknown codec, no signature.
+    PERMISSION_DENIED: a signature that is not by the key of the caller's certificate over this very manifest.
     DATA_LOSS: bytes that do not decode. After a refusal the cloud's stores are as they were.
     """
     SubmitValidation: _grpc.UnaryUnaryMultiCallable[_sites_pb2.SubmitValidationRequest, _sites_pb2.SubmitValidationResponse]
     """The candidate release on the site's held-out images, asked for by a VALIDATE task. Deadline 10 s. Idempotent."""
     FailTask: _grpc.UnaryUnaryMultiCallable[_sites_pb2.FailTaskRequest, _sites_pb2.FailTaskResponse]
-    """The task cannot be done; the reason holds no path, file name or content. Deadline 10 s. Idempotent."""
+    """The task cannot be done; an EXTRACT that fails drops the site out of its cycle. The reason holds no path, file name
+    or content. Deadline 10 s. Idempotent.
+    """
     ListSites: _grpc.UnaryUnaryMultiCallable[_sites_pb2.ListSitesRequest, _sites_pb2.ListSitesResponse]
     """For operators. Deadline 10 s. Idempotent."""
 
@@ -80,13 +83,16 @@ class SiteServiceAsyncStub(SiteServiceStub):
     SubmitGap: _aio.UnaryUnaryMultiCallable[_sites_pb2.SubmitGapRequest, _sites_pb2.SubmitGapResponse]  # type: ignore[assignment]
     """The gap's manifest; its blobs must have been put before. Deadline 60 s. Idempotent: the same manifest again is OK.
     FAILED_PRECONDITION: a gap for another base, a missing blob, a cycle that is not extracting.
-    INVALID_ARGUMENT: a schema that is not the base's, a NaN or infinite value, an unknown codec.
+    INVALID_ARGUMENT: a schema that is not the base's, a NaN or infinite value, an unknown codec, no signature.
+    PERMISSION_DENIED: a signature that is not by the key of the caller's certificate over this very manifest.
     DATA_LOSS: bytes that do not decode. After a refusal the cloud's stores are as they were.
     """
     SubmitValidation: _aio.UnaryUnaryMultiCallable[_sites_pb2.SubmitValidationRequest, _sites_pb2.SubmitValidationResponse]  # type: ignore[assignment]
     """The candidate release on the site's held-out images, asked for by a VALIDATE task. Deadline 10 s. Idempotent."""
     FailTask: _aio.UnaryUnaryMultiCallable[_sites_pb2.FailTaskRequest, _sites_pb2.FailTaskResponse]  # type: ignore[assignment]
-    """The task cannot be done; the reason holds no path, file name or content. Deadline 10 s. Idempotent."""
+    """The task cannot be done; an EXTRACT that fails drops the site out of its cycle. The reason holds no path, file name
+    or content. Deadline 10 s. Idempotent.
+    """
     ListSites: _aio.UnaryUnaryMultiCallable[_sites_pb2.ListSitesRequest, _sites_pb2.ListSitesResponse]  # type: ignore[assignment]
     """For operators. Deadline 10 s. Idempotent."""
 
@@ -132,7 +138,8 @@ class SiteServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_sites_pb2.SubmitGapResponse, _abc.Awaitable[_sites_pb2.SubmitGapResponse]]:
         """The gap's manifest; its blobs must have been put before. Deadline 60 s. Idempotent: the same manifest again is OK.
         FAILED_PRECONDITION: a gap for another base, a missing blob, a cycle that is not extracting.
-        INVALID_ARGUMENT: a schema that is not the base's, a NaN or infinite value, an unknown codec.
+        INVALID_ARGUMENT: a schema that is not the base's, a NaN or infinite value, an unknown codec, no signature.
+        PERMISSION_DENIED: a signature that is not by the key of the caller's certificate over this very manifest.
         DATA_LOSS: bytes that do not decode. After a refusal the cloud's stores are as they were.
         """
 
@@ -150,7 +157,9 @@ class SiteServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sites_pb2.FailTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sites_pb2.FailTaskResponse, _abc.Awaitable[_sites_pb2.FailTaskResponse]]:
-        """The task cannot be done; the reason holds no path, file name or content. Deadline 10 s. Idempotent."""
+        """The task cannot be done; an EXTRACT that fails drops the site out of its cycle. The reason holds no path, file name
+        or content. Deadline 10 s. Idempotent.
+        """
 
     @_abc_1.abstractmethod
     def ListSites(

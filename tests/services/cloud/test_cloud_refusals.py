@@ -19,15 +19,17 @@ from diredi.errors import (
     NoRoom,
     NotFound,
     OffsetBeyondEnd,
+    Refused,
     WrongState,
 )
 from diredi.knowledge.gap import Gap, GapNote
 from diredi.rpc import convert
+from diredi.rpc.signed import check_manifest
 from diredi.rpc.v1 import common_pb2, cycles_pb2, registry_pb2, sites_pb2
 from diredi.store.blobs import Blob
 from diredi.store.weights import WeightMap
 from tests.services.cloud.extracting import STRANGER, Extracting, extracting
-from tests.services.cloud.world import CODEC, World, ask, figures, gap_weights, make_gap, state_of
+from tests.services.cloud.world import CODEC, STYLE, World, ask, figures, gap_weights, make_gap, state_of
 
 
 async def another_base_in_manifest(e: Extracting) -> None:
@@ -133,6 +135,22 @@ async def boxes_of_a_class_that_is_none(e: Extracting) -> None:
     e.manifest.boxes["crane"] = 3
 
 
+async def a_score_of_no_lambda(e: Extracting) -> None:
+    e.manifest.scores.add(lam=float("nan"), figures=figures(0.3))
+
+
+async def a_score_that_is_no_figure(e: Extracting) -> None:
+    e.manifest.scores.add(lam=0.2, figures=figures(1.3))
+
+
+async def a_style_against_the_sites_own_policy(e: Extracting) -> None:
+    e.manifest.style.update(STYLE)
+
+
+async def a_style_that_is_something_else(e: Extracting) -> None:
+    e.manifest.style.update({"picture": "data:image/jpeg;base64,"})
+
+
 async def no_labels(e: Extracting) -> None:
     e.manifest.ClearField("labels")
 
@@ -187,6 +205,10 @@ CASES: list[tuple[Spoil, type[DirediError], str]] = [
     (ids_with_a_hole, InvalidInput, "7"),
     (a_figure_that_is_no_number, InvalidInput, "map50"),
     (boxes_of_a_class_that_is_none, InvalidInput, "crane"),
+    (a_score_of_no_lambda, InvalidInput, "lam"),
+    (a_score_that_is_no_figure, InvalidInput, "map50"),
+    (a_style_against_the_sites_own_policy, InvalidInput, "policy"),
+    (a_style_that_is_something_else, InvalidInput, "not usable"),
     (no_labels, InvalidInput, "labels"),
     (no_tutor_gap, InvalidInput, "tutor_gap"),
     (a_digest_that_is_a_path, InvalidInput, "digest"),
@@ -203,12 +225,72 @@ async def test_a_gap_that_is_wrong_is_refused_and_leaves_every_store_as_it_was(w
             await spoil(e)
             before = e.stores()
             with pytest.raises(error, match=said) as refusal:
-                await ask(e.site.stub.SubmitGap, sites_pb2.SubmitGapRequest(manifest=e.manifest))
+                await ask(e.site.stub.SubmitGap, e.site.signed(e.manifest))
             assert type(refusal.value) is error, f"{spoil.__name__}: {refusal.value}"
             assert e.stores() == before, spoil.__name__
             assert state_of(await e.operator.get(e.task.cycle_id)) == "EXTRACTING"
         await e.site.submit(good)
         assert state_of(await e.operator.until(e.task.cycle_id, "CANARY")) == "CANARY"
+
+
+def by_another_site(e: Extracting, manifest: Any) -> Any:
+    return e.site.signed(manifest, "site-2")
+
+
+def by_another_key_of_the_same_name(e: Extracting, manifest: Any) -> Any:
+    return e.site.signed(manifest, "site-1-renewed")
+
+
+def over_another_manifest(e: Extracting, manifest: Any) -> Any:
+    request = e.site.signed(manifest)
+    request.manifest.train_images += 1000
+    return request
+
+
+def with_one_bit_less(e: Extracting, manifest: Any) -> Any:
+    request = e.site.signed(manifest)
+    request.manifest.signature = request.manifest.signature[:-1] + bytes([request.manifest.signature[-1] ^ 1])
+    return request
+
+
+def of_no_signature_at_all(e: Extracting, manifest: Any) -> Any:
+    request = e.site.signed(manifest)
+    request.manifest.signature = b"yes"
+    return request
+
+
+async def test_a_manifest_that_the_sites_key_did_not_sign_is_refused(world: World) -> None:
+    async with extracting(world) as e:
+        before = e.stores()
+        unsigned = sites_pb2.SubmitGapRequest(manifest=e.manifest)
+        with pytest.raises(InvalidInput, match="not signed"):
+            await ask(e.site.stub.SubmitGap, unsigned)
+        for forge in (
+            by_another_site,
+            by_another_key_of_the_same_name,
+            over_another_manifest,
+            with_one_bit_less,
+            of_no_signature_at_all,
+        ):
+            manifest = cycles_pb2.GapManifest()
+            manifest.CopyFrom(e.manifest)
+            with pytest.raises(Refused, match="signature"):
+                await ask(e.site.stub.SubmitGap, forge(e, manifest))
+            assert e.stores() == before, forge.__name__
+        await e.site.submit(e.manifest)
+
+
+async def test_whoever_asks_later_can_hold_the_manifest_against_the_sites_key(world: World) -> None:
+    async with extracting(world) as e:
+        e.manifest.recipe.update({"lam": 0.5, "epochs": 3, "losses": ["a", 1.25]})
+        e.manifest.scores.add(lam=0.2, figures=figures(0.3))
+        await e.site.submit(e.manifest)
+        (part,) = (await e.operator.get(e.task.cycle_id)).sites
+        assert part.certificate.encode() == world.credentials("site-1").certificate
+        check_manifest(part.gap, part.certificate.encode())
+        part.gap.train_images += 1
+        with pytest.raises(Refused):
+            check_manifest(part.gap, part.certificate.encode())
 
 
 async def test_a_gap_submitted_again_is_accepted_and_another_one_is_refused(world: World) -> None:
@@ -219,7 +301,7 @@ async def test_a_gap_submitted_again_is_accepted_and_another_one_is_refused(worl
         await e.site.submit(e.manifest)
         e.manifest.train_images += 1
         with pytest.raises(WrongState, match="EXTRACTING"):
-            await ask(e.site.stub.SubmitGap, sites_pb2.SubmitGapRequest(manifest=e.manifest))
+            await ask(e.site.stub.SubmitGap, e.site.signed(e.manifest))
         assert e.stores() == before
 
 
@@ -227,7 +309,7 @@ async def test_a_gap_of_a_cycle_that_is_over_is_refused(world: World) -> None:
     async with extracting(world) as e:
         await ask(e.site.cycles.DeclineCycle, cycles_pb2.DeclineCycleRequest(id=e.task.cycle_id, reason="no"))
         with pytest.raises(WrongState, match="DECLINED"):
-            await ask(e.site.stub.SubmitGap, sites_pb2.SubmitGapRequest(manifest=e.manifest))
+            await ask(e.site.stub.SubmitGap, e.site.signed(e.manifest))
 
 
 async def test_class_ids_are_given_once_and_never_again(world: World) -> None:

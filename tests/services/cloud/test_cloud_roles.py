@@ -26,7 +26,9 @@ async def test_everyone_speaks_for_himself_only(world: World) -> None:
         start = cycles_pb2.StartCycleRequest(site="site-1", request_id="x")
         get = cycles_pb2.GetCycleRequest(id=cycle_id)
         approve = cycles_pb2.ApproveCycleRequest(id=cycle_id)
-        submit = sites_pb2.SubmitGapRequest(manifest=e.manifest)
+        forged = cycles_pb2.GapManifest()
+        forged.CopyFrom(e.manifest)
+        submit, submit_as_other = e.site.signed(e.manifest), other.signed(forged)
         before = e.stores()
         for method, request in [
             (as_site.StartCycle, start),
@@ -40,6 +42,7 @@ async def test_everyone_speaks_for_himself_only(world: World) -> None:
             (other.cycles.ApproveCycle, approve),
             (as_camera.ApproveCycle, approve),
             (other.stub.SubmitGap, submit),
+            (other.stub.SubmitGap, submit_as_other),
             (operator.sites.SubmitGap, submit),
             (other.stub.ReportProgress, sites_pb2.ReportProgressRequest(cycle_id=cycle_id)),
             (other.stub.ProposeClasses, sites_pb2.ProposeClassesRequest(cycle_id=cycle_id, names=["x"])),

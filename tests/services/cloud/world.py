@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from diredi.labels import LabelSpace
 from diredi.rpc import blobs, convert
 from diredi.rpc.client import Channel, call, connect, is_serving
 from diredi.rpc.retry import Backoff
+from diredi.rpc.signed import sign_manifest
 from diredi.rpc.streams import messages_of, watching
 from diredi.rpc.v1 import (
     common_pb2,
@@ -26,6 +27,7 @@ from diredi.rpc.v1 import (
     cycles_pb2_grpc,
     fleet_pb2,
     fleet_pb2_grpc,
+    registry_pb2,
     registry_pb2_grpc,
     sites_pb2,
     sites_pb2_grpc,
@@ -38,6 +40,10 @@ from tests.services.cloud.quick_jobs import toy
 
 QUICK = "tests.services.cloud.quick_jobs"
 CODEC = "fp32-zstd"
+STYLE: dict[str, Any] = {
+    "lightness": [10, 40, 70, 100.5, 140, 190, 240], "lightness_spread": 4, "colour": [120.25, 131],
+    "colour_spread": [9, 11], "sharpness": 0.5, "noise": 0.02,
+}  # fmt: skip
 
 
 def make_identities(folder: Path) -> Path:
@@ -46,6 +52,7 @@ def make_identities(folder: Path) -> Path:
     ca.issue(folder / "ca", Role.CLOUD, "cloud", ["127.0.0.1", "localhost"], folder / "cloud")
     for site in ("site-1", "site-2"):
         ca.issue(folder / "ca", Role.SITE, site, [], folder / site)
+    ca.issue(folder / "ca", Role.SITE, "site-1", [], folder / "site-1-renewed")
     for device in ("cam-1", "cam-2", "cam-3"):
         ca.issue(folder / "ca", Role.DEVICE, device, [], folder / device, site="site-1")
     ca.issue(folder / "ca", Role.DEVICE, "cam-1", [], folder / "twin", site="site-2")
@@ -123,8 +130,8 @@ class World:
     def operator(self) -> Operator:
         return Operator(self)
 
-    def site(self, name: str = "site-1", auto_approve: bool = True) -> SiteSide:
-        return SiteSide(self, name, auto_approve)
+    def site(self, name: str = "site-1", auto_approve: bool = True, publish_style: bool = False) -> SiteSide:
+        return SiteSide(self, name, auto_approve, publish_style)
 
     def device(self, name: str = "cam-1", site: str = "site-1", identity: str = "") -> DeviceSide:
         return DeviceSide(self, name, site, identity or name)
@@ -165,9 +172,16 @@ class Operator:
         answer = await ask(self.fleet.ListDevices, fleet_pb2.ListDevicesRequest())
         return {device.name: device for device in answer.devices}
 
-    async def start(self, site: str = "site-1", request_id: str = "r1", **recipe: Any) -> Any:
-        request = cycles_pb2.StartCycleRequest(site=site, request_id=request_id, recipe=convert.struct_to(recipe))
+    async def start(self, *sites: str, request_id: str = "r1", **recipe: Any) -> Any:
+        """At site-1 when no site is named."""
+        first, *others = sites or ("site-1",)
+        request = cycles_pb2.StartCycleRequest(
+            site=first, sites=others, request_id=request_id, recipe=convert.struct_to(recipe)
+        )
         return (await ask(self.cycles.StartCycle, request)).cycle
+
+    async def model(self, model_id: str) -> Any:
+        return (await ask(self.registry.GetModel, registry_pb2.GetModelRequest(id=model_id), attempts=400)).model
 
     async def get(self, cycle_id: str) -> Any:
         return (await ask(self.cycles.GetCycle, cycles_pb2.GetCycleRequest(id=cycle_id), attempts=400)).cycle
@@ -196,8 +210,8 @@ def states_of(cycle: Any) -> list[str]:
 class SiteSide:
     """A user domain without pictures: what it uploads are real gaps of toy weights."""
 
-    def __init__(self, world: World, name: str, auto_approve: bool) -> None:
-        self.world, self.name, self.auto_approve = world, name, auto_approve
+    def __init__(self, world: World, name: str, auto_approve: bool, publish_style: bool = False) -> None:
+        self.world, self.name, self.auto_approve, self.publish_style = world, name, auto_approve, publish_style
         channel, self.patience_s = world.channel(name), world.patience_s
         self.stub = sites_pb2_grpc.SiteServiceStub(channel)
         self.blobs = registry_pb2_grpc.BlobServiceStub(channel)
@@ -206,14 +220,16 @@ class SiteSide:
         self.folder.mkdir(exist_ok=True)
 
     def tasks(self) -> AsyncIterator[Any]:
-        request = sites_pb2.WatchTasksRequest(site=self.name, auto_approve=self.auto_approve)
-        return watching(lambda: self.stub.WatchTasks(request), backoff=Backoff(0.05, 0.3))
+        return watching(self._stream, backoff=Backoff(0.05, 0.3))
+
+    def _stream(self) -> Any:
+        policy = {"auto_approve": self.auto_approve, "publish_style": self.publish_style}
+        return self.stub.WatchTasks(sites_pb2.WatchTasksRequest(site=self.name, **policy))
 
     async def next_task(self, kind: int | None = None) -> Any:
         """The next task on a new stream; of `kind` where it is given."""
-        request = sites_pb2.WatchTasksRequest(site=self.name, auto_approve=self.auto_approve)
         async with asyncio.timeout(self.patience_s):
-            async for message in messages_of(self.stub.WatchTasks(request), 60):
+            async for message in messages_of(self._stream(), 60):
                 if message.HasField("task") and kind in (None, message.task.kind):
                     return message.task
         raise AssertionError
@@ -238,33 +254,40 @@ class SiteSide:
         path = self.folder / blob.digest.removeprefix("sha256:")
         return await blobs.download(self.blobs, blob, path, attempts=400, backoff=Backoff(0.05, 0.5))
 
-    async def gap_of(self, model: Any, labels: LabelSpace, change: float = 0.0, base_id: str = "") -> Any:
+    async def gap_of(self, model: Any, labels: LabelSpace, change: float = 0.0, taught: Sequence[str] = ()) -> Any:
         """An uploaded gap that changes the body of `model` by `change` and adds rows for the new classes."""
         base_path = await self.fetch(model.weights)
-        encoded, weights = make_gap(base_path, base_id or model.id, labels, change)
+        encoded, weights = make_gap(base_path, model.id, labels, change, taught)
         blob = await self.put(encoded)
         return cycles_pb2.EncodedGap(
             blob=convert.blob_to(blob), codec=CODEC, fp32_bytes=WeightMap.load(base_path).fp32_bytes,
-            base_id=base_id or model.id, schema_digest=weights.schema_digest(),
+            base_id=model.id, schema_digest=weights.schema_digest(),
         )  # fmt: skip
 
-    async def manifest(self, task: Any, labels: LabelSpace, change: float = 0.05, student: bool = True) -> Any:
-        """`change`: how much better (or worse) both models get."""
+    async def manifest(
+        self, task: Any, labels: LabelSpace, change: float = 0.05, student: bool = True, taught: Sequence[str] = ()
+    ) -> Any:
+        """`change`: how much better (or worse) both models get; `taught`: the new classes of this site, or all."""
         return cycles_pb2.GapManifest(
-            cycle_id=task.cycle_id, tutor_gap=await self.gap_of(task.tutor, labels, change),
-            student_gap=await self.gap_of(task.student, labels, change) if student else None,
-            labels=convert.labels_to(labels), train_images=40, held_out_images=8, boxes={"forklift": 12},
+            cycle_id=task.cycle_id, tutor_gap=await self.gap_of(task.tutor, labels, change, taught),
+            student_gap=await self.gap_of(task.student, labels, change, taught) if student else None,
+            labels=convert.labels_to(labels), train_images=40, held_out_images=8, boxes={labels.names[-1]: 12},
             student_before=figures(0.4), tutor_after=figures(0.8),
         )  # fmt: skip
 
+    def signed(self, manifest: Any, identity: str = "") -> Any:
+        """The request of a manifest that is signed by this site, or by another identity."""
+        sign_manifest(manifest, self.world.credentials(identity or self.name))
+        return sites_pb2.SubmitGapRequest(manifest=manifest)
+
     async def submit(self, manifest: Any) -> None:
-        await ask(self.stub.SubmitGap, sites_pb2.SubmitGapRequest(manifest=manifest), attempts=400)
+        await ask(self.stub.SubmitGap, self.signed(manifest), attempts=400)
 
     async def extracting(self, operator: Operator, request_id: str = "r1", **recipe: Any) -> Any:
         """The task of a new cycle, begun."""
         waiting = asyncio.create_task(self.next_task(sites_pb2.TASK_KIND_EXTRACT))
         await operator.until_known(self.name)
-        await operator.start(self.name, request_id, **recipe)
+        await operator.start(self.name, request_id=request_id, **recipe)
         task = await waiting
         await self.begin(task.cycle_id)
         return task
@@ -272,22 +295,26 @@ class SiteSide:
     async def extract(self, task: Any, *names: str, change: float = 0.05) -> None:
         """All of the site's half, as a user domain does it."""
         await self.begin(task.cycle_id)
-        labels = await self.propose(task.cycle_id, *(names or ("forklift",)))
-        await self.submit(await self.manifest(task, labels, change))
+        names = names or ("forklift",)
+        labels = await self.propose(task.cycle_id, *names)
+        await self.submit(await self.manifest(task, labels, change, taught=names))
 
     async def validate(self, cycle_id: str, map50: float = 0.7) -> None:
         request = sites_pb2.SubmitValidationRequest(cycle_id=cycle_id, after=figures(map50))
         await ask(self.stub.SubmitValidation, request, attempts=400)
 
-    async def work(self, map50: float = 0.7) -> None:
-        """Takes whatever task comes, until cancelled; a task that is over is dropped, as the contract says."""
+    async def work(self, *names: str, map50: float = 0.7) -> None:
+        """Takes whatever task comes, until cancelled; a task that is over is dropped, as the contract says.
+
+        `names` are the classes that it adds.
+        """
         from diredi.errors import WrongState
 
         async for message in self.tasks():
             task = message.task
             with suppress(WrongState):
                 if task.kind == sites_pb2.TASK_KIND_EXTRACT and task.approved:
-                    await self.extract(task)
+                    await self.extract(task, *names)
                 elif task.kind == sites_pb2.TASK_KIND_VALIDATE:
                     await self.validate(task.cycle_id, map50)
 
@@ -334,17 +361,28 @@ def figures(map50: float) -> common_pb2.Figures:
     )
 
 
-def make_gap(base: Path, base_id: str, labels: LabelSpace, change: float) -> tuple[bytes, WeightMap]:
-    """A gap's bytes and its weights."""
-    gap = gap_weights(base, labels, change)
-    note = GapNote(base_id=base_id, labels=labels, base_classes=len(DetectorSpec.of_file(base).labels))
+def make_gap(
+    base: Path, base_id: str, labels: LabelSpace, change: float, taught: Sequence[str] = ()
+) -> tuple[bytes, WeightMap]:
+    """A gap's bytes and its weights. `taught`: the new classes of its site; none named: all."""
+    gap = gap_weights(base, labels, change, taught)
+    known = DetectorSpec.of_file(base).labels
+    new = tuple(name for name in labels.new_since(known) if name in taught) if taught else None
+    note = GapNote(base_id=base_id, labels=labels, base_classes=len(known), taught=new)
     return Gap(gap, note).to_bytes(CODEC), gap
 
 
-def gap_weights(base: Path, labels: LabelSpace, change: float) -> WeightMap:
+def row_of(name: str) -> float:
+    """What a site's gap has in the row of a class that it has learned."""
+    return float(sum(name.encode()))
+
+
+def gap_weights(base: Path, labels: LabelSpace, change: float, taught: Sequence[str] = ()) -> WeightMap:
     weights, known = WeightMap.load(base), DetectorSpec.of_file(base).labels
     head = np.zeros_like(weights["head.weight"])
-    rows = np.full((len(labels) - len(known), head.shape[1]), 9, np.float32)
+    new = labels.new_since(known)
+    values = [row_of(name) if name in taught or not taught else -1.0 for name in new]
+    rows = np.repeat(np.array(values, np.float32)[:, None], head.shape[1], 1)
     return WeightMap(
         {"body.weight": np.full_like(weights["body.weight"], change), "head.weight": np.concatenate([head, rows])}
     )
@@ -352,6 +390,7 @@ def gap_weights(base: Path, labels: LabelSpace, change: float) -> WeightMap:
 
 __all__ = [
     "QUICK",
+    "STYLE",
     "DeviceSide",
     "Operator",
     "SiteSide",
@@ -360,6 +399,7 @@ __all__ = [
     "figures",
     "gap_weights",
     "make_gap",
+    "row_of",
     "state_of",
     "toy",
 ]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from cloud_server.domain import Cycle, EncodedGap, GapManifest, Model, ModelKind, ReleaseStatus
-from cloud_server.states import State
+from cloud_server.domain import Cycle, EncodedGap, GapManifest, Model, ModelKind, Part, ReleaseStatus
+from cloud_server.states import BEFORE_UPLOAD, DROPPED, State
 from cloud_server.store.repository import Repository
 from diredi.evaluation.figures import ClassFigures, Figures
 from diredi.labels import LabelSpace
@@ -44,20 +44,27 @@ NEW_TUTOR, NEW_STUDENT = model("c", labels=GROWN), model("d", ModelKind.STUDENT,
 
 
 def first_release(r: Repository) -> None:
-    """Models, label space, release 1 and one known site."""
+    """Models, label space, release 1 and two known sites."""
     r.models.add(TUTOR)
     r.models.add(STUDENT)
     r.classes.grow(LABELS.names, "", NOON)
     r.releases.add(STUDENT, TUTOR.id, ReleaseStatus.RELEASED, (), "", NOON)
-    r.sites.seen("site-1", NOON, auto_approve=True)
+    for site in ("site-1", "site-2"):
+        r.sites.seen(site, NOON, auto_approve=True)
 
 
 def cycle(state: State = State.REQUESTED, **fields: object) -> Cycle:
+    """Of site-1 alone, unless `parts` says otherwise."""
+    at_site = state if state in BEFORE_UPLOAD | DROPPED else State.UPLOADED
     values: dict[str, object] = {
-        "id": "c1", "site": "site-1", "request_id": "r1", "state": state, "recipe": {"lam": 0.5},
+        "id": "c1", "request_id": "r1", "state": state, "recipe": {"lam": 0.5}, "parts": (part(state=at_site),),
         "base_tutor_id": TUTOR.id, "base_student_id": STUDENT.id, "progressed_at": NOON, "created": NOON,
     }  # fmt: skip
     return Cycle.model_validate(values | fields)
+
+
+def part(site: str = "site-1", state: State = State.REQUESTED, **fields: object) -> Part:
+    return Part.model_validate({"site": site, "state": state, "progressed_at": NOON} | fields)
 
 
 def manifest(cycle_id: str, labels: LabelSpace = GROWN, base_id: str = TUTOR.id) -> GapManifest:

@@ -46,16 +46,25 @@ def test_devices_that_are_online_are_canaries_first() -> None:
 def test_a_release_goes_to_all_only_when_canary_and_site_both_say_yes(
     install: Install | None, verdict: Verdict | None, state: State | None
 ) -> None:
-    decision = canary.decide({"cam-1": install}, verdict)
+    decision = canary.decide({"cam-1": install}, {"site-1": verdict})
     assert (None if decision is None else decision.state) is state
 
 
 def test_without_devices_the_validation_of_the_site_decides() -> None:
-    assert canary.decide({}, None) is None
-    decision = canary.decide({}, GOOD)
+    assert canary.decide({}, {"site-1": None}) is None
+    decision = canary.decide({}, {"site-1": GOOD})
     assert decision is not None
     assert decision.state is State.RELEASED
-    assert "no device" in decision.reason
+    assert "no site of the cycle has a device" in decision.reason
+
+
+def test_every_site_of_the_cycle_has_to_say_yes() -> None:
+    both = {"cam-1": INSTALLED}
+    assert canary.decide(both, {"site-1": GOOD, "site-2": None}) is None
+    released = canary.decide(both, {"site-1": GOOD, "site-2": GOOD})
+    assert released == canary.Decision(State.RELEASED, "installed on cam-1; site-1: better; site-2: better")
+    worse = canary.decide(both, {"site-1": None, "site-2": BAD})
+    assert worse == canary.Decision(State.ROLLED_BACK, "site-2: worse than before")
 
 
 def test_a_canary_is_asked_about_this_release_only() -> None:

@@ -26,7 +26,8 @@ from tests.unit.cloud_server.samples import (
     manifest,
 )
 
-SITE = "site/site-1"
+SITE, OTHER = "site-1", "site-2"
+PEM = "certificate"
 BEGUN = Progress(step="begin", fraction=0)
 
 
@@ -40,21 +41,21 @@ def run(tmp_path: Path):
 
 
 def started(r: Repository, request_id: str = "r1") -> Cycle:
-    return commands.start(r, "site-1", request_id, {}, "operator/a", NOON)
+    return commands.start(r, [SITE], request_id, {}, "operator/a", NOON)
 
 
 def extracting(r: Repository) -> Cycle:
     cycle = started(r)
-    commands.offer(r, cycle.id, True, NOON)
-    return commands.report(r, cycle.id, BEGUN, SITE, NOON)
+    commands.offer(r, cycle.id, SITE, NOON, auto_approve=True)
+    return commands.report(r, cycle.id, SITE, BEGUN, NOON)
 
 
 def in_canary(r: Repository, canaries: tuple[str, ...] = ("site-1/cam-1",)) -> Cycle:
     """As the cloud's own steps would leave it."""
     cycle = extracting(r)
     r.devices.seen("cam-1", "site-1", NOON, Vitals(release_version=1))
-    commands.propose_classes(r, cycle.id, ["forklift"], NOON)
-    commands.accept_gap(r, manifest(cycle.id), SITE, NOON)
+    commands.propose_classes(r, cycle.id, SITE, ["forklift"], NOON)
+    commands.accept_gap(r, SITE, manifest(cycle.id), PEM, NOON)
     r.models.add(NEW_TUTOR)
     r.models.add(NEW_STUDENT)
     r.cycles.move(cycle.id, State.APPLIED, NOON, "cloud", "", updated_tutor_id=NEW_TUTOR.id)
@@ -71,86 +72,86 @@ def installs(r: Repository, outcome: Outcome, cycle: Cycle) -> Cycle:
 
 def test_a_cycle_of_an_unknown_site_is_not_started(run) -> None:
     with pytest.raises(NotFound, match="site-9"):
-        run(lambda r: commands.start(r, "site-9", "r1", {}, "operator/a", NOON))
+        run(lambda r: commands.start(r, ["site-9"], "r1", {}, "operator/a", NOON))
 
 
-def test_a_request_id_of_another_site_is_refused(run) -> None:
+def test_a_request_id_of_other_sites_is_refused(run) -> None:
     run(started)
     with pytest.raises(InvalidInput, match="r1"):
-        run(lambda r: commands.start(r, "site-2", "r1", {}, "operator/a", NOON))
+        run(lambda r: commands.start(r, [OTHER], "r1", {}, "operator/a", NOON))
     with pytest.raises(InvalidInput, match="request id"):
         run(lambda r: started(r, ""))
 
 
 def test_an_offer_without_the_sites_yes_waits_for_it(run) -> None:
     cycle = run(started)
-    assert run(lambda r: commands.offer(r, cycle.id, False, NOON)).approved is False
+    assert run(lambda r: commands.offer(r, cycle.id, SITE, NOON, auto_approve=False)).approved is False
     with pytest.raises(WrongState, match="not approved"):
-        run(lambda r: commands.report(r, cycle.id, BEGUN, SITE, NOON))
+        run(lambda r: commands.report(r, cycle.id, SITE, BEGUN, NOON))
     with pytest.raises(WrongState, match="not approved"):
-        run(lambda r: commands.propose_classes(r, cycle.id, ["forklift"], NOON))
+        run(lambda r: commands.propose_classes(r, cycle.id, SITE, ["forklift"], NOON))
     approved = run(lambda r: commands.approve(r, cycle.id, SITE, later(9)))
     assert (approved.state, approved.approved) == (State.OFFERED, True)
     assert run(lambda r: commands.approve(r, cycle.id, SITE, later(10))) == approved
-    assert run(lambda r: commands.report(r, cycle.id, BEGUN, SITE, NOON)).state is State.EXTRACTING
+    assert run(lambda r: commands.report(r, cycle.id, SITE, BEGUN, NOON)).state is State.EXTRACTING
 
 
 def test_a_site_that_changes_its_policy_to_auto_approves_what_waits(run) -> None:
     cycle = run(started)
-    run(lambda r: commands.offer(r, cycle.id, False, NOON))
-    assert run(lambda r: commands.offer(r, cycle.id, True, NOON)).approved
+    run(lambda r: commands.offer(r, cycle.id, SITE, NOON, auto_approve=False))
+    assert run(lambda r: commands.offer(r, cycle.id, SITE, NOON, auto_approve=True)).approved
 
 
 def test_a_declined_cycle_stays_declined(run) -> None:
     cycle = run(started)
-    declined = run(lambda r: commands.decline(r, cycle.id, "inventory week", SITE, NOON))
+    declined = run(lambda r: commands.decline(r, cycle.id, SITE, "inventory week", NOON))
     assert declined.history[-1].reason == "inventory week"
-    assert run(lambda r: commands.decline(r, cycle.id, "again", SITE, NOON)) == declined
+    assert run(lambda r: commands.decline(r, cycle.id, SITE, "again", NOON)) == declined
     with pytest.raises(WrongState):
         run(lambda r: commands.approve(r, cycle.id, SITE, NOON))
     with pytest.raises(WrongState):
-        run(lambda r: commands.report(r, cycle.id, BEGUN, SITE, NOON))
+        run(lambda r: commands.report(r, cycle.id, SITE, BEGUN, NOON))
 
 
 def test_after_the_upload_it_is_too_late_to_decline(run) -> None:
     cycle = run(extracting)
-    run(lambda r: commands.propose_classes(r, cycle.id, ["forklift"], NOON))
-    run(lambda r: commands.accept_gap(r, manifest(cycle.id), SITE, NOON))
+    run(lambda r: commands.propose_classes(r, cycle.id, SITE, ["forklift"], NOON))
+    run(lambda r: commands.accept_gap(r, SITE, manifest(cycle.id), PEM, NOON))
     with pytest.raises(WrongState, match="before"):
-        run(lambda r: commands.decline(r, cycle.id, "", SITE, NOON))
+        run(lambda r: commands.decline(r, cycle.id, SITE, "", NOON))
     with pytest.raises(WrongState, match="progress"):
-        run(lambda r: commands.report(r, cycle.id, BEGUN, SITE, NOON))
+        run(lambda r: commands.report(r, cycle.id, SITE, BEGUN, NOON))
 
 
 def test_a_gap_replayed_is_accepted_and_changes_nothing(run) -> None:
     cycle = run(extracting)
-    run(lambda r: commands.propose_classes(r, cycle.id, ["forklift"], NOON))
-    first = run(lambda r: commands.accept_gap(r, manifest(cycle.id), SITE, NOON))
-    assert run(lambda r: commands.accept_gap(r, manifest(cycle.id), SITE, later(60))) == first
+    run(lambda r: commands.propose_classes(r, cycle.id, SITE, ["forklift"], NOON))
+    first = run(lambda r: commands.accept_gap(r, SITE, manifest(cycle.id), PEM, NOON))
+    assert run(lambda r: commands.accept_gap(r, SITE, manifest(cycle.id), PEM, later(60))) == first
 
 
 def test_a_gap_for_another_base_is_refused(run) -> None:
     cycle = run(extracting)
-    run(lambda r: commands.propose_classes(r, cycle.id, ["forklift"], NOON))
+    run(lambda r: commands.propose_classes(r, cycle.id, SITE, ["forklift"], NOON))
     with pytest.raises(WrongState, match="base"):
-        run(lambda r: commands.accept_gap(r, manifest(cycle.id, base_id=STUDENT.id), SITE, NOON))
+        run(lambda r: commands.accept_gap(r, SITE, manifest(cycle.id, base_id=STUDENT.id), PEM, NOON))
 
 
 @pytest.mark.parametrize("names", [("car", "person", "crane"), ("person", "car", "forklift"), ("car",)])
 def test_a_gap_with_classes_that_the_cloud_did_not_number_is_refused(run, names: tuple[str, ...]) -> None:
     cycle = run(extracting)
-    run(lambda r: commands.propose_classes(r, cycle.id, ["forklift"], NOON))
+    run(lambda r: commands.propose_classes(r, cycle.id, SITE, ["forklift"], NOON))
     with pytest.raises(InvalidInput, match="propose"):
-        run(lambda r: commands.accept_gap(r, manifest(cycle.id, LabelSpace(names=names)), SITE, NOON))
+        run(lambda r: commands.accept_gap(r, SITE, manifest(cycle.id, LabelSpace(names=names)), PEM, NOON))
 
 
 def test_ids_of_a_cycle_that_failed_stay_reserved(run) -> None:
     cycle = run(extracting)
-    assert run(lambda r: commands.propose_classes(r, cycle.id, ["forklift"], NOON)).names == GROWN.names
-    run(lambda r: commands.fail_task(r, f"{cycle.id}/extract", "no room", SITE, NOON))
+    assert run(lambda r: commands.propose_classes(r, cycle.id, SITE, ["forklift"], NOON)).names == GROWN.names
+    run(lambda r: commands.fail_task(r, f"{cycle.id}/extract", SITE, "no room", NOON))
     second = run(lambda r: started(r, "r2"))
-    run(lambda r: commands.offer(r, second.id, True, NOON))
-    labels = run(lambda r: commands.propose_classes(r, second.id, ["crane", "forklift"], NOON))
+    run(lambda r: commands.offer(r, second.id, SITE, NOON, auto_approve=True))
+    labels = run(lambda r: commands.propose_classes(r, second.id, SITE, ["crane", "forklift"], NOON))
     assert labels.names == (*GROWN.names, "crane")
 
 
@@ -159,7 +160,7 @@ def test_release_to_all_needs_the_canary_and_the_site_in_any_order(run, order: s
     cycle = run(in_canary)
 
     def validate(r: Repository) -> Cycle:
-        return commands.accept_validation(r, cycle.id, figures(0.7, car=0.8, forklift=0.6), SITE, NOON)
+        return commands.accept_validation(r, cycle.id, SITE, figures(0.7, car=0.8, forklift=0.6), NOON)
 
     def install(r: Repository) -> Cycle:
         return installs(r, Outcome.INSTALLED, cycle)
@@ -174,7 +175,7 @@ def test_release_to_all_needs_the_canary_and_the_site_in_any_order(run, order: s
 
 def test_a_validation_that_is_worse_takes_the_release_back(run) -> None:
     cycle = run(in_canary)
-    ended = run(lambda r: commands.accept_validation(r, cycle.id, figures(0.3), SITE, NOON))
+    ended = run(lambda r: commands.accept_validation(r, cycle.id, SITE, figures(0.3), NOON))
     assert ended.state is State.ROLLED_BACK
     assert run(lambda r: r.releases.get(2)).status is ReleaseStatus.WITHDRAWN
     assert run(lambda r: r.releases.current()).version == 1
@@ -187,7 +188,7 @@ def test_a_canary_that_cannot_install_takes_the_release_back(run) -> None:
 
 def test_a_site_that_cannot_validate_takes_the_release_back(run) -> None:
     cycle = run(in_canary)
-    ended = run(lambda r: commands.fail_task(r, f"{cycle.id}/validate", "no pictures", SITE, NOON))
+    ended = run(lambda r: commands.fail_task(r, f"{cycle.id}/validate", SITE, "no pictures", NOON))
     assert ended.state is State.ROLLED_BACK
     assert "no pictures" in ended.history[-1].reason
 
@@ -195,10 +196,10 @@ def test_a_site_that_cannot_validate_takes_the_release_back(run) -> None:
 def test_a_validation_replayed_changes_nothing_and_another_one_is_refused(run) -> None:
     cycle = run(in_canary)
     good = figures(0.7, forklift=0.6)
-    first = run(lambda r: commands.accept_validation(r, cycle.id, good, SITE, NOON))
-    assert run(lambda r: commands.accept_validation(r, cycle.id, good, SITE, NOON)) == first
+    first = run(lambda r: commands.accept_validation(r, cycle.id, SITE, good, NOON))
+    assert run(lambda r: commands.accept_validation(r, cycle.id, SITE, good, NOON)) == first
     with pytest.raises(WrongState, match="validation"):
-        run(lambda r: commands.accept_validation(r, cycle.id, figures(0.9), SITE, NOON))
+        run(lambda r: commands.accept_validation(r, cycle.id, SITE, figures(0.9), NOON))
 
 
 def test_a_release_that_would_undo_a_newer_one_is_taken_back(run) -> None:
@@ -210,13 +211,13 @@ def test_a_release_that_would_undo_a_newer_one_is_taken_back(run) -> None:
         r.releases.add(other, NEW_TUTOR.id, ReleaseStatus.RELEASED, (), "c2", NOON)
 
     run(another_site_was_first)
-    ended = run(lambda r: commands.accept_validation(r, cycle.id, figures(0.9), SITE, NOON))
+    ended = run(lambda r: commands.accept_validation(r, cycle.id, SITE, figures(0.9), NOON))
     assert ended.state is State.ROLLED_BACK
     assert "release 3 came first" in ended.history[-1].reason
 
 
 def test_a_task_that_is_over_cannot_fail_any_more(run) -> None:
     cycle = run(extracting)
-    failed = run(lambda r: commands.fail_task(r, f"{cycle.id}/extract", "no room", SITE, NOON))
+    failed = run(lambda r: commands.fail_task(r, f"{cycle.id}/extract", SITE, "no room", NOON))
     assert failed.state is State.FAILED
-    assert run(lambda r: commands.fail_task(r, f"{cycle.id}/extract", "again", SITE, NOON)) == failed
+    assert run(lambda r: commands.fail_task(r, f"{cycle.id}/extract", SITE, "again", NOON)) == failed

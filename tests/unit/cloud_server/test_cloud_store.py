@@ -45,7 +45,7 @@ class TestStore:
         write(database, first_release)
 
     def start(self, database: Database, request_id: str = "r1"):
-        return write(database, lambda r: commands.start(r, "site-1", request_id, {"lam": 0.5}, "operator/a", NOON))
+        return write(database, lambda r: commands.start(r, ["site-1"], request_id, {"lam": 0.5}, "operator/a", NOON))
 
     def test_what_is_stored_outlives_the_process(self, database: Database, database_url: str) -> None:
         cycle = self.start(database)
@@ -89,9 +89,9 @@ class TestStore:
 
     def test_history_is_in_the_order_in_which_it_happened(self, database: Database) -> None:
         cycle = self.start(database)
-        write(database, lambda r: commands.approve(r, cycle.id, "site/site-1", NOON))
-        write(database, lambda r: commands.report(r, cycle.id, Progress(step="s", fraction=0), "site/site-1", NOON))
-        write(database, lambda r: commands.decline(r, cycle.id, "no", "site/site-1", NOON))
+        write(database, lambda r: commands.approve(r, cycle.id, "site-1", NOON))
+        write(database, lambda r: commands.report(r, cycle.id, "site-1", Progress(step="s", fraction=0), NOON))
+        write(database, lambda r: commands.decline(r, cycle.id, "site-1", "no", NOON))
         states = [t.state for t in read(database, lambda r: r.cycles.get(cycle.id)).history]
         assert states == [State.REQUESTED, State.OFFERED, State.EXTRACTING, State.DECLINED]
 
@@ -193,11 +193,11 @@ class TestStore:
         before = await database.read(lambda r: r.releases.all())
 
         def nested(r: Repository):
-            r.sites.seen("site-2", NOON)
+            r.sites.seen("site-3", NOON)
             return read(database, lambda other: other.sites.all())
 
         seen = await asyncio.wait_for(database.write(nested), 10)
-        assert [site.name for site in seen] == ["site-1"]
+        assert [site.name for site in seen] == ["site-1", "site-2"]
         assert await database.read(lambda r: r.releases.all()) == before
 
 

@@ -5,7 +5,7 @@ import pytest
 from cloud_server.states import CLOUD_WORKS, State
 from cloud_server.tasks import TaskKind, open_tasks, parsed
 from diredi.errors import InvalidInput
-from tests.unit.cloud_server.samples import cycle, figures
+from tests.unit.cloud_server.samples import cycle, figures, part
 
 
 @pytest.mark.parametrize(
@@ -21,19 +21,37 @@ from tests.unit.cloud_server.samples import cycle, figures
     ],
 )
 def test_what_a_site_has_to_do_follows_from_the_state(state: State, kind: TaskKind) -> None:
-    (task,) = open_tasks([cycle(state)])
+    (task,) = open_tasks([cycle(state)], "site-1")
     assert (task.kind, task.id) == (kind, f"c1/{kind}")
     assert parsed(task.id) == ("c1", kind)
 
 
 def test_while_the_cloud_works_or_all_is_well_the_site_has_nothing_to_do() -> None:
-    assert not open_tasks([cycle(state) for state in (*CLOUD_WORKS, State.RELEASED)])
-    assert not open_tasks([cycle(State.CANARY, site_after=figures(0.5))])
+    assert not open_tasks([cycle(state) for state in (*CLOUD_WORKS, State.RELEASED)], "site-1")
+    validated = part(state=State.UPLOADED, after=figures(0.5))
+    assert not open_tasks([cycle(State.CANARY, parts=[validated])], "site-1")
 
 
 def test_a_task_is_another_one_once_it_is_approved() -> None:
-    (asked,), (approved,) = open_tasks([cycle(State.OFFERED)]), open_tasks([cycle(State.OFFERED, approved=True)])
+    yes = part(state=State.OFFERED, approved=True)
+    (asked,) = open_tasks([cycle(State.OFFERED)], "site-1")
+    (approved,) = open_tasks([cycle(State.OFFERED, parts=[yes])], "site-1")
     assert asked.key != approved.key
+
+
+def test_each_site_of_a_cycle_has_tasks_of_its_own() -> None:
+    parts = [
+        part("a", State.EXTRACTING),
+        part("b", State.UPLOADED),
+        part("c", State.DECLINED),
+    ]
+    both = cycle(State.EXTRACTING, parts=parts)
+    kinds = {site: [task.kind for task in open_tasks([both], site)] for site in "abc"}
+    assert kinds == {"a": [TaskKind.EXTRACT], "b": [], "c": [TaskKind.CANCEL]}
+    parts[0] = part("a", State.UPLOADED, after=figures(0.5))
+    in_canary = cycle(State.CANARY, parts=parts)
+    kinds = {site: [task.kind for task in open_tasks([in_canary], site)] for site in "abc"}
+    assert kinds == {"a": [], "b": [TaskKind.VALIDATE], "c": [TaskKind.CANCEL]}
 
 
 @pytest.mark.parametrize("text", ["", "c1", "c1/", "/extract", "c1/dance"])

@@ -20,5 +20,6 @@ def main(spec, folder, report):
         "lam": {"known": 1.0},
         "before": toy.figures(base, known),
         "after": toy.figures(after, labels),
+        "scores": spec["scores"],
         "seconds": {"apply": 0.1},
     }

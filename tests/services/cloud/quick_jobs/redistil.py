@@ -24,5 +24,6 @@ def main(spec, folder, report):
         "before": toy.figures(old, known),
         "after": toy.figures(new, labels),
         "candidates": {"student_gap": toy.quality(new)},
+        "styles": spec["styles"],
         "seconds": {"redistil": 0.1},
     }
