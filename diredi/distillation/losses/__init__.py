@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, TypeAlias
 
+from diredi.distillation.dissimilarity import MEASURES
 from diredi.distillation.losses.base import Lesson, Loss
+from diredi.distillation.losses.channels import ChannelWise
+from diredi.distillation.losses.dissimilarity import Dissimilarity
 from diredi.distillation.losses.fgd import FocalGlobal
+from diredi.distillation.losses.pseudo_labels import PseudoLabels
+from diredi.distillation.losses.relation import Angles, Distances
 from diredi.distillation.losses.response import BoxDistributions, ClassScores
+from diredi.distillation.losses.scored_features import ScoredFeatures
 
-LOSSES: Final[dict[str, type[Loss]]] = {
+MakeLoss: TypeAlias = Callable[[Sequence[int], Sequence[int]], Loss]
+"""From the channels of the student's and the teacher's neck, as `Loss` takes them."""
+
+LOSSES: Final[dict[str, MakeLoss]] = {
     "class_scores": ClassScores,
     "boxes": BoxDistributions,
+    **{measure: partial(Dissimilarity, measure) for measure in MEASURES},
+    "pseudo_labels": PseudoLabels,
     "fgd": FocalGlobal,
+    "cwd": ChannelWise,
+    "scored_features": ScoredFeatures,
+    "rkd_distance": Distances,
+    "rkd_angle": Angles,
 }
 
-__all__ = ["LOSSES", "BoxDistributions", "ClassScores", "FocalGlobal", "Lesson", "Loss"]
+__all__ = ["LOSSES", "Lesson", "Loss", "MakeLoss"]

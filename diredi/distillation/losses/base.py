@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from diredi.detectors.base import Outputs, Targets
+from diredi.distillation.losses.boxes import found
+from diredi.errors import InvalidInput
+
+PSEUDO_CONFIDENCE = 0.45
+PSEUDO_OVERLAP = 0.60
+"""Which of the teacher's boxes stand for objects: the thresholds of Molo et al. (see `pseudo_labels`)."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +39,33 @@ class Lesson:
     confidence: float = 0.0
     temperature: float = 1.0
 
-    def taught_scores(self) -> Tensor:
-        """batch x a x taught classes, the teacher's probabilities."""
-        return self.teacher.class_logits.index_select(-1, self.teacher_ids).float().sigmoid()
+    def taught_logits(self) -> tuple[Tensor, Tensor]:
+        """The student's and the teacher's, each batch x a x taught classes in fp32."""
+        mine = self.student.class_logits.index_select(-1, self.student_ids).float()
+        return mine, self.teacher.class_logits.index_select(-1, self.teacher_ids).float()
 
-    def weight_of_anchors(self, scores: Tensor) -> Tensor:
+    @cached_property
+    def certainty(self) -> Tensor:
         """batch x a: how sure the teacher is that something is there; 0 where it is less sure than `confidence`."""
-        best = scores.amax(-1)
+        best = self.taught_logits()[1].sigmoid().amax(-1)
         return torch.where(best >= self.confidence, best, torch.zeros_like(best))
+
+    @cached_property
+    def teacher_boxes(self) -> Targets:
+        """What the teacher finds, in the student's ids; classes that it does not know are unlabelled, not absent.
+
+        Its boxes are those of at least `confidence`, or of PSEUDO_CONFIDENCE where the recipe sets none.
+        """
+        boxes = found(self.teacher, self.teacher_ids, self.confidence or PSEUDO_CONFIDENCE, PSEUDO_OVERLAP)
+        images, _, classes = self.student.class_logits.shape
+        labelled = torch.zeros(images, classes, device=boxes.boxes.device)
+        labelled[:, self.student_ids] = 1
+        return replace(boxes, classes=self.student_ids[boxes.classes], labelled=labelled)
+
+    @property
+    def objects(self) -> Targets:
+        """Where the objects are: the labels, or what the teacher finds on a batch without any."""
+        return self.targets if len(self.targets.boxes) else self.teacher_boxes
 
 
 class Loss(nn.Module):
@@ -52,3 +78,26 @@ class Loss(nn.Module):
     def forward(self, lesson: Lesson) -> Tensor:
         """A scalar, 0 when the student answers as the teacher does."""
         raise NotImplementedError
+
+
+class FeatureLoss(Loss):
+    """Compares the necks' maps, level by level.
+
+    Where a student's map has other channels than its teacher's, a 1x1 convolution leads from one to the other. It lives
+    here, beside the detectors, and is thrown away after training.
+    """
+
+    def __init__(self, student_channels: Sequence[int], teacher_channels: Sequence[int]) -> None:
+        super().__init__(student_channels, teacher_channels)
+        if len(student_channels) != len(teacher_channels):
+            raise InvalidInput(
+                f"feature distillation needs as many neck levels in the student ({len(student_channels)}) as in the "
+                f"teacher ({len(teacher_channels)}): leave losses that compare features out of the recipe"
+            )
+        pairs = zip(student_channels, teacher_channels, strict=True)
+        self.projectors = nn.ModuleList(nn.Identity() if s == t else nn.Conv2d(s, t, 1) for s, t in pairs)
+
+    def maps(self, lesson: Lesson) -> list[tuple[Tensor, Tensor]]:
+        """The student's projected map and the teacher's of each level, both fp32, of equal shape."""
+        levels = zip(self.projectors, lesson.student.features, lesson.teacher.features, strict=True)
+        return [(projector(mine).float(), theirs.float()) for projector, mine, theirs in levels]

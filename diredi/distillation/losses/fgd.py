@@ -12,48 +12,37 @@ import torch
 from torch import Tensor, nn
 
 from diredi.detectors.base import Targets
-from diredi.distillation.losses.base import Lesson, Loss
-from diredi.errors import InvalidInput
+from diredi.distillation.losses.base import FeatureLoss, Lesson
+from diredi.distillation.losses.boxes import cells
 
 TEMPERATURE = 0.5  # T of the attention masks
 ALPHA, BETA, GAMMA, LAMBDA = 1e-3, 5e-4, 1e-3, 5e-6
 """Weights of foreground, background, attention and relation: the defaults of the authors' code."""
 
 
-class FocalGlobal(Loss):
+class FocalGlobal(FeatureLoss):
     """The sum over the neck's levels of focal and global distillation.
 
-    Labelled boxes split each map in foreground and background. The 1x1 alignment and the context blocks live here,
-    beside the detectors, and are thrown away after training.
+    Boxes, the labels' or the teacher's, split each map in foreground and background. The context blocks live here,
+    beside the detectors, as the projectors do.
     """
 
     def __init__(self, student_channels: Sequence[int], teacher_channels: Sequence[int]) -> None:
         super().__init__(student_channels, teacher_channels)
-        if len(student_channels) != len(teacher_channels):
-            raise InvalidInput(
-                f"feature distillation needs as many neck levels in the student ({len(student_channels)}) as in the "
-                f"teacher ({len(teacher_channels)}): leave fgd out of the recipe's losses"
-            )
-        self.levels = nn.ModuleList(_Level(s, t) for s, t in zip(student_channels, teacher_channels, strict=True))
+        self.levels = nn.ModuleList(_Level(channels) for channels in teacher_channels)
 
     def forward(self, lesson: Lesson) -> Tensor:
-        losses = [
-            level(mine.float(), theirs.float(), lesson.targets)
-            for level, mine, theirs in zip(self.levels, lesson.student.features, lesson.teacher.features, strict=True)
-        ]
-        return torch.stack(losses).sum()
+        pairs = zip(self.levels, self.maps(lesson), strict=True)
+        return torch.stack([level(mine, theirs, lesson.objects) for level, (mine, theirs) in pairs]).sum()
 
 
 class _Level(nn.Module):
-    def __init__(self, student_channels: int, teacher_channels: int) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        same = student_channels == teacher_channels
-        self.align = nn.Identity() if same else nn.Conv2d(student_channels, teacher_channels, 1)
-        self.student_context = _Context(teacher_channels)
-        self.teacher_context = _Context(teacher_channels)
+        self.student_context = _Context(channels)
+        self.teacher_context = _Context(channels)
 
     def forward(self, student: Tensor, teacher: Tensor, targets: Targets) -> Tensor:
-        student = self.align(student)
         images = len(student)
         spatial_t, channel_t = attention(teacher)
         spatial_s, channel_s = attention(student)
@@ -80,10 +69,8 @@ def masks(targets: Targets, images: int, height: int, width: int) -> tuple[Tenso
 
     A foreground cell weighs 1 / area of the smallest box over it, a background cell 1 / number of background cells.
     """
-    boxes, device = targets.boxes, targets.boxes.device
-    size = torch.tensor([width, height], device=device)
-    low = ((boxes[:, :2] - boxes[:, 2:] / 2) * size).floor().clamp(min=0)
-    high = torch.maximum(((boxes[:, :2] + boxes[:, 2:] / 2) * size).ceil(), low + 1)
+    device = targets.boxes.device
+    low, high = cells(targets.boxes, width, height)
     x, y = torch.arange(width, device=device), torch.arange(height, device=device)
     across = (x >= low[:, 0:1]) & (x < high[:, 0:1])
     down = (y >= low[:, 1:2]) & (y < high[:, 1:2])
