@@ -6,11 +6,11 @@ import torch
 
 from diredi.detectors import registry
 from diredi.labels import LabelSpace
+from tests.unit.detectors.families import SMALL
 
 torch.set_num_threads(1)
 
 LABELS = LabelSpace(names=("car", "person", "dog"))
-SMALL = "yolo11-w0.0625"
 
 
 @pytest.fixture
@@ -18,10 +18,10 @@ def labels() -> LabelSpace:
     return LABELS
 
 
-@pytest.fixture(scope="session")
-def small():
-    """A small detector whose batch-norm statistics and weights have moved, so that its answers differ by image."""
-    detector = registry.create(SMALL, 64, LABELS, seed=0, device="cpu")
+@pytest.fixture(scope="session", params=SMALL)
+def small(request):
+    """A small detector whose batch-norm statistics have moved, so that its answers differ by image."""
+    detector = registry.create(request.param, 64, LABELS, seed=0, device="cpu")
     detector.module.train()
     with torch.no_grad():
         for _ in range(8):
@@ -34,3 +34,9 @@ def small():
 def images() -> list[np.ndarray]:
     random = np.random.default_rng(0)
     return [random.integers(0, 255, (40 + 13 * i, 96 - 9 * i, 3), dtype=np.uint8) for i in range(5)]
+
+
+@pytest.fixture
+def first(small) -> str:
+    """The name of one of its weights."""
+    return next(name for name, parameter in small.module.named_parameters() if parameter.ndim == 4)

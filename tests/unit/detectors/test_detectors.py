@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -8,15 +9,30 @@ import pytest
 import torch
 
 from diredi.detectors import registry
-from diredi.detectors.base import Targets
+from diredi.detectors.base import Outputs, Targets
+from diredi.detectors.network import groups_of
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import CorruptData, InvalidInput, NotFound
 from diredi.labels import LabelSpace
 from diredi.store.weights import WeightMap
+from tests.unit.detectors.families import SMALL, of_families
 
-FAMILY = ["yolo11n", "yolo26n", "yolov8n", "yolo11-w0.125", "yolo26-w0.125", "yolov8-w0.125-d0.33", "yolo11-w0.0625"]
+FAMILY = of_families(
+    "yolo11n", "yolo26n", "yolov8n", "yolo11-w0.125", "yolo26-w0.125", "yolov8-w0.125-d0.33", "yolo11-w0.125-gn",
+    "libreyolo9t", "libreyolo9-w0.125", "libreyolo9-w0.0625-gn",
+)  # fmt: skip
+WHERE = {
+    "yolov8": {"backbone": "model.0.conv.weight", "neck": "model.12.cv1.conv.weight"},
+    "yolo": {"backbone": "model.0.conv.weight", "neck": "model.13.cv1.conv.weight"},
+    "libreyolo9": {"backbone": "backbone.conv0.conv.weight", "neck": "neck.elan_up1.cv1.conv.weight"},
+}
+"""By the beginning of an architecture's name: a weight that is known to stand in a section."""
 BOXES = torch.tensor([[0.5, 0.5, 0.4, 0.4], [0.4, 0.5, 0.5, 0.3], [0.7, 0.6, 0.3, 0.4]])
 TARGETS = Targets(torch.tensor([1, 0, 1]), torch.tensor([2, 0, 1]), BOXES)
+
+
+def same(a: WeightMap, b: WeightMap) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
 @pytest.fixture(params=FAMILY)
@@ -65,24 +81,27 @@ def test_the_order_of_the_boxes_does_not_matter(small):
 def test_a_class_that_an_image_was_not_labelled_for_is_neither_right_nor_wrong(small):
     known = torch.tensor([[1.0, 0, 1], [1, 0, 1]])
     targets = Targets(TARGETS.image_index[:2], TARGETS.classes[:2], TARGETS.boxes[:2], known)
-    outputs = small.forward(torch.rand(2, 3, 64, 64))
-    gradient = torch.autograd.grad(small.detection_loss(outputs, targets), outputs.raw["one2many"]["scores"])[0]
-    by_class = gradient.abs().sum((0, 2))
-    assert by_class[1] == 0
-    assert (by_class[[0, 2]] > 0).all()
+    rows = [weight for name, weight in small.module.named_parameters() if name in small.class_rows()]
+    loss = small.detection_loss(small.forward(torch.rand(2, 3, 64, 64)), targets)
+    for gradient in torch.autograd.grad(loss, rows):
+        by_class = gradient.abs().flatten(1).sum(1) if gradient.ndim > 1 else gradient.abs()
+        assert by_class[1] == 0
+        assert (by_class[[0, 2]] > 0).all()
 
 
-def test_equal_seeds_give_equal_weights_and_others_do_not(labels):
-    a, b, c = (registry.create("yolo11-w0.0625", 64, labels, seed=s, device="cpu").weights() for s in (1, 1, 2))
-    assert all(np.array_equal(a[n], b[n]) for n in a)
-    assert not np.array_equal(a["model.0.conv.weight"], c["model.0.conv.weight"])
+@pytest.mark.parametrize("name", SMALL)
+def test_equal_seeds_give_equal_weights_and_others_do_not(name, labels):
+    a, b, c = (registry.create(name, 64, labels, seed=s, device="cpu").weights() for s in (1, 1, 2))
+    assert same(a, b)
+    assert not same(a, c)
 
 
-def test_creating_a_detector_leaves_the_callers_random_state_alone(labels):
+@pytest.mark.parametrize("name", SMALL)
+def test_creating_a_detector_leaves_the_callers_random_state_alone(name, labels):
     torch.manual_seed(5)
     wanted = torch.rand(3)
     torch.manual_seed(5)
-    registry.create("yolo11-w0.0625", 64, labels, seed=1, device="cpu")
+    registry.create(name, 64, labels, seed=1, device="cpu")
     assert torch.equal(torch.rand(3), wanted)
 
 
@@ -91,35 +110,36 @@ def test_a_saved_detector_comes_back_bit_for_bit_and_describes_itself(small, tmp
     back = registry.load(tmp_path / "a.safetensors", device="cpu")
     assert digest.startswith("sha256:")
     assert DetectorSpec.of_file(tmp_path / "a.safetensors") == small.spec == back.spec
-    assert all(np.array_equal(small.weights()[n], back.weights()[n]) for n in small.weights())
+    assert same(small.weights(), back.weights())
     assert registry.save(back, tmp_path / "b.safetensors") == digest
     for a, b in zip(small.predict(images), back.predict(images), strict=True):
         assert np.array_equal(a.boxes, b.boxes)
 
 
 def test_weights_are_float32_and_counters_are_integers(detector):
-    kinds = {str(a.dtype) for a in detector.weights().values()}
-    assert kinds == {"float32", "int64"}
+    kinds = {name: str(array.dtype) for name, array in detector.weights().items()}
+    assert {kind for name, kind in kinds.items() if "num_batches" not in name} == {"float32"}
+    assert {kind for name, kind in kinds.items() if "num_batches" in name} <= {"int64"}
 
 
-def test_weights_are_a_copy(small):
+def test_weights_are_a_copy(small, first):
     taken = small.weights()
-    before = taken["model.0.conv.weight"].copy()
+    before = taken[first].copy()
     with torch.no_grad():
-        small.module.model[0].conv.weight.add_(1)
-    assert np.array_equal(taken["model.0.conv.weight"], before)
+        small.module.get_parameter(first).add_(1)
+    assert np.array_equal(taken[first], before)
     small.load_weights(taken)
-    assert np.array_equal(small.weights()["model.0.conv.weight"], before)
+    assert np.array_equal(small.weights()[first], before)
 
 
-def test_weights_of_another_schema_or_with_a_nan_are_refused_and_change_nothing(small):
+def test_weights_of_another_schema_or_with_a_nan_are_refused_and_change_nothing(small, first):
     before = small.weights()
     with pytest.raises(InvalidInput, match="do not fit together at"):
-        small.load_weights(before.selected(lambda name: name != "model.0.conv.weight"))
-    bad = before.mapped(lambda n, a: np.full_like(a, np.nan) if n == "model.0.conv.weight" else a)
-    with pytest.raises(InvalidInput, match=r"model\.0\.conv\.weight"):
+        small.load_weights(before.selected(lambda name: name != first))
+    bad = before.mapped(lambda n, a: np.full_like(a, np.nan) if n == first else a)
+    with pytest.raises(InvalidInput, match=re.escape(first)):
         small.load_weights(bad)
-    assert all(np.array_equal(before[n], small.weights()[n]) for n in before)
+    assert same(before, small.weights())
 
 
 def test_a_grown_head_keeps_old_rows_bit_for_bit_and_every_other_shape(detector, labels):
@@ -148,8 +168,7 @@ def test_a_grown_head_answers_as_before_for_old_classes_and_is_silent_on_new_one
 
 def test_two_detectors_that_grow_alike_have_equal_new_rows(small, labels):
     wider = labels.grown(["forklift"])
-    a, b = small.grown(wider).weights(), small.grown(wider).weights()
-    assert all(np.array_equal(a[n], b[n]) for n in a)
+    assert same(small.grown(wider).weights(), small.grown(wider).weights())
 
 
 def test_a_grown_schema_is_that_of_a_detector_made_for_those_classes(detector, labels):
@@ -167,11 +186,8 @@ def test_sections_and_class_rows_cover_the_network(detector):
     sections = {name: detector.section_of(name) for name in detector.weights()}
     assert set(sections.values()) == {"backbone", "neck", "head"}
     assert all(sections[name] == "head" for name in detector.class_rows())
-    assert sections["model.0.conv.weight"] == "backbone"
-    assert (
-        sections["model.13.cv1.conv.weight" if "v8" not in detector.spec.architecture else "model.12.cv1.conv.weight"]
-        == "neck"
-    )
+    known = next(where for start, where in WHERE.items() if detector.spec.architecture.startswith(start))
+    assert {section: sections[name] for section, name in known.items()} == {s: s for s in known}
 
 
 def test_predicting_does_not_depend_on_the_company_of_an_image(small, images):
@@ -187,16 +203,49 @@ def test_predicting_keeps_the_mode_and_the_statistics(small, images):
     before = small.weights()
     small.predict(images)
     assert small.module.training
-    assert all(np.array_equal(before[n], small.weights()[n]) for n in before)
+    assert same(before, small.weights())
     small.module.eval()
 
 
 @pytest.mark.parametrize(
-    "name", ["yolo11q", "yolo11-w1.5", "yolo5n", "yolo11n-h0", "yolo11-w0.001", "resnet", "", "yolo11n; x"]
+    "name",
+    ["yolo11q", "yolo11-w1.5", "yolo5n", "yolo11n-h0", "yolo11-w0.001", "resnet", "", "yolo11n; x", "yolo11n-bn"],
 )
 def test_an_unknown_architecture_is_named_with_the_known_ones(name, labels):
     with pytest.raises(InvalidInput, match=r"architecture .*yolo11n|architecture .*(width|head)"):
         registry.create(name, 64, labels, seed=0)
+
+
+@pytest.mark.parametrize("name", of_families("libreyolo9x", "libreyolo9-w0.25", "libreyolo9-w0.001", "libreyolo9t-bn"))
+def test_an_architecture_that_libreyolo_does_not_have_is_named_with_those_it_has(name, labels):
+    with pytest.raises(InvalidInput, match=r"architecture .*libreyolo9t"):
+        registry.create(name, 64, labels, seed=0)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_detector_of_group_norms_has_no_statistics(name, labels):
+    detector = registry.create(name, 64, labels, seed=0, device="cpu")
+    statistics = [name for name in detector.weights() if "running_" in name or "num_batches" in name]
+    assert bool(statistics) != name.endswith("-gn")
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(8, 2), (16, 4), (20, 4), (64, 16), (128, 32), (1024, 32), (7, 1)])
+def test_a_group_has_four_channels_or_more_and_shares_them_out(channels, groups):
+    assert groups_of(channels) == groups
+
+
+@pytest.mark.parametrize("name", of_families("yolo11-w0.0625", "libreyolo9-w0.0625"))
+def test_weights_of_batch_norms_are_refused_by_a_detector_of_group_norms(name, labels):
+    taken = registry.create(name, 64, labels, seed=0, device="cpu").weights()
+    with pytest.raises(InvalidInput, match="do not fit together at"):
+        registry.create(f"{name}-gn", 64, labels, seed=0, device="cpu").load_weights(taken)
+
+
+def test_outputs_of_another_family_are_no_ground_for_a_loss(small):
+    outputs = small.forward(torch.rand(1, 3, 64, 64))
+    plain = Outputs(outputs.class_logits, outputs.box_logits, outputs.anchors, outputs.strides, outputs.features)
+    with pytest.raises(TypeError, match="another detector family"):
+        small.detection_loss(plain, TARGETS)
 
 
 def test_an_empty_label_space_is_refused():
@@ -231,6 +280,37 @@ def test_what_the_edge_imports_does_not_pull_in_torch():
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
 
 
-def test_learning_does_not_need_torchvision():
-    code = "import sys; import diredi.detectors.ultralytics_family; sys.exit('torchvision' in sys.modules)"
+@pytest.mark.parametrize("name", of_families("yolo11-w0.0625", "libreyolo9-w0.0625"))
+def test_learning_does_not_need_torchvision(name):
+    code = f"{CREATE.format(name)}; import sys; sys.exit('torchvision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=120, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "absent"),
+    [
+        *((param.values[0], "ultralytics") for param in of_families("libreyolo9-w0.0625")),
+        ("yolo11-w0.0625", "libreyolo"),
+    ],
+)
+def test_a_family_does_not_need_the_package_of_another(name, absent):
+    done = without(absent, CREATE.format(name))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("name", "absent"), [("yolo11n", "ultralytics"), ("libreyolo9t", "libreyolo")])
+def test_a_family_whose_package_is_missing_says_which_and_how_to_get_it(name, absent):
+    done = without(absent, CREATE.format(name))
+    assert f"InvalidInput: {name} needs the package {absent}, which is not installed: run" in done.stderr
+
+
+CREATE = (
+    "from diredi.detectors import registry; from diredi.labels import LabelSpace; "
+    "registry.create('{}', 64, LabelSpace(names=('car',)), seed=0, device='cpu')"
+)
+
+
+def without(package, code):
+    """Runs `code` as on a machine that has not got `package`."""
+    hidden = f"import sys; sys.modules['{package}'] = None; {code}"
+    return subprocess.run([sys.executable, "-c", hidden], timeout=120, capture_output=True, text=True, check=False)

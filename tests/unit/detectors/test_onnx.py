@@ -10,6 +10,9 @@ from diredi.detectors.export import export_onnx
 from diredi.detectors.onnx import OnnxPredictor
 from diredi.detectors.postprocess import prepare
 from diredi.errors import CorruptData, NotFound
+from tests.unit.detectors.families import SMALL, of_families
+
+NAMES = [param.values[0] for param in SMALL]
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +25,7 @@ def raw(predictor, batch):
     return predictor._session.run(["class_logits", "box_logits"], {"images": batch})
 
 
-@pytest.mark.parametrize("architecture", ["yolo11-w0.0625", "yolo26-w0.0625", "yolov8-w0.0625"])
+@pytest.mark.parametrize("architecture", of_families("yolo26-w0.0625", "yolov8-w0.0625", *NAMES))
 def test_the_file_answers_as_the_torch_detector_does(architecture, labels, images, tmp_path):
     detector = registry.create(architecture, 64, labels, seed=1, device="cpu")
     detector.module.train()
@@ -60,7 +63,8 @@ def test_equal_weights_give_an_equal_file_and_the_detector_stays_as_it_was(expor
     before = small.weights()
     assert export_onnx(small, tmp_path / "again.onnx") == exported[1]
     assert (tmp_path / "again.onnx").read_bytes() == exported[0].read_bytes()
-    assert all(np.array_equal(before[n], small.weights()[n]) for n in before)
+    after = small.weights()
+    assert all(np.array_equal(before[n], after[n]) for n in before)
     assert list(tmp_path.iterdir()) == [tmp_path / "again.onnx"]
 
 

@@ -1,0 +1,253 @@
+"""What an update costs the site, and what it buys: `make bench-cost`.
+
+Tutors of three sizes, and three numbers of epochs, on a site with new light and a new class (site-1). Every tutor comes
+from the same presumed images, every cell starts from the same deployed student, and the site's student learns for as
+many epochs as its tutor and a tenth more, as by default. Each cell is a process of its own, so that its peak of memory
+is the site's: torch and the images are in it. Seconds are the processor's, on one thread, without the start of Python.
+
+"gained" are points of mAP50 on the site's held-out images, of the deployed student and the student gap at the largest
+lambda that does no harm: what the site buys. "tutor 2" is the site's own tutor, "presumed" what the student has lost or
+won on the manufacturer's images.
+
+What is finished is kept in `runs/cost` and not measured again: delete it after a change of the code. `QUICK=1` runs
+through all of it with tiny models that learn next to nothing, into `bench/results/quick`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from numpy.typing import NDArray
+from report import WARNING, Json, commit, kept, rows_of, shown, target, write
+from world import GPU, QUICK, ROOT, Plan, Site, World, one_thread, plan_asked, said
+
+from diredi.detectors import registry
+from diredi.knowledge.apply import Presumed, apply_gap
+from diredi.knowledge.gap import Gap
+from diredi.knowledge.jobs import bootstrap, extract
+from diredi.knowledge.recipe import CycleRecipe
+
+SITE, NEW, TABLE = "scenes:site-1", "forklift", "cost"
+NOISE = 1.0
+"""Points of mAP50 within which two cells are taken for equal: as far as seeds lie apart."""
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Grid:
+    plan: Plan
+    tutors: Sequence[str]
+    epochs: Sequence[int]
+    default: tuple[str, int]
+    most_mib: int
+    """What the default may take of the site's memory."""
+
+
+def grid_asked() -> Grid:
+    plan = plan_asked()
+    if QUICK:
+        return Grid(plan, ("yolo11-w0.0625", plan.tutor), (1, 2), (plan.tutor, 2), 2000)
+    if GPU:
+        return Grid(plan, ("yolo11n", "yolo11s", plan.tutor), (5, 10, 20), (plan.tutor, 20), 8000)
+    return Grid(plan, ("yolo11-w0.125", plan.tutor, "yolo11-w0.375"), (3, 6, 10), (plan.tutor, 10), 2000)
+
+
+class Trial:
+    """One seed: the deployed student, the site, and a tutor of each size."""
+
+    def __init__(self, grid: Grid, seed: int, folder: Path) -> None:
+        self.grid, self.folder = grid, folder / f"seed-{seed}"
+        self.world = World(seed, grid.plan)
+        self.site: Site = self.world.site(SITE)
+        student = self.site.figures(self.world.student)
+        self.before = 100 * student.map50
+
+    def cells(self) -> dict[str, dict[str, float]]:
+        return {named(tutor, n): self._cell(tutor, n) for tutor in self.grid.tutors for n in self.grid.epochs}
+
+    def _tutor(self, architecture: str) -> Json:
+        """Weights, and mAP50 at the site before any update. It learns as the world's own tutor does."""
+        world, student = self.world, self.world.made["student"]["weights"]
+        recipe = {"seed": world.seed, **world.plan.bootstrap, "coreset_images": 0}
+        models = {"tutor": architecture, "student": student, "image_size": world.plan.image_size}
+        spec = {"presumed": str(world.presumed_path), **models, "recipe": recipe}
+
+        def made() -> Json:
+            ours = architecture == world.plan.tutor
+            found = world.made if ours else bootstrap.main(spec, self.folder / architecture, silent)
+            weights = found["tutor"]["weights"]
+            return {"weights": weights, "map50": self.site.figures(registry.load(Path(weights))).map50}
+
+        return kept(self.folder / f"tutor-{architecture}.json", spec, made)
+
+    def _cell(self, architecture: str, epochs: int) -> dict[str, float]:
+        tutor, folder = self._tutor(architecture), self.folder / f"{architecture}-{epochs}"
+        recipe = self._recipe(epochs)
+        spec = {**self.world.extract_spec(self.site, recipe), "tutor": tutor["weights"]}
+        cell = kept(folder / "cell.json", spec, lambda: self._made(spec, folder))
+        gaps, student = (cell["tutor_gap"], cell["student_gap"]), cell["student"]
+        return {
+            "gained": 100 * student["map50"] - self.before,
+            "student before": self.before,
+            "student after": 100 * student["map50"],
+            NEW: 100 * student["new"],
+            "presumed": 100 * student["presumed"],
+            "tutor before": 100 * tutor["map50"],
+            "tutor 2": 100 * cell["tutor_after"]["map50"],
+            "seconds": cell["cpu_s"],
+            "peak MiB": cell["peak_mib"],
+            "MB up": sum(gap["bytes"] for gap in gaps) / 1e6,
+        }
+
+    def _recipe(self, epochs: int) -> Json:
+        def lasting(kind: str, n: int) -> Json:
+            given = self.world.plan.cycle.get(kind, {})
+            return {**given, "steps": 4 * n} if "steps" in given else {**given, "epochs": n}
+
+        return self.world.cycle(tutor=lasting("tutor", epochs), student=lasting("student", round(1.1 * epochs)))
+
+    def _made(self, spec: Json, folder: Path) -> Json:
+        """The site's work in a process of its own, then the release that the cloud makes of its student gap."""
+        found = in_a_process(spec, folder)
+        old, labels, presumed = self.world.student, self.site.labels, self.world.presumed
+        gap = Gap.from_bytes(Path(found["student_gap"]["path"]).read_bytes())
+        recipe = CycleRecipe.of(spec["recipe"])
+        cloud = Presumed(labels, presumed.train, presumed.val)
+        applied = apply_gap(old, gap, cloud, recipe, lambda fraction, message: None)
+        figures = self.site.figures(applied.detector)
+        change = applied.after.map50 - applied.before.map50
+        return {**found, "student": {"map50": figures.map50, "new": figures.per_class[NEW].ap50, "presumed": change}}
+
+
+def in_a_process(spec: Json, folder: Path) -> Json:
+    """The result of the site's job, with the seconds and the memory of the process that did it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "spec.json").write_text(json.dumps(spec))
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, __file__, "--cell", str(folder)], env=alone, check=True)
+    return dict(json.loads((folder / "used.json").read_text()))
+
+
+def cell(folder: Path) -> None:
+    """What `in_a_process` starts."""
+    one_thread()
+    spec, began = json.loads((folder / "spec.json").read_text()), time.process_time()
+    result = extract.main(spec, folder, silent)
+    used = {"cpu_s": time.process_time() - began, "peak_mib": peak_mib()}
+    (folder / "used.json").write_text(json.dumps({**result, **used}))
+
+
+def peak_mib() -> float:
+    """Of this process. `getrusage` would say that of whoever started it where that one was larger."""
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
+
+
+def silent(step: str, fraction: float, message: str) -> None:
+    """Benches say what is finished, not how far they are."""
+
+
+def named(tutor: str, epochs: int) -> str:
+    return f"{tutor}, {epochs} epochs"
+
+
+def targets_of(rows: list[Json], grid: Grid) -> list[Json]:
+    """Judged from the rows alone; points are of mAP50 in percent."""
+    by_form = {row["form"]: row for row in rows}
+
+    def seeds(tutor: str, epochs: int, column: str) -> Numbers:
+        return np.array(by_form[named(tutor, epochs)][column]["seeds"])
+
+    cells = [(tutor, epochs) for tutor in grid.tutors for epochs in grid.epochs]
+    spent = {cell: seeds(*cell, "seconds").mean() for cell in cells}
+    gained = {cell: seeds(*cell, "gained").mean() for cell in cells}
+    cheaper = [gained[cell] for cell in cells if cell != grid.default and spent[cell] <= spent[grid.default]]
+    fewest = (grid.default[0], min(grid.epochs))
+    kept_share = 100 * gained[fewest] / max(gained[grid.default], 1e-9)
+    return [
+        target("gained by the default, worst seed, points", seeds(*grid.default, "gained").min(), ">", 0),
+        target(
+            "best cell that takes the site no more seconds, minus the default, points gained, mean",
+            max(cheaper, default=0.0) - gained[grid.default],
+            "<",
+            NOISE,
+        ),
+        target("share of the default's gain that its fewest epochs keep, mean, percent", kept_share, ">", 50),
+        target(
+            "peak of memory of the default, worst seed, MiB", seeds(*grid.default, "peak MiB").max(), "<", grid.most_mib
+        ),
+        target("bytes up of the default, worst seed, MB", seeds(*grid.default, "MB up").max(), "<", 5),
+    ]
+
+
+def draw(rows: list[Json], grid: Grid, title: str, path: Path) -> None:
+    """Points gained against seconds, a bubble's area for bytes, a line for each tutor."""
+    by_form = {row["form"]: row for row in rows}
+    figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
+    for number, tutor in enumerate(grid.tutors):
+        ours = [by_form[named(tutor, epochs)] for epochs in grid.epochs]
+        seconds, gained, low, high, megabytes = (
+            np.array([row[column][what] for row in ours])
+            for column, what in (
+                ("seconds", "mean"), ("gained", "mean"), ("gained", "low"), ("gained", "high"), ("MB up", "mean")
+            )
+        )  # fmt: skip
+        colour = f"C{number}"
+        axis.errorbar(seconds, gained, yerr=np.maximum([gained - low, high - gained], 0), color=colour, capsize=2, lw=1)
+        axis.scatter(
+            seconds, gained, s=120 * megabytes, color=colour, alpha=0.5, label=f"{tutor}, {megabytes[0]:.1f} MB"
+        )
+        for epochs, x, y in zip(grid.epochs, seconds, gained, strict=True):
+            axis.annotate(f"{epochs}", (x, y), textcoords="offset points", xytext=(6, -12), color=colour)
+    axis.set_xlabel("processor seconds at the site, one thread (numbers: epochs)")
+    axis.set_ylabel("mAP50 gained at the site, points; from lowest to highest seed")
+    axis.legend(title="tutor, bytes up")
+    figure.suptitle(title)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", help="default: 0 1 2, quick 0 1")
+    parser.add_argument("--cell", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.cell is not None:
+        cell(given.cell)
+        return
+    one_thread()
+    wanted, grid = given.seeds or ([0, 1] if QUICK else [0, 1, 2]), grid_asked()
+    out = ROOT / "bench" / "results" / ("quick" if QUICK else "")
+    work = out / "cost" if QUICK else ROOT / "runs" / ("cost-gpu" if GPU else "cost")
+    made = [_seed(grid, seed, work) for seed in wanted]
+    rows = rows_of(made)
+    targets, listed = targets_of(rows, grid), " ".join(map(str, wanted))
+    shown(rows, targets)
+    before = f"{'QUICK=1 ' if QUICK else ''}{'FULL=gpu ' if GPU else ''}"
+    command = f"{before}python bench/cost.py --seeds {listed}"
+    commits = ", ".join(sorted({str(one["commit"]) for one in made}))
+    draw(rows, grid, WARNING if QUICK else f"seeds {listed}", out / "cost.png")
+    write(out, "cost", {"command": command, "commit": commits, "quick": QUICK, "rows": rows, "targets": targets})
+
+
+def _seed(grid: Grid, seed: int, work: Path) -> Json:
+    asked = {"plan": said(grid.plan), "tutors": grid.tutors, "epochs": grid.epochs}
+
+    def made() -> Json:
+        return {"commit": commit(), "tables": {TABLE: Trial(grid, seed, work).cells()}}
+
+    return kept(work / f"seed-{seed}.json", asked, made)
+
+
+if __name__ == "__main__":
+    main()
