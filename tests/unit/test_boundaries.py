@@ -43,6 +43,13 @@ def test_only_the_rpc_folder_touches_grpc_in_the_core_library() -> None:
     assert not {file for file in touching if not file.startswith("diredi/rpc/")}
 
 
+@pytest.mark.parametrize(("package", "files"), [("ultralytics", "ultralytics_"), ("libreyolo", "libreyolo_")])
+def test_only_its_own_files_import_the_package_of_a_detector_family(package: str, files: str) -> None:
+    users = imported_by("diredi")
+    touching = {file for name, found in users.items() if name.split(".")[0] == package for file in found}
+    assert not {file for file in touching if not file.startswith(f"diredi/detectors/{files}")}
+
+
 @pytest.mark.parametrize(
     "module", ["cloud_server.__main__", "user_domain.__main__", "edge_node.__main__", "diredi.cli.main"]
 )
