@@ -19,7 +19,6 @@ Section = Literal["backbone", "neck", "head"]
 StudentKind = Literal["gap", "redistilled", "mean"]
 ImageSource = Literal["presumed", "pool", "chosen", "styled", "pasted"]
 SECTIONS: tuple[Section, ...] = ("backbone", "neck", "head")
-_Share = Annotated[float, Field(ge=0, le=2)]
 Lam = float | dict[Section, float]
 """One for all sections, or one for each."""
 
@@ -90,13 +89,14 @@ class CycleRecipe(Recipe):
     """What the gap is added to; the teacher must be of the tutor's architecture and teaches the student thereafter."""
     merge: MergeRecipe = MergeRecipe()
     """How the gaps of several sites become one."""
-    lam: _Share | dict[Section, _Share] | None = None
-    """The share of the gap that known weights receive, one number or one for each section; None: `lam_search`."""
+    lam: Lam | None = None
+    """The share of the gap that known weights receive, 0 to 2, one number or one for each section; None: searched."""
     lam_search: Literal["harmless", "two-axes"] = "harmless"
     """Of the `lam_candidates` that do no harm on presumed images the largest, or the one that the site scored best."""
     lam_sections: bool = False
     """Whether the head, then the neck, then the backbone may take more than the lambda that was found for all."""
     lam_candidates: tuple[float, ...] = (1.0, 0.8, 0.6, 0.4, 0.2)
+    """What a search tries, and what a site scores."""
     max_harm: float = Field(0.01, ge=0, le=1)
     """How much mAP50 on presumed images an update may cost."""
     redistil_images: dict[ImageSource, Annotated[float, Field(ge=0)]] = Field({"presumed": 1.0}, min_length=1)
@@ -120,9 +120,10 @@ class CycleRecipe(Recipe):
 
     @field_validator("lam")
     @classmethod
-    def _every_section_has_one(cls, lam: Lam | None) -> Lam | None:
-        if isinstance(lam, dict) and set(lam) != set(SECTIONS):
-            raise ValueError(f"name a lambda for each of {', '.join(SECTIONS)}, or one number for all")
+    def _lam_is_usable(cls, lam: Lam | None) -> Lam | None:
+        shares = lam if isinstance(lam, dict) else dict.fromkeys(SECTIONS, 0.0 if lam is None else lam)
+        if set(shares) != set(SECTIONS) or any(not 0 <= share <= 2 for share in shares.values()):
+            raise ValueError(f"name one number from 0 to 2, or one for each of {', '.join(SECTIONS)}")
         return lam
 
     @field_validator("redistil_images", mode="before")

@@ -25,6 +25,7 @@ JOBS = "diredi.knowledge.jobs"
 QUICK = {"steps": 2, "batch": 4}
 BOOTSTRAP = {"teacher": QUICK, "tutor": QUICK, "student": QUICK, "coreset_images": 12}
 CYCLE = {"tutor": QUICK, "student": QUICK, "redistil": QUICK, "max_harm": 1.0}
+CYCLE |= {"lam_search": "two-axes", "lam_candidates": [1, 0.5]}
 Json = dict[str, Any]
 
 
@@ -79,7 +80,11 @@ async def test_a_cycle_of_jobs_ends_in_a_file_that_an_edge_node_can_run(world: W
     assert (gaps["train_images"], gaps["held_out_images"]) == (48, 32)
 
     cloud = {"labels": GROWN.model_dump(), "presumed": str(world.presumed_yaml), "recipe": CYCLE}
-    applied = await shop.run("apply_gap", {"tutor": tutor, "gaps": [sent(gaps, "tutor_gap")], **cloud})
+    assert [score["lam"] for score in gaps["scores"]] == [1, 0.5]
+    liked = [{**one, "figures": {**one["figures"], "map50": 1 - one["lam"]}} for one in gaps["scores"]]
+    told = {"gaps": [sent(gaps, "tutor_gap")], "scores": [liked]}
+    applied = await shop.run("apply_gap", {"tutor": tutor, **told, **cloud})
+    assert applied["lam"] == 0.5
     assert DetectorSpec.of_file(Path(applied["weights"])).labels == GROWN
     ours = {"student": student, "student_gaps": [sent(gaps, "student_gap")]}
     made = await shop.run("redistil", {"tutor": applied["weights"], **ours, **cloud})
