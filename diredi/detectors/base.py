@@ -42,7 +42,8 @@ class Outputs:
     """What the network says before any non-maximum suppression; what distillation losses read.
 
     `a` anchors over all levels, `c` classes, `r` bins of the box distribution (1 where the family regresses distances
-    directly). Distances are left, top, right, bottom from the anchor in strides.
+    directly). Distances are left, top, right, bottom from the anchor in strides. Logits are float32 whatever the
+    arithmetic of the forward pass: a loss in half precision learns less.
     """
 
     class_logits: Tensor  # batch x a x c

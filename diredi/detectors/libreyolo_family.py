@@ -86,7 +86,7 @@ class LibreYoloDetector(NetworkDetector):
         network: Any = self.module
         features = network.neck(*network.backbone(images.contiguous(memory_format=torch.channels_last)))
         towers = zip(network.head.cv2, network.head.cv3, features, strict=True)
-        raw = tuple(torch.cat([boxes(feature), classes(feature)], 1) for boxes, classes, feature in towers)
+        raw = tuple(torch.cat([boxes(feature), classes(feature)], 1).float() for boxes, classes, feature in towers)
         flat = torch.cat([level.flatten(2) for level in raw], 2)
         batch, _, anchors = flat.shape
         boxes, scores = flat[:, : 4 * BINS], flat[:, 4 * BINS :]

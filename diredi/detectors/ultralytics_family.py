@@ -65,6 +65,7 @@ class UltralyticsDetector(NetworkDetector):
         return [kept[j] for j in self._head.f]
 
     def _as_outputs(self, features: Sequence[Tensor], raw: Mapping[str, Any]) -> Outputs:
+        raw = {head: {**said, **{k: said[k].float() for k in ("boxes", "scores")}} for head, said in raw.items()}
         boxes, scores = raw["one2many"]["boxes"], raw["one2many"]["scores"]
         batch, _, anchors = boxes.shape
         points, strides = self.anchors_for(features[0].shape[-1] * self._strides[0])

@@ -70,9 +70,10 @@ def train(
     if checkpoint is not None:
         kept = Checkpoint(checkpoint, fingerprint(student, teacher, recipe, pools, run.arrays()))
         run.resume(kept)
-    with _training(student, recipe), _autocast(student, recipe):
+    with _training(student, recipe):
         for batch in (cpu_batch.to(student.device) for cpu_batch in batches):
-            outputs = student.forward(batch.images)
+            with autocast(student, recipe):
+                outputs = student.forward(batch.images)
             terms = {}
             if recipe.label_weight > 0:
                 terms["labels"] = recipe.label_weight, student.detection_loss(outputs, batch.targets)
@@ -108,7 +109,7 @@ class Teaching:
         """Weight and value of each loss for one batch."""
         if not self.losses:
             return {}
-        with torch.no_grad():
+        with torch.no_grad(), autocast(self._teacher, self._recipe):
             answers = self._teacher.forward(batch.clean if self._recipe.teacher_sees == "clean" else batch.images)
         if answers.anchors.shape != outputs.anchors.shape:
             raise InvalidInput("teacher and student look at different grids: give both the same image size")
@@ -262,11 +263,9 @@ def _training(student: Detector, recipe: TrainRecipe) -> Iterator[None]:
         student.module.eval()
 
 
-def _autocast(student: Detector, recipe: TrainRecipe) -> torch.autocast:
-    # Without a cache: torch would keep the bf16 copies of the weights, as they were at the first step, for the whole run.
-    return torch.autocast(
-        student.device.type, torch.bfloat16, enabled=recipe.precision == "bf16", cache_enabled=False
-    )
+def autocast(detector: Detector, recipe: TrainRecipe) -> torch.autocast:
+    """For one forward pass and no more: losses want fp32, and a longer one would keep the first step's weights."""
+    return torch.autocast(detector.device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
 
 
 class _History:
