@@ -19,7 +19,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from rivals import alone, duet, federated, ultralytics_training
 from world import FAST, GPU, QUICK, ROOT, Plan, World, one_thread, plan_asked, real_plan, said
 
 from diredi.data.dataset import Sample
+from diredi.detectors import registry
 from diredi.detectors.base import Detector
 from diredi.detectors.onnx import OnnxPredictor
 from diredi.detectors.predictor import Predictor
@@ -78,6 +79,10 @@ class Trial:
         self.folder = folder / ground.name / f"seed-{seed}"
         recipe = self.world.recipe()
         self.tutor, self.student = recipe.tutor, recipe.student
+
+    @cached_property
+    def fine_tuned(self) -> tuple[Detector, float]:
+        return _timed(lambda: alone.fine_tuned(self.world, self.site, self.student))
 
     def cycle(self, name: str, **options: object) -> Outcome:
         """The jobs of a real cycle, with the options of a recipe; what is judged is the file that devices would run."""
@@ -159,18 +164,27 @@ def task_arithmetic(trial: Trial) -> Outcome:
 
 
 def direct(trial: Trial) -> Outcome:
-    student, seconds = _timed(lambda: alone.direct(trial.world))
-    return Outcome(student, student, cloud_s=seconds)
+    """The same student whatever the site: it has seen none."""
+    world = trial.world
+    file = world.folder / "direct" / "student.safetensors"
+
+    def made() -> Json:
+        student, seconds = _timed(lambda: alone.direct(world))
+        return {"digest": registry.save(student, file), "cpu_s": seconds}
+
+    found = kept(file.with_suffix(".json"), {"plan": said(world.plan)}, made)
+    student = registry.load(file)
+    return Outcome(student, student, cloud_s=found["cpu_s"])
 
 
 def fine_tuned(trial: Trial) -> Outcome:
-    """Site and cloud part: the site runs its own, the manufacturer learns nothing. Judged as what the site runs."""
-    student, seconds = _timed(lambda: alone.fine_tuned(trial.world, trial.site, trial.student))
+    """The site runs its own and the manufacturer learns nothing."""
+    student, seconds = trial.fine_tuned
     return Outcome(student, student, site_s=seconds)
 
 
 def two_heads(trial: Trial) -> Outcome:
-    student, seconds = _timed(lambda: alone.fine_tuned(trial.world, trial.site, trial.student))
+    student, seconds = trial.fine_tuned
     merged = duet.merged(trial.world, trial.site, student)
     return Outcome(merged, merged, student.weights().fp32_bytes, seconds)
 
@@ -306,15 +320,20 @@ def targets_of(rows: list[Json]) -> list[Json]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1] if QUICK else [0, 1, 2], help="default: 0 1 2")
-    parser.add_argument("--cells", nargs="+", metavar="WORD", help="only fill the cells of grounds that hold a word")
+    parser.add_argument("--grounds", metavar="WORD", default="", help="only measure where the name holds this word")
+    parser.add_argument("--methods", metavar="WORD", default="", help="only measure methods with this word")
     asked = parser.parse_args()
     one_thread()
     results = ROOT / "bench" / "results"
     folder = results / "quick" / "update" if QUICK else ROOT / "runs" / ("update-gpu" if GPU else "update")
-    chosen = [one for one in grounds() if not asked.cells or any(word in one.name for word in asked.cells)]
+    chosen = [
+        replace(ground, methods=[name for name in ground.methods if asked.methods in name])
+        for ground in grounds()
+        if asked.grounds in ground.name
+    ]
     made = [[measured(ground, seed, folder) for ground in chosen] for seed in asked.seeds]
-    if asked.cells:
-        return
+    if asked.grounds or asked.methods:
+        return  # the cells are kept; a run without these options makes the tables of them
     rows = rows_of([{"tables": {t: forms for one in seed for t, forms in one["tables"].items()}} for seed in made])
     targets, listed = targets_of(rows), " ".join(map(str, asked.seeds))
     shown(rows, targets)
