@@ -40,9 +40,9 @@ class Lesson:
     temperature: float = 1.0
 
     def taught_logits(self) -> tuple[Tensor, Tensor]:
-        """The student's and the teacher's, each batch x a x taught classes in fp32."""
-        mine = self.student.class_logits.index_select(-1, self.student_ids).float()
-        return mine, self.teacher.class_logits.index_select(-1, self.teacher_ids).float()
+        """The student's and the teacher's, each batch x a x taught classes."""
+        mine = self.student.class_logits.index_select(-1, self.student_ids)
+        return mine, self.teacher.class_logits.index_select(-1, self.teacher_ids)
 
     @cached_property
     def certainty(self) -> Tensor:
@@ -100,4 +100,4 @@ class FeatureLoss(Loss):
     def maps(self, lesson: Lesson) -> list[tuple[Tensor, Tensor]]:
         """The student's projected map and the teacher's of each level, both fp32, of equal shape."""
         levels = zip(self.projectors, lesson.student.features, lesson.teacher.features, strict=True)
-        return [(projector(mine).float(), theirs.float()) for projector, mine, theirs in levels]
+        return [(projector(mine.float()), theirs.float()) for projector, mine, theirs in levels]

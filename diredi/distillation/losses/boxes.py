@@ -27,7 +27,7 @@ def found(outputs: Outputs, ids: Tensor, confidence: float, overlap: float) -> T
     A box' class is its place in `ids`. `confidence` is the least score, `overlap` the IoU from which the weaker of two
     boxes of one class on one image goes.
     """
-    scores = outputs.class_logits.index_select(-1, ids).float().sigmoid()
+    scores = outputs.class_logits.index_select(-1, ids).sigmoid()
     candidates = (scores >= confidence).nonzero()
     values = scores[tuple(candidates.T)]
     if len(values) > MOST_CANDIDATES:
@@ -35,7 +35,7 @@ def found(outputs: Outputs, ids: Tensor, confidence: float, overlap: float) -> T
         candidates = candidates[best]
     image, anchor, kind = candidates.T
     size = (outputs.anchors.amax(-1) + outputs.strides / 2).amax()
-    distances = expected_distances(outputs.box_logits[image, anchor].float()) * outputs.strides[anchor, None]
+    distances = expected_distances(outputs.box_logits[image, anchor]) * outputs.strides[anchor, None]
     low = (outputs.anchors[anchor] - distances[:, :2]).clamp(min=0)
     high = torch.minimum(outputs.anchors[anchor] + distances[:, 2:], size)
     apart = image * len(ids) + kind  # boxes of two images, or of two classes, never suppress each other

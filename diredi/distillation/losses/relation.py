@@ -36,10 +36,9 @@ class Relation(Loss):
 
     def forward(self, lesson: Lesson) -> Tensor:
         targets = _few(lesson.objects)
-        with torch.autocast(targets.boxes.device.type, enabled=False):
-            mine = self.relations(features_of(targets, lesson.student.features))
-            theirs = self.relations(features_of(targets, lesson.teacher.features))
-            return self.gain * F.smooth_l1_loss(mine, theirs, reduction="sum") / max(mine.numel(), 1)
+        mine = self.relations(features_of(targets, lesson.student.features))
+        theirs = self.relations(features_of(targets, lesson.teacher.features))
+        return self.gain * F.smooth_l1_loss(mine, theirs, reduction="sum") / max(mine.numel(), 1)
 
 
 class Distances(Relation):

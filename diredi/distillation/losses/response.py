@@ -55,7 +55,7 @@ class BoxDistributions(Loss):
     def forward(self, lesson: Lesson) -> Tensor:
         weight = lesson.certainty
         anchors = (weight > 0.01).nonzero(as_tuple=True)
-        mine, theirs = lesson.student.box_logits[anchors].float(), lesson.teacher.box_logits[anchors].float()
+        mine, theirs = lesson.student.box_logits[anchors], lesson.teacher.box_logits[anchors]
         same_bins = mine.shape[-1] == theirs.shape[-1] > 1
         distance = (
             _divergence(mine, theirs)

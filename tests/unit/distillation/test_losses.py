@@ -19,8 +19,9 @@ from diredi.distillation.losses.boxes import cells, found
 from diredi.distillation.losses.fgd import FocalGlobal, attention, masks
 from diredi.distillation.losses.relation import MOST_OBJECTS, features_of
 from diredi.distillation.losses.scored_features import ScoredFeatures
-from diredi.distillation.trainer import Teaching, train
+from diredi.distillation.trainer import Teaching, autocast, train
 from diredi.errors import InvalidInput
+from diredi.evaluation.detection import evaluate
 from diredi.labels import LabelSpace
 
 EVERY = sorted(LOSSES)
@@ -43,8 +44,11 @@ def pictures(shapes):
 
 def worth(name: str, student, teacher, batch: Batch, **changes: object):
     """The loss of one batch, as the trainer computes it."""
-    lessons = Teaching(teacher, student, recipe(losses={name: 1.0}, **changes))
-    return lessons.terms(student.forward(batch.images), batch)[name][1]
+    told = recipe(losses={name: 1.0}, **changes)
+    lessons = Teaching(teacher, student, told)
+    with autocast(student, told):
+        outputs = student.forward(batch.images)
+    return lessons.terms(outputs, batch)[name][1]
 
 
 def silenced(teacher, make, architecture="yolo11-w0.125"):
@@ -105,18 +109,49 @@ def test_empty_images_and_a_teacher_that_finds_nothing_are_no_trouble(name, make
 @pytest.mark.parametrize("name", EVERY)
 def test_half_precision_changes_no_loss_by_much(name, make, teacher, pictures):
     full = worth(name, make(), teacher, pictures)
-    with torch.autocast("cpu", torch.bfloat16):
-        half = worth(name, make(), teacher, pictures)
+    half = worth(name, make(), teacher, pictures, precision="bf16")
     half.backward()
     assert half.item() == pytest.approx(full.item(), rel=0.1)
 
 
+def unlabelled(samples):
+    return [Sample(sample.image, np.zeros((0, 5), np.float32)) for sample in samples]
+
+
 @pytest.mark.parametrize("name", EVERY)
 def test_training_by_any_loss_alone_and_without_labels_brings_it_down(name, make, teacher, shapes):
-    bare = [Sample(sample.image, np.zeros((0, 5), np.float32)) for sample in shapes[0]]
-    report = train(make(), bare, recipe(epochs=2, label_weight=0.0, losses={name: 1.0}), teacher=teacher)
+    told = recipe(epochs=3, label_weight=0.0, losses={name: 1.0})
+    report = train(make(), unlabelled(shapes[0][:48]), told, teacher=teacher)
     assert set(report.losses[0]) == {name}
     assert report.losses[-1][name] < 0.95 * report.losses[0][name]
+
+
+@pytest.mark.parametrize("losses", [{name: 1.0, "boxes": 1.0} for name in ("js", "sed", "td")] + [{OWN_LOSS: 1.0}])
+def test_a_student_learns_what_objects_are_from_answers_alone(losses, make, teacher, shapes):
+    """Without a single label. Of `class_scores`, so of `kl` and `ce`, the trainer's tests say the same."""
+    learned = []
+    for seed in range(2):
+        student = make(seed=seed)
+        train(student, unlabelled(shapes[0]), recipe(label_weight=0.0, losses=losses, seed=seed), teacher=teacher)
+        learned.append(evaluate(student, shapes[1], LABELS).map50)
+    assert np.mean(learned) > 0.25, learned
+
+
+def test_labels_without_weight_are_never_looked_at(make, teacher, shapes):
+    """Equal weights from right labels, from none, and where a loss asks where objects are."""
+    students = []
+    for samples in (shapes[0], unlabelled(shapes[0])):
+        student = make()
+        losses = {"fgd": 1.0, "rkd_angle": 1.0, OWN_LOSS: 1.0}
+        train(student, samples, recipe(steps=2, label_weight=0.0, losses=losses), teacher=teacher)
+        students.append(student.weights())
+    assert all(np.array_equal(students[0][n], students[1][n]) for n in students[0])
+
+
+def test_nothing_to_learn_from_is_refused(make, teacher, shapes):
+    for taught_by, losses in ((None, {"kl": 1.0}), (teacher, {"kl": 0.0}), (teacher, {})):
+        with pytest.raises(InvalidInput, match="nothing to learn from"):
+            train(make(), shapes[0], recipe(label_weight=0.0, losses=losses), teacher=taught_by)
 
 
 def outputs(seed: int, classes: int = 3, bins: int = 16, channels: tuple[int, ...] = (8, 8, 8)) -> Outputs:
