@@ -1,6 +1,6 @@
 # `make` alone says what there is. Needs make and Python 3.11 or newer with venv; everything else is set up here.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick bench-gap bench-merge bench-cost up down logs lint format stubs setup clean
+.PHONY: help demo test test-quick bench-gap bench-kd bench-merge bench-cost up down logs lint format stubs setup clean
 
 # The newest-named Python that will do, else whatever is called python3, which then says what is wrong with it.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -28,6 +28,9 @@ test-quick: setup  ## the tests that need neither containers nor a whole cycle
 
 bench-gap: .runtime  ## measure the tables of docs/decisions/0010-gap.md, most of an hour; QUICK=1: two minutes, BENCH_ARGS="--seeds 2"
 	@QUICK=$(QUICK) $(BIN)/python bench/gap_forms.py $(BENCH_ARGS)
+
+bench-kd: .runtime  ## distillation against direct training and Ultralytics' own, three students, most of an hour; QUICK=1: a minute
+	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/kd.py $(BENCH_ARGS)
 
 bench-merge: .runtime  ## merge the gaps of two sites with a new class each, by every method, a quarter of an hour; QUICK=1: two minutes
 	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/merging.py $(BENCH_ARGS)

@@ -1,0 +1,347 @@
+"""Knowledge distillation against direct training and against Ultralytics' own: `make bench-kd`.
+
+One recipe for all: the same student from nothing, the same images, epochs, batch and learning rate; what differs is who
+teaches it, and how.
+
+losses   every loss of `LOSSES` beside the labels, and some mixes, on the scenes with the smallest student
+scenes   three sizes of student: direct, ours by default, Ultralytics' `distill_model`; the teacher is the world's tutor
+real     the same for one size on real sets, where there are any; the teacher is COCO's, trained on the set once
+
+mAP in percent on held-out images. "epochs to direct" is how soon a form reaches the last mAP50-95 of direct training,
+between two measurements by a straight line; one that never does counts as one epoch more than there were. Seconds are
+the processor's of one epoch in the middle, fp32 on one thread, without reading the images.
+
+`--seeds 3 4` measures others. What is finished is kept in `runs/kd`: delete it after a change of the code that trains.
+QUICK=1 runs through all of it with tiny models that learn next to nothing; FULL=gpu is the larger plan.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from statistics import mean, median
+
+import numpy as np
+import torch
+from report import HERE, WARNING, Json, commit, draw, kept, rows_of, shown, target, write
+from rivals import ultralytics_training
+from rivals.ultralytics_training import ITS_OWN, SHORT
+from world import FAST, GPU, QUICK, REAL, Plan, World, gpu_plan, one_thread, quick_plan
+
+from diredi.data.dataset import DataSet
+from diredi.data.dataset import load as load_dataset
+from diredi.detectors import registry
+from diredi.detectors.base import Detector
+from diredi.distillation.losses import LOSSES
+from diredi.distillation.recipe import TrainRecipe
+from diredi.distillation.trainer import train
+from diredi.evaluation.detection import evaluate
+from diredi.labels import LabelSpace
+
+DIRECT, OURS, RIVAL, RIVAL_RAW = "direct", "DiReDi", "Ultralytics, distill_model", "Ultralytics, its own settings"
+SCENES = "scenes"
+MIXES: dict[str, Json] = {
+    "boxes and kl": {"losses": {"boxes": 1.0, "kl": 1.0}},
+    "class_scores, boxes and cwd": {"losses": {"class_scores": 1.0, "boxes": 1.0, "cwd": 1.0}},
+    "class_scores, boxes and fgd": {"losses": {"class_scores": 1.0, "boxes": 1.0, "fgd": 1.0}},
+    "class_scores and boxes, no labels": {"label_weight": 0.0},
+    "pseudo_labels and labels, half each": {"label_weight": 0.5, "losses": {"pseudo_labels": 0.5}},
+}
+FORMS: dict[str, Json] = {"class_scores and boxes": {}, **{name: {"losses": {name: 1.0}} for name in LOSSES}, **MIXES}
+
+
+@dataclass(frozen=True)
+class Setting:
+    work: Path = HERE.parent / "runs" / "kd"
+    out: Path = HERE / "results"
+    world: Plan = field(default_factory=Plan)
+    image_size: int = 128
+    epochs: int = 6
+    every: int = 2
+    """Epochs between two measurements of the curve."""
+    sizes: tuple[str, ...] = ("yolo11-w0.0625", "yolo11-w0.125", "yolo11-w0.1875")
+    real_sets: tuple[str, ...] = ("forklift", "traffic_cams")
+    real_teacher: str = "yolov8n.pt"
+    real_student: str = "yolo11-w0.125"
+    real_size: int = 160
+    real_epochs: int = 12
+
+
+def setting_asked() -> Setting:
+    if QUICK:
+        out = HERE / "results" / "quick"
+        sizes = ("yolo11-w0.0625", "yolo11-w0.125")
+        return Setting(out / "kd", out, quick_plan(), 64, 2, 1, sizes, ("forklift",), real_size=64, real_epochs=1)
+    if GPU:
+        return Setting(
+            work=HERE.parent / "runs" / "kd-gpu",
+            world=gpu_plan(),
+            image_size=320,
+            epochs=40,
+            every=5,
+            sizes=("yolo11-w0.125", "yolo11n", "yolo11s"),
+            real_teacher="yolo26m.pt",
+            real_student="yolo11n",
+            real_size=640,
+            real_epochs=100,
+        )
+    return Setting()
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A data set with a teacher that knows it."""
+
+    name: str
+    data: DataSet
+    teacher: Detector
+    recipe: TrainRecipe
+    every: int
+
+    @property
+    def labels(self) -> LabelSpace:
+        return LabelSpace(names=self.data.names)
+
+    def student(self, architecture: str) -> Detector:
+        return registry.create(architecture, self.teacher.spec.image_size, self.labels, self.recipe.seed)
+
+    def measured(self, detector: Detector) -> Json:
+        found = evaluate(detector, self.data.val, self.labels)
+        return {"mAP50-95": 100 * found.map50_95, "mAP50": 100 * found.map50}
+
+
+class Course:
+    """What is noted while a student is trained: figures every few epochs, and the processor's seconds of each epoch."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground, self._began = ground, time.process_time()
+        self._seconds: list[float] = []
+        self.curve: Json = {}
+
+    def ended(self, epoch: int, detector: Callable[[], Detector]) -> None:
+        self._seconds.append(time.process_time() - self._began)
+        if epoch % self._ground.every == 0 or epoch == round(self._ground.recipe.epochs):
+            self.curve[str(epoch)] = self._ground.measured(detector())
+        self._began = time.process_time()
+
+    @property
+    def seconds(self) -> float:
+        """The first epoch also sets up, where there is another."""
+        return median(self._seconds[1:] or self._seconds)
+
+
+def ours(ground: Ground, architecture: str, teacher: Detector | None, **changes: object) -> Json:
+    student, course = ground.student(architecture), Course(ground)
+    recipe = TrainRecipe.model_validate({**ground.recipe.model_dump(), **changes})
+    epochs = round(recipe.epochs)
+
+    def note(fraction: float, _: str) -> None:
+        epoch = fraction * epochs
+        if abs(epoch - round(epoch)) < 1e-6:
+            course.ended(round(epoch), lambda: student)
+
+    train(student, ground.data.train, recipe, teacher=teacher, on_progress=note)
+    return {"curve": course.curve, "seconds": course.seconds}
+
+
+def theirs(ground: Ground, architecture: str, teacher: Detector | None, settings: Json, folder: Path) -> Json:
+    curve: Json = {}
+
+    def note(epoch: int, detector: Detector) -> None:
+        if epoch % ground.every == 0 or epoch == round(ground.recipe.epochs):
+            curve[str(epoch)] = ground.measured(detector)
+
+    made = ultralytics_training.trained(
+        ground.student(architecture),
+        ground.data.train,
+        ground.recipe,
+        folder,
+        teacher=teacher,
+        settings=settings,
+        on_epoch=note,
+    )
+    return {"curve": curve, "seconds": made.seconds}
+
+
+def cost(ground: Ground, architecture: str, folder: Path) -> Json:
+    """Seconds of an epoch: the forward pass of the teacher alone, and plain Ultralytics training of the student."""
+    short = ground.recipe.model_copy(update={"epochs": 2.0 if QUICK else 3.0})
+    plain = ultralytics_training.trained(ground.student(architecture), ground.data.train, short, folder, settings=SHORT)
+    size, batch = ground.teacher.spec.image_size, ground.recipe.batch
+    images = torch.rand(batch, 3, size, size, device=ground.teacher.device)
+    passes = []
+    with torch.no_grad():
+        for _ in range(8):
+            began = time.process_time()
+            ground.teacher.forward(images)
+            passes.append(time.process_time() - began)
+    steps = max(len(ground.data.train) // batch, 1)
+    return {"plain": plain.seconds, "teacher": steps * median(passes)}
+
+
+class Trial:
+    """One seed: every form on every ground, a cell on disk each."""
+
+    def __init__(self, setting: Setting, seed: int) -> None:
+        self._setting, self._seed, self._folder = setting, seed, setting.work / f"seed-{seed}"
+
+    @cached_property
+    def scenes(self) -> Ground:
+        """The tutor learned larger pictures of the same scenes."""
+        world = World(self._seed, self._setting.world)
+        tutor = registry.load(Path(world.made["tutor"]["weights"]), image_size=self._setting.image_size)
+        return Ground(SCENES, world.presumed, tutor, self._recipe(self._setting.epochs), self._setting.every)
+
+    def real(self, name: str) -> Ground:
+        setting = self._setting
+        data = load_dataset(REAL / "detection" / name / "data.yaml")
+        teacher = registry.load(real_teacher(setting, name, data))
+        return Ground(name, data, teacher, self._recipe(setting.real_epochs), max(setting.real_epochs // 3, 1))
+
+    def _recipe(self, epochs: int) -> TrainRecipe:
+        return TrainRecipe(epochs=epochs, seed=self._seed)
+
+    def _cell(self, ground: Ground, architecture: str, form: str, make: Callable[[], Json]) -> Json:
+        stem = re.sub("[^a-z0-9.]+", "-", f"{ground.name} {architecture} {form}".lower())
+        made_from = {"form": form, "setting": asdict(self._setting), "seed": self._seed}
+        return kept(self._folder / f"{stem}.json", made_from, make)
+
+    def losses(self) -> Json:
+        """In half precision: no seconds are compared here."""
+        ground, architecture = self.scenes, self._setting.sizes[0]
+        forms = {DIRECT: (None, {}), **{name: (ground.teacher, changes) for name, changes in FORMS.items()}}
+        table = {}
+        for form, (teacher, changes) in forms.items():
+            make = partial(ours, ground, architecture, teacher, **FAST, **changes)
+            table[form] = last(self._cell(ground, architecture, f"loss {form}", make))
+        return {f"each loss, {SCENES}, {architecture}": table}
+
+    def compared(self, ground: Ground, architecture: str, raw: bool) -> Json:
+        """A table of figures and one row of costs."""
+        folder = self._folder / "ultralytics"
+        forms: dict[str, Callable[[], Json]] = {
+            DIRECT: partial(ours, ground, architecture, None),
+            OURS: partial(ours, ground, architecture, ground.teacher),
+            RIVAL: partial(theirs, ground, architecture, ground.teacher, SHORT, folder),
+        }
+        if raw:
+            forms["Ultralytics, no teacher"] = partial(theirs, ground, architecture, None, SHORT, folder)
+            forms[RIVAL_RAW] = partial(theirs, ground, architecture, ground.teacher, ITS_OWN, folder)
+        cells = {form: self._cell(ground, architecture, form, make) for form, make in forms.items()}
+        bound = last(cells[DIRECT])["mAP50-95"]
+        name = f"{ground.name}, {architecture}"
+        table = {
+            form: {**last(cell), "epochs to direct": reached(cell["curve"], bound), "s an epoch": cell["seconds"]}
+            for form, cell in cells.items()
+        }
+        spent = self._cell(ground, architecture, "cost", partial(cost, ground, architecture, folder))
+        allowed = spent["plain"] + spent["teacher"]
+        mine = cells[OURS]["seconds"]
+        columns = {"ours": mine, "plain": spent["plain"], "teacher": spent["teacher"], "ratio": mine / allowed}
+        return {name: table, "cost": {name: {**columns, "distill_model": cells[RIVAL]["seconds"]}}}
+
+    def tables(self) -> Json:
+        setting = self._setting
+        found = self.losses()
+        costs: Json = {}
+        for number, size in enumerate(setting.sizes):
+            made = self.compared(self.scenes, size, raw=number == 1)
+            costs |= made.pop("cost")
+            found |= made
+        for name in real_sets(setting):
+            made = self.compared(self.real(name), setting.real_student, raw=False)
+            costs |= made.pop("cost")
+            found |= made
+        return {"commit": commit(), "tables": {**found, "seconds an epoch, fp32, one thread": costs}}
+
+
+def last(cell: Json) -> Json:
+    return dict(cell["curve"][max(cell["curve"], key=int)])
+
+
+def reached(curve: Json, bound: float) -> float:
+    """Epochs until mAP50-95 is `bound`."""
+    epochs = [0, *sorted(map(int, curve))]
+    values = [0.0, *(curve[str(epoch)]["mAP50-95"] for epoch in epochs[1:])]
+    for number in range(1, len(epochs)):
+        if values[number] >= bound:
+            rise = values[number] - values[number - 1]
+            share = (bound - values[number - 1]) / rise if rise > 0 else 1.0
+            return epochs[number - 1] + max(share, 0.0) * (epochs[number] - epochs[number - 1])
+    return epochs[-1] + 1.0
+
+
+def real_sets(setting: Setting) -> list[str]:
+    there = [name for name in setting.real_sets if (REAL / "detection" / name / "data.yaml").is_file()]
+    if len(there) < len(setting.real_sets):
+        missing = ", ".join(name for name in setting.real_sets if name not in there)
+        print(f"real sets that are not at {REAL} are left out: {missing}")
+    return there
+
+
+def real_teacher(setting: Setting, name: str, data: DataSet) -> Path:
+    """COCO's weights with a head for the set's classes, trained on the set: one teacher for all seeds."""
+    path = setting.work / f"teacher-{name}.safetensors"
+    if not path.exists():
+        coco = registry.load(REAL / "weights" / setting.real_teacher, image_size=setting.real_size)
+        teacher = with_classes(coco, LabelSpace(names=data.names))
+        train(teacher, data.train, TrainRecipe(epochs=1 if QUICK else 10, learning_rate=5e-4, seed=1000))
+        registry.save(teacher, path)
+    return path
+
+
+def with_classes(detector: Detector, labels: LabelSpace) -> Detector:
+    """The same network for other classes; their rows are new."""
+    spec = detector.spec
+    found = registry.create(spec.architecture, spec.image_size, labels, 0, detector.device)
+    rows, before = detector.class_rows(), detector.weights()
+    found.load_weights(type(before)({n: a if n in rows else before[n] for n, a in found.weights().items()}))
+    return found
+
+
+def targets_of(rows: list[Json]) -> list[Json]:
+    def seeds(table: str, form: str, column: str) -> np.ndarray:  # type: ignore[type-arg]
+        return np.array(next(r for r in rows if (r["table"], r["form"]) == (table, form))[column]["seeds"])
+
+    tables = list(dict.fromkeys(row["table"] for row in rows if row["form"] == OURS))
+    above_direct = [(seeds(t, OURS, "mAP50-95") - seeds(t, DIRECT, "mAP50-95")).mean() for t in tables]
+    above_rival, slower = [], []
+    for table in tables:
+        rivals = [r["form"] for r in rows if r["table"] == table and r["form"] in (RIVAL, RIVAL_RAW)]
+        best = max((seeds(table, form, "mAP50-95") for form in rivals), key=lambda values: float(values.mean()))
+        above_rival.append((seeds(table, OURS, "mAP50-95") - best).mean())
+        slower.append((seeds(table, OURS, "s an epoch") / seeds(table, RIVAL, "s an epoch")).mean())
+    ratios = [row["ratio"]["mean"] for row in rows if "ratio" in row]
+    return [
+        target("DiReDi minus direct training, mAP50-95, data set where it is least, points", min(above_direct), ">", 0),
+        target("DiReDi minus Ultralytics' distill_model, mAP50-95, mean of all, points", mean(above_rival), ">", 1),
+        target("seconds an epoch, DiReDi over distill_model, where it is most", max(slower), "<", 1),
+        target("seconds an epoch, DiReDi over plain Ultralytics + teacher, where it is most", max(ratios), "<", 1.1),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", help="default: 0 1 2, quick 0")
+    wanted: Sequence[int] = parser.parse_args().seeds or ([0] if QUICK else [0, 1, 2])
+    one_thread()
+    setting = setting_asked()
+    made = [Trial(setting, seed).tables() for seed in wanted]
+    rows = rows_of(made)
+    targets, listed = targets_of(rows), " ".join(map(str, wanted))
+    shown(rows, targets)
+    how = "QUICK=1 " if QUICK else "FULL=gpu " if GPU else ""
+    said = {"command": f"{how}python bench/kd.py --seeds {listed}", "quick": QUICK}
+    commits = ", ".join(sorted({str(one["commit"]) for one in made}))
+    write(setting.out, "kd", {**said, "commit": commits, "rows": rows, "targets": targets})
+    titles = {row["table"]: row["table"] for row in rows if "mAP50-95" in row}
+    draw(rows, titles, ("mAP50-95", "mAP50"), WARNING if QUICK else f"seeds {listed}", setting.out / "kd.png")
+
+
+if __name__ == "__main__":
+    main()
