@@ -48,9 +48,7 @@ def start(
     from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceStub
 
     recipe = struct_to(parse_options(option or []))
-    request = StartCycleRequest(
-        site=site[0], sites=site[1:], request_id=request_id or str(uuid.uuid4()), recipe=recipe
-    )
+    request = StartCycleRequest(site=site[0], sites=site[1:], request_id=request_id or str(uuid.uuid4()), recipe=recipe)
 
     async def work(channel: Channel) -> Cycle:
         started = (await call(CycleServiceStub(channel).StartCycle, request, deadline_s=_DEADLINE_S)).cycle
@@ -222,6 +220,7 @@ def _sites(cycle: Cycle) -> RenderableType:
 
 
 def _gap_text(gap: GapManifest) -> str:
+    """The tutor's gap with its share of the tutor's fp32 weights, and the student's: "2.61 MiB (26 %) + 165 KiB"."""
     tutor = gap.tutor_gap
-    said = f"{bytes_text(tutor.blob.bytes)} of {bytes_text(tutor.fp32_bytes)} as {tutor.codec}"
-    return f"{said} + student {bytes_text(gap.student_gap.blob.bytes)}" if gap.HasField("student_gap") else said
+    said = f"{bytes_text(tutor.blob.bytes)} ({100 * tutor.blob.bytes / max(tutor.fp32_bytes, 1):.0f} %)"
+    return f"{said} + {bytes_text(gap.student_gap.blob.bytes)}" if gap.HasField("student_gap") else said

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -11,7 +15,7 @@ import pytest
 from diredi.errors import InvalidInput, NotFound, WrongState
 from diredi.rpc.v1 import cycles_pb2, sites_pb2
 from diredi.store.weights import WeightMap
-from tests.services.cloud.test_cloud_restarts import Process
+from tests.services.cloud.test_cloud_restarts import ROOT, Process
 from tests.services.cloud.world import STYLE, Operator, SiteSide, World, ask, figures, row_of, state_of, states_of
 
 BOTH = ("site-1", "site-2")
@@ -244,3 +248,36 @@ async def test_the_sites_of_a_request_are_named_once_and_known(world: World) -> 
         assert (await operator.start("site-2", "site-1")).id == cycle.id
         with pytest.raises(InvalidInput, match="r1"):
             await operator.start("site-1")
+
+
+async def diredi(world: World, *arguments: str, identity: str = "alice") -> tuple[str, str]:
+    """The `diredi` command as a process: what it printed for people, and what it noted."""
+    connection = ["--cloud", world.address, "--identity", str(world.identities / identity)]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "diredi.cli", *arguments, *connection, cwd=ROOT, stdout=PIPE, stderr=PIPE,
+        env={**os.environ, "COLUMNS": "200"},
+    )  # fmt: skip
+    printed, noted = (part.decode() for part in await process.communicate())
+    assert process.returncode == 0, noted
+    return printed, noted
+
+
+async def test_the_command_line_starts_and_shows_the_sites_of_a_cycle(world: World) -> None:
+    async with two_sites(world, auto_approve=False, publish_style=True) as (_, one, two):
+        printed, _ = await diredi(world, "cycle", "start", "--site", "site-1", "--site", "site-2", "--json")
+        cycle = json.loads(printed)
+        assert [(part["site"], part["state"]) for part in cycle["sites"]] == [(site, "REQUESTED") for site in BOTH]
+        await one.extract(await one.next_task(sites_pb2.TASK_KIND_EXTRACT))
+        await two.next_task(sites_pb2.TASK_KIND_EXTRACT)
+        shown, noted = await diredi(world, "cycle", "approve", cycle["id"], identity="site-2")
+        assert "publishes colour and blur statistics" in noted
+        assert "site-1" not in shown
+        await two.begin(cycle["id"])
+        shown, _ = await diredi(world, "cycle", "show", cycle["id"])
+        lines = {line.split()[0]: line for line in shown.splitlines() if line.strip()}
+        assert "UPLOADED" in lines["site-1"] and "40 images" in lines["site-1"]
+        assert "EXTRACTING, tutor-2 0 %" in lines["site-2"] and "publishes its style" in lines["site-2"]
+        await ask(two.cycles.DeclineCycle, cycles_pb2.DeclineCycleRequest(id=cycle["id"], reason="not this week"))
+        listed, _ = await diredi(world, "cycle", "list")
+        assert "site-1, site-2 (DECLINED)" in listed
+        assert "not this week" in (await diredi(world, "cycle", "show", cycle["id"]))[0]

@@ -114,6 +114,7 @@ class SitePeer(sites_pb2_grpc.SiteServiceServicer):
         self.changed = asyncio.Condition()
         self.watchers = 0
         self.auto_approve: bool | None = None
+        self.publish_style: bool | None = None
         self.progress: list[tuple[str, float, str]] = []
         self.labels = LabelSpace(names=("car", "person"))
         self.gaps: list[cycles_pb2.GapManifest] = []
@@ -129,7 +130,7 @@ class SitePeer(sites_pb2_grpc.SiteServiceServicer):
 
     async def WatchTasks(self, request: sites_pb2.WatchTasksRequest, context: Any) -> AsyncIterator[Any]:
         self.callers.add(str(peer_identity(context)))
-        self.auto_approve = request.auto_approve
+        self.auto_approve, self.publish_style = request.auto_approve, request.publish_style
         self.watchers += 1
         said: dict[str, sites_pb2.Task] = {}
         while True:

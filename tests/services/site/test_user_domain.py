@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 from site_peers import CLASSES, RECIPE, CloudPeer, Local, Models, Pki, config_of, running, until, write_data_set
 
+from diredi.data.style import SiteStyle
 from diredi.errors import InvalidInput, NoRoom, Refused
+from diredi.rpc import convert
 from diredi.rpc.client import connect, is_serving
+from diredi.rpc.signed import check_manifest
 from diredi.rpc.v1 import sites_pb2
 
 
@@ -30,6 +33,8 @@ async def test_an_extraction_ends_in_a_gap_whose_blobs_the_cloud_has(
     assert dict(gap.boxes) == dict.fromkeys(CLASSES, 8)
     assert gap.HasField("student_before")
     assert gap.HasField("tutor_after")
+    assert not gap.HasField("style"), "not published unless the site says so"
+    check_manifest(gap, pki.credentials("site", "site-1").certificate)
     steps = [step for step, _, _ in cloud.site.progress]
     assert steps[0] == "begin"
     assert {"tutor-2", "student-gap"} <= set(steps)
@@ -38,6 +43,16 @@ async def test_an_extraction_ends_in_a_gap_whose_blobs_the_cloud_has(
     assert status.private_bytes > 10_000
     assert dict(status.sent_bytes) == cloud.received.totals("site/site-1"), "counted here as counted there"
     assert not cloud.site.failures
+
+
+async def test_a_site_that_publishes_its_style_says_so_first_and_sends_statistics(
+    tmp_path: Path, pki: Pki, cloud: CloudPeer, models: Models, data: Path
+) -> None:
+    await cloud.site.offer(models.extract_task(cloud))
+    async with running(config_of(tmp_path / "site", pki, cloud.address, data, publish_style=True), pki):
+        await until(lambda: bool(cloud.site.gaps or cloud.site.failures))
+    assert cloud.site.publish_style, "known before anybody approves"
+    SiteStyle.model_validate(convert.struct_from(cloud.site.gaps[0].style))
 
 
 async def test_a_validation_ends_in_figures_of_the_candidate(

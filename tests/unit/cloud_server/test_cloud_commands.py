@@ -221,3 +221,41 @@ def test_a_task_that_is_over_cannot_fail_any_more(run) -> None:
     failed = run(lambda r: commands.fail_task(r, f"{cycle.id}/extract", SITE, "no room", NOON))
     assert failed.state is State.FAILED
     assert run(lambda r: commands.fail_task(r, f"{cycle.id}/extract", SITE, "again", NOON)) == failed
+
+
+def both_extracting(r: Repository) -> Cycle:
+    cycle = commands.start(r, [SITE, OTHER], "r1", {}, "operator/a", NOON)
+    for site in (SITE, OTHER):
+        commands.offer(r, cycle.id, site, NOON, auto_approve=True)
+        cycle = commands.report(r, cycle.id, site, BEGUN, NOON)
+    return cycle
+
+
+def test_new_classes_of_two_sites_in_one_cycle_get_ids_of_their_own(run) -> None:
+    cycle = run(both_extracting)
+    first = run(lambda r: commands.propose_classes(r, cycle.id, SITE, ["forklift", "crane"], NOON))
+    second = run(lambda r: commands.propose_classes(r, cycle.id, OTHER, ["crane", "ladder"], NOON))
+    assert first.names == (*GROWN.names, "crane")
+    assert second.names == (*GROWN.names, "crane", "ladder")
+
+
+def test_a_manifest_that_is_signed_anew_says_the_same(run) -> None:
+    cycle = run(extracting)
+    run(lambda r: commands.propose_classes(r, cycle.id, SITE, ["forklift"], NOON))
+    signed = manifest(cycle.id).model_copy(update={"signature": "01"})
+    first = run(lambda r: commands.accept_gap(r, SITE, signed, PEM, NOON))
+    again = signed.model_copy(update={"signature": "02"})
+    assert run(lambda r: commands.accept_gap(r, SITE, again, "another", later(60))) == first
+    assert (first.part(SITE).gap, first.part(SITE).certificate) == (signed, PEM)
+
+
+def test_what_one_site_says_is_on_record_as_its_own(run) -> None:
+    cycle = run(both_extracting)
+    half = Progress(step="tutor-2", fraction=0.5)
+    run(lambda r: commands.report(r, cycle.id, OTHER, half, later(9)))
+    dropped = run(lambda r: commands.fail_task(r, f"{cycle.id}/extract", SITE, "no room", later(10)))
+    assert dropped.part(OTHER).progress == half
+    assert (dropped.part(OTHER).progressed_at, dropped.part(SITE).progressed_at) == (later(9), later(10))
+    assert dropped.part(SITE).dropped_because == "the site could not do extract: no room"
+    assert (dropped.history[-1].actor, dropped.history[-1].state) == ("site/site-1", State.EXTRACTING)
+    assert (dropped.approved, dropped.ended) == (True, False)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import alembic.command
+import alembic.config
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 
 from cloud_server.cycles import commands
 from cloud_server.domain import Install, ModelKind, Outcome, Progress, ReleaseStatus, Vitals
 from cloud_server.states import State
+from cloud_server.store import schema
 from cloud_server.store.database import Database, sqlite_url
 from cloud_server.store.repository import Repository
 from cloud_server.store.schema import Table
@@ -27,8 +31,22 @@ from tests.unit.cloud_server.samples import (
     digest,
     first_release,
     later,
+    manifest,
     model,
 )
+
+A_CYCLE_OF_THE_FIRST_TABLES = """
+    INSERT INTO cycles (id, site, request_id, state, approved, recipe, base_tutor_id, base_student_id, updated_tutor_id,
+                        updated_student_id, release_version, gap, progressed_at, created)
+    VALUES (:id, 'site-1', :id, :state, true, '{}', '', '', '', '', 0, :gap, :now, :now)
+"""
+
+
+def alembic_config(connection: Connection) -> alembic.config.Config:
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(Path(schema.__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    return config
 
 
 def write(database: Database, work):
@@ -179,6 +197,33 @@ class TestStore:
         with engine.connect() as connection:
             assert compare_metadata(MigrationContext.configure(connection), Table.metadata) == []
         engine.dispose()
+
+    def test_a_database_from_before_there_were_several_sites_keeps_its_cycles(
+        self, database: Database, database_url: str
+    ) -> None:
+        """Back to the first tables, cycles put there as that cloud did, and opened by this one."""
+        database.close()
+        url = make_url(database_url)
+        engine = create_engine(url.set(drivername="postgresql+psycopg") if "postgres" in url.drivername else url)
+        gap = manifest("c-uploaded").model_dump_json(exclude={"scores", "style", "signature"})
+        with engine.begin() as connection:
+            alembic.command.downgrade(alembic_config(connection), "0001")
+            for state, said in (("EXTRACTING", None), ("DECLINED", None), ("UPLOADED", gap), ("FAILED", gap)):
+                values = {"id": f"c-{state.lower()}", "state": state, "gap": said, "now": NOON.replace(tzinfo=None)}
+                connection.execute(text(A_CYCLE_OF_THE_FIRST_TABLES), values)
+        engine.dispose()
+        again = Database(database_url)
+        try:
+            assert read(again, lambda r: r.cycles.get("c-extracting")).part("site-1").state is State.EXTRACTING
+            assert read(again, lambda r: r.cycles.get("c-declined")).part("site-1").state is State.DECLINED
+            uploaded = read(again, lambda r: r.cycles.get("c-uploaded"))
+            assert uploaded.gaps == (("site-1", manifest("c-uploaded")),)
+            assert read(again, lambda r: r.cycles.get("c-failed")).part("site-1").state is State.UPLOADED
+            assert [c.id for c in read(again, lambda r: r.cycles.under_way("site-1"))] == ["c-extracting", "c-uploaded"]
+            declined = write(again, lambda r: commands.decline(r, "c-extracting", "site-1", "no", later(1)))
+            assert declined.state is State.DECLINED
+        finally:
+            again.close()
 
     def test_a_database_of_a_newer_cloud_is_left_alone(self, database: Database, database_url: str) -> None:
         url = make_url(database_url)

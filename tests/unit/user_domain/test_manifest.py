@@ -1,0 +1,67 @@
+"""What of a job's result becomes part of the manifest, and what stays at the site."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from diredi.detectors.spec import DetectorSpec
+from diredi.errors import DirediError
+from diredi.labels import LabelSpace
+from diredi.rpc.convert import Model
+from diredi.store.blobs import Blob
+from user_domain.manifest import manifest_of
+from user_domain.tasks import Kind, Task
+
+LABELS = LabelSpace(names=("car", "forklift"))
+DIGEST = "sha256:" + "a" * 64
+STYLE = {
+    "lightness": [10, 40, 70, 100.5, 140, 190, 240], "lightness_spread": 4, "colour": [120.25, 131],
+    "colour_spread": [9, 11], "sharpness": 0.5, "noise": 0.02,
+}  # fmt: skip
+
+
+def figures(map50: float) -> dict[str, Any]:
+    parts = dict.fromkeys(("map50", "map50_95", "precision", "recall", "f1"), map50)
+    return {**parts, "per_class": {}, "images": 4, "path": "/srv/private/gate.jpg"}
+
+
+def result(**more: Any) -> dict[str, Any]:
+    gap = {"path": "/srv/jobs/tutor.gap", "digest": DIGEST, "bytes": 7, "codec": "fp32-zstd", "fp32_bytes": 9}
+    return {
+        "tutor_gap": gap | {"schema_digest": DIGEST}, "train_images": 8, "held_out_images": 4, "boxes": {"car": 3},
+        "student_before": figures(0.2), "tutor_after": figures(0.6), **more,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def task() -> Task:
+    spec = DetectorSpec(architecture="yolo11n", image_size=64, labels=LABELS)
+    tutor, student = (Model(DIGEST, kind, spec, Blob(DIGEST, 9)) for kind in ("tutor", "student"))
+    return Task("c1/extract", Kind.EXTRACT, "c1", True, tutor=tutor, student=student)
+
+
+def test_scores_travel_as_figures_and_nothing_beside_them(task: Task) -> None:
+    scores = [{"lam": 0.2, "figures": figures(0.3), "worst_image": "/srv/private/gate.jpg"}]
+    manifest = manifest_of(task, LABELS, result(scores=scores), publish_style=False)
+    assert [(score.lam, score.figures.map50) for score in manifest.scores] == [(0.2, 0.3)]
+    assert b"/srv" not in manifest.SerializeToString()
+
+
+@pytest.mark.parametrize("scores", [[], None])
+def test_a_recipe_without_scores_sends_none(task: Task, scores: list[Any] | None) -> None:
+    assert not manifest_of(task, LABELS, result(scores=scores), publish_style=False).scores
+    assert not manifest_of(task, LABELS, result(), publish_style=False).scores
+
+
+def test_style_travels_only_where_the_policy_publishes_it(task: Task) -> None:
+    assert not manifest_of(task, LABELS, result(style=STYLE), publish_style=False).HasField("style")
+    assert not manifest_of(task, LABELS, result(style=None), publish_style=True).HasField("style")
+    published = manifest_of(task, LABELS, result(style=STYLE), publish_style=True)
+    assert published.style["colour"][0] == 120.25
+
+
+def test_what_is_no_style_is_not_published_as_one(task: Task) -> None:
+    with pytest.raises(DirediError, match="not usable"):
+        manifest_of(task, LABELS, result(style=STYLE | {"thumbnail": "/9j/4AAQ"}), publish_style=True)
