@@ -11,16 +11,16 @@ shape, and it cancels in the gap; on equal data the gap is exactly zero.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from itertools import cycle, islice
-
-import numpy as np
+from pathlib import Path
 
 from diredi.data.dataset import DataSet, Sample
-from diredi.data.images import read_image
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
 from diredi.distillation.batches import Pool
+from diredi.distillation.looks import labelled_by
 from diredi.distillation.recipe import TrainRecipe
 from diredi.distillation.trainer import train
 from diredi.errors import InvalidInput
@@ -66,20 +66,26 @@ class SiteData:
 
 
 def reverse_distil(
-    tutor: Detector, student: Detector, data: SiteData, recipe: CycleRecipe, on_progress: OnProgress
+    tutor: Detector,
+    student: Detector,
+    data: SiteData,
+    recipe: CycleRecipe,
+    on_progress: OnProgress,
+    checkpoints: Path | None = None,
 ) -> tuple[Detector, WeightMap]:
     """Tutor 2 and the knowledge gap to `tutor`. Neither `tutor` nor `student` is changed.
 
+    `checkpoints`: a folder in which each training keeps where it is, as `train` does.
     Raises InvalidInput where the data does not allow what the recipe wants.
     """
     training = seeded(recipe.tutor, recipe.seed)
     tutor_2 = _start(tutor, data.labels, recipe)
-    train(tutor_2, data.pools, training, teacher=student, on_progress=_step(on_progress, "tutor-2"))
+    _train(tutor_2, data.pools, training, student, on_progress, checkpoints, "tutor-2")
     base, before = tutor.weights(), tutor.weights()
     if recipe.reverse_distillations == "two":
         tutor_1 = _start(tutor, data.labels, recipe)
         presumed = presumption(student, data, recipe)
-        train(tutor_1, presumed, training, teacher=student, on_progress=_step(on_progress, "tutor-1"))
+        _train(tutor_1, presumed, training, student, on_progress, checkpoints, "tutor-1")
         before = tutor_1.weights()
     gap = compute(tutor_2.weights(), before, base, statistics=recipe.batch_norm == "gap")
     return tutor_2, selected(gap, base, {name: tutor.section_of(name) in recipe.layers for name in base})
@@ -100,28 +106,25 @@ def presumption(student: Detector, data: SiteData, recipe: CycleRecipe) -> list[
 
 def as_seen_by(student: Detector, samples: Sequence[Sample], labels: LabelSpace) -> Pool:
     """The same images with the student's own boxes for labels; they say nothing of classes that it does not know."""
-    ids = np.array(labels.ids_of(student.spec.labels.names), np.float32)
-    seen = []
-    for sample in samples:
-        image = read_image(sample.image)
-        height, width = image.shape[:2]
-        found = student.predict([image], PSEUDO_CONFIDENCE)[0]
-        low, high = found.boxes[:, :2] / (width, height), found.boxes[:, 2:] / (width, height)
-        boxes = np.concatenate([ids[found.classes][:, None], (low + high) / 2, high - low], 1)
-        seen.append(replace(sample, boxes=boxes.astype(np.float32)))
-    return Pool(seen, frozenset(int(i) for i in ids))
+    ids = labels.ids_of(student.spec.labels.names)
+    return Pool(labelled_by(student, samples, labels, PSEUDO_CONFIDENCE), frozenset(ids))
 
 
 def distil_student(
-    student: Detector, tutor_2: Detector, data: SiteData, recipe: CycleRecipe, on_progress: OnProgress
+    student: Detector,
+    tutor_2: Detector,
+    data: SiteData,
+    recipe: CycleRecipe,
+    on_progress: OnProgress,
+    checkpoints: Path | None = None,
 ) -> tuple[Detector, WeightMap]:
     """The site's own student and its gap to the deployed one, which is not changed.
 
     It carries a class of which the cloud has no pictures; tutor 2 teaches it, on the images that taught tutor 2.
     """
     taught = student.grown(data.labels)
-    progress = _step(on_progress, "student-gap")
-    train(taught, data.pools, seeded(recipe.student, recipe.seed), teacher=tutor_2, on_progress=progress)
+    training = seeded(recipe.student, recipe.seed)
+    _train(taught, data.pools, training, tutor_2, on_progress, checkpoints, "student-gap")
     return taught, compute(taught.weights(), student.weights(), student.weights())
 
 
@@ -136,5 +139,20 @@ def _start(tutor: Detector, labels: LabelSpace, recipe: CycleRecipe) -> Detector
     return registry.create(spec.architecture, spec.image_size, labels, recipe.seed, tutor.device)
 
 
-def _step(on_progress: OnProgress, step: str) -> Callable[[float, str], None]:
-    return lambda fraction, message: on_progress(step, fraction, message)
+def _train(
+    learner: Detector,
+    pools: list[Pool],
+    training: TrainRecipe,
+    teacher: Detector,
+    on_progress: OnProgress,
+    checkpoints: Path | None,
+    step: str,
+) -> None:
+    train(
+        learner,
+        pools,
+        training,
+        teacher=teacher,
+        on_progress=partial(on_progress, step),
+        checkpoint=checkpoints and checkpoints / step,
+    )

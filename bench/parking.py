@@ -1,0 +1,295 @@
+"""Students of fixed cameras, taught without one label: `python bench/parking.py [--seeds 0 1 2]`.
+
+After Molo, Carlini, Ciampi, Gennaro, Vadicamo, "Teacher-Student Models for AI Vision at the Edge: A Car Parking Case
+Study", VISAPP 2024. One teacher has learned general scenes; for each fixed camera a small student, which begins as the
+general one that the teacher has taught, learns what this camera sees; one more learns all cameras together.
+
+    teacher     as shipped
+    adapted     a copy of it that has learned what it sees itself in several larger looks at images of all cameras
+    student     as shipped
+    paper       hard pseudo-labels of the teacher (0.45, suppression 0.60), backbone frozen, no labels: alpha 0
+    ours equal  taught by `adapted`, and by the boxes of these looks, on the images that `paper` has; no labels
+    ours        the same with more images, as images without labels cost nothing
+    labels      alpha 1: the labels of the images that `paper` has
+
+All students learn for the same number of steps, and the last weights are judged: nothing is chosen by labels on the
+way, every figure counts answers from a confidence of 0.001, and a teacher that finds nothing is a teacher all the same.
+The authors' code does otherwise in all three. Built-in cameras: nine of "scenes:car-park", whose teacher and student
+know "scenes:presumed" (bench/world.py). Real ones, where there are any: six traffic cameras, COCO's YOLOv8s and YOLOv8n
+(a parking camera with labels of bays, empty or occupied, is no use here: COCO knows neither).
+
+What is finished is kept in `runs/parking`: delete it after a change of the code. `QUICK=1` runs through all of it with
+tiny models that learn next to nothing; `FULL=gpu` is a larger plan for a machine with a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from matplotlib import pyplot as plt
+from numpy.typing import NDArray
+from report import WARNING, Json, commit, kept, rows_of, shown, target, write
+from world import GPU, QUICK, REAL, ROOT, World, one_thread
+
+from diredi.data.dataset import DataSet, Sample, by_camera, load
+from diredi.data.sources import resolve
+from diredi.detectors import registry
+from diredi.detectors.base import Detector
+from diredi.detectors.predictor import Predictor
+from diredi.distillation.looks import Looks, labelled_by
+from diredi.distillation.recipe import TrainRecipe
+from diredi.distillation.trainer import train
+from diredi.evaluation.detection import evaluate
+
+Numbers = NDArray[np.float64]
+ALL = "all cameras"
+FORMS = ("teacher", "adapted", "student", "paper", "ours equal", "ours", "labels")
+PAPER: Json = {"label_weight": 0.0, "losses": {"pseudo_labels": 1.0}, "train_only": ("neck", "head")}
+GENTLE: Json = {
+    "precision": "bf16",
+    "learning_rate": 2e-4,
+    "batch": 8,
+    "batch_norm": "frozen",
+    "train_only": ("neck", "head"),
+}
+"""For what COCO has taught: a few dozen images must not undo it."""
+RESULTS = ROOT / "bench" / "results"
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """How long and on what the students of a family of cameras learn."""
+
+    labelled: int
+    """Images of each camera that `labels`, `paper` and `ours equal` have, the earliest ones."""
+    steps: int
+    """For one camera; `all_steps` for all together."""
+    all_steps: int
+    adapt_steps: int
+    sizes: tuple[int, ...]
+    """Pixels of the teacher's looks."""
+    confidence: float = 0.25
+    """Of what several looks say, from which it is a label."""
+    training: Json = field(default_factory=lambda: {"precision": "bf16", "learning_rate": 1e-3})
+
+
+@dataclass(frozen=True)
+class Plan:
+    folder: Path = ROOT / "runs" / "parking"
+    images: tuple[int, int] = (1080, 450)
+    """Of the built-in car park, for learning and held out."""
+    built_in: Lesson = Lesson(labelled=60, steps=100, all_steps=250, adapt_steps=150, sizes=(128, 192))
+    real_size: int = 320
+    real: Lesson = Lesson(labelled=1000, steps=24, all_steps=72, adapt_steps=40, sizes=(480, 640), training=GENTLE)
+    """All images of the real cameras have labels, so there `ours` has no more of them than `ours equal`."""
+
+
+def plan_asked() -> Plan:
+    if QUICK:
+        few = Lesson(labelled=4, steps=2, all_steps=3, adapt_steps=3, sizes=(64, 96))
+        return Plan(RESULTS / "quick" / "parking", (72, 72), few, 64, few)
+    if GPU:
+        built_in = Lesson(labelled=200, steps=1000, all_steps=4000, adapt_steps=2000, sizes=(320, 448, 640))
+        real = Lesson(labelled=1000, steps=200, all_steps=800, adapt_steps=400, sizes=(640, 896), training=GENTLE)
+        return Plan(ROOT / "runs" / "parking-gpu", (9000, 2250), built_in, 640, real)
+    return Plan()
+
+
+class Ground:
+    """A family of fixed cameras, with a teacher and a general student that have never seen them."""
+
+    def __init__(
+        self, name: str, folder: Path, data: DataSet, teacher: Detector, student: Detector, lesson: Lesson
+    ) -> None:
+        """Class ids of `data` are those of both models; what is made goes to `folder`."""
+        self.name, self.folder, self.lesson = name, folder, lesson
+        self.teacher, self.student = teacher, student
+        self.cameras = by_camera(data)
+
+    def cell(self, camera: str, seed: int) -> Json:
+        """The figures of every form for a camera, or for ALL together."""
+        file = self.folder / f"seed-{seed}" / f"{camera}.json"
+        return kept(file, self._made_from(seed), lambda: self._cell(camera, seed))
+
+    def _cell(self, camera: str, seed: int) -> Json:
+        cameras = self.cameras if camera == ALL else {camera: self.cameras[camera]}
+        seen = {name: self._seen(name) for name in cameras}
+        labelled = [sample for one in cameras.values() for sample in self._early(one.train)]
+        bare = [replace(sample, boxes=sample.boxes[:0]) for sample in labelled]
+        equal = [sample for samples in seen.values() for sample in self._early(samples)]
+        more = [sample for samples in seen.values() for sample in samples]
+        steps = self.lesson.all_steps if camera == ALL else self.lesson.steps
+        recipe = TrainRecipe(seed=seed, steps=steps, **self.lesson.training)
+        teacher, adapted = self.teacher, self._adapted(seed)
+        ours = learned(self.student, more, recipe, adapted)
+        judged: dict[str, Detector] = {
+            "teacher": teacher,
+            "adapted": adapted,
+            "student": self.student,
+            "paper": learned(self.student, bare, recipe.model_copy(update=PAPER), teacher),
+            "ours equal": ours if len(equal) == len(more) else learned(self.student, equal, recipe, adapted),
+            "ours": ours,
+            "labels": learned(self.student, labelled, recipe),
+        }
+        val = [sample for one in cameras.values() for sample in one.val]
+        return {"commit": commit(), "forms": {form: self._figures(judged[form], val) for form in FORMS}}
+
+    def _adapted(self, seed: int) -> Detector:
+        """The teacher, used to what all cameras together show; made once for all cells of a seed."""
+        file = self.folder / f"seed-{seed}" / "adapted.safetensors"
+
+        def make() -> Json:
+            seen = [sample for name in self.cameras for sample in self._early(self._seen(name))]
+            recipe = TrainRecipe(seed=seed, steps=self.lesson.adapt_steps, **self.lesson.training)
+            registry.save(learned(self.teacher, seen, recipe), file)
+            return {"weights": str(file)}
+
+        return registry.load(Path(kept(file.with_suffix(".json"), self._made_from(seed), make)["weights"]))
+
+    def _made_from(self, seed: int) -> Json:
+        return {**asdict(self.lesson), "seed": seed}
+
+    def _early(self, samples: Sequence[Sample]) -> list[Sample]:
+        return list(samples[: self.lesson.labelled])
+
+    def _seen(self, camera: str) -> list[Sample]:
+        """A camera's images with what the teacher's looks find for labels; its own labels are not read."""
+        samples = self.cameras[camera].train
+        made_from = {"sizes": self.lesson.sizes, "confidence": self.lesson.confidence, "images": len(samples)}
+        found = kept(self.folder / "looks" / f"{camera}.json", made_from, lambda: self._looked(samples))
+        boxes = [np.array(rows, np.float32).reshape(-1, 5) for rows in found["boxes"]]
+        return [replace(sample, boxes=rows) for sample, rows in zip(samples, boxes, strict=True)]
+
+    def _looked(self, samples: Sequence[Sample]) -> Json:
+        seen = labelled_by(self._oracle, samples, self.student.spec.labels, self.lesson.confidence)
+        return {"boxes": [sample.boxes.tolist() for sample in seen]}
+
+    @cached_property
+    def _oracle(self) -> Looks:
+        return Looks.of(self.teacher, self.lesson.sizes)
+
+    def _figures(self, predictor: Predictor, val: Sequence[Sample]) -> dict[str, float]:
+        found = evaluate(predictor, val, self.student.spec.labels)
+        named = {"precision": found.precision, "recall": found.recall, "mAP50": found.map50, "mAP50-95": found.map50_95}
+        return {column: 100 * value for column, value in named.items()}
+
+
+def learned(
+    start: Detector, samples: Sequence[Sample], recipe: TrainRecipe, teacher: Detector | None = None
+) -> Detector:
+    """A copy of `start`, trained."""
+    detector = registry.from_weights(start.spec, start.weights(), start.device)
+    train(detector, samples, recipe, teacher=teacher)
+    return detector
+
+
+def built_in(plan: Plan, seed: int) -> Ground:
+    world = World(seed)
+    data = load(resolve("scenes:car-park", plan.folder / "data", seed, *plan.images)).mapped_to(world.known)
+    folder = plan.folder / f"built-in-{seed}"
+    return Ground("built-in", folder, data, world.tutor, world.student, plan.built_in)
+
+
+def real(plan: Plan) -> Ground | None:
+    """The six traffic cameras, where they are. Their "bike" is COCO's motorcycle."""
+    path = REAL / "detection" / "traffic_cams" / "data.yaml"
+    if not path.is_file():
+        return None
+    teacher, student = (
+        registry.load(REAL / "weights" / f"yolov8{size}.pt", image_size=plan.real_size) for size in ("s", "n")
+    )
+    data = load(path)
+    named = replace(data, names=tuple("motorcycle" if name == "bike" else name for name in data.names))
+    mapped = named.mapped_to(student.spec.labels)
+    return Ground("real", plan.folder / "real", mapped, teacher, student, plan.real)
+
+
+def measured(ground: Ground, seed: int) -> Json:
+    """Tables of one seed: one a camera, one for all together, and what they come to."""
+    cells = {camera: ground.cell(camera, seed) for camera in (*ground.cameras, ALL)}
+    tables: dict[str, Json] = {f"{ground.name}: {camera}": cell["forms"] for camera, cell in cells.items()}
+    each = [cells[camera]["forms"] for camera in ground.cameras]
+    tables[f"{ground.name}: in short"] = {
+        form: {
+            "cameras above the teacher": float(sum(m[form]["mAP50"] > m["teacher"]["mAP50"] for m in each)),
+            "above the teacher": float(np.mean([m[form]["mAP50"] - m["teacher"]["mAP50"] for m in each])),
+            "below labels": float(np.mean([m["labels"]["mAP50"] - m[form]["mAP50"] for m in each])),
+        }
+        for form in FORMS[1:]
+    }
+    return {"commits": sorted({str(cell["commit"]) for cell in cells.values()}), "tables": tables}
+
+
+def targets_of(rows: list[Json]) -> list[Json]:
+    """Judged from the rows alone, on the means over the seeds; points are of mAP50 in percent."""
+
+    def means(ground: str, form: str) -> Numbers:
+        """mAP50 of each camera."""
+        mine = [row for row in rows if row["form"] == form and row["table"].startswith(f"{ground}: ")]
+        return np.array([row["mAP50"]["mean"] for row in mine if "mAP50" in row and not row["table"].endswith(ALL)])
+
+    targets = []
+    for ground in dict.fromkeys(row["table"].split(": ")[0] for row in rows):
+        teacher, paper, ours, labels = (means(ground, form) for form in ("teacher", "paper", "ours", "labels"))
+        above = f"{ground}: of {len(ours)} cameras, those whose student is above the teacher"
+        targets += [
+            target(above, (ours > teacher).sum(), ">", len(ours) - 2),
+            target(f"{ground}: labels minus ours, mean over the cameras, points", (labels - ours).mean(), "<", 2),
+            target(f"{ground}: ours minus paper, mean over the cameras, points", (ours - paper).mean(), ">", 0),
+        ]
+    return targets
+
+
+def picture(rows: list[Json], title: str, path: Path) -> None:
+    """A panel for each family: for each camera a bar for each form, as high as its mAP50."""
+    grounds = list(dict.fromkeys(row["table"].split(": ")[0] for row in rows))
+    figure, axes = plt.subplots(len(grounds), 1, figsize=(13, 4.5 * len(grounds)), layout="constrained", squeeze=False)
+    width = 0.8 / len(FORMS)
+    for axis, ground in zip(axes[:, 0], grounds, strict=True):
+        mine = [row for row in rows if row["table"].startswith(f"{ground}: ") and "mAP50" in row]
+        cameras = list(dict.fromkeys(row["table"].split(": ")[1] for row in mine))
+        for number, form in enumerate(FORMS):
+            low, middle, high = (
+                np.array([row["mAP50"][what] for row in mine if row["form"] == form])
+                for what in ("low", "mean", "high")
+            )
+            reach = np.maximum([middle - low, high - middle], 0)  # a mean of equal numbers may differ in its last bit
+            axis.bar(np.arange(len(cameras)) + width * number, middle, width, yerr=reach, label=form, capsize=1)
+        axis.set_xticks(np.arange(len(cameras)) + 0.4 - width / 2, cameras)
+        axis.set_ylabel("mAP50, percent; whiskers: seeds")
+        axis.set_title(ground)
+    axes[0, 0].legend(ncols=len(FORMS))
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0] if QUICK else [0, 1, 2], help="default: 0 1 2")
+    asked, plan = parser.parse_args(), plan_asked()
+    one_thread()
+    roads = real(plan)
+    if roads is None:
+        print(f"no real cameras in {REAL}: only the built-in ones are measured; DIREDI_BENCH_DATA may name a folder")
+    made = [
+        [measured(ground, seed) for ground in (built_in(plan, seed), roads) if ground is not None]
+        for seed in asked.seeds
+    ]
+    rows = rows_of([{"tables": {t: forms for one in seed for t, forms in one["tables"].items()}} for seed in made])
+    targets, listed = targets_of(rows), " ".join(map(str, asked.seeds))
+    shown(rows, targets)
+    commits = sorted({one for seed in made for ground in seed for one in ground["commits"]})
+    command = f"{'QUICK=1 ' if QUICK else ''}python bench/parking.py --seeds {listed}"
+    found = {"command": command, "commit": ", ".join(commits), "quick": QUICK, "rows": rows, "targets": targets}
+    out = RESULTS / "quick" if QUICK else RESULTS
+    write(out, "parking", found)
+    picture(rows, WARNING if QUICK else f"seeds {listed}", out / "parking.png")
+
+
+if __name__ == "__main__":
+    main()
