@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Measure = Callable[[Tensor, Tensor], Tensor]
@@ -60,6 +61,11 @@ def msed(*vectors: Tensor) -> Tensor:
     wide = torch.stack([_wide(vector) for vector in vectors])
     excess = _entropy(wide.mean(0)) - torch.stack([_entropy(vector) for vector in vectors]).mean(0)
     return excess.expm1() / (len(vectors) - 1)
+
+
+def kl_of_logits(p: Tensor, q: Tensor) -> Tensor:
+    """`kl` of the two softmaxes along the last axis; exact however sure they are."""
+    return F.kl_div(p.log_softmax(-1), q.log_softmax(-1), reduction="none", log_target=True).sum(-1)
 
 
 MEASURES: Final[dict[str, Measure]] = {"ce": ce, "kl": kl, "js": js, "sed": sed, "td": td, "msed": msed}

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diredi.distillation.dissimilarity import kl_of_logits
 from diredi.distillation.losses.base import Lesson, Loss
 from diredi.distillation.losses.boxes import expected_distances
 
@@ -56,19 +57,11 @@ class BoxDistributions(Loss):
         weight = lesson.certainty
         anchors = (weight > 0.01).nonzero(as_tuple=True)
         mine, theirs = lesson.student.box_logits[anchors], lesson.teacher.box_logits[anchors]
-        same_bins = mine.shape[-1] == theirs.shape[-1] > 1
-        distance = (
-            _divergence(mine, theirs)
-            if same_bins
-            else 1 - _overlap(expected_distances(mine), expected_distances(theirs))
-        )
+        if mine.shape[-1] == theirs.shape[-1] > 1:
+            distance = kl_of_logits(mine, theirs).mean(-1)
+        else:
+            distance = 1 - _overlap(expected_distances(mine), expected_distances(theirs))
         return BOX_GAIN * (distance * weight[anchors]).sum() / weight.sum().clamp(min=1)
-
-
-def _divergence(mine: Tensor, theirs: Tensor) -> Tensor:
-    """n x 4 x r twice: Kullback-Leibler divergence, mean over the four sides."""
-    wanted = theirs.log_softmax(-1)
-    return F.kl_div(mine.log_softmax(-1), wanted, reduction="none", log_target=True).sum(-1).mean(-1)
 
 
 def _overlap(mine: Tensor, theirs: Tensor) -> Tensor:

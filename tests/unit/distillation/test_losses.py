@@ -312,7 +312,7 @@ def test_necks_of_different_depth_cannot_be_joined_and_of_different_width_can(na
     assert not list(loss.projectors[1].parameters()), "equal widths are compared as they are"
 
 
-def test_channel_wise_distillation_heeds_where_a_channel_is_strong_and_not_how_strong():
+def test_channel_wise_distillation_heeds_where_a_channel_is_strong_and_not_what_it_adds_everywhere():
     student, teacher = outputs(0), outputs(0)
     loss = built("cwd", student, teacher)
     louder = replace(student, features=tuple(f + 3.0 for f in student.features))
