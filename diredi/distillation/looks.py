@@ -21,6 +21,7 @@ from diredi.data.images import read_image
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
 from diredi.detectors.predictor import Detections, Image, Predictor
+from diredi.errors import InvalidInput
 from diredi.labels import LabelSpace
 
 SAME = 0.55
@@ -41,7 +42,11 @@ class Looks:
 
     @classmethod
     def of(cls, detector: Detector, sizes: Sequence[int]) -> Self:
-        """The same weights at several sizes of input, each a multiple of 32 pixels."""
+        """The same weights at several sizes of input, in pixels. Raises InvalidInput for one that is no multiple of 32."""
+        if not sizes or any(size < 32 or size % 32 for size in sizes):
+            raise InvalidInput(
+                f"looks of {', '.join(map(str, sizes)) or 'no'} pixels: name sizes, each a multiple of 32"
+            )
         specs = [detector.spec.model_copy(update={"image_size": size}) for size in sizes]
         return cls(tuple(registry.from_weights(spec, detector.weights(), detector.device) for spec in specs))
 

@@ -13,6 +13,7 @@ from diredi.data.dataset import Sample
 from diredi.detectors.predictor import Detections, Image
 from diredi.distillation.looks import Looks, fused, labelled_by
 from diredi.distillation.trainer import train
+from diredi.errors import InvalidInput
 from diredi.evaluation.detection import evaluate
 from diredi.labels import LabelSpace
 
@@ -81,6 +82,12 @@ def test_labels_have_the_ids_of_the_student_and_leave_out_what_it_does_not_know(
     assert known[0].boxes.tolist() == [pytest.approx([LABELS.names.index("disc"), 0.375, 0.5, 0.25, 0.5])]
     assert [len(sample.boxes) for sample in (known[1], *unknown)] == [0, 0, 0]
     assert known[0].boxes.dtype == np.float32
+
+
+@pytest.mark.parametrize("sizes", [(), (64, 80), (0,)])
+def test_sizes_that_no_network_takes_are_refused(make, sizes: tuple[int, ...]) -> None:
+    with pytest.raises(InvalidInput, match="multiple of 32"):
+        Looks.of(make(), sizes)
 
 
 def test_a_student_learns_from_what_its_teacher_saw_in_several_looks(make, teacher, shapes) -> None:
