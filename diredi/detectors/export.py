@@ -10,7 +10,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from diredi.detectors.base import Detector
+from diredi.detectors.base import Detector, Outputs
 from diredi.detectors.onnx import INPUT, OUTPUTS, STRIDES_KEY
 
 OPSET = 17
@@ -35,8 +35,10 @@ def export_onnx(detector: Detector, path: Path) -> str:
     part = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        strides = _traced(detector, part)
+        example = _traced(detector, part)
+        strides = ",".join(map(str, sorted({int(stride) for stride in example.strides.tolist()})))
         model = onnx.load(part)
+        _fix_shapes(model, example)
         onnx.helper.set_model_props(model, {**detector.spec.to_metadata(), STRIDES_KEY: strides})
         onnx.checker.check_model(model)
         data: bytes = model.SerializeToString(deterministic=True)
@@ -47,14 +49,14 @@ def export_onnx(detector: Detector, path: Path) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-def _traced(detector: Detector, file: Path) -> str:
-    """Writes the bare graph; returns the strides, "8,16,32"."""
+def _traced(detector: Detector, file: Path) -> Outputs:
+    """Writes the bare graph; returns what the detector says to an empty image."""
     training, size = detector.module.training, detector.spec.image_size
     detector.module.eval()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the tracer, about shapes that are constants by design
         example = torch.zeros(2, 3, size, size, device=detector.device)
-        strides = sorted({int(stride) for stride in detector.forward(example).strides.tolist()})
+        outputs = detector.forward(example)
         torch.onnx.export(
             _Raw(detector).eval(),
             (example,),
@@ -66,4 +68,12 @@ def _traced(detector: Detector, file: Path) -> str:
             dynamo=False,
         )
     detector.module.train(training)
-    return ",".join(map(str, strides))
+    return outputs
+
+
+def _fix_shapes(model: onnx.ModelProto, example: Outputs) -> None:
+    """Says how large the outputs are, but for the batch: the tracer loses that in some networks, and readers ask."""
+    for value in model.graph.output:
+        sizes = getattr(example, value.name).shape[1:]
+        for dimension, size in zip(value.type.tensor_type.shape.dim[1:], sizes, strict=True):
+            dimension.dim_value = size

@@ -40,6 +40,7 @@ ARCHITECTURE = re.compile(
 )
 STRIDES, BINS, COCO_CLASSES = (8, 16, 32), 16, 80
 WIDTH_OF_T = 0.25
+_UNREADABLE = (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, AttributeError, ValidationError)
 _PACKAGES = ("models", "models.yolo9", "data", "training", "utils")
 
 
@@ -70,9 +71,9 @@ _network, _loss = _yolo9()
 
 @dataclass(frozen=True)
 class _RawOutputs(Outputs):
-    """Outputs with what LibreYOLO's loss reads: a map a level, bins and classes in its channels."""
+    """Outputs with what LibreYOLO's loss reads: bins and classes of each level, as the head's maps."""
 
-    raw: tuple[Tensor, ...]
+    raw: tuple[tuple[Tensor, Tensor], ...]
 
 
 class LibreYoloDetector(NetworkDetector):
@@ -85,29 +86,27 @@ class LibreYoloDetector(NetworkDetector):
         """See `Detector.forward`."""
         network: Any = self.module
         features = network.neck(*network.backbone(images.contiguous(memory_format=torch.channels_last)))
-        towers = zip(network.head.cv2, network.head.cv3, features, strict=True)
-        raw = tuple(torch.cat([boxes(feature), classes(feature)], 1).float() for boxes, classes, feature in towers)
-        flat = torch.cat([level.flatten(2) for level in raw], 2)
-        batch, _, anchors = flat.shape
-        boxes, scores = flat[:, : 4 * BINS], flat[:, 4 * BINS :]
+        boxes = [tower(feature).float() for tower, feature in zip(network.head.cv2, features, strict=True)]
+        scores = [tower(feature).float() for tower, feature in zip(network.head.cv3, features, strict=True)]
+        batch, classes = images.shape[0], len(self.labels)
         points, strides = self.anchors_for(features[0].shape[-1] * STRIDES[0])
         return _RawOutputs(
-            class_logits=scores.transpose(1, 2),
-            box_logits=boxes.reshape(batch, 4, BINS, anchors).permute(0, 3, 1, 2),
+            class_logits=torch.cat([level.view(batch, classes, -1) for level in scores], 2).transpose(1, 2),
+            box_logits=torch.cat([level.view(batch, 4, BINS, -1) for level in boxes], 3).permute(0, 3, 1, 2),
             anchors=points,
             strides=strides,
             features=tuple(features),
-            raw=raw,
+            raw=tuple(zip(boxes, scores, strict=True)),
         )
 
     def detection_loss(self, outputs: Outputs, targets: Targets) -> Tensor:
         if not isinstance(outputs, _RawOutputs):
             raise TypeError("these outputs come from another detector family")
-        height, width = (side * STRIDES[0] for side in outputs.raw[0].shape[2:])
+        height, width = (side * STRIDES[0] for side in outputs.features[0].shape[2:])
         self._criterion.update_anchors([width, height])
         self._criterion.cls_loss = _class_loss(targets.labelled)
         wanted = _padded(targets, len(outputs.class_logits))
-        loss: Tensor = self._criterion([level.float() for level in outputs.raw], wanted)["total_loss"]
+        loss: Tensor = self._criterion([torch.cat(level, 1) for level in outputs.raw], wanted)["total_loss"]
         return loss
 
     def section_of(self, name: str) -> str:
@@ -133,24 +132,17 @@ def from_checkpoint(path: Path, image_size: int, device: torch.device) -> LibreY
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         state = {name: value for name, value in content["model"].items() if not name.startswith(("aux.", "aux_head."))}
+        arrays = {n: (v.float() if v.is_floating_point() else v).numpy().copy() for n, v in state.items()}
         names = LabelSpace(names=tuple(content["names"][i] for i in range(content["nc"])))
-    except (
-        RuntimeError,
-        pickle.UnpicklingError,
-        EOFError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        ValidationError,
-    ) as error:
+        network, size = content["model_family"], content["size"]
+    except _UNREADABLE as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CorruptData(f"{path} cannot be read as a LibreYOLO checkpoint ({said}): download it again") from None
-    arrays = {n: (v.float() if v.is_floating_point() else v).numpy().copy() for n, v in state.items()}
     weights = WeightMap(arrays)
     head = arrays.get("head.cv3.0.0.conv.weight")
     for suffix in ("", f"-h{0 if head is None else len(head)}"):
-        name = f"libreyolo9{content['size']}{suffix}"
-        if content["model_family"] == "yolo9" and ARCHITECTURE.fullmatch(name):
+        name = f"libreyolo9{size}{suffix}"
+        if network == "yolo9" and ARCHITECTURE.fullmatch(name):
             detector = create(DetectorSpec(architecture=name, image_size=image_size, labels=names), 0, device)
             if detector.weights().schema() == weights.schema():
                 detector.load_weights(weights)

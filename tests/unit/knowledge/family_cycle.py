@@ -1,0 +1,36 @@
+"""A cycle of jobs between two architectures, whatever their families; runs in a process of its own too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from shapes import GROWN, SIZE
+
+from diredi.knowledge.jobs import apply_gap, bootstrap, extract, redistil
+
+QUICK = {"steps": 2, "batch": 4}
+Json = dict[str, Any]
+
+
+def run(presumed: Path, site: Path, tutor: str, student: str, folder: Path) -> Json:
+    """Results of the jobs by their names."""
+    torch.set_num_threads(1)
+    taught = {"tutor": QUICK, "student": QUICK, "coreset_images": 12}
+    named = {"teacher": None, "tutor": tutor, "student": student, "image_size": SIZE}
+    first = bootstrap.main({"presumed": str(presumed), **named, "recipe": taught}, folder, quiet)
+    models = {kind: first[kind]["weights"] for kind in ("tutor", "student")}
+    few = {"tutor": QUICK, "student": QUICK, "redistil": QUICK, "max_harm": 1.0, "students": ["mean"]}
+    shared = {"labels": GROWN.model_dump(), "presumed": str(presumed), "recipe": few}
+    given = {"data": str(site), "coreset": first["coreset"]["path"], **models, **shared}
+    gaps = extract.main(given, folder, quiet)
+    sent = {kind: [{**gaps[kind], "site": "site-1", "images": 48}] for kind in ("tutor_gap", "student_gap")}
+    applied = apply_gap.main({"tutor": models["tutor"], "gaps": sent["tutor_gap"], **shared}, folder / "apply", quiet)
+    ours = {"tutor": applied["weights"], "student": models["student"], "student_gaps": sent["student_gap"]}
+    made = redistil.main({**ours, **shared}, folder / "redistil", quiet)
+    return {"bootstrap": first, "extract": gaps, "apply_gap": applied, "redistil": made}
+
+
+def quiet(step: str, fraction: float, message: str) -> None:
+    """A test does not watch."""
