@@ -42,7 +42,7 @@ class Looks:
 
     @classmethod
     def of(cls, detector: Detector, sizes: Sequence[int]) -> Self:
-        """The same weights at several sizes of input, in pixels. Raises InvalidInput for one that is no multiple of 32."""
+        """The same weights at several sizes of input. Raises InvalidInput for one that is no multiple of 32 pixels."""
         if not sizes or any(size < 32 or size % 32 for size in sizes):
             raise InvalidInput(
                 f"looks of {', '.join(map(str, sizes)) or 'no'} pixels: name sizes, each a multiple of 32"
