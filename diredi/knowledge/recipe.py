@@ -13,7 +13,7 @@ from diredi.codecs import codec_named
 from diredi.config import Config
 from diredi.distillation.recipe import TrainRecipe
 from diredi.errors import InvalidInput
-from diredi.knowledge.merging import MergeRecipe
+from diredi.knowledge.merging import MergeRecipe, check_method
 
 Section = Literal["backbone", "neck", "head"]
 StudentKind = Literal["gap", "redistilled", "mean"]
@@ -117,6 +117,15 @@ class CycleRecipe(Recipe):
             return codec_named(name).name
         except InvalidInput as error:
             raise ValueError(str(error)) from None
+
+    @field_validator("merge")
+    @classmethod
+    def _merge_is_known(cls, merge: MergeRecipe) -> MergeRecipe:
+        try:
+            check_method(merge)
+        except InvalidInput as error:
+            raise ValueError(str(error)) from None
+        return merge
 
     @field_validator("lam")
     @classmethod

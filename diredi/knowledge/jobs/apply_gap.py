@@ -12,9 +12,8 @@ from pathlib import Path
 from diredi.detectors import registry
 from diredi.jobs import Report
 from diredi.knowledge.apply import apply_gap
-from diredi.knowledge.jobs.parts import Clock, Json, contributions_of, labels_of, part_of, presumed_of, write_weights
+from diredi.knowledge.jobs.parts import Clock, Json, labels_of, merged_of, part_of, presumed_of, write_weights
 from diredi.knowledge.lambdas import Score
-from diredi.knowledge.merging import merged
 from diredi.knowledge.recipe import CycleRecipe
 
 
@@ -24,7 +23,7 @@ def main(spec: Json, folder: Path, report: Report) -> Json:
     with clock.step("read"):
         report("read", 0.0, "reading gaps and models")
         base = registry.load(Path(spec["tutor"]))
-        gap = merged(contributions_of(spec["gaps"]), base.weights(), recipe.merge)
+        gap, recipe = merged_of(spec["gaps"], base, recipe)
         presumed = presumed_of(spec, labels)
     with clock.step("apply"):
         scores = [[Score.model_validate(one) for one in site] for site in spec.get("scores", [])]

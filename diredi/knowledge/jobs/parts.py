@@ -15,7 +15,8 @@ from diredi.detectors.onnx import OnnxPredictor
 from diredi.jobs import Report
 from diredi.knowledge.apply import Presumed
 from diredi.knowledge.gap import Gap
-from diredi.knowledge.merging import Contribution
+from diredi.knowledge.merging import Contribution, merged
+from diredi.knowledge.recipe import CycleRecipe
 from diredi.labels import LabelSpace
 from diredi.store.blobs import digest_of_file
 
@@ -54,6 +55,14 @@ def contributions_of(listed: list[Json]) -> list[Contribution]:
         Contribution(one["site"], Gap.from_bytes(Path(one["path"]).read_bytes(), one["codec"]), one["images"])
         for one in listed
     ]
+
+
+def merged_of(listed: list[Json], base: Detector, recipe: CycleRecipe) -> tuple[Gap, CycleRecipe]:
+    """The gaps of a cycle's sites as one, and the recipe for that one: where weights are of several sites no site has
+    statistics for them. Raises CorruptData and InvalidInput."""
+    gap = merged(contributions_of(listed), base.weights(), recipe.merge)
+    again = len(listed) > 1 and recipe.batch_norm == "gap" and recipe.merge.batch_norm == "re-estimate"
+    return gap, recipe.model_copy(update={"batch_norm": "re-estimate"}) if again else recipe
 
 
 def write_weights(detector: Detector, path: Path) -> Json:

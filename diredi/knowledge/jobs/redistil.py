@@ -17,8 +17,7 @@ from diredi.detectors import registry
 from diredi.detectors.base import Detector
 from diredi.jobs import Report
 from diredi.knowledge.apply import Presumed
-from diredi.knowledge.jobs.parts import Clock, Json, contributions_of, labels_of, presumed_of, write_onnx, write_weights
-from diredi.knowledge.merging import merged
+from diredi.knowledge.jobs.parts import Clock, Json, labels_of, merged_of, presumed_of, write_onnx, write_weights
 from diredi.knowledge.recipe import CycleRecipe
 from diredi.knowledge.redistil import redistil
 from diredi.knowledge.sources import Stock, images_of
@@ -30,8 +29,9 @@ def main(spec: Json, folder: Path, report: Report) -> Json:
     with clock.step("read"):
         report("read", 0.0, "reading gaps and models")
         tutor, old = (registry.load(Path(spec[kind])) for kind in ("tutor", "student"))
-        gaps = contributions_of(spec["student_gaps"])
-        gap = merged(gaps, old.weights(), recipe.merge) if gaps else None
+        gap = None
+        if spec["student_gaps"]:
+            gap, recipe = merged_of(spec["student_gaps"], old, recipe)
         presumed = presumed_of(spec, labels)
     with clock.step("images"):
         report("images", 0.0, "collecting images to teach on")

@@ -14,6 +14,7 @@ from typing import Final
 from diredi.errors import InvalidInput
 from diredi.knowledge.gap import Gap
 from diredi.knowledge.merging.base import Contribution, Merge, MergeRecipe
+from diredi.knowledge.merging.classes import aligned, common_note, joined, new_rows
 from diredi.knowledge.merging.clipped_mean import clipped_mean
 from diredi.knowledge.merging.dare import dare
 from diredi.knowledge.merging.krum import krum
@@ -22,10 +23,11 @@ from diredi.knowledge.merging.median import median
 from diredi.knowledge.merging.task_arithmetic import task_arithmetic
 from diredi.knowledge.merging.ties import ties
 from diredi.knowledge.merging.trimmed_mean import trimmed_mean
-from diredi.knowledge.merging.union import aligned, joined, new_rows, union_of
+from diredi.knowledge.merging.union import union
 from diredi.store.weights import WeightMap
 
 MERGES: Final[dict[str, Merge]] = {
+    "union": union,
     "mean": mean,
     "task_arithmetic": task_arithmetic,
     "ties": ties,
@@ -37,8 +39,15 @@ MERGES: Final[dict[str, Merge]] = {
 }
 
 AGAINST_LIARS: Final = frozenset({"median", "trimmed_mean", "clipped_mean", "krum"})
+"""Methods that are chosen against liars: rows of new classes are then merged by their median."""
 
-__all__ = ["MERGES", "Contribution", "Merge", "MergeRecipe", "merged"]
+__all__ = ["MERGES", "Contribution", "Merge", "MergeRecipe", "check_method", "merged"]
+
+
+def check_method(recipe: MergeRecipe) -> None:
+    """Raises InvalidInput with the methods that there are."""
+    if recipe.method not in MERGES:
+        raise InvalidInput(f"there is no merge method {recipe.method!r}: use {', '.join(sorted(MERGES))}")
 
 
 def merged(contributions: Sequence[Contribution], base: WeightMap, recipe: MergeRecipe) -> Gap:
@@ -46,12 +55,11 @@ def merged(contributions: Sequence[Contribution], base: WeightMap, recipe: Merge
     matter, and none is changed.
 
     Raises InvalidInput: an unknown method, too few gaps for it, a gap that is not one for `base`, gaps for different
-    bases, label spaces that give one id to two classes.
+    bases, a number that is none.
     """
-    if recipe.method not in MERGES:
-        raise InvalidInput(f"there is no merge method {recipe.method!r}: use {', '.join(sorted(MERGES))}")
+    check_method(recipe)
     ours = sorted(contributions, key=lambda one: one.site)
-    note = union_of(ours, base)
+    note = common_note(ours, base)
     images = sum(one.images for one in ours)
     known = MERGES[recipe.method](aligned(ours, base), [one.images / images for one in ours], recipe)
     weights = joined(known, new_rows(ours, base, note, recipe.method in AGAINST_LIARS))

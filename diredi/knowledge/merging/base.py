@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from pydantic import Field
@@ -18,19 +18,21 @@ from diredi.store.weights import Array, WeightMap
 class MergeRecipe(Config):
     """How the gaps of several sites become one. What a method does not name it does not read."""
 
-    method: str = "mean"
+    method: str = "union"
     """A name in `diredi.knowledge.merging.MERGES`."""
-    scale: float | None = Field(None, gt=0, le=2)
+    batch_norm: Literal["gap", "re-estimate"] = "re-estimate"
+    """Statistics of what came from more than one site: merged as weights are, or measured again on presumed images."""
+    scale: float | None = Field(default=None, gt=0, le=2)
     """task_arithmetic, ties, dare: what the sum is multiplied by; None: as long as the gaps are on average."""
-    keep: float = Field(0.2, gt=0, le=1)
+    keep: float = Field(default=0.2, gt=0, le=1)
     """ties: the share of each gap's weights, the largest, that is not trimmed."""
-    drop: float = Field(0.5, ge=0, lt=1)
+    drop: float = Field(default=0.5, ge=0, lt=1)
     """dare: the chance that a weight of a gap is dropped."""
-    trim: float = Field(0.2, ge=0, lt=0.5)
+    trim: float = Field(default=0.2, ge=0, lt=0.5)
     """trimmed_mean: the share of the gaps that is left out at each end, at least one of three or more."""
-    clip: float = Field(1.0, gt=0)
+    clip: float = Field(default=1.0, gt=0)
     """clipped_mean: the longest that a gap may be, in medians of all."""
-    byzantine: int = Field(1, ge=0)
+    byzantine: int = Field(default=1, ge=0)
     """krum: how many of the sites may be liars."""
     seed: int = 0
     """dare: of what is dropped."""

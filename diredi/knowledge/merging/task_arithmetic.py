@@ -4,30 +4,26 @@ The mean halves what only one of two sites has learned; the sum goes twice as fa
 learned the same. Without a scale the sum is made as long as the gaps are on average, which is neither: gaps that point
 the same way are averaged, n gaps at right angles to each other keep 1 / sqrt(n) of themselves.
 
-Batch-norm statistics are averaged: they say what a layer's inputs are like, and the inputs of a tutor for two sites lie
-between those of the two, not at their sum.
+Batch-norm statistics are scaled with the weights before them, which is why they moved.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from diredi.knowledge.merging.base import MergeRecipe, parameters, statistics
+from diredi.knowledge.merging.base import MergeRecipe, parameters
 from diredi.knowledge.merging.mean import mean
 from diredi.store.weights import WeightMap
 
 
 def task_arithmetic(gaps: Sequence[WeightMap], weights: Sequence[float], recipe: MergeRecipe) -> WeightMap:
     middle = mean(gaps, weights, recipe)
-    return scaled(middle, gaps, weights, recipe)
+    return middle * _factor(middle, gaps, weights, recipe)
 
 
-def scaled(middle: WeightMap, gaps: Sequence[WeightMap], weights: Sequence[float], recipe: MergeRecipe) -> WeightMap:
-    """`middle`, a mean of `gaps` by some method, as long as the recipe wants it; its statistics as they are."""
-    moved = parameters(middle)
+def _factor(middle: WeightMap, gaps: Sequence[WeightMap], weights: Sequence[float], recipe: MergeRecipe) -> float:
     if recipe.scale is not None:
-        factor = recipe.scale * len(gaps)
-    else:
-        length = sum(weight * parameters(gap).norm() for gap, weight in zip(gaps, weights, strict=True))
-        factor = length / moved.norm() if moved.norm() > 0 else 1.0
-    return WeightMap({**statistics(middle), **(moved * factor)})
+        return recipe.scale * len(gaps)
+    norm = parameters(middle).norm()
+    length = sum(weight * parameters(gap).norm() for gap, weight in zip(gaps, weights, strict=True))
+    return length / norm if norm > 0 else 1.0

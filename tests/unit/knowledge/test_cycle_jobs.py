@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import World
-from shapes import GROWN, SIZE, TINY
+from shapes import GROWN, KNOWN, SIZE, TINY, write_shapes
 
 from diredi.detectors.onnx import OnnxPredictor
 from diredi.detectors.spec import DetectorSpec
@@ -18,8 +19,9 @@ from diredi.evaluation.figures import Figures
 from diredi.jobs import JobProgress, LocalExecutor
 from diredi.knowledge.check import check_gap_file
 from diredi.knowledge.gap import Gap
-from diredi.knowledge.jobs import bootstrap, extract, validate
+from diredi.knowledge.jobs import apply_gap, bootstrap, extract, redistil, validate
 from diredi.store.blobs import digest_of_file
+from diredi.store.weights import WeightMap
 
 JOBS = "diredi.knowledge.jobs"
 QUICK = {"steps": 2, "batch": 4}
@@ -58,9 +60,9 @@ def extract_spec(world: World, **changes: object) -> Json:
     return {"data": str(world.site_yaml), **models, "labels": GROWN.model_dump(), "recipe": CYCLE, **changes}
 
 
-def sent(extracted: Json, kind: str) -> Json:
+def sent(extracted: Json, kind: str, site: str = "site-1") -> Json:
     gap = extracted[kind]
-    return {"path": gap["path"], "codec": gap["codec"], "site": "site-1", "images": extracted["train_images"]}
+    return {"path": gap["path"], "codec": gap["codec"], "site": site, "images": extracted["train_images"]}
 
 
 async def test_a_cycle_of_jobs_ends_in_a_file_that_an_edge_node_can_run(world: World, tmp_path: Path) -> None:
@@ -94,6 +96,34 @@ async def test_a_cycle_of_jobs_ends_in_a_file_that_an_edge_node_can_run(world: W
     said = await shop.run("validate", {"data": str(world.site_yaml), "onnx": str(onnx), "labels": GROWN.model_dump()})
     assert set(Figures.model_validate(said["figures"]).per_class) == set(GROWN.names)
     assert {"tutor", "student", "tutor-2", "student-gap", "apply", "redistil"} <= {one.step for one in shop.said}
+
+
+def test_the_gaps_of_two_sites_end_in_one_tutor_and_student_with_the_classes_of_both(
+    world: World, tmp_path: Path
+) -> None:
+    both = GROWN.grown(["ring"])
+    second = write_shapes(tmp_path / "second", (*KNOWN.names, "ring"), 16, 8, seed=2)
+    specs = [extract_spec(world), extract_spec(world, data=str(second), labels=both.model_dump())]
+    taken = [extract.main(spec, tmp_path / f"site-{i}", quiet) for i, spec in enumerate(specs)]
+    notes = [Gap.from_bytes(Path(one["tutor_gap"]["path"]).read_bytes()).note for one in taken]
+    assert [note.taught for note in notes] == [("disc",), ("ring",)]
+
+    def cloud(kind: str, **merge: str) -> Json:
+        gaps = [sent(one, f"{kind}_gap", f"site-{i}") for i, one in enumerate(taken)]
+        recipe = {**CYCLE, "lam": 1.0, "merge": merge}
+        shared = {"presumed": str(world.presumed_yaml), "labels": both.model_dump(), "recipe": recipe}
+        return {"tutor": str(world.model), "gaps": gaps, **shared}
+
+    sure, kept = (
+        WeightMap.load(Path(apply_gap.main(cloud("tutor", **merge), tmp_path / name, quiet)["weights"]))
+        for name, merge in (("again", {}), ("kept", {"batch_norm": "gap"}))
+    )
+    differing = {name for name in sure if not np.array_equal(sure[name], kept[name])}
+    assert differing
+    assert all("running" in name or "tracked" in name for name in differing)  # measured again, nothing else changed
+    spec = {**cloud("student"), "student": str(world.model), "student_gaps": cloud("student")["gaps"]}
+    made = redistil.main(spec, tmp_path / "redistil", quiet)
+    assert OnnxPredictor(Path(made["onnx"]["path"])).labels == both
 
 
 def test_a_job_that_was_killed_and_runs_again_in_its_folder_gives_the_same(world: World, tmp_path: Path) -> None:

@@ -49,6 +49,14 @@ def assert_equal(a: WeightMap, b: WeightMap, rtol: float = 0, atol: float = 0) -
         np.testing.assert_allclose(array, b[name], rtol=rtol, atol=atol, err_msg=name)
 
 
+def by_hand(gaps: Sequence[Sequence[float]], recipe: MergeRecipe) -> np.ndarray:
+    """The merge of gaps of one weight, sites of equal size."""
+    note = GapNote(base_id="", labels=KNOWN, base_classes=2)
+    maps = [WeightMap({"w": np.array(gap, np.float32)}) for gap in gaps]
+    ours = [Contribution(f"site-{i}", Gap(gap, note), 10) for i, gap in enumerate(maps)]
+    return merged(ours, WeightMap({"w": np.zeros(len(gaps[0]), np.float32)}), recipe).weights["w"]
+
+
 def known(gap: Gap) -> WeightMap:
     """What the gap says of weights that the base has too."""
     return gap.weights.mapped(lambda name, array: array[: len(BASE[name])])
@@ -183,13 +191,16 @@ def test_the_mean_is_weighted_by_images() -> None:
     assert_equal(merged([a, b], BASE, MergeRecipe()).weights, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_task_arithmetic_adds_weights_and_averages_statistics() -> None:
+def test_task_arithmetic_adds_and_scales() -> None:
     a, b = contribution("a", 1), contribution("b", 2)
     gap = merged([a, b], BASE, MergeRecipe(method="task_arithmetic", scale=0.7)).weights
-    total = a.gap.weights + b.gap.weights
-    for name, array in gap.items():
-        factor = 0.5 if kind_of(name, "float32").is_statistic else 0.7
-        np.testing.assert_allclose(array, total[name] * factor, rtol=1e-5, atol=1e-6)
+    assert_equal(gap, (a.gap.weights + b.gap.weights) * 0.7, rtol=1e-5, atol=1e-6)
+
+
+def test_the_union_takes_what_is_shared_once_what_is_not_whole_and_adds_what_disagrees() -> None:
+    gaps = [[3, 0, -5, 4, -1], [2, 7, -1, -3, -1]]
+    np.testing.assert_allclose(by_hand(gaps, MergeRecipe(method="union")), [3, 7, -5, 1, -1])
+    assert by_hand([[1.0], [1.0], [-2.0], [-1.0]], MergeRecipe(method="union")) == [-1.0]
 
 
 @settings(deadline=None, max_examples=25)
@@ -207,15 +218,8 @@ def test_task_arithmetic_without_a_scale_goes_as_far_as_the_sites_did(seed: int)
 def test_ties_trims_elects_and_averages_what_agrees() -> None:
     """By hand: of eight weights a site the four largest stay; in each place the heavier sign wins."""
     gaps = [[9, -8, 7, 1, 0.5, -6, 0, 0], [3, 8.5, -9, 0.5, 7, 0, 0, 0.1]]
-    merged_by_hand = [6, 8.5, -9, 0, 7, -6, 0, 0]
-    base = WeightMap({"w": np.zeros(8, np.float32)})
-    note = GapNote(base_id="", labels=KNOWN, base_classes=2)
-    ours = [
-        Contribution(f"site-{i}", Gap(WeightMap({"w": np.array(gap, np.float32)}), note), 10)
-        for i, gap in enumerate(gaps)
-    ]
-    found = merged(ours, base, MergeRecipe(method="ties", keep=0.5)).weights["w"]
-    np.testing.assert_allclose(found, merged_by_hand)
+    found = by_hand(gaps, MergeRecipe(method="ties", keep=0.5))
+    np.testing.assert_allclose(found, [6, 8.5, -9, 0, 7, -6, 0, 0])
 
 
 def test_dare_drops_its_share_and_is_right_on_average() -> None:
