@@ -61,4 +61,6 @@ def described(path: Path) -> dict[str, Any]:
 def merged_gap(listed: list[dict[str, Any]], base: WeightMap) -> WeightMap:
     """As `contributions_of` and `merged` do it, without the torch that the real jobs import."""
     gaps = [(one, Gap.from_bytes(Path(one["path"]).read_bytes(), one["codec"])) for one in listed]
-    return merged([Contribution(one["site"], gap, one["images"]) for one, gap in gaps], base, MergeRecipe(method="mean")).weights
+    return merged(
+        [Contribution(one["site"], gap, one["images"]) for one, gap in gaps], base, MergeRecipe(method="mean")
+    ).weights
