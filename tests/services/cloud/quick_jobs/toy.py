@@ -59,8 +59,7 @@ def described(path: Path) -> dict[str, Any]:
 
 
 def merged_gap(listed: list[dict[str, Any]], base: WeightMap) -> WeightMap:
-    """As `contributions_of` and `merged` do it, without the torch that the real jobs import."""
+    """As `contributions_of` and `merged` do it, without the torch that the real jobs import; figures to foretell."""
     gaps = [(one, Gap.from_bytes(Path(one["path"]).read_bytes(), one["codec"])) for one in listed]
-    return merged(
-        [Contribution(one["site"], gap, one["images"]) for one, gap in gaps], base, MergeRecipe(method="mean")
-    ).weights
+    ours = [Contribution(one["site"], gap, one["images"]) for one, gap in gaps]
+    return merged(ours, base, MergeRecipe(method="mean")).weights
