@@ -27,7 +27,8 @@ test-quick: setup  ## the tests that need neither containers nor a whole cycle
 	@$(BIN)/python -m pytest tests/unit tests/services $(TEST_ARGS)
 
 bench-gap: .runtime  ## measure the tables of docs/decisions/0010-gap.md, most of an hour; QUICK=1: two minutes, BENCH_ARGS="--seeds 2"
-	@QUICK=$(QUICK) $(BIN)/python bench/gap_forms.py $(BENCH_ARGS)
+	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/gap_forms.py $(BENCH_ARGS)
+	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/second_rd.py $(BENCH_ARGS)
 
 bench-kd: .runtime  ## distillation against direct training and Ultralytics' own, three students, most of an hour; QUICK=1: a minute
 	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/kd.py $(BENCH_ARGS)
