@@ -8,7 +8,7 @@ Then what a fleet would run: the student that is re-distilled after the merge.
 Liars: five parts of one site's data, small trainings of the student; one of the five sends minus five times its gap.
 
 What is finished is kept in `runs/merging`. `QUICK=1` runs through all of it in two minutes with models that learn next
-to nothing. Two cores: 11 minutes on one thread after the world's own trainings.
+to nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from diredi.detectors.onnx import OnnxPredictor
 from diredi.detectors.predictor import Predictor
 from diredi.distillation.batches import Pool
 from diredi.distillation.trainer import train
-from diredi.knowledge.apply import with_gap
+from diredi.knowledge.apply import re_estimate, with_gap
 from diredi.knowledge.gap import Gap, GapNote, compute
 from diredi.knowledge.jobs import apply_gap, extract, redistil
 from diredi.knowledge.jobs.parts import contributions_of
@@ -44,19 +44,22 @@ SITES = ("scenes:site-3", "scenes:site-4")
 OURS, ALONE, NOTHING = "default", "each site alone", "no gap"
 MERGED: Forms = {
     OURS: {},
+    "union, statistics merged": {"method": "union", "batch_norm": "gap"},
     "mean": {"method": "mean"},
+    "mean, statistics merged": {"method": "mean", "batch_norm": "gap"},
     "task arithmetic, scale 1": {"method": "task_arithmetic", "scale": 1.0},
     "task arithmetic, scale 0.7": {"method": "task_arithmetic", "scale": 0.7},
+    "task arithmetic, scale 0.7, statistics merged": {"method": "task_arithmetic", "scale": 0.7, "batch_norm": "gap"},
     "task arithmetic, length kept": {"method": "task_arithmetic"},
     "TIES, keep 0.2": {"method": "ties", "keep": 0.2},
-    "TIES, keep 0.5": {"method": "ties", "keep": 0.5},
     "TIES, keep all": {"method": "ties", "keep": 1.0},
+    "TIES, keep all, statistics merged": {"method": "ties", "keep": 1.0, "batch_norm": "gap"},
     "DARE, drop 0.5": {"method": "dare", "drop": 0.5},
     "clipped mean": {"method": "clipped_mean"},
 }
 """Of two gaps median and trimmed mean are the mean, and Krum is refused."""
 AMONG_LIARS: Forms = {
-    name: {"method": name} for name in ("mean", "median", "trimmed_mean", "clipped_mean", "krum", "ties")
+    name: {"method": name} for name in ("union", "mean", "median", "trimmed_mean", "clipped_mean", "krum", "ties")
 }
 PARTS, LIE = 5, -5.0
 LEAST = 85.0
@@ -101,6 +104,8 @@ class Trial:
         table = {NOTHING: self.figures([base, base]), ALONE: self.figures(alone)}
         for name, recipe in MERGED.items():
             detector = with_gap(base, _merged(self.listed(kind), base, recipe), 1.0)
+            if MergeRecipe.model_validate(recipe).batch_norm == "re-estimate":
+                re_estimate(detector, self.world.presumed.train)
             table[name] = self.figures([detector, detector])
         return _with_left(table)
 

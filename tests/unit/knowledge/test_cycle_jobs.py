@@ -121,7 +121,8 @@ def test_the_gaps_of_two_sites_end_in_one_tutor_and_student_with_the_classes_of_
     differing = {name for name in sure if not np.array_equal(sure[name], kept[name])}
     assert differing
     assert all("running" in name or "tracked" in name for name in differing)  # measured again, nothing else changed
-    spec = {**cloud("student"), "student": str(world.model), "student_gaps": cloud("student")["gaps"]}
+    tutor = str(tmp_path / "again" / "tutor.safetensors")
+    spec = {**cloud("student"), "tutor": tutor, "student": str(world.model), "student_gaps": cloud("student")["gaps"]}
     made = redistil.main(spec, tmp_path / "redistil", quiet)
     assert OnnxPredictor(Path(made["onnx"]["path"])).labels == both
 
