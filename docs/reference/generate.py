@@ -24,6 +24,7 @@ _CONFIGURATIONS = (
 )
 _PARTS = (
     ("The recipe of a cycle", "diredi.knowledge.recipe", "CycleRecipe"),
+    ("How gaps are merged", "diredi.knowledge.merging", "MergeRecipe"),
     ("The recipe of the first models", "diredi.knowledge.recipe", "BootstrapRecipe"),
     ("The recipe of one training", "diredi.distillation.recipe", "TrainRecipe"),
     ("How images are varied in training", "diredi.distillation.recipe", "Augment"),

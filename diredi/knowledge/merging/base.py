@@ -23,7 +23,7 @@ class MergeRecipe(Config):
     batch_norm: Literal["gap", "re-estimate"] = "re-estimate"
     """Statistics of what came from more than one site: merged as weights are, or measured again on presumed images."""
     scale: float | None = Field(default=None, gt=0, le=2)
-    """task_arithmetic, ties, dare: what the sum is multiplied by; None: as long as the gaps are on average."""
+    """task_arithmetic, dare: what the sum is multiplied by; None: as long as the gaps are on average."""
     keep: float = Field(default=0.2, gt=0, le=1)
     """ties: the share of each gap's weights, the largest, that is not trimmed."""
     drop: float = Field(default=0.5, ge=0, lt=1)
