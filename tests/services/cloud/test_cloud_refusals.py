@@ -206,7 +206,7 @@ CASES: list[tuple[Spoil, type[DirediError], str]] = [
     (a_figure_that_is_no_number, InvalidInput, "map50"),
     (boxes_of_a_class_that_is_none, InvalidInput, "crane"),
     (a_score_of_no_lambda, InvalidInput, "lam"),
-    (a_score_that_is_no_figure, InvalidInput, "map50"),
+    (a_score_that_is_no_figure, InvalidInput, "ap50"),
     (a_style_against_the_sites_own_policy, InvalidInput, "policy"),
     (a_style_that_is_something_else, InvalidInput, "not usable"),
     (no_labels, InvalidInput, "labels"),

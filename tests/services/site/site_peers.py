@@ -269,7 +269,7 @@ class Local:
         return (await call(self.stub.HandSample, request, deadline_s=10)).stored
 
 
-async def until(condition: Callable[[], bool | Awaitable[bool]], timeout_s: float = 60) -> None:
+async def until(condition: Callable[[], bool | Awaitable[bool]], timeout_s: float = 180) -> None:
     async with asyncio.timeout(timeout_s):
         while True:
             holds = condition()
