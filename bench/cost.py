@@ -59,7 +59,7 @@ def grid_asked() -> Grid:
         return Grid(plan, ("yolo11-w0.0625", plan.tutor), (1, 2), (plan.tutor, 2), 2000)
     if GPU:
         return Grid(plan, ("yolo11n", "yolo11s", plan.tutor), (5, 10, 20), (plan.tutor, 20), 8000)
-    return Grid(plan, ("yolo11-w0.125", plan.tutor, "yolo11-w0.375"), (3, 6, 10), (plan.tutor, 10), 2000)
+    return Grid(plan, ("yolo11-w0.125", plan.tutor, "yolo11-w0.375"), (2, 5, 10), (plan.tutor, 10), 2000)
 
 
 class Trial:
@@ -173,7 +173,7 @@ def targets_of(rows: list[Json], grid: Grid) -> list[Json]:
     gained = {cell: seeds(*cell, "gained").mean() for cell in cells}
     cheaper = [gained[cell] for cell in cells if cell != grid.default and spent[cell] <= spent[grid.default]]
     fewest = (grid.default[0], min(grid.epochs))
-    kept_share = 100 * gained[fewest] / max(gained[grid.default], 1e-9)
+    kept_share = 100 * gained[fewest] / gained[grid.default] if gained[grid.default] > 0 else 0.0
     return [
         target("gained by the default, worst seed, points", seeds(*grid.default, "gained").min(), ">", 0),
         target(
