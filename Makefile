@@ -1,6 +1,6 @@
 # `make` alone says what there is. Needs make and Python 3.11 or newer with venv; everything else is set up here.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick bench-gap bench-sources bench-kd bench-merge bench-cost bench-parking up down logs lint format stubs setup clean
+.PHONY: help demo test test-quick bench-update bench-gap bench-sources bench-kd bench-merge bench-cost bench-parking up down logs lint format stubs setup clean
 
 # The newest-named Python that will do, else whatever is called python3, which then says what is wrong with it.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -25,6 +25,9 @@ test: setup  ## all checks and all tests, containers too; TEST_ARGS="-k gap" pas
 
 test-quick: setup  ## the tests that need neither containers nor a whole cycle
 	@$(BIN)/python -m pytest tests/unit tests/services $(TEST_ARGS)
+
+bench-update: .runtime  ## update cycles against their rivals, on scenes and real images, two hours; QUICK=1: three minutes
+	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/update.py $(BENCH_ARGS)
 
 bench-sources: .runtime  ## measure what the cloud may teach the next student on, twenty minutes; QUICK=1: three minutes
 	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/sources.py $(BENCH_ARGS)
