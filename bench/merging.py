@@ -234,7 +234,7 @@ def main() -> None:
     write(out, "merging", found)
     titles = {"tutor": "merged tutor", "student gap": "merged student gap"}
     title = WARNING if QUICK else f"two sites, two new classes; seeds {listed}"
-    draw(rows, titles, ("presumed", "site-3", "site-4", "forklift", "excavator"), title, out / "merging.png")
+    draw(rows, titles, ("presumed", "site-3", "site-4"), title, out / "merging.png")
 
 
 def _silent(step: str, fraction: float, message: str) -> None:
