@@ -3,7 +3,8 @@
 A job is a module with `main(spec: dict, folder: Path, report: Report) -> dict`. It runs as
 `python -m diredi.jobs MODULE FOLDER`, reads `FOLDER/spec.json`, reports progress as JSON lines on standard output and
 leaves `FOLDER/result.json`. A result that is there is not worked out again: running a job twice does no harm, and a
-service that was killed in mid-job starts it once more.
+service that was killed in mid-job starts it once more. The folder is then as the first run left it, so that a job may
+go on where it was; another spec finds it empty.
 """
 
 from __future__ import annotations
@@ -52,11 +53,12 @@ class LocalExecutor:
     ) -> dict[str, Any]:
         result = folder / "result.json"
         wanted = json.dumps({"module": module, "spec": spec}, sort_keys=True, indent=1)
-        if result.exists() and (folder / "spec.json").read_text() == wanted:
+        if not _is_of(folder, wanted):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            (folder / "spec.json").write_text(wanted)
+        elif result.exists():
             return dict(json.loads(result.read_text()))
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        (folder / "spec.json").write_text(wanted)
         with (folder / "log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "diredi.jobs", module, str(folder),
@@ -91,6 +93,13 @@ class LocalExecutor:
             tail = (folder / "log").read_text(errors="replace").strip().splitlines()[-1:]
             raise errors.DirediError(f"job {module} ended with {code} ({''.join(tail)}): see {folder / 'log'}")
         return dict(json.loads((folder / "result.json").read_text()))
+
+
+def _is_of(folder: Path, wanted: str) -> bool:
+    try:
+        return (folder / "spec.json").read_text() == wanted
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def job_folder(root: Path, *names: str) -> Path:

@@ -1,7 +1,8 @@
-"""A new student from the updated tutor, on what the cloud owns, with or without a student-sized gap from the site.
+"""A new student: the site's own, or one that the updated tutor teaches on what the cloud owns.
 
 The cloud has no picture of a new class, so no figure of its own can tell whether a student still knows it. What it can
-tell is harm to what it knows. So a recipe ranks the candidates, and the first that does no harm is taken:
+tell is harm to what it knows. So a recipe ranks the candidates, and the first that does no harm is taken; what no
+candidate needs before it is neither collected nor trained:
 
     gap          the old student and the site's student gap, as the site has measured it
     redistilled  that one (or, without a student gap, the old one), taught by the updated tutor on the cloud's images
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from diredi.detectors.base import Detector
 from diredi.distillation.batches import Pool
@@ -44,12 +46,15 @@ def redistil(
     tutor: Detector,
     gap: Gap | None,
     presumed: Presumed,
-    pools: Sequence[Pool],
+    pools: Callable[[], Sequence[Pool]],
     recipe: CycleRecipe,
     on_progress: OnProgress,
+    checkpoints: Path | None = None,
 ) -> Redistilled:
     """The first candidate in the recipe's order that does no harm; where all do, the one that does least.
 
+    `checkpoints`: a folder in which the training keeps where it is, as `train` does.
+    `pools` is asked once at most: collecting images takes time.
     `old` and `tutor` are not changed. Raises InvalidInput when the gap is not one for `old`.
     """
     applied = None
@@ -61,7 +66,9 @@ def redistil(
     def redistilled() -> Detector:
         taught = start.grown(tutor.spec.labels)
         training = recipe.redistil.model_copy(update={"seed": recipe.seed})
-        train(taught, pools, training, teacher=tutor, on_progress=_step(on_progress, "redistil"))
+        checkpoint = checkpoints and checkpoints / "redistil"
+        progress = _step(on_progress, "redistil")
+        train(taught, pools(), training, teacher=tutor, on_progress=progress, checkpoint=checkpoint)
         return taught
 
     makers: dict[StudentKind, Callable[[], Detector]] = {

@@ -28,6 +28,15 @@ JOBS = {
         def main(spec, folder, report):
             os._exit(9)
     """,
+    "halting": """
+        import os
+        def main(spec, folder, report):
+            if spec["halts"]:
+                with open(folder / "steps", "a") as steps: steps.write("step ")
+            if (folder / "steps").exists() and len((folder / "steps").read_text().split()) < 2:
+                os._exit(9)
+            return {"steps": (folder / "steps").exists()}
+    """,
     "endless": """
         import os, threading
         def main(spec, folder, report):
@@ -71,6 +80,13 @@ async def test_an_error_of_a_job_arrives_as_itself(tmp_path: Path) -> None:
 async def test_a_job_that_dies_is_an_error_that_names_its_log(tmp_path: Path) -> None:
     with pytest.raises(DirediError, match=r"dying_job ended with 9.*log"):
         await LocalExecutor().run("dying_job", {}, tmp_path / "job", _ignore)
+
+
+async def test_a_job_that_died_finds_what_it_had_made_and_another_spec_finds_nothing(tmp_path: Path) -> None:
+    with pytest.raises(DirediError):
+        await LocalExecutor().run("halting_job", {"halts": True}, tmp_path / "job", _ignore)
+    assert await LocalExecutor().run("halting_job", {"halts": True}, tmp_path / "job", _ignore) == {"steps": True}
+    assert await LocalExecutor().run("halting_job", {"halts": False}, tmp_path / "job", _ignore) == {"steps": False}
 
 
 async def test_a_cancelled_job_is_not_left_running(tmp_path: Path) -> None:

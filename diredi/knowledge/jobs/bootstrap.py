@@ -20,7 +20,16 @@ from diredi.distillation.trainer import train
 from diredi.errors import InvalidInput
 from diredi.jobs import Report
 from diredi.knowledge.apply import Presumed
-from diredi.knowledge.jobs.parts import Clock, Json, described, part_of, write_onnx, write_weights
+from diredi.knowledge.jobs.parts import (
+    Clock,
+    Json,
+    described,
+    forget_trainings,
+    part_of,
+    trainings_in,
+    write_onnx,
+    write_weights,
+)
 from diredi.knowledge.recipe import BootstrapRecipe
 from diredi.labels import LabelSpace
 
@@ -53,11 +62,13 @@ def main(spec: Json, folder: Path, report: Report) -> Json:
                     _seeded(training, recipe),
                     teacher=taught_by,
                     on_progress=part_of(report, kind),
+                    checkpoint=trainings_in(folder) / kind,
                 )
             result[kind] = _kept(model, kind, presumed, folder)
         taught_by = model
     with clock.step("coreset"):
         result["coreset"] = _coreset(data, recipe, folder)
+    forget_trainings(folder)
     return {**result, "seconds": clock.seconds}
 
 

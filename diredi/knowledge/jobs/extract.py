@@ -23,7 +23,7 @@ from diredi.evaluation.detection import evaluate
 from diredi.jobs import Report
 from diredi.knowledge.apply import scored
 from diredi.knowledge.gap import Gap, GapNote
-from diredi.knowledge.jobs.parts import Clock, Json, labels_of, part_of, write_gap
+from diredi.knowledge.jobs.parts import Clock, Json, forget_trainings, labels_of, part_of, trainings_in, write_gap
 from diredi.knowledge.recipe import CycleRecipe
 from diredi.knowledge.reverse import SiteData, distil_student, reverse_distil
 from diredi.store.blobs import digest_of_file
@@ -42,7 +42,7 @@ def main(spec: Json, folder: Path, report: Report) -> Json:
     with clock.step("measure-before"):
         student_before = evaluate(student, held_out, labels)
     with clock.step("reverse-distillation"):
-        tutor_2, gap = reverse_distil(tutor, student, data, recipe, report)
+        tutor_2, gap = reverse_distil(tutor, student, data, recipe, report, trainings_in(folder))
     with clock.step("measure-tutor-2"):
         tutor_after = evaluate(tutor_2, held_out, labels)
     tutor_gap = _written(gap, "tutor", spec, data, recipe, folder)
@@ -64,10 +64,11 @@ def main(spec: Json, folder: Path, report: Report) -> Json:
     }
     if recipe.student_gap:
         with clock.step("student-gap"):
-            taught, gap = distil_student(student, tutor_2, data, recipe, report)
+            taught, gap = distil_student(student, tutor_2, data, recipe, report, trainings_in(folder))
         with clock.step("measure-student"):
             result["student_after"] = evaluate(taught, held_out, labels).model_dump()
         result["student_gap"] = _written(gap, "student", spec, data, recipe, folder)
+    forget_trainings(folder)
     return {**result, "seconds": clock.seconds}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,6 +35,16 @@ class Clock:
         began = time.monotonic()
         yield
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - began, 2)
+
+
+def trainings_in(folder: Path) -> Path:
+    """Where the trainings of a job keep what a second run of the killed job goes on from, each under its own name."""
+    return folder / "training"
+
+
+def forget_trainings(folder: Path) -> None:
+    """At the end of the job, not of a training: a job that is killed in its last step repeats none of them."""
+    shutil.rmtree(trainings_in(folder), ignore_errors=True)
 
 
 def part_of(report: Report, step: str) -> Callable[[float, str], None]:

@@ -4,7 +4,8 @@ spec    tutor (the updated one), student (the old one), student_gaps (path, code
         labels, presumed (a data.yaml), recipe; pool (a data.yaml) where the recipe teaches on a public pool; styles
         (SiteStyle of each site that has published its own)
 result  weights, digest, bytes, onnx (path, digest, bytes), chosen, harmless, lam, before, after (measured on the
-        ONNX file), candidates (kind to figures), images (source to their number), seconds
+        ONNX file), candidates (kind to figures), images (source to their number; none where no student was
+        taught), seconds
 """
 
 from __future__ import annotations
@@ -15,10 +16,21 @@ from diredi.data.dataset import load as load_dataset
 from diredi.data.style import SiteStyle
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
+from diredi.distillation.batches import Pool
 from diredi.jobs import Report
 from diredi.knowledge.apply import Presumed
-from diredi.knowledge.jobs.parts import Clock, Json, labels_of, merged_of, presumed_of, write_onnx, write_weights
-from diredi.knowledge.recipe import CycleRecipe
+from diredi.knowledge.jobs.parts import (
+    Clock,
+    Json,
+    forget_trainings,
+    labels_of,
+    merged_of,
+    presumed_of,
+    trainings_in,
+    write_onnx,
+    write_weights,
+)
+from diredi.knowledge.recipe import CycleRecipe, ImageSource
 from diredi.knowledge.redistil import redistil
 from diredi.knowledge.sources import Stock, images_of
 
@@ -33,16 +45,22 @@ def main(spec: Json, folder: Path, report: Report) -> Json:
         if spec["student_gaps"]:
             gap, recipe = merged_of(spec["student_gaps"], old, recipe)
         presumed = presumed_of(spec, labels)
-    with clock.step("images"):
-        report("images", 0.0, "collecting images to teach on")
-        pools = images_of(_stock(spec, folder, tutor, old, presumed, recipe), recipe.redistil_images)
+    images: dict[ImageSource, Pool] = {}
+
+    def pools() -> list[Pool]:
+        with clock.step("images"):
+            report("images", 0.0, "collecting images to teach on")
+            images.update(images_of(_stock(spec, folder, tutor, old, presumed, recipe), recipe.redistil_images))
+        return list(images.values())
+
     with clock.step("redistil"):
-        made = redistil(old, tutor, gap, presumed, list(pools.values()), recipe, report)
+        made = redistil(old, tutor, gap, presumed, pools, recipe, report, trainings_in(folder))
     with clock.step("export"):
         report("export", 0.0, "writing the file that edge nodes run, and measuring it")
         weights = write_weights(made.detector, folder / "student.safetensors")
         onnx, predictor = write_onnx(made.detector, folder / "student.onnx")
         after = presumed.figures(predictor)
+    forget_trainings(folder)
     return {
         **weights,
         "onnx": onnx,
@@ -52,14 +70,12 @@ def main(spec: Json, folder: Path, report: Report) -> Json:
         "before": made.before.model_dump(),
         "after": after.model_dump(),
         "candidates": {name: figures.model_dump() for name, figures in made.candidates.items()},
-        "images": {name: len(pool.samples) for name, pool in pools.items()},
+        "images": {name: len(pool.samples) for name, pool in images.items()},
         "seconds": clock.seconds,
     }
 
 
-def _stock(
-    spec: Json, folder: Path, tutor: Detector, old: Detector, presumed: Presumed, recipe: CycleRecipe
-) -> Stock:
+def _stock(spec: Json, folder: Path, tutor: Detector, old: Detector, presumed: Presumed, recipe: CycleRecipe) -> Stock:
     return Stock(
         tutor,
         old,
