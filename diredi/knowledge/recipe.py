@@ -104,7 +104,7 @@ class CycleRecipe(Recipe):
     of each. An epoch has as many images as there are presumed ones."""
     redistil: TrainRecipe = TrainRecipe(epochs=4, learning_rate=1e-3)
     """Updated tutor to student, in the cloud."""
-    students: tuple[StudentKind, ...] = Field(("mean", "gap", "redistilled"), min_length=1)
+    students: tuple[StudentKind, ...] = Field(("gap", "mean", "redistilled"), min_length=1)
     """Candidates for the release in order of preference, where there is a student gap: the first that does no harm on
     presumed images is taken. Without a student gap there is only "redistilled"."""
     seed: int = 0

@@ -183,10 +183,14 @@ def test_half_way_between_a_detector_and_itself_is_itself(world: World) -> None:
 SHORT = {"redistil": {"steps": 2, "batch": 4}, "max_harm": 0.02}
 
 
+def no_images() -> list[Pool]:
+    raise AssertionError("nobody is to be taught")
+
+
 def test_the_first_candidate_that_does_no_harm_is_taken(world: World) -> None:
     old = world.detector()
     recipe = CycleRecipe.of({**SHORT, "students": ["gap", "redistilled"]})
-    made = redistil(old, old.grown(GROWN), gap_of(old, 0.0), presumed(world), [], recipe, silent)
+    made = redistil(old, old.grown(GROWN), gap_of(old, 0.0), presumed(world), no_images, recipe, silent)
     assert (made.chosen, made.lam, made.harmless) == ("gap", 1.0, True)
     assert list(made.candidates) == ["gap"]
 
@@ -195,7 +199,7 @@ def test_where_every_candidate_does_harm_the_least_is_taken_and_said(world: Worl
     old = world.detector()
     recipe = CycleRecipe.of({**SHORT, "students": ["gap", "redistilled"], "lam": 1.0})
     pools = [Pool(presumed(world).train)]
-    made = redistil(old, old.grown(GROWN), gap_of(old, 1.0), presumed(world), pools, recipe, silent)
+    made = redistil(old, old.grown(GROWN), gap_of(old, 1.0), presumed(world), lambda: pools, recipe, silent)
     assert not made.harmless
     assert set(made.candidates) == {"gap", "redistilled"}
     assert made.after.map50 == max(figures.map50 for figures in made.candidates.values())
@@ -204,7 +208,7 @@ def test_where_every_candidate_does_harm_the_least_is_taken_and_said(world: Worl
 def test_without_a_student_gap_the_old_student_is_taught(world: World) -> None:
     old = world.detector()
     pools = [Pool(presumed(world).train)]
-    made = redistil(old, old.grown(GROWN), None, presumed(world), pools, CycleRecipe.of(SHORT), silent)
+    made = redistil(old, old.grown(GROWN), None, presumed(world), lambda: pools, CycleRecipe.of(SHORT), silent)
     assert made.chosen == "redistilled"
     assert made.lam is None
     assert made.detector.spec.labels == GROWN
