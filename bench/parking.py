@@ -18,8 +18,9 @@ The authors' code does otherwise in all three. Built-in cameras: nine of "scenes
 know "scenes:presumed" (bench/world.py). Real ones, where there are any: six traffic cameras, COCO's YOLOv8s and YOLOv8n
 (a parking camera with labels of bays, empty or occupied, is no use here: COCO knows neither).
 
-The recipe of `ours` was chosen on seed 11. What is finished is kept in `runs/parking`: delete it after a change of the code. `QUICK=1` runs through all of it with
-tiny models that learn next to nothing; `FULL=gpu` is a larger plan for a machine with a GPU.
+The recipe of `ours` was chosen on seed 11. What is finished is kept in `runs/parking`: delete it after a change of the
+code. `QUICK=1` runs through all of it with tiny models that learn next to nothing; `FULL=gpu` is a larger plan for a
+machine with a GPU.
 """
 
 from __future__ import annotations
