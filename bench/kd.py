@@ -3,7 +3,7 @@
 One recipe for all: the same student from nothing, the same images, epochs, batch and learning rate; what differs is who
 teaches it, and how.
 
-losses   every loss of `LOSSES` beside the labels, and some mixes, on the scenes with the smallest student
+losses   each loss of `LOSSES` beside the labels, and some mixes, on the scenes with the smallest student
 scenes   three sizes of student: direct, ours by default, Ultralytics' `distill_model`; the teacher is the world's tutor
 real     the same for one size on real sets, where there are any; the teacher is COCO's, trained on the set once
 
@@ -21,7 +21,7 @@ import argparse
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from statistics import mean, median
@@ -52,7 +52,10 @@ MIXES: dict[str, Json] = {
     "class_scores and boxes, no labels": {"label_weight": 0.0},
     "pseudo_labels and labels, half each": {"label_weight": 0.5, "losses": {"pseudo_labels": 0.5}},
 }
-FORMS: dict[str, Json] = {"class_scores and boxes": {}, **{name: {"losses": {name: 1.0}} for name in LOSSES}, **MIXES}
+TWINS = ("ce", "msed")
+"""Of one teacher their gradients are those of kl, and of sed."""
+SINGLE: dict[str, Json] = {name: {"losses": {name: 1.0}} for name in LOSSES if name not in TWINS}
+FORMS: dict[str, Json] = {"class_scores and boxes": {}, **SINGLE, **MIXES}
 
 
 @dataclass(frozen=True)
@@ -213,7 +216,7 @@ class Trial:
 
     def losses(self) -> Json:
         """In half precision: no seconds are compared here."""
-        ground, architecture = self.scenes, self._setting.sizes[0]
+        ground, architecture = replace(self.scenes, every=self._setting.epochs), self._setting.sizes[0]
         forms = {DIRECT: (None, {}), **{name: (ground.teacher, changes) for name, changes in FORMS.items()}}
         table = {}
         for form, (teacher, changes) in forms.items():
