@@ -12,6 +12,7 @@ import pytest
 from conftest import World
 from shapes import GROWN, KNOWN, SIZE, TINY, write_shapes
 
+from diredi.data.style import SiteStyle
 from diredi.detectors.onnx import OnnxPredictor
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import CorruptData, DataSetError, InvalidInput, NotFound
@@ -79,6 +80,7 @@ async def test_a_cycle_of_jobs_ends_in_a_file_that_an_edge_node_can_run(world: W
         )
         assert gap["bytes"] < gap["fp32_bytes"] / 4
     assert gaps["boxes"].keys() == set(GROWN.names)
+    assert gaps["style"] is None
     assert (gaps["train_images"], gaps["held_out_images"]) == (48, 32)
 
     cloud = {"labels": GROWN.model_dump(), "presumed": str(world.presumed_yaml), "recipe": CYCLE}
@@ -89,6 +91,7 @@ async def test_a_cycle_of_jobs_ends_in_a_file_that_an_edge_node_can_run(world: W
     assert applied["lam"] == 0.5
     assert DetectorSpec.of_file(Path(applied["weights"])).labels == GROWN
     ours = {"student": student, "student_gaps": [sent(gaps, "student_gap")]}
+    cloud["recipe"] = {**CYCLE, "students": ["mean"]}
     made = await shop.run("redistil", {"tutor": applied["weights"], **ours, **cloud})
     onnx = Path(made["onnx"]["path"])
     assert OnnxPredictor(onnx).labels == GROWN
@@ -125,6 +128,26 @@ def test_the_gaps_of_two_sites_end_in_one_tutor_and_student_with_the_classes_of_
     spec = {**cloud("student"), "tutor": tutor, "student": str(world.model), "student_gaps": cloud("student")["gaps"]}
     made = redistil.main(spec, tmp_path / "redistil", quiet)
     assert OnnxPredictor(Path(made["onnx"]["path"])).labels == both
+
+
+def test_a_style_that_a_site_has_published_is_what_the_cloud_teaches_in(world: World, tmp_path: Path) -> None:
+    told = extract.main(
+        extract_spec(world, publish_style=True, recipe={**CYCLE, "student_gap": False}), tmp_path, quiet
+    )
+    assert SiteStyle.model_validate(told["style"]).lightness[3] < 80
+    models = {"tutor": str(world.model), "student": str(world.model), "student_gaps": [], "styles": [told["style"]]}
+    ours = {"labels": KNOWN.model_dump(), "presumed": str(world.presumed_yaml)}
+    recipe = {**CYCLE, "redistil_images": {"presumed": 1, "styled": 1}}
+    made = redistil.main({**models, **ours, "recipe": recipe}, tmp_path, quiet)
+    assert made["images"] == {"presumed": 48, "styled": 48}
+
+
+def test_no_images_are_collected_where_no_student_is_taught(world: World, tmp_path: Path) -> None:
+    told = extract.main(extract_spec(world), tmp_path, quiet)
+    models = {"tutor": str(world.model), "student": str(world.model), "student_gaps": [sent(told, "student_gap")]}
+    ours = {"labels": GROWN.model_dump(), "presumed": str(world.presumed_yaml)}
+    made = redistil.main({**models, **ours, "recipe": CYCLE}, tmp_path, quiet)
+    assert (made["chosen"], made["images"]) == ("gap", {})
 
 
 def test_a_job_that_was_killed_and_runs_again_in_its_folder_gives_the_same(world: World, tmp_path: Path) -> None:
