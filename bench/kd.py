@@ -46,6 +46,8 @@ from diredi.labels import LabelSpace
 DIRECT, OURS, RIVAL, RIVAL_RAW = "direct", "DiReDi", "Ultralytics, distill_model", "Ultralytics, its own settings"
 SCENES = "scenes"
 MIXES: dict[str, Json] = {
+    "class_scores and boxes, weight 2": {"losses": {"class_scores": 2.0, "boxes": 2.0}},
+    "class_scores and boxes, weight 4": {"losses": {"class_scores": 4.0, "boxes": 4.0}},
     "boxes and kl": {"losses": {"boxes": 1.0, "kl": 1.0}},
     "class_scores, boxes and cwd": {"losses": {"class_scores": 1.0, "boxes": 1.0, "cwd": 1.0}},
     "class_scores, boxes and fgd": {"losses": {"class_scores": 1.0, "boxes": 1.0, "fgd": 1.0}},
