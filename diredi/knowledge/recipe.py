@@ -167,7 +167,8 @@ class BootstrapRecipe(Recipe):
 
     teacher: TrainRecipe = TrainRecipe(epochs=8)
     tutor: TrainRecipe = TrainRecipe(epochs=14)
-    student: TrainRecipe = TrainRecipe(epochs=14)
+    student: TrainRecipe = TrainRecipe(epochs=14, losses={"class_scores": 4.0, "boxes": 4.0})
+    """From nothing and with the tutor's own images, the tutor's answers teach more than the labels do."""
     coreset_images: int = Field(200, ge=0)
     """Presumed images that are drawn for sites to mix in; 0: none is made."""
     seed: int = 0
