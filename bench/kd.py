@@ -41,13 +41,15 @@ from diredi.distillation.losses import LOSSES
 from diredi.distillation.recipe import TrainRecipe
 from diredi.distillation.trainer import train
 from diredi.evaluation.detection import evaluate
+from diredi.knowledge.recipe import BootstrapRecipe
 from diredi.labels import LabelSpace
 
 DIRECT, OURS, RIVAL, RIVAL_RAW = "direct", "DiReDi", "Ultralytics, distill_model", "Ultralytics, its own settings"
 SCENES = "scenes"
 MIXES: dict[str, Json] = {
     "class_scores and boxes, weight 2": {"losses": {"class_scores": 2.0, "boxes": 2.0}},
-    "class_scores and boxes, weight 4": {"losses": {"class_scores": 4.0, "boxes": 4.0}},
+    "class_scores and boxes, weight 4": {"losses": BootstrapRecipe().student.losses},
+    "class_scores and boxes, weight 8": {"losses": {"class_scores": 8.0, "boxes": 8.0}},
     "boxes and kl": {"losses": {"boxes": 1.0, "kl": 1.0}},
     "class_scores, boxes and cwd": {"losses": {"class_scores": 1.0, "boxes": 1.0, "cwd": 1.0}},
     "class_scores, boxes and fgd": {"losses": {"class_scores": 1.0, "boxes": 1.0, "fgd": 1.0}},
@@ -231,7 +233,7 @@ class Trial:
         folder = self._folder / "ultralytics"
         forms: dict[str, Callable[[], Json]] = {
             DIRECT: partial(ours, ground, architecture, None),
-            OURS: partial(ours, ground, architecture, ground.teacher),
+            OURS: partial(ours, ground, architecture, ground.teacher, losses=BootstrapRecipe().student.losses),
             RIVAL: partial(theirs, ground, architecture, ground.teacher, SHORT, folder),
         }
         if raw:
