@@ -75,14 +75,14 @@ TEACHINGS: dict[str, Teaching] = {
     "pool": Teaching({"pool": 1}, NIGHT),
     "pool, forklifts": Teaching({"pool": 1}, DAY),
     "chosen, forklifts": Teaching({"chosen": 1}, DAY),
+    "presumed and chosen, forklifts": Teaching({"presumed": 1, "chosen": 1}, DAY),
     "pasted, forklifts": Teaching({"pasted": 1}, DAY),
     "presumed, styled, pasted, forklifts": Teaching({"presumed": 1, "styled": 1, "pasted": 1}, DAY),
 }
 HELD: dict[str, Teaching] = {
-    **{name: TEACHINGS[name] for name in ("presumed", "presumed, strong colours", "styled", "pool, forklifts")},
-    "presumed and styled": TEACHINGS["presumed and styled"],
+    **{name: TEACHINGS[name] for name in ("presumed", "presumed, strong colours", "styled", "presumed and styled")},
+    **{name: TEACHINGS[name] for name in ("pool, forklifts", "presumed and chosen, forklifts")},
     "presumed, statistics still": Teaching({"presumed": 1}, how=STILL),
-    "presumed and styled, statistics still": Teaching({"presumed": 1, "styled": 1}, how=STILL),
 }
 """What is tried on a student that has the site's gap."""
 
