@@ -48,8 +48,8 @@ def test_a_student_learns_from_its_teacher_without_a_single_label(make, teacher,
 def test_feature_distillation_trains_and_leaves_nothing_in_the_weights(make, teacher, shapes):
     student = make()
     schema = student.weights().schema_digest()
-    report = train(student, shapes[0], recipe(epochs=3, losses={"fgd": 1.0}), teacher=teacher)
-    assert report.losses[-1]["fgd"] < report.losses[0]["fgd"]
+    report = train(student, shapes[0], recipe(epochs=3, label_weight=0.0, losses={"fgd": 1.0}), teacher=teacher)
+    assert report.losses[-1]["fgd"] < 0.8 * report.losses[0]["fgd"]
     assert student.weights().schema_digest() == schema
 
 
