@@ -27,9 +27,10 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from frame import conclude, parser_of
 from numpy.typing import NDArray
-from report import WARNING, Json, commit, kept, rows_of, shown, target, write
-from world import GPU, QUICK, ROOT, Plan, Site, World, one_thread, plan_asked, said
+from report import Json, commit, kept, target
+from world import GPU, QUICK, Plan, Site, World, one_thread, plan_asked, said
 
 from diredi.detectors import registry
 from diredi.knowledge.apply import Presumed, apply_gap
@@ -217,36 +218,31 @@ def draw(rows: list[Json], grid: Grid, title: str, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", help="default: 0 1 2, quick 0 1")
-    parser.add_argument("--cell", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.cell is not None:
-        cell(given.cell)
-        return
-    one_thread()
-    wanted, grid = given.seeds or ([0, 1] if QUICK else [0, 1, 2]), grid_asked()
-    out = ROOT / "bench" / "results" / ("quick" if QUICK else "")
-    work = out / "cost" if QUICK else ROOT / "runs" / ("cost-gpu" if GPU else "cost")
-    made = [_seed(grid, seed, work) for seed in wanted]
-    rows = rows_of(made)
-    targets, listed = targets_of(rows, grid), " ".join(map(str, wanted))
-    shown(rows, targets)
-    before = f"{'QUICK=1 ' if QUICK else ''}{'FULL=gpu ' if GPU else ''}"
-    command = f"{before}python bench/cost.py --seeds {listed}"
-    commits = ", ".join(sorted({str(one["commit"]) for one in made}))
-    draw(rows, grid, WARNING if QUICK else f"seeds {listed}", out / "cost.png")
-    write(out, "cost", {"command": command, "commit": commits, "quick": QUICK, "rows": rows, "targets": targets})
-
-
-def _seed(grid: Grid, seed: int, work: Path) -> Json:
+def measured(seed: int, work: Path) -> Json:
+    grid = grid_asked()
     asked = {"plan": said(grid.plan), "tutors": grid.tutors, "epochs": grid.epochs}
 
     def made() -> Json:
-        return {"commit": commit(), "tables": {TABLE: Trial(grid, seed, work).cells()}}
+        return {"commits": [commit()], "tables": {TABLE: Trial(grid, seed, work).cells()}}
 
     return kept(work / f"seed-{seed}.json", asked, made)
+
+
+def main() -> None:
+    parser = parser_of(__doc__, (0, 1))
+    parser.add_argument("--cell", type=Path, help=argparse.SUPPRESS)
+    asked, grid = parser.parse_args(), grid_asked()
+    if asked.cell is not None:
+        cell(asked.cell)
+        return
+
+    def targets(rows: list[Json]) -> list[Json]:
+        return targets_of(rows, grid)
+
+    def picture(rows: list[Json], title: str, path: Path) -> None:
+        draw(rows, grid, title, path)
+
+    conclude("cost", asked.seeds, measured, targets, picture)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ runs through all of it with tiny models that learn next to nothing, into `bench/
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
@@ -20,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from report import WARNING, Json, commit, draw, kept, rows_of, shown, target, write
-from world import GPU, QUICK, ROOT, World, one_thread, plan_asked, said
+from frame import conduct
+from report import Json, commit, draw, kept, target
+from world import World, plan_asked, said
 
 from diredi.data.dataset import Sample, load, subset
 from diredi.data.sources import resolve
@@ -170,10 +170,10 @@ class Trial:
         return kept(folder / "result.json", spec, made)
 
 
-def tables(folder: Path, seed: int) -> Json:
+def tables(seed: int, folder: Path) -> Json:
     trial = Trial(seed, folder)
     made = {"gap": trial.gaps(), "lambda": trial.searches(), "codec": trial.travels()}
-    return {"commit": commit(), "tables": made}
+    return {"commits": [commit()], "tables": made}
 
 
 def is_statistic(name: str) -> bool:
@@ -215,27 +215,14 @@ def targets_of(rows: list[Json]) -> list[Json]:
     ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1] if QUICK else [0, 1, 2], help="default: 0 1 2")
-    asked = parser.parse_args()
-    one_thread()
-    results = ROOT / "bench" / "results"
-    folder = results / "quick" / "gap_forms" if QUICK else ROOT / "runs" / ("gap_forms-gpu" if GPU else "gap_forms")
-    made = [
-        kept(folder / f"seed-{seed}.json", said(plan_asked()), partial(tables, folder, seed)) for seed in asked.seeds
-    ]
-    rows = rows_of(made)
-    targets, listed = targets_of(rows), " ".join(map(str, asked.seeds))
-    shown(rows, targets)
-    commits = ", ".join(sorted({str(one["commit"]) for one in made}))
-    command = f"{'QUICK=1 ' if QUICK else ''}python bench/gap_forms.py --seeds {listed}"
-    found = {"command": command, "commit": commits, "quick": QUICK, "rows": rows, "targets": targets}
-    out = results / "quick" if QUICK else results
-    write(out, "gap_forms", found)
+def measured(seed: int, folder: Path) -> Json:
+    return kept(folder / f"seed-{seed}.json", said(plan_asked()), partial(tables, seed, folder))
+
+
+def picture(rows: list[Json], title: str, path: Path) -> None:
     titles = {"gap": "gap added to the cloud's tutor", "lambda": "how much of a gap that does harm"}
-    draw(rows, titles, ("presumed", "site"), WARNING if QUICK else f"seeds {listed}", out / "gap_forms.png")
+    draw(rows, titles, ("presumed", "site"), title, path)
 
 
 if __name__ == "__main__":
-    main()
+    conduct("gap_forms", __doc__, measured, targets_of, picture)

@@ -17,10 +17,9 @@ QUICK=1 runs through all of it with tiny models that learn next to nothing; FULL
 
 from __future__ import annotations
 
-import argparse
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -28,10 +27,11 @@ from statistics import mean, median
 
 import numpy as np
 import torch
-from report import HERE, WARNING, Json, commit, draw, kept, rows_of, shown, target, write
+from frame import conduct, folder_of
+from report import Json, commit, draw, kept, target
 from rivals import ultralytics_training
 from rivals.ultralytics_training import ITS_OWN, SHORT
-from world import FAST, GPU, QUICK, REAL, Plan, World, gpu_plan, one_thread, quick_plan
+from world import FAST, GPU, QUICK, REAL, Plan, World, gpu_plan, quick_plan
 
 from diredi.data.dataset import DataSet
 from diredi.data.dataset import load as load_dataset
@@ -61,11 +61,12 @@ TWINS = ("ce", "msed")
 SINGLE: dict[str, Json] = {name: {"losses": {name: 1.0}} for name in LOSSES if name not in TWINS}
 FORMS: dict[str, Json] = {"class_scores and boxes": {}, **SINGLE, **MIXES}
 
+WORK = folder_of("kd")
+
 
 @dataclass(frozen=True)
 class Setting:
-    work: Path = HERE.parent / "runs" / "kd"
-    out: Path = HERE / "results"
+    work: Path = WORK
     world: Plan = field(default_factory=Plan)
     image_size: int = 128
     epochs: int = 6
@@ -81,12 +82,18 @@ class Setting:
 
 def setting_asked() -> Setting:
     if QUICK:
-        out = HERE / "results" / "quick"
-        sizes = ("yolo11-w0.0625", "yolo11-w0.125")
-        return Setting(out / "kd", out, quick_plan(), 64, 2, 1, sizes, ("forklift",), real_size=64, real_epochs=1)
+        return Setting(
+            world=quick_plan(),
+            image_size=64,
+            epochs=2,
+            every=1,
+            sizes=("yolo11-w0.0625", "yolo11-w0.125"),
+            real_sets=("forklift",),
+            real_size=64,
+            real_epochs=1,
+        )
     if GPU:
         return Setting(
-            work=HERE.parent / "runs" / "kd-gpu",
             world=gpu_plan(),
             image_size=320,
             epochs=40,
@@ -264,7 +271,7 @@ class Trial:
             made = self.compared(self.real(name), setting.real_student, raw=False)
             costs |= made.pop("cost")
             found |= made
-        return {"commit": commit(), "tables": {**found, "seconds an epoch, fp32, one thread": costs}}
+        return {"commits": [commit()], "tables": {**found, "seconds an epoch, fp32, one thread": costs}}
 
 
 def last(cell: Json) -> Json:
@@ -332,23 +339,14 @@ def targets_of(rows: list[Json]) -> list[Json]:
     ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", help="default: 0 1 2, quick 0")
-    wanted: Sequence[int] = parser.parse_args().seeds or ([0] if QUICK else [0, 1, 2])
-    one_thread()
-    setting = setting_asked()
-    made = [Trial(setting, seed).tables() for seed in wanted]
-    rows = rows_of(made)
-    targets, listed = targets_of(rows), " ".join(map(str, wanted))
-    shown(rows, targets)
-    how = "QUICK=1 " if QUICK else "FULL=gpu " if GPU else ""
-    said = {"command": f"{how}python bench/kd.py --seeds {listed}", "quick": QUICK}
-    commits = ", ".join(sorted({str(one["commit"]) for one in made}))
-    write(setting.out, "kd", {**said, "commit": commits, "rows": rows, "targets": targets})
-    titles = {row["table"]: row["table"] for row in rows if "mAP50-95" in row}
-    draw(rows, titles, ("mAP50-95", "mAP50"), WARNING if QUICK else f"seeds {listed}", setting.out / "kd.png")
+def measured(seed: int, folder: Path) -> Json:
+    return Trial(setting_asked(), seed).tables()
+
+
+def picture(rows: list[Json], title: str, path: Path) -> None:
+    tables = {row["table"]: row["table"] for row in rows if "mAP50-95" in row}
+    draw(rows, tables, ("mAP50-95", "mAP50"), title, path)
 
 
 if __name__ == "__main__":
-    main()
+    conduct("kd", __doc__, measured, targets_of, picture, quick_seeds=(0,))

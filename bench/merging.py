@@ -13,7 +13,6 @@ to nothing.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from report import WARNING, Json, commit, draw, kept, rows_of, shown, target, write
-from world import GPU, QUICK, ROOT, Plan, Site, World, one_thread, plan_asked, said
+from frame import conduct
+from report import Json, commit, draw, kept, target
+from world import QUICK, Plan, Site, World, plan_asked, said
 
 from diredi.detectors.base import Detector
 from diredi.detectors.onnx import OnnxPredictor
@@ -176,14 +176,15 @@ def _with_left(table: Table) -> Table:
     }
 
 
-def tables(seed: int, plan: Plan, folder: Path) -> Json:
+def measured(seed: int, folder: Path) -> Json:
+    plan = plan_asked()
     made_from = {"plan": said(plan), "merged": MERGED, "liars": AMONG_LIARS, "default": MergeRecipe().model_dump()}
 
-    def measured() -> Json:
+    def made() -> Json:
         trial = Trial(seed, plan, folder)
         students = trial.merges("student")
         return {
-            "commit": commit(),
+            "commits": [commit()],
             "tables": {
                 "tutor": trial.merges("tutor"),
                 "student gap": students,
@@ -216,25 +217,9 @@ def targets_of(rows: list[Json]) -> list[Json]:
     return targets
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1] if QUICK else [0, 1, 2], help="default: 0 1 2")
-    asked = parser.parse_args()
-    one_thread()
-    results = ROOT / "bench" / "results"
-    folder = results / "quick" / "merging" if QUICK else ROOT / "runs" / ("merging-gpu" if GPU else "merging")
-    made = [tables(seed, plan_asked(), folder) for seed in asked.seeds]
-    rows = rows_of(made)
-    targets, listed = targets_of(rows), " ".join(map(str, asked.seeds))
-    shown(rows, targets)
-    command = f"{'QUICK=1 ' if QUICK else ''}python bench/merging.py --seeds {listed}"
-    commits = ", ".join(sorted({one["commit"] for one in made}))
-    found = {"command": command, "commit": commits, "quick": QUICK, "rows": rows, "targets": targets}
-    out = results / "quick" if QUICK else results
-    write(out, "merging", found)
+def picture(rows: list[Json], title: str, path: Path) -> None:
     titles = {"tutor": "merged tutor", "student gap": "merged student gap"}
-    title = WARNING if QUICK else f"two sites, two new classes; seeds {listed}"
-    draw(rows, titles, ("presumed", "site-3", "site-4"), title, out / "merging.png")
+    draw(rows, titles, ("presumed", "site-3", "site-4"), f"two sites, two new classes; {title}", path)
 
 
 def _silent(step: str, fraction: float, message: str) -> None:
@@ -242,4 +227,4 @@ def _silent(step: str, fraction: float, message: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    conduct("merging", __doc__, measured, targets_of, picture)

@@ -25,17 +25,17 @@ machine with a GPU.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from frame import conduct, folder_of
 from matplotlib import pyplot as plt
 from numpy.typing import NDArray
-from report import WARNING, Json, commit, kept, rows_of, shown, target, write
-from world import GPU, QUICK, REAL, ROOT, World, one_thread
+from report import Json, commit, kept, target
+from world import GPU, QUICK, REAL, World
 
 from diredi.data.dataset import DataSet, Sample, by_camera, load
 from diredi.data.sources import resolve
@@ -59,7 +59,7 @@ GENTLE: Json = {
     "train_only": ("neck", "head"),
 }
 """For what COCO has taught: a few dozen images must not undo it."""
-RESULTS = ROOT / "bench" / "results"
+WORK = folder_of("parking")
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Plan:
-    folder: Path = ROOT / "runs" / "parking"
+    folder: Path = WORK
     images: tuple[int, int] = (1080, 450)
     """Of the built-in car park, for learning and held out."""
     built_in: Lesson = Lesson(labelled=60, steps=150, all_steps=300, adapt_steps=250, sizes=(128, 192))
@@ -93,11 +93,11 @@ class Plan:
 def plan_asked() -> Plan:
     if QUICK:
         few = Lesson(labelled=4, steps=2, all_steps=3, adapt_steps=3, sizes=(64, 96))
-        return Plan(RESULTS / "quick" / "parking", (72, 72), few, 64, few)
+        return Plan(WORK, (72, 72), few, 64, few)
     if GPU:
         built_in = Lesson(labelled=200, steps=1000, all_steps=4000, adapt_steps=2000, sizes=(320, 448, 640))
         real = Lesson(labelled=1000, steps=200, all_steps=800, adapt_steps=400, sizes=(640, 896), training=GENTLE)
-        return Plan(ROOT / "runs" / "parking-gpu", (9000, 2250), built_in, 640, real)
+        return Plan(WORK, (9000, 2250), built_in, 640, real)
     return Plan()
 
 
@@ -269,28 +269,16 @@ def picture(rows: list[Json], title: str, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0] if QUICK else [0, 1, 2], help="default: 0 1 2")
-    asked, plan = parser.parse_args(), plan_asked()
-    one_thread()
+def measured_everywhere(seed: int, folder: Path) -> Json:
+    """Built-in cameras and, where there are any, real ones."""
+    plan = plan_asked()
     roads = real(plan)
     if roads is None:
         print(f"no real cameras in {REAL}: only the built-in ones are measured; DIREDI_BENCH_DATA may name a folder")
-    made = [
-        [measured(ground, seed) for ground in (built_in(plan, seed), roads) if ground is not None]
-        for seed in asked.seeds
-    ]
-    rows = rows_of([{"tables": {t: forms for one in seed for t, forms in one["tables"].items()}} for seed in made])
-    targets, listed = targets_of(rows), " ".join(map(str, asked.seeds))
-    shown(rows, targets)
-    commits = sorted({one for seed in made for ground in seed for one in ground["commits"]})
-    command = f"{'QUICK=1 ' if QUICK else ''}python bench/parking.py --seeds {listed}"
-    found = {"command": command, "commit": ", ".join(commits), "quick": QUICK, "rows": rows, "targets": targets}
-    out = RESULTS / "quick" if QUICK else RESULTS
-    write(out, "parking", found)
-    picture(rows, WARNING if QUICK else f"seeds {listed}", out / "parking.png")
+    made = [measured(ground, seed) for ground in (built_in(plan, seed), roads) if ground is not None]
+    tables = {table: forms for one in made for table, forms in one["tables"].items()}
+    return {"commits": [one for ground in made for one in ground["commits"]], "tables": tables}
 
 
 if __name__ == "__main__":
-    main()
+    conduct("parking", __doc__, measured_everywhere, targets_of, picture, quick_seeds=(0,))

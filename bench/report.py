@@ -29,7 +29,7 @@ _HOLDS: dict[str, Callable[[float, float], bool]] = {">": operator.gt, "<": oper
 
 def kept(path: Path, made_from: Json, make: Callable[[], Json]) -> Json:
     """What `make` gives, or what is at `path` if that was made from the same. One process makes it, others wait."""
-    said = json.dumps(made_from, sort_keys=True, default=str)
+    said = json.dumps(made_from, sort_keys=True, default=str).replace(str(HERE.parent), "")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -16,7 +16,6 @@ runs through all of it with tiny models that learn next to nothing, into `bench/
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,9 +25,10 @@ from statistics import mean
 from typing import Literal
 
 import numpy as np
+from frame import conduct
 from numpy.typing import NDArray
-from report import WARNING, Json, commit, draw, kept, rows_of, shown, target, write
-from world import GPU, QUICK, ROOT, Site, World, one_thread, plan_asked, said
+from report import Json, commit, draw, kept, target
+from world import GPU, QUICK, Site, World, plan_asked, said
 
 from diredi.data.archive import unpack
 from diredi.data.dataset import DataSet, load, subset
@@ -227,14 +227,14 @@ def compared(step: WeightMap, presumption: WeightMap, start: WeightMap) -> Colum
     }
 
 
-def tables(folder: Path, seed: int) -> Json:
+def tables(seed: int, folder: Path) -> Json:
     trial = Trial(seed, folder)
     found: dict[str, dict[str, Columns]] = {"models": trial.models(), ONE: {}, TWO: {}, MOVES: {AGAIN: trial.again()}}
     for name, case in trial.cases().items():
         for form in (ONE, TWO):
             found[form][name] = trial.outcome(case, form)
         found[MOVES][name] = trial.moves(case)
-    return {"commit": commit(), "tables": found}
+    return {"commits": [commit()], "tables": found}
 
 
 def targets_of(rows: list[Json]) -> list[Json]:
@@ -259,26 +259,14 @@ def targets_of(rows: list[Json]) -> list[Json]:
     ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1] if QUICK else [0, 1, 2], help="default: 0 1 2")
-    asked = parser.parse_args()
-    one_thread()
-    results = ROOT / "bench" / "results"
-    folder = results / "quick" / "second_rd" if QUICK else ROOT / "runs" / ("second_rd-gpu" if GPU else "second_rd")
+def measured(seed: int, folder: Path) -> Json:
     from_these = {"plan": said(plan_asked()), "steps": STEPS, "lambdas": LAMS}
-    made = [kept(folder / f"seed-{seed}.json", from_these, partial(tables, folder, seed)) for seed in asked.seeds]
-    rows = rows_of(made)
-    targets, listed = targets_of(rows), " ".join(map(str, asked.seeds))
-    shown(rows, targets)
-    commits = ", ".join(sorted({str(one["commit"]) for one in made}))
-    command = f"{'QUICK=1 ' if QUICK else ''}python bench/second_rd.py --seeds {listed}"
-    found = {"command": command, "commit": commits, "quick": QUICK, "rows": rows, "targets": targets}
-    out = results / "quick" if QUICK else results
-    write(out, "second_rd", found)
-    titles = {ONE: "one reverse distillation", TWO: "two reverse distillations"}
-    draw(rows, titles, ("presumed", "site"), WARNING if QUICK else f"seeds {listed}", out / "second_rd.png")
+    return kept(folder / f"seed-{seed}.json", from_these, partial(tables, seed, folder))
+
+
+def picture(rows: list[Json], title: str, path: Path) -> None:
+    draw(rows, {ONE: "one reverse distillation", TWO: "two reverse distillations"}, ("presumed", "site"), title, path)
 
 
 if __name__ == "__main__":
-    main()
+    conduct("second_rd", __doc__, measured, targets_of, picture)

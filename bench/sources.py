@@ -14,7 +14,6 @@ with tiny models that learn next to nothing, into `bench/results/quick`.
 
 from __future__ import annotations
 
-import argparse
 import re
 import time
 from collections.abc import Callable
@@ -23,9 +22,10 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
+from frame import conduct, folder_of
 from numpy.typing import NDArray
-from report import WARNING, Json, commit, draw, kept, rows_of, shown, target, write
-from world import GPU, QUICK, ROOT, World, one_thread, said
+from report import Json, commit, draw, kept, target
+from world import QUICK, World, said
 
 from diredi.data.dataset import Sample, load
 from diredi.data.sources import resolve
@@ -41,9 +41,6 @@ from diredi.knowledge.reverse import seeded
 from diredi.knowledge.sources import Stock, images_of
 
 Numbers = NDArray[np.float64]
-RESULTS = ROOT / "bench" / "results"
-WORK = RESULTS / "quick" if QUICK else ROOT / "runs"
-SUFFIX = "-gpu" if GPU else ""
 SITE = "scenes:site-1"
 WITH, WITHOUT = "with the student gap", "without the student gap"
 BEFORE, TUTOR, GAP, MEAN = "the deployed student", "the updated tutor", "the gap alone", ", half-way back"
@@ -93,13 +90,13 @@ class Trial:
     def __init__(self, seed: int) -> None:
         self.world = World(seed)
         self.site = self.world.site(SITE)
-        self.folder = WORK / f"sources{SUFFIX}" / f"seed-{seed}"
+        self.folder = folder_of("sources") / f"seed-{seed}"
         self.presumed = self.world.presumed.mapped_to(self.site.labels)
 
     @cached_property
     def taken(self) -> Json:
         """The site's part of the cycle, which is the one of bench-update."""
-        ground = WORK / f"update{SUFFIX}" / "site-1, new light and class"
+        ground = folder_of("update") / "site-1, new light and class"
         folder = ground / f"seed-{self.world.seed}" / "ours" / "extract"
         spec = self.world.extract_spec(self.site, self.world.cycle())
 
@@ -156,7 +153,7 @@ class Trial:
         }
 
 
-def tables(seed: int) -> Json:
+def measured(seed: int, folder: Path) -> Json:
     """Every training a cell on disk."""
     trial, made, commits = Trial(seed), dict[str, Json](), set[str]()
     known: dict[str, Callable[[], dict[str, Detector]]] = {
@@ -212,22 +209,8 @@ def targets_of(rows: list[Json]) -> list[Json]:
     ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1] if QUICK else [0, 1, 2], help="default: 0 1 2")
-    wanted = parser.parse_args().seeds
-    one_thread()
-    made = [tables(seed) for seed in wanted]
-    rows = rows_of(made)
-    targets, listed = targets_of(rows), " ".join(map(str, wanted))
-    shown(rows, targets)
-    commits = sorted({one for seed in made for one in seed["commits"]})
-    command = f"{'QUICK=1 ' if QUICK else ''}python bench/sources.py --seeds {listed}"
-    found = {"command": command, "commit": ", ".join(commits), "quick": QUICK, "rows": rows, "targets": targets}
-    out = RESULTS / "quick" if QUICK else RESULTS
-    write(out, "sources", found)
-    columns = ("presumed", "site, known", "site, new")
-    draw(rows, {WITH: WITH, WITHOUT: WITHOUT}, columns, WARNING if QUICK else f"seeds {listed}", out / "sources.png")
+def picture(rows: list[Json], title: str, path: Path) -> None:
+    draw(rows, {WITH: WITH, WITHOUT: WITHOUT}, ("presumed", "site, known", "site, new"), title, path)
 
 
 def _silent(step: str, fraction: float, message: str) -> None:
@@ -235,4 +218,4 @@ def _silent(step: str, fraction: float, message: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    conduct("sources", __doc__, measured, targets_of, picture)

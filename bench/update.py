@@ -14,7 +14,6 @@ through all of it with tiny models that learn next to nothing, into `bench/resul
 
 from __future__ import annotations
 
-import argparse
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -23,10 +22,11 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
+from frame import conclude, folder_of, parser_of
 from numpy.typing import NDArray
-from report import WARNING, Json, commit, draw, kept, rows_of, shown, target, write
+from report import Json, commit, draw, kept, target
 from rivals import alone, duet, federated, ultralytics_training
-from world import FAST, GPU, QUICK, ROOT, Plan, World, one_thread, plan_asked, real_plan, said
+from world import FAST, GPU, QUICK, Plan, World, one_thread, plan_asked, real_plan, said
 
 from diredi.data.dataset import Sample
 from diredi.detectors import registry
@@ -317,35 +317,32 @@ def targets_of(rows: list[Json]) -> list[Json]:
     return targets
 
 
+def measured_on(chosen: Sequence[Ground], seed: int, folder: Path) -> Json:
+    made = [measured(ground, seed, folder) for ground in chosen]
+    tables = {table: forms for one in made for table, forms in one["tables"].items()}
+    return {"commits": [one for ground in made for one in ground["commits"]], "tables": tables}
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1] if QUICK else [0, 1, 2], help="default: 0 1 2")
+    parser = parser_of(__doc__, (0, 1))
     parser.add_argument("--grounds", metavar="WORD", default="", help="only measure where the name holds this word")
     parser.add_argument("--methods", metavar="WORD", default="", help="only measure methods with this word")
     asked = parser.parse_args()
-    one_thread()
-    results = ROOT / "bench" / "results"
-    folder = results / "quick" / "update" if QUICK else ROOT / "runs" / ("update-gpu" if GPU else "update")
     chosen = [
         replace(ground, methods=[name for name in ground.methods if asked.methods in name])
         for ground in grounds()
         if asked.grounds in ground.name
     ]
-    made = [[measured(ground, seed, folder) for ground in chosen] for seed in asked.seeds]
-    if asked.grounds or asked.methods:
-        return  # the cells are kept; a run without these options makes the tables of them
-    rows = rows_of([{"tables": {t: forms for one in seed for t, forms in one["tables"].items()}} for seed in made])
-    targets, listed = targets_of(rows), " ".join(map(str, asked.seeds))
-    shown(rows, targets)
-    commits = sorted({one for seed in made for ground in seed for one in ground["commits"]})
-    command = f"{'QUICK=1 ' if QUICK else ''}python bench/update.py --seeds {listed}"
-    found = {"command": command, "commit": ", ".join(commits), "quick": QUICK, "rows": rows, "targets": targets}
-    out = results / "quick" if QUICK else results
-    write(out, "update", found)
-    _picture(rows, WARNING if QUICK else f"seeds {listed}", out / "update.png")
+    measure = partial(measured_on, chosen)
+    if not (asked.grounds or asked.methods):
+        conclude("update", asked.seeds, measure, targets_of, picture)
+        return
+    one_thread()
+    for seed in asked.seeds:  # the cells are kept; a run without these options makes the tables of them
+        measure(seed, folder_of("update"))
 
 
-def _picture(rows: list[Json], title: str, path: Path) -> None:
+def picture(rows: list[Json], title: str, path: Path) -> None:
     """For each ground the mAP50 of its three tables as columns."""
     merged: dict[tuple[str, str], Json] = {}
     for row in rows:

@@ -1,0 +1,65 @@
+"""The one shape of a benchmark that trains: seeds in; a table, a picture, NAME.json, a section of the results out.
+
+`QUICK=1` writes to `bench/results/quick` and to nothing else; `FULL=gpu` is the larger plan and writes NAME-gpu. Cells
+are kept in `runs/NAME`: delete that folder after a change of the code. Figures are equal only on equal machines.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from report import WARNING, Json, rows_of, shown, write
+from world import GPU, QUICK, ROOT, one_thread
+
+Measured = Callable[[int, Path], Json]
+"""measured(seed, folder for cells): "commits", and "tables": table to form to column to number."""
+Picture = Callable[[list[Json], str, Path], None]
+"""picture(rows, title, path)."""
+
+RESULTS = ROOT / "bench" / "results"
+
+
+def folder_of(name: str) -> Path:
+    """Where the cells of a benchmark are kept."""
+    return RESULTS / "quick" / name if QUICK else ROOT / "runs" / (f"{name}-gpu" if GPU else name)
+
+
+def parser_of(doc: str | None, quick_seeds: Sequence[int]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    seeds = list(quick_seeds) if QUICK else [0, 1, 2]
+    parser.add_argument("--seeds", type=int, nargs="+", default=seeds, help=f"default: {' '.join(map(str, seeds))}")
+    return parser
+
+
+def conduct(
+    name: str,
+    doc: str | None,
+    measured: Measured,
+    targets_of: Callable[[list[Json]], list[Json]],
+    picture: Picture,
+    quick_seeds: Sequence[int] = (0, 1),
+) -> None:
+    """Measures what is not measured yet, and says what was found."""
+    conclude(name, parser_of(doc, quick_seeds).parse_args().seeds, measured, targets_of, picture)
+
+
+def conclude(
+    name: str,
+    seeds: Sequence[int],
+    measured: Measured,
+    targets_of: Callable[[list[Json]], list[Json]],
+    picture: Picture,
+) -> None:
+    one_thread()
+    made = [measured(seed, folder_of(name)) for seed in seeds]
+    rows = rows_of(made)
+    targets, listed = targets_of(rows), " ".join(map(str, seeds))
+    shown(rows, targets)
+    commits = ", ".join(sorted({one for seed in made for one in seed["commits"]}))
+    command = f"{'QUICK=1 ' if QUICK else 'FULL=gpu ' if GPU else ''}python bench/{name}.py --seeds {listed}"
+    out, title = RESULTS / "quick" if QUICK else RESULTS, f"{name}-gpu" if GPU else name
+    out.mkdir(parents=True, exist_ok=True)
+    picture(rows, WARNING if QUICK else f"seeds {listed}", out / f"{title}.png")
+    write(out, title, {"command": command, "commit": commits, "quick": QUICK, "rows": rows, "targets": targets})
