@@ -13,7 +13,6 @@ to nothing.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -193,7 +192,7 @@ def measured(seed: int, folder: Path) -> Json:
             },
         }
 
-    return kept(folder / f"seed-{seed}" / "tables.json", json.loads(json.dumps(made_from, default=str)), measured)
+    return kept(folder / f"seed-{seed}" / "tables.json", made_from, made)
 
 
 def targets_of(rows: list[Json]) -> list[Json]:
