@@ -15,7 +15,7 @@ _STEPS = {
     "extract": "The site extracts the gap",
     "apply": "The gap joins the tutor",
     "gate": "The gate tests the tutor",
-    "redistil": "A new student is distilled",
+    "redistil": "A new student is made",
     "release": "The first device gets it",
     "validate": "The site validates it",
     "rollout": "Every device swaps",
