@@ -36,7 +36,7 @@ bench-gap: .runtime  ## measure the tables of docs/decisions/0010-gap.md, most o
 	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/gap_forms.py $(BENCH_ARGS)
 	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/second_rd.py $(BENCH_ARGS)
 
-bench-kd: .runtime  ## distillation against direct training and Ultralytics' own, three students, most of an hour; QUICK=1: a minute
+bench-kd: setup  ## distillation against direct training and Ultralytics' own, three students, most of an hour; QUICK=1: a minute
 	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/kd.py $(BENCH_ARGS)
 
 bench-merge: .runtime  ## merge the gaps of two sites with a new class each, by every method, a quarter of an hour; QUICK=1: two minutes

@@ -30,6 +30,7 @@ import torch
 from frame import conduct, folder_of
 from report import Json, commit, draw, kept, target
 from rivals import ultralytics_training
+from rivals.libreyolo_losses import RIVAL_LOSSES
 from rivals.ultralytics_training import ITS_OWN, SHORT
 from world import FAST, GPU, QUICK, REAL, Plan, World, gpu_plan, quick_plan
 
@@ -56,9 +57,10 @@ MIXES: dict[str, Json] = {
     "class_scores and boxes, no labels": {"label_weight": 0.0},
     "pseudo_labels and labels, half each": {"label_weight": 0.5, "losses": {"pseudo_labels": 0.5}},
 }
-TWINS = ("ce", "msed")
-"""Of one teacher their gradients are those of kl, and of sed."""
-SINGLE: dict[str, Json] = {name: {"losses": {name: 1.0}} for name in LOSSES if name not in TWINS}
+SILENT = ("ce", "msed", "libreyolo_mgd")
+"""The gradients of the first two are those of kl and of sed; the own weight of the third is next to nothing."""
+LOSSES.update(RIVAL_LOSSES)
+SINGLE: dict[str, Json] = {name: {"losses": {name: 1.0}} for name in LOSSES if name not in SILENT}
 FORMS: dict[str, Json] = {"class_scores and boxes": {}, **SINGLE, **MIXES}
 
 WORK = folder_of("kd")

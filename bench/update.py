@@ -249,7 +249,7 @@ def _real_grounds(methods: Sequence[str]) -> list[Ground]:
         640 if GPU else 256,
         cycle=cycle,
         bootstrap={"coreset_images": 128},
-        rename={"bike": "bicycle"},
+        rename={"bike": "motorcycle"},
     )
     if plan is None or QUICK:
         return []

@@ -132,6 +132,8 @@ def _updated(base: Detector, gap: Gap, lam: Lam, recipe: CycleRecipe, presumed: 
 def re_estimate(detector: Detector, samples: Sequence[Sample], steps: int = 20) -> None:
     """Measures the batch-norm statistics again on `samples`, as the mean over `steps` batches. Changes nothing else."""
     norms = [layer for layer in detector.module.modules() if isinstance(layer, nn.BatchNorm2d)]
+    if not norms:
+        return
     momenta = [layer.momentum for layer in norms]
     still = Augment(mirror=0, scale=0, shift=0, brightness=0, contrast=0, saturation=0, noise=0)
     size, classes = detector.spec.image_size, len(detector.spec.labels)
