@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
     from diredi.detectors.base import Detector
     from diredi.distillation.recipe import TrainRecipe
 
-app = typer.Typer(help="Train one detector, alone or taught by another.", no_args_is_help=True)
+app = typer.Typer(
+    help="Train one detector, alone or taught by another. A training that was interrupted goes on from its last epoch "
+    "when the same command is given again.",
+    no_args_is_help=True,
+)
 
 DataFile = Annotated[
     str, typer.Option("--data", metavar="DATA.YAML", help="A data set, or scenes:SITE for a built-in one.")
@@ -127,10 +132,12 @@ def _train(
             recipe,
             teacher=instructor,
             on_progress=partial(bar.step, "Training"),
+            checkpoint=out.with_suffix(".training"),
         )
         figures = evaluate(Reporting(detector, len(dataset.val), bar, "Measuring"), dataset.val, detector.spec.labels)
         digest = registry.save(detector, out)
         onnx = _export(detector, out) if with_onnx else None
+        shutil.rmtree(out.with_suffix(".training"), ignore_errors=True)
     found: dict[str, Any] = {
         "weights": str(out),
         "digest": digest,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import resource
+import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -164,6 +166,24 @@ def test_a_model_is_trained_taught_and_measured(diredi: Diredi, scenes: Path, tm
     assert Path(taught["onnx"]).exists() and 0 <= taught["figures"]["map50"] <= 1
     grown = tmp_path / "grown.safetensors"
     assert diredi("train", "teacher", "--start", tutor, "--out", grown, *flags).code == 0
+
+
+def test_a_training_that_was_killed_goes_on_when_the_command_is_given_again(
+    diredi: Diredi, scenes: Path, tmp_path: Path
+):
+    flags = ("--data", scenes, "--image-size", "64", "--epochs", "40", "-o", "batch=4", "--threads", "1", "--json")
+    flags += ("--architecture", "yolo11-w0.0625")
+    whole = diredi("train", "tutor", "--out", tmp_path / "whole.safetensors", *flags).json()
+    killed = ["train", "tutor", "--out", tmp_path / "killed.safetensors", *flags]
+    place = tmp_path / "killed.training" / "progress.json"
+    with subprocess.Popen([sys.executable, "-m", "diredi.cli", *map(str, killed)], env=environment()) as process:
+        while process.poll() is None and not place.exists():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.05)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL and place.exists()
+    assert diredi(*killed).json()["digest"] == whole["digest"]
+    assert not place.parent.exists()
 
 
 def test_training_refuses_what_it_cannot_do_in_one_sentence(diredi: Diredi, scenes: Path, tmp_path: Path):
