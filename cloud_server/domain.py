@@ -123,7 +123,7 @@ class Part(Record):
     approved: bool = False
     dropped_because: str = ""
     publishes_style: bool = False
-    """The site's policy when it took the task."""
+    """The site's policy, as it said when it last opened its stream before its upload."""
     gap: GapManifest | None = None
     certificate: str = ""
     """PEM, of the key that signed the gap's manifest."""
@@ -191,7 +191,7 @@ class Cycle(Record):
         """What that site may see of it: its own part and what became of the models, nothing of other sites."""
         if len(self.parts) == 1:
             return self
-        history = tuple(t if t.actor == f"site/{site}" else _silenced(t) for t in self.history)
+        history = tuple(_told(transition, site) for transition in self.history)
         mine = self.part(site)
         progress = mine.progress if self.state in BEFORE_UPLOAD else self.progress
         return self.model_copy(update={"parts": (mine,), "progress": progress, "history": history})
@@ -199,6 +199,17 @@ class Cycle(Record):
 
 _OF_MODELS = frozenset({State.APPLIED, State.GATED, State.REDISTILLED, State.REJECTED})
 _ON_PRESUMED = frozenset({"before", "after", "max_harm", "lam"})
+
+
+def _told(transition: Transition, site: str) -> Transition:
+    """Its own step in full; but who validates last ends the cycle by what all have said, and is told of that only its
+    own."""
+    said_by_all = transition.figures.get("sites")
+    if transition.actor == f"site/{site}" and said_by_all is None:
+        return transition
+    silenced = _silenced(transition)
+    own = (said_by_all or {}).get(site)
+    return silenced if own is None else silenced.model_copy(update={"figures": own})
 
 
 def _silenced(transition: Transition) -> Transition:

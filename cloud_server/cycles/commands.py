@@ -54,9 +54,12 @@ def start(r: Repository, sites: Sequence[str], request_id: str, recipe: Json, ac
 def offer(
     r: Repository, cycle_id: str, site: str, now: datetime, *, auto_approve: bool, publish_style: bool = False
 ) -> Cycle:
-    """The site takes the task, with its policy: recorded before the task is sent. Nothing happens the second time."""
+    """The site takes the task, with its policy: recorded before the task is sent. The second time nothing happens, but
+    a policy on styles that has changed since is the one that holds."""
     cycle = r.cycles.get(cycle_id)
     part = cycle.part(site)
+    if part.state in {State.OFFERED, State.EXTRACTING} and part.publishes_style != publish_style:
+        cycle = r.cycles.change_site(cycle_id, site, now, publishes_style=publish_style)
     if part.state is State.REQUESTED:
         reason = "offered; the site approves by itself" if auto_approve else "offered; waits for the site's approval"
         return r.cycles.move_site(

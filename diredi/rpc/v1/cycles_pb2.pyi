@@ -231,7 +231,7 @@ class SitePart(_message.Message):
     certificate: _builtins.str
     """PEM, of the key that signed the gap's manifest"""
     publishes_style: _builtins.bool
-    """its policy when it took the task: whether its manifest may have a style"""
+    """its policy, as it last said: whether its manifest may have a style"""
     @_builtins.property
     def progress(self) -> Global___Progress:
         """of its extraction"""

@@ -223,7 +223,7 @@ async def test_a_site_sees_its_own_part_of_a_cycle_and_nothing_of_the_others(wor
         await two.extract(await two.next_task(sites_pb2.TASK_KIND_EXTRACT), "crane")
         await operator.until(cycle.id, "CANARY")
         await one.validate(cycle.id)
-        await two.validate(cycle.id)
+        await two.validate(cycle.id, map50=0.6)
         await operator.until(cycle.id)
         request = cycles_pb2.GetCycleRequest(id=cycle.id)
         seen = (await ask(one.cycles.GetCycle, request)).cycle
@@ -234,6 +234,25 @@ async def test_a_site_sees_its_own_part_of_a_cycle_and_nothing_of_the_others(wor
         for shown in (seen, listed, watched):
             assert "site-2" not in str(shown)
             assert states_of(shown) == states_of(await operator.get(cycle.id))
+        last = (await ask(two.cycles.GetCycle, request)).cycle  # its validation was the last: it decided for all
+        assert "site-1" not in str(last)
+        assert last.history[-1].figures["after"]["map50"] == pytest.approx(0.6)
+        assert seen.history[-1].figures["after"]["map50"] == pytest.approx(0.7)
+
+
+async def test_a_policy_on_styles_that_changes_while_a_site_works_costs_it_no_work(world: World) -> None:
+    async with two_sites(world) as (operator, one, _):
+        cycle = await operator.start("site-1")
+        task = await one.next_task(sites_pb2.TASK_KIND_EXTRACT)
+        await one.begin(cycle.id)
+        manifest = await one.manifest(task, await one.propose(cycle.id, "forklift"))
+        manifest.style.update(STYLE)
+        with pytest.raises(InvalidInput, match="publishes none"):
+            await one.submit(manifest)
+        again = world.site("site-1", publish_style=True)  # started anew, with another configuration
+        await again.next_task(sites_pb2.TASK_KIND_EXTRACT)
+        await again.submit(manifest)
+        assert (await operator.get(cycle.id)).sites[0].publishes_style
 
 
 async def test_the_sites_of_a_request_are_named_once_and_known(world: World) -> None:
