@@ -112,7 +112,7 @@ class Credentials:
         ca, pem, key = (_read(folder / name) for name in (CA_FILE, CERTIFICATE_FILE, KEY_FILE))
         certificate, authorities = _parsed(folder / CERTIFICATE_FILE, pem)[0], _parsed(folder / CA_FILE, ca)
         _check_key(folder / KEY_FILE, key, certificate)
-        if not any(_issued_by(certificate, authority) for authority in authorities):
+        if not any(issued_by(certificate, authority) for authority in authorities):
             raise InvalidInput(
                 f"{folder / CERTIFICATE_FILE} was not issued by the authority in {folder / CA_FILE}: {_REMEDY}"
             )
@@ -145,7 +145,7 @@ def _check_key(path: Path, pem: bytes, certificate: x509.Certificate) -> None:
         raise InvalidInput(f"{path} is not the key of the certificate beside it: {_REMEDY}")
 
 
-def _issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+def issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(authority)
     except (ValueError, TypeError, InvalidSignature):

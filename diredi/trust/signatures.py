@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from diredi.errors import InvalidInput, Refused
-from diredi.trust.identity import Credentials, Identity
+from diredi.trust.identity import Credentials, Identity, issued_by
 
 _ALGORITHM = ec.ECDSA(hashes.SHA256())
 
@@ -38,6 +38,17 @@ def check(certificate: bytes, purpose: str, data: bytes, signature: bytes) -> No
             f"the signature is not by the key of {Identity.from_certificate(certificate)} over what was sent: "
             "sign it again with the key that the connection uses"
         ) from None
+
+
+def holder_of(certificate: bytes, authority: bytes) -> Identity:
+    """Whom a certificate on record names (both PEM), expired or not: what was signed while it held stays signed.
+
+    Raises Refused when the authority did not issue it: anybody can make a key and a certificate with any name.
+    """
+    found, trusted = x509.load_pem_x509_certificate(certificate), x509.load_pem_x509_certificates(authority)
+    if not any(issued_by(found, one) for one in trusted):
+        raise Refused("the certificate beside the signature is not of this authority: believe nothing that it signed")
+    return Identity.from_certificate(certificate)
 
 
 def _said(purpose: str, data: bytes) -> bytes:
