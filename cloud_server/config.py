@@ -36,7 +36,8 @@ class CloudConfig(ServiceConfig):
     """Number of generated training images; only for scenes. None: the generator's own number."""
     presumed_val: int | None = Field(None, ge=1)
     pool: str = ""
-    """A data.yaml of public images without labels, for cycles whose recipe says redistil_images=pool."""
+    """A data.yaml of public images without labels, for cycles whose recipe teaches on them (redistil_images:
+    pool, chosen, pasted)."""
     teacher: str = ""
     tutor: str = "yolo11n"
     student: str = "yolo11-w0.125"

@@ -150,6 +150,8 @@ def _type_name(annotation: Any) -> str:  # noqa: ANN401
         return f"list of {_type_name(arguments[0])}" if arguments else "list"
     if origin is dict:
         return "mapping"
+    if annotation.__name__ == "SecretStr":
+        return "text"
     names = {"str": "text", "int": "integer", "float": "number", "bool": "true, false", "Path": "path"}
     return names.get(annotation.__name__, f"[{annotation.__name__}](#{_anchor(annotation)})")
 
