@@ -24,7 +24,7 @@ _WAITING_FOR = {
     "EXTRACTING": "the knowledge gap is extracted on site",
     "UPLOADED": "what was learned is added to the tutor",
     "APPLIED": "the gate tests the updated tutor",
-    "GATED": "a new student is distilled",
+    "GATED": "a new student is made",
     "REDISTILLED": "the gate tests the new student",
     "CANARY": "the release is validated on site",
 }
