@@ -114,7 +114,7 @@ class Trial:
     def columns(self, outcome: Outcome) -> dict[str, Columns]:
         """By table."""
         site, labels = self.site, self.site.labels
-        old = [name for name in site.data.names if name in self.world.known.names and name not in site.new]
+        old = [name for name in self.world.known.names if name in site.named]
         tables = {"presumed": judged(outcome.presumed, self.world.presumed.val, labels, self.world.known.names)}
         if old:
             tables[OLD] = judged(outcome.site, site.data.val, labels, old)

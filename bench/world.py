@@ -99,6 +99,8 @@ class Site:
     path: Path
     data: DataSet
     labels: LabelSpace
+    named: tuple[str, ...]
+    """Classes that the site has labels for: of others its images say nothing."""
     new: tuple[str, ...]
     """Classes that the manufacturer does not know."""
 
@@ -153,7 +155,8 @@ class World:
             labels = labels.grown(load(self._data(other, self.plan.site_images)).names)
         data = load(path)
         new = tuple(name for name in data.names if name not in self.known.names)
-        return Site(ref.removeprefix(SCENES), path, data.mapped_to(labels), labels, new)
+        name = ref.removeprefix(SCENES) if ref.startswith(SCENES) else path.parent.name
+        return Site(name, path, data.mapped_to(labels), labels, data.names, new)
 
     def cycle(self, **more: Any) -> Json:  # noqa: ANN401 - options of a recipe
         """The recipe of a cycle in this world, with `more` options."""

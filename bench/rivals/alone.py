@@ -40,7 +40,7 @@ def together(world: World, site: Site, tutor: TrainRecipe, student: TrainRecipe)
 
 def site_pool(site: Site) -> Pool:
     """The site's images say nothing of classes that it has no name for."""
-    known = frozenset(site.labels.ids_of(site.data.names)) if len(site.data.names) < len(site.labels) else None
+    known = frozenset(site.labels.ids_of(site.named)) if len(site.named) < len(site.labels) else None
     return Pool(site.data.train, known)
 
 
