@@ -23,9 +23,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from diredi.detectors.base import Outputs, Targets
@@ -40,7 +40,7 @@ ARCHITECTURE = re.compile(
 )
 STRIDES, BINS, COCO_CLASSES = (8, 16, 32), 16, 80
 WIDTH_OF_T = 0.25
-_UNREADABLE = (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, AttributeError, ValidationError)
+_UNREADABLE = (RuntimeError, pickle.UnpicklingError, EOFError, LookupError, TypeError, AttributeError, ValueError)
 _PACKAGES = ("models", "models.yolo9", "data", "training", "utils")
 
 
@@ -139,8 +139,8 @@ def from_checkpoint(path: Path, image_size: int, device: torch.device) -> LibreY
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CorruptData(f"{path} cannot be read as a LibreYOLO checkpoint ({said}): download it again") from None
     weights = WeightMap(arrays)
-    head = arrays.get("head.cv3.0.0.conv.weight")
-    for suffix in ("", f"-h{0 if head is None else len(head)}"):
+    head = arrays.get("head.cv3.0.0.conv.weight", np.zeros(0))
+    for suffix in ("", f"-h{head.shape[0] if head.ndim else 0}"):
         name = f"libreyolo9{size}{suffix}"
         if network == "yolo9" and ARCHITECTURE.fullmatch(name):
             detector = create(DetectorSpec(architecture=name, image_size=image_size, labels=names), 0, device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Final, Protocol, cast
 
@@ -128,11 +129,15 @@ def _read(path: Path, image_size: int | None, device: torch.device) -> Detector:
 
 
 def _reader_of(checkpoint: Path) -> str:
-    """The module of CHECKPOINTS that reads this file; nothing in it is interpreted."""
+    """The module of CHECKPOINTS that reads this file; nothing in it is interpreted. Of a damaged one the last, which
+    says so."""
     pickled = b""
     if zipfile.is_zipfile(checkpoint):
-        with zipfile.ZipFile(checkpoint) as archive:
-            pickled = b"".join(archive.read(name) for name in archive.namelist() if name.endswith("/data.pkl"))
+        try:
+            with zipfile.ZipFile(checkpoint) as archive:
+                pickled = b"".join(archive.read(name) for name in archive.namelist() if name.endswith("/data.pkl"))
+        except (zipfile.BadZipFile, zlib.error, RuntimeError, OSError, EOFError):
+            pickled = b""
     return next(module for word, module in CHECKPOINTS.items() if word in pickled)
 
 

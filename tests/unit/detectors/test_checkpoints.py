@@ -98,7 +98,7 @@ def test_reading_a_checkpoint_leaves_no_class_allowed_for_others(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "kind", ["empty", "text", "old pickle", "other zip", "cut", "list", "no network", "state dict"]
+    "kind", ["empty", "text", "old pickle", "other zip", "cut", "damaged", "list", "no network", "state dict"]
 )
 def test_a_file_that_is_no_checkpoint_is_said_so(kind, tmp_path):
     path = tmp_path / "model.pt"
@@ -109,6 +109,10 @@ def test_a_file_that_is_no_checkpoint_is_said_so(kind, tmp_path):
             archive.writestr("a.txt", "hello")
     elif kind == "cut":
         path.write_bytes(checkpoint(tmp_path / "whole.pt").read_bytes()[:100_000])
+    elif kind == "damaged":
+        content = bytearray(checkpoint(tmp_path / "whole.pt").read_bytes())
+        content[content.index(b"ultralytics")] ^= 1
+        path.write_bytes(content)
     elif kind in ("empty", "text"):
         path.write_bytes(b"" if kind == "empty" else b"not a checkpoint")
     else:

@@ -66,7 +66,7 @@ def test_a_network_of_another_kind_is_refused_by_name(changes, tmp_path):
         registry.load(checkpoint(tmp_path / "other.pt", **changes), image_size=64)
 
 
-@pytest.mark.parametrize("changes", [{"names": {}}, {"nc": 3}, {"model": 5}])
+@pytest.mark.parametrize("changes", [{"names": {}}, {"names": ["car"]}, {"nc": 3}, {"model": 5}])
 def test_a_file_that_is_not_whole_is_said_so(changes, tmp_path):
     with pytest.raises(CorruptData, match=r"bad\.pt"):
         registry.load(checkpoint(tmp_path / "bad.pt", **changes), image_size=64)
