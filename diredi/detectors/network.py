@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Self
 
 import numpy as np
@@ -107,20 +108,29 @@ class NetworkDetector(ABC):
         return wider
 
     def predict(self, images: Sequence[Image], confidence: float = 0.001) -> list[Detections]:
-        """Boxes in each image, best first; images may have different sizes. Leaves the mode as it was."""
-        training = self.module.training
-        self.module.eval()
+        """Boxes in each image, best first; images may have different sizes. Leaves every layer in its mode."""
         found: list[Detections] = []
         size = self.spec.image_size
         points, strides = grid(size, self._strides)
-        with torch.inference_mode():
+        with _evaluating(self.module), torch.inference_mode():
             for start in range(0, len(images), PREDICT_BATCH):
                 batch, frames = prepare(images[start : start + PREDICT_BATCH], size)
                 outputs = self.forward(torch.from_numpy(batch).to(self.device))
                 logits = outputs.class_logits.float().cpu().numpy(), outputs.box_logits.float().cpu().numpy()
                 found += decode(*logits, points, strides, frames, confidence)
-        self.module.train(training)
         return found
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode inside. A training that is looked at half-way holds some layers still, and goes on doing so."""
+    training = [layer for layer in module.modules() if layer.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for layer in training:
+            layer.training = True
 
 
 def class_branch(old: nn.Conv2d, classes: int, image_size: int, stride: float) -> nn.Conv2d:

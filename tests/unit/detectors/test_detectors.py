@@ -199,10 +199,11 @@ def test_predicting_does_not_depend_on_the_company_of_an_image(small, images):
 
 
 def test_predicting_keeps_the_mode_and_the_statistics(small, images):
+    still, before = next(layer for layer in small.module.modules() if not list(layer.children())), small.weights()
     small.module.train()
-    before = small.weights()
+    still.eval()  # as a training with frozen statistics holds it
     small.predict(images)
-    assert small.module.training
+    assert [layer for layer in small.module.modules() if not layer.training] == [still]
     assert same(before, small.weights())
     small.module.eval()
 
