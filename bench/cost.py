@@ -30,7 +30,7 @@ import numpy as np
 from frame import conclude, parser_of
 from numpy.typing import NDArray
 from report import Json, commit, kept, target
-from world import GPU, QUICK, Plan, Site, World, one_thread, plan_asked, said
+from world import GPU, QUICK, Plan, Site, World, one_thread, plan_asked, said, silent
 
 from diredi.detectors import registry
 from diredi.knowledge.apply import Presumed, apply_gap
@@ -152,10 +152,6 @@ def peak_mib() -> float:
     """Of this process. `getrusage` would say that of whoever started it where that one was larger."""
     status = Path("/proc/self/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
-
-
-def silent(step: str, fraction: float, message: str) -> None:
-    """Benches say what is finished, not how far they are."""
 
 
 def named(tutor: str, epochs: int) -> str:

@@ -12,8 +12,7 @@ runs through all of it with tiny models that learn next to nothing, into `bench/
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 from frame import conduct
 from report import Json, commit, draw, kept, target
-from world import World, plan_asked, said
+from world import World, job_done, plan_asked, said
 
 from diredi.data.dataset import Sample, load, subset
 from diredi.data.sources import resolve
@@ -29,7 +28,6 @@ from diredi.detectors.base import Detector
 from diredi.detectors.predictor import Predictor
 from diredi.distillation.trainer import train
 from diredi.evaluation.detection import evaluate
-from diredi.jobs import Report
 from diredi.knowledge.apply import re_estimate, with_gap
 from diredi.knowledge.gap import Gap, GapNote, compute
 from diredi.knowledge.jobs import extract
@@ -72,7 +70,7 @@ class Trial:
         self.recipe = self.world.recipe()
         ours = folder.parent / folder.name.replace("gap_forms", "update") / SITE_OF_UPDATE / f"seed-{seed}" / "ours"
         self._at_site = ours / "extract"  # the site's part of the cycle is that of bench-update
-        self.taken = self._job(extract.main, self._at_site, self.world.extract_spec(self.site, self.world.cycle()))
+        self.taken = job_done(extract.main, self._at_site, self.world.extract_spec(self.site, self.world.cycle()))
 
     def figures(self, predictor: Predictor) -> dict[str, float]:
         return self._on(predictor, self.site.data.val)
@@ -91,7 +89,7 @@ class Trial:
     def searches(self) -> Table:
         """What each rule finds for the gap of a site without a coreset, and how many measurements that took."""
         recipe = self.world.cycle(coreset_images=0, student_gap=False, lam_search=TWO_AXES)
-        taken = self._job(extract.main, self.folder / "extract-alone", self.world.extract_spec(self.site, recipe))
+        taken = job_done(extract.main, self.folder / "extract-alone", self.world.extract_spec(self.site, recipe))
         gap = Gap.from_bytes(Path(taken["tutor_gap"]["path"]).read_bytes())
         scores = [Score.model_validate(score) for score in taken["scores"]]
         known: dict[tuple[float, ...], float] = {}
@@ -160,14 +158,6 @@ class Trial:
         if treatment == AGAIN:
             re_estimate(updated, self.presumed.train)
         return updated
-
-    def _job(self, main: Callable[[Json, Path, Report], Json], folder: Path, spec: Json) -> Json:
-        def made() -> Json:
-            began = time.process_time()
-            result = main(spec, folder, lambda step, fraction, message: None)
-            return {**result, "cpu_s": time.process_time() - began}
-
-        return kept(folder / "result.json", spec, made)
 
 
 def tables(seed: int, folder: Path) -> Json:

@@ -3,7 +3,7 @@
 Two sites each have a class that the manufacturer does not know (a forklift, an excavator). Each extracts a gap for the
 tutor and one for the student; each method merges them, and the result is measured on the held-out images of both: mAP50
 in percent, AP50 of the two classes, and how much of what the site reached alone is left of the class that lost more.
-Then what a fleet would run, the student that is re-distilled after the merge, beside the students of the sites.
+Then what a fleet would run, the release that the cloud's jobs make of both, beside the students of the sites.
 
 Liars: five parts of one site's data, small trainings of the student; one of the five sends minus five times its gap.
 
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from frame import conduct
 from report import Json, commit, draw, kept, target
-from world import QUICK, Plan, Site, World, plan_asked, said
+from world import QUICK, Plan, Site, World, job_done, plan_asked, said
 
 from diredi.detectors.base import Detector
 from diredi.detectors.onnx import OnnxPredictor
@@ -73,12 +73,7 @@ class Trial:
         self.labels = self.sites[-1].labels
 
     def _extracted(self, site: Site) -> Json:
-        spec = self.world.extract_spec(site, self.recipe)
-        return self._job(extract.main, site.name, spec)
-
-    def _job(self, main: Any, name: str, spec: Json) -> Json:  # noqa: ANN401 - a job's function
-        folder = self.folder / name
-        return kept(folder / "result.json", spec, lambda: main(spec, folder, _silent))
+        return job_done(extract.main, self.folder / site.name, self.world.extract_spec(site, self.recipe))
 
     def listed(self, kind: str, sites: Sequence[int] = (0, 1)) -> list[Json]:
         """The gaps of `sites` as the cloud's jobs take them."""
@@ -116,14 +111,14 @@ class Trial:
         return found
 
     def release(self, alone: dict[str, float]) -> Table:
-        """What the jobs of the cloud make of both sites: merge, the lambda that does no harm, re-distillation, export.
-        Beside the students that the sites had made, `alone`."""
+        """What the jobs of the cloud make of both sites: merge, the lambda that does no harm, the choice of a student,
+        export. Beside the students that the sites had made, `alone`."""
         shared = {"presumed": str(self.world.presumed_path), "labels": self.labels.model_dump(), "recipe": self.recipe}
         models = {kind: self.world.made[kind]["weights"] for kind in ("tutor", "student")}
         tutor = {"tutor": models["tutor"], "gaps": self.listed("tutor")}
-        updated = self._job(apply_gap.main, "apply", {**shared, **tutor})["weights"]
+        updated = job_done(apply_gap.main, self.folder / "apply", {**shared, **tutor})["weights"]
         student = {"tutor": updated, "student": models["student"], "student_gaps": self.listed("student")}
-        made = self._job(redistil.main, "redistil", {**shared, **student})
+        made = job_done(redistil.main, self.folder / "redistil", {**shared, **student})
         predictor = OnnxPredictor(Path(made["onnx"]["path"]))
         return _with_left({ALONE: alone, OURS: self.figures([predictor, predictor])})
 
@@ -219,10 +214,6 @@ def targets_of(rows: list[Json]) -> list[Json]:
 def picture(rows: list[Json], title: str, path: Path) -> None:
     titles = {"tutor": "merged tutor", "student gap": "merged student gap"}
     draw(rows, titles, ("presumed", "site-3", "site-4"), f"two sites, two new classes; {title}", path)
-
-
-def _silent(step: str, fraction: float, message: str) -> None:
-    """A bench says what is finished, not how far it is."""
 
 
 if __name__ == "__main__":

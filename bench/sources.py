@@ -15,7 +15,6 @@ with tiny models that learn next to nothing, into `bench/results/quick`.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
@@ -25,7 +24,7 @@ import numpy as np
 from frame import conduct, folder_of
 from numpy.typing import NDArray
 from report import Json, commit, draw, kept, target
-from world import QUICK, World, said
+from world import QUICK, World, job_done, said
 
 from diredi.data.dataset import Sample, load
 from diredi.data.sources import resolve
@@ -98,14 +97,7 @@ class Trial:
         """The site's part of the cycle, which is the one of bench-update."""
         ground = folder_of("update") / "site-1, new light and class"
         folder = ground / f"seed-{self.world.seed}" / "ours" / "extract"
-        spec = self.world.extract_spec(self.site, self.world.cycle())
-
-        def made() -> Json:
-            began = time.process_time()
-            result = extract.main(spec, folder, lambda step, fraction, message: None)
-            return {**result, "cpu_s": time.process_time() - began}
-
-        return kept(folder / "result.json", spec, made)
+        return job_done(extract.main, folder, self.world.extract_spec(self.site, self.world.cycle()))
 
     def gap(self, kind: str) -> Gap:
         return Gap.from_bytes(Path(self.taken[f"{kind}_gap"]["path"]).read_bytes())
@@ -211,10 +203,6 @@ def targets_of(rows: list[Json]) -> list[Json]:
 
 def picture(rows: list[Json], title: str, path: Path) -> None:
     draw(rows, {WITH: WITH, WITHOUT: WITHOUT}, ("presumed", "site, known", "site, new"), title, path)
-
-
-def _silent(step: str, fraction: float, message: str) -> None:
-    """Benches say what is finished, not how far they are."""
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from frame import conclude, folder_of, parser_of
 from numpy.typing import NDArray
 from report import Json, commit, draw, kept, target
 from rivals import alone, duet, federated, ultralytics_training
-from world import FAST, GPU, QUICK, Plan, World, one_thread, plan_asked, real_plan, said
+from world import FAST, GPU, QUICK, Plan, World, job_done, one_thread, plan_asked, real_plan, said
 
 from diredi.data.dataset import Sample
 from diredi.detectors import registry
@@ -34,7 +34,6 @@ from diredi.detectors.base import Detector
 from diredi.detectors.onnx import OnnxPredictor
 from diredi.detectors.predictor import Predictor
 from diredi.evaluation.detection import evaluate
-from diredi.jobs import Report
 from diredi.knowledge.jobs import apply_gap, extract, redistil
 from diredi.knowledge.recipe import SECTIONS, Section
 from diredi.labels import LabelSpace
@@ -87,29 +86,21 @@ class Trial:
     def cycle(self, name: str, **options: object) -> Outcome:
         """The jobs of a real cycle, with the options of a recipe; what is judged is the file that devices would run."""
         recipe, folder = self.world.cycle(**options), self.folder / name
-        taken = self._job(extract.main, folder / "extract", self.world.extract_spec(self.site, recipe))
+        taken = job_done(extract.main, folder / "extract", self.world.extract_spec(self.site, recipe))
         common = self.world.cloud_spec(self.site, recipe)
         gaps = {kind: [self._sent(gap)] if (gap := taken[f"{kind}_gap"]) else [] for kind in ("tutor", "student")}
         models = {kind: self.world.made[kind]["weights"] for kind in ("tutor", "student")}
         scores = [taken["scores"]] if taken.get("scores") else []
         spec = {**common, "tutor": models["tutor"], "gaps": gaps["tutor"], "scores": scores}
-        applied = self._job(apply_gap.main, folder / "apply", spec)
+        applied = job_done(apply_gap.main, folder / "apply", spec)
         spec = {**common, "tutor": applied["weights"], "student": models["student"], "student_gaps": gaps["student"]}
-        made = self._job(redistil.main, folder / "redistil", spec)
+        made = job_done(redistil.main, folder / "redistil", spec)
         predictor = OnnxPredictor(Path(made["onnx"]["path"]))
         up = sum(taken[f"{kind}_gap"]["bytes"] for kind in gaps if taken[f"{kind}_gap"])
         return Outcome(predictor, predictor, up, taken["cpu_s"], applied["cpu_s"] + made["cpu_s"])
 
     def _sent(self, gap: Json) -> Json:
         return {"path": gap["path"], "codec": gap["codec"], "site": self.site.name, "images": len(self.site.data.train)}
-
-    def _job(self, main: Callable[[Json, Path, Report], Json], folder: Path, spec: Json) -> Json:
-        def made() -> Json:
-            began = time.process_time()
-            result = main(spec, folder, lambda step, fraction, message: None)
-            return {**result, "cpu_s": time.process_time() - began}
-
-        return kept(folder / "result.json", spec, made)
 
     def columns(self, outcome: Outcome) -> dict[str, Columns]:
         """By table."""

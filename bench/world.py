@@ -7,7 +7,8 @@ code that trains.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,7 @@ from diredi.detectors.base import Detector
 from diredi.detectors.predictor import Predictor
 from diredi.evaluation.detection import evaluate
 from diredi.evaluation.figures import Figures
+from diredi.jobs import Report
 from diredi.knowledge.jobs import bootstrap
 from diredi.knowledge.jobs.parts import described
 from diredi.knowledge.recipe import CycleRecipe
@@ -126,7 +128,7 @@ class World:
         }
         name = "-".join(map(_short, (self.plan.tutor, self.plan.student, str(self.plan.image_size))))
         self.made = kept(
-            self.folder / name / "bootstrap.json", spec, lambda: bootstrap.main(spec, self.folder / name, _silent)
+            self.folder / name / "bootstrap.json", spec, lambda: bootstrap.main(spec, self.folder / name, silent)
         )
         self.presumed = load(path).mapped_to(self.known)
 
@@ -225,5 +227,16 @@ def said(plan: Plan) -> Json:
     return asdict(plan)
 
 
-def _silent(step: str, fraction: float, message: str) -> None:
+def job_done(main: Callable[[Json, Path, Report], Json], folder: Path, spec: Json) -> Json:
+    """The result of a job in `folder`, kept, with the seconds of the processor that it took."""
+
+    def made() -> Json:
+        began = time.process_time()
+        result = main(spec, folder, silent)
+        return {**result, "cpu_s": time.process_time() - began}
+
+    return kept(folder / "result.json", spec, made)
+
+
+def silent(step: str, fraction: float, message: str) -> None:
     """Benches say what is finished, not how far they are."""
