@@ -121,8 +121,10 @@ class _Trainer(DetectionTrainer):  # type: ignore[misc] - Ultralytics is not typ
             "plots": False,
             "verbose": False,
         }
+        threads = torch.get_num_threads()
         with redirect_stderr(StringIO()), redirect_stdout(StringIO()):
             super().__init__(overrides={**given, **settings})
+        torch.set_num_threads(threads)  # it takes one a core, of all that is trained after it too
         self.add_callback("on_train_epoch_start", _Trainer._begin)
         self.add_callback("on_train_epoch_end", _Trainer._end)
 
