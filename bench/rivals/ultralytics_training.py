@@ -23,6 +23,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
+from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
@@ -59,7 +60,8 @@ BATCH_NORM_MOMENTUM = 0.03  # its own
 class Trained:
     detector: Detector
     seconds: float
-    """An epoch's, of the processor, without anything before the first and after the last step of the epoch."""
+    """Of the processor, of an epoch in the middle: the first one also sets up, where there is another. Without
+    anything before the first and after the last step of the epoch."""
 
 
 def trained(
@@ -79,7 +81,7 @@ def trained(
         trainer.args.distill_model = _network(teacher)
     trainer.on_epoch = on_epoch
     trainer.train_quietly()
-    return Trained(trainer.found(), trainer.spent / trainer.epochs)
+    return Trained(trainer.found(), median(trainer.spent[1:] or trainer.spent))
 
 
 def refined(world: World, site: Site, recipe: TrainRecipe, settings: Json = SHORT) -> Detector:
@@ -101,7 +103,8 @@ class _Trainer(DetectionTrainer):  # type: ignore[misc] - Ultralytics is not typ
     """No validation, no plots, no files: it is measured here. What it trains is what it would train."""
 
     def __init__(self, start: Detector, data: Path, recipe: TrainRecipe, folder: Path, settings: Json) -> None:
-        self._spec, self.on_epoch, self.spent = start.spec, None, 0.0
+        self._spec, self.on_epoch = start.spec, None
+        self.spent: list[float] = []
         given = {
             "model": "yolo11n.yaml",  # only a name: the network is set by the caller
             "data": str(data),
@@ -142,7 +145,7 @@ class _Trainer(DetectionTrainer):  # type: ignore[misc] - Ultralytics is not typ
         self._began = time.process_time()
 
     def _end(self) -> None:
-        self.spent += time.process_time() - self._began
+        self.spent.append(time.process_time() - self._began)
         if self.on_epoch is not None:
             self.on_epoch(self.epoch + 1, self.found())
 
