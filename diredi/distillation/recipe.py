@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from diredi.config import Config
+
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""Of one thing among others."""
 
 
 class Augment(Config):
@@ -45,7 +48,7 @@ class TrainRecipe(Config):
     """Largest norm of the gradient of one step."""
     label_weight: float = Field(default=1.0, ge=0)
     """Weight of the student's own detection loss; 0 learns from the teacher alone, and no label is looked at."""
-    losses: dict[str, float] = Field(default_factory=lambda: {"class_scores": 1.0, "boxes": 1.0})
+    losses: dict[str, Weight] = Field(default_factory=lambda: {"class_scores": 1.0, "boxes": 1.0})
     """Weight of each distillation loss by its name in `diredi.distillation.losses.LOSSES`; used only with a teacher."""
     teacher_confidence: float = Field(default=0.0, ge=0, lt=1)
     """The teacher teaches only where its best score is at least this. 0: everywhere."""

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from diredi.codecs import codec_named
 from diredi.config import Config
-from diredi.distillation.recipe import TrainRecipe
+from diredi.distillation.recipe import TrainRecipe, Weight
 from diredi.errors import InvalidInput
 from diredi.knowledge.merging import MergeRecipe, check_method
 
@@ -99,7 +99,7 @@ class CycleRecipe(Recipe):
     """What a search tries, and what a site scores."""
     max_harm: float = Field(0.01, ge=0, le=1)
     """How much mAP50 on presumed images an update may cost."""
-    redistil_images: dict[ImageSource, Annotated[float, Field(ge=0)]] = Field({"presumed": 1.0}, min_length=1)
+    redistil_images: dict[ImageSource, Weight] = Field({"presumed": 1.0}, min_length=1)
     """What the updated tutor teaches the student on: a source of `diredi.knowledge.sources`, or several with the share
     of each. An epoch has as many images as there are presumed ones."""
     redistil: TrainRecipe = TrainRecipe(epochs=4, learning_rate=1e-3)

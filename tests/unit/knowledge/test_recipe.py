@@ -45,6 +45,8 @@ def test_losses_that_are_named_replace_the_default_ones() -> None:
         ({"codec": "gzip"}, "int8-row-zstd"),
         ({"tutor": {"epoch": 3}}, r"tutor\.epoch"),
         ({"tutor": {"batch": 0.5}}, r"tutor\.batch"),
+        ({"tutor": {"losses": {"boxes": -1}}}, r"tutor\.losses\.boxes"),
+        ({"redistil_images": {"presumed": float("inf")}}, r"redistil_images\.presumed"),
         ({"start": "fresh", "reverse_distillations": "one"}, "reverse_distillations=two"),
         ({"layers": ["body"]}, "layers"),
         ({"students": []}, "students"),
