@@ -155,6 +155,7 @@ def ours(ground: Ground, architecture: str, teacher: Detector | None, **changes:
     student, course = ground.student(architecture), Course(ground)
     recipe = TrainRecipe.model_validate({**ground.recipe.model_dump(), **changes})
     epochs = round(recipe.epochs)
+    torch.manual_seed(recipe.seed)  # one of LibreYOLO's losses hides cells at random
 
     def note(fraction: float, _: str) -> None:
         epoch = fraction * epochs
@@ -222,9 +223,10 @@ class Trial:
     def _recipe(self, epochs: int) -> TrainRecipe:
         return TrainRecipe(epochs=epochs, seed=self._seed)
 
-    def _cell(self, ground: Ground, architecture: str, form: str, make: Callable[[], Json]) -> Json:
+    def _cell(self, ground: Ground, architecture: str, form: str, make: partial[Json]) -> Json:
+        """`make` names the options of its recipe, so that a form whose options have changed is measured again."""
         stem = re.sub("[^a-z0-9.]+", "-", f"{ground.name} {architecture} {form}".lower())
-        made_from = {"form": form, "setting": asdict(self._setting), "seed": self._seed}
+        made_from = {"form": form, "options": make.keywords, "setting": asdict(self._setting), "seed": self._seed}
         return kept(self._folder / f"{stem}.json", made_from, make)
 
     def losses(self) -> Json:
@@ -240,7 +242,7 @@ class Trial:
     def compared(self, ground: Ground, architecture: str, raw: bool) -> Json:
         """A table of figures and one row of costs."""
         folder = self._folder / "ultralytics"
-        forms: dict[str, Callable[[], Json]] = {
+        forms: dict[str, partial[Json]] = {
             DIRECT: partial(ours, ground, architecture, None),
             OURS: partial(ours, ground, architecture, ground.teacher, losses=BootstrapRecipe().student.losses),
             RIVAL: partial(theirs, ground, architecture, ground.teacher, SHORT, folder),
@@ -303,11 +305,16 @@ def real_sets(setting: Setting) -> list[str]:
 def real_teacher(setting: Setting, name: str, data: DataSet) -> Path:
     """COCO's weights with a head for the set's classes, trained on the set: one teacher for all seeds."""
     path = setting.work / f"teacher-{name}.safetensors"
-    if not path.exists():
+    recipe = TrainRecipe(epochs=1 if QUICK else 10, learning_rate=5e-4, seed=1000)
+
+    def made() -> Json:
         coco = registry.load(REAL / "weights" / setting.real_teacher, image_size=setting.real_size)
         teacher = with_classes(coco, LabelSpace(names=data.names))
-        train(teacher, data.train, TrainRecipe(epochs=1 if QUICK else 10, learning_rate=5e-4, seed=1000))
-        registry.save(teacher, path)
+        train(teacher, data.train, recipe)
+        return {"digest": registry.save(teacher, path)}
+
+    made_from = {"weights": setting.real_teacher, "size": setting.real_size, "recipe": recipe.model_dump()}
+    kept(path.with_suffix(".json"), made_from, made)
     return path
 
 

@@ -153,7 +153,9 @@ class Ground:
         return registry.load(Path(kept(file.with_suffix(".json"), self._made_from(seed), make)["weights"]))
 
     def _made_from(self, seed: int) -> Json:
-        return {**asdict(self.lesson), "seed": seed}
+        images = {name: (len(one.train), len(one.val)) for name, one in self.cameras.items()}
+        pixels = self.teacher.spec.image_size
+        return {**asdict(self.lesson), "seed": seed, "images": images, "pixels": pixels}
 
     def _early(self, samples: Sequence[Sample]) -> list[Sample]:
         return list(samples[: self.lesson.labelled])
