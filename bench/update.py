@@ -1,9 +1,10 @@
 """Update cycles against their rivals: `make bench-update`.
 
-Every method starts from the same release and sees the same images for as many epochs. On the built-in scenes there are
-three kinds of site: new light and a new class (site-1), new light alone (site-2), a new class alone (site-3). With real
-weights and images (see `bench/world.py`) there are three more, from COCO's own models: forklifts, traffic cameras and a
-parking camera, the last of which shows nothing that the manufacturer has ever seen.
+Every method starts from the same release and learns for as many epochs, from the images that are where it learns; ours
+has the shipped coreset beside the site's. On the built-in scenes there are three kinds of site: new light and a new
+class (site-1), new light alone (site-2), a new class alone (site-3). With real weights and images (see
+`bench/world.py`) there are three more, from COCO's own models: forklifts, traffic cameras and a parking camera, the
+last of which shows nothing that the manufacturer has ever seen.
 
 Each method is judged on held-out images: the manufacturer's, and the site's by old and by new classes. "together"
 is the upper bound, which privacy forbids. Seconds are the processor's, on one thread.
