@@ -175,6 +175,12 @@ def fine_tuned(trial: Trial) -> Outcome:
     return Outcome(student, student, site_s=seconds)
 
 
+def replayed(trial: Trial) -> Outcome:
+    """As many images as ours has at the site, and no teacher: what is left of ours without any distillation."""
+    student, seconds = _timed(lambda: alone.fine_tuned(trial.world, trial.site, trial.student, replay=True))
+    return Outcome(student, student, student.weights().fp32_bytes, site_s=seconds)
+
+
 def two_heads(trial: Trial) -> Outcome:
     student, seconds = trial.fine_tuned
     merged = duet.merged(trial.world, trial.site, student)
@@ -203,6 +209,7 @@ METHODS: dict[str, Callable[[Trial], Outcome]] = {
     "task arithmetic, one RD": task_arithmetic,
     DIRECT: direct,
     "fine-tuning at the site": fine_tuned,
+    "fine-tuning with presumed images": replayed,
     "two heads (DuET)": two_heads,
     "FedAvg, 5 rounds": averaged,
     "FedAvg, backbone (UltraFlwr)": partial(averaged, sections=("backbone",)),

@@ -18,7 +18,7 @@ import torch
 from report import Json, kept
 
 from diredi.data import yolo
-from diredi.data.dataset import DataSet, load
+from diredi.data.dataset import DataSet, Sample, load, subset
 from diredi.data.sources import SCENES, resolve
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
@@ -28,7 +28,7 @@ from diredi.evaluation.figures import Figures
 from diredi.jobs import Report
 from diredi.knowledge.jobs import bootstrap
 from diredi.knowledge.jobs.parts import described
-from diredi.knowledge.recipe import CycleRecipe
+from diredi.knowledge.recipe import BootstrapRecipe, CycleRecipe
 from diredi.labels import LabelSpace
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -148,6 +148,12 @@ class World:
     def base_id(self) -> str:
         """What a gap's note calls the tutor."""
         return str(described(Path(self.made["tutor"]["weights"]))["digest"])
+
+    @property
+    def coreset(self) -> list[Sample]:
+        """The presumed images that the manufacturer ships to sites."""
+        images = BootstrapRecipe.of(self.plan.bootstrap).coreset_images
+        return subset(self.presumed, images, self.seed, n_val=0).train
 
     def site(self, ref: str, *others: str) -> Site:
         """`ref` in a label space that has met the `others` too, first come first served."""

@@ -21,10 +21,11 @@ def direct(world: World) -> Detector:
     return student
 
 
-def fine_tuned(world: World, site: Site, recipe: TrainRecipe) -> Detector:
-    """The deployed student learns the site's labels at the site."""
+def fine_tuned(world: World, site: Site, recipe: TrainRecipe, *, replay: bool = False) -> Detector:
+    """The deployed student learns the site's labels at the site; with `replay`, the shipped presumed images too."""
     student = world.student.grown(site.labels)
-    train(student, [site_pool(site)], seeded(recipe, world))
+    pools = [site_pool(site), Pool(world.coreset)] if replay else [site_pool(site)]
+    train(student, pools, seeded(recipe, world))
     return student
 
 
