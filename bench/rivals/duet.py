@@ -47,14 +47,14 @@ class TwoHeads:
         return Detections(*(column[order] for column in columns))
 
 
-def merged(world: World, site: Site, fine_tuned: Detector, lam: float = LAMBDA) -> TwoHeads:
+def merged(world: World, site: Site, fine_tuned: Detector) -> TwoHeads:
     """`fine_tuned` is the deployed student after the site's own training."""
     base, after = world.student, fine_tuned.weights()
     shared = {name for name in base.weights() if base.section_of(name) != "head"}
     gap = compute(after, base.weights(), base.weights())
     moved = gap.selected(lambda name: name in shared)
     old = world.student.grown(world.known)
-    old.load_weights(apply(base.weights(), moved, lam))
+    old.load_weights(apply(base.weights(), moved, LAMBDA))
     new = fine_tuned.grown(site.labels)
     new.load_weights(WeightMap({**after, **{name: array for name, array in old.weights().items() if name in shared}}))
     return TwoHeads(old, new, world.known)

@@ -151,13 +151,6 @@ def subset(dataset: DataSet, n_train: int, seed: int, n_val: int | None = None) 
     return replace(dataset, train=train, val=val)
 
 
-def concat(a: DataSet, b: DataSet) -> DataSet:
-    """Both. Raises InvalidInput when their class ids do not mean the same: map them to one label space first."""
-    if a.names != b.names:
-        raise InvalidInput(f"data sets {a.root} and {b.root} have different classes: map both to one label space first")
-    return DataSet(a.root, a.names, [*a.train, *b.train], [*a.val, *b.val])
-
-
 def by_camera(dataset: DataSet, pattern: str = r"(.+)[-_]\d+") -> dict[str, DataSet]:
     """The images of each fixed camera as a data set, in the order of the cameras' names.
 

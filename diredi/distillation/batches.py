@@ -160,9 +160,10 @@ class Batches:
 
 def _check_ids(samples: Sequence[tuple[Sample, frozenset[int] | None]], classes: int) -> None:
     for sample, _ in samples:
-        if len(sample.boxes) and not 0 <= sample.boxes[:, 0].max() < classes:
+        strange = [int(kind) for kind in sample.boxes[:, 0] if not 0 <= kind < classes]
+        if strange:
             raise InvalidInput(
-                f"{sample.image} has a box of class {int(sample.boxes[:, 0].max())}, beyond the label space of "
+                f"{sample.image} has a box of class {strange[0]}, beyond the label space of "
                 f"{classes} classes: map the data set to the detector's label space first"
             )
 

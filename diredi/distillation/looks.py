@@ -98,11 +98,11 @@ def fused(answers: Sequence[Detections], confidence: float) -> Detections:
             same[int(overlaps.argmax())].add(boxes[row], scores[row])
         else:
             groups.append(_Group(boxes[row], scores[row], int(classes[row])))
-    groups.sort(key=lambda group: -group.weight)
-    kept = [group for group in groups if group.weight / len(answers) >= confidence]
+    groups.sort(key=lambda group: -group.score(len(answers)))
+    kept = [group for group in groups if group.score(len(answers)) >= confidence]
     return Detections(
         np.array([group.box for group in kept], np.float32).reshape(-1, 4),
-        np.array([group.weight / len(answers) for group in kept], np.float32),
+        np.array([group.score(len(answers)) for group in kept], np.float32),
         np.array([group.kind for group in kept], np.int64),
     )
 
@@ -111,12 +111,17 @@ class _Group:
     """Boxes that are taken for one object."""
 
     def __init__(self, box: Floats, score: np.float32, kind: int) -> None:
-        self.box, self.weight, self.kind = box, float(score), kind
+        self.box, self.weight, self.kind, self.members = box, float(score), kind, 1
 
     def add(self, box: Floats, score: np.float32) -> None:
         weight = self.weight + float(score)
         self.box = np.asarray((self.box * self.weight + box * score) / weight, np.float32)
         self.weight = weight
+        self.members += 1
+
+    def score(self, looks: int) -> float:
+        """The mean over all looks; over its boxes where a look has given two."""
+        return self.weight / max(looks, self.members)
 
 
 def _mirrored(found: Detections, width: int) -> Detections:

@@ -75,7 +75,8 @@ class CycleRecipe(Recipe):
     layers: tuple[Section, ...] = SECTIONS
     """Sections whose change is in the gap. Rows of new classes always are."""
     batch_norm: Literal["gap", "keep", "re-estimate"] = "gap"
-    """Batch-norm statistics: in the gap; the old tutor's; or measured again in the cloud on presumed images."""
+    """The tutor's batch-norm statistics: in its gap; the old ones; or measured again in the cloud on presumed images. A
+    student gap has its own."""
     student_gap: bool = True
     """Whether the site also distils its own student from tutor 2 and uploads that difference."""
     codec: str = "int8-row-zstd"

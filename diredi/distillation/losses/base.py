@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -68,16 +69,16 @@ class Lesson:
         return self.targets if len(self.targets.boxes) else self.teacher_boxes
 
 
-class Loss(nn.Module):
+class Loss(nn.Module, ABC):
     """A distillation loss. Its parameters, if any, learn with the student and belong to no detector, so to no gap."""
 
     def __init__(self, student_channels: Sequence[int], teacher_channels: Sequence[int]) -> None:
         """`*_channels`: of the neck's maps, large maps first. Raises InvalidInput when the loss cannot join the two."""
         super().__init__()
 
+    @abstractmethod
     def forward(self, lesson: Lesson) -> Tensor:
         """A scalar, 0 when the student answers as the teacher does."""
-        raise NotImplementedError
 
 
 class FeatureLoss(Loss):

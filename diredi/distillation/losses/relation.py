@@ -6,6 +6,7 @@ they are objects, each the mean of the neck's features under its box.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -30,9 +31,9 @@ class Relation(Loss):
     gain: float
     """The paper's weight beside a classification loss."""
 
+    @abstractmethod
     def relations(self, objects: Tensor) -> Tensor:
         """Of n x d features of n objects, 0 or more; as many numbers whatever d is."""
-        raise NotImplementedError
 
     def forward(self, lesson: Lesson) -> Tensor:
         targets = _few(lesson.objects)

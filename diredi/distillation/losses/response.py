@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,9 +20,9 @@ BOX_GAIN = 1.5
 class ScoreLoss(Loss):
     """Compares scores class by class and anchor by anchor; each kind says how unlike two of them are."""
 
+    @abstractmethod
     def divergence(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
         """batch x a x taught classes, from logits of that shape; 0 where they are equal."""
-        raise NotImplementedError
 
     def forward(self, lesson: Lesson) -> Tensor:
         """As in the detection loss, the sum over all anchors is divided by the sum of the soft targets."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from made_data_sets import Builder, write_image
 
-from diredi.data.dataset import DataSet, Sample, by_camera, check, concat, load, subset
+from diredi.data.dataset import DataSet, Sample, by_camera, check, load, subset
 from diredi.errors import InvalidInput
 from diredi.labels import LabelSpace
 
@@ -79,14 +79,6 @@ def test_mapped_set_has_the_ids_of_the_label_space(data_set: Builder) -> None:
 def test_class_that_the_label_space_lacks_is_named(data_set: Builder) -> None:
     with pytest.raises(InvalidInput, match=r"label space lacks \(person\)"):
         load(data_set()).mapped_to(LabelSpace(names=("car", "bus")))
-
-
-def test_sets_with_different_classes_are_not_joined(data_set: Builder) -> None:
-    a = load(data_set())
-    joined = concat(a, a)
-    assert (len(joined.train), len(joined.val)) == (2, 2)
-    with pytest.raises(InvalidInput, match="map both to one label space first"):
-        concat(a, a.mapped_to(LabelSpace(names=("person", "car"))))
 
 
 def _made_up(images: int) -> DataSet:

@@ -56,6 +56,12 @@ def test_what_one_look_alone_sees_is_half_as_sure_and_falls_below_the_line() -> 
     assert len(fused([said([]), said([])], 0.1)) == 0
 
 
+def test_a_look_that_gives_one_object_two_boxes_does_not_make_it_surer_than_sure() -> None:
+    twice = said([(10, 10, 30, 30, 0.9, 1), (10, 11, 30, 32, 0.9, 1)])
+    one = fused([twice], 0.1)
+    assert len(one) == 1 and one.scores[0] == pytest.approx(0.9)
+
+
 def test_classes_and_boxes_that_hardly_touch_stay_apart_and_the_surest_comes_first() -> None:
     looks = [
         said([(0, 0, 10, 10, 0.4, 1), (0, 0, 10, 10, 0.6, 2)]),
