@@ -20,7 +20,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from frame import conclude, parser_of
 from numpy.typing import NDArray
-from report import Json, commit, kept, target
+from report import Json, commit, kept, seconds, target
 from world import GPU, QUICK, Plan, Site, World, one_thread, plan_asked, said, silent
 
 from diredi.detectors import registry
@@ -142,9 +141,9 @@ def in_a_process(spec: Json, folder: Path) -> Json:
 def cell(folder: Path) -> None:
     """What `in_a_process` starts."""
     one_thread()
-    spec, began = json.loads((folder / "spec.json").read_text()), time.process_time()
+    spec, began = json.loads((folder / "spec.json").read_text()), seconds()
     result = extract.main(spec, folder, silent)
-    used = {"cpu_s": time.process_time() - began, "peak_mib": peak_mib()}
+    used = {"cpu_s": seconds() - began, "peak_mib": peak_mib()}
     (folder / "used.json").write_text(json.dumps({**result, **used}))
 
 

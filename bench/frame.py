@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from report import WARNING, Json, rows_of, shown, write
+from report import WARNING, Json, document, rows_of, shown, write
 from world import GPU, QUICK, ROOT, one_thread
 
 Measured = Callable[[int, Path], Json]
@@ -19,6 +19,8 @@ Picture = Callable[[list[Json], str, Path], None]
 """picture(rows, title, path)."""
 
 RESULTS = ROOT / "bench" / "results"
+SEEDS = [0, 1, 2]
+"""Of a whole run, the only one that is written to the results of the project."""
 
 
 def folder_of(name: str) -> Path:
@@ -28,7 +30,7 @@ def folder_of(name: str) -> Path:
 
 def parser_of(doc: str | None, quick_seeds: Sequence[int]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    seeds = list(quick_seeds) if QUICK else [0, 1, 2]
+    seeds = list(quick_seeds) if QUICK else SEEDS
     parser.add_argument("--seeds", type=int, nargs="+", default=seeds, help=f"default: {' '.join(map(str, seeds))}")
     return parser
 
@@ -59,7 +61,11 @@ def conclude(
     shown(rows, targets)
     commits = ", ".join(sorted({one for seed in made for one in seed["commits"]}))
     command = f"{'QUICK=1 ' if QUICK else 'FULL=gpu ' if GPU else ''}python bench/{name}.py --seeds {listed}"
-    out, title = RESULTS / "quick" if QUICK else RESULTS, f"{name}-gpu" if GPU else name
+    title, whole = f"{name}-gpu" if GPU else name, not QUICK and list(seeds) == SEEDS
+    out = RESULTS if whole else RESULTS / "quick" if QUICK else folder_of(name)
     out.mkdir(parents=True, exist_ok=True)
     picture(rows, WARNING if QUICK else f"seeds {listed}", out / f"{title}.png")
-    write(out, title, {"command": command, "commit": commits, "quick": QUICK, "rows": rows, "targets": targets})
+    found = {"command": command, "commit": commits, "quick": QUICK, "rows": rows, "targets": targets}
+    write(out, title, found)
+    if whole:
+        document(title, found)

@@ -18,7 +18,6 @@ QUICK=1 runs through all of it with tiny models that learn next to nothing; FULL
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
@@ -28,7 +27,7 @@ from statistics import mean, median
 import numpy as np
 import torch
 from frame import conduct, folder_of
-from report import Json, commit, draw, kept, target
+from report import Json, commit, draw, kept, seconds, target
 from rivals import ultralytics_training
 from rivals.libreyolo_losses import RIVAL_LOSSES
 from rivals.ultralytics_training import ITS_OWN, SHORT
@@ -135,15 +134,15 @@ class Course:
     """What is noted while a student is trained: figures every few epochs, and the processor's seconds of each epoch."""
 
     def __init__(self, ground: Ground) -> None:
-        self._ground, self._began = ground, time.process_time()
+        self._ground, self._began = ground, seconds()
         self._seconds: list[float] = []
         self.curve: Json = {}
 
     def ended(self, epoch: int, detector: Callable[[], Detector]) -> None:
-        self._seconds.append(time.process_time() - self._began)
+        self._seconds.append(seconds() - self._began)
         if epoch % self._ground.every == 0 or epoch == round(self._ground.recipe.epochs):
             self.curve[str(epoch)] = self._ground.measured(detector())
-        self._began = time.process_time()
+        self._began = seconds()
 
     @property
     def seconds(self) -> float:
@@ -194,9 +193,9 @@ def cost(ground: Ground, architecture: str, folder: Path) -> Json:
     passes = []
     with torch.no_grad():
         for _ in range(8):
-            began = time.process_time()
+            began = seconds()
             ground.teacher.forward(images)
-            passes.append(time.process_time() - began)
+            passes.append(seconds() - began)
     steps = max(len(ground.data.train) // batch, 1)
     return {"plain": plain.seconds, "teacher": steps * median(passes)}
 

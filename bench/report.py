@@ -43,6 +43,14 @@ def kept(path: Path, made_from: Json, make: Callable[[], Json]) -> Json:
     return made
 
 
+def seconds() -> float:
+    """The processor's, which a process beside this one does not change; where a GPU works, the clock's."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        return time.monotonic()
+    return time.process_time()
+
+
 def target(name: str, value: float, sign: str, bound: float) -> Json:
     return {"name": name, "value": float(value), "target": f"{sign} {bound:g}", "met": bool(_HOLDS[sign](value, bound))}
 
@@ -100,13 +108,10 @@ def draw(rows: list[Json], tables: dict[str, str], columns: Sequence[str], title
 
 
 def write(folder: Path, name: str, found: Json) -> None:
-    """`found` as NAME.json, with the machine; of a full run its section of docs/results.md too. Says where they are."""
+    """`found` as NAME.json, with the machine; says where it and the picture are."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = {"machine": machine(), **found}
-    (folder / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+    (folder / f"{name}.json").write_text(json.dumps({"machine": machine(), **found}, indent=1) + "\n")
     print(*([WARNING] if found["quick"] else []), f"in {folder}: {name}.json, {name}.png", sep="\n")
-    if not found["quick"]:
-        document(name, found)
 
 
 def document(name: str, found: Json, path: Path = HERE.parent / "docs" / "results.md") -> None:
@@ -123,7 +128,7 @@ def document(name: str, found: Json, path: Path = HERE.parent / "docs" / "result
 def _markdown(name: str, found: Json) -> str:
     lines = ["", f"    {found['command']}", ""]
     lines += [
-        f"{found['machine']}; commit {found['commit']}. Mean over the seeds, and the lowest and highest of them.",
+        f"{machine()}; commit {found['commit']}. Mean over the seeds, and the lowest and highest of them.",
         "",
     ]
     for table in dict.fromkeys(row["table"] for row in found["rows"]):

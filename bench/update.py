@@ -16,7 +16,6 @@ through all of it with tiny models that learn next to nothing, into `bench/resul
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -25,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from frame import conclude, folder_of, parser_of
 from numpy.typing import NDArray
-from report import Json, commit, draw, kept, target
+from report import Json, commit, draw, kept, seconds, target
 from rivals import alone, duet, federated, ultralytics_training
 from world import FAST, GPU, QUICK, Plan, World, job_done, one_thread, plan_asked, real_plan, said
 
@@ -222,8 +221,8 @@ PARTIAL = tuple(name for name in METHODS if "UltraFlwr" in name)
 
 
 def _timed(make: Callable[[], Detector]) -> tuple[Detector, float]:
-    began = time.process_time()
-    return make(), time.process_time() - began
+    began = seconds()
+    return make(), seconds() - began
 
 
 def grounds() -> list[Ground]:

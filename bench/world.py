@@ -7,7 +7,6 @@ code that trains.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from report import Json, kept
+from report import Json, kept, seconds
 
 from diredi.data import yolo
 from diredi.data.dataset import DataSet, Sample, load, subset
@@ -124,7 +123,7 @@ class World:
             "image_size": self.plan.image_size,
             "tutor": self.plan.tutor,
             "student": self.plan.student,
-            "recipe": {"seed": seed, **self.plan.bootstrap},
+            "recipe": BootstrapRecipe.of({"seed": seed, **self.plan.bootstrap}).model_dump(mode="json"),
         }
         name = "-".join(map(_short, (self.plan.tutor, self.plan.student, str(self.plan.image_size))))
         self.made = kept(
@@ -167,8 +166,8 @@ class World:
         return Site(name, path, data.mapped_to(labels), labels, data.names, new)
 
     def cycle(self, **more: Any) -> Json:  # noqa: ANN401 - options of a recipe
-        """The recipe of a cycle in this world, with `more` options."""
-        return {"seed": self.seed, **self.plan.cycle, **more}
+        """The recipe of a cycle in this world, with `more` options; whole, so that what is kept knows every default."""
+        return CycleRecipe.of({"seed": self.seed, **self.plan.cycle, **more}).model_dump(mode="json")
 
     def recipe(self, **more: Any) -> CycleRecipe:  # noqa: ANN401 - options of a recipe
         return CycleRecipe.of(self.cycle(**more))
@@ -229,17 +228,18 @@ def real_plan(tutor: str, student: str, image_size: int, **more: Any) -> Plan | 
 
 
 def said(plan: Plan) -> Json:
-    """The plan as `kept` compares it."""
-    return asdict(plan)
+    """The plan as `kept` compares it, with every default of the recipes that it does not name."""
+    recipes = {"bootstrap": BootstrapRecipe.of(plan.bootstrap), "cycle": CycleRecipe.of(plan.cycle)}
+    return asdict(plan) | {name: recipe.model_dump(mode="json") for name, recipe in recipes.items()}
 
 
 def job_done(main: Callable[[Json, Path, Report], Json], folder: Path, spec: Json) -> Json:
     """The result of a job in `folder`, kept, with the seconds of the processor that it took."""
 
     def made() -> Json:
-        began = time.process_time()
+        began = seconds()
         result = main(spec, folder, silent)
-        return {**result, "cpu_s": time.process_time() - began}
+        return {**result, "cpu_s": seconds() - began}
 
     return kept(folder / "result.json", spec, made)
 

@@ -7,10 +7,10 @@ client, as UltraFlwr does. Batch-norm statistics are averaged like weights, coun
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from report import seconds
 from world import Site, World
 
 from diredi.detectors.base import Detector
@@ -40,7 +40,7 @@ def federated(world: World, site: Site, recipe: TrainRecipe, sections: Sequence[
     clients = [world.student.grown(site.labels) for _ in range(2)]
     data = [Pool(world.presumed.train), site_pool(site)]
     counts = [len(pool.samples) for pool in data]
-    sent, seconds = 0, [0.0, 0.0]
+    sent, spent = 0, [0.0, 0.0]
     for number in range(ROUNDS):
         share = 1 - number / ROUNDS
         local = recipe.model_copy(
@@ -53,9 +53,9 @@ def federated(world: World, site: Site, recipe: TrainRecipe, sections: Sequence[
             }
         )
         for who, (client, pool) in enumerate(zip(clients, data, strict=True)):
-            began = time.process_time()
+            began = seconds()
             train(client, [pool], local)
-            seconds[who] += time.process_time() - began
+            spent[who] += seconds() - began
         weights = [client.weights() for client in clients]
         shared = [
             name for name, array in weights[0].items() if is_averaged(clients[0], name, str(array.dtype), sections)
@@ -64,7 +64,7 @@ def federated(world: World, site: Site, recipe: TrainRecipe, sections: Sequence[
         sent += sum(weights[1][name].nbytes for name in shared)
         for client, mine in zip(clients, weights, strict=True):
             client.load_weights(WeightMap({**mine, **{name: mean[name].astype("float32") for name in shared}}))
-    return Federated(clients[0], clients[1], sent, (seconds[0], seconds[1]))
+    return Federated(clients[0], clients[1], sent, (spent[0], spent[1]))
 
 
 def is_averaged(detector: Detector, name: str, dtype: str, sections: Sequence[Section]) -> bool:

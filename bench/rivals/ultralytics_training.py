@@ -17,7 +17,6 @@ from __future__ import annotations
 import copy
 import os
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
@@ -27,7 +26,7 @@ from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
-from report import HERE, Json
+from report import HERE, Json, seconds
 from world import Site, World
 
 os.environ.setdefault("YOLO_CONFIG_DIR", str(HERE.parent / "runs" / "ultralytics"))
@@ -142,10 +141,10 @@ class _Trainer(DetectionTrainer):  # type: ignore[misc] - Ultralytics is not typ
         return registry.from_weights(self._spec, WeightMap(arrays), self.device)
 
     def _begin(self) -> None:
-        self._began = time.process_time()
+        self._began = seconds()
 
     def _end(self) -> None:
-        self.spent.append(time.process_time() - self._began)
+        self.spent.append(seconds() - self._began)
         if self.on_epoch is not None:
             self.on_epoch(self.epoch + 1, self.found())
 
