@@ -28,7 +28,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from frame import conclude, parser_of
 from numpy.typing import NDArray
-from report import Json, commit, kept, seconds, target
+from report import COMMIT, Json, kept, seconds, target
 from world import GPU, QUICK, Plan, Site, World, one_thread, plan_asked, said, silent
 
 from diredi.detectors import registry
@@ -218,7 +218,7 @@ def measured(seed: int, work: Path) -> Json:
     asked = {"plan": said(grid.plan), "tutors": grid.tutors, "epochs": grid.epochs}
 
     def made() -> Json:
-        return {"commits": [commit()], "tables": {TABLE: Trial(grid, seed, work).cells()}}
+        return {"commits": [COMMIT], "tables": {TABLE: Trial(grid, seed, work).cells()}}
 
     return kept(work / f"seed-{seed}.json", asked, made)
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from frame import conduct
-from report import Json, commit, draw, kept, target
+from report import COMMIT, Json, draw, kept, target
 from world import World, job_done, plan_asked, said
 
 from diredi.data.dataset import Sample, load, subset
@@ -163,7 +163,7 @@ class Trial:
 def tables(seed: int, folder: Path) -> Json:
     trial = Trial(seed, folder)
     made = {"gap": trial.gaps(), "lambda": trial.searches(), "codec": trial.travels()}
-    return {"commits": [commit()], "tables": made}
+    return {"commits": [COMMIT], "tables": made}
 
 
 def is_statistic(name: str) -> bool:

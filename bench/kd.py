@@ -27,7 +27,7 @@ from statistics import mean, median
 import numpy as np
 import torch
 from frame import conduct, folder_of
-from report import Json, commit, draw, kept, seconds, target
+from report import COMMIT, Json, draw, kept, seconds, target
 from rivals import ultralytics_training
 from rivals.libreyolo_losses import RIVAL_LOSSES
 from rivals.ultralytics_training import ITS_OWN, SHORT
@@ -78,7 +78,7 @@ class Setting:
     real_teacher: str = "yolov8n.pt"
     real_student: str = "yolo11-w0.125"
     real_size: int = 160
-    real_epochs: int = 12
+    real_epochs: int = 8
 
 
 def setting_asked() -> Setting:
@@ -274,7 +274,7 @@ class Trial:
             made = self.compared(self.real(name), setting.real_student, raw=False)
             costs |= made.pop("cost")
             found |= made
-        return {"commits": [commit()], "tables": {**found, "seconds an epoch, fp32, one thread": costs}}
+        return {"commits": [COMMIT], "tables": {**found, "seconds an epoch, fp32, one thread": costs}}
 
 
 def last(cell: Json) -> Json:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from frame import conduct
-from report import Json, commit, draw, kept, target
+from report import COMMIT, Json, draw, kept, target
 from world import QUICK, Plan, Site, World, job_done, plan_asked, said
 
 from diredi.detectors.base import Detector
@@ -178,7 +178,7 @@ def measured(seed: int, folder: Path) -> Json:
         trial = Trial(seed, plan, folder)
         students = trial.merges("student")
         return {
-            "commits": [commit()],
+            "commits": [COMMIT],
             "tables": {
                 "tutor": trial.merges("tutor"),
                 "student gap": students,

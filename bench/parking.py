@@ -34,7 +34,7 @@ import numpy as np
 from frame import conduct, folder_of
 from matplotlib import pyplot as plt
 from numpy.typing import NDArray
-from report import Json, commit, kept, target
+from report import COMMIT, Json, kept, target
 from world import GPU, QUICK, REAL, World
 
 from diredi.data.dataset import DataSet, Sample, by_camera, load
@@ -138,7 +138,7 @@ class Ground:
             "labels": learned(self.student, labelled, recipe),
         }
         val = [sample for one in cameras.values() for sample in one.val]
-        return {"commit": commit(), "forms": {form: self._figures(judged[form], val) for form in FORMS}}
+        return {"commit": COMMIT, "forms": {form: self._figures(judged[form], val) for form in FORMS}}
 
     def _adapted(self, seed: int) -> Detector:
         """The teacher, used to what all cameras together show; made once for all cells of a seed."""

@@ -78,9 +78,13 @@ def shown(rows: list[Json], targets: list[Json]) -> None:
         print(f"{'met   ' if one['met'] else 'MISSED'} {one['name']}: {one['value']:.2f} ({one['target']})")
 
 
-def commit() -> str:
+def _commit() -> str:
     command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
     return subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+
+
+COMMIT = _commit()
+"""Of the code that runs: asked when it is loaded, for an hour later the tree may be another."""
 
 
 def machine() -> str:

@@ -27,7 +27,7 @@ from typing import Literal
 import numpy as np
 from frame import conduct
 from numpy.typing import NDArray
-from report import Json, commit, draw, kept, target
+from report import COMMIT, Json, draw, kept, target
 from world import GPU, QUICK, Site, World, plan_asked, said
 
 from diredi.data.archive import unpack
@@ -234,7 +234,7 @@ def tables(seed: int, folder: Path) -> Json:
         for form in (ONE, TWO):
             found[form][name] = trial.outcome(case, form)
         found[MOVES][name] = trial.moves(case)
-    return {"commits": [commit()], "tables": found}
+    return {"commits": [COMMIT], "tables": found}
 
 
 def targets_of(rows: list[Json]) -> list[Json]:

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from frame import conduct, folder_of
 from numpy.typing import NDArray
-from report import Json, commit, draw, kept, target
+from report import COMMIT, Json, draw, kept, target
 from world import QUICK, World, job_done, said
 
 from diredi.data.dataset import Sample, load
@@ -175,7 +175,7 @@ def _from_gap(trial: Trial, name: str) -> dict[str, Detector]:
 
 
 def _cell(trial: Trial, make: Callable[[], dict[str, Detector]]) -> Json:
-    return {"commit": commit(), "rows": {name: trial.columns(made) for name, made in make().items()}}
+    return {"commit": COMMIT, "rows": {name: trial.columns(made) for name, made in make().items()}}
 
 
 def targets_of(rows: list[Json]) -> list[Json]:

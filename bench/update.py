@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from frame import conclude, folder_of, parser_of
 from numpy.typing import NDArray
-from report import Json, commit, draw, kept, seconds, target
+from report import COMMIT, Json, draw, kept, seconds, target
 from rivals import alone, duet, federated, ultralytics_training
 from world import FAST, GPU, QUICK, Plan, World, job_done, one_thread, plan_asked, real_plan, said
 
@@ -275,7 +275,7 @@ def measured(ground: Ground, seed: int, folder: Path) -> Json:
 
 
 def _cell(trial: Trial, name: str) -> Json:
-    return {"commit": commit(), "tables": trial.columns(METHODS[name](trial))}
+    return {"commit": COMMIT, "tables": trial.columns(METHODS[name](trial))}
 
 
 def targets_of(rows: list[Json]) -> list[Json]:
