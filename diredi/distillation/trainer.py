@@ -109,6 +109,9 @@ class Teaching:
         """Weight and value of each loss for one batch."""
         if not self.losses:
             return {}
+        silent = self._silent(batch.targets)
+        if silent is not None and not silent.any():
+            return {name: (self._recipe.losses[name], torch.zeros((), device=silent.device)) for name in self.losses}
         with torch.no_grad(), autocast(self._teacher, self._recipe):
             answers = self._teacher.forward(batch.clean if self._recipe.teacher_sees == "clean" else batch.images)
         if answers.anchors.shape != outputs.anchors.shape:
@@ -122,8 +125,17 @@ class Teaching:
             detection_loss=partial(self._student.detection_loss, outputs),
             confidence=self._recipe.teacher_confidence,
             temperature=self._recipe.temperature,
+            silent=silent,
         )
         return {name: (self._recipe.losses[name], loss(lesson)) for name, loss in self.losses.items()}
+
+    def _silent(self, targets: Targets) -> Tensor | None:
+        """What `Lesson.silent` says; without a weight no label says anything."""
+        if self._recipe.teaches == "everything" or self._recipe.label_weight == 0:
+            return None
+        if targets.labelled is None:
+            return torch.zeros(1, len(self._student_ids), device=self._student_ids.device)
+        return 1 - targets.labelled.index_select(1, self._student_ids)
 
 
 def _channels(detector: Detector) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -39,6 +39,8 @@ class Lesson:
     detection_loss: Callable[[Targets], Tensor]
     confidence: float = 0.0
     temperature: float = 1.0
+    silent: Tensor | None = None
+    """batch x taught classes, 1 where no label speaks of the class, so that the teacher may; None: it may everywhere."""
 
     def taught_logits(self) -> tuple[Tensor, Tensor]:
         """The student's and the teacher's, each batch x a x taught classes."""
@@ -48,7 +50,8 @@ class Lesson:
     @cached_property
     def certainty(self) -> Tensor:
         """batch x a: how sure the teacher is that something is there; 0 where it is less sure than `confidence`."""
-        best = self.taught_logits()[1].sigmoid().amax(-1)
+        scores = self.taught_logits()[1].sigmoid()
+        best = (scores if self.silent is None else scores * self.silent.unsqueeze(1)).amax(-1)
         return torch.where(best >= self.confidence, best, torch.zeros_like(best))
 
     @cached_property
@@ -59,9 +62,12 @@ class Lesson:
         """
         boxes = found(self.teacher, self.teacher_ids, self.confidence or PSEUDO_CONFIDENCE, PSEUDO_OVERLAP)
         images, _, classes = self.student.class_logits.shape
+        silent = torch.ones(images, len(self.student_ids)) if self.silent is None else self.silent
         labelled = torch.zeros(images, classes, device=boxes.boxes.device)
-        labelled[:, self.student_ids] = 1
-        return replace(boxes, classes=self.student_ids[boxes.classes], labelled=labelled)
+        labelled[:, self.student_ids] = silent.to(labelled)
+        kept = labelled[boxes.image_index, self.student_ids[boxes.classes]] > 0
+        classes_kept = self.student_ids[boxes.classes[kept]]
+        return Targets(boxes.image_index[kept], classes_kept, boxes.boxes[kept], labelled)
 
     @property
     def objects(self) -> Targets:

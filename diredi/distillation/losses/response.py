@@ -27,6 +27,8 @@ class ScoreLoss(Loss):
     def forward(self, lesson: Lesson) -> Tensor:
         """As in the detection loss, the sum over all anchors is divided by the sum of the soft targets."""
         divergence = self.divergence(*lesson.taught_logits(), lesson.temperature)
+        if lesson.silent is not None:
+            divergence = divergence * lesson.silent.unsqueeze(1)
         if lesson.confidence > 0:
             divergence = divergence * (lesson.certainty > 0).unsqueeze(-1)
         return CLASS_GAIN * divergence.sum() / lesson.certainty.sum().clamp(min=1)
