@@ -4,7 +4,8 @@ For each seed the jobs of a site make gaps from the built-in scenes, with the de
 gap is added to the cloud's tutor, lambda is searched for by each rule, and all are measured on held-out images of the
 cloud and the site: mAP50 in percent, AP50 of the forklift, which is new. Lambda is searched for with the gap of a site
 that was given no coreset, which does harm; its scores come from the site's held-out images, and the table's figures
-from others of the same cameras.
+from others of the same cameras. "teaching" is about what the deployed student may teach tutor 2 at a site that has
+labelled everything, and at one that has labelled the forklift alone.
 
 What is finished is kept in `runs/gap_forms` and not measured again: delete it after a change of the code. `QUICK=1`
 runs through all of it with tiny models that learn next to nothing, into `bench/results/quick`.
@@ -13,6 +14,7 @@ runs through all of it with tiny models that learn next to nothing, into `bench/
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from diredi.data.dataset import Sample, load, subset
 from diredi.data.sources import resolve
 from diredi.detectors.base import Detector
 from diredi.detectors.predictor import Predictor
+from diredi.distillation.batches import Pool
 from diredi.distillation.trainer import train
 from diredi.evaluation.detection import evaluate
 from diredi.knowledge.apply import re_estimate, with_gap
@@ -56,6 +59,11 @@ SEARCHES: dict[str, Json] = {
     HARMLESS + BY_SECTION: {"lam_search": HARMLESS, "lam_sections": True},
     TWO_AXES + BY_SECTION: {"lam_search": TWO_AXES, "lam_sections": True},
 }
+TEACHING: dict[str, Json] = {
+    "default": {},
+    "the student teaches everything": {"teaches": "everything"},
+    "nobody teaches": {"losses": {}},
+}
 
 
 class Trial:
@@ -78,13 +86,32 @@ class Trial:
     def gaps(self) -> Table:
         """Each form of the gap, added."""
         tutor = self.world.tutor
-        base, w2 = tutor.weights(), self.decoded(tutor, "tutor").weights()
+        base, w2 = tutor.weights(), self._tutor_2.weights()
         tutor_1 = tutor.grown(self.labels)
         pools = presumption(self.world.student, self._site_data(), self.recipe)
         train(tutor_1, pools, seeded(self.recipe.tutor, self.recipe.seed), teacher=self.world.student)
         one, two = compute(w2, base, base), compute(w2, tutor_1.weights(), base)
         table = {TUTOR: self.figures(tutor), "tutor 1": self.figures(tutor_1)}
         return table | {named(*form): self.figures(self._updated(one, two, *form)) for form in FORMS}
+
+    def teaching(self) -> Table:
+        """Tutor 2 by what is labelled and by what the student teaches."""
+        whole, new = self._site_data(), self.labels.names.index(NEW)
+        bare = [replace(s, boxes=s.boxes[s.boxes[:, 0] == new]) for s in whole.private.samples]
+        few = replace(whole, private=Pool(bare, frozenset([new])))
+        table = {TUTOR: self.figures(self.world.tutor), "all labelled, default": self.figures(self._tutor_2)}
+        for said_of, data in (("all labelled", whole), (f"only {NEW}s labelled", few)):
+            for name, options in TEACHING.items():
+                if (row := f"{said_of}, {name}") not in table:
+                    taught = self.world.tutor.grown(self.labels)
+                    recipe = seeded(self.recipe.tutor.model_copy(update=options), self.recipe.seed)
+                    train(taught, data.pools, recipe, teacher=self.world.student)
+                    table[row] = self.figures(taught)
+        return table
+
+    @property
+    def _tutor_2(self) -> Detector:
+        return self.decoded(self.world.tutor, "tutor")
 
     def searches(self) -> Table:
         """What each rule finds for the gap of a site without a coreset, and how many measurements that took."""
@@ -162,7 +189,7 @@ class Trial:
 
 def tables(seed: int, folder: Path) -> Json:
     trial = Trial(seed, folder)
-    made = {"gap": trial.gaps(), "lambda": trial.searches(), "codec": trial.travels()}
+    made = {"gap": trial.gaps(), "teaching": trial.teaching(), "lambda": trial.searches(), "codec": trial.travels()}
     return {"commits": [COMMIT], "tables": made}
 
 
@@ -192,6 +219,8 @@ def targets_of(rows: list[Json]) -> list[Json]:
     lost = [abs(seeds("codec", kind, "site before") - seeds("codec", kind, "site after")).max() for kind in kinds]
     share = 100 * sum(seeds("codec", kind, "encoded MB") for kind in kinds) / seeds("codec", "tutor", "fp32 MB")
     gains = best("one") - best("two")
+    few = {name: seeds("teaching", f"only {NEW}s labelled, {name}", "site") for name in TEACHING}
+    taught = few["default"] - few["nobody teaches"]
     found = {name: seeds("lambda", name, "site") - seeds("lambda", HARMLESS, "site") for name in SEARCHES}
     return [
         target("one minus two on the site, best harmless form of each (or no gap), mean, points", gains.mean(), ">", 0),
@@ -200,6 +229,9 @@ def targets_of(rows: list[Json]) -> list[Json]:
             for n in SEARCHES
             if n != HARMLESS
         ],
+        target(
+            f"only {NEW}s labelled: a student that teaches minus none, on the site, mean, points", taught.mean(), ">", 0
+        ),
         target("change of mAP50 on the site by the codec, worst seed, points", max(lost), "<", harm),
         target("both gaps together over the tutor's fp32 weights, mean, percent", share.mean(), "<", 25),
     ]
@@ -210,7 +242,8 @@ def measured(seed: int, folder: Path) -> Json:
 
 
 def picture(rows: list[Json], title: str, path: Path) -> None:
-    titles = {"gap": "gap added to the cloud's tutor", "lambda": "how much of a gap that does harm"}
+    titles = {"gap": "gap added to the cloud's tutor", "teaching": "tutor 2: what is labelled, what is taught"}
+    titles |= {"lambda": "how much of a gap that does harm"}
     draw(rows, titles, ("presumed", "site"), title, path)
 
 

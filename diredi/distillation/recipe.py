@@ -53,8 +53,8 @@ class TrainRecipe(Config):
     teacher_confidence: float = Field(default=0.0, ge=0, lt=1)
     """The teacher teaches only where its best score is at least this. 0: everywhere."""
     teaches: Literal["everything", "unlabelled"] = "everything"
-    """"unlabelled": the teacher is silent about classes that an image's labels speak of. Heeded by the losses that compare
-    scores or boxes and by pseudo_labels; where it leaves nothing to teach, the teacher is not asked."""
+    """With "unlabelled" the teacher is silent about classes that an image's labels speak of. Heeded by the losses that
+    compare scores or boxes and by pseudo_labels; where it leaves nothing to teach, the teacher is not asked."""
     temperature: float = Field(default=1.0, gt=0)
     """Divides the logits that the losses of `diredi.distillation.dissimilarity` compare: above 1 softens the scores."""
     teacher_sees: Literal["augmented", "clean"] = "augmented"

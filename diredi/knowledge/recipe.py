@@ -81,7 +81,7 @@ class CycleRecipe(Recipe):
     """Whether the site also distils its own student from tutor 2 and uploads that difference."""
     codec: str = "int8-row-zstd"
     tutor: TrainRecipe = TrainRecipe(epochs=12, learning_rate=4e-3, teaches="unlabelled")
-    """Reverse distillation: equal for both tutors. The student knows less than a label: it speaks where there is none."""
+    """Reverse distillation: alike for both tutors. The student knows less than a label, and speaks where none is."""
     student: TrainRecipe = TrainRecipe(epochs=12, learning_rate=4e-3, losses={"class_scores": 2.0, "boxes": 2.0})
     """Tutor 2 to student, at the site."""
 

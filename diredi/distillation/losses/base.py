@@ -40,7 +40,7 @@ class Lesson:
     confidence: float = 0.0
     temperature: float = 1.0
     silent: Tensor | None = None
-    """batch x taught classes, 1 where no label speaks of the class, so that the teacher may; None: it may everywhere."""
+    """batch x taught classes, 1 where no label speaks of the class, so that the teacher may. None: it always may."""
 
     def taught_logits(self) -> tuple[Tensor, Tensor]:
         """The student's and the teacher's, each batch x a x taught classes."""

@@ -71,6 +71,33 @@ def test_a_teacher_that_is_not_confident_says_nothing(name):
     assert built(name, student, teacher)(lesson(student, teacher, confidence=0.5)) == 0
 
 
+@pytest.mark.parametrize("name", SCORES)
+def test_a_teacher_says_nothing_of_classes_that_labels_speak_of(name):
+    student, teacher = outputs(0), outputs(1)
+    student.class_logits.requires_grad_()
+    built(name, student, teacher)(lesson(student, teacher, silent=torch.tensor([[0.0, 1, 0], [0, 0, 0]]))).backward()
+    by_image_and_class = student.class_logits.grad.abs().sum(1)
+    assert by_image_and_class[0, 1] > 0
+    assert by_image_and_class.sum() == by_image_and_class[0, 1]
+
+
+def test_sides_of_a_box_are_not_taught_where_labels_speak_of_all_the_teacher_knows():
+    student, teacher = outputs(0), outputs(1)
+    student.box_logits.requires_grad_()
+    built("boxes", student, teacher)(lesson(student, teacher, silent=torch.tensor([[1.0, 1, 1], [0, 0, 0]]))).backward()
+    first, second = student.box_logits.grad.abs().sum((1, 2, 3))
+    assert first > 0
+    assert second == 0
+
+
+def test_pseudo_labels_leave_out_classes_that_labels_speak_of():
+    spoken, silent = torch.tensor([[0.0, 1, 1], [1, 0, 1]]), torch.tensor([[0.0, 0, 0], [0, 1, 0]])
+    assert len(lesson(outputs(0), one_box(2.0), silent=spoken).teacher_boxes.boxes) == 0
+    taught = lesson(outputs(0), one_box(2.0), silent=silent).teacher_boxes
+    assert taught.classes.tolist() == [1]
+    assert taught.labelled.tolist() == silent.tolist()
+
+
 @pytest.mark.parametrize("bins", [(16, 16), (1, 1), (16, 1), (1, 16)])
 def test_boxes_are_compared_whatever_a_family_calls_a_box(bins):
     student, teacher = outputs(0, bins=bins[0]), outputs(1, bins=bins[1])

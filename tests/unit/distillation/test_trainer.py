@@ -69,6 +69,23 @@ def test_a_teacher_that_does_not_know_a_class_does_not_suppress_it(make, small_t
     assert figures.per_class["disc"].ap50 > 0.5
 
 
+def test_where_labels_say_everything_a_teacher_for_the_unlabelled_changes_nothing(make, teacher, shapes):
+    alone, beside = make(), make()
+    train(alone, shapes[0], recipe(steps=6))
+    train(beside, shapes[0], recipe(steps=6, teaches="unlabelled"), teacher=teacher)
+    assert all(np.array_equal(alone.weights()[name], beside.weights()[name]) for name in alone.weights())
+
+
+def test_a_teacher_for_the_unlabelled_teaches_the_class_that_no_label_names(make, teacher, shapes):
+    """Only green is labelled, and by the labels alone red would never be found."""
+    only_green = [Pool([Sample(s.image, s.boxes[s.boxes[:, 0] == 1]) for s in shapes[0]], frozenset({1}))]
+    student = make("yolo11-w0.125")
+    train(student, only_green, recipe(epochs=10, teaches="unlabelled"), teacher=teacher)
+    found = evaluate(student, shapes[1], LABELS).per_class
+    assert found["red"].ap50 > 0.3
+    assert found["green"].ap50 > 0.3
+
+
 def test_a_teacher_may_have_its_classes_in_another_order(make, teacher, shapes):
     other = LabelSpace(names=("disc", "unseen", "green", "red"))
     student = make(labels=other)
