@@ -30,7 +30,7 @@ from frame import conduct, folder_of
 from report import COMMIT, Json, draw, kept, seconds, target
 from rivals import ultralytics_training
 from rivals.libreyolo_losses import RIVAL_LOSSES
-from rivals.ultralytics_training import ITS_OWN, SHORT
+from rivals.ultralytics_training import ITS_OWN, short
 from world import FAST, GPU, QUICK, REAL, Plan, World, gpu_plan, quick_plan
 
 from diredi.data.dataset import DataSet
@@ -186,8 +186,9 @@ def theirs(ground: Ground, architecture: str, teacher: Detector | None, settings
 
 def cost(ground: Ground, architecture: str, folder: Path) -> Json:
     """Seconds of an epoch: the forward pass of the teacher alone, and plain Ultralytics training of the student."""
-    short = ground.recipe.model_copy(update={"epochs": 2.0 if QUICK else 3.0})
-    plain = ultralytics_training.trained(ground.student(architecture), ground.data.train, short, folder, settings=SHORT)
+    few = ground.recipe.model_copy(update={"epochs": 2.0 if QUICK else 3.0})
+    student = ground.student(architecture)
+    plain = ultralytics_training.trained(student, ground.data.train, few, folder, settings=short(few))
     size, batch = ground.teacher.spec.image_size, ground.recipe.batch
     images = torch.rand(batch, 3, size, size, device=ground.teacher.device)
     passes = []
@@ -244,10 +245,10 @@ class Trial:
         forms: dict[str, partial[Json]] = {
             DIRECT: partial(ours, ground, architecture, None),
             OURS: partial(ours, ground, architecture, ground.teacher, losses=BootstrapRecipe().student.losses),
-            RIVAL: partial(theirs, ground, architecture, ground.teacher, SHORT, folder),
+            RIVAL: partial(theirs, ground, architecture, ground.teacher, short(ground.recipe), folder),
         }
         if raw:
-            forms["Ultralytics, no teacher"] = partial(theirs, ground, architecture, None, SHORT, folder)
+            forms["Ultralytics, no teacher"] = partial(theirs, ground, architecture, None, short(ground.recipe), folder)
             forms[RIVAL_RAW] = partial(theirs, ground, architecture, ground.teacher, ITS_OWN, folder)
         cells = {form: self._cell(ground, architecture, form, make) for form, make in forms.items()}
         bound = last(cells[DIRECT])["mAP50-95"]

@@ -50,9 +50,13 @@ OnEpoch = Callable[[int, Detector], None]
 """on_epoch(epochs done, the network as it would be taken now); its time is not counted."""
 
 ITS_OWN: Json = {}
-SHORT: Json = {"nbs": 16, "warmup_epochs": 1.0, "optimizer": "AdamW", "lr0": 0.002, "cos_lr": True, "lrf": 0.02}
-"""A step a batch, and the optimizer, rate and schedule of `TrainRecipe`."""
 BATCH_NORM_MOMENTUM = 0.03  # its own
+
+
+def short(recipe: TrainRecipe) -> Json:
+    """A step a batch, and the optimizer, rate and schedule of `recipe`."""
+    rate = {"lr0": recipe.learning_rate, "cos_lr": True, "lrf": recipe.final_learning_rate}
+    return {"nbs": recipe.batch, "warmup_epochs": 1.0, "optimizer": "AdamW", **rate}
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def trained(
     return Trained(trainer.found(), median(trainer.spent[1:] or trainer.spent))
 
 
-def refined(world: World, site: Site, recipe: TrainRecipe, settings: Json = SHORT) -> Detector:
+def refined(world: World, site: Site, recipe: TrainRecipe) -> Detector:
     """The deployed student with the site's new classes added, from their labels alone; the old ones do not change."""
     new = site.labels.ids_of(site.new)
     samples = [
@@ -92,7 +96,7 @@ def refined(world: World, site: Site, recipe: TrainRecipe, settings: Json = SHOR
     student = world.student.grown(site.labels)
     folder = world.folder / "refined" / site.name
     data = _staged(folder / "data", site.labels.names, samples)
-    trainer = _RefineTrainer(student, data, recipe.model_copy(update={"seed": world.seed}), folder, settings)
+    trainer = _RefineTrainer(student, data, recipe.model_copy(update={"seed": world.seed}), folder, short(recipe))
     trainer.model = _with_branches(_network(student), new)
     trainer.train_quietly()
     return UltralyticsDetector(student.spec, trainer.ema.ema, student.device)
@@ -117,7 +121,7 @@ class _Trainer(DetectionTrainer):  # type: ignore[misc] - Ultralytics is not typ
             "exist_ok": True,
             "cache": "ram",
             "workers": 0,
-            "amp": recipe.precision == "bf16" and "bf16",
+            "amp": recipe.precision == "bf16" and torch.cuda.is_available() and "bf16",  # it refuses on a processor
             "deterministic": False,  # which is faster
             "val": False,
             "plots": False,
