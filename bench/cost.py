@@ -1,8 +1,8 @@
 """What an update costs the site, and what it buys: `make bench-cost`.
 
-Tutors of three sizes, and three numbers of epochs, on a site with new light and a new class (site-1). Every tutor comes
+Tutors of three sizes, and two numbers of epochs, on a site with new light and a new class (site-1). Every tutor comes
 from the same presumed images, every cell starts from the same deployed student, and the site's student learns for as
-many epochs as its tutor and a tenth more, as by default. Each cell is a process of its own, so that its peak of memory
+many epochs as its tutor, as by default. Each cell is a process of its own, so that its peak of memory
 is the site's: torch and the images are in it. Seconds are the processor's, on one thread, without the start of Python.
 
 "gained" are points of mAP50 on the site's held-out images, of the deployed student and the student gap at the largest
@@ -59,7 +59,7 @@ def grid_asked() -> Grid:
         return Grid(plan, ("yolo11-w0.0625", plan.tutor), (1, 2), (plan.tutor, 2), 2000)
     if GPU:
         return Grid(plan, ("yolo11n", "yolo11s", plan.tutor), (5, 10, 20), (plan.tutor, 20), 8000)
-    return Grid(plan, ("yolo11-w0.125", plan.tutor, "yolo11-w0.375"), (2, 5, 10), (plan.tutor, 10), 2000)
+    return Grid(plan, ("yolo11-w0.125", plan.tutor, "yolo11-w0.375"), (4, 12), (plan.tutor, 12), 2000)
 
 
 class Trial:
@@ -114,7 +114,7 @@ class Trial:
             given = self.world.plan.cycle.get(kind, {})
             return {**given, "steps": 4 * n} if "steps" in given else {**given, "epochs": n}
 
-        return self.world.cycle(tutor=lasting("tutor", epochs), student=lasting("student", round(1.1 * epochs)))
+        return self.world.cycle(tutor=lasting("tutor", epochs), student=lasting("student", epochs))
 
     def _made(self, spec: Json, folder: Path) -> Json:
         """The site's work in a process of its own, then the release that the cloud makes of its student gap."""
@@ -213,14 +213,14 @@ def draw(rows: list[Json], grid: Grid, title: str, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def measured(seed: int, work: Path) -> Json:
+def measured(seed: int, folder: Path) -> Json:
     grid = grid_asked()
     asked = {"plan": said(grid.plan), "tutors": grid.tutors, "epochs": grid.epochs}
 
     def made() -> Json:
-        return {"commits": [COMMIT], "tables": {TABLE: Trial(grid, seed, work).cells()}}
+        return {"commits": [COMMIT], "tables": {TABLE: Trial(grid, seed, folder).cells()}}
 
-    return kept(work / f"seed-{seed}.json", asked, made)
+    return kept(folder / f"seed-{seed}.json", asked, made)
 
 
 def main() -> None:

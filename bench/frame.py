@@ -7,9 +7,14 @@ are kept in `runs/NAME`: delete that folder after a change of the code. Figures 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 
+import torch
 from report import WARNING, Json, document, rows_of, shown, write
 from world import GPU, QUICK, ROOT, one_thread
 
@@ -47,6 +52,16 @@ def conduct(
     conclude(name, parser_of(doc, quick_seeds).parse_args().seeds, measured, targets_of, picture)
 
 
+def side_by_side(measured: Measured, seeds: Sequence[int], folder: Path) -> list[Json]:
+    """As many seeds at once as there are cores, each on one thread in a process of its own; one at a time on a GPU."""
+    at_once = 1 if torch.cuda.is_available() else min(len(seeds), os.cpu_count() or 1)
+    if at_once == 1:
+        one_thread()
+        return [measured(seed, folder) for seed in seeds]
+    with ProcessPoolExecutor(at_once, get_context("spawn"), initializer=one_thread) as processes:
+        return list(processes.map(measured, seeds, repeat(folder)))
+
+
 def conclude(
     name: str,
     seeds: Sequence[int],
@@ -54,8 +69,7 @@ def conclude(
     targets_of: Callable[[list[Json]], list[Json]],
     picture: Picture,
 ) -> None:
-    one_thread()
-    made = [measured(seed, folder_of(name)) for seed in seeds]
+    made = side_by_side(measured, seeds, folder_of(name))
     rows = rows_of(made)
     targets, listed = targets_of(rows), " ".join(map(str, seeds))
     shown(rows, targets)
