@@ -144,8 +144,11 @@ def ours(trial: Trial) -> Outcome:
 
 
 def paper(trial: Trial) -> Outcome:
-    """Two reverse distillations and nothing else, statistics re-estimated: otherwise the updated tutor is dead."""
-    return trial.cycle("paper", reverse_distillations="two", student_gap=False, batch_norm="re-estimate")
+    """Two reverse distillations, in which the student teaches all it knows, and nothing else. Statistics are
+    re-estimated: otherwise the updated tutor is dead."""
+    tutor = {**trial.world.plan.cycle.get("tutor", {}), "teaches": "everything"}
+    options = {"student_gap": False, "batch_norm": "re-estimate", "tutor": tutor}
+    return trial.cycle("paper", reverse_distillations="two", **options)
 
 
 def task_arithmetic(trial: Trial) -> Outcome:

@@ -58,7 +58,7 @@ def _merged(default: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 
 
 class CycleRecipe(Recipe):
-    """One update cycle. `CycleRecipe()` is what measured best; `PAPER` is the published form."""
+    """One update cycle. `CycleRecipe()` is what measured best; how the paper does it is one option away each."""
 
     # What the site does.
     start: Literal["tutor", "fresh"] = "tutor"
