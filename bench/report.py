@@ -94,19 +94,30 @@ def machine() -> str:
 
 def draw(rows: list[Json], tables: dict[str, str], columns: Sequence[str], title: str, path: Path) -> None:
     """A panel for each of `tables` (name to title), with bars of percent for each of `columns`."""
-    width = 0.8 / len(columns)
-    figure, axes = plt.subplots(1, len(tables), figsize=(6.5 * len(tables), 5), layout="constrained", squeeze=False)
-    for axis, (table, said) in zip(axes[0], tables.items(), strict=True):
+    width, across = 0.8 / len(columns), min(len(tables), 3)
+    forms = [sum(row["table"] == table for row in rows) for table in tables]
+    heights = [1.2 + 0.3 * max(forms[start : start + across]) for start in range(0, len(forms), across)]
+    figure, axes = plt.subplots(
+        len(heights),
+        across,
+        figsize=(6.0 * across, sum(heights)),
+        height_ratios=heights,
+        layout="constrained",
+        squeeze=False,
+    )
+    for axis in axes.flat[len(tables) :]:
+        axis.remove()
+    for axis, (table, said) in zip(axes.flat, tables.items(), strict=False):
         ours = [row for row in rows if row["table"] == table][::-1]
         for number, column in enumerate(columns):
             low, middle, high = (np.array([row[column][what] for row in ours]) for what in ("low", "mean", "high"))
             reach = np.maximum([middle - low, high - middle], 0)  # a mean of equal numbers may differ in its last bit
             places = np.arange(len(ours)) + 0.4 - width * (number + 0.5)
-            axis.barh(places, middle, width, xerr=reach, label=f"{column} images", capsize=2)
+            axis.barh(places, middle, width, xerr=reach, label=column, capsize=2)
         axis.set_yticks(range(len(ours)), [row["form"] for row in ours])
-        axis.set_xlabel("mAP50, percent; whiskers from lowest to highest seed")
+        axis.set_xlabel("percent; whiskers from lowest to highest seed")
         axis.set_title(said)
-    axes[0, 0].legend()
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(columns))
     figure.suptitle(title)
     figure.savefig(path, dpi=120)
 
