@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from statistics import mean, median
@@ -31,7 +31,7 @@ from report import COMMIT, Json, draw, kept, seconds, target
 from rivals import ultralytics_training
 from rivals.libreyolo_losses import RIVAL_LOSSES
 from rivals.ultralytics_training import ITS_OWN, short
-from world import FAST, GPU, QUICK, REAL, Plan, World, gpu_plan, quick_plan
+from world import FAST, GPU, QUICK, REAL, Plan, World, gpu_plan, quick_plan, said
 
 from diredi.data.dataset import DataSet
 from diredi.data.dataset import load as load_dataset
@@ -78,7 +78,7 @@ class Setting:
     real_teacher: str = "yolov8n.pt"
     real_student: str = "yolo11-w0.125"
     real_size: int = 160
-    real_epochs: int = 8
+    real_epochs: int = 20
 
 
 def setting_asked() -> Setting:
@@ -117,6 +117,8 @@ class Ground:
     teacher: Detector
     recipe: TrainRecipe
     every: int
+    made_from: Json
+    """What its teacher and its images came from."""
 
     @property
     def labels(self) -> LabelSpace:
@@ -212,13 +214,18 @@ class Trial:
         """The tutor learned larger pictures of the same scenes."""
         world = World(self._seed, self._setting.world)
         tutor = registry.load(Path(world.made["tutor"]["weights"]), image_size=self._setting.image_size)
-        return Ground(SCENES, world.presumed, tutor, self._recipe(self._setting.epochs), self._setting.every)
+        made_from = {"world": said(self._setting.world), "size": self._setting.image_size}
+        recipe = self._recipe(self._setting.epochs)
+        return Ground(SCENES, world.presumed, tutor, recipe, self._setting.every, made_from)
 
     def real(self, name: str) -> Ground:
         setting = self._setting
         data = load_dataset(REAL / "detection" / name / "data.yaml")
         teacher = registry.load(real_teacher(setting, name, data))
-        return Ground(name, data, teacher, self._recipe(setting.real_epochs), max(setting.real_epochs // 3, 1))
+        made_from = {"teacher": setting.real_teacher, "size": setting.real_size}
+        return Ground(
+            name, data, teacher, self._recipe(setting.real_epochs), max(setting.real_epochs // 4, 1), made_from
+        )
 
     def _recipe(self, epochs: int) -> TrainRecipe:
         return TrainRecipe(epochs=epochs, seed=self._seed)
@@ -226,7 +233,8 @@ class Trial:
     def _cell(self, ground: Ground, architecture: str, form: str, make: partial[Json]) -> Json:
         """`make` names the options of its recipe, so that a form whose options have changed is measured again."""
         stem = re.sub("[^a-z0-9.]+", "-", f"{ground.name} {architecture} {form}".lower())
-        made_from = {"form": form, "options": make.keywords, "setting": asdict(self._setting), "seed": self._seed}
+        course = {"recipe": ground.recipe.model_dump(mode="json"), "every": ground.every}
+        made_from = {"form": form, "architecture": architecture, "options": make.keywords, **ground.made_from, **course}
         return kept(self._folder / f"{stem}.json", made_from, make)
 
     def losses(self) -> Json:
