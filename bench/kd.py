@@ -208,6 +208,7 @@ class Trial:
 
     def __init__(self, setting: Setting, seed: int) -> None:
         self._setting, self._seed, self._folder = setting, seed, setting.work / f"seed-{seed}"
+        self._commits: set[str] = set()
 
     @cached_property
     def scenes(self) -> Ground:
@@ -235,7 +236,9 @@ class Trial:
         stem = re.sub("[^a-z0-9.]+", "-", f"{ground.name} {architecture} {form}".lower())
         course = {"recipe": ground.recipe.model_dump(mode="json"), "every": ground.every}
         made_from = {"form": form, "architecture": architecture, "options": make.keywords, **ground.made_from, **course}
-        return kept(self._folder / f"{stem}.json", made_from, make)
+        found = kept(self._folder / f"{stem}.json", made_from, lambda: {"commit": COMMIT, **make()})
+        self._commits.add(found["commit"])
+        return found
 
     def losses(self) -> Json:
         """In half precision: no seconds are compared here."""
@@ -283,7 +286,7 @@ class Trial:
             made = self.compared(self.real(name), setting.real_student, raw=False)
             costs |= made.pop("cost")
             found |= made
-        return {"commits": [COMMIT], "tables": {**found, "seconds an epoch, fp32, one thread": costs}}
+        return {"commits": sorted(self._commits), "tables": {**found, "seconds an epoch, fp32, one thread": costs}}
 
 
 def last(cell: Json) -> Json:
