@@ -29,7 +29,7 @@ import numpy as np
 from frame import conclude, parser_of
 from numpy.typing import NDArray
 from report import COMMIT, Json, kept, seconds, target
-from world import GPU, QUICK, Plan, Site, World, one_thread, plan_asked, said, silent
+from world import GPU, QUICK, Plan, Site, World, emptied, one_thread, plan_asked, said, silent
 
 from diredi.detectors import registry
 from diredi.knowledge.apply import Presumed, apply_gap
@@ -118,7 +118,7 @@ class Trial:
 
     def _made(self, spec: Json, folder: Path) -> Json:
         """The site's work in a process of its own, then the release that the cloud makes of its student gap."""
-        found = in_a_process(spec, folder)
+        found = in_a_process(spec, emptied(folder / "job"))
         old, labels, presumed = self.world.student, self.site.labels, self.world.presumed
         gap = Gap.from_bytes(Path(found["student_gap"]["path"]).read_bytes())
         recipe = CycleRecipe.of(spec["recipe"])
@@ -131,7 +131,6 @@ class Trial:
 
 def in_a_process(spec: Json, folder: Path) -> Json:
     """The result of the site's job, with the seconds and the memory of the process that did it."""
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / "spec.json").write_text(json.dumps(spec))
     alone = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, __file__, "--cell", str(folder)], env=alone, check=True)

@@ -7,6 +7,7 @@ code that trains.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -234,14 +235,22 @@ def said(plan: Plan) -> Json:
 
 
 def job_done(main: Callable[[Json, Path, Report], Json], folder: Path, spec: Json) -> Json:
-    """The result of a job in `folder`, kept, with the seconds of the processor that it took."""
+    """The result of a job in `folder`, kept, with the seconds of the processor that it took, from its first epoch."""
 
     def made() -> Json:
+        place = emptied(folder / "job")
         began = seconds()
-        result = main(spec, folder, silent)
+        result = main(spec, place, silent)
         return {**result, "cpu_s": seconds() - began}
 
     return kept(folder / "result.json", spec, made)
+
+
+def emptied(folder: Path) -> Path:
+    """A job that was killed here would resume, and its seconds would be those of the rest."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
 
 
 def silent(step: str, fraction: float, message: str) -> None:
