@@ -205,7 +205,7 @@ def draw(rows: list[Json], grid: Grid, title: str, path: Path) -> None:
         for epochs, x, y in zip(grid.epochs, seconds, gained, strict=True):
             axis.annotate(f"{epochs}", (x, y), textcoords="offset points", xytext=(6, -12), color=colour)
     axis.set_xlabel("processor seconds at the site, one thread (numbers: epochs)")
-    axis.set_ylabel("mAP50 gained at the site, points; from lowest to highest seed")
+    axis.set_ylabel("points of mAP50 gained at the site; whiskers: seeds")
     axis.legend(title="tutor, bytes up")
     figure.suptitle(title)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -213,7 +213,7 @@ def targets_of(rows: list[Json]) -> list[Json]:
 
 def picture(rows: list[Json], title: str, path: Path) -> None:
     titles = {"tutor": "merged tutor", "student gap": "merged student gap"}
-    draw(rows, titles, ("presumed", "site-3", "site-4"), f"two sites, two new classes; {title}", path)
+    draw(rows, titles, ("presumed", "forklift", "excavator"), f"two sites, two new classes; {title}", path)
 
 
 if __name__ == "__main__":

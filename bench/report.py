@@ -115,7 +115,7 @@ def draw(rows: list[Json], tables: dict[str, str], columns: Sequence[str], title
             places = np.arange(len(ours)) + 0.4 - width * (number + 0.5)
             axis.barh(places, middle, width, xerr=reach, label=column, capsize=2)
         axis.set_yticks(range(len(ours)), [row["form"] for row in ours])
-        axis.set_xlabel("percent; whiskers from lowest to highest seed")
+        axis.set_xlabel("percent; whiskers: seeds")
         axis.set_title(said)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(columns))
     figure.suptitle(title)
