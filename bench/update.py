@@ -242,12 +242,12 @@ def grounds() -> list[Ground]:
 
 
 def _real_grounds(methods: Sequence[str]) -> list[Ground]:
-    cycle = {"tutor": {**GENTLE, **FAST, "epochs": 5}, "student": {**GENTLE, **FAST, "epochs": 6}}
+    cycle = {"tutor": {**GENTLE, **FAST, "epochs": 4}, "student": {**GENTLE, **FAST, "epochs": 5}}
     cycle["redistil"] = {**GENTLE, **FAST}
     plan = real_plan(
         "yolov8s.pt",
         "yolov8n.pt",
-        640 if GPU else 256,
+        640 if GPU else 192,
         cycle=cycle,
         bootstrap={"coreset_images": 128},
         rename={"bike": "motorcycle"},
