@@ -39,7 +39,7 @@ bench-gap: .runtime  ## measure the tables of docs/decisions/0010-gap.md, most o
 bench-kd: setup  ## distillation against direct training and Ultralytics' own, three students, most of an hour; QUICK=1: a minute
 	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/kd.py $(BENCH_ARGS)
 
-bench-merge: .runtime  ## merge the gaps of two sites with a new class each, by every method, a quarter of an hour; QUICK=1: two minutes
+bench-merge: .runtime  ## merge the gaps of two sites with a new class each, by every method, twenty minutes; QUICK=1: two minutes
 	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/merging.py $(BENCH_ARGS)
 
 bench-cost: .runtime  ## measure what an update costs a site and what it buys, by tutor and epochs; QUICK=1: two minutes

@@ -3,7 +3,8 @@
 Two sites each have a class that the manufacturer does not know (a forklift, an excavator). Each extracts a gap for the
 tutor and one for the student; each method merges them, and the result is measured on the held-out images of both: mAP50
 in percent, AP50 of the two classes, and how much of what the site reached alone is left of the class that lost more.
-Then what a fleet would run, the release that the cloud's jobs make of both, beside the students of the sites.
+Then what a fleet would run, the release that the cloud's jobs make of both, beside the students of the sites; and what
+tutor and release are after a second cycle of the same sites and images.
 
 Liars: five parts of one site's data, small trainings of the student; one of the five sends minus five times its gap.
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from frame import conduct
 from report import COMMIT, Json, draw, kept, target
 from world import QUICK, Plan, Site, World, job_done, plan_asked, said
 
+from diredi.detectors import registry
 from diredi.detectors.base import Detector
 from diredi.detectors.onnx import OnnxPredictor
 from diredi.detectors.predictor import Predictor
@@ -40,7 +43,7 @@ Forms = dict[str, Json]
 """A merge recipe by what it is called in the tables."""
 
 SITES = ("scenes:site-3", "scenes:site-4")
-OURS, ALONE, NOTHING = "default", "each site alone", "no gap"
+OURS, TWICE, ALONE, NOTHING = "default", "default, two cycles", "each site alone", "no gap"
 MERGED: Forms = {
     OURS: {},
     "union, statistics merged": {"method": "union", "batch_norm": "gap"},
@@ -69,24 +72,35 @@ class Trial:
         self.world, self.folder = World(seed, plan), folder / f"seed-{seed}"
         self.sites = [self.world.site(ref, *SITES[:index]) for index, ref in enumerate(SITES)]
         self.recipe = self.world.cycle()
-        self.taken = [self._extracted(site) for site in self.sites]
         self.labels = self.sites[-1].labels
+        self.models: Json = {kind: self.world.made[kind]["weights"] for kind in ("tutor", "student")}
+        self.taken = [job_done(extract.main, self.folder / s.name, self._site_spec(s)) for s in self.sites]
 
-    def _extracted(self, site: Site) -> Json:
-        return job_done(extract.main, self.folder / site.name, self.world.extract_spec(site, self.recipe))
+    def _site_spec(self, site: Site) -> Json:
+        return self.world.extract_spec(site, self.recipe)
 
     def listed(self, kind: str, sites: Sequence[int] = (0, 1)) -> list[Json]:
         """The gaps of `sites` as the cloud's jobs take them."""
-        taken = [(self.sites[i].name, self.taken[i]) for i in sites]
-        return [
-            {
-                "path": one[f"{kind}_gap"]["path"],
-                "codec": one[f"{kind}_gap"]["codec"],
-                "site": site,
-                "images": one["train_images"],
-            }
-            for site, one in taken
-        ]
+        return [_sent(self.sites[i], self.taken[i], kind) for i in sites]
+
+    @cached_property
+    def cycles(self) -> list[Json]:
+        """What the cloud's jobs make of both sites, and of both again, which then start from that: paths by kind."""
+        first = self._made(self.folder, self.models, self.taken)
+        models, place = {kind: first[kind] for kind in self.models}, self.folder / "second"
+        specs = [{**self._site_spec(site), **models, "labels": self.labels.model_dump()} for site in self.sites]
+        taken = [job_done(extract.main, place / s.name, spec) for s, spec in zip(self.sites, specs, strict=True)]
+        return [first, self._made(place, models, taken)]
+
+    def _made(self, folder: Path, models: Json, taken: Sequence[Json]) -> Json:
+        """Merge, the lambda that does no harm, the choice of a student, export."""
+        shared = {"presumed": str(self.world.presumed_path), "labels": self.labels.model_dump(), "recipe": self.recipe}
+        gaps = {kind: [_sent(s, one, kind) for s, one in zip(self.sites, taken, strict=True)] for kind in models}
+        tutor = {"tutor": models["tutor"], "gaps": gaps["tutor"]}
+        updated = job_done(apply_gap.main, folder / "apply", {**shared, **tutor})["weights"]
+        student = {"tutor": updated, "student": models["student"], "student_gaps": gaps["student"]}
+        made = job_done(redistil.main, folder / "redistil", {**shared, **student})
+        return {"tutor": updated, "student": made["weights"], "onnx": made["onnx"]["path"]}
 
     def merges(self, kind: str) -> Table:
         """Every method on the gaps of the tutor or of the student."""
@@ -98,6 +112,9 @@ class Trial:
             if MergeRecipe.model_validate(recipe).batch_norm == "re-estimate":
                 re_estimate(detector, self.world.presumed.train)
             table[name] = self.figures([detector, detector])
+        if kind == "tutor":
+            again = registry.load(Path(self.cycles[1]["tutor"]))
+            table[TWICE] = self.figures([again, again])
         return _with_left(table)
 
     def figures(self, predictors: Sequence[Predictor]) -> dict[str, float]:
@@ -111,16 +128,10 @@ class Trial:
         return found
 
     def release(self, alone: dict[str, float]) -> Table:
-        """What the jobs of the cloud make of both sites: merge, the lambda that does no harm, the choice of a student,
-        export. Beside the students that the sites had made, `alone`."""
-        shared = {"presumed": str(self.world.presumed_path), "labels": self.labels.model_dump(), "recipe": self.recipe}
-        models = {kind: self.world.made[kind]["weights"] for kind in ("tutor", "student")}
-        tutor = {"tutor": models["tutor"], "gaps": self.listed("tutor")}
-        updated = job_done(apply_gap.main, self.folder / "apply", {**shared, **tutor})["weights"]
-        student = {"tutor": updated, "student": models["student"], "student_gaps": self.listed("student")}
-        made = job_done(redistil.main, self.folder / "redistil", {**shared, **student})
-        predictor = OnnxPredictor(Path(made["onnx"]["path"]))
-        return _with_left({ALONE: alone, OURS: self.figures([predictor, predictor])})
+        """The releases of both cycles beside the students that the sites had made, `alone`."""
+        found = [OnnxPredictor(Path(made["onnx"])) for made in self.cycles]
+        table = {name: self.figures([one, one]) for name, one in zip((OURS, TWICE), found, strict=True)}
+        return _with_left({ALONE: alone, **table})
 
     def liars(self, steps: int) -> Table:
         """mAP50 at the first site without and with a liar among five."""
@@ -157,6 +168,11 @@ class Trial:
         return found
 
 
+def _sent(site: Site, taken: Json, kind: str) -> Json:
+    gap = taken[f"{kind}_gap"]
+    return {"path": gap["path"], "codec": gap["codec"], "site": site.name, "images": taken["train_images"]}
+
+
 def _merged(listed: list[Json], base: Detector, recipe: Json) -> Gap:
     return merged(contributions_of(listed), base.weights(), MergeRecipe.model_validate(recipe))
 
@@ -172,7 +188,8 @@ def _with_left(table: Table) -> Table:
 
 def measured(seed: int, folder: Path) -> Json:
     plan = plan_asked()
-    made_from = {"plan": said(plan), "merged": MERGED, "liars": AMONG_LIARS, "default": MergeRecipe().model_dump()}
+    forms = {"merged": MERGED, "liars": AMONG_LIARS, "default": MergeRecipe().model_dump(), "twice": TWICE}
+    made_from = {"plan": said(plan), **forms}
 
     def made() -> Json:
         trial = Trial(seed, plan, folder)
@@ -204,6 +221,8 @@ def targets_of(rows: list[Json]) -> list[Json]:
             target(f"{table}: left of the new class that lost more, {which}, percent of alone", value, ">", LEAST)
             for which, value in (("mean", left.mean()), ("worst seed", left.min()))
         ]
+    left = seeds("tutor", TWICE, "left").mean()
+    targets.append(target("tutor: the same after a second cycle, mean, percent of alone", left, ">", LEAST))
     honest = seeds("liars", "mean", "honest")
     for name in ("median", "trimmed_mean", "krum"):
         lost = honest - seeds("liars", name, "one liar")
