@@ -3,7 +3,7 @@
 One reverse distillation: the gap is tutor 2 minus where it began. Two, the paper's form: tutor 2 minus tutor 1, which
 learned the presumption alone. Each case varies one thing: what is presumed, how much of what the two tutors see is
 shared, whether in the same order, where they begin, how many sites share one tutor 1, and what the cloud's tutor has
-done since it gave itself away. All trainings of a seed have equally many steps.
+done since it gave itself away. All trainings of a seed have equally many steps, as many as tutor 2 has by default.
 
 For either gap the larger of two lambdas is taken that does no harm on presumed images, as in a cycle; 0 where none
 is harmless. With one, batch-norm statistics travel in the gap; with two they are measured again in the cloud, unless
@@ -45,7 +45,7 @@ from diredi.store.weights import WeightMap
 
 Columns = dict[str, float]
 Numbers = NDArray[np.float64]
-STEPS, LAMS, NEW = 100, (1.0, 0.4), "forklift"
+STEPS, LAMS, NEW = 300, (1.0, 0.4), "forklift"
 SITES = ("scenes:site-1", "scenes:site-3")
 ONE, TWO, MOVES = "one", "two", "moves"
 AS_SHIPPED, AT_TUTOR_1, MOVED_ON = "the whole coreset", "the cloud's tutor is tutor 1", "the cloud's tutor moved on"
