@@ -32,7 +32,7 @@ bench-update: .runtime  ## update cycles against their rivals, on scenes and rea
 bench-sources: .runtime  ## measure what the cloud may teach the next student on, twenty minutes; QUICK=1: three minutes
 	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/sources.py $(BENCH_ARGS)
 
-bench-gap: .runtime  ## measure the tables of docs/decisions/0010-gap.md, most of an hour; QUICK=1: two minutes, BENCH_ARGS="--seeds 2"
+bench-gap: .runtime  ## measure the tables of docs/decisions/0010-gap.md, an hour; QUICK=1: two minutes, BENCH_ARGS="--seeds 2"
 	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/gap_forms.py $(BENCH_ARGS)
 	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/second_rd.py $(BENCH_ARGS)
 
