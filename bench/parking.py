@@ -16,8 +16,9 @@ by labels on the way, every figure counts answers from a confidence of 0.001, an
 teacher all the same. The authors' code does otherwise in all three.
 
 Built-in cameras: nine of "scenes:car-park", whose teacher and student know "scenes:presumed", of which they have seen
-four times as many images as in the other benches: a teacher of general scenes has to know them. Real ones, where there are any: six traffic cameras, COCO's YOLOv8s and YOLOv8n (a parking camera with labels of bays, empty
-or occupied, is no use here: COCO knows neither).
+four times as many images as in the other benches: a teacher of general scenes has to know them. Real ones, where there
+are any: six traffic cameras, COCO's YOLOv8s and YOLOv8n (a parking camera with labels of bays, empty or occupied, is
+no use here: COCO knows neither).
 
 The recipe of `ours` was chosen on seed 11. What is finished is kept in `runs/parking`: delete it after a change of the
 code. `QUICK=1` runs through all of it with tiny models that learn next to nothing; `FULL=gpu` is a larger plan for a
@@ -86,7 +87,7 @@ class Plan:
     """What the built-in teacher and student have learned before; None: what those of all benches have."""
     images: tuple[int, int] = (1800, 450)
     """Of the built-in car park, for learning and held out."""
-    built_in: Lesson = Lesson(steps=800, all_steps=1600, sizes=(128, 192))
+    built_in: Lesson = Lesson(steps=1200, all_steps=1600, sizes=(128, 192))
     real_size: int = 320
     real: Lesson = Lesson(steps=24, all_steps=72, sizes=(480, 640), training=GENTLE)
 
