@@ -13,16 +13,16 @@ runs through all of it with tiny models that learn next to nothing, into `bench/
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from frame import conduct
 from report import COMMIT, Json, draw, kept, target
-from world import World, job_done, plan_asked, said
+from world import World, job_done, said
 
 from diredi.data.dataset import Sample, load, subset
 from diredi.data.sources import resolve
@@ -81,6 +81,11 @@ class Trial:
         ours = folder.parent / folder.name.replace("gap_forms", "update") / SITE_OF_UPDATE / f"seed-{seed}" / "ours"
         self._at_site = ours / "extract"  # the site's part of the cycle is that of bench-update
         self.taken = job_done(extract.main, self._at_site, self.world.extract_spec(self.site, self.world.cycle()))
+
+    def table(self, name: str, make: Callable[[], Table]) -> Json:
+        """A table and the commit that measured it."""
+        made_from = said(self.world.plan) | ({"coreset": SMALL} if name == "lambda" else {})
+        return kept(self.folder / f"{name}.json", made_from, lambda: {"commit": COMMIT, "table": make()})
 
     def figures(self, predictor: Predictor) -> dict[str, float]:
         return self._on(predictor, self.site.data.val)
@@ -191,8 +196,12 @@ class Trial:
 
 def tables(seed: int, folder: Path) -> Json:
     trial = Trial(seed, folder)
-    made = {"gap": trial.gaps(), "teaching": trial.teaching(), "lambda": trial.searches(), "codec": trial.travels()}
-    return {"commits": [COMMIT], "tables": made}
+    made = {"gap": trial.gaps, "teaching": trial.teaching, "lambda": trial.searches, "codec": trial.travels}
+    found = {name: trial.table(name, make) for name, make in made.items()}
+    return {
+        "commits": sorted({str(one["commit"]) for one in found.values()}),
+        "tables": {name: one["table"] for name, one in found.items()},
+    }
 
 
 def is_statistic(name: str) -> bool:
@@ -239,10 +248,6 @@ def targets_of(rows: list[Json]) -> list[Json]:
     ]
 
 
-def measured(seed: int, folder: Path) -> Json:
-    return kept(folder / f"seed-{seed}.json", said(plan_asked()), partial(tables, seed, folder))
-
-
 def picture(rows: list[Json], title: str, path: Path) -> None:
     titles = {"gap": "gap added to the cloud's tutor", "teaching": "tutor 2: what is labelled, what is taught"}
     titles |= {"lambda": "how much of a gap that does harm"}
@@ -250,4 +255,4 @@ def picture(rows: list[Json], title: str, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    conduct("gap_forms", __doc__, measured, targets_of, picture)
+    conduct("gap_forms", __doc__, tables, targets_of, picture)
