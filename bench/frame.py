@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from report import WARNING, Json, document, rows_of, shown, write
@@ -22,6 +23,9 @@ Measured = Callable[[int, Path], Json]
 """measured(seed, folder for cells): "commits", and "tables": table to form to column to number."""
 Picture = Callable[[list[Json], str, Path], None]
 """picture(rows, title, path)."""
+
+Work = TypeVar("Work")
+"""A seed, or whatever else is measured by itself."""
 
 RESULTS = ROOT / "bench" / "results"
 SEEDS = [0, 1, 2]
@@ -52,14 +56,14 @@ def conduct(
     conclude(name, parser_of(doc, quick_seeds).parse_args().seeds, measured, targets_of, picture)
 
 
-def side_by_side(measured: Measured, seeds: Sequence[int], folder: Path) -> list[Json]:
-    """As many seeds at once as there are cores, each on one thread in a process of its own; one at a time on a GPU."""
-    at_once = 1 if torch.cuda.is_available() else min(len(seeds), os.cpu_count() or 1)
+def side_by_side(measured: Callable[[Work, Path], Json], work: Sequence[Work], folder: Path) -> list[Json]:
+    """As much at once as there are cores, each on one thread in a process of its own; one at a time on a GPU."""
+    at_once = 1 if torch.cuda.is_available() else min(len(work), os.cpu_count() or 1)
     if at_once == 1:
         one_thread()
-        return [measured(seed, folder) for seed in seeds]
+        return [measured(one, folder) for one in work]
     with ProcessPoolExecutor(at_once, get_context("spawn"), initializer=one_thread) as processes:
-        return list(processes.map(measured, seeds, repeat(folder)))
+        return list(processes.map(measured, work, repeat(folder)))
 
 
 def conclude(

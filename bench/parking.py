@@ -33,7 +33,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from frame import conduct, folder_of
+from frame import conclude, folder_of, parser_of, side_by_side
 from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 from report import COMMIT, Json, kept, target
@@ -173,25 +173,31 @@ def learned(
     return detector
 
 
-def built_in(plan: Plan, seed: int) -> Ground:
-    world = World(seed, plan.general)
-    data = load(resolve("scenes:car-park", plan.folder / "data", seed, *plan.images)).mapped_to(world.known)
-    folder = plan.folder / f"built-in-{seed}"
-    return Ground("built-in", folder, data, world.tutor, world.student, plan.built_in)
+def car_park(plan: Plan, seed: int) -> DataSet:
+    return load(resolve("scenes:car-park", plan.folder / "data", seed, *plan.images))
 
 
-def real(plan: Plan) -> Ground | None:
+def roads() -> DataSet | None:
     """The six traffic cameras, where they are. Their "bike" is COCO's motorcycle."""
     path = REAL / "detection" / "traffic_cams" / "data.yaml"
     if not path.is_file():
         return None
-    teacher, student = (
-        registry.load(REAL / "weights" / f"yolov8{size}.pt", image_size=plan.real_size) for size in ("s", "n")
-    )
     data = load(path)
-    named = replace(data, names=tuple("motorcycle" if name == "bike" else name for name in data.names))
-    mapped = named.mapped_to(student.spec.labels)
-    return Ground("real", plan.folder / "real", mapped, teacher, student, plan.real)
+    return replace(data, names=tuple("motorcycle" if name == "bike" else name for name in data.names))
+
+
+def grounds_of(plan: Plan, seed: int) -> list[Ground]:
+    """Built-in cameras and, where there are any, real ones."""
+    world = World(seed, plan.general)
+    data, folder = car_park(plan, seed).mapped_to(world.known), plan.folder / f"built-in-{seed}"
+    grounds = [Ground("built-in", folder, data, world.tutor, world.student, plan.built_in)]
+    if (real := roads()) is not None:
+        teacher, student = (
+            registry.load(REAL / "weights" / f"yolov8{size}.pt", image_size=plan.real_size) for size in ("s", "n")
+        )
+        mapped = real.mapped_to(student.spec.labels)
+        grounds.append(Ground("real", plan.folder / "real", mapped, teacher, student, plan.real))
+    return grounds
 
 
 def measured(ground: Ground, seed: int) -> Json:
@@ -253,16 +259,29 @@ def picture(rows: list[Json], title: str, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
+def cell(job: tuple[str, int], folder: Path) -> Json:
+    """Of a camera, whichever ground has it, or of all together, and a seed."""
+    camera, seed = job
+    grounds = grounds_of(plan_asked(), seed)
+    return {ground.name: ground.cell(camera, seed) for ground in grounds if camera in (*ground.cameras, ALL)}
+
+
 def measured_everywhere(seed: int, folder: Path) -> Json:
-    """Built-in cameras and, where there are any, real ones."""
-    plan = plan_asked()
-    roads = real(plan)
-    if roads is None:
-        print(f"no real cameras in {REAL}: only the built-in ones are measured; DIREDI_BENCH_DATA may name a folder")
-    made = [measured(ground, seed) for ground in (built_in(plan, seed), roads) if ground is not None]
+    made = [measured(ground, seed) for ground in grounds_of(plan_asked(), seed)]
     tables = {table: forms for one in made for table, forms in one["tables"].items()}
     return {"commits": [one for ground in made for one in ground["commits"]], "tables": tables}
 
 
+def jobs(plan: Plan, seeds: Sequence[int]) -> list[tuple[str, int]]:
+    """Cameras and seeds: smaller pieces than seeds, of which two cores would make three in the time of four."""
+    real = roads()
+    if real is None:
+        print(f"no real cameras in {REAL}: only the built-in ones are measured; DIREDI_BENCH_DATA may name a folder")
+    cameras = [camera for data in (car_park(plan, seeds[0]), real) if data is not None for camera in by_camera(data)]
+    return [(camera, seed) for camera in (*cameras, ALL) for seed in seeds]
+
+
 if __name__ == "__main__":
-    conduct("parking", __doc__, measured_everywhere, targets_of, picture, quick_seeds=(0,))
+    seeds = parser_of(__doc__, quick_seeds=(0,)).parse_args().seeds
+    side_by_side(cell, jobs(plan_asked(), seeds), WORK)
+    conclude("parking", seeds, measured_everywhere, targets_of, picture)
