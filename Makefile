@@ -45,7 +45,7 @@ bench-merge: .runtime  ## merge the gaps of two sites with a new class each, by 
 bench-cost: .runtime  ## measure what an update costs a site and what it buys, by tutor and epochs; QUICK=1: two minutes
 	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/cost.py $(BENCH_ARGS)
 
-bench-parking: .runtime  ## students of fixed cameras without one label, beside labels, most of an hour; QUICK=1: three minutes
+bench-parking: .runtime  ## students of fixed cameras without one label, beside labels, two hours; QUICK=1: two minutes
 	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/parking.py $(BENCH_ARGS)
 
 up: .runtime  ## build the images and start the deployment of docker-compose.yml
