@@ -1,0 +1,68 @@
+"""What a set of labelled images is, and what reading one from files may go wrong with."""
+
+from __future__ import annotations
+
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from gzip import BadGzipFile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diredi.errors import CorruptData, DataSetError, NotFound
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Images and the class of each."""
+
+    images: NDArray[np.uint8]
+    """n x channels x height x width, contiguous; three channels are red, green, blue."""
+    labels: NDArray[np.int64]
+    """n positions in the set's `classes`."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def taken(self, indices: NDArray[np.int64]) -> Labelled:
+        """A copy of these, in this order."""
+        return Labelled(self.images[indices], self.labels[indices])
+
+
+@dataclass(frozen=True, eq=False)
+class ClassificationSet:
+    """Images of equal size in two splits: one to learn from, one to measure with."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Labelled
+    test: Labelled
+
+
+def labelled(images: NDArray[np.uint8], labels: NDArray[np.integer], classes: int, path: Path) -> Labelled:
+    """Raises DataSetError that names `path`: no image, a label too few or too many, a label that is no class."""
+    if len(images) == 0 or len(images) != len(labels):
+        raise DataSetError(f"there are {len(labels)} labels of {len(images)} images: restore the file", path)
+    if labels.min() < 0 or labels.max() >= classes:
+        raise DataSetError(f"a label is not within 0 to {classes - 1}: this is another data set, name its folder", path)
+    return Labelled(np.ascontiguousarray(images), labels.astype(np.int64))
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns what may go wrong with a file into NotFound, CorruptData or DataSetError, which name it."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(f"{path} does not exist: name the folder that it lies in") from None
+    except (BadGzipFile, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
+        raise CorruptData(f"{path} is damaged ({error}): delete it and fetch it again") from None
+    except OSError as error:
+        raise DataSetError(
+            f"file cannot be read ({error.strerror}): check the path and its permissions", path
+        ) from None

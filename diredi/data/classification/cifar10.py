@@ -1,0 +1,142 @@
+"""CIFAR-10: 60 000 colour images of 32 x 32 pixels in ten classes (Krizhevsky, "Learning multiple layers of features
+from tiny images", 2009).
+
+Three forms are read, and none that holds Python objects, since those run code:
+
+    cifar-10-binary.tar.gz      the archive as it is published: read member by member, never unpacked
+    *.bin                       its six batches, here or in cifar-10-batches-bin: a byte of label, 3072 of pixels
+    train.npz, test.npz         JPEG: `jpeg` (one after the other), `offsets` (n + 1), `labels` (n), `classes` (names)
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from pathlib import Path
+from tokenize import TokenError
+from typing import IO, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diredi.data.classification.base import ClassificationSet, Labelled, labelled, reading
+from diredi.data.classification.download import Remote, cache_folder, fetch
+from diredi.data.images import decode_image
+from diredi.errors import CorruptData, DataSetError, InvalidInput, NotFound
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+ARCHIVE: Final = Remote(
+    "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+    170052171,
+    "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+)
+_INSIDE = "cifar-10-batches-bin"
+_TRAIN = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
+_TEST = "test_batch.bin"
+_SIDE = 32
+_RECORD = 1 + 3 * _SIDE * _SIDE
+_LONGEST = 10_000 * _RECORD
+
+
+def cifar10(folder: Path | None = None, archive: Remote = ARCHIVE) -> ClassificationSet:
+    """From `folder`, or else from the user's cache, into which the archive is downloaded where nothing is.
+
+    Raises what `fetch` raises; NotFound, CorruptData and DataSetError, which name the file that is at fault.
+    """
+    if folder is not None:
+        found = _found(folder)
+        if found is None:
+            raise NotFound(
+                f"{folder} holds no CIFAR-10 that is read: put {archive.name} there, or the .bin files that are in it"
+            )
+    else:
+        folder = cache_folder("cifar10")
+        found = _found(folder) or _from_archive(fetch(archive, folder))
+    train, test = found
+    return ClassificationSet("cifar10", CLASSES, train, test)
+
+
+def _found(folder: Path) -> tuple[Labelled, Labelled] | None:
+    if (folder / "train.npz").exists():
+        return _from_npz(folder / "train.npz"), _from_npz(folder / "test.npz")
+    for place in (folder, folder / _INSIDE):
+        if (place / _TEST).exists():
+            return _from_files(place)
+    archive = folder / ARCHIVE.name
+    return _from_archive(archive) if archive.exists() else None
+
+
+def _from_files(folder: Path) -> tuple[Labelled, Labelled]:
+    records = {}
+    for name in (*_TRAIN, _TEST):
+        path = folder / name
+        with reading(path), path.open("rb") as file:
+            records[name] = _records(file, path)
+    return _splits(records, folder)
+
+
+def _from_archive(path: Path) -> tuple[Labelled, Labelled]:
+    wanted = {f"{_INSIDE}/{name}": name for name in (*_TRAIN, _TEST)}
+    records = {}
+    with reading(path), tarfile.open(path, "r:gz") as archive:
+        for member in archive:
+            content = archive.extractfile(member) if member.isfile() and member.name in wanted else None
+            if content is not None:
+                records[wanted[member.name]] = _records(content, path)
+    missing = sorted(set(wanted.values()) - set(records))
+    if missing:
+        raise CorruptData(f"{path} lacks {', '.join(missing)}: delete it and fetch it again")
+    return _splits(records, path)
+
+
+def _records(file: IO[bytes], path: Path) -> NDArray[np.uint8]:
+    """n x 3073: the label, then red, green and blue, row by row."""
+    data = file.read(_LONGEST + 1)
+    if len(data) > _LONGEST or len(data) % _RECORD:
+        raise DataSetError(f"a batch is no list of up to 10000 records of {_RECORD} bytes: fetch it again", path)
+    return np.frombuffer(data, np.uint8).reshape(-1, _RECORD)
+
+
+def _splits(records: Mapping[str, NDArray[np.uint8]], path: Path) -> tuple[Labelled, Labelled]:
+    return _joined((records[name] for name in _TRAIN), path), _joined([records[_TEST]], path)
+
+
+def _joined(batches: Iterable[NDArray[np.uint8]], path: Path) -> Labelled:
+    records = np.concatenate(list(batches))
+    return labelled(records[:, 1:].reshape(-1, 3, _SIDE, _SIDE), records[:, 0], len(CLASSES), path)
+
+
+def _from_npz(path: Path) -> Labelled:
+    arrays = _arrays(path)
+    jpeg, offsets, labels = arrays["jpeg"], arrays["offsets"], arrays["labels"]
+    if jpeg.dtype != np.uint8 or any(a.ndim != 1 or a.dtype.kind not in "iu" for a in (jpeg, offsets, labels)):
+        raise DataSetError("`jpeg`, `offsets` and `labels` must be lists, of bytes and of whole numbers", path)
+    if tuple(arrays["classes"].ravel().tolist()) != CLASSES:
+        raise DataSetError("`classes` are not those of CIFAR-10: name its folder", path)
+    bounds = [0, *offsets.tolist()]
+    if any(a > b for a, b in pairwise(bounds)) or bounds[-1] != len(jpeg):
+        raise DataSetError("`offsets` must rise from 0 to the length of `jpeg`", path)
+    images = [_image(jpeg[a:b].tobytes(), path) for a, b in pairwise(offsets.tolist())]
+    return labelled(np.array(images, np.uint8), labels, len(CLASSES), path)
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    with reading(path):
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return {name: file[name] for name in ("jpeg", "offsets", "labels", "classes")}
+        except (KeyError, ValueError, TypeError, MemoryError, RuntimeError, TokenError):
+            raise DataSetError("this is not an .npz of JPEG images: fetch it again", path) from None
+
+
+def _image(data: bytes, path: Path) -> NDArray[np.uint8]:
+    """3 x 32 x 32, red, green, blue."""
+    try:
+        image = decode_image(data)
+    except InvalidInput:
+        raise CorruptData(f"{path} holds an image that cannot be decoded: fetch it again") from None
+    if image.shape != (_SIDE, _SIDE, 3):
+        raise DataSetError(f"an image has the shape {image.shape[:2]} and not ({_SIDE}, {_SIDE}): fetch it again", path)
+    return image[..., ::-1].transpose(2, 0, 1)

@@ -1,0 +1,75 @@
+"""Images with boxes dealt to peers, so that each is a site of its own: by what they show, or by their camera."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from diredi.data.dataset import DataSet, Sample, by_camera
+from diredi.decentralized.partitions import partitioned
+from diredi.decentralized.partitions.base import Indices, PartitionRecipe, Shares, dealt_by_counts, generator
+from diredi.errors import InvalidInput
+
+CAMERA = "camera"
+
+
+def partitioned_sites(dataset: DataSet, peers: int, recipe: PartitionRecipe, seed: int) -> list[DataSet]:
+    """One data set a peer, with the names of the whole; the same arguments give the same ones.
+
+    "camera" gives every peer whole cameras, as many as the others. Any other kind sees an image as the class of most of
+    its boxes; images without a box are dealt evenly. Images of `val` go where those of `train` of their class went, in
+    the same proportions, so that a peer is measured on what it sees.
+
+    Nobody is without images to learn from; someone may be without any in `val`. Raises InvalidInput when there are too
+    few, and what `partitioned` and `by_camera` raise.
+    """
+    return (_by_camera if recipe.kind == CAMERA else _by_label)(dataset, peers, recipe, seed)
+
+
+def _by_camera(dataset: DataSet, peers: int, recipe: PartitionRecipe, seed: int) -> list[DataSet]:
+    cameras = list(by_camera(dataset, recipe.camera).values())
+    learning = sum(bool(camera.train) for camera in cameras)
+    if not 1 <= peers <= learning:
+        raise InvalidInput(f"{learning} cameras with images to learn from cannot be dealt to {peers} peers")
+    order = generator(seed, peers).permutation(len(cameras))
+    # Those with images to learn from are dealt first: everybody then has one.
+    deck = sorted((cameras[index] for index in order), key=lambda camera: not camera.train)
+    return [
+        replace(dataset, train=_all(c.train for c in deck[peer::peers]), val=_all(c.val for c in deck[peer::peers]))
+        for peer in range(peers)
+    ]
+
+
+def _all(parts: Iterable[Sequence[Sample]]) -> list[Sample]:
+    return [sample for part in parts for sample in part]
+
+
+def _by_label(dataset: DataSet, peers: int, recipe: PartitionRecipe, seed: int) -> list[DataSet]:
+    random = generator(seed, peers, 1)
+    train, val = (np.array([_label(sample) for sample in split], np.int64) for split in (dataset.train, dataset.val))
+    with_boxes, without = np.flatnonzero(train), np.flatnonzero(train == 0)
+    labelled = partitioned(train[with_boxes], peers, recipe, seed)
+    empty = np.array_split(random.permutation(without), peers)
+    own = [np.sort(np.concatenate([with_boxes[a], b])) for a, b in zip(labelled, empty, strict=True)]
+    shares = _shares([train[indices] for indices in own], 1 + len(dataset.names))
+    sizes = np.bincount(val, minlength=len(shares))
+    measured = dealt_by_counts(val, random.multinomial(sizes, shares), random)
+    return [
+        replace(dataset, train=[dataset.train[i] for i in a], val=[dataset.val[i] for i in b])
+        for a, b in zip(own, measured, strict=True)
+    ]
+
+
+def _label(sample: Sample) -> int:
+    """1 + the class of most boxes, the first of equals; 0 without a box."""
+    return 1 + int(np.bincount(sample.boxes[:, 0].astype(np.int64)).argmax()) if len(sample.boxes) else 0
+
+
+def _shares(labels: Sequence[Indices], kinds: int) -> Shares:
+    """kinds x peers: each peer's share of what there is of a kind; of a kind that nobody has, an equal one."""
+    counts = np.stack([np.bincount(own, minlength=kinds) for own in labels], axis=1).astype(np.float64)
+    counts[~counts.any(axis=1)] = 1
+    shares: Shares = counts / counts.sum(axis=1, keepdims=True)
+    return shares
