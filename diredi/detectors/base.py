@@ -14,7 +14,7 @@ from diredi.detectors.spec import DetectorSpec
 from diredi.labels import LabelSpace
 from diredi.store.weights import WeightMap
 
-__all__ = ["Detections", "Detector", "Image", "Outputs", "Predictor", "Targets"]
+__all__ = ["Detections", "Detector", "Image", "Outputs", "Predictor", "Targets", "Teacher"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,24 @@ class Outputs:
     anchors: Tensor  # a x 2, pixels of the input
     strides: Tensor  # a
     features: tuple[Tensor, ...]  # neck, one batch x channels x height x width a level, large maps first
+
+
+class Teacher(Protocol):
+    """What a detector may learn from: another detector, or several that answer as one."""
+
+    @property
+    def spec(self) -> DetectorSpec: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def forward(self, images: Tensor) -> Outputs:
+        """As `Detector.forward`."""
+        ...
+
+    def weights(self) -> WeightMap:
+        """What its answers follow from."""
+        ...
 
 
 class Detector(Predictor, Protocol):

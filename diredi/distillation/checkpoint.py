@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from diredi.data.dataset import Sample
-from diredi.detectors.base import Detector
+from diredi.detectors.base import Detector, Teacher
 from diredi.distillation.batches import Pool
 from diredi.distillation.recipe import TrainRecipe
 from diredi.errors import DirediError
@@ -66,7 +66,7 @@ class Checkpoint:
 
 
 def fingerprint(
-    student: Detector, teacher: Detector | None, recipe: TrainRecipe, pools: Sequence[Pool], learning: WeightMap
+    student: Detector, teacher: Teacher | None, recipe: TrainRecipe, pools: Sequence[Pool], learning: WeightMap
 ) -> str:
     """Of everything that a training follows from; `learning` is what it starts from. Images count by their paths."""
     sha = hashlib.sha256(f"{FORMAT} {recipe.model_dump_json()} {student.spec.model_dump_json()}".encode())

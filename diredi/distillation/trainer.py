@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from diredi.data.dataset import Sample
-from diredi.detectors.base import Detector, Outputs, Targets
+from diredi.detectors.base import Detector, Outputs, Targets, Teacher
 from diredi.distillation.batches import Batch, Batches, Pool
 from diredi.distillation.checkpoint import Checkpoint, fingerprint
 from diredi.distillation.losses import LOSSES, Lesson
@@ -43,7 +43,7 @@ def train(
     samples: Sequence[Sample] | Sequence[Pool],
     recipe: TrainRecipe,
     *,
-    teacher: Detector | None = None,
+    teacher: Teacher | None = None,
     on_progress: OnProgress | None = None,
     checkpoint: Path | None = None,
 ) -> TrainReport:
@@ -88,7 +88,7 @@ def train(
 class Teaching:
     """A teacher beside a student: which classes it may teach, and by which losses."""
 
-    def __init__(self, teacher: Detector, student: Detector, recipe: TrainRecipe) -> None:
+    def __init__(self, teacher: Teacher, student: Detector, recipe: TrainRecipe) -> None:
         unknown = sorted(set(recipe.losses) - set(LOSSES))
         if unknown:
             raise InvalidInput(f"there is no distillation loss {unknown[0]!r}: use {', '.join(sorted(LOSSES))}")
@@ -138,7 +138,7 @@ class Teaching:
         return 1 - targets.labelled.index_select(1, self._student_ids)
 
 
-def _channels(detector: Detector) -> list[int]:
+def _channels(detector: Teacher) -> list[int]:
     size = detector.spec.image_size
     with torch.no_grad():
         outputs = detector.forward(torch.zeros(1, 3, size, size, device=detector.device))
@@ -275,7 +275,7 @@ def _training(student: Detector, recipe: TrainRecipe) -> Iterator[None]:
         student.module.eval()
 
 
-def autocast(detector: Detector, recipe: TrainRecipe) -> torch.autocast:
+def autocast(detector: Teacher, recipe: TrainRecipe) -> torch.autocast:
     """For one forward pass and no more: losses want fp32, and a longer one would keep the first step's weights."""
     return torch.autocast(detector.device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
 

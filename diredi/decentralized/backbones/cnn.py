@@ -1,0 +1,26 @@
+"""A small convolutional network, for grids of hundreds of cells on a processor."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from diredi.decentralized.backbones.base import Backbone, Shape
+
+
+class Cnn(Backbone):
+    """Two convolutions with batch norm, each halving the image, and a dense layer."""
+
+    features = 64
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        channels, height, width = shape
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(16, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(), nn.Linear(32 * (height // 4) * (width // 4), self.features), nn.ReLU(),
+        )  # fmt: skip
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.layers(images)
+        return features
