@@ -1,0 +1,25 @@
+"""FedShuffle: epochs in random order, and no client goes further for having more samples (Horvath et al., 2022,
+Algorithm 1).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from diredi.decentralized.strategies.base import Clients
+from diredi.decentralized.strategies.fedavg import FedAvg
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class FedShuffle(FedAvg):
+    def rates(self, clients: Clients) -> Tensor:
+        """Inversely proportional to a client's steps; `learning_rate` is that of one with a mean number."""
+        return super().rates(clients) * clients.mean_steps / clients.steps
+
+    def shares(self, clients: Clients) -> Tensor:
+        """w_i / p_i, a client's weight over its chance to be awake. They add up to 1 only on average over the rounds:
+        shares that always do favour clients that are awake beside small ones.
+        """
+        return clients.samples / clients.all_samples * clients.all_clients / len(clients.samples)
