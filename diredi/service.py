@@ -69,12 +69,12 @@ async def _until_told(config: _C, serve: Serve[_C]) -> None:
 
 def _begin_to_stop(stop: asyncio.Event) -> None:
     if not stop.is_set():
-        structlog.get_logger().info("stopping")
         stop.set()
         # State is stored before it is acted on, so an end in the middle of something loses nothing.
         end = threading.Timer(GRACE_S + 0.4, os._exit, args=(0,))
         end.daemon = True
         end.start()
+        structlog.get_logger().info("stopping")  # last: it fails where nobody reads standard error any more
 
 
 async def run_all(coroutines: Sequence[Coroutine[Any, Any, None]], stop: asyncio.Event) -> None:

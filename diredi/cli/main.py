@@ -13,7 +13,7 @@ import typer
 from typer import TyperException
 
 from diredi import __version__
-from diredi.cli import cycle, data, device, evaluate, gap, model, pki, serve, site, train
+from diredi.cli import cycle, data, device, evaluate, gap, model, peers, pki, serve, site, train
 from diredi.cli.demo.command import demo
 from diredi.errors import DirediError, NoRoom, NotFound
 
@@ -66,6 +66,7 @@ app.add_typer(model.app, name="model")
 app.add_typer(site.app, name="site")
 app.add_typer(device.app, name="device")
 app.add_typer(train.app, name="train")
+app.add_typer(peers.app, name="peers")
 app.command("eval")(evaluate.evaluate_model)
 app.add_typer(data.app, name="data")
 app.add_typer(gap.app, name="gap")
@@ -100,7 +101,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _about_package(error: ModuleNotFoundError) -> str:
     """Edge nodes have the core alone, without what learns."""
-    return f"this command needs the package {error.name}, which is not installed: install 'diredi[learning,cloud]'"
+    groups = "learning,peers,cloud"
+    return f"this command needs the package {error.name}, which is not installed: install 'diredi[{groups}]'"
 
 
 def _about_file(error: OSError) -> str:

@@ -93,6 +93,11 @@ class Channel(grpc.aio.Channel):
     async def channel_ready(self) -> None:
         await self._channel.channel_ready()
 
+    async def lost(self) -> None:
+        """Returns when there is no connection, or no longer."""
+        while (state := self.get_state()) is grpc.ChannelConnectivity.READY:
+            await self.wait_for_state_change(state)
+
     async def __aenter__(self) -> Self:
         return self
 

@@ -51,7 +51,8 @@ def test_only_its_own_files_import_the_package_of_a_detector_family(package: str
 
 
 @pytest.mark.parametrize(
-    "module", ["cloud_server.__main__", "user_domain.__main__", "edge_node.__main__", "diredi.cli.main"]
+    "module",
+    ["cloud_server.__main__", "user_domain.__main__", "edge_node.__main__", "edge_node.peers.run", "diredi.cli.main"],
 )
 def test_servers_and_command_line_start_without_torch(module: str) -> None:
     program = f"import {module}, sys; sys.exit('torch' in sys.modules)"

@@ -1,0 +1,196 @@
+"""Detectors as peers: four sites with skewed classes, alone, averaged, and teaching each other by each measure.
+
+Images of the built-in scenes are dealt to four sites by the class that they show most, with primary classes. Every
+site first learns its own labels. Then, for as long again: "alone" goes on so; "FedAvg" averages all weights after
+every round (McMahan et al., AISTATS 2017); the others learn labels and what their three neighbours say together of the
+same images, class scores by the measure named and boxes by their distributions, as Molo et al. have it for
+classification (holistic, one-shot). For detection nobody has published these measures. Figures are of the four
+detectors on held-out images of all sites, and of each on its own, in percent.
+"""
+
+from __future__ import annotations
+
+import time
+from itertools import product
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+
+from diredi.data.dataset import DataSet, load
+from diredi.data.sources import resolve
+from diredi.decentralized.detectors import Together
+from diredi.decentralized.partitions import PartitionRecipe
+from diredi.decentralized.partitions.sites import partitioned_sites
+from diredi.decentralized.studies.base import Cell, Options, Study
+from diredi.detectors import registry
+from diredi.detectors.base import Detector
+from diredi.distillation.recipe import TrainRecipe
+from diredi.distillation.trainer import train
+from diredi.evaluation.detection import evaluate
+from diredi.evaluation.findings import Json, Tables, kept, rows_of, target
+from diredi.knowledge.merging.base import MergeRecipe
+from diredi.knowledge.merging.mean import mean as averaged
+from diredi.knowledge.policy import KeyKind, kind_of
+from diredi.labels import LabelSpace
+from diredi.store.weights import WeightMap
+
+SITES, SEEDS, ROUNDS = 4, (0, 1, 2), 5
+ALONE, FEDAVG, MAIN = "alone", "FedAvg", "after their own labels"
+MEASURES = ("ce", "kl", "js", "sed", "td", "msed")
+FORMS = (ALONE, FEDAVG, *MEASURES)
+
+
+def cells(options: Options) -> list[Cell]:
+    quick = options.quick
+    shared: Json = {
+        "images": (64, 32) if quick else (800, 200),
+        "size": 64 if quick else 128,
+        "architecture": "yolo11-w0.125",
+        "partition": PartitionRecipe(kind="skew", gamma=15).model_dump(),
+        "training": {"precision": "bf16", "learning_rate": 4e-3, **({"steps": 6} if quick else {"epochs": 20})},
+    }
+    return [
+        Cell(f"seed-{seed}/{form}", {**shared, "seed": seed, "form": form})
+        for seed, form in product(SEEDS, (MAIN, *FORMS))
+    ]
+
+
+def measured(spec: Json, folder: Path) -> Json:
+    """mAP50-95 and mAP50 of each site's detector on all held-out images and on its own; seconds of the processor."""
+    whole, sites = _sites(spec, folder)
+    detectors, began = _main(spec, sites, folder), time.process_time()
+    if spec["form"] == FEDAVG:
+        _averaged(detectors, sites, spec)
+    elif spec["form"] != MAIN:
+        _taught(detectors, sites, spec)
+    took = time.process_time() - began
+    return {"sites": [_figures(one, whole, site) for one, site in zip(detectors, sites, strict=True)], "seconds": took}
+
+
+def _sites(spec: Json, folder: Path) -> tuple[DataSet, list[DataSet]]:
+    whole = load(resolve("scenes:presumed", folder / "data", spec["seed"], *spec["images"]))
+    return whole, partitioned_sites(whole, SITES, PartitionRecipe(**spec["partition"]), spec["seed"])
+
+
+def _main(spec: Json, sites: list[DataSet], folder: Path) -> list[Detector]:
+    """Detectors that have learned their own labels: once for all forms."""
+    made_from = {name: value for name, value in spec.items() if name != "form"}
+    place, labels = folder / f"seed-{spec['seed']}", LabelSpace(names=sites[0].names)
+    detectors = [registry.create(spec["architecture"], spec["size"], labels, spec["seed"]) for _ in sites]
+    paths = [place / f"site-{number}.safetensors" for number in range(SITES)]
+
+    def make() -> Json:
+        for detector, site, path in zip(detectors, sites, paths, strict=True):
+            train(detector, site.train, _recipe(spec, 0))
+            detector.weights().save(path)
+        return {}
+
+    kept(place / "main.json", made_from, make)
+    for detector, path in zip(detectors, paths, strict=True):
+        detector.load_weights(WeightMap.load(path))
+    return detectors
+
+
+def _taught(detectors: list[Detector], sites: list[DataSet], spec: Json) -> None:
+    """All listen to what the others were before."""
+    before = [registry.from_weights(one.spec, one.weights(), one.device) for one in detectors]
+    losses = {} if spec["form"] == ALONE else {spec["form"]: 1.0, "boxes": 1.0}
+    for number, (detector, site) in enumerate(zip(detectors, sites, strict=True)):
+        others = Together([other for index, other in enumerate(before) if index != number])
+        teacher = others if losses else None
+        train(detector, site.train, _recipe(spec, 1).model_copy(update={"losses": losses}), teacher=teacher)
+
+
+def _averaged(detectors: list[Detector], sites: list[DataSet], spec: Json) -> None:
+    """Rounds of local training and a mean weighted by images. The learning rate falls from round to round."""
+    images = [len(site.train) for site in sites]
+    shares = [count / sum(images) for count in images]
+    whole = _recipe(spec, 1)
+    for number in range(ROUNDS):
+        if number == 0:
+            _share(detectors, shares)
+        rest = 1 - number / ROUNDS
+        length = {"steps": max(1, whole.steps // ROUNDS)} if whole.steps else {"epochs": whole.epochs / ROUNDS}
+        rate = {"learning_rate": whole.learning_rate * rest, "final_learning_rate": (rest - 1 / ROUNDS) / rest}
+        recipe = whole.model_copy(update={**length, **rate, "seed": whole.seed + number})
+        for detector, site in zip(detectors, sites, strict=True):
+            train(detector, site.train, recipe)
+        _share(detectors, shares)
+
+
+def _share(detectors: list[Detector], shares: list[float]) -> None:
+    """Counters of batches stay each detector's own: the mean of two counts counts nothing."""
+    mine = [one.weights() for one in detectors]
+    shared = [one.selected(lambda name: kind_of(name, str(mine[0][name].dtype)) is not KeyKind.COUNTER) for one in mine]
+    together = averaged(shared, shares, MergeRecipe())
+    for detector, own in zip(detectors, mine, strict=True):
+        detector.load_weights(WeightMap({**own, **together}))
+
+
+def _recipe(spec: Json, phase: int) -> TrainRecipe:
+    return TrainRecipe.model_validate({**spec["training"], "seed": 100 * spec["seed"] + 10 * phase})
+
+
+def _figures(detector: Detector, whole: DataSet, site: DataSet) -> dict[str, float]:
+    everywhere = evaluate(detector, whole.val, detector.spec.labels)
+    own = evaluate(detector, site.val, detector.spec.labels) if site.val else everywhere
+    return {
+        "all sites: mAP50-95": 100 * everywhere.map50_95,
+        "all sites: mAP50": 100 * everywhere.map50,
+        "own: mAP50-95": 100 * own.map50_95,
+    }
+
+
+def rows(figures: dict[str, Json], options: Options) -> list[Json]:
+    def tables(seed: int) -> Tables:
+        return {"four sites": {form: _columns(figures[f"seed-{seed}/{form}"]) for form in (MAIN, *FORMS)}}
+
+    return rows_of([tables(seed) for seed in SEEDS])
+
+
+def _columns(found: Json) -> dict[str, float]:
+    sites = found["sites"]
+    columns = {name: mean(site[name] for site in sites) for name in sites[0]}
+    return {
+        **columns,
+        "sites differ by": float(np.std([s["all sites: mAP50-95"] for s in sites])),
+        "seconds": found["seconds"],
+    }
+
+
+def targets(rows: list[Json]) -> list[Json]:
+    found = {row["form"]: row["all sites: mAP50-95"]["mean"] for row in rows}
+    others, usual = (mean(found[one] for one in group) for group in (("sed", "js", "td"), ("ce", "kl")))
+    return [
+        target("best measure minus alone, mAP50-95", max(found[one] for one in MEASURES) - found[ALONE], ">", 0),
+        target("best measure minus FedAvg, mAP50-95", max(found[one] for one in MEASURES) - found[FEDAVG], ">", 0),
+        target("SED, JS and TD minus CE and KL, mAP50-95", others - usual, ">", 0),
+    ]
+
+
+def draw(rows: list[Json], title: str, path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    axis = figure.subplots()
+    for number, column in enumerate(("all sites: mAP50-95", "own: mAP50-95")):
+        low, middle, high = (np.array([row[column][what] for row in rows]) for what in ("low", "mean", "high"))
+        reach = np.maximum([middle - low, high - middle], 0)
+        axis.bar(np.arange(len(rows)) + 0.4 * number, middle, 0.4, yerr=reach, label=column, capsize=2)
+    axis.set_xticks(np.arange(len(rows)) + 0.2, [row["form"] for row in rows], rotation=20)
+    axis.set_ylabel("percent; whiskers: seeds")
+    axis.legend()
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+
+
+DETECTION = Study(
+    "detection",
+    "four sites' detectors: alone, averaged, or taught by each measure",
+    cells,
+    measured,
+    rows,
+    targets,
+    draw,
+)

@@ -1,0 +1,140 @@
+"""Every federated baseline on the same skewed clients: rounds and bytes until the server's model is good enough.
+
+Ten clients with primary labels, scikit-learn's digits, two dense layers; all clients are awake in every round. Each
+strategy is run at four learning rates, for none is best at another's, and shown at the one with which it ends best.
+"alone" is no collaboration at all: the mean of the clients' own models. Accuracy is on the whole test set, in percent.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+from torch import Tensor, nn
+
+from diredi.decentralized.network import MAIN, MultiHeaded, create
+from diredi.decentralized.partitions import PartitionRecipe, partitioned
+from diredi.decentralized.recipe import NetworkRecipe
+from diredi.decentralized.simulation.recipe import SimulationRecipe
+from diredi.decentralized.simulation.simulate import simulate
+from diredi.decentralized.strategies import STRATEGIES
+from diredi.decentralized.strategies.recipe import StrategyRecipe
+from diredi.decentralized.studies.base import Cell, Options, Study, data_of
+from diredi.errors import InvalidInput
+from diredi.evaluation.findings import Json, Tables, rows_of, target
+
+CLIENTS, SEEDS, ENOUGH = 10, (0, 1, 2), 90.0
+RATES = (0.02, 0.05, 0.1, 0.2)
+TABLE, ALL_RATES = "digits, ten clients, gamma 15", "digits, ten clients, gamma 15: every learning rate"
+
+
+class Classifier(nn.Module):
+    """The main head of a network alone: uint8 images in, logits [n, classes] out."""
+
+    def __init__(self, network: MultiHeaded) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network.said(images, MAIN)
+
+
+def cells(options: Options) -> list[Cell]:
+    rounds = 3 if options.quick else 60
+    shared: Json = {
+        "data": "digits",
+        "folder": None,
+        "partition": PartitionRecipe(kind="skew", gamma=15).model_dump(),
+        "network": NetworkRecipe(backbone="mlp", auxiliary=0).model_dump(),
+    }
+
+    def recipe(kind: str, rate: float, seed: int) -> Json:
+        strategy = StrategyRecipe(kind=kind, learning_rate=rate, batch=16, epochs=2)
+        return SimulationRecipe(strategy=strategy, rounds=rounds, seed=seed).model_dump()
+
+    return [
+        Cell(f"{kind}-{rate:g}/seed-{seed}", {**shared, "seed": seed, "recipe": recipe(kind, rate, seed)})
+        for kind, rate, seed in product(STRATEGIES, _rates(options), SEEDS)
+    ]
+
+
+def _rates(options: Options) -> tuple[float, ...]:
+    return RATES[2:3] if options.quick else RATES
+
+
+def measured(spec: Json, folder: Path) -> Json:
+    """Of every round, accuracy in percent and bytes on the wire, both ways. All 0 where the learning rate was too high
+    for the strategy and its loss left the numbers."""
+    data, recipe = data_of(spec), SimulationRecipe(**spec["recipe"])
+    shards = partitioned(data.train.labels, CLIENTS, PartitionRecipe(**spec["partition"]), spec["seed"])
+    network = create(NetworkRecipe(**spec["network"]), data.train.images.shape[1:], len(data.classes), spec["seed"])
+    place = folder / "rounds" / f"{recipe.strategy.kind}-{recipe.strategy.learning_rate:g}-{spec['seed']}"
+    try:
+        found = simulate(recipe, Classifier(network), data, shards, place)
+    except InvalidInput:
+        return {"accuracy": [0.0] * recipe.rounds, "bytes": [0] * recipe.rounds}
+    return {
+        "accuracy": [100 * (one.accuracy or 0) for one in found.history],
+        "bytes": [one.bytes_up + one.bytes_down for one in found.history],
+    }
+
+
+def rows(figures: dict[str, Json], options: Options) -> list[Json]:
+    def columns(kind: str, rate: float, seed: int) -> dict[str, float]:
+        found = figures[f"{kind}-{rate:g}/seed-{seed}"]
+        enough = np.flatnonzero(np.array(found["accuracy"]) >= ENOUGH)
+        rounds = int(enough[0]) + 1 if len(enough) else len(found["accuracy"]) + 1
+        return {
+            "accuracy": found["accuracy"][-1],
+            f"rounds to {ENOUGH:g} %": rounds,
+            "MB until then": sum(found["bytes"][:rounds]) / 1e6,
+            "MB a round": found["bytes"][-1] / 1e6,
+            "rate": rate,
+        }
+
+    rates = _rates(options)
+    best = {
+        kind: max(rates, key=lambda rate: mean(columns(kind, rate, s)["accuracy"] for s in SEEDS))
+        for kind in STRATEGIES
+    }
+
+    def tables(seed: int) -> Tables:
+        return {
+            TABLE: {kind: columns(kind, best[kind], seed) for kind in STRATEGIES},
+            ALL_RATES: {f"{kind}, {rate:g}": columns(kind, rate, seed) for kind, rate in product(STRATEGIES, rates)},
+        }
+
+    return rows_of([tables(seed) for seed in SEEDS])
+
+
+def targets(rows: list[Json]) -> list[Json]:
+    found = {row["form"]: row["accuracy"]["mean"] for row in rows if row["table"] == TABLE}
+    least = min(accuracy for kind, accuracy in found.items() if kind != "alone")
+    return [
+        target("least accuracy of a collaboration minus no collaboration, points", least - found["alone"], ">", 0),
+        target("SCAFFOLD minus FedAvg, points", found["scaffold"] - found["fedavg"], ">", 0),
+    ]
+
+
+def draw(rows: list[Json], title: str, path: Path) -> None:
+    """Accuracy at the end, and rounds until it was enough."""
+    from matplotlib.figure import Figure
+
+    ours = [row for row in rows if row["table"] == TABLE]
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for axis, column, unit in zip(axes, ("accuracy", f"rounds to {ENOUGH:g} %"), ("percent", "rounds"), strict=True):
+        low, middle, high = (np.array([row[column][what] for row in ours]) for what in ("low", "mean", "high"))
+        axis.bar(range(len(ours)), middle, yerr=np.maximum([middle - low, high - middle], 0), capsize=3)
+        axis.set_xticks(range(len(ours)), [row["form"] for row in ours], rotation=30)
+        axis.set_title(column)
+        axis.set_ylabel(f"{unit}; whiskers: seeds")
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+
+
+FEDERATED = Study(
+    "federated", "every federated baseline: rounds and bytes to a given accuracy", cells, measured, rows, targets, draw
+)

@@ -1,0 +1,158 @@
+"""What each head of the chain has learned: eight peers, public images between them, three graphs.
+
+After Zhmoginov, Sandler, Miller, Kristiansen, Vladymyrov: "Decentralized Learning with Multi-Headed Distillation",
+CVPR 2023. Private images are skewed; public ones have no labels. "own" is accuracy with test labels weighted as they
+occur at the peer, "global" with all labels alike; both on average over the peers, in percent.
+"""
+
+from __future__ import annotations
+
+import time
+from itertools import product
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+import torch
+
+from diredi.data.classification import ClassificationSet
+from diredi.decentralized import multihead
+from diredi.decentralized.network import create
+from diredi.decentralized.partitions import PartitionRecipe, own_distribution, partitioned
+from diredi.decentralized.peer import Peer
+from diredi.decentralized.recipe import MultiHeadRecipe, NetworkRecipe, TrainingRecipe
+from diredi.decentralized.studies.base import Cell, Options, Study, data_of
+from diredi.decentralized.topologies import TopologyRecipe, graph, neighbours
+from diredi.evaluation.findings import Json, Tables, rows_of, target
+
+PEERS, HEADS, SEEDS = 8, 4, (0, 1, 2)
+TOPOLOGIES: dict[str, Json] = {
+    "complete": {"kind": "complete"},
+    "ring": {"kind": "ring"},
+    "islands": {"kind": "islands", "islands": 2, "bridges": 1},
+}
+
+
+def cells(options: Options) -> list[Cell]:
+    if options.quick:
+        size: Json = {"data": "digits", "private": 800, "public": 400, "rounds": 4, "epochs": 2}
+    else:
+        size = {"data": "fashion_mnist", "private": 4000, "public": 1000, "rounds": 20, "epochs": 2}
+    shared = {
+        **size,
+        "folder": options.folder_of(size["data"]),
+        "partition": PartitionRecipe(kind="skew", gamma=100, primary=3).model_dump(),
+        "network": NetworkRecipe(backbone="cnn", auxiliary=HEADS - 1).model_dump(),
+        "multihead": MultiHeadRecipe(auxiliary=HEADS - 1).model_dump(),
+        "training": TrainingRecipe(epochs=size["epochs"], batch=32).model_dump(),
+    }
+    return [
+        Cell(f"{name}/seed-{seed}", {**shared, "topology": topology, "seed": seed})
+        for (name, topology), seed in product(TOPOLOGIES.items(), SEEDS)
+    ]
+
+
+def measured(spec: Json, folder: Path) -> Json:
+    """Of each head, main one first, accuracy on the peers' own labels and on all alike; seconds of the processor."""
+    data, began = data_of(spec), time.process_time()
+    private, public = spec["private"], spec["public"]
+    peers = _peers(spec, data)
+    images = torch.from_numpy(data.train.images[private : private + public])
+    recipe, training = MultiHeadRecipe(**spec["multihead"]), TrainingRecipe(**spec["training"])
+    for number in range(spec["rounds"]):
+        edges = graph(TopologyRecipe(**spec["topology"]), PEERS, number, spec["seed"])
+        spoken = [multihead.said(peer.network, images) for peer in peers]
+        for index, peer in enumerate(peers):
+            heard = [spoken[other] for other in neighbours(edges, index)]
+            multihead.learn(peer, images, heard, recipe, training, number)
+    return {"heads": _heads(peers, data), "seconds": time.process_time() - began}
+
+
+def _peers(spec: Json, data: ClassificationSet) -> list[Peer]:
+    labels = data.train.labels[: spec["private"]]
+    shards = partitioned(labels, PEERS, PartitionRecipe(**spec["partition"]), spec["seed"])
+    shape, classes = data.train.images.shape[1:], len(data.classes)
+    seeds = [PEERS * spec["seed"] + number for number in range(PEERS)]
+    return [
+        Peer(
+            f"peer-{number}",
+            create(NetworkRecipe(**spec["network"]), shape, classes, seed),
+            data.train.taken(shard),
+            seed,
+        )
+        for number, (seed, shard) in enumerate(zip(seeds, shards, strict=True))
+    ]
+
+
+def _heads(peers: list[Peer], data: ClassificationSet) -> list[dict[str, float]]:
+    """Accuracy of each label is worked out once, and weighed in two ways."""
+    images, classes = torch.from_numpy(data.test.images), len(data.classes)
+    heads: list[list[dict[str, float]]] = [[] for _ in range(HEADS)]
+    for peer in peers:
+        own = own_distribution(peer.labels.numpy(), classes)
+        said = multihead.said(peer.network, images).probabilities.argmax(-1).numpy()
+        for head, answers in zip(heads, said, strict=True):
+            each = np.array([np.mean(answers[data.test.labels == label] == label) for label in range(classes)])
+            head.append({"own": float(100 * own @ each), "global": float(100 * each.mean())})
+    return [{name: mean(peer[name] for peer in head) for name in ("own", "global")} for head in heads]
+
+
+def rows(figures: dict[str, Json], options: Options) -> list[Json]:
+    def tables(seed: int) -> Tables:
+        return {
+            topology: {
+                _named(head): columns for head, columns in enumerate(figures[f"{topology}/seed-{seed}"]["heads"])
+            }
+            for topology in TOPOLOGIES
+        }
+
+    return rows_of([tables(seed) for seed in SEEDS])
+
+
+def _named(head: int) -> str:
+    return "main head" if head == 0 else f"auxiliary head {head}"
+
+
+def targets(rows: list[Json]) -> list[Json]:
+    found = {(row["table"], row["form"]): row for row in rows}
+
+    def gain(topology: str, head: int, before: int) -> float:
+        later, earlier = (found[topology, _named(one)]["global"]["mean"] for one in (head, before))
+        return float(later - earlier)
+
+    return [
+        *(
+            target(f"{name}: first auxiliary head minus main head, global", gain(name, 1, 0), ">", 0)
+            for name in TOPOLOGIES
+        ),
+        *(
+            target(f"{name}: last head minus first auxiliary head, global", gain(name, HEADS - 1, 1), ">", 0)
+            for name in TOPOLOGIES
+        ),
+    ]
+
+
+def draw(rows: list[Json], title: str, path: Path) -> None:
+    """A panel for each graph: accuracy by head."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.5 * len(TOPOLOGIES), 4), layout="constrained")
+    axes = figure.subplots(1, len(TOPOLOGIES), squeeze=False, sharey=True)[0]
+    for name, axis in zip(TOPOLOGIES, axes, strict=True):
+        ours = [row for row in rows if row["table"] == name]
+        for column in ("own", "global"):
+            low, middle, high = (np.array([row[column][what] for row in ours]) for what in ("low", "mean", "high"))
+            reach = np.maximum([middle - low, high - middle], 0)
+            axis.errorbar(range(len(ours)), middle, reach, label=column, marker="o", capsize=3)
+        axis.set_xticks(range(len(ours)), ["main", *map(str, range(1, HEADS))])
+        axis.set_xlabel("head")
+        axis.set_title(name)
+    axes[0].set_ylabel("accuracy, percent; whiskers: seeds")
+    axes[0].legend()
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+
+
+MULTIHEAD = Study(
+    "multihead", "eight peers and public images: what later heads gain, by graph", cells, measured, rows, targets, draw
+)

@@ -1,0 +1,129 @@
+"""The learner that comes with DiReDi: multi-headed distillation of a classifier (see `diredi.decentralized.multihead`).
+
+    learner: edge_node.peers.multiheaded:multiheaded
+    data: {set: digits, private: 1000, public: 400, partition: {kind: skew, gamma: 15}}
+    options: {network: {backbone: mlp}, multihead: {auxiliary: 2}, training: {epochs: 2}}
+
+Every peer makes the same partition of the same set and takes its own part of it; what follows the private images is
+public, and its labels are never read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import Field, ValidationError
+
+from diredi.config import Config
+from diredi.data import classification
+from diredi.data.classification import ClassificationSet
+from diredi.decentralized import multihead
+from diredi.decentralized.network import create
+from diredi.decentralized.partitions import PartitionRecipe, partitioned
+from diredi.decentralized.peer import Peer
+from diredi.decentralized.recipe import MultiHeadRecipe, NetworkRecipe, TrainingRecipe
+from diredi.errors import InvalidInput
+from edge_node.peers.learner import Figures, Outline, Predictions, Question, Setting
+
+
+class Data(Config):
+    """What is learned from."""
+
+    set: str = "digits"
+    """A name in `diredi.data.classification.SETS`."""
+    folder: Path | None = None
+    """Where it lies; None: the cache of downloads."""
+    private: int = Field(default=1000, ge=1)
+    """Images that are shared out to the peers, the first of the set."""
+    public: int = Field(default=400, ge=1)
+    """Images after these, which all peers hold."""
+    partition: PartitionRecipe = PartitionRecipe()
+
+
+class Options(Config):
+    """How it is learned. `network.auxiliary` follows `multihead.auxiliary`."""
+
+    network: NetworkRecipe = NetworkRecipe(backbone="mlp")
+    multihead: MultiHeadRecipe = MultiHeadRecipe()
+    training: TrainingRecipe = TrainingRecipe(epochs=2, batch=32)
+
+
+def multiheaded(setting: Setting) -> MultiHeadedLearner:
+    """Raises InvalidInput where `data` or `options` are wrong, and what loading the set raises."""
+    try:
+        data, options = Data.model_validate(setting.data), Options.model_validate(setting.options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InvalidInput(f"the learner's {where} is wrong: {first['msg']}") from None
+    torch.set_num_threads(1)  # peers of one machine would wait for each other's threads at every operator
+    return MultiHeadedLearner(setting, data, options)
+
+
+class MultiHeadedLearner:
+    def __init__(self, setting: Setting, data: Data, options: Options) -> None:
+        self._options, found = options, classification.load(data.set, data.folder)
+        if data.private + data.public > len(found.train):
+            raise InvalidInput(
+                f"{data.set} has {len(found.train)} images: ask for no more as private and public together"
+            )
+        self._test = found.test
+        self._public = torch.from_numpy(found.train.images[data.private : data.private + data.public])
+        self._peer = _peer(setting, data, options, found)
+        self.outline = Outline(
+            public_set=_digest(found, data),
+            samples=data.public,
+            classes=len(found.classes),
+            heads=1 + options.multihead.auxiliary,
+            embedding=self._peer.network.backbone.features,
+        )
+
+    def fit(self, round_: int) -> Figures:
+        """Labels alone before anybody has said anything; afterwards `learn` learns them beside what neighbours say."""
+        if round_ == 1:
+            self._peer.learn_labels(self._options.training)
+        return self._accuracies()
+
+    def predictions(self, round_: int) -> Predictions:
+        said = multihead.said(self._peer.network, self._public)
+        embeddings = None if said.embeddings is None else said.embeddings.numpy()
+        return Predictions(said.probabilities.numpy(), embeddings)
+
+    def question(self, round_: int) -> Question:
+        return Question(heads=tuple(range(self.outline.heads)), embeddings=True)
+
+    def learn(self, round_: int, answers: Mapping[str, Predictions]) -> Figures:
+        """In the order of the neighbours' names, so that equal answers teach the same."""
+        heard = [multihead.Said(*_tensors(answers[name])) for name in sorted(answers)]
+        recipe, training = self._options.multihead, self._options.training
+        multihead.learn(self._peer, self._public, heard, recipe, training, round_)
+        return self._accuracies()
+
+    def _accuracies(self) -> Figures:
+        """Of the main head and the last one, on the set's test images; 0 to 1."""
+        said = multihead.said(self._peer.network, torch.from_numpy(self._test.images)).probabilities
+        right = (said.argmax(-1).numpy() == self._test.labels).mean(-1)
+        return {"main head": float(right[0]), "last head": float(right[-1])}
+
+
+def _peer(setting: Setting, data: Data, options: Options, found: ClassificationSet) -> Peer:
+    shards = partitioned(found.train.labels[: data.private], setting.peers, data.partition, setting.seed)
+    seed = setting.seed * setting.peers + setting.peer
+    recipe = options.network.model_copy(update={"auxiliary": options.multihead.auxiliary})
+    network = create(recipe, found.train.images.shape[1:], len(found.classes), seed)
+    return Peer(f"peer-{setting.peer}", network, found.train.taken(shards[setting.peer]), seed)
+
+
+def _digest(found: ClassificationSet, data: Data) -> str:
+    """Of the public images, in their order."""
+    images = found.train.images[data.private : data.private + data.public]
+    return f"sha256:{hashlib.sha256(f'{images.shape}'.encode() + np.ascontiguousarray(images).data).hexdigest()}"
+
+
+def _tensors(said: Predictions) -> tuple[torch.Tensor, torch.Tensor | None]:
+    embeddings = None if said.embeddings is None else torch.from_numpy(said.embeddings.copy())
+    return torch.from_numpy(said.probabilities.copy()), embeddings

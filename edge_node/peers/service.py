@@ -1,0 +1,129 @@
+"""PeerService: neighbours read the board, and nobody else does. It knows no learner and no data, private or public."""
+
+# ruff: noqa: ANN401  (gRPC gives its contexts no type of their own)
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Collection, Iterator
+from typing import Any, TypeVar
+
+import numpy as np
+
+from diredi.errors import DirediError, InvalidInput, NotFound, Refused
+from diredi.rpc.meter import EgressMeter
+from diredi.rpc.peers import peer_identity
+from diredi.rpc.v1 import peers_pb2 as pb
+from diredi.rpc.v1 import peers_pb2_grpc as stubs
+from diredi.trust.identity import Identity
+from edge_node.peers.board import Board
+from edge_node.peers.learner import Floats, Outline, Predictions, Question
+
+CHUNK_BYTES = 256 * 1024
+Answer = TypeVar("Answer", pb.DescribePeerResponse, pb.PredictResponse)
+
+
+class PeerServicer(stubs.PeerServiceServicer):
+    """`sent` counts every answer, beside whatever else the peer sends."""
+
+    def __init__(self, own: Identity, board: Board, neighbours: Collection[Identity], sent: EgressMeter) -> None:
+        self._own = own
+        self._board = board
+        self._neighbours = frozenset(neighbours)
+        self._sent = sent
+
+    async def DescribePeer(self, request: pb.DescribePeerRequest, context: Any) -> pb.DescribePeerResponse:
+        self._caller(context)
+        outline = self._board.outline
+        return self._counted(
+            pb.DescribePeerResponse(
+                name=self._own.name,
+                site=self._own.site,
+                public_set=outline.public_set,
+                samples=outline.samples,
+                classes=outline.classes,
+                heads=outline.heads,
+                embedding=outline.embedding,
+                rounds=self._board.rounds,
+                ready=self._board.ready,
+            )
+        )
+
+    async def Predict(self, request: pb.PredictRequest, context: Any) -> AsyncIterator[pb.PredictResponse]:
+        caller = self._caller(context)
+        try:
+            question = question_from(request, self._board.outline)
+            for chunk in chunks(await self._board.said(request.round), question):
+                yield self._counted(chunk)
+        except DirediError:
+            self._note_told(request, caller, context)
+            raise
+        self._note_told(request, caller, context)
+
+    def _note_told(self, request: pb.PredictRequest, caller: Identity, context: Any) -> None:
+        """Once the call is over: a peer that has told all its neighbours of its last round may stop at once."""
+        context.add_done_callback(lambda _: self._board.note_told(request.round, caller))
+
+    def _caller(self, context: Any) -> Identity:
+        """Raises Refused for anyone but a neighbour."""
+        caller = peer_identity(context)
+        if caller not in self._neighbours:
+            raise Refused(f"{caller} is not a neighbour of {self._own}: name it in that peer's configuration")
+        return caller
+
+    def _counted(self, message: Answer) -> Answer:
+        self._sent.count(message.DESCRIPTOR.full_name, message.ByteSize())
+        return message
+
+
+def question_from(request: pb.PredictRequest, outline: Outline) -> Question:
+    """Raises NotFound for another public set, InvalidInput for what a peer of this outline cannot answer."""
+    if request.public_set != outline.public_set:
+        raise NotFound(
+            f"this peer's public set is {outline.public_set}, not {request.public_set[:80]!r}: give both the same one"
+        )
+    samples, heads = np.array(request.samples, dtype=np.int64), tuple(request.heads)
+    if len(samples) > outline.samples or samples.max(initial=0) >= outline.samples:
+        raise InvalidInput(f"the public set has {outline.samples} samples: ask for indices below that, each once")
+    if not heads or max(heads) >= outline.heads or len(set(heads)) < len(heads):
+        raise InvalidInput(
+            f"heads {list(heads[:16])} cannot be asked: this peer has 0 to {outline.heads - 1}, each once"
+        )
+    if request.embeddings and not outline.embedding:
+        raise InvalidInput("this peer gives no embeddings: ask for probabilities alone")
+    if not (math.isfinite(request.temperature) and request.temperature >= 0):
+        raise InvalidInput(f"a temperature of {request.temperature} cannot be: ask for one above 0")
+    return Question(samples if len(samples) else None, heads, request.embeddings, request.temperature or 1.0)
+
+
+def chunks(predictions: Predictions, question: Question) -> Iterator[pb.PredictResponse]:
+    """The answer in messages of about CHUNK_BYTES; at least one row in each."""
+    _, available, classes = predictions.probabilities.shape
+    samples = np.arange(available) if question.samples is None else question.samples
+    embeddings = predictions.embeddings if question.embeddings else None
+    columns = len(question.heads) * classes + (0 if embeddings is None else embeddings.shape[1])
+    rows = max(1, CHUNK_BYTES // (4 * columns))
+    for first in range(0, len(samples), rows):
+        some = samples[first : first + rows]
+        asked = predictions.probabilities[np.array(question.heads)[:, None], some]
+        yield pb.PredictResponse(
+            first=first,
+            probabilities=[_rows(matrix) for matrix in softened(asked, question.temperature)],
+            embeddings=None if embeddings is None else _rows(embeddings[some]),
+        )
+
+
+def softened(probabilities: Floats, temperature: float) -> Floats:
+    """Distributions [..., classes] with their logits divided by `temperature`; at 1 the very same bits."""
+    if temperature == 1:
+        return probabilities
+    with np.errstate(divide="ignore"):
+        logits = np.log(probabilities.astype(np.float64)) / temperature
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    softer: Floats = (powers / powers.sum(-1, keepdims=True)).astype(np.float32)
+    return softer
+
+
+def _rows(matrix: Floats) -> pb.Rows:
+    rows, columns = matrix.shape
+    return pb.Rows(rows=rows, columns=columns, data=matrix.astype("<f4", copy=False).tobytes())

@@ -1,0 +1,171 @@
+"""Peers that talk over real gRPC and TLS: an authority, served boards, processes whose log is awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from diredi.rpc.client import connect
+from diredi.rpc.meter import EgressMeter, IngressMeter
+from diredi.rpc.server import start_server
+from diredi.trust import ca
+from diredi.trust.identity import Credentials, Identity, Role
+from edge_node.peers.board import Board
+from edge_node.peers.learner import Outline, Predictions
+from edge_node.peers.neighbour import Neighbour
+from edge_node.peers.service import PeerServicer
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
+SITE = "site-1"
+OUTLINE = Outline("sha256:" + "a" * 64, samples=50, classes=4, heads=3, embedding=5)
+
+
+def identity(name):
+    return Identity(Role.DEVICE, name, SITE)
+
+
+def predictions(outline=OUTLINE, seed=0):
+    """Random ones, every value another."""
+    random = np.random.default_rng(seed)
+    said = random.dirichlet(np.ones(outline.classes), (outline.heads, outline.samples)).astype(np.float32)
+    embeddings = random.normal(size=(outline.samples, outline.embedding)).astype(np.float32)
+    return Predictions(said, embeddings if outline.embedding else None)
+
+
+class Pki:
+    def __init__(self, folder):
+        self.folder = folder
+        ca.init(folder / "ca")
+
+    def folder_of(self, name, role="device", site=SITE):
+        out = self.folder / role / name
+        if not out.exists():
+            hosts = ["localhost", "127.0.0.1"]
+            ca.issue(self.folder / "ca", role, name, hosts, out, site=site if role == "device" else "")
+        return out
+
+    def credentials(self, name, role="device", site=SITE):
+        return Credentials.load(self.folder_of(name, role, site))
+
+
+class World:
+    """Servers, channels and listeners of one test; `close` ends all of them."""
+
+    def __init__(self, pki):
+        self.pki = pki
+        self.received = IngressMeter()
+        self.stack = contextlib.AsyncExitStack()
+
+    async def board(self, name, outline=OUTLINE, rounds=3, keep=2, neighbours=("asker",), sent=None):
+        """A peer with nothing on its board yet, and its address."""
+        board = Board(outline, rounds, keep)
+        servicer = PeerServicer(identity(name), board, [identity(n) for n in neighbours], sent or EgressMeter())
+        return board, await self.served(name, servicer)
+
+    async def served(self, name, servicer):
+        server = await start_server(self.pki.credentials(name), "127.0.0.1:0", [servicer])
+        self.stack.push_async_callback(server.stop, 0)
+        return server.address
+
+    async def channel(self, address, name="asker", meter=None, **who):
+        return await self.stack.enter_async_context(connect(address, self.pki.credentials(name, **who), meter))
+
+    async def neighbour(self, name, address, outline=OUTLINE):
+        """As "asker" sees it."""
+        return Neighbour(identity(name), await self.channel(address), outline, self.received)
+
+    async def close(self):
+        await self.stack.aclose()
+
+
+class PeerProcess:
+    """`python -m edge_node.peers`, and its log as it comes."""
+
+    def __init__(self, process):
+        self.process = process
+        self.events = []
+        self.last_line = ""
+        self._grown = asyncio.Condition()
+        self._reading = asyncio.create_task(self._read())
+
+    @classmethod
+    async def start(cls, folder, config):
+        file = folder / f"{config['name']}.yaml"
+        file.write_text(yaml.safe_dump(config))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "edge_node.peers", "--config", str(file),
+            cwd=ROOT, env={**os.environ, "PYTHONPATH": str(HERE)}, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        return cls(process)
+
+    async def _read(self):
+        async for line in self.process.stderr:
+            async with self._grown:
+                self.last_line = line.decode().strip()
+                with contextlib.suppress(ValueError):
+                    self.events.append(json.loads(line))
+                self._grown.notify_all()
+
+    async def said(self, event, **values):
+        """The first line of its log that says so."""
+
+        def found():
+            wanted = {"event": event, **values}.items()
+            return next((line for line in self.events if wanted <= line.items()), None)
+
+        async with asyncio.timeout(60), self._grown:
+            return await self._grown.wait_for(found)
+
+    async def ended(self):
+        """Its exit code."""
+        async with asyncio.timeout(60):
+            await self._reading
+            return await self.process.wait()
+
+    async def kill(self):
+        if self.process.returncode is None:
+            self.process.kill()
+        await self.ended()
+
+
+def free_ports(count):
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+def configs_of(folder, pki, names, **more):
+    """Every one of `names` with all others as neighbours."""
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    return [
+        {
+            "name": name,
+            "site": SITE,
+            "identity": str(pki.folder_of(name)),
+            "listen": f"127.0.0.1:{ports[name]}",
+            "neighbours": {other: f"127.0.0.1:{ports[other]}" for other in names if other != name},
+            "rounds": 3,
+            "deadline_s": 30,
+            "summary": str(folder / f"{name}.json"),
+            "learner": "peer_softmax:learner",
+            "peer": index,
+            "peers": len(names),
+            **more,
+        }
+        for index, name in enumerate(names)
+    ]
+
+
+def summary_of(config):
+    return json.loads(Path(config["summary"]).read_text())

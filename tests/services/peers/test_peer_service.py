@@ -1,0 +1,240 @@
+"""PeerService over real gRPC and TLS: what neighbours get, and who gets nothing."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import numpy as np
+import pytest
+from peer_world import OUTLINE, SITE, identity, predictions
+
+from diredi.errors import DirediError, InvalidInput, NotFound, Refused
+from diredi.rpc.client import call, is_serving
+from diredi.rpc.streams import messages_of
+from diredi.rpc.v1 import peers_pb2 as pb
+from diredi.rpc.v1.peers_pb2_grpc import PeerServiceStub
+from edge_node.peers.learner import Outline, Predictions, Question
+
+WIDE = Outline("sha256:" + "b" * 64, samples=3000, classes=100, heads=2)
+
+
+def same_bits(one, other):
+    assert one.dtype == other.dtype == np.float32
+    assert one.tobytes() == other.tobytes()
+
+
+async def asked(world, address, name="asker", **request):
+    """What a stub gets for a request of these fields."""
+    stub = PeerServiceStub(await world.channel(address, name))
+    values = {"public_set": OUTLINE.public_set, "round": 1, "heads": [0], **request}
+    async with asyncio.timeout(20):
+        return [chunk async for chunk in messages_of(stub.Predict(pb.PredictRequest(**values), timeout=10), 10)]
+
+
+async def test_predictions_arrive_bit_for_bit(world):
+    board, address = await world.board("a")
+    board.put(1, predictions())
+    got = await (await world.neighbour("a", address)).predictions(1, Question(None, (0, 1, 2), True), 10)
+
+    same_bits(got.probabilities, predictions().probabilities)
+    same_bits(got.embeddings, predictions().embeddings)
+
+
+async def test_heads_and_samples_come_in_the_order_asked_for(world):
+    board, address = await world.board("a")
+    board.put(2, predictions())
+    samples = np.array([7, 0, 49, 3])
+    got = await (await world.neighbour("a", address)).predictions(2, Question(samples, (2, 0)), 10)
+
+    same_bits(got.probabilities, predictions().probabilities[[2, 0]][:, samples])
+    assert got.embeddings is None
+
+
+async def test_an_answer_larger_than_a_message_arrives_in_chunks(world):
+    board, address = await world.board("a", WIDE)
+    board.put(1, predictions(WIDE))
+    got = await (await world.neighbour("a", address, WIDE)).predictions(1, Question(None, (1, 0)), 10)
+    chunks = await asked(world, address, public_set=WIDE.public_set, heads=[1, 0])
+
+    same_bits(got.probabilities, predictions(WIDE).probabilities[[1, 0]])
+    assert len(chunks) > 5
+    assert max(chunk.ByteSize() for chunk in chunks) < 300_000
+
+
+async def test_a_temperature_softens_what_is_said(world):
+    logits = np.random.default_rng(0).normal(size=(3, 50, 4)) * 3
+    sharp, soft = (np.exp(logits / t) / np.exp(logits / t).sum(-1, keepdims=True) for t in (1, 4))
+    board, address = await world.board("a")
+    board.put(1, Predictions(sharp.astype(np.float32), predictions().embeddings))
+    got = await (await world.neighbour("a", address)).predictions(1, Question(None, (0, 1, 2), temperature=4), 10)
+
+    np.testing.assert_allclose(got.probabilities, soft, rtol=1e-5)
+
+
+async def test_a_probability_of_zero_stays_zero_at_any_temperature(world):
+    board, address = await world.board("a")
+    sure = np.zeros((3, 50, 4), np.float32)
+    sure[..., 1] = 1
+    board.put(1, Predictions(sure, predictions().embeddings))
+    got = await (await world.neighbour("a", address)).predictions(1, Question(temperature=20), 10)
+
+    same_bits(got.probabilities, sure[:1])
+
+
+async def test_who_asks_too_early_is_answered_once_the_round_is_there(world):
+    board, address = await world.board("a")
+    board.put(1, predictions(seed=1))
+    neighbour = await world.neighbour("a", address)
+    early = asyncio.create_task(neighbour.predictions(2, Question(), 20))
+    await neighbour.predictions(1, Question(), 10)  # on the same connection, so the early call has arrived before it
+    assert not early.done()
+    board.put(2, predictions(seed=2))
+
+    same_bits((await early).probabilities, predictions(seed=2).probabilities[:1])
+
+
+async def test_a_peer_says_what_it_is_and_which_rounds_are_ready(world):
+    board, address = await world.board("a")
+    board.put(1, predictions())
+    said = await call(
+        PeerServiceStub(await world.channel(address)).DescribePeer, pb.DescribePeerRequest(), deadline_s=5
+    )
+
+    assert said == pb.DescribePeerResponse(
+        name="a", site=SITE, public_set=OUTLINE.public_set,
+        samples=50, classes=4, heads=3, embedding=5, rounds=3, ready=[1],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "sentence"),
+    [
+        ({"public_set": "sha256:" + "c" * 64}, NotFound, r"public set is sha256:aaaa.* not 'sha256:cccc.*same one"),
+        ({"round": 0}, InvalidInput, "no round 0 here: ask for 1 to 3"),
+        ({"round": 4}, InvalidInput, "no round 4 here: ask for 1 to 3"),
+        ({"round": 1}, NotFound, "round 1 is over and its predictions were dropped: ask for round 3"),
+        ({"round": 3, "heads": [3]}, InvalidInput, r"heads \[3\] cannot be asked: this peer has 0 to 2"),
+        ({"round": 3, "heads": []}, InvalidInput, "heads"),
+        ({"round": 3, "heads": [1, 1]}, InvalidInput, "each once"),
+        ({"round": 3, "samples": [50]}, InvalidInput, "50 samples"),
+        ({"round": 3, "samples": [0] * 51}, InvalidInput, "50 samples"),
+        ({"round": 3, "temperature": -1.0}, InvalidInput, "temperature"),
+        ({"round": 3, "temperature": float("nan")}, InvalidInput, "temperature"),
+    ],
+)
+async def test_what_cannot_be_answered_is_refused_in_one_sentence(world, wrong, error, sentence):
+    board, address = await world.board("a")
+    for round_ in (1, 2, 3):
+        board.put(round_, predictions())
+
+    with pytest.raises(error, match=sentence) as caught:
+        await asked(world, address, **wrong)
+    assert type(caught.value) is error
+    assert "\n" not in str(caught.value)
+    assert await asked(world, address, round=3)
+
+
+async def test_a_peer_without_embeddings_says_so(world):
+    board, address = await world.board("a", WIDE)
+    board.put(1, predictions(WIDE))
+
+    with pytest.raises(InvalidInput, match="no embeddings"):
+        await asked(world, address, public_set=WIDE.public_set, embeddings=True)
+
+
+async def test_a_peer_that_differs_is_found_out_when_it_is_greeted(world):
+    _, address = await world.board("a", WIDE)
+
+    with pytest.raises(InvalidInput, match=r"device/site-1/a has the public set 'sha256:b.*give both the same"):
+        await (await world.neighbour("a", address)).greet()
+
+
+@pytest.mark.parametrize(
+    "who",
+    [
+        {"name": "stranger"},
+        {"name": "other", "site": "site-2"},
+        {"name": "site-1", "role": "site"},
+        {"name": "alice", "role": "operator"},
+        {"name": "cloud", "role": "cloud"},
+    ],
+)
+async def test_who_is_not_a_neighbour_is_refused(world, who):
+    board, address = await world.board("a")
+    board.put(1, predictions())
+    stub = PeerServiceStub(await world.channel(address, **who))
+
+    request = pb.PredictRequest(public_set=OUTLINE.public_set, round=1, heads=[0])
+    with pytest.raises(Refused, match="is not a neighbour of device/site-1/a"):
+        _ = [chunk async for chunk in messages_of(stub.Predict(request, timeout=10), 10)]
+    with pytest.raises(Refused, match="is not a neighbour of device/site-1/a"):
+        await call(stub.DescribePeer, pb.DescribePeerRequest(), deadline_s=5)
+
+
+async def test_a_device_of_the_same_name_at_another_site_is_no_neighbour(world, pki, tmp_path):
+    from diredi.trust import ca
+
+    board, address = await world.board("a")
+    board.put(1, predictions())
+    namesake = ca.issue(pki.folder / "ca", "device", "asker", ["localhost"], tmp_path / "namesake", site="site-2")
+    tls = grpc.ssl_channel_credentials(namesake.ca, namesake.key, namesake.certificate)
+    async with grpc.aio.secure_channel(address, tls) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await PeerServiceStub(channel).DescribePeer(pb.DescribePeerRequest(), timeout=5)
+    assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_who_shows_no_certificate_never_reaches_the_board(world, pki):
+    board, address = await world.board("a")
+    board.put(1, predictions())
+    tls = grpc.ssl_channel_credentials(root_certificates=pki.credentials("asker").ca)
+    async with grpc.aio.secure_channel(address, tls) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await PeerServiceStub(channel).DescribePeer(pb.DescribePeerRequest(), timeout=5)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert await is_serving(await world.channel(address), "diredi.v1.PeerService")
+
+
+async def test_it_is_known_who_has_had_an_answer(world):
+    board, address = await world.board("a", neighbours=("asker", "b"))
+    board.put(1, predictions())
+    told = {name: asyncio.create_task(board.told(1, identity(name))) for name in ("asker", "b")}
+    await asked(world, address)
+    async with asyncio.timeout(10):
+        await told["asker"]
+    assert not told["b"].done()
+    with pytest.raises(InvalidInput):
+        await asked(world, address, name="b", heads=[9])
+
+    async with asyncio.timeout(10):
+        await told["b"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        (lambda p: Predictions(p.probabilities[:, :-1], p.embeddings), "shape"),
+        (lambda p: Predictions(p.probabilities[:2], p.embeddings), "shape"),
+        (lambda p: Predictions(p.probabilities * 2, p.embeddings), "distribution"),
+        (lambda p: Predictions(p.probabilities * np.float32(np.nan), p.embeddings), "finite"),
+        (lambda p: Predictions(p.probabilities), "embeddings"),
+        (lambda p: Predictions(p.probabilities, np.tile(p.embeddings, (2, 1))), "embeddings"),
+    ],
+)
+async def test_only_predictions_on_the_whole_public_set_can_be_published(world, bad, why):
+    board, _ = await world.board("a")
+
+    with pytest.raises(DirediError, match=f"round 1 have .*{why}.*nothing of them was published"):
+        board.put(1, bad(predictions()))
+    assert board.ready == []
+
+
+async def test_what_was_published_does_not_change_when_the_learner_goes_on(world):
+    board, address = await world.board("a")
+    mine = predictions()
+    board.put(1, mine)
+    mine.probabilities[:] = 0
+    got = await (await world.neighbour("a", address)).predictions(1, Question(), 10)
+
+    same_bits(got.probabilities, predictions().probabilities[:1])

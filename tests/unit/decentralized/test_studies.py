@@ -1,0 +1,88 @@
+"""What every study promises: cells that are kept, a table in the project's shape, and a command that goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diredi.cli.main import run
+from diredi.decentralized.studies import STUDIES, Cell, Options, Study, conducted
+from diredi.evaluation.findings import rows_of, target
+
+Json = dict[str, Any]
+
+
+def study_of(measure: Callable[[Json, Path], Json]) -> Study:
+    """Two seeds of one form, whose figure is a number of its own."""
+
+    def cells(options: Options) -> list[Cell]:
+        return [Cell(f"seed-{seed}", {"seed": seed}) for seed in range(2)]
+
+    def rows(figures: dict[str, Json], options: Options) -> list[Json]:
+        return rows_of([{"table": {"form": {"figure": figures[f"seed-{seed}"]["figure"]}}} for seed in range(2)])
+
+    def targets(rows: list[Json]) -> list[Json]:
+        return [target("figure", rows[0]["figure"]["mean"], ">", 1)]
+
+    return Study("toy", "a toy", cells, measure, rows, targets, lambda rows, title, path: None)
+
+
+def test_a_study_that_was_stopped_goes_on_with_the_cells_that_are_missing(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def measure(spec: Json, folder: Path) -> Json:
+        asked.append(spec["seed"])
+        if asked == [0, 1]:
+            raise KeyboardInterrupt
+        return {"figure": 10.0 * spec["seed"]}
+
+    with pytest.raises(KeyboardInterrupt):
+        conducted(study_of(measure), Options(), tmp_path, lambda done, cells: None)
+    found = conducted(study_of(measure), Options(), tmp_path, lambda done, cells: None)
+    assert asked == [0, 1, 1]
+    assert found["rows"] == [
+        {"table": "table", "form": "form", "figure": {"mean": 5, "low": 0, "high": 10, "seeds": [0, 10]}}
+    ]
+    assert found["targets"] == [{"name": "figure", "value": 5, "target": "> 1", "met": True}]
+    assert not found["quick"]
+    assert {"command", "machine", "commit"} < set(found)
+
+
+def test_a_cell_of_another_recipe_is_measured_anew(tmp_path: Path) -> None:
+    (tmp_path / "seed-0.json").write_text(json.dumps({"from": '{"seed": 7}', "made": {}}))
+    found = conducted(study_of(lambda spec, folder: {"figure": 1.0}), Options(), tmp_path, lambda done, cells: None)
+    assert found["rows"][0]["figure"]["seeds"] == [1, 1]
+
+
+@pytest.mark.parametrize("name", sorted(STUDIES))
+@pytest.mark.parametrize("quick", [True, False])
+def test_no_two_cells_of_a_study_share_a_file(name: str, quick: bool) -> None:
+    keys = [cell.key for cell in STUDIES[name].cells(Options(quick=quick, data=Path("data")))]
+    assert len(set(keys)) == len(keys) > 1
+
+
+def test_the_command_measures_prints_and_writes_and_the_second_time_has_it_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ["peers", "study", "--preset", "federated", "--quick", "--workers", "2", "--json"]
+    assert run(command) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert run(command) == 0
+    assert json.loads(capsys.readouterr().out) == first
+    place = tmp_path / "bench" / "results" / "quick"
+    assert json.loads((place / "federated.json").read_text()) == first
+    assert (place / "federated.png").stat().st_size > 10_000
+    assert first["quick"]
+    assert {row["form"] for row in first["rows"]} >= {"fedavg", "scaffold", "alone"}
+
+
+def test_an_unknown_study_is_refused_with_those_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["peers", "study", "--preset", "nothing"]) == 2
+    assert "dissimilarity" in capsys.readouterr().err
+    assert run(["peers", "study", "--list"]) == 0
+    assert set(STUDIES) <= set(capsys.readouterr().out.split())

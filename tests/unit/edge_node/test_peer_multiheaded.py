@@ -1,0 +1,66 @@
+"""The learner that comes with DiReDi, without a wire between the peers."""
+
+from __future__ import annotations
+
+import pytest
+
+from diredi.errors import InvalidInput
+from edge_node.peers.learner import Predictions, Setting, factory_named
+from edge_node.peers.multiheaded import MultiHeadedLearner, multiheaded
+
+DATA = {"set": "digits", "private": 300, "public": 200, "partition": {"kind": "skew", "gamma": 100}}
+OPTIONS = {"multihead": {"auxiliary": 2}, "training": {"epochs": 3, "batch": 16}}
+
+
+def three(rounds: int) -> list[MultiHeadedLearner]:
+    peers = [multiheaded(Setting(number, 3, rounds, 1, DATA, OPTIONS)) for number in range(3)]
+    for number in range(1, rounds + 1):
+        for peer in peers:
+            peer.fit(number)
+        said = {f"peer-{index}": peer.predictions(number) for index, peer in enumerate(peers)}
+        for index, peer in enumerate(peers):
+            peer.learn(number, {name: one for name, one in said.items() if name != f"peer-{index}"})
+    return peers
+
+
+def test_peers_learn_from_each_other_what_their_own_labels_do_not_show() -> None:
+    peers = three(6)
+    last = [peer.fit(7) for peer in peers]
+    assert sum(one["last head"] - one["main head"] for one in last) / 3 > 0.05
+
+
+def test_what_is_said_is_sound_and_of_the_outline() -> None:
+    peer = three(1)[0]
+    said, outline = peer.predictions(2), peer.outline
+    assert said.flaw() == ""
+    assert said.probabilities.shape == (outline.heads, outline.samples, outline.classes)
+    assert said.embeddings is not None
+    assert said.embeddings.shape == (outline.samples, outline.embedding)
+
+
+def test_peers_hold_one_public_set_and_other_settings_another() -> None:
+    digests = {multiheaded(Setting(number, 3, 1, 1, DATA, OPTIONS)).outline.public_set for number in range(3)}
+    assert len(digests) == 1
+    other = multiheaded(Setting(0, 3, 1, 1, {**DATA, "public": 100}, OPTIONS))
+    assert other.outline.public_set not in digests
+
+
+def test_a_round_in_which_nobody_answered_is_learned_alone() -> None:
+    peer = multiheaded(Setting(0, 3, 1, 1, DATA, OPTIONS))
+    answers: dict[str, Predictions] = {}
+    assert peer.learn(1, answers)["main head"] > 0.2
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "wrong"),
+    [
+        ({"set": "letters"}, {}, "digits"),
+        ({"private": 5000}, {}, "images"),
+        ({"colour": "red"}, {}, "colour"),
+        ({}, {"training": {"epochs": -1}}, "training.epochs"),
+        ({}, {"network": {"backbone": "vgg"}}, "resnet18"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(data: dict[str, object], options: dict[str, object], wrong: str) -> None:
+    with pytest.raises(InvalidInput, match=wrong):
+        factory_named("edge_node.peers.multiheaded:multiheaded")(Setting(0, 3, 1, 0, data, options))
