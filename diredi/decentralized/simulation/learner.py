@@ -1,0 +1,110 @@
+"""Where gradients come from: a module, and the samples of a client or of a stack of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+from diredi.data.classification.base import Labelled
+from diredi.decentralized.strategies import Tree
+from diredi.decentralized.strategies.base import scaled
+
+Indices = NDArray[np.int64]
+AT_ONCE = 256
+"""Images, where a gradient of all of a client's is asked for."""
+
+
+def mixes_samples(module: nn.Module) -> bool:
+    """Whether it has batch norm, to which the padding of a stack would be samples like any others."""
+    return any(isinstance(part, _NormBase) for part in module.modules())
+
+
+def is_faster_stacked(module: nn.Module) -> bool:
+    """On a processor, where a stack of dense layers is one product and a stack of convolutions many small ones."""
+    return not any(isinstance(part, _NormBase | _ConvNd) for part in module.modules())
+
+
+class ModuleLearner:
+    """A `Learner`. A stack's tensors have a leading dimension, and its shorter batches are filled up and masked."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        data: Labelled,
+        start: Tree,
+        buffers: Tree,
+        indices: Sequence[Indices],
+        batches: Sequence[Sequence[Indices]],
+        stacked: bool,
+    ) -> None:
+        self.start, self.buffers = start, _cloned(buffers)
+        self._module, self._data, self._stacked = module, data, stacked
+        self._first_buffers, self._indices, self._batches = buffers, indices, batches
+        self.losses = torch.zeros(len(indices)) if stacked else torch.zeros(())
+        """Of each client, the sum over its steps."""
+
+    def whole(self) -> Tree:
+        counts = self._counts(self._indices)
+        pieces = -(-max(len(indices) for indices in self._indices) // AT_ONCE)
+        split = [np.array_split(indices, pieces) for indices in self._indices]
+        total: Tree = {}
+        for number in range(pieces):
+            chosen = [parts[number] for parts in split]
+            share = self._counts(chosen) / counts
+            gradient, _ = self._gradient(self.start, _cloned(self._first_buffers), chosen)
+            part = {name: scaled(tensor, share) for name, tensor in gradient.items()}
+            total = {name: total[name] + tensor for name, tensor in part.items()} if total else part
+        return total
+
+    def minibatch(self, weights: Tree, step: int) -> Tree:
+        gradient, loss = self._gradient(weights, self.buffers, self._of_step(step))
+        self.losses += loss
+        return gradient
+
+    def twin(self, step: int) -> Tree:
+        return self._gradient(self.start, _cloned(self._first_buffers), self._of_step(step))[0]
+
+    def _of_step(self, step: int) -> list[Indices]:
+        """Nothing for a client that has taken all its steps."""
+        return [batches[step] if step < len(batches) else batches[0][:0] for batches in self._batches]
+
+    def _counts(self, chosen: Sequence[Indices]) -> Tensor:
+        counts = torch.tensor([len(indices) for indices in chosen], dtype=torch.float32)
+        return counts if self._stacked else counts[0]
+
+    def _gradient(self, weights: Tree, buffers: Tree, chosen: Sequence[Indices]) -> tuple[Tree, Tensor]:
+        """And the loss, of the samples that `chosen` has for each client. Changes `buffers` as the module does."""
+        if self._stacked:
+            return self._of_stack(weights, buffers, chosen)
+        leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
+        loss = self._loss(leaves, buffers, *self._loaded(chosen[0]), torch.ones(len(chosen[0])))
+        found = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
+        return dict(zip(leaves, found, strict=True)), loss.detach()
+
+    def _of_stack(self, weights: Tree, buffers: Tree, chosen: Sequence[Indices]) -> tuple[Tree, Tensor]:
+        longest = max(len(indices) for indices in chosen)
+        padded = np.stack([np.pad(indices, (0, longest - len(indices))) for indices in chosen])
+        mask = torch.arange(longest) < self._counts(chosen).unsqueeze(1)
+        stack = vmap(grad_and_value(self._loss), randomness="different")
+        gradient, losses = stack(weights, buffers, *self._loaded(padded), mask.float())
+        return gradient, losses.detach()
+
+    def _loaded(self, indices: Indices) -> tuple[Tensor, Tensor]:
+        return torch.from_numpy(self._data.images[indices]), torch.from_numpy(self._data.labels[indices])
+
+    def _loss(self, weights: Tree, buffers: Tree, images: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
+        logits = functional_call(self._module, {**weights, **buffers}, (images,))
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        return (losses * mask).sum() / mask.sum().clamp(min=1)
+
+
+def _cloned(tree: Tree) -> Tree:
+    return {name: tensor.clone() for name, tensor in tree.items()}
