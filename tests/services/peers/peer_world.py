@@ -122,12 +122,12 @@ class PeerProcess:
             wanted = {"event": event, **values}.items()
             return next((line for line in self.events if wanted <= line.items()), None)
 
-        async with asyncio.timeout(60), self._grown:
+        async with asyncio.timeout(180), self._grown:
             return await self._grown.wait_for(found)
 
     async def ended(self):
         """Its exit code."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             await self._reading
             return await self.process.wait()
 

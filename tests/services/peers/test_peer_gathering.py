@@ -152,7 +152,7 @@ async def with_an_honest_one(world, name, neighbour, deadline_s, attempts=2):
     board, address = await world.board("honest")
     board.put(1, predictions(seed=3))
     neighbours = {name: neighbour, "honest": await world.neighbour("honest", address)}
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         gathered = await gather(neighbours, 1, Question(), deadline_s=deadline_s, attempts=attempts)
     assert list(gathered.answers) == ["honest"]
     return gathered.missing[name]

@@ -23,7 +23,7 @@ MESSAGES = [
 
 async def conducted(configs):
     """Runs them to their ends; their summaries."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         await asyncio.gather(*(serve(PeerConfig(**config), asyncio.Event()) for config in configs))
     return [summary_of(config) for config in configs]
 
