@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -43,6 +44,7 @@ def run(
     """
     from diredi.cli.peer_processes import PeersFile, conducted
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background jobs start with it ignored
     file = PeersFile.from_command_line(["--config", str(config)])
     began = time.monotonic()
     with nullcontext(out) if out is not None else tempfile.TemporaryDirectory() as kept, _shown(file, as_json) as show:

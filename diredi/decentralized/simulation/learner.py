@@ -90,9 +90,10 @@ class ModuleLearner:
         return dict(zip(leaves, found, strict=True)), loss.detach()
 
     def _of_stack(self, weights: Tree, buffers: Tree, chosen: Sequence[Indices]) -> tuple[Tree, Tensor]:
-        longest = max(len(indices) for indices in chosen)
-        padded = np.stack([np.pad(indices, (0, longest - len(indices))) for indices in chosen])
-        mask = torch.arange(longest) < self._counts(chosen).unsqueeze(1)
+        padded = np.zeros((len(chosen), max(len(indices) for indices in chosen)), np.int64)
+        for row, indices in zip(padded, chosen, strict=True):
+            row[: len(indices)] = indices
+        mask = torch.arange(padded.shape[1]) < self._counts(chosen).unsqueeze(1)
         stack = vmap(grad_and_value(self._loss), randomness="different")
         gradient, losses = stack(weights, buffers, *self._loaded(padded), mask.float())
         return gradient, losses.detach()
