@@ -43,7 +43,7 @@ SIDES = HERE / "simulating"
 FLOWER = ROOT / "runs" / "flower-venv"
 NETWORKS = ("mlp",) if QUICK else ("mlp", "cnn")
 CLIENTS = (10, 100) if QUICK else (10, 100, 1000)
-LEARNING = {"rounds": 3 if QUICK else 10, "learning_rate": 0.1, "epochs": 2, "batch": 8}
+LEARNING = {"rounds": 3 if QUICK else 6, "learning_rate": 0.1, "epochs": 2, "batch": 8}
 PATIENCE_S = 900
 """With one program. Flower's waits for ever when its Ray has not started within 30 s, as where cores are busy."""
 Numbers = NDArray[np.float64]
