@@ -2,45 +2,51 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import operator
 import os
 import platform
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import mean
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import torch
 
+from diredi.evaluation import findings
+from diredi.evaluation.findings import Json, rows_of, target
+
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-Json = dict[str, Any]
+__all__ = [
+    "COMMIT",
+    "HERE",
+    "WARNING",
+    "Json",
+    "document",
+    "draw",
+    "kept",
+    "rows_of",
+    "seconds",
+    "shown",
+    "target",
+    "write",
+]
 HERE = Path(__file__).parent
 WARNING = "QUICK: tiny models that learn next to nothing; these figures say only that the bench runs"
-_HOLDS: dict[str, Callable[[float, float], bool]] = {">": operator.gt, "<": operator.lt}
 
 
 def kept(path: Path, made_from: Json, make: Callable[[], Json]) -> Json:
-    """What `make` gives, or what is at `path` if that was made from the same. One process makes it, others wait."""
-    said = json.dumps(made_from, sort_keys=True, default=str).replace(str(HERE.parent), "")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if path.exists() and (there := json.loads(path.read_text()))["from"] == said:
-            return dict(there["made"])
+    """As `findings.kept`, whatever folder this checkout lies in, and it says how long a cell took."""
+
+    def timed() -> Json:
         began, made = time.monotonic(), make()
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps({"from": said, "made": made}))
-        part.replace(path)
-    print(f"{path.parent.name}/{path.stem}: {time.monotonic() - began:.0f} s", flush=True)
-    return made
+        print(f"{path.parent.name}/{path.stem}: {time.monotonic() - began:.0f} s", flush=True)
+        return made
+
+    said = json.dumps(made_from, default=str).replace(str(HERE.parent), "")
+    return findings.kept(path, json.loads(said), timed)
 
 
 def seconds() -> float:
@@ -49,20 +55,6 @@ def seconds() -> float:
         torch.cuda.synchronize()
         return time.monotonic()
     return time.process_time()
-
-
-def target(name: str, value: float, sign: str, bound: float) -> Json:
-    return {"name": name, "value": float(value), "target": f"{sign} {bound:g}", "met": bool(_HOLDS[sign](value, bound))}
-
-
-def rows_of(seeds: Sequence[Json]) -> list[Json]:
-    """A row for each form in each table: by column, mean, lowest and highest of the seeds, and every one."""
-    first, rows = seeds[0]["tables"], []
-    for table, form in ((table, form) for table, forms in first.items() for form in forms):
-        found = {column: [one["tables"][table][form][column] for one in seeds] for column in first[table][form]}
-        spread = {c: {"mean": mean(v), "low": min(v), "high": max(v), "seeds": v} for c, v in found.items()}
-        rows.append({"table": table, "form": form, **spread})
-    return rows
 
 
 def shown(rows: list[Json], targets: list[Json]) -> None:
@@ -78,12 +70,7 @@ def shown(rows: list[Json], targets: list[Json]) -> None:
         print(f"{'met   ' if one['met'] else 'MISSED'} {one['name']}: {one['value']:.2f} ({one['target']})")
 
 
-def _commit() -> str:
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    return subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
-
-
-COMMIT = _commit()
+COMMIT = findings.commit()
 """Of the code that runs: asked when it is loaded, for an hour later the tree may be another."""
 
 
@@ -162,6 +149,7 @@ def _markdown(name: str, found: Json) -> str:
 
 
 def _cell(found: Json) -> str:
+    digits = 1 if max(map(abs, found["seeds"])) >= 1 else 2
     if len(found["seeds"]) == 1:
-        return f"{found['mean']:.1f}"
-    return f"{found['mean']:.1f} ({found['low']:.1f} to {found['high']:.1f})"
+        return f"{found['mean']:.{digits}f}"
+    return f"{found['mean']:.{digits}f} ({found['low']:.{digits}f} to {found['high']:.{digits}f})"
