@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diredi.decentralized.network import MAIN, MultiHeaded, Outputs
-from diredi.decentralized.peer import Peer, evaluating
+from diredi.decentralized.peer import Peer, device_of, evaluating
 from diredi.decentralized.recipe import MultiHeadRecipe, TrainingRecipe
 from diredi.distillation.dissimilarity import MEASURES
 
@@ -41,11 +41,14 @@ class Said:
         """Of some of the images."""
         return Said(self.probabilities[:, indices], None if self.embeddings is None else self.embeddings[indices])
 
+    def on(self, device: torch.device) -> Said:
+        return Said(self.probabilities.to(device), None if self.embeddings is None else self.embeddings.to(device))
+
 
 def said(network: MultiHeaded, images: Tensor) -> Said:
     """In eval mode; `images` uint8 [n, channels, height, width]."""
     with evaluating(network), torch.no_grad():
-        parts = [network(some) for some in torch.split(images, _AT_ONCE)]
+        parts = [network(some) for some in torch.split(images.to(device_of(network)), _AT_ONCE)]
     logits = torch.cat([torch.stack(part.logits) for part in parts], 1)
     return Said(logits.softmax(-1), torch.cat([part.embedding for part in parts]))
 
@@ -63,7 +66,8 @@ def learn(
     `public` uint8 [n, channels, height, width]. Without neighbours the peer learns its labels alone. The mean loss of
     the last epoch.
     """
-    rng = np.random.default_rng([peer.seed, round_, 1])
+    rng, device = np.random.default_rng([peer.seed, round_, 1]), device_of(peer.network)
+    public, neighbours = public.to(device), [one.on(device) for one in neighbours]
 
     def loss(indices: Tensor) -> Tensor:
         private = F.cross_entropy(peer.network.said(peer.images[indices], MAIN), peer.labels[indices])
@@ -102,7 +106,7 @@ def _head(logits: Tensor, before: Tensor, theirs: Tensor, recipe: MultiHeadRecip
 def _surest(said: Tensor) -> Tensor:
     """For each sample the row of `said`, fp32 [speakers, n, classes], whose highest probability is highest."""
     best = said.amax(-1).argmax(0)
-    return said[best, torch.arange(said.shape[1])]
+    return said[best, torch.arange(said.shape[1], device=said.device)]
 
 
 def _embedding(mine: Tensor, neighbours: Sequence[Said]) -> Tensor:

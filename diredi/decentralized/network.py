@@ -24,13 +24,15 @@ class Outputs:
 
 
 class MultiHeaded(nn.Module):
-    """Images uint8 [n, channels, height, width] in, what every head says out."""
+    """Images uint8 [n, channels, height, width], on the network's device, in; what every head says out."""
 
-    def __init__(self, backbone: Backbone, classes: int, auxiliary: int, head: str) -> None:
+    def __init__(self, backbone: Backbone, classes: int, recipe: NetworkRecipe) -> None:
         super().__init__()
         self.backbone, self.classes = backbone, classes
+        self._bf16 = recipe.precision == "bf16"
         features = backbone.features
-        heads = [nn.Linear(features, classes), *(_head(head, features, classes) for _ in range(auxiliary))]
+        auxiliary = [_head(recipe.head, features, classes) for _ in range(recipe.auxiliary)]
+        heads = [nn.Linear(features, classes), *auxiliary]
         self.heads = nn.ModuleList(heads)
 
     def forward(self, images: Tensor) -> Outputs:
@@ -43,8 +45,9 @@ class MultiHeaded(nn.Module):
         return logits
 
     def embedding(self, images: Tensor) -> Tensor:
-        features: Tensor = self.backbone(images.float() / 127.5 - 1)
-        return features
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self._bf16):
+            features: Tensor = self.backbone(images.float() / 127.5 - 1)
+        return features.float()
 
 
 def create(recipe: NetworkRecipe, shape: Shape, classes: int, seed: int) -> MultiHeaded:
@@ -53,7 +56,7 @@ def create(recipe: NetworkRecipe, shape: Shape, classes: int, seed: int) -> Mult
         raise InvalidInput(f"there is no backbone {recipe.backbone!r}: use {', '.join(sorted(BACKBONES))}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return MultiHeaded(BACKBONES[recipe.backbone](shape), classes, recipe.auxiliary, recipe.head)
+        return MultiHeaded(BACKBONES[recipe.backbone](shape), classes, recipe)
 
 
 def _head(kind: str, features: int, classes: int) -> nn.Module:

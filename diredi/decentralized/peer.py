@@ -56,11 +56,15 @@ class InTraining:
 
 
 class Peer:
-    """Its private data never leaves it; a neighbour sees what its heads say, or, in a study, its weights."""
+    """Its private data never leaves it; a neighbour sees what its heads say, or, in a study, its weights.
+
+    It learns where `network` is: images and labels are copied to its device.
+    """
 
     def __init__(self, name: str, network: MultiHeaded, data: Labelled, seed: int) -> None:
         self.name, self.network, self.seed = name, network, seed
-        self.images, self.labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
+        device = device_of(network)
+        self.images, self.labels = torch.from_numpy(data.images).to(device), torch.from_numpy(data.labels).to(device)
 
     def learn_labels(self, recipe: TrainingRecipe, round_: int = 0) -> float:
         """Backbone and main head learn the peer's own labels; the mean loss of the last epoch."""
@@ -124,9 +128,14 @@ class Peer:
 
 
 def answers(network: MultiHeaded, images: Tensor, head: int) -> Tensor:
-    """Logits of one head in eval mode, without gradient: fp32 [n, classes]."""
+    """Logits of one head in eval mode, without gradient: fp32 [n, classes], on the network's device."""
     with evaluating(network), torch.no_grad():
-        return torch.cat([network.said(some, head) for some in torch.split(images, _ANSWERED_AT_ONCE)])
+        pieces = torch.split(images.to(device_of(network)), _ANSWERED_AT_ONCE)
+        return torch.cat([network.said(some, head) for some in pieces])
+
+
+def device_of(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device
 
 
 @contextmanager

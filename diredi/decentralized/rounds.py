@@ -7,20 +7,36 @@ has left them. One round is the one-shot protocol of Molo et al., SISAP 2024; se
 
 Neighbours answer for the receiver's own private images, as in the papers: their weights have to travel for that, or the
 images would.
+
+With `Stopping` a peer that has had enough learns no more, and goes on teaching with what it knows.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
 
 import torch
+import torch.nn.functional as F
 
+from diredi.data.classification.base import Labelled
 from diredi.decentralized.network import MAIN, MultiHeaded
 from diredi.decentralized.peer import InTraining, Neighbours, Peer, Remembered, answers
 from diredi.decentralized.recipe import DistillationRecipe, TrainingRecipe
+from diredi.decentralized.stopping import MetaStopping, StoppingRecipe
 
 AUXILIARY = 1
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """Meta early stopping (see `diredi.decentralized.stopping`), which looks at every peer's validation data."""
+
+    recipe: StoppingRecipe
+    validation: Sequence[Labelled]
+    """Of each peer, its own."""
 
 
 def distilled(
@@ -28,17 +44,31 @@ def distilled(
     neighbours: Sequence[Mapping[int, Sequence[int]]],
     recipe: DistillationRecipe,
     training: TrainingRecipe,
-) -> None:
+    stopping: Stopping | None = None,
+) -> list[MetaStopping]:
     """Rounds of peers that have learned their labels: `neighbours` says for each round who listens to whom.
 
-    Within a round all listen to what the others were before it, so their order is of no matter.
+    Within a round all listen to what the others were before it, so their order is of no matter. With `stopping` the
+    answer is what it says of each peer, without it nothing; rounds that nobody would learn in are left out.
     """
+    watched = [MetaStopping(recipe=stopping.recipe) for _ in peers] if stopping else []
     for number, graph in enumerate(neighbours, start=1):
-        before = [copy.deepcopy(peer.network) for peer in peers]
+        learning = [index for index in range(len(peers)) if not watched or watched[index].reason is None]
+        before = [copy.deepcopy(peer.network) for peer in peers] if learning else []
         asked = MAIN if number == 1 else AUXILIARY
-        for index, peer in enumerate(peers):
-            theirs = _neighbours(peer, [before[other] for other in graph[index]], asked, recipe)
-            peer.learn_from(theirs, recipe, training, AUXILIARY, number)
+        for index in learning:
+            theirs = _neighbours(peers[index], [before[other] for other in graph[index]], asked, recipe)
+            peers[index].learn_from(theirs, recipe, training, AUXILIARY, number)
+            if stopping:
+                losses = {other: _loss(peers[index], stopping.validation[other]) for other in (index, *graph[index])}
+                watched[index] = watched[index].after(losses.pop(index), mean(losses.values()) if losses else None)
+    return watched
+
+
+def _loss(peer: Peer, data: Labelled) -> float:
+    """Mean cross-entropy of its auxiliary head."""
+    logits = peer.answers(torch.from_numpy(data.images), AUXILIARY)
+    return float(F.cross_entropy(logits, torch.from_numpy(data.labels).to(logits.device)))
 
 
 def _neighbours(

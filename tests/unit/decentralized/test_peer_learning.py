@@ -13,7 +13,8 @@ from diredi.decentralized.distillation import distance
 from diredi.decentralized.network import MAIN, create
 from diredi.decentralized.peer import Peer
 from diredi.decentralized.recipe import DistillationRecipe, MultiHeadRecipe, NetworkRecipe, TrainingRecipe
-from diredi.decentralized.rounds import AUXILIARY, distilled
+from diredi.decentralized.rounds import AUXILIARY, Stopping, distilled
+from diredi.decentralized.stopping import Reason, StoppingRecipe
 from diredi.errors import InvalidInput
 
 CLASSES, SHAPE = 4, (1, 8, 8)
@@ -142,3 +143,46 @@ def test_a_peer_without_neighbours_learns_its_labels_alone() -> None:
     multihead.learn(one, public, [], MultiHeadRecipe(), TRAINING, 1)
     other.learn_labels(TRAINING, 1)
     assert accuracy(one, MAIN) == accuracy(other, MAIN)
+
+
+def test_a_peer_that_has_had_enough_learns_no_more_and_goes_on_teaching() -> None:
+    """With a tolerance that takes every change for none, and the second round as the one that is too many."""
+    still = StoppingRecipe(tolerance=0.99, n_conv=1, patience=9)
+    graphs = [{**EVERYBODY, 2: []}] * 4  # the third asks nobody, so it never has neighbours to measure itself by
+    stopping = Stopping(still, [task(60, 50 + number) for number in range(3)])
+    peers = skewed()
+    found = distilled(peers, graphs, DistillationRecipe(), TRAINING, stopping)
+    assert [one.reason for one in found] == [Reason.CONVERGED, Reason.CONVERGED, None]
+    assert [one.rounds for one in found] == [2, 2, 4]
+
+    stopped_after_two = skewed()
+    distilled(stopped_after_two, graphs[:2], DistillationRecipe(), TRAINING)
+    said = [one.answers(torch.from_numpy(TEST.images), AUXILIARY) for one in (*peers, *stopped_after_two)]
+    assert torch.equal(said[0], said[3])
+    assert torch.equal(said[1], said[4])
+    assert not torch.equal(said[2], said[5]), "the one that had not had enough went on"
+
+
+def test_a_peers_losses_for_stopping_are_those_of_its_own_head_on_everybodys_data() -> None:
+    peers, validation = skewed(), [task(60, 50 + number) for number in range(3)]
+    stopping = Stopping(StoppingRecipe(), validation)
+    (first, *_) = distilled(peers, [{0: [1, 2], 1: [], 2: []}], DistillationRecipe(), TRAINING, stopping)
+    losses = [
+        float(
+            torch.nn.functional.cross_entropy(
+                peers[0].answers(torch.from_numpy(data.images), AUXILIARY), torch.from_numpy(data.labels)
+            )
+        )
+        for data in validation
+    ]
+    assert first.last == pytest.approx((losses[0], (losses[1] + losses[2]) / 2))
+
+
+def test_a_backbone_in_bf16_learns_and_its_weights_stay_fp32() -> None:
+    own = task(64, 1)
+    network = create(NetworkRecipe(backbone="resnet18", precision="bf16"), SHAPE, CLASSES, 0)
+    one = Peer("peer", network, own, 0)
+    before = accuracy(one, MAIN, own)
+    one.learn_labels(TRAINING)
+    assert accuracy(one, MAIN, own) > before + 0.3
+    assert {value.dtype for value in network.state_dict().values()} == {torch.float32, torch.int64}
