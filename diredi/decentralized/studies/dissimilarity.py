@@ -75,10 +75,10 @@ def _plans(options: Options) -> list[Plan]:
     if options.quick:
         return [Plan("digits", 600, 360, cnn, epochs(2), epochs(2))]
     digits = Plan("digits", 1200, 360, cnn, epochs(8), epochs(8))
-    fashion = Plan("fashion_mnist", 3000, 2000, cnn, epochs(4), epochs(4))
+    fashion = Plan("fashion_mnist", 2400, 2000, cnn, epochs(3), epochs(3))
     if torch.cuda.is_available():
         return [digits, fashion, Plan("cifar10", 10000, 2000, resnet, epochs(20), epochs(5), device="cuda")]
-    return [digits, fashion, Plan("cifar10", 600, 1000, resnet, epochs(8), epochs(2), whole=False)]
+    return [digits, fashion, Plan("cifar10", 600, 600, resnet, epochs(8), epochs(2), whole=False)]
 
 
 def cells(options: Options) -> list[Cell]:
