@@ -1,56 +1,60 @@
-"""What a peer has said of the public set, round by round: the only thing that its service can see of it."""
+"""What a peer has said, round by round: the only thing that its service can see of it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 
-import numpy as np
-
 from diredi.errors import InvalidInput, NotFound
 from diredi.trust.identity import Identity
-from edge_node.peers.learner import Floats, Outline, Predictions
+from edge_node.peers.learner import Outline, Said, WeightsOutline
 
 
 class Board:
     """In memory; belongs to the event loop's thread. Whoever waits is woken, nobody looks twice."""
 
-    def __init__(self, outline: Outline, rounds: int, keep_rounds: int) -> None:
+    def __init__(self, outline: Outline | WeightsOutline, rounds: int, keep_rounds: int) -> None:
         self.outline = outline
         self.rounds = rounds
         self._keep = keep_rounds
         self._newest = 0
-        self._said: dict[int, Predictions] = {}
+        self._said: dict[int, Said] = {}
         self._told: dict[Identity, int] = {}
         self._changed = asyncio.Event()
 
     @property
     def ready(self) -> list[int]:
-        """Rounds whose predictions are here."""
+        """Rounds of which something is here."""
         return sorted(self._said)
 
-    def put(self, round_: int, predictions: Predictions) -> None:
-        """Publishes a copy; of the oldest rounds, those beyond `keep_rounds` go.
+    def checked(self, round_: int, said: Said) -> Said:
+        """A copy that can be published; may be asked for in another thread, for large weights take a while.
 
-        Raises InvalidInput for anything but sound predictions of every head on every sample of the public set.
+        Raises InvalidInput for anything but what the outline promises.
         """
-        self._check(round_, predictions)
-        embeddings = predictions.embeddings
-        self._said[round_] = Predictions(
-            _frozen(predictions.probabilities), None if embeddings is None else _frozen(embeddings)
-        )
+        if flaw := self.outline.flaw(said):
+            raise InvalidInput(f"what the learner says in round {round_} has {flaw}: nothing of it was published")
+        return said.frozen()
+
+    def put(self, round_: int, said: Said) -> None:
+        """Checks and publishes a copy."""
+        self.publish(round_, self.checked(round_, said))
+
+    def publish(self, round_: int, checked: Said) -> None:
+        """What was checked before; of the oldest rounds, those beyond `keep_rounds` go."""
+        self._said[round_] = checked
         self._newest = max(self._newest, round_)
         for old in self.ready[: -self._keep]:
             del self._said[old]
         self._wake()
 
-    async def said(self, round_: int) -> Predictions:
+    async def said(self, round_: int) -> Said:
         """Waits for a round that is yet to come. Raises InvalidInput for one that never comes, NotFound if dropped."""
         if not 1 <= round_ <= self.rounds:
             raise InvalidInput(f"there is no round {round_} here: ask for 1 to {self.rounds}")
         await self._until(lambda: self._newest >= round_)
         if round_ not in self._said:
-            raise NotFound(f"round {round_} is over and its predictions were dropped: ask for round {self._newest}")
+            raise NotFound(f"round {round_} is over and what was said was dropped: ask for round {self._newest}")
         return self._said[round_]
 
     def note_told(self, round_: int, neighbour: Identity) -> None:
@@ -62,24 +66,6 @@ class Board:
         """Returns when it has had its answer about a round or a later one."""
         await self._until(lambda: self._told.get(neighbour, 0) >= round_)
 
-    def _check(self, round_: int, predictions: Predictions) -> None:
-        outline, embeddings = self.outline, predictions.embeddings
-        shape = (outline.heads, outline.samples, outline.classes)
-        if predictions.probabilities.shape != shape:
-            flaw = f"probabilities of shape {predictions.probabilities.shape} where {shape} is promised"
-        elif (None if embeddings is None else embeddings.shape) != (
-            (outline.samples, outline.embedding) if outline.embedding else None
-        ):
-            flaw = (
-                f"embeddings other than the promised {outline.embedding} numbers for each of {outline.samples} samples"
-            )
-        else:
-            flaw = predictions.flaw()
-        if flaw:
-            raise InvalidInput(
-                f"the learner's predictions of round {round_} have {flaw}: nothing of them was published"
-            )
-
     async def _until(self, holds: Callable[[], bool]) -> None:
         while not holds():
             await self._changed.wait()
@@ -87,9 +73,3 @@ class Board:
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
-
-
-def _frozen(values: Floats) -> Floats:
-    copy = np.array(values, dtype="<f4", order="C")
-    copy.flags.writeable = False
-    return copy

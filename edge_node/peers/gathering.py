@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from diredi.errors import CorruptData, DirediError, Unreachable
 from diredi.rpc.retry import retrying
-from edge_node.peers.learner import Predictions, Question
+from edge_node.peers.learner import Question, Said
 from edge_node.peers.neighbour import Neighbour
 
 
@@ -37,12 +37,12 @@ class Absence:
 class Gathered:
     """Every neighbour that was asked is in one of the two."""
 
-    answers: dict[str, Predictions]
+    answers: dict[str, Said]
     missing: dict[str, Absence]
 
 
 async def gather(
-    neighbours: Mapping[str, Neighbour], round_: int, question: Question, *, deadline_s: float, attempts: int
+    neighbours: Mapping[str, Neighbour], round_: int, question: Question | None, *, deadline_s: float, attempts: int
 ) -> Gathered:
     """Returns after `deadline_s` at the latest; connections that break are tried `attempts` times until then."""
     outcomes = await asyncio.gather(
@@ -58,12 +58,12 @@ async def gather(
 
 
 async def _asked(
-    neighbour: Neighbour, round_: int, question: Question, deadline_s: float, attempts: int
-) -> Predictions | Absence:
+    neighbour: Neighbour, round_: int, question: Question | None, deadline_s: float, attempts: int
+) -> Said | Absence:
     # The deadline here is the one that counts; the call's own is for the other side and must not end it first.
     try:
         async with asyncio.timeout(deadline_s):
-            return await retrying(lambda: neighbour.predictions(round_, question, deadline_s + 5), attempts=attempts)
+            return await retrying(lambda: neighbour.answer(round_, question, deadline_s + 5), attempts=attempts)
     except TimeoutError:
         return Absence(Kind.LATE, f"{neighbour.identity} had not answered round {round_} after {deadline_s:g} s")
     except Unreachable as error:

@@ -1,16 +1,22 @@
-"""What learns, as the rest of a peer sees it, and the values that go to and fro. No torch here: a factory brings it."""
+"""What learns, as the rest of a peer sees it, and the values that go to and fro. No torch here: a factory brings it.
+
+A peer exchanges either predictions of public samples or, where it averages, weights: its outline says which.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diredi.errors import InvalidInput
+from diredi.store.weights import WeightMap
 
 Floats = NDArray[np.float32]
 Figures = Mapping[str, float]
@@ -33,6 +39,69 @@ class Outline:
     embedding: int = 0
     """Numbers in an embedding; 0: none are given."""
 
+    def flaw(self, said: Said) -> str:
+        """What of a peer's own words is not as promised; empty when nothing is."""
+        if not isinstance(said, Predictions):
+            return "weights where predictions are promised"
+        shape, embeddings = (self.heads, self.samples, self.classes), said.embeddings
+        if said.probabilities.shape != shape:
+            return f"probabilities of shape {said.probabilities.shape} where {shape} is promised"
+        wanted = (self.samples, self.embedding) if self.embedding else None
+        if (None if embeddings is None else embeddings.shape) != wanted:
+            return f"embeddings other than the promised {self.embedding} numbers for each of {self.samples} samples"
+        return said.flaw()
+
+
+@dataclass(frozen=True, eq=False)
+class WeightsOutline:
+    """What all weights of a peer have in common, round after round."""
+
+    example: WeightMap
+    """Of the names, types and shapes that are shared; its values are of no matter."""
+
+    @cached_property
+    def schema(self) -> str:
+        return self.example.schema_digest()
+
+    @cached_property
+    def most_bytes(self) -> int:
+        """Of a file of such weights; names may be written with more room than ours."""
+        return len(self.example.to_bytes()) + 64 * 1024
+
+    def flaw(self, said: Said) -> str:
+        """As `Outline.flaw`."""
+        if not isinstance(said, Weights):
+            return "predictions where weights are promised"
+        try:
+            self.example.check_same_schema(said.weights)
+            said.weights.check_finite()
+        except InvalidInput as error:
+            return f"a flaw: {error}"
+        return "" if said.samples > 0 else "no samples that they were learned from"
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """A model's weights, and on how many samples they were learned, which is what a mean goes by."""
+
+    weights: WeightMap
+    samples: int
+
+    @cached_property
+    def file(self) -> bytes:
+        return self.weights.to_bytes()
+
+    @cached_property
+    def digest(self) -> str:
+        """Of `file`."""
+        return f"sha256:{hashlib.sha256(self.file).hexdigest()}"
+
+    def frozen(self) -> Weights:
+        """One that nobody's further learning changes, and that is ready to be sent."""
+        said = Weights(self.weights.mapped(lambda _, array: array.copy()), self.samples)
+        assert said.digest
+        return said
+
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
@@ -54,6 +123,14 @@ class Predictions:
             return "an embedding that is not finite"
         return ""
 
+    def frozen(self) -> Predictions:
+        """One that nobody's further learning changes."""
+        embeddings = self.embeddings
+        return Predictions(_frozen(self.probabilities), None if embeddings is None else _frozen(embeddings))
+
+
+Said = Predictions | Weights
+
 
 @dataclass(frozen=True, eq=False)
 class Question:
@@ -74,12 +151,15 @@ class Question:
 class Learner(Protocol):
     """One peer's model and private data. Called from one thread at a time, never from the event loop's.
 
-    Each round is `fit`, `predictions`, `question`, `learn`, once and in this order. What a learner raises ends the
-    peer; a DirediError ends it with its sentence.
+    Each round is `fit`, `says`, `question`, `learn`, once and in this order; of one that listens first, as the hub of a
+    star does, `fit`, `question`, `learn`, `says`. What a learner raises ends the peer; a DirediError ends it with its
+    sentence.
     """
 
+    listens_first: bool
+
     @property
-    def outline(self) -> Outline:
+    def outline(self) -> Outline | WeightsOutline:
         """Never changes."""
         ...
 
@@ -87,16 +167,16 @@ class Learner(Protocol):
         """Learn from private data what neighbours shall hear of; rounds are numbered from 1."""
         ...
 
-    def predictions(self, round_: int) -> Predictions:
-        """Every head on every sample of the public set, in its order: all that neighbours can ever get."""
+    def says(self, round_: int) -> Said:
+        """All that neighbours can ever get: every head on every sample of the public set, in its order; or weights."""
         ...
 
-    def question(self, round_: int) -> Question:
-        """What all neighbours are asked."""
+    def question(self, round_: int) -> Question | None:
+        """What all neighbours are asked; None where weights are exchanged."""
         ...
 
-    def learn(self, round_: int, answers: Mapping[str, Predictions]) -> Figures:
-        """Learn from what neighbours said: name to their heads, samples and embeddings as asked for. May be empty."""
+    def learn(self, round_: int, answers: Mapping[str, Any]) -> Figures:
+        """Learn from what neighbours said: name to the `Predictions` asked for, or to `Weights`. May be empty."""
         ...
 
 
@@ -127,3 +207,9 @@ def factory_named(name: str) -> Factory:
             f"the learner {name!r} cannot be had ({error}): write package.module:function, and install what it needs"
         ) from None
     return found
+
+
+def _frozen(values: Floats) -> Floats:
+    copy = np.array(values, dtype="<f4", order="C")
+    copy.flags.writeable = False
+    return copy

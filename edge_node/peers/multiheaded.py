@@ -12,36 +12,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import Field, ValidationError
 
 from diredi.config import Config
-from diredi.data import classification
 from diredi.data.classification import ClassificationSet
 from diredi.decentralized import multihead
-from diredi.decentralized.network import create
-from diredi.decentralized.partitions import PartitionRecipe, partitioned
-from diredi.decentralized.peer import Peer
 from diredi.decentralized.recipe import MultiHeadRecipe, NetworkRecipe, TrainingRecipe
-from diredi.errors import InvalidInput
+from edge_node.peers.classification import Data, loaded, own_peer, read
 from edge_node.peers.learner import Figures, Outline, Predictions, Question, Setting
-
-
-class Data(Config):
-    """What is learned from."""
-
-    set: str = "digits"
-    """A name in `diredi.data.classification.SETS`."""
-    folder: Path | None = None
-    """Where it lies; None: the cache of downloads."""
-    private: int = Field(default=1000, ge=1)
-    """Images that are shared out to the peers, the first of the set."""
-    public: int = Field(default=400, ge=1)
-    """Images after these, which all peers hold."""
-    partition: PartitionRecipe = PartitionRecipe()
 
 
 class Options(Config):
@@ -54,26 +34,20 @@ class Options(Config):
 
 def multiheaded(setting: Setting) -> MultiHeadedLearner:
     """Raises InvalidInput where `data` or `options` are wrong, and what loading the set raises."""
-    try:
-        data, options = Data.model_validate(setting.data), Options.model_validate(setting.options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise InvalidInput(f"the learner's {where} is wrong: {first['msg']}") from None
+    data, options = read(Data, setting.data), read(Options, setting.options)
     torch.set_num_threads(1)  # peers of one machine would wait for each other's threads at every operator
     return MultiHeadedLearner(setting, data, options)
 
 
 class MultiHeadedLearner:
+    listens_first = False
+
     def __init__(self, setting: Setting, data: Data, options: Options) -> None:
-        self._options, found = options, classification.load(data.set, data.folder)
-        if data.private + data.public > len(found.train):
-            raise InvalidInput(
-                f"{data.set} has {len(found.train)} images: ask for no more as private and public together"
-            )
+        self._options, found = options, loaded(data)
         self._test = found.test
         self._public = torch.from_numpy(found.train.images[data.private : data.private + data.public])
-        self._peer = _peer(setting, data, options, found)
+        network = options.network.model_copy(update={"auxiliary": options.multihead.auxiliary})
+        self._peer = own_peer(setting, data, network, found)
         self.outline = Outline(
             public_set=_digest(found, data),
             samples=data.public,
@@ -88,7 +62,7 @@ class MultiHeadedLearner:
             self._peer.learn_labels(self._options.training)
         return self._accuracies()
 
-    def predictions(self, round_: int) -> Predictions:
+    def says(self, round_: int) -> Predictions:
         said = multihead.said(self._peer.network, self._public)
         embeddings = None if said.embeddings is None else said.embeddings.numpy()
         return Predictions(said.probabilities.numpy(), embeddings)
@@ -108,14 +82,6 @@ class MultiHeadedLearner:
         said = multihead.said(self._peer.network, torch.from_numpy(self._test.images)).probabilities
         right = (said.argmax(-1).numpy() == self._test.labels).mean(-1)
         return {"main head": float(right[0]), "last head": float(right[-1])}
-
-
-def _peer(setting: Setting, data: Data, options: Options, found: ClassificationSet) -> Peer:
-    shards = partitioned(found.train.labels[: data.private], setting.peers, data.partition, setting.seed)
-    seed = setting.seed * setting.peers + setting.peer
-    recipe = options.network.model_copy(update={"auxiliary": options.multihead.auxiliary})
-    network = create(recipe, found.train.images.shape[1:], len(found.classes), seed)
-    return Peer(f"peer-{setting.peer}", network, found.train.taken(shards[setting.peer]), seed)
 
 
 def _digest(found: ClassificationSet, data: Data) -> str:

@@ -22,7 +22,7 @@ from diredi.rpc.server import start_server
 from diredi.trust.identity import Credentials
 from edge_node.peers.board import Board
 from edge_node.peers.config import PeerConfig
-from edge_node.peers.gathering import Absence, gather
+from edge_node.peers.gathering import Absence, Gathered, gather
 from edge_node.peers.learner import Figures, Learner, Setting, factory_named
 from edge_node.peers.neighbour import Neighbour
 from edge_node.peers.service import PeerServicer
@@ -156,9 +156,24 @@ class Peer:
         log = self._log.bind(round=number)
         log.info("round_began")
         fitted = await asyncio.to_thread(self._learner.fit, number)
-        self._board.put(number, await asyncio.to_thread(self._learner.predictions, number))
-        log.info("published", figures=dict(fitted))
-        question = await asyncio.to_thread(self._learner.question, number)
+        if not self._learner.listens_first:
+            await self._publish(number, fitted)
+        gathered = await self._gather(number)
+        learned = await asyncio.to_thread(self._learner.learn, number, gathered.answers)
+        if self._learner.listens_first:
+            await self._publish(number, learned)
+        seconds = round(time.monotonic() - began, 3)
+        log.info("round_ended", figures=dict(learned), seconds=seconds, sent_bytes=self._sent.total_bytes)
+        return Round(number, dict(fitted), dict(learned), list(gathered.answers), gathered.missing, seconds)
+
+    async def _publish(self, number: int, figures: Figures) -> None:
+        said = await asyncio.to_thread(self._learner.says, number)
+        self._board.publish(number, await asyncio.to_thread(self._board.checked, number, said))
+        self._log.info("published", round=number, figures=dict(figures))
+
+    async def _gather(self, number: int) -> Gathered:
+        """Of this round's neighbours."""
+        question, log = await asyncio.to_thread(self._learner.question, number), self._log.bind(round=number)
         asked = {name: self._neighbours[name] for name in self._config.asked_in(number)}
         gathered = await gather(
             asked, number, question, deadline_s=self._config.deadline_s, attempts=self._config.attempts
@@ -166,10 +181,7 @@ class Peer:
         for name, absence in gathered.missing.items():
             log.warning("neighbour_missing", neighbour=name, kind=absence.kind, why=absence.why)
         log.info("gathered", answered=list(gathered.answers), missing=list(gathered.missing))
-        learned = await asyncio.to_thread(self._learner.learn, number, gathered.answers)
-        seconds = round(time.monotonic() - began, 3)
-        log.info("round_ended", figures=dict(learned), seconds=seconds, sent_bytes=self._sent.total_bytes)
-        return Round(number, dict(fitted), dict(learned), list(gathered.answers), gathered.missing, seconds)
+        return gathered
 
     async def _linger(self) -> None:
         """Stays for neighbours that have not had their answer about the last round yet, as long as they are there."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,10 +18,11 @@ from diredi.rpc.v1 import peers_pb2 as pb
 from diredi.rpc.v1 import peers_pb2_grpc as stubs
 from diredi.trust.identity import Identity
 from edge_node.peers.board import Board
-from edge_node.peers.learner import Floats, Outline, Predictions, Question
+from edge_node.peers.learner import Floats, Outline, Predictions, Question, Weights, WeightsOutline
 
 CHUNK_BYTES = 256 * 1024
-Answer = TypeVar("Answer", pb.DescribePeerResponse, pb.PredictResponse)
+FILE_CHUNK_BYTES = 1024 * 1024
+Answer = TypeVar("Answer", pb.DescribePeerResponse, pb.PredictResponse, pb.GetWeightsResponse)
 
 
 class PeerServicer(stubs.PeerServiceServicer):
@@ -34,35 +36,48 @@ class PeerServicer(stubs.PeerServiceServicer):
 
     async def DescribePeer(self, request: pb.DescribePeerRequest, context: Any) -> pb.DescribePeerResponse:
         self._caller(context)
-        outline = self._board.outline
-        return self._counted(
-            pb.DescribePeerResponse(
-                name=self._own.name,
-                site=self._own.site,
-                public_set=outline.public_set,
-                samples=outline.samples,
-                classes=outline.classes,
-                heads=outline.heads,
-                embedding=outline.embedding,
-                rounds=self._board.rounds,
-                ready=self._board.ready,
-            )
+        outline, board = self._board.outline, self._board
+        about = pb.DescribePeerResponse(
+            name=self._own.name, site=self._own.site, rounds=board.rounds, ready=board.ready
         )
+        if isinstance(outline, WeightsOutline):
+            about.schema = outline.schema
+        else:
+            about.public_set, about.samples, about.classes = outline.public_set, outline.samples, outline.classes
+            about.heads, about.embedding = outline.heads, outline.embedding
+        return self._counted(about)
 
     async def Predict(self, request: pb.PredictRequest, context: Any) -> AsyncIterator[pb.PredictResponse]:
+        with self._told(request.round, context):
+            question = question_from(request, self._board.outline)
+            said = await self._board.said(request.round)
+            assert isinstance(said, Predictions)
+            for chunk in chunks(said, question):
+                yield self._counted(chunk)
+
+    async def GetWeights(self, request: pb.GetWeightsRequest, context: Any) -> AsyncIterator[pb.GetWeightsResponse]:
+        with self._told(request.round, context):
+            if not isinstance(self._board.outline, WeightsOutline):
+                raise InvalidInput("this peer shares predictions and no weights: give both peers one kind of learner")
+            said = await self._board.said(request.round)
+            assert isinstance(said, Weights)
+            for chunk in file_chunks(said):
+                yield self._counted(chunk)
+
+    @contextmanager
+    def _told(self, round_: int, context: Any) -> Iterator[None]:
+        """An answer to a neighbour, or a refusal, of which the board is told once the call is over: a peer that has
+        told all its neighbours of its last round may stop at once."""
         caller = self._caller(context)
         try:
-            question = question_from(request, self._board.outline)
-            for chunk in chunks(await self._board.said(request.round), question):
-                yield self._counted(chunk)
+            yield
         except DirediError:
-            self._note_told(request, caller, context)
+            self._note_told(round_, caller, context)
             raise
-        self._note_told(request, caller, context)
+        self._note_told(round_, caller, context)
 
-    def _note_told(self, request: pb.PredictRequest, caller: Identity, context: Any) -> None:
-        """Once the call is over: a peer that has told all its neighbours of its last round may stop at once."""
-        context.add_done_callback(lambda _: self._board.note_told(request.round, caller))
+    def _note_told(self, round_: int, caller: Identity, context: Any) -> None:
+        context.add_done_callback(lambda _: self._board.note_told(round_, caller))
 
     def _caller(self, context: Any) -> Identity:
         """Raises Refused for anyone but a neighbour."""
@@ -76,8 +91,10 @@ class PeerServicer(stubs.PeerServiceServicer):
         return message
 
 
-def question_from(request: pb.PredictRequest, outline: Outline) -> Question:
+def question_from(request: pb.PredictRequest, outline: Outline | WeightsOutline) -> Question:
     """Raises NotFound for another public set, InvalidInput for what a peer of this outline cannot answer."""
+    if isinstance(outline, WeightsOutline):
+        raise InvalidInput("this peer shares weights and no predictions: give both peers one kind of learner")
     if request.public_set != outline.public_set:
         raise NotFound(
             f"this peer's public set is {outline.public_set}, not {request.public_set[:80]!r}: give both the same one"
@@ -111,6 +128,14 @@ def chunks(predictions: Predictions, question: Question) -> Iterator[pb.PredictR
             probabilities=[_rows(matrix) for matrix in softened(asked, question.temperature)],
             embeddings=None if embeddings is None else _rows(embeddings[some]),
         )
+
+
+def file_chunks(said: Weights) -> Iterator[pb.GetWeightsResponse]:
+    """The file in messages of FILE_CHUNK_BYTES, and with the first one what it is."""
+    file = memoryview(said.file)
+    yield pb.GetWeightsResponse(data=bytes(file[:FILE_CHUNK_BYTES]), samples=said.samples, digest=said.digest)
+    for start in range(FILE_CHUNK_BYTES, len(file), FILE_CHUNK_BYTES):
+        yield pb.GetWeightsResponse(data=bytes(file[start : start + FILE_CHUNK_BYTES]))
 
 
 def softened(probabilities: Floats, temperature: float) -> Floats:

@@ -45,6 +45,11 @@ class PeerServiceStub:
                 request_serializer=diredi_dot_v1_dot_peers__pb2.PredictRequest.SerializeToString,
                 response_deserializer=diredi_dot_v1_dot_peers__pb2.PredictResponse.FromString,
                 _registered_method=True)
+        self.GetWeights = channel.unary_stream(
+                '/diredi.v1.PeerService/GetWeights',
+                request_serializer=diredi_dot_v1_dot_peers__pb2.GetWeightsRequest.SerializeToString,
+                response_deserializer=diredi_dot_v1_dot_peers__pb2.GetWeightsResponse.FromString,
+                _registered_method=True)
 
 
 class PeerServiceServicer:
@@ -69,6 +74,16 @@ class PeerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetWeights(self, request, context):
+        """The weights of the peer's model in a round, as one safetensors file in chunks of about 1 MiB. Waits as Predict does.
+        Idempotent.
+        NOT_FOUND: the round is over for so long that its weights were dropped.
+        INVALID_ARGUMENT: a round that cannot be; a peer that shares no weights.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PeerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -81,6 +96,11 @@ def add_PeerServiceServicer_to_server(servicer, server):
                     servicer.Predict,
                     request_deserializer=diredi_dot_v1_dot_peers__pb2.PredictRequest.FromString,
                     response_serializer=diredi_dot_v1_dot_peers__pb2.PredictResponse.SerializeToString,
+            ),
+            'GetWeights': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetWeights,
+                    request_deserializer=diredi_dot_v1_dot_peers__pb2.GetWeightsRequest.FromString,
+                    response_serializer=diredi_dot_v1_dot_peers__pb2.GetWeightsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -138,6 +158,33 @@ class PeerService:
             '/diredi.v1.PeerService/Predict',
             diredi_dot_v1_dot_peers__pb2.PredictRequest.SerializeToString,
             diredi_dot_v1_dot_peers__pb2.PredictResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetWeights(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/diredi.v1.PeerService/GetWeights',
+            diredi_dot_v1_dot_peers__pb2.GetWeightsRequest.SerializeToString,
+            diredi_dot_v1_dot_peers__pb2.GetWeightsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -17,6 +17,8 @@ CLASSES, FEATURES, PUBLIC, EMBEDDING = 3, 8, 90, 4
 class Softmax:
     """Main head: private points, of two of the three classes. Auxiliary: whoever is surest about a public point."""
 
+    listens_first = False
+
     def __init__(self, peer, seed=0, public_seed=0, stalls_in=0, fifo="", killed=None):
         shared = np.random.default_rng([seed, public_seed])
         self.centres = np.random.default_rng(seed).normal(0, 2, (CLASSES, FEATURES))
@@ -44,7 +46,7 @@ class Softmax:
         self._descend(0, self.own, np.eye(CLASSES, dtype=np.float32)[self.own_labels])
         return {"accuracy": self.accuracy(0)}
 
-    def predictions(self, round_):
+    def says(self, round_):
         said = np.stack([self._said(head, self.public) for head in (0, 1)])
         return Predictions(said, self.public @ self.projection)
 

@@ -17,10 +17,19 @@ from edge_node.peers.learner import Outline, Predictions, Question
 from edge_node.peers.service import chunks
 
 EMBEDDINGS = predictions().embeddings
+PROBABILITIES = Question(None, (0, 1, 2))
 ALL = Question(None, (0, 1, 2), embeddings=True)
 
 
-class Scripted(PeerServiceServicer):
+class Described(PeerServiceServicer):
+    """What it says of itself is sound."""
+
+    async def DescribePeer(self, request, context):
+        outline = {name: getattr(OUTLINE, name) for name in ("public_set", "samples", "classes", "heads", "embedding")}
+        return pb.DescribePeerResponse(**outline)
+
+
+class Scripted(Described):
     """Answers with what it is told to."""
 
     def __init__(self, messages):
@@ -33,7 +42,7 @@ class Scripted(PeerServiceServicer):
             yield message
 
 
-class Slow(PeerServiceServicer):
+class Slow(Described):
     """Answers as it should, except that it stops before its last row until it is told to go on."""
 
     def __init__(self):
@@ -141,7 +150,7 @@ async def test_bytes_that_are_no_message_leave_their_sender_out(world, pki):
     )
     await server.start()
     neighbour = await world.neighbour("liar", f"127.0.0.1:{port}")
-    gathered = await gather({"liar": neighbour}, 1, ALL, deadline_s=30, attempts=3)
+    gathered = await gather({"liar": neighbour}, 1, PROBABILITIES, deadline_s=30, attempts=3)
     await server.stop(0)
 
     assert gathered.missing["liar"].kind is Kind.WRONG
@@ -252,13 +261,13 @@ async def test_bytes_are_counted_as_they_were_serialized(world, pki):
     sent = EgressMeter()
     board, address = await world.board("a", sent=sent)
     board.put(1, predictions())
-    expected = sum(len(chunk.SerializeToString()) + 5 for chunk in chunks(predictions(), ALL))
-    await (await world.neighbour("a", address)).predictions(1, ALL, 10)
+    expected = sum(len(chunk.SerializeToString()) + 5 for chunk in chunks(predictions(), PROBABILITIES))
+    await (await world.neighbour("a", address)).predictions(1, PROBABILITIES, 10)
 
     assert sent.totals() == {"diredi.v1.PredictResponse": expected}
     assert world.received.totals(str(identity("a"))) == sent.totals()
 
-    request = pb.PredictRequest(public_set=OUTLINE.public_set, round=1, heads=ALL.heads, embeddings=True)
+    request = pb.PredictRequest(public_set=OUTLINE.public_set, round=1, heads=PROBABILITIES.heads)
     channel = await world.channel(address, meter=(asked := EgressMeter()))
     raw = channel.unary_stream("/diredi.v1.PeerService/Predict", pb.PredictRequest.SerializeToString)
     travelled = [len(data) + 5 async for data in raw(request, timeout=10)]

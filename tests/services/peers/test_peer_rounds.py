@@ -99,7 +99,7 @@ async def test_nothing_that_leaves_a_peer_holds_private_samples_or_labels(tmp_pa
     private, friend = Softmax(0), Softmax(1)
     board = Board(friend.outline, 2, 2)
     for round_ in (1, 2):
-        board.put(round_, friend.predictions(round_))
+        board.put(round_, friend.says(round_))
     spy = Spy(identity("asker"), board, [identity("a")], EgressMeter())
     spy.requests = []
     config["neighbours"]["asker"] = await world.served("asker", spy)

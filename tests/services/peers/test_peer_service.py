@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import grpc
 import numpy as np
@@ -11,6 +12,7 @@ from peer_world import OUTLINE, SITE, identity, predictions
 
 from diredi.errors import DirediError, InvalidInput, NotFound, Refused
 from diredi.rpc.client import call, is_serving
+from diredi.rpc.meter import EgressMeter
 from diredi.rpc.streams import messages_of
 from diredi.rpc.v1 import peers_pb2 as pb
 from diredi.rpc.v1.peers_pb2_grpc import PeerServiceStub
@@ -113,7 +115,7 @@ async def test_a_peer_says_what_it_is_and_which_rounds_are_ready(world):
         ({"public_set": "sha256:" + "c" * 64}, NotFound, r"public set is sha256:aaaa.* not 'sha256:cccc.*same one"),
         ({"round": 0}, InvalidInput, "no round 0 here: ask for 1 to 3"),
         ({"round": 4}, InvalidInput, "no round 4 here: ask for 1 to 3"),
-        ({"round": 1}, NotFound, "round 1 is over and its predictions were dropped: ask for round 3"),
+        ({"round": 1}, NotFound, "round 1 is over and what was said was dropped: ask for round 3"),
         ({"round": 3, "heads": [3]}, InvalidInput, r"heads \[3\] cannot be asked: this peer has 0 to 2"),
         ({"round": 3, "heads": []}, InvalidInput, "heads"),
         ({"round": 3, "heads": [1, 1]}, InvalidInput, "each once"),
@@ -225,7 +227,7 @@ async def test_it_is_known_who_has_had_an_answer(world):
 async def test_only_predictions_on_the_whole_public_set_can_be_published(world, bad, why):
     board, _ = await world.board("a")
 
-    with pytest.raises(DirediError, match=f"round 1 have .*{why}.*nothing of them was published"):
+    with pytest.raises(DirediError, match=f"round 1 has .*{why}.*nothing of it was published"):
         board.put(1, bad(predictions()))
     assert board.ready == []
 
@@ -238,3 +240,16 @@ async def test_what_was_published_does_not_change_when_the_learner_goes_on(world
     got = await (await world.neighbour("a", address)).predictions(1, Question(), 10)
 
     same_bits(got.probabilities, predictions().probabilities[:1])
+
+
+async def test_a_neighbour_with_embeddings_of_another_size_is_heard_without_them(world):
+    """As one with another backbone has them; it is asked for what can be learned from, and nothing else travels."""
+    theirs = replace(OUTLINE, embedding=9)
+    sent = EgressMeter()
+    board, address = await world.board("a", theirs, sent=sent)
+    board.put(1, predictions(theirs))
+    got = await (await world.neighbour("a", address)).predictions(1, Question(None, (0, 1, 2), embeddings=True), 10)
+
+    assert got.probabilities.tobytes() == predictions(theirs).probabilities.tobytes()
+    assert got.embeddings is None
+    assert sent.totals()["diredi.v1.PredictResponse"] < 1.1 * got.probabilities.nbytes

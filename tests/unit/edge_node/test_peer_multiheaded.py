@@ -12,26 +12,26 @@ DATA = {"set": "digits", "private": 300, "public": 200, "partition": {"kind": "s
 OPTIONS = {"multihead": {"auxiliary": 2}, "training": {"epochs": 3, "batch": 16}}
 
 
-def three(rounds: int) -> list[MultiHeadedLearner]:
-    peers = [multiheaded(Setting(number, 3, rounds, 1, DATA, OPTIONS)) for number in range(3)]
+def three(rounds: int, seed: int = 1) -> list[MultiHeadedLearner]:
+    peers = [multiheaded(Setting(number, 3, rounds, seed, DATA, OPTIONS)) for number in range(3)]
     for number in range(1, rounds + 1):
         for peer in peers:
             peer.fit(number)
-        said = {f"peer-{index}": peer.predictions(number) for index, peer in enumerate(peers)}
+        said = {f"peer-{index}": peer.says(number) for index, peer in enumerate(peers)}
         for index, peer in enumerate(peers):
             peer.learn(number, {name: one for name, one in said.items() if name != f"peer-{index}"})
     return peers
 
 
 def test_peers_learn_from_each_other_what_their_own_labels_do_not_show() -> None:
-    peers = three(6)
-    last = [peer.fit(7) for peer in peers]
-    assert sum(one["last head"] - one["main head"] for one in last) / 3 > 0.05
+    """On average over three peers in three draws: a head that saw no private label knows more than the one that did."""
+    last = [peer.fit(9) for seed in range(3) for peer in three(8, seed)]
+    assert sum(one["last head"] - one["main head"] for one in last) / 9 > 0.02
 
 
 def test_what_is_said_is_sound_and_of_the_outline() -> None:
     peer = three(1)[0]
-    said, outline = peer.predictions(2), peer.outline
+    said, outline = peer.says(2), peer.outline
     assert said.flaw() == ""
     assert said.probabilities.shape == (outline.heads, outline.samples, outline.classes)
     assert said.embeddings is not None

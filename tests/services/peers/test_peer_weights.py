@@ -1,0 +1,166 @@
+"""Weights between peers: they arrive bit for bit, a liar's are left out, and with a hub all go on from one mean."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+from peer_world import configs_of, identity, predictions
+from test_peer_gathering import Scripted
+from test_peer_rounds import conducted
+
+from diredi.decentralized.averaging import averaged
+from diredi.errors import InvalidInput
+from diredi.rpc.v1 import peers_pb2 as pb
+from diredi.store.weights import WeightMap
+from edge_node.peers.gathering import Kind, gather
+from edge_node.peers.learner import Question, Weights, WeightsOutline
+from edge_node.peers.service import FILE_CHUNK_BYTES, file_chunks
+
+SHAPES = {"layer.weight": (700, 600), "layer.bias": (700,)}  # more than one message of a stream
+
+
+def weights(seed=0, **more):
+    random = np.random.default_rng(seed)
+    floats = {name: random.normal(size=shape).astype(np.float32) for name, shape in SHAPES.items()}
+    return WeightMap({**floats, "steps": np.array(seed), **more})
+
+
+OUTLINE = WeightsOutline(weights())
+
+
+def messages(said, **changes):
+    """As a peer sends them, with something of the first one changed."""
+    first, *rest = file_chunks(said)
+    for field, value in changes.items():
+        setattr(first, field, value)
+    return [first, *rest]
+
+
+class Sharing(Scripted):
+    """Answers with what it is told to."""
+
+    async def GetWeights(self, request, context):
+        self.asked += 1
+        for message in self.messages:
+            yield message
+
+
+def spoilt():
+    array = weights()["layer.bias"].copy()
+    array[3] = np.nan
+    return messages(Weights(weights(**{"layer.bias": array}), 5))
+
+
+def digest(data):
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+JUNK = b"no file of weights at all"
+LIES = {
+    "not a number": (spoilt(), "'layer.bias' holds a NaN"),
+    "another shape": (messages(Weights(weights(**{"layer.bias": np.zeros(7, np.float32)}), 5)), "'layer.bias'"),
+    "another name": (messages(Weights(weights(more=np.zeros(1, np.float32)), 5)), "'more'"),
+    "another digest": (messages(Weights(weights(), 5), digest="sha256:" + "0" * 64), "do not have the digest"),
+    "a damaged byte": (messages(Weights(weights(), 5), data=b"\0" * FILE_CHUNK_BYTES), "do not have the digest"),
+    "cut": (messages(Weights(weights(), 5))[:-1], "do not have the digest"),
+    "nothing": ([], "do not have the digest"),
+    "no file": ([pb.GetWeightsResponse(data=JUNK, samples=5, digest=digest(JUNK))], "not a safetensors file"),
+    "no samples": (messages(Weights(weights(), 0)), "weights of 0 samples"),
+    "all the samples of the world": (messages(Weights(weights(), 2**60)), "samples"),
+    "without end": ([pb.GetWeightsResponse(data=b"\0" * FILE_CHUNK_BYTES)] * 50, "more bytes than such weights take"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+async def test_a_liars_weights_are_left_out_and_honest_ones_are_not(world, lie):
+    said, why = LIES[lie]
+    liar = Sharing(said)
+    board, address = await world.board("honest", OUTLINE)
+    board.put(1, Weights(weights(3), 40))
+    neighbours = {
+        "liar": await world.neighbour("liar", await world.served("liar", liar), OUTLINE),
+        "honest": await world.neighbour("honest", address, OUTLINE),
+    }
+    gathered = await gather(neighbours, 1, None, deadline_s=60, attempts=2)
+
+    assert liar.asked == 1, "it was heard, and not asked again"
+    assert gathered.missing["liar"].kind is Kind.WRONG
+    assert why in gathered.missing["liar"].why
+    assert gathered.missing["liar"].why.startswith("device/site-1/liar answered round 1 with")
+    assert list(gathered.answers) == ["honest"]
+
+
+async def test_weights_arrive_bit_for_bit_with_their_samples(world):
+    board, address = await world.board("a", OUTLINE)
+    mine = weights(1)
+    board.put(1, Weights(mine, 40))
+    mine["layer.bias"][:] = 0  # what its learner does afterwards is its own affair
+    neighbour = await world.neighbour("a", address, OUTLINE)
+    await neighbour.greet()
+    got = await neighbour.weights(1, 10)
+
+    assert got.samples == 40
+    assert got.weights.to_bytes() == weights(1).to_bytes()
+
+
+async def test_one_who_predicts_has_no_weights_to_give_and_the_other_way_round(world):
+    predicting, address = await world.board("a")
+    predicting.put(1, predictions())
+    sharing, other_address = await world.board("b", OUTLINE)
+    sharing.put(1, Weights(weights(), 5))
+    asked = await world.neighbour("a", address, OUTLINE)
+    gathered = await gather({"a": asked}, 1, None, deadline_s=30, attempts=1)
+    assert gathered.missing["a"].kind is Kind.REFUSED
+    assert gathered.missing["a"].why.startswith("this peer shares predictions and no weights: give both")
+    with pytest.raises(InvalidInput, match=f"{identity('a')} shares none, this peer weights of .*give both the same"):
+        await asked.greet()
+
+    gathered = await gather({"b": await world.neighbour("b", other_address)}, 1, Question(), deadline_s=30, attempts=1)
+    assert gathered.missing["b"].why.startswith("this peer shares weights and no predictions: give both")
+
+
+async def test_what_a_learner_must_not_share_is_not_published(world):
+    board, _ = await world.board("a", OUTLINE)
+    with pytest.raises(InvalidInput, match=r"NaN.*nothing of it was published"):
+        board.put(1, Weights(weights(**{"layer.bias": np.full(700, np.nan, np.float32)}), 5))
+    assert board.ready == []
+
+
+def test_a_mean_is_weighted_and_counters_are_the_first_ones():
+    found = averaged([weights(1), weights(2), weights(3)], [10, 20, 70])
+    by_hand = sum(share * weights(seed)["layer.weight"] for seed, share in ((1, 0.1), (2, 0.2), (3, 0.7)))
+    assert found["layer.weight"] == pytest.approx(by_hand, abs=1e-6)
+    assert found["steps"] == 1
+    assert averaged([weights(1)] * 3, [1, 2, 3]).to_bytes() == weights(1).to_bytes()
+
+
+DATA = {"set": "digits", "private": 300, "public": 100, "partition": {"kind": "skew", "gamma": 100}}
+OPTIONS = {"network": {"backbone": "mlp"}, "training": {"epochs": 3, "batch": 16}}
+
+
+async def test_with_a_hub_all_go_on_from_one_mean_that_is_better_than_what_each_had(tmp_path, pki):
+    configs = configs_of(
+        tmp_path, pki, ["hub", "a", "b"], rounds=4, learner="edge_node.peers.averaging:averaging", data=DATA,
+        options={**OPTIONS, "hub": 0},
+    )  # fmt: skip
+    for config in configs[1:]:
+        config["neighbours"] = {"hub": config["neighbours"]["hub"]}
+    summaries = await conducted(configs)
+
+    rounds = [[one["learned"]["accuracy"] for one in summary["rounds"]] for summary in summaries]
+    assert rounds[0] == rounds[1] == rounds[2]
+    assert [one["answered"] for one in summaries[0]["rounds"]] == [["a", "b"]] * 4
+    alone = np.mean([summary["rounds"][-1]["fitted"]["accuracy"] for summary in summaries])
+    assert rounds[0][-1] > alone + 0.1, "the mean knows the labels of all"
+
+
+async def test_without_a_hub_everybody_averages_for_itself(tmp_path, pki):
+    configs = configs_of(
+        tmp_path, pki, ["a", "b", "c"], rounds=2, learner="edge_node.peers.averaging:averaging", data=DATA,
+        options=OPTIONS,
+    )  # fmt: skip
+    last = [summary["rounds"][-1] for summary in await conducted(configs)]
+    assert last[0]["learned"]["accuracy"] == pytest.approx(last[1]["learned"]["accuracy"], abs=0.01), "up to rounding"
+    assert len({one["fitted"]["accuracy"] for one in last}) == 3
