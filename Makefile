@@ -1,6 +1,6 @@
 # `make` alone says what there is. Needs make and Python 3.11 or newer with venv; everything else is set up here.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick bench-update bench-gap bench-sources bench-kd bench-merge bench-cost bench-parking bench-simulation up down logs lint format stubs setup clean
+.PHONY: help demo test test-quick bench-update bench-gap bench-sources bench-kd bench-merge bench-cost bench-parking bench-simulation bench-peers bench-studies up down logs lint format stubs setup clean
 
 # The newest-named Python that will do, else whatever is called python3, which then says what is wrong with it.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -50,6 +50,12 @@ bench-parking: .runtime  ## students of fixed cameras without one label, beside 
 
 bench-simulation: setup  ## many clients on one machine, beside Flower's simulation, which it installs apart; QUICK=1: fewer clients
 	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/simulation.py $(BENCH_ARGS)
+
+bench-peers: setup  ## real peers over gRPC, predictions beside weights and ours beside Flower, a quarter of an hour; QUICK=1: a minute
+	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/peers.py $(BENCH_ARGS)
+
+bench-studies: setup  ## the studies of learning without a cloud, two to three hours; QUICK=1: minutes, BENCH_ARGS="multihead"
+	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/studies.py $(BENCH_ARGS)
 
 up: .runtime  ## build the images and start the deployment of docker-compose.yml
 	@deploy/up.sh

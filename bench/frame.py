@@ -74,7 +74,7 @@ def conclude(
     picture: Picture,
 ) -> None:
     made = side_by_side(measured, seeds, folder_of(name))
-    rows = rows_of(made)
+    rows = rows_of([one["tables"] for one in made])
     targets, listed = targets_of(rows), " ".join(map(str, seeds))
     shown(rows, targets)
     commits = ", ".join(sorted({one for seed in made for one in seed["commits"]}))

@@ -15,6 +15,8 @@ def averaged(weights: Sequence[WeightMap], samples: Sequence[float]) -> WeightMa
     Raises InvalidInput where schemas differ. `weights` must not be empty, `samples` not add up to 0.
     """
     first, others = weights[0], weights[1:]
+    if not others:
+        return first
     shares = [np.float32(count / sum(samples)) for count in samples[1:]]
     for other in others:
         first.check_same_schema(other)

@@ -7,6 +7,7 @@ There is no way to open a channel without certificates. A process that has a cha
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -44,29 +45,48 @@ Method = grpc.aio.UnaryUnaryMultiCallable
 """A call of a stub that asks once and is answered once; for annotations, so that callers need no gRPC of their own."""
 
 
+OnAnswer = Callable[[str, int], None]
+"""on_answer(message type, its bytes before framing), of each message that came and is one."""
+
+
 class Channel(grpc.aio.Channel):
-    """A grpc.aio channel for the generated stubs that counts each message as it is serialized.
+    """A grpc.aio channel for the generated stubs that counts each message as it is serialized, and each answer as it
+    comes.
 
     >>> async with connect("cloud:7070", credentials) as channel:          # doctest: +SKIP
     ...     await call(RegistryServiceStub(channel).ListModels, ListModelsRequest(), deadline_s=10)
     """
 
-    def __init__(self, address: str, channel: grpc.aio.Channel, meter: EgressMeter | None) -> None:
+    def __init__(
+        self, address: str, channel: grpc.aio.Channel, meter: EgressMeter | None, heard: OnAnswer | None = None
+    ) -> None:
         self.address = address
         self._channel: Any = channel
-        self._meter = meter
+        self._meter, self._heard = meter, heard
 
-    def unary_unary(self, method: str, request_serializer: Any = None, *rest: Any, **named: Any) -> Any:
-        return self._channel.unary_unary(method, self._counted(request_serializer), *rest, **named)
+    def unary_unary(
+        self, method: str, request_serializer: Any = None, response_deserializer: Any = None, **named: Any
+    ) -> Any:
+        coders = self._counted(request_serializer), self._noted(response_deserializer)
+        return self._channel.unary_unary(method, *coders, **named)
 
-    def unary_stream(self, method: str, request_serializer: Any = None, *rest: Any, **named: Any) -> Any:
-        return self._channel.unary_stream(method, self._counted(request_serializer), *rest, **named)
+    def unary_stream(
+        self, method: str, request_serializer: Any = None, response_deserializer: Any = None, **named: Any
+    ) -> Any:
+        coders = self._counted(request_serializer), self._noted(response_deserializer)
+        return self._channel.unary_stream(method, *coders, **named)
 
-    def stream_unary(self, method: str, request_serializer: Any = None, *rest: Any, **named: Any) -> Any:
-        return self._channel.stream_unary(method, self._counted(request_serializer), *rest, **named)
+    def stream_unary(
+        self, method: str, request_serializer: Any = None, response_deserializer: Any = None, **named: Any
+    ) -> Any:
+        coders = self._counted(request_serializer), self._noted(response_deserializer)
+        return self._channel.stream_unary(method, *coders, **named)
 
-    def stream_stream(self, method: str, request_serializer: Any = None, *rest: Any, **named: Any) -> Any:
-        return self._channel.stream_stream(method, self._counted(request_serializer), *rest, **named)
+    def stream_stream(
+        self, method: str, request_serializer: Any = None, response_deserializer: Any = None, **named: Any
+    ) -> Any:
+        coders = self._counted(request_serializer), self._noted(response_deserializer)
+        return self._channel.stream_stream(method, *coders, **named)
 
     def _counted(self, serializer: Any) -> Any:
         meter = self._meter
@@ -79,6 +99,18 @@ class Channel(grpc.aio.Channel):
             return data
 
         return counted
+
+    def _noted(self, deserializer: Any) -> Any:
+        heard = self._heard
+        if heard is None:
+            return deserializer
+
+        def noted(data: bytes) -> Message:
+            message: Message = deserializer(data)
+            heard(message.DESCRIPTOR.full_name, len(data))
+            return message
+
+        return noted
 
     async def close(self, grace: float | None = None) -> None:
         await self._channel.close(grace)
@@ -107,12 +139,14 @@ class Channel(grpc.aio.Channel):
         await self.close()
 
 
-def connect(address: str, credentials: Credentials, meter: EgressMeter | None = None) -> Channel:
+def connect(
+    address: str, credentials: Credentials, meter: EgressMeter | None = None, heard: OnAnswer | None = None
+) -> Channel:
     """A channel to "host:port"; it connects with the first call and again whenever the connection is lost."""
     tls = grpc.ssl_channel_credentials(
         root_certificates=credentials.ca, private_key=credentials.key, certificate_chain=credentials.certificate
     )
-    return Channel(address, grpc.aio.secure_channel(address, tls, options=_OPTIONS), meter)
+    return Channel(address, grpc.aio.secure_channel(address, tls, options=_OPTIONS), meter, heard)
 
 
 async def call(

@@ -18,7 +18,7 @@ import grpc
 import structlog
 
 from diredi.errors import DirediError
-from diredi.rpc.meter import IngressMeter
+from diredi.rpc.meter import EgressMeter, IngressMeter
 from diredi.rpc.peers import peer_identity
 from diredi.rpc.status import code_of
 
@@ -33,8 +33,8 @@ Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Stands before every handler of the contract; health and reflection are left as their library wrote them."""
 
-    def __init__(self, meter: IngressMeter | None = None) -> None:
-        self._meter = meter
+    def __init__(self, meter: IngressMeter | None = None, sent: EgressMeter | None = None) -> None:
+        self._meter, self._sent = meter, sent
         self._stopping = asyncio.Event()
 
     def end_streams(self) -> None:
@@ -46,7 +46,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         method = handler_call_details.method
         if handler is None or not method.startswith("/diredi."):
             return handler
-        coders = (handler.request_deserializer, handler.response_serializer)
+        coders = (handler.request_deserializer, self._counted(handler.response_serializer))
         if handler.unary_unary is not None:
             return grpc.unary_unary_rpc_method_handler(self._unary(method, handler.unary_unary), *coders)
         if handler.unary_stream is not None and inspect.isasyncgenfunction(handler.unary_stream):
@@ -79,6 +79,19 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 await _abort(method, context, error)
 
         return guarded
+
+    def _counted(self, serializer: Any) -> Any:
+        """Counts an answer as it is serialized: to ask a large message for its size is to serialize it once more."""
+        sent = self._sent
+        if sent is None:
+            return serializer
+
+        def counted(message: Any) -> bytes:
+            data: bytes = serializer(message)
+            sent.count(message.DESCRIPTOR.full_name, len(data))
+            return data
+
+        return counted
 
     def _count(self, request: Any, context: Any) -> None:
         if self._meter is not None:

@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection
 
 from diredi.errors import InvalidInput, WrongState
 from diredi.rpc.guard import Guard
-from diredi.rpc.meter import IngressMeter
+from diredi.rpc.meter import EgressMeter, IngressMeter
 from diredi.rpc.services import service_of
 from diredi.trust.identity import Credentials
 
@@ -74,16 +74,21 @@ class Server:
 
 
 async def start_server(
-    credentials: Credentials, listen: str, servicers: Sequence[object], *, meter: IngressMeter | None = None
+    credentials: Credentials,
+    listen: str,
+    servicers: Sequence[object],
+    *,
+    meter: IngressMeter | None = None,
+    sent: EgressMeter | None = None,
 ) -> Server:
-    """Serves the generated servicers among `servicers` on `listen`, "host:port".
+    """Serves the generated servicers among `servicers` on `listen`, "host:port". `sent` counts what they answer.
 
     Only a caller with a certificate of our authority reaches a handler. Health of every service begins as SERVING.
     Raises WrongState when the port is taken, InvalidInput when `listen` is not an address.
     """
     if not listen.rpartition(":")[2].isdigit() or not listen.rpartition(":")[0]:
         raise InvalidInput(f"{listen!r} is not an address to listen on: write host:port, for example 0.0.0.0:7070")
-    guard = Guard(meter)
+    guard = Guard(meter, sent)
     server = grpc.aio.server(interceptors=[guard], options=_OPTIONS)
     status = health.aio.HealthServicer()  # type: ignore[attr-defined]
     health_pb2_grpc.add_HealthServicer_to_server(status, server)

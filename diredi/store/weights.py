@@ -13,7 +13,6 @@ import numpy as np
 import safetensors
 from numpy.typing import NDArray
 from safetensors.numpy import load as safetensors_load
-from safetensors.numpy import save as safetensors_save
 
 from diredi.errors import CorruptData, InvalidInput
 
@@ -86,6 +85,8 @@ class WeightMap(Mapping[str, Array]):
 
     def check_same_schema(self, other: WeightMap) -> None:
         """Raises InvalidInput that names the first key that differs."""
+        if self._arrays.keys() == other.keys() and all(_alike(a, other[n]) for n, a in self._arrays.items()):
+            return
         mine, theirs = self.schema(), other.schema()
         for name in sorted(mine.keys() | theirs.keys()):
             if mine.get(name) != theirs.get(name):
@@ -102,10 +103,19 @@ class WeightMap(Mapping[str, Array]):
 
     def to_bytes(self, metadata: Mapping[str, str] | None = None) -> bytes:
         """The safetensors file. Equal maps with equal metadata give equal bytes."""
-        arrays = {
-            n: np.asarray(a, order="C") for n, a in self._arrays.items()
-        }  # ascontiguousarray makes scalars vectors
-        return _with_sorted_metadata(safetensors_save(arrays), metadata or {})
+        arrays = {n: np.asarray(a, order="C") for n, a in self._arrays.items()}
+        # The library's own layout (wide types first, then by name), but every array is copied once and not five times.
+        header: dict[str, Any] = {"__metadata__": dict(metadata or {})}
+        order, end = sorted(arrays, key=lambda name: (-_RANKS.index(arrays[name].dtype.name), name)), 0
+        for name in order:
+            array, start = arrays[name], end
+            end += array.nbytes
+            kind = _NAMES[array.dtype.name]
+            header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [start, end]}
+        packed = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+        packed += b" " * (-len(packed) % 8)
+        parts = (arrays[name].reshape(-1).data.cast("B") for name in order)
+        return b"".join((len(packed).to_bytes(8, "little"), packed, *parts))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> WeightMap:
@@ -141,7 +151,13 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise CorruptData(f"{path} is not a safetensors file ({error})") from None
 
 
-_DTYPES = {"F16": "float16", "F32": "float32", "F64": "float64", "I32": "int32", "I64": "int64", "BOOL": "bool"}
+_DTYPES = {
+    "BOOL": "bool", "U8": "uint8", "I8": "int8", "I16": "int16", "U16": "uint16", "F16": "float16", "I32": "int32",
+    "U32": "uint32", "F32": "float32", "F64": "float64", "I64": "int64", "U64": "uint64",
+}  # fmt: skip
+"""As the library sorts them, narrow ones first."""
+_NAMES = {numpy: ours for ours, numpy in _DTYPES.items()}
+_RANKS = list(_DTYPES.values())
 
 
 def read_schema(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -154,14 +170,8 @@ def read_schema(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
         raise CorruptData(f"{path} is not a safetensors file of weights ({error})") from None
 
 
-def _with_sorted_metadata(file: bytes, metadata: Mapping[str, str]) -> bytes:
-    """Puts metadata into a safetensors header in a fixed order; the library's own order changes from run to run."""
-    size = int.from_bytes(file[:8], "little")
-    header = json.loads(file[8 : 8 + size])
-    header["__metadata__"] = {key: metadata[key] for key in sorted(metadata)}
-    packed = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
-    packed += b" " * (-len(packed) % 8)
-    return len(packed).to_bytes(8, "little") + packed + file[8 + size :]
+def _alike(one: Array, other: Array) -> bool:
+    return one.dtype == other.dtype and one.shape == other.shape
 
 
 def _is_float(array: Array) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from diredi.errors import InvalidInput, NotFound
 from diredi.trust.identity import Identity
-from edge_node.peers.learner import Outline, Said, WeightsOutline
+from edge_node.peers.learner import Outline, Published, Said, WeightsOutline
 
 
 class Board:
@@ -18,7 +18,7 @@ class Board:
         self.rounds = rounds
         self._keep = keep_rounds
         self._newest = 0
-        self._said: dict[int, Said] = {}
+        self._said: dict[int, Published] = {}
         self._told: dict[Identity, int] = {}
         self._changed = asyncio.Event()
 
@@ -27,7 +27,7 @@ class Board:
         """Rounds of which something is here."""
         return sorted(self._said)
 
-    def checked(self, round_: int, said: Said) -> Said:
+    def checked(self, round_: int, said: Said) -> Published:
         """A copy that can be published; may be asked for in another thread, for large weights take a while.
 
         Raises InvalidInput for anything but what the outline promises.
@@ -40,7 +40,7 @@ class Board:
         """Checks and publishes a copy."""
         self.publish(round_, self.checked(round_, said))
 
-    def publish(self, round_: int, checked: Said) -> None:
+    def publish(self, round_: int, checked: Published) -> None:
         """What was checked before; of the oldest rounds, those beyond `keep_rounds` go."""
         self._said[round_] = checked
         self._newest = max(self._newest, round_)
@@ -48,7 +48,7 @@ class Board:
             del self._said[old]
         self._wake()
 
-    async def said(self, round_: int) -> Said:
+    async def said(self, round_: int) -> Published:
         """Waits for a round that is yet to come. Raises InvalidInput for one that never comes, NotFound if dropped."""
         if not 1 <= round_ <= self.rounds:
             raise InvalidInput(f"there is no round {round_} here: ask for 1 to {self.rounds}")

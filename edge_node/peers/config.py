@@ -35,7 +35,8 @@ class PeerConfig(ServiceConfig):
     empty: always all."""
     rounds: int = Field(ge=1)
     deadline_s: float = Field(60.0, gt=0)
-    """How long a round waits for its neighbours, and after the last one for those that have not heard this peer yet."""
+    """How long a round waits for its neighbours (a hub half as long, for they wait for it), and after the last
+    one for those that have not heard this peer yet."""
     start_s: float = Field(60.0, ge=0)
     """How long the first round waits for neighbours that are not up yet."""
     attempts: int = Field(3, ge=1)

@@ -5,7 +5,6 @@ A peer exchanges either predictions of public samples or, where it averages, wei
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -81,26 +80,23 @@ class WeightsOutline:
 
 
 @dataclass(frozen=True, eq=False)
+class WeightsFile:
+    """Weights as they travel: a safetensors file."""
+
+    data: bytes
+    samples: int
+
+
+@dataclass(frozen=True, eq=False)
 class Weights:
     """A model's weights, and on how many samples they were learned, which is what a mean goes by."""
 
     weights: WeightMap
     samples: int
 
-    @cached_property
-    def file(self) -> bytes:
-        return self.weights.to_bytes()
-
-    @cached_property
-    def digest(self) -> str:
-        """Of `file`."""
-        return f"sha256:{hashlib.sha256(self.file).hexdigest()}"
-
-    def frozen(self) -> Weights:
-        """One that nobody's further learning changes, and that is ready to be sent."""
-        said = Weights(self.weights.mapped(lambda _, array: array.copy()), self.samples)
-        assert said.digest
-        return said
+    def frozen(self) -> WeightsFile:
+        """What nobody's further learning changes."""
+        return WeightsFile(self.weights.to_bytes(), self.samples)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +126,8 @@ class Predictions:
 
 
 Said = Predictions | Weights
+Published = Predictions | WeightsFile
+"""What was said, frozen."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +75,14 @@ async def serve(config: PeerConfig, stop: asyncio.Event) -> None:
     sent, received = EgressMeter(), IngressMeter()
     identities = {name: config.identity_of(name) for name in config.neighbours}
     async with AsyncExitStack() as stack:
-        servicer = PeerServicer(config.own, board, identities.values(), sent)
-        server = await start_server(credentials, config.listen, [servicer], meter=received)
+        servicer = PeerServicer(config.own, board, identities.values())
+        server = await start_server(credentials, config.listen, [servicer], meter=received, sent=sent)
         stack.push_async_callback(server.stop, STOP_S)
         neighbours = {}
         for name, address in config.neighbours.items():
-            channel = await stack.enter_async_context(connect(address, credentials, sent))
-            neighbours[name] = Neighbour(identities[name], channel, learner.outline, received)
+            heard = partial(received.count, str(identities[name]))
+            channel = await stack.enter_async_context(connect(address, credentials, sent, heard))
+            neighbours[name] = Neighbour(identities[name], channel, learner.outline)
         service.ready(server.address, peer=config.name, site=config.site, neighbours=list(neighbours))
         peer = Peer(config, learner, board, neighbours, sent, received)
         await _either(peer.conduct(), stop.wait())
@@ -167,17 +169,18 @@ class Peer:
         return Round(number, dict(fitted), dict(learned), list(gathered.answers), gathered.missing, seconds)
 
     async def _publish(self, number: int, figures: Figures) -> None:
-        said = await asyncio.to_thread(self._learner.says, number)
-        self._board.publish(number, await asyncio.to_thread(self._board.checked, number, said))
+        checked = await asyncio.to_thread(lambda: self._board.checked(number, self._learner.says(number)))
+        self._board.publish(number, checked)
         self._log.info("published", round=number, figures=dict(figures))
 
     async def _gather(self, number: int) -> Gathered:
         """Of this round's neighbours."""
         question, log = await asyncio.to_thread(self._learner.question, number), self._log.bind(round=number)
         asked = {name: self._neighbours[name] for name in self._config.asked_in(number)}
-        gathered = await gather(
-            asked, number, question, deadline_s=self._config.deadline_s, attempts=self._config.attempts
-        )
+        deadline_s = self._config.deadline_s
+        if self._learner.listens_first:
+            deadline_s /= 2  # those that it listens to wait meanwhile, as long as deadline_s, for what it makes of that
+        gathered = await gather(asked, number, question, deadline_s=deadline_s, attempts=self._config.attempts)
         for name, absence in gathered.missing.items():
             log.warning("neighbour_missing", neighbour=name, kind=absence.kind, why=absence.why)
         log.info("gathered", answered=list(gathered.answers), missing=list(gathered.missing))

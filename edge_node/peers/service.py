@@ -7,32 +7,27 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from diredi.errors import DirediError, InvalidInput, NotFound, Refused
-from diredi.rpc.meter import EgressMeter
 from diredi.rpc.peers import peer_identity
 from diredi.rpc.v1 import peers_pb2 as pb
 from diredi.rpc.v1 import peers_pb2_grpc as stubs
 from diredi.trust.identity import Identity
 from edge_node.peers.board import Board
-from edge_node.peers.learner import Floats, Outline, Predictions, Question, Weights, WeightsOutline
+from edge_node.peers.learner import Floats, Outline, Predictions, Question, WeightsFile, WeightsOutline
 
 CHUNK_BYTES = 256 * 1024
 FILE_CHUNK_BYTES = 1024 * 1024
-Answer = TypeVar("Answer", pb.DescribePeerResponse, pb.PredictResponse, pb.GetWeightsResponse)
 
 
 class PeerServicer(stubs.PeerServiceServicer):
-    """`sent` counts every answer, beside whatever else the peer sends."""
-
-    def __init__(self, own: Identity, board: Board, neighbours: Collection[Identity], sent: EgressMeter) -> None:
+    def __init__(self, own: Identity, board: Board, neighbours: Collection[Identity]) -> None:
         self._own = own
         self._board = board
         self._neighbours = frozenset(neighbours)
-        self._sent = sent
 
     async def DescribePeer(self, request: pb.DescribePeerRequest, context: Any) -> pb.DescribePeerResponse:
         self._caller(context)
@@ -45,7 +40,7 @@ class PeerServicer(stubs.PeerServiceServicer):
         else:
             about.public_set, about.samples, about.classes = outline.public_set, outline.samples, outline.classes
             about.heads, about.embedding = outline.heads, outline.embedding
-        return self._counted(about)
+        return about
 
     async def Predict(self, request: pb.PredictRequest, context: Any) -> AsyncIterator[pb.PredictResponse]:
         with self._told(request.round, context):
@@ -53,16 +48,16 @@ class PeerServicer(stubs.PeerServiceServicer):
             said = await self._board.said(request.round)
             assert isinstance(said, Predictions)
             for chunk in chunks(said, question):
-                yield self._counted(chunk)
+                yield chunk
 
     async def GetWeights(self, request: pb.GetWeightsRequest, context: Any) -> AsyncIterator[pb.GetWeightsResponse]:
         with self._told(request.round, context):
             if not isinstance(self._board.outline, WeightsOutline):
                 raise InvalidInput("this peer shares predictions and no weights: give both peers one kind of learner")
             said = await self._board.said(request.round)
-            assert isinstance(said, Weights)
+            assert isinstance(said, WeightsFile)
             for chunk in file_chunks(said):
-                yield self._counted(chunk)
+                yield chunk
 
     @contextmanager
     def _told(self, round_: int, context: Any) -> Iterator[None]:
@@ -85,10 +80,6 @@ class PeerServicer(stubs.PeerServiceServicer):
         if caller not in self._neighbours:
             raise Refused(f"{caller} is not a neighbour of {self._own}: name it in that peer's configuration")
         return caller
-
-    def _counted(self, message: Answer) -> Answer:
-        self._sent.count(message.DESCRIPTOR.full_name, message.ByteSize())
-        return message
 
 
 def question_from(request: pb.PredictRequest, outline: Outline | WeightsOutline) -> Question:
@@ -130,10 +121,10 @@ def chunks(predictions: Predictions, question: Question) -> Iterator[pb.PredictR
         )
 
 
-def file_chunks(said: Weights) -> Iterator[pb.GetWeightsResponse]:
+def file_chunks(said: WeightsFile) -> Iterator[pb.GetWeightsResponse]:
     """The file in messages of FILE_CHUNK_BYTES, and with the first one what it is."""
-    file = memoryview(said.file)
-    yield pb.GetWeightsResponse(data=bytes(file[:FILE_CHUNK_BYTES]), samples=said.samples, digest=said.digest)
+    file = memoryview(said.data)
+    yield pb.GetWeightsResponse(data=bytes(file[:FILE_CHUNK_BYTES]), samples=said.samples)
     for start in range(FILE_CHUNK_BYTES, len(file), FILE_CHUNK_BYTES):
         yield pb.GetWeightsResponse(data=bytes(file[start : start + FILE_CHUNK_BYTES]))
 

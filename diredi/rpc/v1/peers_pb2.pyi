@@ -50,23 +50,19 @@ class GetWeightsResponse(_message.Message):
 
     DATA_FIELD_NUMBER: _builtins.int
     SAMPLES_FIELD_NUMBER: _builtins.int
-    DIGEST_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
     """the next bytes of the file"""
     samples: _builtins.int
-    """that the weights were learned from; in the first message alone, as is the digest"""
-    digest: _builtins.str
-    """of the whole file: "sha256:" and 64 lower-case hex digits"""
+    """that the weights were learned from; in the first message alone"""
     def __init__(
         self,
         *,
         data: _builtins.bytes = ...,
         samples: _builtins.int = ...,
-        digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "digest", b"digest", "samples", b"samples"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "samples", b"samples"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

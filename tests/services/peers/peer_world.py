@@ -8,13 +8,14 @@ import json
 import os
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import yaml
 
 from diredi.rpc.client import connect
-from diredi.rpc.meter import EgressMeter, IngressMeter
+from diredi.rpc.meter import IngressMeter
 from diredi.rpc.server import start_server
 from diredi.trust import ca
 from diredi.trust.identity import Credentials, Identity, Role
@@ -68,20 +69,21 @@ class World:
     async def board(self, name, outline=OUTLINE, rounds=3, keep=2, neighbours=("asker",), sent=None):
         """A peer with nothing on its board yet, and its address."""
         board = Board(outline, rounds, keep)
-        servicer = PeerServicer(identity(name), board, [identity(n) for n in neighbours], sent or EgressMeter())
-        return board, await self.served(name, servicer)
+        servicer = PeerServicer(identity(name), board, [identity(n) for n in neighbours])
+        return board, await self.served(name, servicer, sent)
 
-    async def served(self, name, servicer):
-        server = await start_server(self.pki.credentials(name), "127.0.0.1:0", [servicer])
+    async def served(self, name, servicer, sent=None):
+        server = await start_server(self.pki.credentials(name), "127.0.0.1:0", [servicer], sent=sent)
         self.stack.push_async_callback(server.stop, 0)
         return server.address
 
-    async def channel(self, address, name="asker", meter=None, **who):
-        return await self.stack.enter_async_context(connect(address, self.pki.credentials(name, **who), meter))
+    async def channel(self, address, name="asker", meter=None, heard=None, **who):
+        return await self.stack.enter_async_context(connect(address, self.pki.credentials(name, **who), meter, heard))
 
     async def neighbour(self, name, address, outline=OUTLINE):
         """As "asker" sees it."""
-        return Neighbour(identity(name), await self.channel(address), outline, self.received)
+        heard = partial(self.received.count, str(identity(name)))
+        return Neighbour(identity(name), await self.channel(address, heard=heard), outline)
 
     async def close(self):
         await self.stack.aclose()

@@ -9,7 +9,6 @@ from peer_softmax import Softmax
 from peer_world import configs_of, identity, summary_of
 
 from diredi.errors import InvalidInput
-from diredi.rpc.meter import EgressMeter
 from diredi.rpc.v1 import peers_pb2 as pb
 from edge_node.peers.board import Board
 from edge_node.peers.config import PeerConfig
@@ -100,7 +99,7 @@ async def test_nothing_that_leaves_a_peer_holds_private_samples_or_labels(tmp_pa
     board = Board(friend.outline, 2, 2)
     for round_ in (1, 2):
         board.put(round_, friend.says(round_))
-    spy = Spy(identity("asker"), board, [identity("a")], EgressMeter())
+    spy = Spy(identity("asker"), board, [identity("a")])
     spy.requests = []
     config["neighbours"]["asker"] = await world.served("asker", spy)
     learning = asyncio.create_task(serve(PeerConfig(**config), asyncio.Event()))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import pytest
 from peer_world import configs_of, identity, predictions
@@ -32,7 +30,7 @@ OUTLINE = WeightsOutline(weights())
 
 def messages(said, **changes):
     """As a peer sends them, with something of the first one changed."""
-    first, *rest = file_chunks(said)
+    first, *rest = file_chunks(said.frozen())
     for field, value in changes.items():
         setattr(first, field, value)
     return [first, *rest]
@@ -53,22 +51,19 @@ def spoilt():
     return messages(Weights(weights(**{"layer.bias": array}), 5))
 
 
-def digest(data):
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
-
-
 JUNK = b"no file of weights at all"
 LIES = {
     "not a number": (spoilt(), "'layer.bias' holds a NaN"),
     "another shape": (messages(Weights(weights(**{"layer.bias": np.zeros(7, np.float32)}), 5)), "'layer.bias'"),
     "another name": (messages(Weights(weights(more=np.zeros(1, np.float32)), 5)), "'more'"),
-    "another digest": (messages(Weights(weights(), 5), digest="sha256:" + "0" * 64), "do not have the digest"),
-    "a damaged byte": (messages(Weights(weights(), 5), data=b"\0" * FILE_CHUNK_BYTES), "do not have the digest"),
-    "cut": (messages(Weights(weights(), 5))[:-1], "do not have the digest"),
-    "nothing": ([], "do not have the digest"),
-    "no file": ([pb.GetWeightsResponse(data=JUNK, samples=5, digest=digest(JUNK))], "not a safetensors file"),
+    "damaged": (messages(Weights(weights(), 5), data=b"\xff" * FILE_CHUNK_BYTES), "not a safetensors file"),
+    "cut": (messages(Weights(weights(), 5))[:-1], "not a safetensors file"),
+    "nothing": ([], "0 samples"),
+    "no file": ([pb.GetWeightsResponse(data=JUNK, samples=5)], "not a safetensors file"),
     "no samples": (messages(Weights(weights(), 0)), "weights of 0 samples"),
     "all the samples of the world": (messages(Weights(weights(), 2**60)), "samples"),
+    "nothing for ever": ([pb.GetWeightsResponse()] * 10_000, "more bytes than such weights take"),
+    "a byte at a time": ([pb.GetWeightsResponse(data=b"\0")] * 10_000, "more bytes than such weights take"),
     "without end": ([pb.GetWeightsResponse(data=b"\0" * FILE_CHUNK_BYTES)] * 50, "more bytes than such weights take"),
 }
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from diredi.errors import CorruptData, InvalidInput
 from diredi.store.weights import WeightMap, read_metadata, read_schema
@@ -52,6 +54,26 @@ def test_a_file_tells_its_schema_and_metadata_without_its_arrays(tmp_path: Path)
     assert read_metadata(tmp_path / "w") == {"x": "1"}
     again = WeightMap.load(tmp_path / "w")
     assert all(np.array_equal(again[name], array) for name, array in weights().items())
+
+
+def test_a_file_is_laid_out_as_the_library_lays_it_out() -> None:
+    """Any types, shapes, orders in memory and numbers of arrays: the bytes differ in nothing but the header's order."""
+    random = np.random.default_rng(0)
+    kinds = ["bool", "int8", "uint8", "int16", "float16", "int32", "float32", "float64", "int64"]
+    for count in range(60):
+        arrays = {}
+        for _ in range(count % 9):
+            shape, order = tuple(random.integers(0, 4, random.integers(0, 4))), random.choice(["C", "F"])
+            array = (9 * random.normal(size=shape)).astype(random.choice(kinds), order=order)
+            arrays[f"{random.integers(99)}.{'ab'[random.integers(2)]}"] = array
+        ours, theirs = WeightMap(arrays).to_bytes(), save({n: np.asarray(a, order="C") for n, a in arrays.items()})
+        header, data = _parted(theirs)
+        assert _parted(ours) == ({**header, "__metadata__": {}}, data)
+
+
+def _parted(file: bytes) -> tuple[dict[str, object], bytes]:
+    size = int.from_bytes(file[:8], "little")
+    return json.loads(file[8 : 8 + size]), file[8 + size :]
 
 
 @pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"\xff" * 64], ids=["empty", "zip", "noise"])

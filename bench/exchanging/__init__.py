@@ -1,0 +1,1 @@
+"""What `bench/peers.py` runs as programs: weights to and fro without training, by ours, Flower and a bare stream."""

@@ -1,0 +1,65 @@
+"""A star of real peers over gRPC is McMahan's FedAvg, and a client that hangs takes no round from the others."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+from peer_world import configs_of
+from test_peer_gathering import Described
+from test_peer_rounds import conducted
+from test_peer_weights import DATA, OPTIONS
+
+from diredi.data import classification
+from diredi.decentralized.partitions import PartitionRecipe, partitioned
+from diredi.rpc.v1 import peers_pb2 as pb
+from diredi.store.weights import WeightMap
+
+
+def star(folder, pki, names, **more):
+    """The first of `names` is the hub."""
+    options = {**OPTIONS, "hub": 0, "folder": str(folder)}
+    configs = configs_of(folder, pki, names, learner="peer_recorder:learner", data=DATA, options=options, **more)
+    for config in configs[1:]:
+        config["neighbours"] = {names[0]: config["neighbours"][names[0]]}
+    return configs
+
+
+def kept(folder, peer, round_, when):
+    return WeightMap.load(Path(folder) / f"{peer}-{round_}-{when}.safetensors")
+
+
+async def test_all_of_a_star_go_on_from_the_mean_worked_out_by_hand(tmp_path, pki):
+    summaries = await conducted(star(tmp_path, pki, ["hub", "a", "b"], rounds=2))
+    assert all(r["missing"] == {} for summary in summaries for r in summary["rounds"])
+    labels = classification.load(DATA["set"], None).train.labels[: DATA["private"]]
+    images = [len(shard) for shard in partitioned(labels, 3, PartitionRecipe(**DATA["partition"]), seed=0)]
+    for round_ in (1, 2):
+        fitted, learned = ([kept(tmp_path, p, round_, when) for p in range(3)] for when in ("fitted", "learned"))
+        assert learned[0].to_bytes() == learned[1].to_bytes() == learned[2].to_bytes()
+        shares = np.array(images) / sum(images)
+        for name, array in learned[0].items():
+            if np.issubdtype(array.dtype, np.floating):
+                by_hand = sum(s * one[name].astype(np.float64) for s, one in zip(shares, fitted, strict=True))
+                np.testing.assert_allclose(array, by_hand, atol=1e-6)
+            else:
+                assert array == fitted[0][name]
+
+
+class Silent(Described):
+    """Takes every question and never says a word."""
+
+    async def GetWeights(self, request, context):
+        await asyncio.Event().wait()
+        yield pb.GetWeightsResponse()
+
+
+async def test_a_client_that_hangs_does_not_take_the_round_from_the_others(tmp_path, world, pki):
+    configs = star(tmp_path, pki, ["hub", "a", "b", "hangs"], rounds=2, deadline_s=8, start_s=8)
+    configs[0]["neighbours"]["hangs"] = await world.served("hangs", Silent())
+    hub, *others = await conducted(configs[:3])
+
+    assert [r["missing"]["hangs"]["kind"] for r in hub["rounds"]] == ["late", "late"]
+    assert [r["answered"] for r in hub["rounds"]] == [["a", "b"]] * 2
+    assert [[r["answered"] for r in one["rounds"]] for one in others] == [[["hub"]] * 2] * 2
