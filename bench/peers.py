@@ -6,8 +6,9 @@ as counted on the wire; "round s" holds the learning, of 60 images a peer, and i
 slowest peer.
 
 "weights of YOLO11n": one round of FedAvg, 10.6 MB down and up for each client, no training, a process each. Ours is a
-star of peers over mutual TLS, with schemas and numbers checked and a mean made; "bare stream" is gRPC alone, without TLS, checks or a mean: the floor; Flower is its deployment engine without TLS. "round s" is the median of later
-rounds, "CPU s" are of all processes from start to end. "our bytes" are as counted on the wire.
+star of peers over mutual TLS, with schemas and numbers checked and a mean made; "bare stream" is gRPC alone, without
+TLS, checks or a mean: the floor; Flower is its deployment engine without TLS. "round s" is the median of later rounds,
+"CPU s" are of all processes from start to end. "our bytes" are as counted on the wire.
 
 No two programs run at once. Flower is not asked for 32 clients, which would take longer than all the rest. `QUICK=1`
 has small networks and few clients.

@@ -50,7 +50,7 @@ def cells(options: Options) -> list[Cell]:
         "architecture": "yolo11-w0.125",
         "partition": PartitionRecipe(kind="skew", gamma=15).model_dump(),
         "training": {"precision": "bf16", "learning_rate": 4e-3},
-        "epochs": (1, 0.5) if quick else (16, 8),
+        "epochs": (1, 0.5) if quick else (12, 6),
     }
     return [
         Cell(f"seed-{seed}/{form}", {**shared, "seed": seed, "form": form})

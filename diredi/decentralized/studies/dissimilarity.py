@@ -78,7 +78,7 @@ def _plans(options: Options) -> list[Plan]:
     fashion = Plan("fashion_mnist", 2400, 2000, cnn, epochs(3), epochs(3))
     if torch.cuda.is_available():
         return [digits, fashion, Plan("cifar10", 10000, 2000, resnet, epochs(20), epochs(5), device="cuda")]
-    return [digits, fashion, Plan("cifar10", 600, 600, resnet, epochs(8), epochs(2), whole=False)]
+    return [digits, fashion, Plan("cifar10", 600, 400, resnet, epochs(20), epochs(1), whole=False)]
 
 
 def cells(options: Options) -> list[Cell]:
