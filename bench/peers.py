@@ -145,7 +145,7 @@ def measured(seed: int, folder: Path) -> Json:
             ("Flower", lambda s, p: other_round("Flower", s, p)),
         ):
             if side != "Flower" or clients in FLOWER_CLIENTS:
-                length = {"rounds": 3 if side == "Flower" else 6}
+                length = {"rounds": 2 if side == "Flower" else 6}
                 name = f"{side}, {clients} clients"
                 rounds[name] = cell(folder / f"seed-{seed}" / name, {**shared, **length, "clients": clients}, make)
     weighed = ("MB a round", "over payload")

@@ -23,6 +23,7 @@ from diredi.config import Config
 from diredi.decentralized.averaging import averaged
 from diredi.decentralized.network import MAIN
 from diredi.decentralized.recipe import NetworkRecipe, TrainingRecipe
+from diredi.errors import InvalidInput
 from diredi.store.weights import WeightMap
 from edge_node.peers.classification import Data, loaded, own_peer, read
 from edge_node.peers.learner import Figures, Setting, Weights, WeightsOutline
@@ -50,10 +51,16 @@ class Averaging:
         self._peer = own_peer(setting, data, network, found, seed=setting.seed)
         self._has_hub = options.hub is not None
         self.listens_first = options.hub == setting.peer
-        self.outline = WeightsOutline(self._weights())
+        self._own = self._weights()
+        self.outline = WeightsOutline(self._own)
 
     def fit(self, round_: int) -> Figures:
+        """Whose weights leave the numbers, as after a mean with some that were meant to, goes back to its own last."""
         self._peer.learn_labels(self._training, round_)
+        if _is_finite(self._weights()):
+            self._own = self._weights()
+        else:
+            self._load(self._own)
         return self._accuracy()
 
     def says(self, round_: int) -> Weights:
@@ -67,12 +74,13 @@ class Averaging:
         heard = [answers[name] for name in sorted(answers)]
         if self.listens_first or not self._has_hub:
             heard = [self.says(round_), *heard]
-        if heard:
-            self._load(averaged([one.weights for one in heard], [one.samples for one in heard]))
+        mean = averaged([one.weights for one in heard], [one.samples for one in heard]) if heard else self._own
+        if _is_finite(mean):
+            self._load(mean)
         return self._accuracy()
 
     def _weights(self) -> WeightMap:
-        return WeightMap({name: value.numpy() for name, value in self._peer.network.state_dict().items()})
+        return WeightMap({name: value.numpy().copy() for name, value in self._peer.network.state_dict().items()})
 
     def _load(self, weights: WeightMap) -> None:
         self._peer.network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in weights.items()})
@@ -81,3 +89,11 @@ class Averaging:
         """On the set's test images; 0 to 1."""
         said = self._peer.answers(torch.from_numpy(self._test.images), MAIN).argmax(-1).numpy()
         return {"accuracy": float(np.mean(said == self._test.labels))}
+
+
+def _is_finite(weights: WeightMap) -> bool:
+    try:
+        weights.check_finite()
+    except InvalidInput:
+        return False
+    return True

@@ -12,8 +12,9 @@ from diredi.decentralized.averaging import averaged
 from diredi.errors import InvalidInput
 from diredi.rpc.v1 import peers_pb2 as pb
 from diredi.store.weights import WeightMap
+from edge_node.peers.averaging import averaging
 from edge_node.peers.gathering import Kind, gather
-from edge_node.peers.learner import Question, Weights, WeightsOutline
+from edge_node.peers.learner import Question, Setting, Weights, WeightsOutline
 from edge_node.peers.service import FILE_CHUNK_BYTES, file_chunks
 
 SHAPES = {"layer.weight": (700, 600), "layer.bias": (700,)}  # more than one message of a stream
@@ -38,6 +39,9 @@ def messages(said, **changes):
 
 class Sharing(Scripted):
     """Answers with what it is told to."""
+
+    async def DescribePeer(self, request, context):
+        return pb.DescribePeerResponse(schema=OUTLINE.schema)
 
     async def GetWeights(self, request, context):
         self.asked += 1
@@ -159,3 +163,25 @@ async def test_without_a_hub_everybody_averages_for_itself(tmp_path, pki):
     last = [summary["rounds"][-1] for summary in await conducted(configs)]
     assert last[0]["learned"]["accuracy"] == pytest.approx(last[1]["learned"]["accuracy"], abs=0.01), "up to rounding"
     assert len({one["fitted"]["accuracy"] for one in last}) == 3
+
+
+@pytest.mark.parametrize("size", [3e38, 1e30])
+async def test_weights_that_make_the_mean_useless_do_not_end_a_peer(tmp_path, world, pki, size):
+    """Sound in form, so they are believed; who averages with them goes back to its own."""
+    configs = configs_of(
+        tmp_path, pki, ["a", "b"], rounds=3, learner="edge_node.peers.averaging:averaging", data=DATA, options=OPTIONS,
+        peers=3, deadline_s=5,
+    )  # fmt: skip
+    own = averaging(Setting(2, 3, 3, 0, DATA, OPTIONS)).says(1).weights
+    harm = own.mapped(lambda _, array: np.full_like(array, size))
+    liar = Sharing(messages(Weights(harm, 2**30)))
+    address = await world.served("liar", liar)
+    for config in configs:
+        config["neighbours"]["liar"] = address
+    summaries = await conducted(configs)
+
+    assert all(summary["ended"] for summary in summaries)
+    assert all("liar" in one["answered"] for summary in summaries for one in summary["rounds"])
+    for summary in summaries:
+        first, *_, last = summary["rounds"]
+        assert last["fitted"] == first["fitted"]
