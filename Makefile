@@ -1,6 +1,6 @@
 # `make` alone says what there is. Needs make and Python 3.11 or newer with venv; everything else is set up here.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick bench-update bench-gap bench-sources bench-kd bench-merge bench-cost bench-parking bench-simulation bench-peers bench-studies up down logs lint format stubs setup clean
+.PHONY: help demo test test-quick bench-update bench-gap bench-sources bench-kd bench-merge bench-cost bench-parking bench-simulation bench-peers bench-studies up up-peers down logs lint format stubs setup clean
 
 # The newest-named Python that will do, else whatever is called python3, which then says what is wrong with it.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -9,7 +9,7 @@ BIN := .venv/bin
 DEMO_ARGS ?= --out demo-out
 TEST_ARGS ?=
 BENCH_ARGS ?=
-COMPOSE := deploy/compose.sh
+COMPOSE := deploy/compose.sh --profile peers
 export PYTHON
 
 help:  ## this list
@@ -60,7 +60,10 @@ bench-studies: setup  ## the studies of learning without a cloud, two to three h
 up: .runtime  ## build the images and start the deployment of docker-compose.yml
 	@deploy/up.sh
 
-down:  ## stop the deployment; VOLUMES=1 also forgets its data, ENGINE=1 also stops the engine if `make up` started it
+up-peers: .python  ## run three peers in containers, which learn from each other without a cloud, to the end of their rounds
+	@deploy/up-peers.sh
+
+down:  ## stop the deployment and the peers; VOLUMES=1 also forgets their data, ENGINE=1 also stops the engine that `make up` started
 	@$(COMPOSE) down --remove-orphans $(if $(VOLUMES),--volumes)
 	@$(if $(ENGINE),deploy/docker-engine.sh down)
 
