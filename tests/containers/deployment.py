@@ -1,4 +1,4 @@
-"""The deployment of docker-compose.yml under test: started, looked into, hurt and mended."""
+"""What docker-compose.yml describes, under test."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ SERVICES = ("cloud", "gateway", "user-domain", *EDGES)
 LOOK_EVERY_S = 0.5
 
 
-class Deployment:
-    """`project` and `port` keep it apart from a deployment that `make up` left running."""
+class Project:
+    """Services of docker-compose.yml under a project name of their own: containers, volumes and networks are apart from
+    those of other tests, and of what `make up` left running."""
 
-    def __init__(self, folder: Path, project: str = "diredi-test", port: int = 18443) -> None:
+    files: tuple[str, ...] = ("docker-compose.yml",)
+
+    def __init__(self, project: str, **environment: str) -> None:
+        """`environment` is for the variables of docker-compose.yml."""
         self.engine = docker.from_env()
-        self.identity = folder / "operator"
-        self.address = f"localhost:{port}"
         self._project = project
-        self._environment = {**os.environ, "DIREDI_CLOUD_PORT": str(port)}
+        self._environment = {**os.environ, **environment}
 
     def compose(self, *arguments: str, timeout_s: float = 120) -> str:
         """What `docker compose` printed. Raises AssertionError with all of it when it failed."""
-        files = ("-f", "docker-compose.yml", "-f", "tests/containers/small.yaml")
+        files = [argument for file in self.files for argument in ("-f", file)]
         command = [str(ROOT / "deploy/compose.sh"), "-p", self._project, *files, *arguments]
         done = subprocess.run(
             command, cwd=ROOT, env=self._environment, capture_output=True, text=True, timeout=timeout_s, check=False
@@ -41,23 +43,41 @@ class Deployment:
         assert done.returncode == 0, f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def start(self) -> None:
-        self.compose("down", "--volumes", "--remove-orphans")  # what a test run that was killed has left
-        self.compose("build", timeout_s=1200)
-        self.compose("up", "--detach", "--wait", "--wait-timeout", "600", timeout_s=660)
-        self.compose("cp", "pki:/identities/operator", str(self.identity))
-
     def stop(self) -> None:
-        self.compose("down", "--volumes", "--remove-orphans")
+        """Leaves nothing; before a start, nothing of a test run that was killed."""
+        self.compose("--profile", "peers", "down", "--volumes", "--remove-orphans")
 
     def logs(self) -> str:
-        return self.compose("logs", "--no-color", "--tail", "200")
+        return self.compose("--profile", "peers", "logs", "--no-color", "--tail", "200")
 
     def container(self, service: str) -> Container:
         """As it is now."""
         labels = [f"com.docker.compose.project={self._project}", f"com.docker.compose.service={service}"]
         (container,) = self.engine.containers.list(all=True, filters={"label": labels})
         return container
+
+    def services(self) -> set[str]:
+        """Those that have a container, whether it runs or not."""
+        label = f"com.docker.compose.project={self._project}"
+        containers = self.engine.containers.list(all=True, filters={"label": label})
+        return {container.labels["com.docker.compose.service"] for container in containers}
+
+
+class Deployment(Project):
+    """All that `make up` starts: started, looked into, hurt and mended."""
+
+    files = (*Project.files, "tests/containers/small.yaml")
+
+    def __init__(self, folder: Path, project: str = "diredi-test", port: int = 18443) -> None:
+        super().__init__(project, DIREDI_CLOUD_PORT=str(port))
+        self.identity = folder / "operator"
+        self.address = f"localhost:{port}"
+
+    def start(self) -> None:
+        self.stop()
+        self.compose("build", timeout_s=1200)
+        self.compose("up", "--detach", "--wait", "--wait-timeout", "600", timeout_s=660)
+        self.compose("cp", "pki:/identities/operator", str(self.identity))
 
     def kill_and_start(self, service: str) -> None:
         """As a power cut does: no time to say good-bye, the volumes stay."""

@@ -20,6 +20,11 @@ else:
     print("connected")
 """
 
+# Prints to how many gateways a packet for a strange address could go.
+WAYS_OUT = """
+print(sum(line.split()[1] == "00000000" for line in open("/proc/net/route")))
+"""
+
 # Prints what a process there is and may: user id, whether it can write beside its volume, its capabilities.
 CONFINEMENT = """
 import json, os
