@@ -3,6 +3,9 @@
 After Zhmoginov, Sandler, Miller, Kristiansen, Vladymyrov: "Decentralized Learning with Multi-Headed Distillation",
 CVPR 2023. Private images are skewed; public ones have no labels. "own" is accuracy with test labels weighted as they
 occur at the peer, "global" with all labels alike; both on average over the peers, in percent.
+
+Auxiliary heads weigh 1 and the rate is 0.01, chosen on seed 11: with a weight of 3, or a rate of 0.05, what three heads
+want together overwhelms what labels say, and everything is forgotten.
 """
 
 from __future__ import annotations
@@ -35,16 +38,16 @@ TOPOLOGIES: dict[str, Json] = {
 
 def cells(options: Options) -> list[Cell]:
     if options.quick:
-        size: Json = {"data": "digits", "private": 800, "public": 400, "rounds": 4, "epochs": 2}
+        size: Json = {"data": "digits", "private": 800, "public": 400, "rounds": 4}
     else:
-        size = {"data": "fashion_mnist", "private": 4000, "public": 1000, "rounds": 20, "epochs": 2}
+        size = {"data": "fashion_mnist", "private": 4000, "public": 1000, "rounds": 12}
     shared = {
         **size,
         "folder": options.folder_of(size["data"]),
         "partition": PartitionRecipe(kind="skew", gamma=100, primary=3).model_dump(),
         "network": NetworkRecipe(backbone="cnn", auxiliary=HEADS - 1).model_dump(),
-        "multihead": MultiHeadRecipe(auxiliary=HEADS - 1).model_dump(),
-        "training": TrainingRecipe(epochs=size["epochs"], batch=32).model_dump(),
+        "multihead": MultiHeadRecipe(auxiliary=HEADS - 1, auxiliary_weight=1).model_dump(),
+        "training": TrainingRecipe(epochs=2, batch=32, learning_rate=0.01).model_dump(),
     }
     return [
         Cell(f"{name}/seed-{seed}", {**shared, "topology": topology, "seed": seed})
