@@ -67,7 +67,7 @@ async def _asked(
     except TimeoutError:
         return Absence(Kind.LATE, f"{neighbour.identity} had not answered round {round_} after {deadline_s:g} s")
     except Unreachable as error:
-        return Absence(Kind.AWAY, str(error))
+        return Absence(Kind.AWAY, f"{neighbour.identity} cannot be reached: {error}")
     except CorruptData as error:
         return Absence(Kind.WRONG, str(error))
     except DirediError as error:
