@@ -40,6 +40,14 @@ def study(
     workers: Annotated[
         int, typer.Option("--workers", min=0, help="Processes of one thread each; 0 for one a core.")
     ] = 0,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            metavar="ADDRESS",
+            help="Measure on the Ray cluster there instead; `local` starts one. Its nodes need diredi, and the data.",
+        ),
+    ] = None,
     listed: Annotated[bool, typer.Option("--list", help="Say what studies there are, and stop.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -54,7 +62,7 @@ def study(
     if preset not in STUDIES:
         raise InvalidInput(f"there is no study {preset!r}: use --preset with {' or '.join(sorted(STUDIES))}")
     chosen = STUDIES[preset]
-    options = Options(quick, data, workers or os.cpu_count() or 1)
+    options = Options(quick, data, workers or os.cpu_count() or 1, ray)
     with progress(as_json) as bar:
 
         def finished(done: int, cells: int) -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import cache
-from multiprocessing import get_context
+from functools import cache, partial
 from pathlib import Path
-
-import torch
 
 from diredi.data import classification
 from diredi.data.classification import ClassificationSet
+from diredi.decentralized.workers import cluster, one_thread, processes
 from diredi.evaluation.findings import Json, commit, kept, machine
 
 Measure = Callable[[Json, Path], Json]
@@ -29,9 +27,13 @@ class Options:
     data: Path | None = None
     """Folder with a folder for each data set; None: the cache of downloads."""
     workers: int = 1
+    """Processes of one thread each, on this machine."""
+    ray: str | None = None
+    """Address of a Ray cluster that measures instead, as many cells at once as it has processors; "local" starts one.
+    `data` and the study's folder are then paths on each of its nodes."""
 
     def folder_of(self, data: str) -> str | None:
-        return None if self.data is None else str(self.data / data)
+        return None if self.data is None else str((self.data / data).absolute())
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def conducted(study: Study, options: Options, folder: Path, finished: Callable[[
     """
     cells = study.cells(options)
     figures: dict[str, Json] = {}
-    for key, found in _measured(study, cells, folder, options.workers):
+    for key, found in _measured(study, cells, folder, options):
         figures[key] = found
         finished(len(figures), len(cells))
     rows = study.rows({cell.key: figures[cell.key]["figures"] for cell in cells}, options)
@@ -75,26 +77,50 @@ def conducted(study: Study, options: Options, folder: Path, finished: Callable[[
     return {**shape, "rows": rows, "targets": study.targets(rows)}
 
 
-def _measured(study: Study, cells: Sequence[Cell], folder: Path, workers: int) -> Iterator[tuple[str, Json]]:
-    if workers == 1:
-        one_thread()
+def _measured(study: Study, cells: Sequence[Cell], folder: Path, options: Options) -> Iterator[tuple[str, Json]]:
+    """Key and figures of each cell, as they come. Finished cells are kept here, wherever they were measured."""
+    folder = folder.absolute()
+    if options.ray is not None:
+        with cluster(options.ray) as ray:
+            remote = ray.remote(num_cpus=1)(_figures)
+
+            def on_ray(cell: Cell) -> Json:
+                there = remote.options(num_gpus=int(cell.spec.get("device") == "cuda"))
+                return dict(ray.get(there.remote(study.measure, cell.spec, folder)))
+
+            yield from _at_once(on_ray, cells, folder, int(ray.cluster_resources()["CPU"]))
+    elif options.workers > 1:
+        with processes(options.workers) as pool:
+
+            def in_a_process(cell: Cell) -> Json:
+                return pool.submit(_figures, study.measure, cell.spec, folder).result()
+
+            yield from _at_once(in_a_process, cells, folder, options.workers)
+    else:
         for cell in cells:
-            yield _one(study.measure, cell, folder)
-        return
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=one_thread) as processes:
-        waiting = [processes.submit(_one, study.measure, cell, folder) for cell in cells]
+            yield _one(lambda cell: _figures(study.measure, cell.spec, folder), folder, cell)
+
+
+def _at_once(
+    ask: Callable[[Cell], Json], cells: Sequence[Cell], folder: Path, workers: int
+) -> Iterator[tuple[str, Json]]:
+    """A thread waits for each worker."""
+    with ThreadPoolExecutor(workers) as threads:
+        waiting = [threads.submit(_one, ask, folder, cell) for cell in cells]
         try:
             for done in as_completed(waiting):
                 yield done.result()
         finally:
-            processes.shutdown(wait=False, cancel_futures=True)
+            threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _one(measure: Measure, cell: Cell, folder: Path) -> tuple[str, Json]:
-    def make() -> Json:
-        return {"commit": commit(), "figures": measure(cell.spec, folder)}
+def _one(ask: Callable[[Cell], Json], folder: Path, cell: Cell) -> tuple[str, Json]:
+    return cell.key, kept(folder / f"{cell.key}.json", cell.spec, partial(ask, cell))
 
-    return cell.key, kept(folder / f"{cell.key}.json", cell.spec, make)
+
+def _figures(measure: Measure, spec: Json, folder: Path) -> Json:
+    one_thread()
+    return {"commit": commit(), "figures": measure(spec, folder)}
 
 
 def data_of(spec: Json) -> ClassificationSet:
@@ -105,8 +131,3 @@ def data_of(spec: Json) -> ClassificationSet:
 @cache
 def _read(name: str, folder: str | None) -> ClassificationSet:
     return classification.load(name, None if folder is None else Path(folder))
-
-
-def one_thread() -> None:
-    """So that figures do not depend on the number of cores, and workers do not wait for each other."""
-    torch.set_num_threads(1)

@@ -152,7 +152,7 @@ def test_a_worker_that_is_killed_costs_one_sentence_and_one_round(tmp_path) -> N
     def kill(figures: Figures) -> None:
         multiprocessing.active_children()[0].kill()
 
-    with pytest.raises(DirediError, match="a worker of the simulation died"):
+    with pytest.raises(DirediError, match="a worker process died"):
         run(recipe("scaffold"), tmp_path / "killed", workers=2, on_round=kill)
     assert_same(run(recipe("scaffold"), tmp_path / "killed"), run(recipe("scaffold"), tmp_path / "whole"))
     assert multiprocessing.active_children() == []
@@ -268,15 +268,6 @@ def test_workers_refuse_a_module_that_they_cannot_import(tmp_path) -> None:
         run(recipe(), tmp_path, Local(nn.Flatten(), nn.Linear(16, 3)), workers=2)
 
 
-@pytest.fixture
-def ray_here(tmp_path, monkeypatch) -> None:
-    """Ray's workers find the networks of these tests, and its token is not kept in the home folder."""
-    pytest.importorskip("ray")
-    (tmp_path / "token").write_text("0" * 64)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
-
-
 @pytest.mark.usefixtures("ray_here")
 def test_ray_finds_what_one_process_finds(tmp_path) -> None:
     given = recipe("scaffold", rounds=2)
@@ -286,7 +277,7 @@ def test_ray_finds_what_one_process_finds(tmp_path) -> None:
 @pytest.mark.usefixtures("ray_here")
 def test_a_ray_node_that_cannot_import_the_module_is_one_sentence(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path != str(Path(__file__).parent)))
-    with pytest.raises(DirediError, match=r"the Ray cluster at 'local' cannot simulate \(.*tiny_task"):
+    with pytest.raises(DirediError, match=r"the Ray cluster at 'local' cannot work \(.*tiny_task"):
         run(recipe(), tmp_path, ray="local")
 
 

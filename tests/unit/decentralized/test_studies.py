@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,35 @@ def test_a_cell_of_another_recipe_is_measured_anew(tmp_path: Path) -> None:
     (tmp_path / "seed-0.json").write_text(json.dumps({"from": '{"seed": 7}', "made": {}}))
     found = conducted(study_of(lambda spec, folder: {"figure": 1.0}), Options(), tmp_path, lambda done, cells: None)
     assert found["rows"][0]["figure"]["seeds"] == [1, 1]
+
+
+def seventh(spec: Json, folder: Path) -> Json:
+    """A figure, and who found it, for workers that import this file."""
+    (folder / f"{spec['seed']} by {os.getpid()}").touch()
+    return {"figure": spec["seed"] / 7}
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_workers_and_ray_find_what_one_process_finds_and_the_study_keeps_it(tmp_path: Path) -> None:
+    found = []
+    for name, chosen in {"one": Options(), "two": Options(workers=2), "ray": Options(ray="local")}.items():
+        found.append(conducted(study_of(seventh), chosen, tmp_path / name, lambda done, cells: None))
+        assert {path.name for path in (tmp_path / name).glob("*.json")} == {"seed-0.json", "seed-1.json"}
+        here = {path.name for path in (tmp_path / name).glob(f"* by {os.getpid()}")}
+        assert len(here) == (2 if name == "one" else 0)
+        assert len(list((tmp_path / name).glob("* by *"))) == 2
+    assert found[0]["rows"] == found[1]["rows"] == found[2]["rows"]
+
+
+def test_a_ray_cluster_that_does_not_answer_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.chdir(tmp_path)
+    assert run(["peers", "study", "--preset", "federated", "--quick", "--ray", "127.0.0.1:1"]) != 0
+    said = capsys.readouterr().err
+    assert "the Ray cluster at '127.0.0.1:1' cannot work" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize("name", sorted(STUDIES))
