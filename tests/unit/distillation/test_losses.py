@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from answers import NOTHING
-from rectangles import LABELS, recipe
+from rectangles import LABELS, STILL, recipe
 
 from diredi.data.dataset import Sample
 from diredi.distillation.batches import Batch, Batches, Pool
@@ -107,10 +107,11 @@ def unlabelled(samples):
 
 @pytest.mark.parametrize("name", EVERY)
 def test_training_by_any_loss_alone_and_without_labels_brings_it_down(name, make, teacher, shapes):
-    told = recipe(epochs=3, label_weight=0.0, losses={name: 1.0})
-    report = train(make(), unlabelled(shapes[0][:48]), told, teacher=teacher)
+    """Of one batch that is always the same, so that an epoch's loss is not also that of its images."""
+    told = recipe(epochs=12, augment=STILL, label_weight=0.0, losses={name: 1.0})
+    report = train(make(), unlabelled(shapes[0][: told.batch]), told, teacher=teacher)
     assert set(report.losses[0]) == {name}
-    assert report.losses[-1][name] < 0.95 * report.losses[0][name]
+    assert report.losses[-1][name] < 0.9 * report.losses[0][name]
 
 
 @pytest.mark.parametrize("losses", [{name: 1.0, "boxes": 1.0} for name in ("js", "sed", "td")] + [{OWN_LOSS: 1.0}])
