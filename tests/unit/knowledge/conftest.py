@@ -1,39 +1,13 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
 import pytest
 import torch
-from shapes import GROWN, KNOWN, tiny, write_shapes
+from shapes import GENTLE, GROWN, KNOWN, World, tiny, write_shapes
 
-from diredi.data.dataset import DataSet, load
+from diredi.data.dataset import load
 from diredi.detectors import registry
-from diredi.detectors.base import Detector
-from diredi.distillation.recipe import Augment, TrainRecipe
+from diredi.distillation.recipe import TrainRecipe
 from diredi.distillation.trainer import train
-
-GENTLE = Augment(scale=0.1, shift=0.05)
-
-
-@dataclass(frozen=True)
-class World:
-    """A manufacturer with a detector of boxes and bars, and a darker site that has discs too."""
-
-    presumed_yaml: Path
-    site_yaml: Path
-    model: Path
-
-    @property
-    def presumed(self) -> DataSet:
-        return load(self.presumed_yaml)
-
-    @property
-    def site(self) -> DataSet:
-        return load(self.site_yaml)
-
-    def detector(self) -> Detector:
-        return registry.load(self.model, device="cpu")
 
 
 @pytest.fixture(scope="session", autouse=True)

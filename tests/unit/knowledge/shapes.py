@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from diredi.data.dataset import DataSet, load
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
+from diredi.distillation.recipe import Augment
 from diredi.labels import LabelSpace
 
 SIZE = 64
 TINY = "yolo11-w0.125"
 KNOWN = LabelSpace(names=("box", "bar"))
 GROWN = KNOWN.grown(["disc"])
+GENTLE = Augment(scale=0.1, shift=0.05)
+
+
+@dataclass(frozen=True)
+class World:
+    """A manufacturer with a detector of boxes and bars, and a darker site that has discs too."""
+
+    presumed_yaml: Path
+    site_yaml: Path
+    model: Path
+
+    @property
+    def presumed(self) -> DataSet:
+        return load(self.presumed_yaml)
+
+    @property
+    def site(self) -> DataSet:
+        return load(self.site_yaml)
+
+    def detector(self) -> Detector:
+        return registry.load(self.model, device="cpu")
 
 
 def write_shapes(folder: Path, names: tuple[str, ...], train: int, val: int, seed: int, light: float = 1.0) -> Path:

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import GENTLE, World
-from shapes import GROWN, KNOWN
+from shapes import GENTLE, GROWN, KNOWN, World
 
 from diredi.detectors.base import Detector
 from diredi.distillation.batches import Pool

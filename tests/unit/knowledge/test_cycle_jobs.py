@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import World
-from shapes import GROWN, KNOWN, SIZE, TINY, write_shapes
+from shapes import GROWN, KNOWN, SIZE, TINY, World, write_shapes
 
 from diredi.data.style import SiteStyle
 from diredi.detectors.onnx import OnnxPredictor

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import GENTLE, World
 from family_cycle import quiet, run
-from shapes import GROWN, KNOWN, SIZE
+from shapes import GENTLE, GROWN, KNOWN, SIZE, World
 
 from diredi.data.dataset import Sample
 from diredi.detectors import registry

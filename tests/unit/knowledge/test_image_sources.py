@@ -8,8 +8,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from conftest import World
-from shapes import GROWN, KNOWN
+from shapes import GROWN, KNOWN, World
 
 from diredi.data.dataset import Sample
 from diredi.data.images import read_image

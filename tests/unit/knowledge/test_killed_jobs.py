@@ -7,8 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from conftest import World
-from shapes import GROWN, SIZE, TINY
+from shapes import GROWN, SIZE, TINY, World
 
 from diredi.knowledge.jobs import bootstrap, extract
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import GENTLE, World
-from shapes import GROWN, KNOWN, tiny
+from shapes import GENTLE, GROWN, KNOWN, World, tiny
 
 from diredi.detectors.base import Detector
 from diredi.distillation.batches import Pool
