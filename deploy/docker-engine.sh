@@ -23,9 +23,11 @@ if [ -n "$ENGINE_ROOT" ]; then
   mkdir -p "$ENGINE_ROOT"; ENGINE_ROOT=$(cd "$ENGINE_ROOT" && pwd)
   export DOCKER_HOST=unix://$ENGINE_ROOT/docker.sock
   PID_FILE=$ENGINE_ROOT/docker.pid MARK=$ENGINE_ROOT/started-here LOG=$ENGINE_ROOT/dockerd.log
+  CONTAINERD_PID_FILE=$ENGINE_ROOT/exec/containerd/containerd.pid
   ENGINE_ARGS=(--data-root "$ENGINE_ROOT/data" --exec-root "$ENGINE_ROOT/exec" --host "$DOCKER_HOST" --pidfile "$PID_FILE")
 else
   PID_FILE=/var/run/docker.pid MARK=/var/run/docker.started-by-diredi LOG=/var/log/dockerd.log
+  CONTAINERD_PID_FILE=/var/run/docker/containerd/containerd.pid
   ENGINE_ARGS=()
 fi
 
@@ -37,7 +39,8 @@ release() { (. /etc/os-release 2>/dev/null && echo "${VERSION_CODENAME:-unknown}
 answers() { timeout 20 docker info >/dev/null 2>&1; }
 has_compose() { docker compose version >/dev/null 2>&1; }
 has_buildx() { docker buildx version >/dev/null 2>&1; }
-alive() { [ -s "$1" ] && kill -0 "$(cat "$1")" 2>/dev/null; }
+# alive PID_FILE PROGRAM: an engine that was killed leaves its file behind, and the number may be another program's by now.
+alive() { [ -s "$1" ] && [ "$(cat "/proc/$(cat "$1")/comm" 2>/dev/null)" = "$2" ]; }
 
 # ---- packages ------------------------------------------------------------------------------------------------------
 
@@ -107,7 +110,8 @@ start_engine() {
     systemctl start docker
   else
     say "starting dockerd (log: $LOG)"
-    alive "$PID_FILE" || rm -f "$PID_FILE"
+    alive "$PID_FILE" dockerd || rm -f "$PID_FILE"
+    alive "$CONTAINERD_PID_FILE" containerd || rm -f "$CONTAINERD_PID_FILE"   # else dockerd waits in vain for that process
     mkdir -p "$(dirname "$LOG")"
     setsid nohup dockerd "${ENGINE_ARGS[@]}" </dev/null >>"$LOG" 2>&1 &
   fi
@@ -119,7 +123,7 @@ wait_for_engine() {
   local i
   for i in $(seq 150); do
     ! answers || return 0
-    [ "$i" -lt 10 ] || [ -d /run/systemd/system ] || alive "$PID_FILE" || break
+    [ "$i" -lt 10 ] || [ -d /run/systemd/system ] || alive "$PID_FILE" dockerd || break
     sleep 0.4
   done
   tail -n 20 "$LOG" >&2 2>/dev/null || true
@@ -131,7 +135,7 @@ stop_engine() {
   [ -f "$MARK" ] || { say "nothing to stop: no engine was started by this script"; return; }
   if [ -z "$ENGINE_ROOT" ] && [ -d /run/systemd/system ]; then
     systemctl stop docker docker.socket
-  elif alive "$PID_FILE"; then
+  elif alive "$PID_FILE" dockerd; then
     local pid; pid=$(cat "$PID_FILE"); kill "$pid"
     for _ in $(seq 150); do kill -0 "$pid" 2>/dev/null || break; sleep 0.2; done
     ! kill -0 "$pid" 2>/dev/null || die "dockerd ($pid) does not end: see $LOG"
