@@ -3,6 +3,7 @@ pooling."""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -21,7 +22,8 @@ class ResNet18(Backbone):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.stages(self.stem(images))
+        # Channels last: twice as fast on a processor, and what a GPU wants in half precision.
+        features: Tensor = self.stages(self.stem(images.contiguous(memory_format=torch.channels_last)))
         return features.mean((2, 3))
 
 

@@ -67,7 +67,7 @@ class Plan:
 
 
 def _plans(options: Options) -> list[Plan]:
-    cnn, resnet = NetworkRecipe(backbone="cnn"), NetworkRecipe(backbone="resnet18", precision="bf16")
+    cnn, resnet = NetworkRecipe(backbone="cnn"), NetworkRecipe(backbone="resnet18")
 
     def epochs(number: float) -> TrainingRecipe:
         return TrainingRecipe(epochs=number, batch=32)
@@ -77,8 +77,9 @@ def _plans(options: Options) -> list[Plan]:
     digits = Plan("digits", 1200, 360, cnn, epochs(8), epochs(8))
     fashion = Plan("fashion_mnist", 2400, 2000, cnn, epochs(3), epochs(3))
     if torch.cuda.is_available():
-        return [digits, fashion, Plan("cifar10", 10000, 2000, resnet, epochs(20), epochs(5), device="cuda")]
-    return [digits, fashion, Plan("cifar10", 600, 400, resnet, epochs(20), epochs(1), whole=False)]
+        half = NetworkRecipe(backbone="resnet18", precision="bf16")
+        return [digits, fashion, Plan("cifar10", 10000, 2000, half, epochs(20), epochs(5), device="cuda")]
+    return [digits, fashion, Plan("cifar10", 400, 400, resnet, epochs(20), epochs(1), whole=False)]
 
 
 def cells(options: Options) -> list[Cell]:
