@@ -63,7 +63,7 @@ def _picture(names: tuple[str, ...], random: np.random.Generator, light: float) 
     for left in (2, 34):
         which = int(random.integers(len(names)))
         x, y, side = left + int(random.integers(5)), int(random.integers(36)), int(random.integers(18, 26))
-        width, height = (side, side // 2) if names[which] == "bar" else (side, side)
+        width, height = (side, 2 * side // 3) if names[which] == "bar" else (side, side)
         if names[which] == "disc":
             cv2.circle(image, (x + side // 2, y + side // 2), side // 2, (40, 220, 220), -1)
         else:

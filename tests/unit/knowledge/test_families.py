@@ -27,7 +27,7 @@ LIBRE_MISSING = find_spec("libreyolo") is None
 libre = pytest.mark.skipif(
     LIBRE_MISSING, reason="libreyolo is not installed: python3 deploy/setup.py --groups libreyolo"
 )
-LEARN = TrainRecipe(steps=280, batch=6, learning_rate=4e-3, augment=GENTLE)
+LEARN = TrainRecipe(steps=420, batch=6, learning_rate=4e-3, augment=GENTLE)
 
 
 @pytest.mark.parametrize(("tutor", "student"), [
