@@ -75,11 +75,11 @@ def _plans(options: Options) -> list[Plan]:
     if options.quick:
         return [Plan("digits", 600, 360, cnn, epochs(2), epochs(2))]
     digits = Plan("digits", 1200, 360, cnn, epochs(8), epochs(8))
-    fashion = Plan("fashion_mnist", 2400, 2000, cnn, epochs(3), epochs(3))
+    fashion = Plan("fashion_mnist", 1200, 1000, cnn, epochs(3), epochs(3))
     if torch.cuda.is_available():
         half = NetworkRecipe(backbone="resnet18", precision="bf16")
         return [digits, fashion, Plan("cifar10", 10000, 2000, half, epochs(20), epochs(5), device="cuda")]
-    return [digits, fashion, Plan("cifar10", 400, 400, resnet, epochs(20), epochs(1), whole=False)]
+    return [digits, fashion, Plan("cifar10", 300, 300, resnet, epochs(20), epochs(1), whole=False)]
 
 
 def cells(options: Options) -> list[Cell]:
