@@ -79,7 +79,7 @@ def _plans(options: Options) -> list[Plan]:
     if torch.cuda.is_available():
         half = NetworkRecipe(backbone="resnet18", precision="bf16")
         return [digits, fashion, Plan("cifar10", 10000, 2000, half, epochs(20), epochs(5), device="cuda")]
-    return [digits, fashion, Plan("cifar10", 300, 300, resnet, epochs(20), epochs(1), whole=False)]
+    return [digits, fashion, Plan("cifar10", 300, 300, resnet, epochs(12), epochs(1), whole=False)]
 
 
 def cells(options: Options) -> list[Cell]:
