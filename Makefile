@@ -51,7 +51,7 @@ bench-parking: .runtime  ## students of fixed cameras without one label, beside 
 bench-simulation: setup  ## many clients on one machine, beside Flower's simulation, which it installs apart; QUICK=1: fewer clients
 	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/simulation.py $(BENCH_ARGS)
 
-bench-peers: setup  ## real peers over gRPC, predictions beside weights and ours beside Flower, a quarter of an hour; QUICK=1: a minute
+bench-peers: setup  ## real peers over gRPC, predictions beside weights and ours beside Flower, half an hour; QUICK=1: a minute
 	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/peers.py $(BENCH_ARGS)
 
 bench-studies: setup  ## the studies of learning without a cloud, two to three hours; QUICK=1: minutes, BENCH_ARGS="multihead"

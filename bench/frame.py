@@ -37,9 +37,11 @@ def folder_of(name: str) -> Path:
     return RESULTS / "quick" / name if QUICK else ROOT / "runs" / (f"{name}-gpu" if GPU else name)
 
 
-def parser_of(doc: str | None, quick_seeds: Sequence[int]) -> argparse.ArgumentParser:
+def parser_of(
+    doc: str | None, quick_seeds: Sequence[int], whole_seeds: Sequence[int] = SEEDS
+) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    seeds = list(quick_seeds) if QUICK else SEEDS
+    seeds = list(quick_seeds if QUICK else whole_seeds)
     parser.add_argument("--seeds", type=int, nargs="+", default=seeds, help=f"default: {' '.join(map(str, seeds))}")
     return parser
 
@@ -72,6 +74,7 @@ def conclude(
     measured: Measured,
     targets_of: Callable[[list[Json]], list[Json]],
     picture: Picture,
+    whole_seeds: Sequence[int] = SEEDS,
 ) -> None:
     made = side_by_side(measured, seeds, folder_of(name))
     rows = rows_of([one["tables"] for one in made])
@@ -79,7 +82,7 @@ def conclude(
     shown(rows, targets)
     commits = ", ".join(sorted({one for seed in made for one in seed["commits"]}))
     command = f"{'QUICK=1 ' if QUICK else 'FULL=gpu ' if GPU else ''}python bench/{name}.py --seeds {listed}"
-    title, whole = f"{name}-gpu" if GPU else name, not QUICK and list(seeds) == SEEDS
+    title, whole = f"{name}-gpu" if GPU else name, not QUICK and list(seeds) == list(whole_seeds)
     out = RESULTS if whole else RESULTS / "quick" if QUICK else folder_of(name)
     out.mkdir(parents=True, exist_ok=True)
     picture(rows, WARNING if QUICK else f"seeds {listed}", out / f"{title}.png")
