@@ -27,6 +27,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import yaml
 from frame import conclude, parser_of
+from matplotlib.ticker import NullLocator
 from programs import FLOWER, flower_python, ran
 from report import COMMIT, HERE, Json, kept, target
 from world import QUICK, ROOT, emptied
@@ -199,6 +200,7 @@ def draw(rows: list[Json], title: str, path: Path) -> None:
         reach = [[abs(row["round s"][end] - row["round s"]["mean"]) for _, row in there] for end in ("low", "high")]
         right.errorbar([n for n, _ in there], middle, reach, marker="o", capsize=3, label=side)
     right.set(xscale="log", yscale="log", xlabel="clients", ylabel="seconds of a round; whiskers: seeds")
+    right.xaxis.set_minor_locator(NullLocator())
     right.set_xticks(CLIENTS, map(str, CLIENTS))
     right.legend()
     figure.suptitle(title)
