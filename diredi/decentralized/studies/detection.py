@@ -45,12 +45,12 @@ FORMS = (ALONE, FEDAVG, *MEASURES)
 def cells(options: Options) -> list[Cell]:
     quick = options.quick
     shared: Json = {
-        "images": (64, 32) if quick else (320, 80),
+        "images": (64, 32) if quick else (480, 160),
         "size": 64 if quick else 128,
         "architecture": "yolo11-w0.125",
         "partition": PartitionRecipe(kind="skew", gamma=15).model_dump(),
-        "training": {"learning_rate": 4e-3},
-        "epochs": (1, 0.5) if quick else (8, 4),
+        "training": {"batch": 4, "learning_rate": 4e-3},
+        "epochs": (1, 0.5) if quick else (12, 6),
     }
     return [
         Cell(f"seed-{seed}/{form}", {**shared, "seed": seed, "form": form})
