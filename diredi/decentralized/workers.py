@@ -71,11 +71,11 @@ def cluster(address: str) -> Iterator[Any]:
         raise InvalidInput(
             "Ray is not installed: `pip install 'diredi[ray]'`, or give the number of workers instead"
         ) from None
+    _knock(address)
     try:
-        _knock(address)
         ray.init(address=address, log_to_driver=False)
         yield ray
-    except (OSError, ray.exceptions.RayError) as error:
+    except (ConnectionError, ray.exceptions.RayError) as error:
         why = str(error).strip().splitlines()[-1]
         raise DirediError(f"the Ray cluster at {address!r} cannot work ({why}): check its address and nodes") from None
     finally:
@@ -83,7 +83,11 @@ def cluster(address: str) -> Iterator[Any]:
 
 
 def _knock(address: str) -> None:
-    """Raises OSError where nothing listens: Ray itself would try for minutes."""
+    """Raises DirediError where nothing listens: Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if port.isdecimal():
+    if not port.isdecimal():
+        return
+    try:
         socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise DirediError(f"no Ray cluster answers at {address!r} ({error}): check its address") from None

@@ -22,7 +22,7 @@ class ResNet18(Backbone):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        # Channels last: twice as fast on a processor, and what a GPU wants in half precision.
+        # Channels last: a fifth faster on a processor, and what a GPU wants in half precision.
         features: Tensor = self.stages(self.stem(images.contiguous(memory_format=torch.channels_last)))
         return features.mean((2, 3))
 
