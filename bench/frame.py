@@ -9,15 +9,15 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 from report import WARNING, Json, document, rows_of, shown, write
 from world import GPU, QUICK, ROOT, one_thread
+
+from diredi.decentralized.workers import processes
 
 Measured = Callable[[int, Path], Json]
 """measured(seed, folder for cells): "commits", and "tables": table to form to column to number."""
@@ -64,8 +64,8 @@ def side_by_side(measured: Callable[[Work, Path], Json], work: Sequence[Work], f
     if at_once == 1:
         one_thread()
         return [measured(one, folder) for one in work]
-    with ProcessPoolExecutor(at_once, get_context("spawn"), initializer=one_thread) as processes:
-        return list(processes.map(measured, work, repeat(folder)))
+    with processes(at_once) as pool:
+        return list(pool.map(measured, work, repeat(folder)))
 
 
 def conclude(
