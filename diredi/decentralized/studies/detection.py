@@ -54,7 +54,7 @@ def cells(options: Options) -> list[Cell]:
     }
     return [
         Cell(f"seed-{seed}/{form}", {**shared, "seed": seed, "form": form})
-        for seed, form in product(SEEDS, (MAIN, *FORMS))
+        for form, seed in product((MAIN, *FORMS), SEEDS)
     ]
 
 

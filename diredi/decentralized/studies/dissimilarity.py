@@ -90,7 +90,7 @@ def _plans(options: Options) -> list[Plan]:
 
 
 def cells(options: Options) -> list[Cell]:
-    return [
+    found = [
         Cell(
             "/".join((plan.data, name, f"seed-{seed}", form)),
             {
@@ -112,6 +112,8 @@ def cells(options: Options) -> list[Cell]:
         for plan, (name, partition), seed in product(_plans(options), PARTITIONS.items(), SEEDS)
         for form, recipe in _forms(plan.whole).items()
     ]
+    # What a ground's peers learn first is made once for all of its cells: one cell of each ground, then all others.
+    return sorted(found, key=lambda cell: bool(cell.spec["form"] != LABELS))
 
 
 def _forms(whole: bool) -> dict[str, DistillationRecipe]:
