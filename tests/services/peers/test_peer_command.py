@@ -91,16 +91,16 @@ async def test_the_death_of_one_peer_is_told_and_the_others_end(start, tmp_path)
 
 
 async def listens_no_longer(address):
-    """A connection is at its end when the process behind it is."""
+    """A connection is at its end when the process behind it is, and reset where it had not been accepted yet."""
     host, _, port = address.rpartition(":")
     while True:
-        try:
-            reader, writer = await asyncio.open_connection(host, int(port))
-        except ConnectionRefusedError:
-            return
         with contextlib.suppress(ConnectionResetError):
-            await reader.read()
-        writer.close()
+            try:
+                reader, writer = await asyncio.open_connection(host, int(port))
+            except ConnectionRefusedError:
+                return
+            with contextlib.closing(writer):
+                await reader.read()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
