@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+# Before torch is loaded, and for every process that a test starts: threads of one operator wait for each other in a
+# spin, and where another program has a core that makes a small training many times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent

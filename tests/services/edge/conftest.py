@@ -18,12 +18,9 @@ GROWN = LabelSpace(version=2, names=("car", "person", "forklift"))
 @pytest.fixture(scope="session")
 def students(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, DetectorSpec]]:
     """Three real ONNX files: two with two classes, the third with one more."""
-    import torch
-
     from diredi.detectors.export import export_onnx
     from diredi.detectors.registry import create
 
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("students")
     made = []
     for seed, labels in enumerate((LABELS, LABELS, GROWN)):

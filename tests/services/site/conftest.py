@@ -13,14 +13,6 @@ from diredi.labels import LabelSpace
 LABELS = LabelSpace(names=("car", "person"))
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """Jobs are processes of their own; tests share a small machine."""
-    import os
-
-    os.environ["OMP_NUM_THREADS"] = "1"
-
-
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     from diredi.data.archive import pack

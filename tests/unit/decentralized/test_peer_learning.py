@@ -179,8 +179,8 @@ def test_a_peers_losses_for_stopping_are_those_of_its_own_head_on_everybodys_dat
 
 
 def test_a_backbone_in_bf16_learns_and_its_weights_stay_fp32() -> None:
-    own = task(64, 1)
-    network = create(NetworkRecipe(backbone="resnet18", precision="bf16"), SHAPE, CLASSES, 0)
+    own = task(200, 1)
+    network = create(NetworkRecipe(backbone="cnn", precision="bf16"), SHAPE, CLASSES, 0)
     one = Peer("peer", network, own, 0)
     before = accuracy(one, MAIN, own)
     one.learn_labels(TRAINING)

@@ -130,7 +130,7 @@ def test_a_simulation_that_the_kernel_killed_ends_as_if_it_had_not_been(tmp_path
         [sys.executable, str(tmp_path / "program.py"), str(tmp_path / "killed")],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": path},
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:

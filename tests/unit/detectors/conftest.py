@@ -8,8 +8,6 @@ from diredi.detectors import registry
 from diredi.labels import LabelSpace
 from tests.unit.detectors.families import SMALL
 
-torch.set_num_threads(1)
-
 LABELS = LabelSpace(names=("car", "person", "dog"))
 
 

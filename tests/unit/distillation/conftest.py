@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from rectangles import LABELS, recipe, rectangles
 
 from diredi.data.dataset import Sample
@@ -12,8 +11,6 @@ from diredi.detectors import registry
 from diredi.detectors.base import Detector
 from diredi.distillation.trainer import train
 from diredi.labels import LabelSpace
-
-torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

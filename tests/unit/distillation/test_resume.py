@@ -23,12 +23,10 @@ LOSSES = {"class_scores": 1.0, "boxes": 1.0, "fgd": 1.0}
 TRAINING = """
 import sys
 from pathlib import Path
-import torch
 from rectangles import LABELS, recipe, rectangles
 from diredi.detectors import registry
 from diredi.distillation.trainer import train
 
-torch.set_num_threads(1)
 folder, optimizer = Path(sys.argv[1]), sys.argv[2]
 student, teacher = (registry.create("yolo11-w0.0625", 64, LABELS, seed, device="cpu") for seed in (0, 1))
 given = recipe(epochs=4, optimizer=optimizer, losses={"class_scores": 1.0, "boxes": 1.0, "fgd": 1.0})
@@ -83,7 +81,7 @@ def test_a_training_that_the_kernel_killed_ends_as_if_it_had_not_been(optimizer,
         [sys.executable, "-c", TRAINING, str(tmp_path), optimizer],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": path},
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from shapes import GENTLE, GROWN, KNOWN, World, tiny, write_shapes
 
 from diredi.data.dataset import load
@@ -10,13 +9,8 @@ from diredi.distillation.recipe import TrainRecipe
 from diredi.distillation.trainer import train
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> World:
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("world")
     presumed = write_shapes(folder / "presumed", KNOWN.names, 96, 32, seed=0)
     site = write_shapes(folder / "site", GROWN.names, 48, 32, seed=1, light=0.5)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from shapes import GROWN, SIZE
 
 from diredi.knowledge.jobs import apply_gap, bootstrap, extract, redistil
@@ -16,7 +15,6 @@ Json = dict[str, Any]
 
 def run(presumed: Path, site: Path, tutor: str, student: str, folder: Path) -> Json:
     """Results of the jobs by their names."""
-    torch.set_num_threads(1)
     taught = {"tutor": QUICK, "student": QUICK, "coreset_images": 12}
     named = {"teacher": None, "tutor": tutor, "student": student, "image_size": SIZE}
     first = bootstrap.main({"presumed": str(presumed), **named, "recipe": taught}, folder, quiet)

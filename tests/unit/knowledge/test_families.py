@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -50,7 +51,7 @@ def test_a_whole_cycle_runs_where_ultralytics_is_not_installed(world: World, tmp
         "presumed, site, folder = map(Path, sys.argv[1:]); "
         "run(presumed, site, 'libreyolo9-w0.125', 'libreyolo9-w0.0625', folder)"
     )
-    here = {"PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[3]}"}
+    here = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[3]}"}
     done = subprocess.run([sys.executable, "-c", code, *places], env=here, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     predictor = OnnxPredictor(tmp_path / "redistil" / "student.onnx", threads=1)
