@@ -24,6 +24,8 @@ Tables = dict[str, dict[str, dict[str, float]]]
 
 _HOLDS: Final[dict[str, Callable[[float, float], bool]]] = {">": operator.gt, "<": operator.lt}
 _ROOT = Path(__file__).resolve().parents[2]
+_WRITTEN: Final = ("bench/results", "docs/results.md")
+"""By benchmarks."""
 
 
 def kept(path: Path, made_from: Json, make: Callable[[], Json]) -> Json:
@@ -64,10 +66,18 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """Of the code that runs, or the version where it was installed without its history."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    """Of the code that runs, "-dirty" where it was changed since, or the version where it was installed without its
+    history. Results that were written before this one change no code."""
+    found = _git("describe", "--always", "--exclude=*")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *(f":!{one}" for one in _WRITTEN))
+    return f"{found}-dirty" if found and changed else found or f"version {__version__}"
+
+
+def _git(*arguments: str) -> str:
+    """What it says of this checkout; nothing where there is no git or no checkout."""
     try:
-        found = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False).stdout.strip()
+        return subprocess.run(
+            ["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=False
+        ).stdout.strip()
     except OSError:
-        found = ""
-    return found or f"version {__version__}"
+        return ""

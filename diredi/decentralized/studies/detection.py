@@ -185,7 +185,7 @@ def draw(rows: list[Json], title: str, path: Path) -> None:
         low, middle, high = (np.array([row[column][what] for row in rows]) for what in ("low", "mean", "high"))
         reach = np.maximum([middle - low, high - middle], 0)
         axis.bar(np.arange(len(rows)) + 0.4 * number, middle, 0.4, yerr=reach, label=column, capsize=2)
-    axis.set_xticks(np.arange(len(rows)) + 0.2, [row["form"] for row in rows], rotation=20)
+    axis.set_xticks(np.arange(len(rows)) + 0.2, [row["form"] for row in rows], rotation=20, ha="right")
     axis.set_ylabel("percent; whiskers: seeds")
     axis.legend()
     figure.suptitle(title)

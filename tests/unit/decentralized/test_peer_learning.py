@@ -186,3 +186,13 @@ def test_a_backbone_in_bf16_learns_and_its_weights_stay_fp32() -> None:
     one.learn_labels(TRAINING)
     assert accuracy(one, MAIN, own) > before + 0.3
     assert {value.dtype for value in network.state_dict().values()} == {torch.float32, torch.int64}
+
+
+@pytest.mark.parametrize("backbone", sorted(BACKBONES))
+def test_a_backbone_in_bf16_says_nearly_what_it_says_in_fp32(backbone: str) -> None:
+    images, precisions = torch.from_numpy(task(2, 1).images), ("fp32", "bf16")
+    networks = [create(NetworkRecipe(backbone=backbone, precision=one), SHAPE, CLASSES, 0).eval() for one in precisions]
+    whole, half = (network.said(images, MAIN) for network in networks)
+    assert half.dtype == torch.float32
+    assert not torch.equal(whole, half)
+    assert (whole - half).abs().max() < 0.02 * whole.abs().max()
