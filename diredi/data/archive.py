@@ -20,6 +20,7 @@ from diredi.errors import CorruptData, DataSetError, InvalidInput, NoRoom
 _ENTRY = re.compile(r"data\.yaml|images/(train|val)/\d{6}\.(bmp|jpe?g|png|tiff?|webp)|labels/(train|val)/\d{6}\.txt")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
 _CHUNK = 1 << 20
+_ENCRYPTED = 1
 
 
 def pack(dataset: DataSet, path: Path, max_images: int | None = None) -> str:
@@ -54,8 +55,8 @@ def pack(dataset: DataSet, path: Path, max_images: int | None = None) -> str:
 def unpack(path: Path, folder: Path, max_bytes: int = 4 << 30) -> DataSet:
     """The data set in `path`, written to `folder`, which must not exist; it appears whole or not at all.
 
-    Raises CorruptData for anything that `pack` would not have written (other names, a broken checksum, more than
-    `max_bytes` in all), InvalidInput when `folder` exists, NoRoom when the disk is full.
+    Raises CorruptData for anything that `pack` would not have written (other names, compression, a broken checksum,
+    more than `max_bytes` in all), InvalidInput when `folder` exists, NoRoom when the disk is full.
     """
     if folder.exists():
         raise InvalidInput(f"folder {folder} exists already: remove it or name another")
@@ -97,6 +98,8 @@ def _check_entries(entries: list[zipfile.ZipInfo], path: Path, max_bytes: int) -
     strange = next((name for name in names if not _ENTRY.fullmatch(name)), None)
     if strange is not None:
         raise CorruptData(f"{path} holds {strange!r}, which no archive of a data set has: fetch it again")
+    if any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & _ENCRYPTED for entry in entries):
+        raise CorruptData(f"{path} is compressed or encrypted, which no archive of a data set is: fetch it again")
     if len(set(names)) != len(names) or "data.yaml" not in names:
         raise CorruptData(f"{path} lacks a data.yaml or holds a name twice: fetch it again")
     if sum(entry.file_size for entry in entries) > max_bytes:

@@ -99,6 +99,22 @@ def test_damaged_archive_is_refused(data_set: Builder, tmp_path: Path, spoil: st
     _refused(tmp_path)
 
 
+@pytest.mark.parametrize("how", ["deflated", "deflated and damaged", "lzma", "encrypted"])
+def test_archive_that_is_not_stored_plainly_is_refused(data_set: Builder, tmp_path: Path, how: str) -> None:
+    pack(load(data_set()), tmp_path / "good.zip")
+    method = zipfile.ZIP_LZMA if how == "lzma" else zipfile.ZIP_DEFLATED if "deflated" in how else zipfile.ZIP_STORED
+    with zipfile.ZipFile(tmp_path / "good.zip") as good, zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        for name in good.namelist():
+            archive.writestr(name, good.read(name))
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    if how == "deflated and damaged":
+        data[len("data.yaml") + 30 : len("data.yaml") + 34] = b"\xff" * 4  # where the first entry's content begins
+    if how == "encrypted":
+        data[data.index(b"PK\x01\x02") + 8] |= 1  # a flag in the first entry of the directory
+    (tmp_path / "a.zip").write_bytes(data)
+    _refused(tmp_path)
+
+
 def test_archive_with_labels_outside_the_image_is_refused(data_set: Builder, tmp_path: Path) -> None:
     original = load(data_set())
     original.train[0].boxes[0, 1] = 7
