@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from diredi.decentralized.backbones import BACKBONES, Backbone, Shape
 from diredi.decentralized.recipe import NetworkRecipe
 from diredi.errors import InvalidInput
+from diredi.seeding import seeded
 
 MAIN = 0
 """Index of the main head; auxiliary heads follow."""
@@ -54,8 +55,7 @@ def create(recipe: NetworkRecipe, shape: Shape, classes: int, seed: int) -> Mult
     """A fresh network: equal arguments give equal weights. Raises InvalidInput for an unknown backbone."""
     if recipe.backbone not in BACKBONES:
         raise InvalidInput(f"there is no backbone {recipe.backbone!r}: use {', '.join(sorted(BACKBONES))}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         return MultiHeaded(BACKBONES[recipe.backbone](shape), classes, recipe)
 
 

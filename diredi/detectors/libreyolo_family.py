@@ -33,6 +33,7 @@ from diredi.detectors.network import BATCH_NORM_MOMENTUM, NetworkDetector, class
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import CorruptData, InvalidInput
 from diredi.labels import LabelSpace
+from diredi.seeding import seeded
 from diredi.store.weights import WeightMap
 
 ARCHITECTURE = re.compile(
@@ -159,8 +160,7 @@ def _built(spec: DetectorSpec, seed: int) -> nn.Module:
             "width below t (libreyolo9-w0.125), and -gn for group norm (libreyolo9t-gn)"
         )
     head = int(match["head"] or (COCO_CLASSES if match["letter"] else 1))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         network: nn.Module = _network.LibreYOLO9Model(_config(match), BINS, head, spec.image_size)
         for tower, stride in zip(network.head.cv3, STRIDES, strict=True):  # type: ignore[arg-type,union-attr]
             tower[-1] = class_branch(tower[-1], len(spec.labels), spec.image_size, stride)

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, TypeAlias
 
-import torch
 from torch import nn
 
 from diredi.detectors.network import BATCH_NORM_MOMENTUM, class_branch, replace_batch_norms
 from diredi.errors import InvalidInput
+from diredi.seeding import seeded
 
 # Read once, when Ultralytics is imported: no probe of the network, nothing installed behind the user's back.
 os.environ.setdefault("YOLO_OFFLINE", "true")
@@ -88,8 +88,7 @@ def build(name: str, classes: int, image_size: int, seed: int) -> DetectionModel
     """An untrained network; equal arguments give equal weights. Raises InvalidInput for an unknown name."""
     architecture = Architecture.parse(name)
     recipe = deepcopy(_recipe(architecture))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         network = DetectionModel(recipe, ch=3, nc=architecture.head_classes, verbose=False)
         set_classes(network, classes, image_size)
     network.args = _GAINS

@@ -22,6 +22,7 @@ from diredi.distillation.checkpoint import Checkpoint, fingerprint
 from diredi.distillation.losses import LOSSES, Lesson
 from diredi.distillation.recipe import TrainRecipe
 from diredi.errors import DirediError, InvalidInput
+from diredi.seeding import seeded
 from diredi.store.weights import WeightMap
 
 Json = dict[str, Any]
@@ -100,8 +101,7 @@ class Teaching:
         self._student_ids = torch.tensor(mine.ids_of(shared), device=student.device)
         self._teacher_ids = torch.tensor(theirs.ids_of(shared), device=student.device)
         channels = _channels(student), _channels(teacher)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(recipe.seed)
+        with seeded(recipe.seed):
             wanted = {name: weight for name, weight in recipe.losses.items() if weight > 0}
             self.losses = nn.ModuleDict({name: LOSSES[name](*channels) for name in wanted}).to(student.device)
 
