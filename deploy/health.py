@@ -21,7 +21,8 @@ def serving(address: str, identity: Path, service: str = "") -> bool:
     """Raises grpc.RpcError when nothing answers there."""
     ca, key, certificate = ((identity / name).read_bytes() for name in ("ca.pem", "key.pem", "cert.pem"))
     request = b"\x0a" + bytes([len(service)]) + service.encode() if service else b""
-    with grpc.secure_channel(address, grpc.ssl_channel_credentials(ca, key, certificate)) as channel:
+    tls, direct = grpc.ssl_channel_credentials(ca, key, certificate), [("grpc.enable_http_proxy", 0)]
+    with grpc.secure_channel(address, tls, options=direct) as channel:
         check = channel.unary_unary("/grpc.health.v1.Health/Check", None, None)
         answer: bytes = check(request, timeout=TIMEOUT_S)
         return answer == SERVING

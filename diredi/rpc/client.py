@@ -7,6 +7,7 @@ There is no way to open a channel without certificates. A process that has a cha
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -142,11 +143,24 @@ class Channel(grpc.aio.Channel):
 def connect(
     address: str, credentials: Credentials, meter: EgressMeter | None = None, heard: OnAnswer | None = None
 ) -> Channel:
-    """A channel to "host:port"; it connects with the first call and again whenever the connection is lost."""
+    """A channel to "host:port"; it connects with the first call and again whenever the connection is lost.
+
+    It goes through the proxy that https_proxy or http_proxy names, as programs of the machine do, but for hosts in
+    no_proxy and for this machine itself. TLS is end to end: a proxy learns the address and the sizes alone.
+    """
     tls = grpc.ssl_channel_credentials(
         root_certificates=credentials.ca, private_key=credentials.key, certificate_chain=credentials.certificate
     )
-    return Channel(address, grpc.aio.secure_channel(address, tls, options=_OPTIONS), meter, heard)
+    options = [*_OPTIONS, ("grpc.enable_http_proxy", int(not _is_this_machine(address)))]
+    return Channel(address, grpc.aio.secure_channel(address, tls, options=options), meter, heard)
+
+
+def _is_this_machine(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 async def call(

@@ -57,6 +57,7 @@ _CONNECTION_SIGNS = {
     "Cancelling all calls": "it is stopping: try again in a moment",
     "Socket closed": "it closed the connection: it is stopping, or it does not accept our certificate",
     "recvmsg:": "it closed the connection: it is stopping, or it does not accept our certificate",
+    "HTTP proxy": "that proxy does not let us through: have it allow CONNECT to the port, or name the host in no_proxy",
     "Connection refused": "nothing listens there: start it, or check the address",
     "DNS resolution failed": "the host name is not known: check the address",
 }

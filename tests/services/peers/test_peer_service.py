@@ -19,6 +19,7 @@ from diredi.rpc.v1.peers_pb2_grpc import PeerServiceStub
 from edge_node.peers.learner import Outline, Predictions, Question
 
 WIDE = Outline("sha256:" + "b" * 64, samples=3000, classes=100, heads=2)
+DIRECT = [("grpc.enable_http_proxy", 0)]
 
 
 def same_bits(one, other):
@@ -181,7 +182,7 @@ async def test_a_device_of_the_same_name_at_another_site_is_no_neighbour(world, 
     board.put(1, predictions())
     namesake = ca.issue(pki.folder / "ca", "device", "asker", ["localhost"], tmp_path / "namesake", site="site-2")
     tls = grpc.ssl_channel_credentials(namesake.ca, namesake.key, namesake.certificate)
-    async with grpc.aio.secure_channel(address, tls) as channel:
+    async with grpc.aio.secure_channel(address, tls, options=DIRECT) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await PeerServiceStub(channel).DescribePeer(pb.DescribePeerRequest(), timeout=5)
     assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
@@ -191,7 +192,7 @@ async def test_who_shows_no_certificate_never_reaches_the_board(world, pki):
     board, address = await world.board("a")
     board.put(1, predictions())
     tls = grpc.ssl_channel_credentials(root_certificates=pki.credentials("asker").ca)
-    async with grpc.aio.secure_channel(address, tls) as channel:
+    async with grpc.aio.secure_channel(address, tls, options=DIRECT) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await PeerServiceStub(channel).DescribePeer(pb.DescribePeerRequest(), timeout=5)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE

@@ -12,6 +12,8 @@ from diredi.rpc.v1 import fleet_pb2 as pb
 from diredi.rpc.v1.fleet_pb2_grpc import FleetServiceServicer, FleetServiceStub
 from diredi.trust.identity import Credentials, Identity, Role
 
+DIRECT = [("grpc.enable_http_proxy", 0)]
+
 
 class Fleet(FleetServiceServicer):
     """Notes who reached it."""
@@ -57,18 +59,18 @@ async def expect_no_way_in(fleet, channel, pki):
 
 
 async def test_a_client_without_tls_never_reaches_a_handler(fleet, pki):
-    await expect_no_way_in(fleet, grpc.aio.insecure_channel(fleet[1].address), pki)
+    await expect_no_way_in(fleet, grpc.aio.insecure_channel(fleet[1].address, options=DIRECT), pki)
 
 
 async def test_a_client_without_a_certificate_never_reaches_a_handler(fleet, pki, site):
     tls = grpc.ssl_channel_credentials(root_certificates=site.ca)
-    await expect_no_way_in(fleet, grpc.aio.secure_channel(fleet[1].address, tls), pki)
+    await expect_no_way_in(fleet, grpc.aio.secure_channel(fleet[1].address, tls, options=DIRECT), pki)
 
 
 async def test_a_client_with_a_foreign_certificate_never_reaches_a_handler(fleet, pki, site, foreign_pki):
     stranger = foreign_pki.issue("site", "site-1")
     tls = grpc.ssl_channel_credentials(site.ca, stranger.key, stranger.certificate)
-    await expect_no_way_in(fleet, grpc.aio.secure_channel(fleet[1].address, tls), pki)
+    await expect_no_way_in(fleet, grpc.aio.secure_channel(fleet[1].address, tls, options=DIRECT), pki)
 
 
 async def test_a_client_with_an_expired_certificate_never_reaches_a_handler(fleet, pki):
@@ -88,7 +90,7 @@ async def test_a_client_that_signed_its_own_certificate_never_reaches_a_handler(
     key, request = ca.new_request()
     forged = authority.sign(request, Identity(Role.OPERATOR, "mallory")) + site.certificate
     tls = grpc.ssl_channel_credentials(site.ca, key, forged)
-    await expect_no_way_in(fleet, grpc.aio.secure_channel(fleet[1].address, tls), pki)
+    await expect_no_way_in(fleet, grpc.aio.secure_channel(fleet[1].address, tls, options=DIRECT), pki)
 
 
 async def test_retries_against_a_door_that_stays_shut_are_bounded(fleet, pki, proxy):

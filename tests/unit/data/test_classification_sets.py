@@ -263,6 +263,11 @@ def idx(array: np.ndarray) -> bytes:
     return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
 
 
+def packed(data: bytes) -> bytes:
+    """Without the time, so that equal data are equal files."""
+    return gzip.compress(data, mtime=0)
+
+
 def made_idx() -> dict[str, np.ndarray]:
     rng = np.random.default_rng([5])
     return {
@@ -275,7 +280,7 @@ def write_idx(folder: Path) -> dict[str, np.ndarray]:
     folder.mkdir(parents=True, exist_ok=True)
     arrays = made_idx()
     for name, array in arrays.items():
-        (folder / name).write_bytes(gzip.compress(idx(array), mtime=0))
+        (folder / name).write_bytes(packed(idx(array)))
     return arrays
 
 
@@ -301,16 +306,16 @@ def test_a_file_that_is_missing_is_named(tmp_path: Path, name: str) -> None:
     ("name", "content", "kind"),
     [
         (IDX[0], b"no gzip", CorruptData),
-        (IDX[0], gzip.compress(idx(made_idx()[IDX[0]]))[:-200], CorruptData),
-        (IDX[0], gzip.compress(idx(made_idx()[IDX[0]])[:-1]), CorruptData),
-        (IDX[0], gzip.compress(idx(made_idx()[IDX[0]]) + b"x"), CorruptData),
-        (IDX[0], gzip.compress(idx(np.zeros((7, 28, 27), np.uint8))), DataSetError),
-        (IDX[0], gzip.compress(bytes([0, 0, 8, 3]) + struct.pack(">3I", 2**32 - 1, 28, 28)), DataSetError),
-        (IDX[0], gzip.compress(b""), DataSetError),
-        (IDX[1], gzip.compress(idx(made_idx()[IDX[0]])), DataSetError),
-        (IDX[1], gzip.compress(idx(np.arange(6, dtype=np.uint8))), DataSetError),
-        (IDX[1], gzip.compress(idx(np.full(7, 10, np.uint8))), DataSetError),
-        (IDX[1], gzip.compress(idx(np.zeros(7, np.float32))), CorruptData),
+        (IDX[0], packed(idx(made_idx()[IDX[0]]))[:-200], CorruptData),
+        (IDX[0], packed(idx(made_idx()[IDX[0]])[:-1]), CorruptData),
+        (IDX[0], packed(idx(made_idx()[IDX[0]]) + b"x"), CorruptData),
+        (IDX[0], packed(idx(np.zeros((7, 28, 27), np.uint8))), DataSetError),
+        (IDX[0], packed(bytes([0, 0, 8, 3]) + struct.pack(">3I", 2**32 - 1, 28, 28)), DataSetError),
+        (IDX[0], packed(b""), DataSetError),
+        (IDX[1], packed(idx(made_idx()[IDX[0]])), DataSetError),
+        (IDX[1], packed(idx(np.arange(6, dtype=np.uint8))), DataSetError),
+        (IDX[1], packed(idx(np.full(7, 10, np.uint8))), DataSetError),
+        (IDX[1], packed(idx(np.zeros(7, np.float32))), CorruptData),
     ],
 )
 def test_a_file_that_is_damaged_or_something_else_is_named(
