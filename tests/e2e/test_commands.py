@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import Diredi, environment
+from demo_world import Diredi, environment
 
 from diredi import __version__
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import cv2
 import pytest
-from conftest import Demo
+from demo_world import Demo
 
 pytestmark = pytest.mark.timeout(1200)
 

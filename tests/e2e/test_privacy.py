@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Demo
+from demo_world import Demo
 
 from diredi.codecs import codec_named, read_header
 from diredi.data.dataset import DataSet, load
