@@ -2,7 +2,7 @@
 
     python health.py HOST:PORT IDENTITY_FOLDER [SERVICE]
 
-Standard gRPC health checking over mutual TLS, with the service's own identity. It runs every few seconds on small
+Standard gRPC health checking over mutual TLS, with the service's own identity. It runs all day on small
 boards, so it imports gRPC and nothing else: the two messages of that protocol are a few bytes, written here by hand.
 """
 

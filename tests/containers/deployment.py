@@ -23,9 +23,9 @@ LOOK_EVERY_S = 0.5
 
 class Project:
     """Services of docker-compose.yml under a project name of their own: containers, volumes and networks are apart from
-    those of other tests, and of what `make up` left running."""
+    those of other tests, and of what `make up` left running. A user's proxy must not come between them."""
 
-    files: tuple[str, ...] = ("docker-compose.yml",)
+    files: tuple[str, ...] = ("docker-compose.yml", "tests/containers/proxy.yaml")
 
     def __init__(self, project: str, **environment: str) -> None:
         """`environment` is for the variables of docker-compose.yml."""
