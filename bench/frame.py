@@ -1,4 +1,4 @@
-"""The one shape of a benchmark that trains: seeds in; a table, a picture, NAME.json, a section of the results out.
+"""The one shape of a benchmark that trains: seeds in; a table, a picture, NAME.json and NAME.md out.
 
 `QUICK=1` writes to `bench/results/quick` and to nothing else; `FULL=gpu` is the larger plan and writes NAME-gpu. Cells
 are kept in `runs/NAME`: delete that folder after a change of the code. Figures are equal only on equal machines.
@@ -89,4 +89,4 @@ def conclude(
     found = {"command": command, "commit": commits, "quick": QUICK, "rows": rows, "targets": targets}
     write(out, title, found)
     if whole:
-        document(title, found)
+        document(out, title, found)

@@ -116,19 +116,19 @@ def write(folder: Path, name: str, found: Json) -> None:
     print(*([WARNING] if found["quick"] else []), f"in {folder}: {name}.json, {name}.png", sep="\n")
 
 
-def document(name: str, found: Json, path: Path = HERE.parent / "docs" / "results.md") -> None:
-    """Puts the tables of `found` between the marks of `name` in docs/results.md; what stands around them stays."""
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    text = path.read_text()
-    if begin not in text:
-        text += f"\n## {name}\n\n{begin}\n{end}\n"
-    head, rest = text.split(begin)
-    _, tail = rest.split(end)
-    path.write_text(f"{head}{begin}\n{_markdown(name, found)}{end}{tail}")
+def document(folder: Path, name: str, found: Json) -> None:
+    """Write all tables of a benchmark as NAME.md, beside its NAME.json and NAME.png.
+
+    Args:
+        folder: Where to write.
+        name: What the benchmark is called.
+        found: Its command, commit, rows and targets.
+    """
+    (folder / f"{name}.md").write_text(_markdown(name, found))
 
 
 def _markdown(name: str, found: Json) -> str:
-    lines = ["", f"    {found['command']}", ""]
+    lines = [f"# {name}", "", f"    {found['command']}", ""]
     lines += [
         f"{machine()}; commit {found['commit']}. Mean over the seeds, and the lowest and highest of them.",
         "",
@@ -145,7 +145,7 @@ def _markdown(name: str, found: Json) -> str:
             f"| {t['name']} | {t['target']} | {t['value']:.2f} | {'yes' if t['met'] else 'no'} |"
             for t in found["targets"]
         ]
-    return "\n".join([*lines, "", f"![{name}](../bench/results/{name}.png)", "", ""])
+    return "\n".join([*lines, "", f"![{name}]({name}.png)", ""])
 
 
 def _cell(found: Json) -> str:

@@ -1,8 +1,8 @@
 """The studies of learning without a cloud, whole: `make bench-studies`, or `python bench/studies.py NAME...`.
 
-It is `diredi peers study --preset NAME` for each, with images from where the other benchmarks have theirs, and puts
-what was found into docs/results.md. Cells are kept in `runs/NAME`; stopped at any point, it goes on with those that
-are missing. `QUICK=1` writes to `bench/results/quick` alone.
+It is `diredi peers study --preset NAME` for each, with images from where the other benchmarks have theirs, and writes
+the tables of what was found to `bench/results/NAME.md`. Cells are kept in `runs/NAME`; stopped at any point, it goes on
+with those that are missing. `QUICK=1` writes to `bench/results/quick` alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def conduct(name: str, workers: int) -> None:
     command += ["--data", str(REAL / "classification"), "--runs", str(ROOT / "runs"), "--out", str(RESULTS)]
     subprocess.run([*command, *(["--quick"] if QUICK else [])], cwd=ROOT, check=True)
     if not QUICK:
-        document(name, in_short(json.loads((RESULTS / f"{name}.json").read_text())))
+        document(RESULTS, name, in_short(json.loads((RESULTS / f"{name}.json").read_text())))
 
 
 def in_short(found: Json) -> Json:

@@ -45,7 +45,7 @@ OLD, NEW = "old classes at the site", "new classes at the site"
 TABLES = ("presumed", OLD, NEW)
 DIRECT, REFINE, PAPER = "direct training", "Ultralytics, refine", "DiReDi, the paper's form"
 GENTLE: Json = {"learning_rate": 1e-4, "batch_norm": "frozen", "train_only": ["neck", "head"]}
-"""For detectors that were trained on COCO: 128 presumed images cannot hold what 118,000 taught (docs/results.md)."""
+"""For detectors that were trained on COCO: 128 presumed images cannot hold what 118,000 taught."""
 
 
 @dataclass(frozen=True)

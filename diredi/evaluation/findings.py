@@ -24,7 +24,7 @@ Tables = dict[str, dict[str, dict[str, float]]]
 
 _HOLDS: Final[dict[str, Callable[[float, float], bool]]] = {">": operator.gt, "<": operator.lt}
 _ROOT = Path(__file__).resolve().parents[2]
-_WRITTEN: Final = ("bench/results", "docs/results.md")
+_WRITTEN: Final = ("bench/results", "docs/results")
 """By benchmarks."""
 
 

@@ -14,7 +14,7 @@ from diredi.evaluation import findings
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """One commit of a module and of a benchmark's results."""
     monkeypatch.setattr(findings, "_ROOT", tmp_path)
-    for name in ("module.py", "bench/results/peers.json", "docs/results.md"):
+    for name in ("module.py", "bench/results/peers.json", "docs/results/update.svg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("as committed\n")
     who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
@@ -32,7 +32,7 @@ def test_results_name_the_commit_and_whether_its_code_was_changed(checkout: Path
 
 def test_results_of_one_benchmark_do_not_make_the_code_of_the_next_another(checkout: Path) -> None:
     found = findings.commit()
-    for name in ("bench/results/peers.json", "docs/results.md"):
+    for name in ("bench/results/peers.json", "docs/results/update.svg"):
         (checkout / name).write_text("measured\n")
     assert findings.commit() == found
 
