@@ -1,6 +1,6 @@
 # `make` alone says what there is. Needs make and Python 3.11 or newer with venv; everything else is set up here.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick bench-update bench-gap bench-sources bench-kd bench-merge bench-cost bench-parking bench-simulation bench-peers bench-studies up up-peers down logs lint format stubs setup clean
+.PHONY: help demo test test-quick bench-update bench-gap bench-sources bench-kd bench-merge bench-cost bench-parking bench-simulation bench-peers bench-studies up up-peers down logs docs lint format stubs setup clean
 
 # The newest-named Python that will do, else whatever is called python3, which then says what is wrong with it.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -69,6 +69,10 @@ down:  ## stop the deployment and the peers; VOLUMES=1 also forgets their data, 
 
 logs:  ## follow the logs of the deployment
 	@$(COMPOSE) logs --follow --tail 100
+
+docs: setup  ## build the documentation as a site into build/site; a broken link or an undocumented public name is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "build/site/index.html; with search: $(BIN)/python -m http.server --directory build/site --bind 127.0.0.1"
 
 lint: setup  ## ruff and mypy, as in `make test`
 	@deploy/lint.sh
