@@ -34,7 +34,7 @@ bench-sources: .runtime  ## measure what the cloud may teach the next student on
 
 bench-gap: .runtime  ## measure the tables of docs/decisions/0010-gap.md, an hour; QUICK=1: two minutes, BENCH_ARGS="--seeds 2"
 	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/gap_forms.py $(BENCH_ARGS)
-	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/second_rd.py $(BENCH_ARGS)
+	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/second_reverse_distillation.py $(BENCH_ARGS)
 
 bench-kd: setup  ## distillation against direct training and Ultralytics' own, three students, most of an hour; QUICK=1: a minute
 	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/kd.py $(BENCH_ARGS)

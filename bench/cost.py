@@ -26,14 +26,14 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from frame import conclude, parser_of
+from environment import GPU, QUICK, Plan, Site, World, emptied, one_thread, plan_asked, said, silent
+from harness import conclude, parser_of
 from numpy.typing import NDArray
 from report import COMMIT, Json, kept, seconds, target
-from world import GPU, QUICK, Plan, Site, World, emptied, one_thread, plan_asked, said, silent
 
 from diredi.detectors import registry
-from diredi.knowledge.apply import Presumed, apply_gap
 from diredi.knowledge.gap import Gap
+from diredi.knowledge.gap_application import Presumed, apply_gap
 from diredi.knowledge.jobs import bootstrap, extract
 from diredi.knowledge.recipe import CycleRecipe
 

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from frame import conduct
+from environment import World, job_done, said
+from harness import conduct
 from report import COMMIT, Json, draw, kept, target
-from world import World, job_done, said
 
 from diredi.data.dataset import Sample, load, subset
 from diredi.data.sources import resolve
@@ -31,14 +31,14 @@ from diredi.detectors.predictor import Predictor
 from diredi.distillation.batches import Pool
 from diredi.distillation.trainer import train
 from diredi.evaluation.detection import evaluate
-from diredi.knowledge.apply import re_estimate, with_gap
 from diredi.knowledge.gap import Gap, GapNote, compute
+from diredi.knowledge.gap_application import re_estimate, with_gap
 from diredi.knowledge.jobs import extract
-from diredi.knowledge.lambdas import Score, Shares, search
-from diredi.knowledge.lambdas import said as lam_of
-from diredi.knowledge.policy import kind_of
+from diredi.knowledge.lambda_search import Score, Shares, search
+from diredi.knowledge.lambda_search import said as lam_of
 from diredi.knowledge.recipe import SECTIONS, CycleRecipe
 from diredi.knowledge.reverse import SiteData, presumption, seeded
+from diredi.knowledge.weight_kinds import kind_of
 from diredi.store.weights import WeightMap
 
 Table = dict[str, dict[str, float]]

@@ -26,12 +26,12 @@ from statistics import mean, median
 
 import numpy as np
 import torch
-from frame import conduct, folder_of
+from baselines import ultralytics_training
+from baselines.libreyolo_losses import RIVAL_LOSSES
+from baselines.ultralytics_training import ITS_OWN, short
+from environment import FAST, GPU, QUICK, REAL, Plan, World, gpu_plan, quick_plan, said
+from harness import conduct, folder_of
 from report import COMMIT, Json, draw, kept, seconds, target
-from rivals import ultralytics_training
-from rivals.libreyolo_losses import RIVAL_LOSSES
-from rivals.ultralytics_training import ITS_OWN, short
-from world import FAST, GPU, QUICK, REAL, Plan, World, gpu_plan, quick_plan, said
 
 from diredi.data.dataset import DataSet
 from diredi.data.dataset import load as load_dataset

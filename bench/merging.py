@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from frame import conduct
+from environment import QUICK, Plan, Site, World, job_done, plan_asked, said
+from harness import conduct
 from report import COMMIT, Json, draw, kept, target
-from world import QUICK, Plan, Site, World, job_done, plan_asked, said
 
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
@@ -31,8 +31,8 @@ from diredi.detectors.onnx import OnnxPredictor
 from diredi.detectors.predictor import Predictor
 from diredi.distillation.batches import Pool
 from diredi.distillation.trainer import train
-from diredi.knowledge.apply import re_estimate, with_gap
 from diredi.knowledge.gap import Gap, GapNote, compute
+from diredi.knowledge.gap_application import re_estimate, with_gap
 from diredi.knowledge.jobs import apply_gap, extract, redistil
 from diredi.knowledge.jobs.parts import contributions_of
 from diredi.knowledge.merging import Contribution, MergeRecipe, merged

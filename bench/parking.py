@@ -33,19 +33,19 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from frame import conclude, folder_of, parser_of, side_by_side
+from environment import GPU, QUICK, REAL, ROOT, World
+from environment import Plan as WorldPlan
+from harness import conclude, folder_of, parser_of, side_by_side
 from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 from report import COMMIT, Json, kept, target
-from world import GPU, QUICK, REAL, ROOT, World
-from world import Plan as WorldPlan
 
 from diredi.data.dataset import DataSet, Sample, by_camera, load
 from diredi.data.sources import resolve
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
 from diredi.detectors.predictor import Predictor
-from diredi.distillation.looks import Looks, labelled_by
+from diredi.distillation.ensemble import Looks, labelled_by
 from diredi.distillation.recipe import TrainRecipe
 from diredi.distillation.trainer import train
 from diredi.evaluation.detection import evaluate

@@ -26,11 +26,11 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import yaml
-from frame import conclude, parser_of
+from environment import QUICK, ROOT, emptied
+from harness import conclude, parser_of
 from matplotlib.ticker import NullLocator
 from programs import FLOWER, flower_python, ran
 from report import COMMIT, HERE, Json, kept, target
-from world import QUICK, ROOT, emptied
 
 from diredi.detectors import registry
 from diredi.labels import LabelSpace
@@ -57,7 +57,7 @@ def peers_of(spec: Json, folder: Path) -> Json:
         "peers": spec["peers"],
         "rounds": spec["rounds"],
         "seed": spec["seed"],
-        "learner": f"edge_node.peers.{LEARNERS[spec['exchange']]}",
+        "learner": f"peer_node.{LEARNERS[spec['exchange']]}",
         "data": {"private": 60 * spec["peers"], "public": 400},
         "options": options,
         "deadline_s": 300,
@@ -108,7 +108,7 @@ def other_round(side: str, spec: Json, folder: Path) -> Json:
 def run_peers(config: Json, folder: Path) -> list[Any]:
     """The summaries of all peers."""
     (folder / "peers.yaml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "diredi.cli", "peers", "run", "--config", str(folder / "peers.yaml")]
+    command = [sys.executable, "-m", "diredi_cli", "peers", "run", "--config", str(folder / "peers.yaml")]
     path = os.pathsep.join([str(HERE), str(ROOT)])
     program = ran([*command, "--out", str(folder / "out"), "--json"], folder, PYTHONPATH=path, OMP_NUM_THREADS="1")
     (folder / "ran.json").write_text(json.dumps({"cpu_s": program.cpu_s}))

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from environment import ROOT
 from report import HERE
-from world import ROOT
 
 sys.path.append(str(ROOT))
 from deploy.setup import Pip, constraints, torch_requirement

@@ -13,8 +13,8 @@ import matplotlib as mpl
 import numpy as np
 import torch
 
-from diredi.evaluation import findings
-from diredi.evaluation.findings import Json, rows_of, target
+from diredi.evaluation import study_results
+from diredi.evaluation.study_results import Json, rows_of, target
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -38,7 +38,7 @@ WARNING = "QUICK: tiny models that learn next to nothing; these figures say only
 
 
 def kept(path: Path, made_from: Json, make: Callable[[], Json]) -> Json:
-    """As `findings.kept`, whatever folder this checkout lies in, and it says how long a cell took."""
+    """As `study_results.kept`, whatever folder this checkout lies in, and it says how long a cell took."""
 
     def timed() -> Json:
         began, made = time.monotonic(), make()
@@ -46,7 +46,7 @@ def kept(path: Path, made_from: Json, make: Callable[[], Json]) -> Json:
         return made
 
     said = json.dumps(made_from, default=str).replace(str(HERE.parent), "")
-    return findings.kept(path, json.loads(said), timed)
+    return study_results.kept(path, json.loads(said), timed)
 
 
 def seconds() -> float:
@@ -70,7 +70,7 @@ def shown(rows: list[Json], targets: list[Json]) -> None:
         print(f"{'met   ' if one['met'] else 'MISSED'} {one['name']}: {one['value']:.2f} ({one['target']})")
 
 
-COMMIT = findings.commit()
+COMMIT = study_results.commit()
 """Of the code that runs: asked when it is loaded, for an hour later the tree may be another."""
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import matplotlib as mpl
 
 from diredi.data.dataset import load
-from diredi.data.scenes import SITES, write_scenes
+from diredi_scenes import SITES, write_scenes
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

@@ -23,11 +23,11 @@ from statistics import median
 
 import matplotlib.pyplot as plt
 import numpy as np
-from frame import conclude, parser_of
+from environment import QUICK, ROOT, emptied
+from harness import conclude, parser_of
 from numpy.typing import NDArray
 from programs import flower_python, ran
 from report import COMMIT, HERE, Json, kept, target
-from world import QUICK, ROOT, emptied
 
 from diredi.data.classification import load
 

@@ -1,11 +1,11 @@
 """What the cloud may teach the next student on, without a private image: `make bench-sources`.
 
 The site has new light and a forklift, which the manufacturer's detectors have never seen. Each source of images
-(`diredi/knowledge/sources`) re-distils the student from the updated tutor for as many steps, starting from the deployed
-student and from that one with the site's student gap. Two public pools, both without labels: one is another depot by
-day, with forklifts (site-3, other images than that site's own); one is streets by night, without any (site-2). Where
-neither a pool nor presumed images show the forklift, the case is entirely new to the cloud: those are the rows without
-"forklifts". In "styled" and "pasted" the site has published its style.
+(`diredi/knowledge/image_sources`) re-distils the student from the updated tutor for as many steps, starting from the
+deployed student and from that one with the site's student gap. Two public pools, both without labels: one is another
+depot by day, with forklifts (site-3, other images than that site's own); one is streets by night, without any (site-2).
+Where neither a pool nor presumed images show the forklift, the case is entirely new to the cloud: those are the rows
+without "forklifts". In "styled" and "pasted" the site has published its style.
 
 mAP50 in percent on held-out images: the manufacturer's, the site's, of the classes that were known and of the new one.
 What is finished is kept in `runs/sources`, extraction where bench-update keeps it. `QUICK=1` runs through all of it
@@ -21,23 +21,23 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
-from frame import conduct, folder_of
+from environment import QUICK, World, job_done, said
+from harness import conduct, folder_of
 from numpy.typing import NDArray
 from report import COMMIT, Json, draw, kept, target
-from world import QUICK, World, job_done, said
 
 from diredi.data.dataset import Sample, load
 from diredi.data.sources import resolve
 from diredi.data.style import SiteStyle, measure
 from diredi.detectors.base import Detector
 from diredi.distillation.trainer import train
-from diredi.knowledge.apply import with_gap
 from diredi.knowledge.gap import Gap
+from diredi.knowledge.gap_application import with_gap
+from diredi.knowledge.image_sources import Stock, images_of
 from diredi.knowledge.jobs import extract
 from diredi.knowledge.recipe import ImageSource
 from diredi.knowledge.redistil import halfway
 from diredi.knowledge.reverse import seeded
-from diredi.knowledge.sources import Stock, images_of
 
 Numbers = NDArray[np.float64]
 SITE = "scenes:site-1"

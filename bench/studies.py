@@ -12,15 +12,15 @@ import json
 import subprocess
 import sys
 
-from frame import RESULTS
+from environment import QUICK, REAL, ROOT
+from harness import RESULTS
 from report import Json, document
-from world import QUICK, REAL, ROOT
 
 from diredi.decentralized.studies import STUDIES
 
 
 def conduct(name: str, workers: int) -> None:
-    command = [sys.executable, "-m", "diredi.cli", "peers", "study", "--preset", name, "--workers", str(workers)]
+    command = [sys.executable, "-m", "diredi_cli", "peers", "study", "--preset", name, "--workers", str(workers)]
     command += ["--data", str(REAL / "classification"), "--runs", str(ROOT / "runs"), "--out", str(RESULTS)]
     subprocess.run([*command, *(["--quick"] if QUICK else [])], cwd=ROOT, check=True)
     if not QUICK:

@@ -3,8 +3,8 @@
 Every method starts from the same release and learns for as many epochs, from the images that are where it learns; ours
 has the shipped coreset beside the site's. On the built-in scenes there are three kinds of site: new light and a new
 class (site-1), new light alone (site-2), a new class alone (site-3). With real weights and images (see
-`bench/world.py`) there are three more, from COCO's own models: forklifts, traffic cameras and a parking camera, the
-last of which shows nothing that the manufacturer has ever seen.
+`bench/environment.py`) there are three more, from COCO's own models: forklifts, traffic cameras and a parking camera,
+the last of which shows nothing that the manufacturer has ever seen.
 
 Each method is judged on held-out images: the manufacturer's, and the site's by old and by new classes. "together"
 is the upper bound, which privacy forbids. Seconds are the processor's, on one thread.
@@ -22,11 +22,11 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
-from frame import conclude, folder_of, parser_of
+from baselines import alone, duet, federated, ultralytics_training
+from environment import FAST, GPU, QUICK, Plan, World, job_done, one_thread, plan_asked, real_plan, said
+from harness import conclude, folder_of, parser_of
 from numpy.typing import NDArray
 from report import COMMIT, Json, draw, kept, seconds, target
-from rivals import alone, duet, federated, ultralytics_training
-from world import FAST, GPU, QUICK, Plan, World, job_done, one_thread, plan_asked, real_plan, said
 
 from diredi.data.dataset import Sample
 from diredi.detectors import registry

@@ -8,26 +8,26 @@ from typing import Final, Self
 
 import structlog
 
-from cloud_server.access import BlobAccess
+from cloud_server.blob_access import BlobAccess
 from cloud_server.bootstrap import make_first_release
 from cloud_server.config import CloudConfig
-from cloud_server.cycles.desk import CycleDesk
-from cloud_server.cycles.gaps import GapInspector
-from cloud_server.cycles.runner import CycleRunner
-from cloud_server.cycles.site_desk import SiteDesk
-from cloud_server.cycles.steps import Steps
-from cloud_server.fleet.desk import FleetDesk
-from cloud_server.office import KEEP_ALIVE_S, Office
-from cloud_server.services.cycles import CycleServicer
-from cloud_server.services.fleet import FleetServicer
-from cloud_server.services.registry import RegistryServicer
-from cloud_server.services.sites import SiteServicer
+from cloud_server.context import KEEP_ALIVE_S, Office
+from cloud_server.cycles.gap_validation import GapInspector
+from cloud_server.cycles.pipeline import Steps
+from cloud_server.cycles.reconciler import CycleRunner
+from cloud_server.cycles.service import CycleDesk
+from cloud_server.fleet.service import FleetDesk
+from cloud_server.jobs.runner import JOBS, Workshop
+from cloud_server.servicers.cycles import CycleServicer
+from cloud_server.servicers.fleet import FleetServicer
+from cloud_server.servicers.registry import RegistryServicer
+from cloud_server.servicers.sites import SiteServicer
+from cloud_server.sites.service import SiteDesk
 from cloud_server.store.database import Database, sqlite_url
-from cloud_server.workshop.workshop import JOBS, Workshop
-from diredi import service
+from diredi import process
 from diredi.jobs import Executor, LocalExecutor
 from diredi.rpc.blobs import BlobServicer
-from diredi.rpc.meter import IngressMeter
+from diredi.rpc.byte_counter import IngressMeter
 from diredi.rpc.server import Server, start_server
 from diredi.store.blobs import BlobStore, no_room_at
 from diredi.trust.identity import Credentials
@@ -135,7 +135,7 @@ class Cloud:
 async def serve(config: CloudConfig, stop: asyncio.Event, jobs: str = JOBS) -> None:
     """Until `stop` is set. Raises the error that ended the work, where one did."""
     async with Cloud(config, jobs=jobs) as cloud:
-        service.ready(cloud.address)
+        process.ready(cloud.address)
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({stopped, cloud.work}, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import structlog
 
-from cloud_server.domain import Model, ModelKind, Release, ReleaseStatus
+from cloud_server.context import Office
+from cloud_server.entities import Model, ModelKind, Release, ReleaseStatus
+from cloud_server.jobs.results import FirstModel
+from cloud_server.jobs.runner import Workshop
 from cloud_server.notifier import RELEASES
-from cloud_server.office import Office
 from cloud_server.store.repository import Repository
-from cloud_server.workshop.results import FirstModel
-from cloud_server.workshop.workshop import Workshop
 from diredi.jobs import JobProgress
 
 _log = structlog.get_logger()

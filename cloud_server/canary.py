@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from cloud_server.domain import Device, Install, Outcome, Release, ReleaseStatus
+from cloud_server.entities import Device, Install, Outcome, Release, ReleaseStatus
 from cloud_server.gate import Verdict
 from cloud_server.states import State
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from cloud_server.domain import Json
-from diredi.evaluation.figures import Figures
+from cloud_server.entities import Json
+from diredi.evaluation.metrics import Figures
 from diredi.labels import LabelSpace
 
 _ROUNDING: Final = 1e-9

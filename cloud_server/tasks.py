@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from cloud_server.domain import Cycle, Part
+from cloud_server.entities import Cycle, Part
 from cloud_server.states import BEFORE_UPLOAD, State
 from diredi.errors import InvalidInput
 

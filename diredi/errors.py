@@ -12,7 +12,7 @@
     └── Unreachable             retry: the other side is away                          UNAVAILABLE         exit 8
 
 A message is one sentence that names the thing and the remedy: "what is wrong, where: what to do".
-`diredi/rpc/` turns these into gRPC status codes and back; `diredi/cli/` turns them into exit codes.
+`diredi/rpc/` turns these into gRPC status codes and back; `diredi_cli/` turns them into exit codes.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from diredi import errors
+from diredi.die_with_parent import die_with_parent
 
 Report = Callable[[str, float, str], None]
 """report(step, fraction 0..1, one short line)."""
@@ -108,7 +109,7 @@ def job_folder(root: Path, *names: str) -> Path:
 
 
 def _main(module: str, folder: Path) -> int:
-    _die_with_parent()
+    die_with_parent(signal.SIGKILL)
     spec = json.loads((folder / "spec.json").read_text())["spec"]
     progress = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever libraries print belongs to the log
@@ -125,14 +126,6 @@ def _main(module: str, folder: Path) -> int:
     part.write_text(json.dumps(result, indent=1))
     part.replace(folder / "result.json")
     return 0
-
-
-def _die_with_parent() -> None:
-    """On Linux the kernel ends this process when its parent dies, however it dies."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from diredi.service import run
+from diredi.process import run
 from edge_node.config import EdgeConfig
 from edge_node.node import serve
 

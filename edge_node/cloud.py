@@ -19,7 +19,7 @@ from diredi.rpc.v1.fleet_pb2_grpc import FleetServiceStub
 from diredi.rpc.v1.registry_pb2_grpc import BlobServiceStub
 from diredi.store.blobs import Blob
 from edge_node.telemetry import Telemetry
-from edge_node.update_rules import InstallableRelease
+from edge_node.update_states import InstallableRelease
 
 
 class CloudLink:

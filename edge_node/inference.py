@@ -11,7 +11,7 @@ import structlog
 
 from diredi.detectors.predictor import Detections, Image
 from diredi.errors import DirediError, NotFound, Unreachable
-from edge_node.slot import ModelSlot, Running
+from edge_node.active_model import ModelSlot, Running
 from edge_node.sources import Source
 from edge_node.telemetry import Telemetry
 

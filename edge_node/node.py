@@ -9,23 +9,23 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
-from diredi import service
+from diredi import process
 from diredi.detectors.onnx import OnnxPredictor
 from diredi.errors import InvalidInput
+from diredi.rpc.byte_counter import EgressMeter
 from diredi.rpc.client import connect
-from diredi.rpc.meter import EgressMeter
 from diredi.rpc.server import start_server
 from diredi.trust.identity import Credentials, Role
+from edge_node.active_model import ModelSlot
 from edge_node.broadcast import Broadcast
 from edge_node.cloud import CloudLink
 from edge_node.config import EdgeConfig
-from edge_node.hand_over import SampleHandOver
+from edge_node.hard_samples import SampleHandOver
 from edge_node.inference import InferenceLoop
-from edge_node.record import RecordFile
-from edge_node.service import EdgeServicer, NodeParts
-from edge_node.slot import ModelSlot
+from edge_node.servicer import EdgeServicer, NodeParts
 from edge_node.sources import SourceOptions, open_source
 from edge_node.telemetry import Telemetry
+from edge_node.update_store import RecordFile
 from edge_node.updater import Updater
 
 STOP_S = 0.5
@@ -67,8 +67,8 @@ async def serve(config: EdgeConfig, stop: asyncio.Event) -> None:
         tasks = [cloud.watch(updater.want), cloud.heartbeat(telemetry, partial(running_version, slot)), updater.run()]
         if config.hand_samples_per_minute > 0:
             tasks.append(await _hand_over(config, credentials, broadcast, stack))
-        service.ready(server.address, device=config.device, site=config.site, release=running_version(slot))
-        await service.run_all(tasks, stop)
+        process.ready(server.address, device=config.device, site=config.site, release=running_version(slot))
+        await process.run_all(tasks, stop)
 
 
 def own_credentials(config: EdgeConfig) -> Credentials:

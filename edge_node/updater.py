@@ -12,9 +12,9 @@ import structlog
 
 from diredi.detectors.predictor import Image
 from diredi.errors import CorruptData, DirediError, InvalidInput, NoRoom, NotFound, Unreachable
-from edge_node.record import RecordFile
-from edge_node.slot import ModelSlot, Running
-from edge_node.update_rules import MAY_BE_ABANDONED, InstallableRelease, Record, State
+from edge_node.active_model import ModelSlot, Running
+from edge_node.update_states import MAY_BE_ABANDONED, InstallableRelease, Record, State
+from edge_node.update_store import RecordFile
 from edge_node.warm_up import LoadedModel, warm_up
 
 FIRST_FRAME_S = 5.0

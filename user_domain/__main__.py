@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from diredi.service import run
+from diredi.process import run
 from user_domain.config import UserDomainConfig
 from user_domain.site import serve
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import structlog
 
-from diredi.evaluation.figures import Figures
+from diredi.evaluation.metrics import Figures
 from diredi.labels import LabelSpace
 from diredi.rpc import blobs, convert
 from diredi.rpc.client import Channel, call
+from diredi.rpc.manifest_signature import sign_manifest
 from diredi.rpc.retry import Backoff
-from diredi.rpc.signed import sign_manifest
 from diredi.rpc.streams import watching
 from diredi.rpc.v1 import cycles_pb2, sites_pb2
 from diredi.rpc.v1.registry_pb2_grpc import BlobServiceStub

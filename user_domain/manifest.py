@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from diredi.data.style import SiteStyle
 from diredi.errors import DirediError
-from diredi.evaluation.figures import Figures
+from diredi.evaluation.metrics import Figures
 from diredi.labels import LabelSpace
 from diredi.rpc import convert
 from diredi.rpc.v1 import common_pb2, cycles_pb2

@@ -7,22 +7,22 @@ from contextlib import AsyncExitStack
 
 import structlog
 
-from diredi import service
+from diredi import process
 from diredi.errors import DirediError, InvalidInput
 from diredi.jobs import LocalExecutor
+from diredi.rpc.byte_counter import EgressMeter
 from diredi.rpc.client import connect
-from diredi.rpc.meter import EgressMeter
 from diredi.rpc.retry import Backoff
 from diredi.rpc.server import start_server
 from diredi.trust.identity import Credentials, Role
 from user_domain.cloud import Cloud
 from user_domain.config import UserDomainConfig
 from user_domain.journal import Journal
-from user_domain.local import LocalServicer, SiteParts
 from user_domain.private_data import PrivateData, read_private_data
 from user_domain.samples import SampleStore
-from user_domain.work import Site
-from user_domain.worker import Worker
+from user_domain.servicer import LocalServicer, SiteParts
+from user_domain.task_handlers import Site
+from user_domain.task_worker import Worker
 
 STOP_S = 0.5
 
@@ -70,8 +70,8 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
         parts = SiteParts(config.site, lambda: data.last, samples, cloud, worker, meter)
         server = await start_server(credentials, config.listen, [LocalServicer(parts)])
         stack.push_async_callback(server.stop, STOP_S)
-        service.ready(server.address, site=config.site, train_images=data.last.train_images)
-        await service.run_all([_follow(config, cloud, worker), worker.run()], stop)
+        process.ready(server.address, site=config.site, train_images=data.last.train_images)
+        await process.run_all([_follow(config, cloud, worker), worker.run()], stop)
 
 
 async def _follow(config: UserDomainConfig, cloud: Cloud, worker: Worker) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cloud_server.domain import Json
+from cloud_server.entities import Json
 from diredi.knowledge.recipe import CycleRecipe
 
 

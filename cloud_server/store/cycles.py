@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
 
-from cloud_server.domain import Cycle, Json, Progress
+from cloud_server.entities import Cycle, Json, Progress
 from cloud_server.states import DROPPED, ENDS, State, check_transition, joint
 from cloud_server.store.schema import CycleRow, PartRow, TransitionRow
 from diredi.errors import NotFound

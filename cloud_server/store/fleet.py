@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from cloud_server.domain import Device, Install, Site, Vitals, device_key
+from cloud_server.entities import Device, Install, Site, Vitals, device_key
 from cloud_server.store.schema import DeviceRow, InstallRow, SiteRow
 from diredi.errors import NotFound
 

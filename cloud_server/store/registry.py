@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from cloud_server.domain import Json, Model, ModelKind, Release, ReleaseStatus
+from cloud_server.entities import Json, Model, ModelKind, Release, ReleaseStatus
 from cloud_server.store.schema import ClassRow, FactRow, ModelRow, ReleaseRow
 from diredi.errors import NotFound, WrongState
 from diredi.labels import LabelSpace

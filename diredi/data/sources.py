@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol, cast
 
-from diredi.data.scenes import SITES, write_scenes
 from diredi.errors import InvalidInput
 
 SCENES = "scenes:"
+_RENDERER = "diredi_scenes"
+"""An application beside this library; imported only where built-in scenes are asked for."""
+
+
+class _Profile(Protocol):
+    @property
+    def images(self) -> tuple[int, int]: ...
+
+
+class _Renderer(Protocol):
+    SITES: Mapping[str, _Profile]
+
+    def write_scenes(
+        self,
+        folder: Path,
+        site: str,
+        train: int,
+        val: int,
+        seed: int,
+        *,
+        on_progress: Callable[[float, str], None] | None = None,
+    ) -> Path: ...
 
 
 def resolve(
@@ -30,17 +53,21 @@ def resolve(
         if not path.is_file():
             raise InvalidInput(f"data set {ref} does not exist: name a data.yaml, or one of {', '.join(_scenes())}")
         return path
-    site = ref.removeprefix(SCENES)
-    if site not in SITES:
+    renderer, site = _renderer(), ref.removeprefix(SCENES)
+    if site not in renderer.SITES:
         raise InvalidInput(f"{ref} is not a built-in data set: name one of {', '.join(_scenes())}")
-    usual_train, usual_val = SITES[site].images
+    usual_train, usual_val = renderer.SITES[site].images
     train = usual_train if train is None else train
     val = usual_val if val is None else val
     folder = cache / f"scenes-{site}-{train}-{val}-seed{seed}"
     if (folder / "data.yaml").is_file():
         return folder / "data.yaml"
-    return write_scenes(folder, site, train, val, seed, on_progress=on_progress)
+    return renderer.write_scenes(folder, site, train, val, seed, on_progress=on_progress)
+
+
+def _renderer() -> _Renderer:
+    return cast(_Renderer, importlib.import_module(_RENDERER))
 
 
 def _scenes() -> list[str]:
-    return [f"{SCENES}{site}" for site in SITES]
+    return [f"{SCENES}{site}" for site in _renderer().SITES]

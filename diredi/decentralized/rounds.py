@@ -22,17 +22,17 @@ import torch
 import torch.nn.functional as F
 
 from diredi.data.classification.base import Labelled
+from diredi.decentralized.early_stopping import MetaStopping, StoppingRecipe
 from diredi.decentralized.network import MAIN, MultiHeaded
 from diredi.decentralized.peer import InTraining, Neighbours, Peer, Remembered, answers
 from diredi.decentralized.recipe import DistillationRecipe, TrainingRecipe
-from diredi.decentralized.stopping import MetaStopping, StoppingRecipe
 
 AUXILIARY = 1
 
 
 @dataclass(frozen=True)
 class Stopping:
-    """Meta early stopping (see `diredi.decentralized.stopping`), which looks at every peer's validation data."""
+    """Meta early stopping (see `diredi.decentralized.early_stopping`), which looks at every peer's validation data."""
 
     recipe: StoppingRecipe
     validation: Sequence[Labelled]

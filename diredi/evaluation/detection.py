@@ -13,7 +13,7 @@ from diredi.data.dataset import Sample
 from diredi.data.images import read_image
 from diredi.detectors.predictor import Detections, Predictor
 from diredi.errors import InvalidInput
-from diredi.evaluation.figures import ClassFigures, Figures
+from diredi.evaluation.metrics import ClassFigures, Figures
 from diredi.labels import LabelSpace
 
 BATCH = 32

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from diredi.codecs import MAX_DECODED_BYTES, codec_named, read_header
 from diredi.errors import CorruptData, InvalidInput
-from diredi.knowledge.policy import KeyKind, difference, kind_of, moved
+from diredi.knowledge.weight_kinds import KeyKind, difference, kind_of, moved
 from diredi.labels import ClassName, LabelSpace
 from diredi.store.weights import Array, WeightMap
 

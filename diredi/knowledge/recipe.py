@@ -101,8 +101,8 @@ class CycleRecipe(Recipe):
     max_harm: float = Field(0.01, ge=0, le=1)
     """How much mAP50 on presumed images an update may cost."""
     redistil_images: dict[ImageSource, Weight] = Field({"presumed": 1.0}, min_length=1)
-    """What the updated tutor teaches the student on: a source of `diredi.knowledge.sources`, or several with the share
-    of each. An epoch has as many images as there are presumed ones."""
+    """What the updated tutor teaches the student on: a source of `diredi.knowledge.image_sources`, or several with
+    the share of each. An epoch has as many images as there are presumed ones."""
     redistil: TrainRecipe = TrainRecipe(epochs=4, learning_rate=1e-3)
     """Updated tutor to student, in the cloud."""
     students: tuple[StudentKind, ...] = Field(("gap", "mean", "redistilled"), min_length=1)

@@ -19,9 +19,9 @@ from pathlib import Path
 from diredi.detectors.base import Detector
 from diredi.distillation.batches import Pool
 from diredi.distillation.trainer import train
-from diredi.evaluation.figures import Figures
-from diredi.knowledge.apply import Presumed, apply_gap
+from diredi.evaluation.metrics import Figures
 from diredi.knowledge.gap import Gap, apply, compute
+from diredi.knowledge.gap_application import Presumed, apply_gap
 from diredi.knowledge.recipe import CycleRecipe, Lam, StudentKind
 
 OnProgress = Callable[[str, float, str], None]

@@ -20,7 +20,7 @@ from diredi.data.dataset import DataSet, Sample
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
 from diredi.distillation.batches import Pool
-from diredi.distillation.looks import labelled_by
+from diredi.distillation.ensemble import labelled_by
 from diredi.distillation.recipe import TrainRecipe
 from diredi.distillation.trainer import train
 from diredi.errors import InvalidInput

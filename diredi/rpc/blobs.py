@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from diredi.errors import CorruptData, InvalidInput, NoRoom, OffsetBeyondEnd, Refused, Unreachable
+from diredi.rpc.caller import peer_identity
 from diredi.rpc.client import call
-from diredi.rpc.peers import peer_identity
 from diredi.rpc.retry import Backoff
 from diredi.rpc.streams import messages_of
 from diredi.rpc.v1 import registry_pb2 as pb

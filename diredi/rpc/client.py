@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from diredi.errors import NotFound
-from diredi.rpc.meter import EgressMeter
+from diredi.rpc.byte_counter import EgressMeter
 from diredi.rpc.retry import Backoff, retrying
 from diredi.rpc.server import FLOW_OPTIONS, MAX_MESSAGE_BYTES
 from diredi.rpc.status import error_of

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import InvalidInput
-from diredi.evaluation.figures import ClassFigures, Figures
+from diredi.evaluation.metrics import ClassFigures, Figures
 from diredi.labels import LabelSpace
 from diredi.rpc.v1 import common_pb2, fleet_pb2
 from diredi.store.blobs import Blob, hex_of

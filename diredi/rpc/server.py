@@ -16,8 +16,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from diredi.errors import InvalidInput, WrongState
-from diredi.rpc.guard import Guard
-from diredi.rpc.meter import EgressMeter, IngressMeter
+from diredi.rpc.byte_counter import EgressMeter, IngressMeter
+from diredi.rpc.interceptor import Guard
 from diredi.rpc.services import service_of
 from diredi.trust.identity import Credentials
 

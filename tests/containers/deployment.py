@@ -95,7 +95,7 @@ class Deployment(Project):
     def cli(self, *arguments: str, timeout_s: float = 60) -> Any:
         """What `diredi ... --json` printed, from a shell of this machine outside every container."""
         environment = {**os.environ, "DIREDI_CLOUD": self.address, "DIREDI_IDENTITY": str(self.identity)}
-        command = [sys.executable, "-m", "diredi.cli", *arguments, "--json"]
+        command = [sys.executable, "-m", "diredi_cli", *arguments, "--json"]
         done = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False
         )

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from diredi.cli.connection import dialled
-from diredi.cli.follow import cycle_changes, state_of
-from diredi.data.scenes import PRESUMED, SITES
 from diredi.rpc.v1.cycles_pb2 import Cycle
+from diredi_cli.connection import dialled
+from diredi_cli.watch import cycle_changes, state_of
+from diredi_scenes import PRESUMED, SITES
 from tests.containers.deployment import EDGES, Deployment, eventually
 from tests.containers.probes import DETECT
 

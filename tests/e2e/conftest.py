@@ -13,7 +13,7 @@ import pytest
 from demo_world import Demo, Diredi, Said, environment, free_port, small_demo
 from recorder import Recorder
 
-from diredi.cli.demo.folder import Folder
+from diredi_demo.workspace import Folder
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +22,7 @@ def diredi() -> Diredi:
 
     def run(*arguments: str | Path, timeout_s: float = 120) -> Said:
         done = subprocess.run(
-            [sys.executable, "-m", "diredi.cli", *map(str, arguments)],
+            [sys.executable, "-m", "diredi_cli", *map(str, arguments)],
             capture_output=True,
             text=True,
             timeout=timeout_s,
@@ -58,7 +58,7 @@ def started(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
     def start(*arguments: str | Path) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "diredi.cli", *map(str, arguments)],
+            [sys.executable, "-m", "diredi_cli", *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

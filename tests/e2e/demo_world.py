@@ -14,7 +14,7 @@ import psutil
 import yaml
 from recorder import Recorder
 
-from diredi.cli.demo.folder import Folder
+from diredi_demo.workspace import Folder
 
 # Models that learn next to nothing, in a minute: what is tested is the trip, not its profit.
 SMALL = {

@@ -28,7 +28,7 @@ def test_help_answers_in_well_under_a_second(diredi: Diredi):
 
 def test_the_command_line_itself_needs_nothing_heavy():
     heavy = {"torch", "grpc", "cv2", "numpy", "pydantic", "onnxruntime", "sqlalchemy", "matplotlib"}
-    code = f"import sys, diredi.cli.main; print(sorted({heavy!r} & set(sys.modules)))"
+    code = f"import sys, diredi_cli.main; print(sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment())
     assert done.stdout.strip() == "[]"
 
@@ -176,7 +176,7 @@ def test_a_training_that_was_killed_goes_on_when_the_command_is_given_again(
     whole = diredi("train", "tutor", "--out", tmp_path / "whole.safetensors", *flags).json()
     killed = ["train", "tutor", "--out", tmp_path / "killed.safetensors", *flags]
     place = tmp_path / "killed.training" / "progress.json"
-    with subprocess.Popen([sys.executable, "-m", "diredi.cli", *map(str, killed)], env=environment()) as process:
+    with subprocess.Popen([sys.executable, "-m", "diredi_cli", *map(str, killed)], env=environment()) as process:
         while process.poll() is None and not place.exists():
             with suppress(subprocess.TimeoutExpired):
                 process.wait(0.05)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SERVICES = ("cloud_server", "user_domain", "edge_node")
+PROGRAMS = ("cloud_server", "user_domain", "edge_node", "peer_node")
+APPLICATIONS = ("diredi_cli", "diredi_demo", "diredi_scenes", "tests")
 
 
 def imported_by(folder: str) -> dict[str, set[str]]:
@@ -26,15 +27,26 @@ def imported_by(folder: str) -> dict[str, set[str]]:
     return found
 
 
-@pytest.mark.parametrize("service", SERVICES)
-def test_services_import_diredi_and_never_each_other(service: str) -> None:
-    others = [other for other in (*SERVICES, "tests") if other != service]
-    assert not {name: files for name, files in imported_by(service).items() if name.split(".")[0] in others}
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_programs_import_diredi_and_never_each_other(program: str) -> None:
+    others = [other for other in (*PROGRAMS, *APPLICATIONS) if other != program]
+    assert not {name: files for name, files in imported_by(program).items() if name.split(".")[0] in others}
 
 
-def test_diredi_imports_no_service() -> None:
-    strangers = (*SERVICES, "tests")
-    assert not {name: files for name, files in imported_by("diredi").items() if name.split(".")[0] in strangers}
+@pytest.mark.parametrize("folder", ["diredi", "diredi_scenes"])
+def test_the_library_and_the_scenes_import_no_program_and_no_application(folder: str) -> None:
+    strangers = {*PROGRAMS, *APPLICATIONS} - {folder}
+    assert not {name: files for name, files in imported_by(folder).items() if name.split(".")[0] in strangers}
+
+
+def test_the_library_starts_no_program_by_name() -> None:
+    words = {
+        node.value
+        for file in sorted((ROOT / "diredi").rglob("*.py"))
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    assert not words & {*PROGRAMS, "diredi_cli", "diredi_demo"}
 
 
 def test_only_the_rpc_folder_touches_grpc_in_the_core_library() -> None:
@@ -52,7 +64,7 @@ def test_only_its_own_files_import_the_package_of_a_detector_family(package: str
 
 @pytest.mark.parametrize(
     "module",
-    ["cloud_server.__main__", "user_domain.__main__", "edge_node.__main__", "edge_node.peers.run", "diredi.cli.main"],
+    ["cloud_server.__main__", "user_domain.__main__", "edge_node.__main__", "peer_node.node", "diredi_cli.main"],
 )
 def test_servers_and_command_line_start_without_torch(module: str) -> None:
     program = f"import {module}, sys; sys.exit('torch' in sys.modules)"

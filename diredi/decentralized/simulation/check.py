@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from diredi.data.classification.base import ClassificationSet
-from diredi.decentralized.simulation.chunk import batches_in_epoch
+from diredi.decentralized.simulation.client_batch import batches_in_epoch
 from diredi.decentralized.simulation.learner import Indices, mixes_samples
 from diredi.decentralized.simulation.recipe import SimulationRecipe
 from diredi.decentralized.strategies import created

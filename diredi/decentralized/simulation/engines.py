@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from diredi.data.classification.base import Labelled
-from diredi.decentralized.simulation.chunk import Done, Ground, Task, work
+from diredi.decentralized.executors import cluster, processes
+from diredi.decentralized.simulation.client_batch import Done, Ground, Task, work
 from diredi.decentralized.simulation.recipe import EngineRecipe
-from diredi.decentralized.workers import cluster, processes
 from diredi.errors import InvalidInput
 
 Engine = Callable[[Iterable[Task]], Iterator[Done]]

@@ -22,12 +22,12 @@ from torch import nn
 from diredi.data.classification.base import ClassificationSet
 from diredi.decentralized.simulation.arrays import arrays_in, arrays_of, tensors_of, weight_map_of
 from diredi.decentralized.simulation.check import check
-from diredi.decentralized.simulation.chunk import Ground
+from diredi.decentralized.simulation.client_batch import Ground
+from diredi.decentralized.simulation.client_state import Memories
 from diredi.decentralized.simulation.engines import opened
 from diredi.decentralized.simulation.learner import Indices
-from diredi.decentralized.simulation.memories import Memories
 from diredi.decentralized.simulation.recipe import EngineRecipe, SimulationRecipe
-from diredi.decentralized.simulation.rounds import Figures, Round, World
+from diredi.decentralized.simulation.round import Figures, Round, World
 from diredi.decentralized.strategies import Tree
 from diredi.distillation.checkpoint import Checkpoint
 

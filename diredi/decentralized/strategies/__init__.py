@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from diredi.decentralized.strategies.alone import Alone
 from diredi.decentralized.strategies.base import Clients, Local, Message, Strategy, Tree
 from diredi.decentralized.strategies.fedavg import FedAvg
 from diredi.decentralized.strategies.fedlin import FedLin
 from diredi.decentralized.strategies.fednova import FedNova
 from diredi.decentralized.strategies.fedprox import FedProx
 from diredi.decentralized.strategies.fedshuffle import FedShuffle
+from diredi.decentralized.strategies.local_only import Alone
 from diredi.decentralized.strategies.mime import Mime
 from diredi.decentralized.strategies.recipe import StrategyRecipe
 from diredi.decentralized.strategies.scaffold import Scaffold

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from diredi.data import classification
 from diredi.data.classification import ClassificationSet
-from diredi.decentralized.workers import cluster, one_thread, processes
-from diredi.evaluation.findings import Json, commit, kept, machine
+from diredi.decentralized.executors import cluster, one_thread, processes
+from diredi.evaluation.study_results import Json, commit, kept, machine
 
 Measure = Callable[[Json, Path], Json]
 """measure(what a cell is made from, the study's folder): its figures. A function of a module, for other processes call

@@ -29,10 +29,10 @@ from diredi.detectors.base import Detector
 from diredi.distillation.recipe import TrainRecipe
 from diredi.distillation.trainer import train
 from diredi.evaluation.detection import evaluate
-from diredi.evaluation.findings import Json, Tables, kept, rows_of, target
+from diredi.evaluation.study_results import Json, Tables, kept, rows_of, target
 from diredi.knowledge.merging.base import MergeRecipe
 from diredi.knowledge.merging.mean import mean as averaged
-from diredi.knowledge.policy import KeyKind, kind_of
+from diredi.knowledge.weight_kinds import KeyKind, kind_of
 from diredi.labels import LabelSpace
 from diredi.store.weights import WeightMap
 

@@ -31,7 +31,7 @@ from diredi.decentralized.peer import Peer
 from diredi.decentralized.recipe import DistillationRecipe, NetworkRecipe, TrainingRecipe
 from diredi.decentralized.rounds import AUXILIARY, distilled
 from diredi.decentralized.studies.base import Cell, Options, Study, data_of
-from diredi.evaluation.findings import Json, Tables, kept, rows_of, target
+from diredi.evaluation.study_results import Json, Tables, kept, rows_of, target
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

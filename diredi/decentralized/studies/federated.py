@@ -23,7 +23,7 @@ from diredi.decentralized.strategies import STRATEGIES
 from diredi.decentralized.strategies.recipe import StrategyRecipe
 from diredi.decentralized.studies.base import Cell, Options, Study, data_of
 from diredi.errors import InvalidInput
-from diredi.evaluation.findings import Json, Tables, rows_of, target
+from diredi.evaluation.study_results import Json, Tables, rows_of, target
 
 CLIENTS, SEEDS, ENOUGH = 10, (0, 1, 2), 90.0
 RATES = (0.02, 0.05, 0.1, 0.2)

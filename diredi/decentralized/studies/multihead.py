@@ -26,7 +26,7 @@ from diredi.decentralized.peer import Peer
 from diredi.decentralized.recipe import MultiHeadRecipe, NetworkRecipe, TrainingRecipe
 from diredi.decentralized.studies.base import Cell, Options, Study, data_of
 from diredi.decentralized.topologies import TopologyRecipe, graph, neighbours
-from diredi.evaluation.findings import Json, Tables, rows_of, target
+from diredi.evaluation.study_results import Json, Tables, rows_of, target
 
 PEERS, HEADS, SEEDS = 8, 4, (0, 1, 2)
 TOPOLOGIES: dict[str, Json] = {

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from diredi.detectors import registry
 from diredi.jobs import Report
-from diredi.knowledge.apply import apply_gap
+from diredi.knowledge.gap_application import apply_gap
 from diredi.knowledge.jobs.parts import Clock, Json, labels_of, merged_of, part_of, presumed_of, write_weights
-from diredi.knowledge.lambdas import Score
+from diredi.knowledge.lambda_search import Score
 from diredi.knowledge.recipe import CycleRecipe
 
 

@@ -19,7 +19,7 @@ from diredi.distillation.recipe import TrainRecipe
 from diredi.distillation.trainer import train
 from diredi.errors import InvalidInput
 from diredi.jobs import Report
-from diredi.knowledge.apply import Presumed
+from diredi.knowledge.gap_application import Presumed
 from diredi.knowledge.jobs.parts import (
     Clock,
     Json,

@@ -21,8 +21,8 @@ from diredi.detectors import registry
 from diredi.detectors.spec import DetectorSpec
 from diredi.evaluation.detection import evaluate
 from diredi.jobs import Report
-from diredi.knowledge.apply import scored
 from diredi.knowledge.gap import Gap, GapNote
+from diredi.knowledge.gap_application import scored
 from diredi.knowledge.jobs.parts import Clock, Json, forget_trainings, labels_of, part_of, trainings_in, write_gap
 from diredi.knowledge.recipe import CycleRecipe
 from diredi.knowledge.reverse import SiteData, distil_student, reverse_distil

@@ -14,8 +14,8 @@ from diredi.detectors import registry
 from diredi.detectors.base import Detector
 from diredi.detectors.onnx import OnnxPredictor
 from diredi.jobs import Report
-from diredi.knowledge.apply import Presumed
 from diredi.knowledge.gap import Gap
+from diredi.knowledge.gap_application import Presumed
 from diredi.knowledge.merging import Contribution, merged
 from diredi.knowledge.recipe import CycleRecipe
 from diredi.labels import LabelSpace

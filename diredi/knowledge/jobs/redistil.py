@@ -18,7 +18,8 @@ from diredi.detectors import registry
 from diredi.detectors.base import Detector
 from diredi.distillation.batches import Pool
 from diredi.jobs import Report
-from diredi.knowledge.apply import Presumed
+from diredi.knowledge.gap_application import Presumed
+from diredi.knowledge.image_sources import Stock, images_of
 from diredi.knowledge.jobs.parts import (
     Clock,
     Json,
@@ -32,7 +33,6 @@ from diredi.knowledge.jobs.parts import (
 )
 from diredi.knowledge.recipe import CycleRecipe, ImageSource
 from diredi.knowledge.redistil import redistil
-from diredi.knowledge.sources import Stock, images_of
 
 
 def main(spec: Json, folder: Path, report: Report) -> Json:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from diredi.config import Config
 from diredi.knowledge.gap import Gap
-from diredi.knowledge.policy import kind_of
+from diredi.knowledge.weight_kinds import kind_of
 from diredi.store.weights import Array, WeightMap
 
 

@@ -1,9 +1,9 @@
 """What all methods share: one label space for all gaps, and the rows of new classes.
 
-A row of a class that the base does not have is a whole value (`diredi.knowledge.policy`), so there is nothing to merge
-but the rows of sites that were taught the class: their mean, weighted by images, or their median where the method is
-one against liars. A site whose label space knows the class only by name has a row for it too, but one that learned that
-the class is nowhere; it has no say.
+A row of a class that the base does not have is a whole value (`diredi.knowledge.weight_kinds`), so there is nothing to
+merge but the rows of sites that were taught the class: their mean, weighted by images, or their median where the method
+is one against liars. A site whose label space knows the class only by name has a row for it too, but one that learned
+that the class is nowhere; it has no say.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from functools import partial
 
 from cloud_server.app import serve
 from cloud_server.config import CloudConfig
-from diredi.service import run
+from diredi.process import run
 
 if __name__ == "__main__":
     quick = partial(serve, jobs="tests.services.cloud.quick_jobs")

@@ -10,7 +10,7 @@ import pytest
 from diredi.data.dataset import load
 from diredi.data.sources import resolve
 from diredi.detectors.onnx import OnnxPredictor
-from diredi.evaluation.figures import Figures
+from diredi.evaluation.metrics import Figures
 from diredi.jobs import JobProgress, LocalExecutor
 from diredi.rpc import convert
 from diredi.rpc.v1 import cycles_pb2, registry_pb2, sites_pb2

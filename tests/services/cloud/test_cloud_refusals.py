@@ -24,7 +24,7 @@ from diredi.errors import (
 )
 from diredi.knowledge.gap import Gap, GapNote
 from diredi.rpc import convert
-from diredi.rpc.signed import check_manifest
+from diredi.rpc.manifest_signature import check_manifest
 from diredi.rpc.v1 import common_pb2, cycles_pb2, registry_pb2, sites_pb2
 from diredi.store.blobs import Blob
 from diredi.store.weights import WeightMap

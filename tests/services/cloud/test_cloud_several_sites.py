@@ -273,7 +273,7 @@ async def diredi(world: World, *arguments: str, identity: str = "alice") -> tupl
     """The `diredi` command as a process: what it printed for people, and what it noted."""
     connection = ["--cloud", world.address, "--identity", str(world.identities / identity)]
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "diredi.cli", *arguments, *connection, cwd=ROOT, stdout=PIPE, stderr=PIPE,
+        sys.executable, "-m", "diredi_cli", *arguments, *connection, cwd=ROOT, stdout=PIPE, stderr=PIPE,
         env={**os.environ, "COLUMNS": "200"},
     )  # fmt: skip
     printed, noted = (part.decode() for part in await process.communicate())

@@ -18,8 +18,8 @@ from diredi.knowledge.gap import Gap, GapNote
 from diredi.labels import LabelSpace
 from diredi.rpc import blobs, convert
 from diredi.rpc.client import Channel, call, connect, is_serving
+from diredi.rpc.manifest_signature import sign_manifest
 from diredi.rpc.retry import Backoff
-from diredi.rpc.signed import sign_manifest
 from diredi.rpc.streams import messages_of, watching
 from diredi.rpc.v1 import (
     common_pb2,

@@ -14,8 +14,8 @@ from diredi.detectors.spec import DetectorSpec
 from diredi.errors import DirediError
 from diredi.rpc import convert
 from diredi.rpc.blobs import BlobServicer
+from diredi.rpc.caller import peer_identity
 from diredi.rpc.client import call, connect
-from diredi.rpc.peers import peer_identity
 from diredi.rpc.server import Server, start_server
 from diredi.rpc.v1 import edge_pb2, fleet_pb2, fleet_pb2_grpc, registry_pb2
 from diredi.rpc.v1.edge_pb2_grpc import EdgeServiceStub

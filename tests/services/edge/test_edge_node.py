@@ -14,7 +14,7 @@ from diredi.labels import LabelSpace
 from diredi.rpc.client import connect, is_serving
 from diredi.rpc.streams import messages_of
 from diredi.rpc.v1 import edge_pb2
-from edge_node.update_rules import Record
+from edge_node.update_states import Record
 
 Students = list[tuple[Path, DetectorSpec]]
 

@@ -22,7 +22,7 @@ from edge_peers import CloudPeer, Node, Pki, config_of
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import InvalidInput
 from edge_node.config import EdgeConfig
-from edge_node.update_rules import UNDER_WAY, Record, State
+from edge_node.update_states import UNDER_WAY, Record, State
 
 Students = list[tuple[Path, DetectorSpec]]
 ROOT = Path(__file__).parents[3]

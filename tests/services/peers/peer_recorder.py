@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edge_node.peers.averaging import Averaging, Options
-from edge_node.peers.classification import Data, read
-from edge_node.peers.learner import Setting
+from peer_node.classification import Data, read
+from peer_node.fedavg_learner import Averaging, Options
+from peer_node.learner import Setting
 
 
 class Recorder(Averaging):

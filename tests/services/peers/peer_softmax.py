@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_node.peers.learner import Outline, Predictions, Question, Setting
+from peer_node.learner import Outline, Predictions, Question, Setting
 
 CLASSES, FEATURES, PUBLIC, EMBEDDING = 3, 8, 90, 4
 

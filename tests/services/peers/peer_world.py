@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from diredi.rpc.byte_counter import IngressMeter
 from diredi.rpc.client import connect
-from diredi.rpc.meter import IngressMeter
 from diredi.rpc.server import start_server
 from diredi.trust import ca
 from diredi.trust.identity import Credentials, Identity, Role
-from edge_node.peers.board import Board
-from edge_node.peers.learner import Outline, Predictions
-from edge_node.peers.neighbour import Neighbour
-from edge_node.peers.service import PeerServicer
+from peer_node.learner import Outline, Predictions
+from peer_node.peer_client import Neighbour
+from peer_node.round_store import Board
+from peer_node.servicer import PeerServicer
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -90,7 +90,7 @@ class World:
 
 
 class PeerProcess:
-    """`python -m edge_node.peers`, and its log as it comes."""
+    """`python -m peer_node`, and its log as it comes."""
 
     def __init__(self, process):
         self.process = process
@@ -104,7 +104,7 @@ class PeerProcess:
         file = folder / f"{config['name']}.yaml"
         file.write_text(yaml.safe_dump(config))
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "edge_node.peers", "--config", str(file),
+            sys.executable, "-m", "peer_node", "--config", str(file),
             cwd=ROOT, env={**os.environ, "PYTHONPATH": str(HERE)}, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         return cls(process)

@@ -15,8 +15,8 @@ import pytest
 import yaml
 from peer_world import HERE, ROOT
 
-from diredi.cli.peer_processes import PeersFile, prepare
 from diredi.trust.identity import Credentials
+from peer_node.processes import PeersFile, prepare
 
 
 class Command:
@@ -33,7 +33,7 @@ class Command:
         environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{HERE}"}
         return cls(
             await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "diredi.cli", *arguments, cwd=folder, env=environment, stdout=PIPE, stderr=PIPE
+                sys.executable, "-m", "diredi_cli", *arguments, cwd=folder, env=environment, stdout=PIPE, stderr=PIPE
             )
         )
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from peer_world import OUTLINE, free_ports, identity, predictions
 
-from diredi.rpc.meter import EgressMeter
+from diredi.rpc.byte_counter import EgressMeter
 from diredi.rpc.v1 import peers_pb2 as pb
 from diredi.rpc.v1.peers_pb2_grpc import PeerServiceServicer
-from edge_node.peers.gathering import Kind, gather
-from edge_node.peers.learner import Outline, Predictions, Question
-from edge_node.peers.service import chunks
+from peer_node.collect import Kind, gather
+from peer_node.learner import Outline, Predictions, Question
+from peer_node.servicer import chunks
 
 EMBEDDINGS = predictions().embeddings
 PROBABILITIES = Question(None, (0, 1, 2))

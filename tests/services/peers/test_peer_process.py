@@ -1,4 +1,4 @@
-"""`python -m edge_node.peers` as processes: one is killed and the others go on; they stop when told to."""
+"""`python -m peer_node` as processes: one is killed and the others go on; they stop when told to."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ async def test_what_cannot_be_used_is_one_sentence_and_its_exit_code(tmp_path, p
     process = await start({**configs_of(tmp_path, pki, ["a"])[0], **wrong})
 
     assert await process.ended() == code
-    assert process.last_line.startswith("edge_node.peers: ")
+    assert process.last_line.startswith("peer_node: ")
     assert sentence in process.last_line
 
 
@@ -117,5 +117,5 @@ async def test_a_port_in_use_is_one_sentence_and_exit_code_6(tmp_path, pki, star
 
 
 def test_a_peer_starts_without_torch():
-    program = "import sys; sys.modules['torch'] = None; import edge_node.peers.run, edge_node.peers.__main__"
+    program = "import sys; sys.modules['torch'] = None; import peer_node.node, peer_node.__main__"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0

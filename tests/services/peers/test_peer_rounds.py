@@ -10,10 +10,10 @@ from peer_world import configs_of, identity, summary_of
 
 from diredi.errors import InvalidInput
 from diredi.rpc.v1 import peers_pb2 as pb
-from edge_node.peers.board import Board
-from edge_node.peers.config import PeerConfig
-from edge_node.peers.run import serve
-from edge_node.peers.service import PeerServicer
+from peer_node.config import PeerConfig
+from peer_node.node import serve
+from peer_node.round_store import Board
+from peer_node.servicer import PeerServicer
 
 MESSAGES = [
     f"diredi.v1.{name}" for name in ("DescribePeerRequest", "DescribePeerResponse", "PredictRequest", "PredictResponse")

@@ -11,12 +11,12 @@ import pytest
 from peer_world import OUTLINE, SITE, identity, predictions
 
 from diredi.errors import DirediError, InvalidInput, NotFound, Refused
+from diredi.rpc.byte_counter import EgressMeter
 from diredi.rpc.client import call, is_serving
-from diredi.rpc.meter import EgressMeter
 from diredi.rpc.streams import messages_of
 from diredi.rpc.v1 import peers_pb2 as pb
 from diredi.rpc.v1.peers_pb2_grpc import PeerServiceStub
-from edge_node.peers.learner import Outline, Predictions, Question
+from peer_node.learner import Outline, Predictions, Question
 
 WIDE = Outline("sha256:" + "b" * 64, samples=3000, classes=100, heads=2)
 DIRECT = [("grpc.enable_http_proxy", 0)]

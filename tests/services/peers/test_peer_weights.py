@@ -12,10 +12,10 @@ from diredi.decentralized.averaging import averaged
 from diredi.errors import InvalidInput
 from diredi.rpc.v1 import peers_pb2 as pb
 from diredi.store.weights import WeightMap
-from edge_node.peers.averaging import averaging
-from edge_node.peers.gathering import Kind, gather
-from edge_node.peers.learner import Question, Setting, Weights, WeightsOutline
-from edge_node.peers.service import FILE_CHUNK_BYTES, file_chunks
+from peer_node.collect import Kind, gather
+from peer_node.fedavg_learner import averaging
+from peer_node.learner import Question, Setting, Weights, WeightsOutline
+from peer_node.servicer import FILE_CHUNK_BYTES, file_chunks
 
 SHAPES = {"layer.weight": (700, 600), "layer.bias": (700,)}  # more than one message of a stream
 
@@ -141,7 +141,7 @@ OPTIONS = {"network": {"backbone": "mlp"}, "training": {"epochs": 3, "batch": 16
 
 async def test_with_a_hub_all_go_on_from_one_mean_that_is_better_than_what_each_had(tmp_path, pki):
     configs = configs_of(
-        tmp_path, pki, ["hub", "a", "b"], rounds=4, learner="edge_node.peers.averaging:averaging", data=DATA,
+        tmp_path, pki, ["hub", "a", "b"], rounds=4, learner="peer_node.fedavg_learner:averaging", data=DATA,
         options={**OPTIONS, "hub": 0},
     )  # fmt: skip
     for config in configs[1:]:
@@ -157,7 +157,7 @@ async def test_with_a_hub_all_go_on_from_one_mean_that_is_better_than_what_each_
 
 async def test_without_a_hub_everybody_averages_for_itself(tmp_path, pki):
     configs = configs_of(
-        tmp_path, pki, ["a", "b", "c"], rounds=2, learner="edge_node.peers.averaging:averaging", data=DATA,
+        tmp_path, pki, ["a", "b", "c"], rounds=2, learner="peer_node.fedavg_learner:averaging", data=DATA,
         options=OPTIONS,
     )  # fmt: skip
     last = [summary["rounds"][-1] for summary in await conducted(configs)]
@@ -169,7 +169,7 @@ async def test_without_a_hub_everybody_averages_for_itself(tmp_path, pki):
 async def test_weights_that_make_the_mean_useless_do_not_end_a_peer(tmp_path, world, pki, size):
     """Sound in form, so they are believed; who averages with them goes back to its own."""
     configs = configs_of(
-        tmp_path, pki, ["a", "b"], rounds=3, learner="edge_node.peers.averaging:averaging", data=DATA, options=OPTIONS,
+        tmp_path, pki, ["a", "b"], rounds=3, learner="peer_node.fedavg_learner:averaging", data=DATA, options=OPTIONS,
         peers=3, deadline_s=5,
     )  # fmt: skip
     own = averaging(Setting(2, 3, 3, 0, DATA, OPTIONS)).says(1).weights

@@ -3,8 +3,8 @@ import os
 import pytest
 
 from diredi.rpc.blobs import BlobServicer, upload
+from diredi.rpc.byte_counter import EgressMeter, IngressMeter
 from diredi.rpc.client import call, connect, is_serving
-from diredi.rpc.meter import EgressMeter, IngressMeter
 from diredi.rpc.v1 import registry_pb2 as pb
 from diredi.rpc.v1.registry_pb2_grpc import BlobServiceStub
 from diredi.store.blobs import BlobStore

@@ -5,8 +5,8 @@ import grpc
 import pytest
 
 from diredi.errors import Refused, Unreachable
+from diredi.rpc.caller import peer_identity, require
 from diredi.rpc.client import call, connect, is_serving
-from diredi.rpc.peers import peer_identity, require
 from diredi.rpc.retry import Backoff
 from diredi.rpc.v1 import fleet_pb2 as pb
 from diredi.rpc.v1.fleet_pb2_grpc import FleetServiceServicer, FleetServiceStub

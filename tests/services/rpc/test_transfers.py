@@ -17,8 +17,8 @@ from diredi.errors import (
     Unreachable,
 )
 from diredi.rpc.blobs import DOWNLOAD_CHUNK_BYTES, UPLOAD_CHUNK_BYTES, BlobServicer, download, upload
+from diredi.rpc.byte_counter import IngressMeter
 from diredi.rpc.client import call, connect
-from diredi.rpc.meter import IngressMeter
 from diredi.rpc.retry import Backoff
 from diredi.rpc.v1 import registry_pb2 as pb
 from diredi.rpc.v1.registry_pb2_grpc import BlobServiceStub

@@ -17,9 +17,9 @@ from diredi.errors import DirediError, NoRoom, WrongState
 from diredi.labels import LabelSpace
 from diredi.rpc import convert
 from diredi.rpc.blobs import BlobServicer
+from diredi.rpc.byte_counter import IngressMeter
+from diredi.rpc.caller import peer_identity
 from diredi.rpc.client import call, connect
-from diredi.rpc.meter import IngressMeter
-from diredi.rpc.peers import peer_identity
 from diredi.rpc.server import Server, start_server
 from diredi.rpc.v1 import cycles_pb2, local_pb2, registry_pb2, sites_pb2, sites_pb2_grpc
 from diredi.rpc.v1.local_pb2_grpc import LocalServiceStub

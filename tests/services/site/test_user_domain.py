@@ -12,7 +12,7 @@ from diredi.data.style import SiteStyle
 from diredi.errors import InvalidInput, NoRoom, Refused
 from diredi.rpc import convert
 from diredi.rpc.client import connect, is_serving
-from diredi.rpc.signed import check_manifest
+from diredi.rpc.manifest_signature import check_manifest
 from diredi.rpc.v1 import sites_pb2
 
 

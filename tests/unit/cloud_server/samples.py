@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from cloud_server.domain import Cycle, EncodedGap, GapManifest, Model, ModelKind, Part, ReleaseStatus
+from cloud_server.entities import Cycle, EncodedGap, GapManifest, Model, ModelKind, Part, ReleaseStatus
 from cloud_server.states import BEFORE_UPLOAD, DROPPED, State
 from cloud_server.store.repository import Repository
-from diredi.evaluation.figures import ClassFigures, Figures
+from diredi.evaluation.metrics import ClassFigures, Figures
 from diredi.labels import LabelSpace
 from diredi.store.blobs import Blob
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from cloud_server import canary
-from cloud_server.domain import Device, Install, Outcome, Release, ReleaseStatus
+from cloud_server.entities import Device, Install, Outcome, Release, ReleaseStatus
 from cloud_server.gate import Verdict
 from cloud_server.states import State
 from tests.unit.cloud_server.samples import NOON, STUDENT, TUTOR

@@ -14,8 +14,8 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 
-from cloud_server.cycles import commands
-from cloud_server.domain import Install, ModelKind, Outcome, Progress, ReleaseStatus, Vitals
+from cloud_server.cycles import transitions
+from cloud_server.entities import Install, ModelKind, Outcome, Progress, ReleaseStatus, Vitals
 from cloud_server.states import State
 from cloud_server.store import schema
 from cloud_server.store.database import Database, sqlite_url
@@ -63,7 +63,7 @@ class TestStore:
         write(database, first_release)
 
     def start(self, database: Database, request_id: str = "r1"):
-        return write(database, lambda r: commands.start(r, ["site-1"], request_id, {"lam": 0.5}, "operator/a", NOON))
+        return write(database, lambda r: transitions.start(r, ["site-1"], request_id, {"lam": 0.5}, "operator/a", NOON))
 
     def test_what_is_stored_outlives_the_process(self, database: Database, database_url: str) -> None:
         cycle = self.start(database)
@@ -107,9 +107,9 @@ class TestStore:
 
     def test_history_is_in_the_order_in_which_it_happened(self, database: Database) -> None:
         cycle = self.start(database)
-        write(database, lambda r: commands.approve(r, cycle.id, "site-1", NOON))
-        write(database, lambda r: commands.report(r, cycle.id, "site-1", Progress(step="s", fraction=0), NOON))
-        write(database, lambda r: commands.decline(r, cycle.id, "site-1", "no", NOON))
+        write(database, lambda r: transitions.approve(r, cycle.id, "site-1", NOON))
+        write(database, lambda r: transitions.report(r, cycle.id, "site-1", Progress(step="s", fraction=0), NOON))
+        write(database, lambda r: transitions.decline(r, cycle.id, "site-1", "no", NOON))
         states = [t.state for t in read(database, lambda r: r.cycles.get(cycle.id)).history]
         assert states == [State.REQUESTED, State.OFFERED, State.EXTRACTING, State.DECLINED]
 
@@ -220,7 +220,7 @@ class TestStore:
             assert uploaded.gaps == (("site-1", manifest("c-uploaded")),)
             assert read(again, lambda r: r.cycles.get("c-failed")).part("site-1").state is State.UPLOADED
             assert [c.id for c in read(again, lambda r: r.cycles.under_way("site-1"))] == ["c-extracting", "c-uploaded"]
-            declined = write(again, lambda r: commands.decline(r, "c-extracting", "site-1", "no", later(1)))
+            declined = write(again, lambda r: transitions.decline(r, "c-extracting", "site-1", "no", later(1)))
             assert declined.state is State.DECLINED
         finally:
             again.close()

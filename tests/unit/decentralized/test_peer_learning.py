@@ -10,11 +10,11 @@ from diredi.data.classification.base import Labelled
 from diredi.decentralized import multihead
 from diredi.decentralized.backbones import BACKBONES
 from diredi.decentralized.distillation import distance
+from diredi.decentralized.early_stopping import Reason, StoppingRecipe
 from diredi.decentralized.network import MAIN, create
 from diredi.decentralized.peer import Peer
 from diredi.decentralized.recipe import DistillationRecipe, MultiHeadRecipe, NetworkRecipe, TrainingRecipe
 from diredi.decentralized.rounds import AUXILIARY, Stopping, distilled
-from diredi.decentralized.stopping import Reason, StoppingRecipe
 from diredi.errors import InvalidInput
 
 CLASSES, SHAPE = 4, (1, 8, 8)

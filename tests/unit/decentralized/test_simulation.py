@@ -18,7 +18,7 @@ from tiny_task import Network, convolutional, dense, tiny_set, unlike_shards
 from torch import nn
 
 from diredi.decentralized.simulation.recipe import EngineRecipe, SimulationRecipe
-from diredi.decentralized.simulation.rounds import Figures
+from diredi.decentralized.simulation.round import Figures
 from diredi.decentralized.simulation.simulate import Simulated, simulate
 from diredi.decentralized.strategies import STRATEGIES, StrategyRecipe
 from diredi.errors import DirediError, InvalidInput

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from diredi.cli.main import run
 from diredi.decentralized.studies import STUDIES, Cell, Options, Study, conducted
-from diredi.evaluation.findings import rows_of, target
+from diredi.evaluation.study_results import rows_of, target
+from diredi_cli.main import run
 
 Json = dict[str, Any]
 

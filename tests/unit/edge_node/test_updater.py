@@ -8,7 +8,7 @@ import pytest
 from updater_world import PowerCut, World
 
 from diredi.errors import CorruptData, NoRoom
-from edge_node.update_rules import State
+from edge_node.update_states import State
 
 WAY = [State.DOWNLOADING, State.VERIFYING, State.WARMING, State.SWAPPING, State.REPORTING, State.IDLE]
 

@@ -14,9 +14,9 @@ from diredi.detectors.predictor import Detections, Image
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import CorruptData, DirediError, Unreachable
 from diredi.labels import LabelSpace
-from edge_node.record import RecordFile
-from edge_node.slot import ModelSlot
-from edge_node.update_rules import InstallableRelease, Record, State
+from edge_node.active_model import ModelSlot
+from edge_node.update_states import InstallableRelease, Record, State
+from edge_node.update_store import RecordFile
 from edge_node.updater import Updater
 
 FRAME = np.zeros((48, 64, 3), np.uint8)

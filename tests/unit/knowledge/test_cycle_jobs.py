@@ -15,7 +15,7 @@ from diredi.data.style import SiteStyle
 from diredi.detectors.onnx import OnnxPredictor
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import CorruptData, DataSetError, InvalidInput, NotFound
-from diredi.evaluation.figures import Figures
+from diredi.evaluation.metrics import Figures
 from diredi.jobs import JobProgress, LocalExecutor
 from diredi.knowledge.check import check_gap_file
 from diredi.knowledge.gap import Gap

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from diredi.errors import CorruptData, InvalidInput
 from diredi.knowledge.gap import Gap, GapNote, apply, compute, selected
-from diredi.knowledge.policy import KeyKind, kind_of
+from diredi.knowledge.weight_kinds import KeyKind, kind_of
 from diredi.labels import LabelSpace
 from diredi.store.weights import WeightMap
 

@@ -18,9 +18,9 @@ from diredi.detectors.base import Detector
 from diredi.distillation.recipe import TrainRecipe
 from diredi.distillation.trainer import train
 from diredi.errors import InvalidInput
+from diredi.knowledge.image_sources import SOURCES, Stock, images_of
+from diredi.knowledge.image_sources.selected import news
 from diredi.knowledge.recipe import CycleRecipe, ImageSource
-from diredi.knowledge.sources import SOURCES, Stock, images_of
-from diredi.knowledge.sources.chosen import news
 
 every_source = pytest.mark.parametrize("name", sorted(SOURCES))
 

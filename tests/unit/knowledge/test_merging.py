@@ -13,7 +13,7 @@ from test_gap import weights
 from diredi.errors import InvalidInput
 from diredi.knowledge.gap import Gap, GapNote, apply, compute
 from diredi.knowledge.merging import MERGES, Contribution, MergeRecipe, merged
-from diredi.knowledge.policy import kind_of
+from diredi.knowledge.weight_kinds import kind_of
 from diredi.labels import LabelSpace
 from diredi.store.weights import WeightMap
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import InvalidInput
-from diredi.evaluation.figures import ClassFigures, Figures
+from diredi.evaluation.metrics import ClassFigures, Figures
 from diredi.labels import LabelSpace
 from diredi.rpc import convert
 from diredi.rpc.v1 import common_pb2 as pb

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from diredi.detectors.spec import DetectorSpec
-from diredi.evaluation.figures import ClassFigures, Figures
+from diredi.evaluation.metrics import ClassFigures, Figures
 from diredi.knowledge.gap import Gap
 from diredi.knowledge.merging import Contribution, MergeRecipe, merged
 from diredi.labels import LabelSpace

@@ -1,0 +1,49 @@
+"""Training without any exchange: on presumed data, on private data, and on all of it together."""
+
+from __future__ import annotations
+
+from environment import Site, World
+
+from diredi.detectors import registry
+from diredi.detectors.base import Detector
+from diredi.distillation.batches import Pool
+from diredi.distillation.recipe import TrainRecipe
+from diredi.distillation.trainer import train
+from diredi.knowledge.recipe import BootstrapRecipe
+
+
+def direct(world: World) -> Detector:
+    """The student learns the presumed labels without a teacher, for as long as ours with one."""
+    recipe = seeded(BootstrapRecipe.of(world.plan.bootstrap).student, world)
+    spec = world.student.spec
+    student = registry.create(spec.architecture, spec.image_size, spec.labels, world.seed)
+    train(student, world.presumed.train, recipe)
+    return student
+
+
+def fine_tuned(world: World, site: Site, recipe: TrainRecipe, *, replay: bool = False) -> Detector:
+    """The deployed student learns the site's labels at the site; with `replay`, the shipped presumed images too."""
+    student = world.student.grown(site.labels)
+    pools = [site_pool(site), Pool(world.coreset)] if replay else [site_pool(site)]
+    train(student, pools, seeded(recipe, world))
+    return student
+
+
+def together(world: World, site: Site, tutor: TrainRecipe, student: TrainRecipe) -> Detector:
+    """The upper bound, which privacy forbids: tutor and student go on learning, all images in one place."""
+    pools = [Pool(world.presumed.train), site_pool(site)]
+    taught = world.tutor.grown(site.labels)
+    train(taught, pools, seeded(tutor, world))
+    bound = world.student.grown(site.labels)
+    train(bound, pools, seeded(student, world), teacher=taught)
+    return bound
+
+
+def site_pool(site: Site) -> Pool:
+    """The site's images say nothing of classes that it has no name for."""
+    known = frozenset(site.labels.ids_of(site.named)) if len(site.named) < len(site.labels) else None
+    return Pool(site.data.train, known)
+
+
+def seeded(recipe: TrainRecipe, world: World) -> TrainRecipe:
+    return recipe.model_copy(update={"seed": world.seed})

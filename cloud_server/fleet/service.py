@@ -1,0 +1,144 @@
+"""What devices say to the cloud and hear from it. A watcher costs a task: no thread, no query while nothing changes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from cloud_server import authorization, canary
+from cloud_server.context import Office
+from cloud_server.cycles import transitions
+from cloud_server.entities import Cycle, Device, Install, Model, Outcome, Release, Vitals, device_key
+from cloud_server.notifier import RELEASES
+from cloud_server.states import State
+from cloud_server.store.repository import Repository
+from diredi.errors import InvalidInput, NoRoom, Unreachable
+from diredi.trust.identity import Identity
+
+_log = structlog.get_logger()
+_ONLINE_FOR: Final = timedelta(seconds=45)
+_FLUSH_EVERY_S: Final = 5.0
+_MAX_REASON: Final = 500
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A release and the student it is."""
+
+    release: Release
+    student: Model
+
+
+@dataclass(frozen=True)
+class DeviceView:
+    device: Device
+    online: bool
+
+
+class FleetDesk:
+    def __init__(self, office: Office) -> None:
+        self._office = office
+        self._offers: dict[int, Offer] = {}
+        self._offers_version = -1
+        self._loading = asyncio.Lock()
+        self._heard: dict[tuple[str, str], tuple[datetime, Vitals]] = {}
+        """Site and device to when and what they said last; not stored yet."""
+
+    async def register(self, actor: Identity, device: str, site: str, release_version: int) -> None:
+        authorization.device_only(actor, device, site)
+        now, vitals = self._office.now(), Vitals(release_version=release_version)
+        await self._office.database.write(lambda r: r.devices.seen(device, site, now, vitals))
+
+    async def heartbeat(self, actor: Identity, device: str, vitals: Vitals) -> None:
+        """Kept in memory and stored with all others every few seconds: thousands of devices are one transaction."""
+        authorization.device_only(actor, device)
+        self._heard[actor.site, device] = (self._office.now(), vitals)
+
+    async def watch(self, actor: Identity, device: str) -> AsyncGenerator[Offer | None]:
+        """The release this device should run: now, after each change, and every 15 s. None: there is none yet."""
+        authorization.device_only(actor, device)
+        office = self._office
+        key = device_key(actor.site, device)
+        with office.connected(f"device/{key}"):
+            said: int | None = None
+            while True:
+                seen = office.notifier.version(RELEASES)
+                offer = await self._offer_for(key)
+                version = 0 if offer is None else offer.release.version
+                if version != said:
+                    said = version
+                    yield offer
+                if not await office.notifier.changed(RELEASES, seen, office.keep_alive_s):
+                    yield offer
+
+    async def report_install(self, actor: Identity, device: str, install: Install) -> None:
+        """Recorded, and the cycle whose canary this is decided, in one transaction."""
+        authorization.device_only(actor, device)
+        if install.release_version < 1:
+            raise InvalidInput("an installation is of a release: its version must be above 0")
+        now, key = self._office.now(), device_key(actor.site, device)
+
+        def record(r: Repository) -> list[Cycle]:
+            r.releases.get(install.release_version)
+            known = r.devices.find(key)
+            r.devices.seen(device, actor.site, now, Vitals() if known is None else Vitals.model_validate(known))
+            r.devices.installed(key, install.model_copy(update={"reason": install.reason[:_MAX_REASON]}))
+            waiting = r.cycles.under_way(states=[State.CANARY])
+            mine = [c for c in waiting if c.release_version == install.release_version]
+            return [transitions.decide_canary(r, cycle.id, str(actor), now) for cycle in mine]
+
+        if (actor.site, device) in self._heard and install.outcome is Outcome.INSTALLED:
+            at, vitals = self._heard[actor.site, device]
+            runs = {"release_version": install.release_version}
+            self._heard[actor.site, device] = (at, vitals.model_copy(update=runs))
+        for cycle in await self._office.database.write(record):
+            self._office.moved(cycle)
+
+    async def devices(self, actor: Identity, site: str) -> list[DeviceView]:
+        authorization.operator_only(actor)
+        await self.flush()
+        now, open_streams = self._office.now(), set(self._office.open_streams)
+        return [
+            DeviceView(device, f"device/{device.key}" in open_streams or now - device.last_seen < _ONLINE_FOR)
+            for device in await self._office.database.read(lambda r: r.devices.of(site))
+        ]
+
+    async def run(self) -> None:
+        """Stores heartbeats until cancelled."""
+        while True:
+            await asyncio.sleep(_FLUSH_EVERY_S)
+            try:
+                await self.flush()
+            except (Unreachable, NoRoom) as error:
+                _log.warning("heartbeats not stored", error=str(error))
+
+    async def flush(self) -> None:
+        heard = dict(self._heard)
+        if heard:
+
+            def store(r: Repository) -> None:
+                for (site, device), (at, vitals) in heard.items():
+                    r.devices.seen(device, site, at, vitals)
+
+            await self._office.database.write(store)
+            for who, word in heard.items():
+                if self._heard.get(who) == word:
+                    del self._heard[who]
+
+    async def _offer_for(self, key: str) -> Offer | None:
+        async with self._loading:
+            version = self._office.notifier.version(RELEASES)
+            if version != self._offers_version:
+                self._offers = await self._office.database.read(_offers)
+                self._offers_version = version
+        release = canary.release_for(key, [offer.release for offer in self._offers.values()])
+        return None if release is None else self._offers[release.version]
+
+
+def _offers(r: Repository) -> dict[int, Offer]:
+    return {release.version: Offer(release, r.models.get(release.student_id)) for release in r.releases.all()}

@@ -1,0 +1,146 @@
+"""Runs the jobs of a cycle and of the bootstrap, one at a time, and puts what they made into the blob store."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
+
+from cloud_server.config import CloudConfig
+from cloud_server.entities import Cycle, EncodedGap, GapManifest, Json, Model, ModelKind
+from cloud_server.jobs import results
+from diredi.data.sources import SCENES, resolve
+from diredi.detectors.spec import DetectorSpec
+from diredi.errors import CorruptData, DirediError
+from diredi.jobs import Executor, JobProgress, job_folder
+from diredi.store.blobs import Blob, BlobStore, no_room_at
+
+JOBS: Final = "diredi.knowledge.jobs"
+OnProgress = Callable[[JobProgress], Awaitable[None]]
+
+
+class Workshop:
+    """`jobs` is the package that the cycle's jobs are modules of."""
+
+    def __init__(self, config: CloudConfig, blobs: BlobStore, executor: Executor, jobs: str = JOBS) -> None:
+        self._config = config
+        self._blobs = blobs
+        self._executor = executor
+        self._package = jobs
+        self._root = config.state_dir.resolve() / "jobs"
+        self._presumed: str | None = None
+        self._one_at_a_time = asyncio.Lock()
+
+    async def bootstrap(self, on_progress: OnProgress) -> results.Bootstrapped:
+        """The first models, as the configuration names or trains them."""
+        config = self._config
+        spec: Json = {
+            "presumed": await self.presumed(on_progress),
+            "teacher": config.teacher or None,
+            "tutor": config.tutor or None,
+            "student": config.student or None,
+            "image_size": config.image_size,
+            "recipe": config.bootstrap_recipe.model_dump(mode="json"),
+        }
+        made = await self._run(f"{self._package}.bootstrap", spec, on_progress, "bootstrap")
+        return results.parsed(results.Bootstrapped, made)
+
+    async def apply(self, cycle: Cycle, receiver: Model, on_progress: OnProgress) -> results.Applied:
+        """The gaps of the cycle's sites, merged and added to the tutor."""
+        gaps = cycle.gaps
+        spec: Json = {
+            "tutor": self._path(receiver.weights),
+            "gaps": [self._contribution(site, said, said.tutor_gap) for site, said in gaps],
+            "scores": [[score.model_dump(mode="json") for score in said.scores] for _, said in gaps],
+            "base_id": cycle.base_tutor_id,
+            "labels": cycle.labels.model_dump(mode="json"),
+            "presumed": await self.presumed(on_progress),
+            "recipe": cycle.recipe,
+        }
+        made = await self._run(f"{self._package}.apply_gap", spec, on_progress, cycle.id, "apply")
+        return results.parsed(results.Applied, made)
+
+    async def redistil(
+        self, cycle: Cycle, tutor: Model, student: Model, on_progress: OnProgress
+    ) -> results.Redistilled:
+        """A new student from the updated tutor."""
+        students = [(site, said, said.student_gap) for site, said in cycle.gaps if said.student_gap is not None]
+        spec: Json = {
+            "tutor": self._path(tutor.weights),
+            "student": self._path(student.weights),
+            "student_gaps": [self._contribution(*one) for one in students],
+            "styles": [said.style for _, said in cycle.gaps if said.style is not None],
+            "base_id": cycle.base_student_id,
+            "labels": cycle.labels.model_dump(mode="json"),
+            "presumed": await self.presumed(on_progress),
+            "pool": self._config.pool or None,
+            "recipe": cycle.recipe,
+        }
+        made = await self._run(f"{self._package}.redistil", spec, on_progress, cycle.id, "redistil")
+        return results.parsed(results.Redistilled, made)
+
+    async def presumed(self, on_progress: OnProgress) -> str:
+        """Path of the presumed data.yaml; scenes are generated, by a job, the first time that they are asked for."""
+        config = self._config
+        if not config.presumed.startswith(SCENES):
+            return str((await asyncio.to_thread(resolve, config.presumed, config.state_dir)).resolve())
+        if self._presumed is None:
+            spec: Json = {
+                "presumed": config.presumed, "cache": str(config.state_dir.resolve() / "data"), "seed": config.seed,
+                "train": config.presumed_train, "val": config.presumed_val,
+            }  # fmt: skip
+            self.forget("presumed")  # what it left may have been tidied up; making it again takes no time if not
+            made = await self._run("cloud_server.jobs.presumed", spec, on_progress, "presumed")
+            self._presumed = str(made["data"])
+        return self._presumed
+
+    async def keep(self, path: Path, digest: str) -> Blob:
+        """Puts a file that a job made into the blob store. Raises CorruptData when it is another than the job said."""
+        blob = await asyncio.to_thread(self._blobs.add_file, path)
+        if blob.digest != digest:
+            raise CorruptData(f"{path} has digest {blob.digest}, its job said {digest}: start the cycle again")
+        return blob
+
+    async def keep_model(self, kind: ModelKind, made: Any, cycle_id: str, parent_id: str, **fields: Any) -> Model:  # noqa: ANN401
+        """A model for the registry, its bytes in the blob store. `made` is a part of a job's result."""
+        spec = await asyncio.to_thread(DetectorSpec.of_file, made.weights)
+        weights = await self.keep(made.weights, made.digest)
+        file: results.File | None = getattr(made, "onnx", None)
+        onnx = None if file is None else await self.keep(file.path, file.digest)
+        return Model(
+            id=weights.digest, kind=kind, architecture=spec.architecture, image_size=spec.image_size,
+            labels=spec.labels, weights=weights, onnx=onnx, cycle_id=cycle_id, parent_id=parent_id, **fields,
+        )  # fmt: skip
+
+    def forget(self, *names: str) -> None:
+        """Removes the folder of a job whose result is safe elsewhere."""
+        shutil.rmtree(job_folder(self._root, *names), ignore_errors=True)
+
+    async def _run(self, module: str, spec: Json, on_progress: OnProgress, *names: str) -> Json:
+        """The job's result. A job that says nothing for `progress_deadline_s` is ended, one that died started again."""
+        deadline_s = self._config.progress_deadline_s
+        for left in reversed(range(self._config.job_tries)):
+            try:
+                async with self._one_at_a_time, asyncio.timeout(deadline_s) as timeout:
+
+                    async def heard(progress: JobProgress, timeout: asyncio.Timeout = timeout) -> None:
+                        timeout.reschedule(asyncio.get_running_loop().time() + deadline_s)
+                        await on_progress(progress)
+
+                    with no_room_at(self._root):
+                        return await self._executor.run(module, spec, job_folder(self._root, *names), heard)
+            except TimeoutError:
+                raise CorruptData(f"job {names[-1]} made no progress for {deadline_s:g} s and was ended") from None
+            except DirediError as error:
+                if type(error) is not DirediError or not left:  # a named error is an answer, not an accident
+                    raise
+        raise AssertionError
+
+    def _contribution(self, site: str, said: GapManifest, gap: EncodedGap) -> Json:
+        """A site's gap as the jobs take it."""
+        return {"path": self._path(gap.blob), "codec": gap.codec, "site": site, "images": said.train_images}
+
+    def _path(self, blob: Blob) -> str:
+        return str(self._blobs.path(blob.digest).resolve())

@@ -1,0 +1,247 @@
+"""The cloud's own values to messages and back; what every service shares is in `diredi.rpc.convert`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from pydantic import ValidationError
+
+from cloud_server.entities import (
+    Cycle,
+    EncodedGap,
+    GapManifest,
+    Install,
+    Json,
+    LambdaScore,
+    Model,
+    Outcome,
+    Part,
+    Progress,
+    Transition,
+    Vitals,
+)
+from cloud_server.fleet.service import DeviceView, Offer
+from cloud_server.sites.service import Order, SiteView
+from diredi.data.style import SiteStyle
+from diredi.detectors.spec import DetectorSpec
+from diredi.errors import InvalidInput
+from diredi.labels import LabelSpace
+from diredi.rpc import convert as base
+from diredi.rpc.v1 import common_pb2, cycles_pb2, fleet_pb2, sites_pb2
+
+_MAX_CLASSES: Final = 1000
+_STATE: Final = cycles_pb2.CycleState.Value
+
+
+def model_to(model: Model) -> common_pb2.Model:
+    spec = DetectorSpec(architecture=model.architecture, image_size=model.image_size, labels=model.labels)
+    return base.model_to(
+        base.Model(
+            id=model.id, kind=model.kind, spec=spec, weights=model.weights, onnx=model.onnx, parent_id=model.parent_id,
+            cycle_id=model.cycle_id, presumed=model.presumed, created=model.created,
+        )
+    )  # fmt: skip
+
+
+def release_to(offer: Offer) -> fleet_pb2.Release:
+    release, student = offer.release, offer.student
+    if student.onnx is None:
+        raise InvalidInput(f"release {release.version} has no ONNX file: make a new release")
+    return base.release_to(
+        base.Release(
+            version=release.version, student_id=student.id, onnx=student.onnx, labels=student.labels,
+            image_size=student.image_size, cycle_id=release.cycle_id, created=release.created,
+        )
+    )  # fmt: skip
+
+
+def cycle_to(cycle: Cycle, brief: bool = False) -> cycles_pb2.Cycle:
+    """Brief: without gaps and the figures of its history, where many cycles must fit into one message."""
+    message = cycles_pb2.Cycle(
+        id=cycle.id, site=cycle.sites[0], state=_STATE(f"CYCLE_STATE_{cycle.state}"),
+        history=[_transition_to(transition, not brief) for transition in cycle.history],
+        recipe=base.struct_to(cycle.recipe), base_tutor_id=cycle.base_tutor_id, base_student_id=cycle.base_student_id,
+        updated_tutor_id=cycle.updated_tutor_id, updated_student_id=cycle.updated_student_id,
+        release_version=cycle.release_version, approved=cycle.approved,
+        sites=[_part_to(part, brief) for part in cycle.parts],
+    )  # fmt: skip
+    if cycle.progress is not None:
+        message.progress.CopyFrom(cycles_pb2.Progress(**cycle.progress.model_dump()))
+    first = next((part for part in message.sites if part.HasField("gap")), None)
+    if first is not None:  # where clients that know one site only look
+        message.gap.CopyFrom(first.gap)
+        if first.HasField("site_after"):
+            message.site_after.CopyFrom(first.site_after)
+    return message
+
+
+def _part_to(part: Part, brief: bool) -> cycles_pb2.SitePart:
+    message = cycles_pb2.SitePart(
+        site=part.site, state=_STATE(f"CYCLE_STATE_{part.state}"), approved=part.approved, reason=part.dropped_because,
+        certificate=part.certificate, publishes_style=part.publishes_style,
+    )  # fmt: skip
+    if part.progress is not None:
+        message.progress.CopyFrom(cycles_pb2.Progress(**part.progress.model_dump()))
+    if part.gap is not None and not brief:
+        message.gap.CopyFrom(manifest_to(part.gap))
+    if part.after is not None:
+        message.site_after.CopyFrom(base.figures_to(part.after))
+    return message
+
+
+def _transition_to(transition: Transition, figures: bool) -> cycles_pb2.Transition:
+    return cycles_pb2.Transition(
+        state=_STATE(f"CYCLE_STATE_{transition.state}"), at=base.time_to(transition.at),
+        actor=transition.actor, reason=transition.reason, figures=base.struct_to(transition.figures if figures else {}),
+    )  # fmt: skip
+
+
+def progress_from(message: cycles_pb2.Progress) -> Progress:
+    """Raises InvalidInput for a fraction outside 0..1 or a message longer than a line."""
+    if not 0 <= message.fraction <= 1:
+        raise InvalidInput(f"a fraction of {message.fraction} is no progress: it must be from 0 to 1")
+    return Progress(step=message.step[:64], fraction=message.fraction, message=message.message[:200])
+
+
+def class_names_from(names: Sequence[str]) -> tuple[str, ...]:
+    """Each once, without spaces around it. Raises InvalidInput for one that is empty, too long or not printable."""
+    if not 0 < len(names) <= _MAX_CLASSES:
+        raise InvalidInput(f"{len(names)} class names were proposed: name 1 to {_MAX_CLASSES}")
+    try:
+        return LabelSpace(names=tuple(dict.fromkeys(name.strip() for name in names))).names
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise InvalidInput(f"class name {str(problem['input'])[:80]!r} is not usable: {problem['msg']}") from None
+
+
+def manifest_to(manifest: GapManifest) -> cycles_pb2.GapManifest:
+    message = cycles_pb2.GapManifest(
+        cycle_id=manifest.cycle_id, tutor_gap=_gap_to(manifest.tutor_gap), labels=base.labels_to(manifest.labels),
+        train_images=manifest.train_images, held_out_images=manifest.held_out_images, boxes=manifest.boxes,
+        recipe=base.struct_to(manifest.recipe), student_before=base.figures_to(manifest.student_before),
+        tutor_after=base.figures_to(manifest.tutor_after), signature=bytes.fromhex(manifest.signature),
+        scores=[cycles_pb2.LambdaScore(lam=s.lam, figures=base.figures_to(s.figures)) for s in manifest.scores],
+    )  # fmt: skip
+    if manifest.student_gap is not None:
+        message.student_gap.CopyFrom(_gap_to(manifest.student_gap))
+    if manifest.student_after is not None:
+        message.student_after.CopyFrom(base.figures_to(manifest.student_after))
+    if manifest.style is not None:
+        message.style.CopyFrom(base.struct_to(manifest.style))
+    return message
+
+
+def manifest_from(message: cycles_pb2.GapManifest) -> GapManifest:
+    """Raises InvalidInput that names what is missing or wrong."""
+    for part in ("tutor_gap", "labels", "student_before", "tutor_after"):
+        if not message.HasField(part):
+            raise InvalidInput(f"the manifest has no {part}: send the whole manifest")
+    labels = base.labels_from(message.labels)
+    strangers = sorted(set(message.boxes) - set(labels.names))
+    if strangers:
+        raise InvalidInput(f"the manifest counts boxes of {strangers[0][:64]!r}, which is none of its classes")
+    has_student = message.HasField("student_gap")
+    try:
+        return GapManifest(
+            cycle_id=message.cycle_id, tutor_gap=_gap_from(message.tutor_gap),
+            student_gap=_gap_from(message.student_gap) if has_student else None, labels=labels,
+            train_images=message.train_images, held_out_images=message.held_out_images, boxes=dict(message.boxes),
+            recipe=base.struct_from(message.recipe), student_before=base.figures_from(message.student_before),
+            tutor_after=base.figures_from(message.tutor_after),
+            student_after=base.figures_from(message.student_after) if message.HasField("student_after") else None,
+            scores=tuple(LambdaScore(lam=s.lam, figures=base.figures_from(s.figures)) for s in message.scores),
+            style=_style_from(message),
+            signature=message.signature.hex(),
+        )  # fmt: skip
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidInput(f"the manifest is not usable at {where}: {first['msg']}") from None
+
+
+def _style_from(message: cycles_pb2.GapManifest) -> Json | None:
+    """As it came, once it is known to be nothing else than a style."""
+    if not message.HasField("style"):
+        return None
+    style = base.struct_from(message.style)
+    SiteStyle.model_validate(style)
+    return style
+
+
+def _gap_to(gap: EncodedGap) -> cycles_pb2.EncodedGap:
+    return cycles_pb2.EncodedGap(
+        blob=base.blob_to(gap.blob), codec=gap.codec, fp32_bytes=gap.fp32_bytes, base_id=gap.base_id,
+        schema_digest=gap.schema_digest,
+    )  # fmt: skip
+
+
+def _gap_from(message: cycles_pb2.EncodedGap) -> EncodedGap:
+    return EncodedGap(
+        blob=base.blob_from(message.blob), codec=message.codec[:64], fp32_bytes=message.fp32_bytes,
+        base_id=message.base_id, schema_digest=message.schema_digest,
+    )  # fmt: skip
+
+
+def task_to(order: Order) -> sites_pb2.Task:
+    task = order.task
+    message = sites_pb2.Task(
+        id=task.id, kind=sites_pb2.TaskKind.Value(f"TASK_KIND_{task.kind.upper()}"), cycle_id=task.cycle.id,
+        approved=task.part.approved,
+    )  # fmt: skip
+    if order.tutor is not None:  # EXTRACT
+        message.recipe.CopyFrom(base.struct_to(task.cycle.recipe))
+        message.tutor.CopyFrom(model_to(order.tutor))
+    if order.student is not None:
+        message.student.CopyFrom(model_to(order.student))
+    if order.coreset is not None:
+        message.coreset.CopyFrom(base.blob_to(order.coreset))
+    return message
+
+
+def site_to(view: SiteView, received: dict[str, int]) -> sites_pb2.Site:
+    return sites_pb2.Site(
+        name=view.site.name, online=view.online, last_seen=base.time_to(view.site.last_seen), devices=view.devices,
+        cycle_id=view.cycle_id, received_bytes=received,
+    )  # fmt: skip
+
+
+def vitals_from(message: fleet_pb2.HeartbeatRequest) -> Vitals:
+    return Vitals(
+        release_version=message.release_version, frames=message.frames,
+        frames_per_second=_plain(message.frames_per_second), latency_ms=_plain(message.latency_ms),
+    )  # fmt: skip
+
+
+def _plain(number: float) -> float:
+    """A figure for people; what is no number is 0."""
+    return number if 0 <= number < float("inf") else 0.0
+
+
+_OUTCOMES = {
+    fleet_pb2.INSTALL_OUTCOME_INSTALLED: Outcome.INSTALLED,
+    fleet_pb2.INSTALL_OUTCOME_FAILED: Outcome.FAILED,
+}
+
+
+def outcome_from(outcome: fleet_pb2.InstallOutcome.ValueType) -> Outcome:
+    try:
+        return _OUTCOMES[outcome]
+    except KeyError:
+        raise InvalidInput("an installation is INSTALLED or FAILED: say which") from None
+
+
+def device_to(view: DeviceView) -> fleet_pb2.Device:
+    device = view.device
+    return fleet_pb2.Device(
+        name=device.name, site=device.site, online=view.online, release_version=device.release_version,
+        last_seen=base.time_to(device.last_seen), frames=device.frames, frames_per_second=device.frames_per_second,
+        latency_ms=device.latency_ms, installs=[_install_to(install) for install in device.installs],
+    )  # fmt: skip
+
+
+def _install_to(install: Install) -> fleet_pb2.InstallEvent:
+    outcome = fleet_pb2.InstallOutcome.Value(f"INSTALL_OUTCOME_{install.outcome.name}")
+    return fleet_pb2.InstallEvent(
+        release_version=install.release_version, outcome=outcome, reason=install.reason, at=base.time_to(install.at)
+    )

@@ -1,0 +1,1 @@
+"""Sites: the tasks that are open for them, and what they send back."""

@@ -1,0 +1,226 @@
+"""`diredi cycle`: update cycles, from the request to the last device."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from diredi_cli.options import DEFAULT_CLOUD, DEFAULT_IDENTITY, AsJson, Cloud, IdentityFolder, parse_options
+from diredi_cli.output import bytes_text, emit, facts, note, percent, progress, table, time_text
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from diredi.rpc.client import Channel
+    from diredi.rpc.v1.cycles_pb2 import Cycle, GapManifest, SitePart
+
+app = typer.Typer(help="Start, watch and decide on update cycles.", no_args_is_help=True)
+
+CycleId = Annotated[str, typer.Argument(metavar="CYCLE", help="As `diredi cycle list` shows it.")]
+_DEADLINE_S = 10.0
+
+
+@app.command("start")
+def start(
+    site: Annotated[
+        list[str], typer.Option("--site", help="The site to learn from; repeat it for sites that learn together.")
+    ],
+    watch: Annotated[bool, typer.Option("--watch", help="Stay until the cycle has ended.")] = False,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", metavar="NAME=VALUE", help="Override the cloud's recipe; repeat for more."),
+    ] = None,
+    request_id: Annotated[
+        str, typer.Option("--request-id", help="The same id starts the same cycle, however often it is asked.")
+    ] = "",
+    cloud: Cloud = DEFAULT_CLOUD,
+    identity: IdentityFolder = DEFAULT_IDENTITY,
+    as_json: AsJson = False,
+) -> None:
+    """Ask sites for an update. With --watch the exit code says how it ended: 0 released, 5 refused, 1 failed."""
+    from diredi.rpc.client import call
+    from diredi.rpc.convert import struct_to
+    from diredi.rpc.v1.cycles_pb2 import StartCycleRequest
+    from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceStub
+    from diredi_cli.connection import with_cloud
+    from diredi_cli.watch import check_ended_well, follow
+
+    recipe = struct_to(parse_options(option or []))
+    request = StartCycleRequest(site=site[0], sites=site[1:], request_id=request_id or str(uuid.uuid4()), recipe=recipe)
+
+    async def work(channel: Channel) -> Cycle:
+        started = (await call(CycleServiceStub(channel).StartCycle, request, deadline_s=_DEADLINE_S)).cycle
+        if not watch:
+            return started
+        if not as_json:
+            note(f"cycle {started.id} at {', '.join(site)}")
+        with progress(as_json) as bar:
+            return await follow(channel, started.id, bar)
+
+    cycle = with_cloud(cloud, identity, work)
+    _show(cycle, as_json)
+    if watch:
+        check_ended_well(cycle)
+
+
+@app.command("watch")
+def watch(
+    cycle_id: CycleId,
+    cloud: Cloud = DEFAULT_CLOUD,
+    identity: IdentityFolder = DEFAULT_IDENTITY,
+    as_json: AsJson = False,
+) -> None:
+    """Stay until a cycle has ended; the exit code says how: 0 released, 5 refused, 1 failed."""
+    from diredi.rpc.client import call
+    from diredi.rpc.v1.cycles_pb2 import GetCycleRequest
+    from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceStub
+    from diredi_cli.connection import with_cloud
+    from diredi_cli.watch import check_ended_well, follow
+
+    async def work(channel: Channel) -> Cycle:
+        # A cloud that is away now is told at once; one that goes away later is waited for.
+        await call(CycleServiceStub(channel).GetCycle, GetCycleRequest(id=cycle_id), deadline_s=_DEADLINE_S)
+        with progress(as_json) as bar:
+            return await follow(channel, cycle_id, bar)
+
+    cycle = with_cloud(cloud, identity, work)
+    _show(cycle, as_json)
+    check_ended_well(cycle)
+
+
+@app.command("list")
+def list_cycles(
+    site: Annotated[str, typer.Option("--site", help="Only cycles that this site takes or took part in.")] = "",
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most so many, newest first.")] = 100,
+    cloud: Cloud = DEFAULT_CLOUD,
+    identity: IdentityFolder = DEFAULT_IDENTITY,
+    as_json: AsJson = False,
+) -> None:
+    """List cycles, newest first."""
+    from diredi.rpc.v1.cycles_pb2 import ListCyclesRequest
+    from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceStub
+    from diredi_cli.connection import ask
+    from diredi_cli.proto_json import instant, plain
+    from diredi_cli.watch import state_of
+
+    request = ListCyclesRequest(site=site, limit=limit)
+    response = ask(cloud, identity, lambda channel: CycleServiceStub(channel).ListCycles, request)
+    rows = [
+        (
+            cycle.id,
+            ", ".join(_briefly(part) for part in cycle.sites),
+            state_of(cycle),
+            time_text(instant(cycle.history[0].at)) if cycle.history else "",
+            cycle.release_version or "",
+        )
+        for cycle in response.cycles
+    ]
+    columns = ("cycle", "sites", "state", "requested", "release")
+    emit([plain(cycle) for cycle in response.cycles], as_json, table(columns, rows, right=("release",)))
+
+
+@app.command("show")
+def show(
+    cycle_id: CycleId,
+    cloud: Cloud = DEFAULT_CLOUD,
+    identity: IdentityFolder = DEFAULT_IDENTITY,
+    as_json: AsJson = False,
+) -> None:
+    """Show one cycle: every step, who took it and why."""
+    from diredi.rpc.v1.cycles_pb2 import GetCycleRequest
+    from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceStub
+    from diredi_cli.connection import ask
+
+    request = GetCycleRequest(id=cycle_id)
+    response = ask(cloud, identity, lambda channel: CycleServiceStub(channel).GetCycle, request)
+    _show(response.cycle, as_json)
+
+
+@app.command("approve")
+def approve(
+    cycle_id: CycleId,
+    cloud: Cloud = DEFAULT_CLOUD,
+    identity: IdentityFolder = DEFAULT_IDENTITY,
+    as_json: AsJson = False,
+) -> None:
+    """The site's yes to a cycle, for itself. Needs the site's own identity."""
+    from diredi.rpc.v1.cycles_pb2 import ApproveCycleRequest
+    from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceStub
+    from diredi_cli.connection import ask
+
+    request = ApproveCycleRequest(id=cycle_id)
+    response = ask(cloud, identity, lambda channel: CycleServiceStub(channel).ApproveCycle, request)
+    _show(response.cycle, as_json)
+    for part in response.cycle.sites:
+        if part.publishes_style:
+            note(f"{part.site} publishes colour and blur statistics of its images with the gap (publish_style)")
+
+
+@app.command("decline")
+def decline(
+    cycle_id: CycleId,
+    reason: Annotated[str, typer.Option("--reason", help="Goes into the cycle's history.")] = "",
+    cloud: Cloud = DEFAULT_CLOUD,
+    identity: IdentityFolder = DEFAULT_IDENTITY,
+    as_json: AsJson = False,
+) -> None:
+    """The site's no, at any time before the gap is uploaded. Needs the site's own identity."""
+    from diredi.rpc.v1.cycles_pb2 import DeclineCycleRequest
+    from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceStub
+    from diredi_cli.connection import ask
+
+    request = DeclineCycleRequest(id=cycle_id, reason=reason)
+    response = ask(cloud, identity, lambda channel: CycleServiceStub(channel).DeclineCycle, request)
+    _show(response.cycle, as_json)
+
+
+def _briefly(part: SitePart) -> str:
+    """For one line of many: the name, and the state where the site dropped out."""
+    from diredi_cli.watch import state_of
+
+    state = state_of(part)
+    return f"{part.site} ({state})" if state in {"DECLINED", "FAILED"} else part.site
+
+
+def _show(cycle: Cycle, as_json: bool) -> None:
+    from diredi_cli.proto_json import instant, plain
+    from diredi_cli.watch import state_of
+
+    values: dict[str, object] = {"cycle": cycle.id, "state": state_of(cycle)}
+    if cycle.release_version:
+        values["release"] = cycle.release_version
+    if cycle.HasField("progress") and cycle.progress.step:
+        values["under way"] = f"{cycle.progress.step}, {100 * cycle.progress.fraction:.0f} %"
+    steps = [(time_text(instant(step.at)), state_of(step), step.actor, step.reason) for step in cycle.history]
+    emit(plain(cycle), as_json, facts(values), _sites(cycle), table(("at", "state", "who", "why"), steps))
+
+
+def _sites(cycle: Cycle) -> RenderableType:
+    """A line a site: how far it is, what it learned from, what it sent, and how well the fleet's student does there."""
+    from diredi_cli.watch import standing_of
+
+    rows = []
+    for part in cycle.sites:
+        gap, has_gap = part.gap, part.HasField("gap")
+        rows.append(
+            (
+                part.site,
+                standing_of(part),
+                f"{gap.train_images} images" if has_gap else "",
+                _gap_text(gap) if has_gap else "",
+                percent(gap.student_before.map50) if has_gap else "",
+                percent(part.site_after.map50) if part.HasField("site_after") else "",
+                part.reason or ("publishes its style" if part.publishes_style else ""),
+            )
+        )
+    columns = ("site", "state", "learned from", "gap", "mAP50 before", "after", "remarks")
+    return table(columns, rows, right=("learned from", "mAP50 before", "after"))
+
+
+def _gap_text(gap: GapManifest) -> str:
+    """The tutor's gap with its share of the tutor's fp32 weights, and the student's: "2.61 MiB (26 %) + 165 KiB"."""
+    tutor = gap.tutor_gap
+    said = f"{bytes_text(tutor.blob.bytes)} ({100 * tutor.blob.bytes / max(tutor.fp32_bytes, 1):.0f} %)"
+    return f"{said} + {bytes_text(gap.student_gap.blob.bytes)}" if gap.HasField("student_gap") else said

@@ -1,0 +1,102 @@
+"""`diredi data`: data sets in YOLO format, and the built-in scenes."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from diredi_cli.options import AsJson, Seed
+from diredi_cli.output import emit, facts, progress, table
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from diredi.data.dataset import CheckReport
+
+app = typer.Typer(help="Generate the built-in scenes, or check a data set.", no_args_is_help=True)
+
+_SHOWN_PROBLEMS = 20
+
+
+@app.command("synth")
+def synth(
+    site: Annotated[str, typer.Argument(help="Whose cameras: presumed (the manufacturer's many), site-1, site-2, ...")],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="A new folder for images and labels.")],
+    train: Annotated[int, typer.Option("--train", min=1, help="Images to train on.")] = 400,
+    val: Annotated[int, typer.Option("--val", min=1, help="Held-out images.")] = 100,
+    seed: Seed = 0,
+    image_size: Annotated[int, typer.Option("--image-size", min=64, max=2048, help="Pixels of the longer side.")] = 320,
+    as_json: AsJson = False,
+) -> None:
+    """Generate scenes of one site's cameras. Same seed, same bytes."""
+    from diredi.data.dataset import load
+    from diredi.errors import InvalidInput, WrongState
+    from diredi_scenes import SITES, write_scenes
+
+    if site not in SITES:
+        raise InvalidInput(f"{site!r} is not a built-in site: name one of {', '.join(SITES)}")
+    if out.exists() and any(out.iterdir()):
+        raise WrongState(f"{out} is not empty: name a new folder")
+    with progress(as_json) as bar:
+        step = f"Scenes of {site}"
+        path = write_scenes(
+            out, site, train, val, seed, image_size, on_progress=lambda d, text: bar.step(step, d, text)
+        )
+    dataset = load(path)
+    boxes = {"train": dataset.counts("train"), "val": dataset.counts("val")}
+    data = {"data": str(path), "site": site, "seed": seed, "train_images": train, "val_images": val, "boxes": boxes}
+    rows = [(name, boxes["train"][name], boxes["val"][name]) for name in dataset.names]
+    emit(data, as_json, facts({"data": path, "images": f"{train} train, {val} val"}), _boxes_table(rows))
+
+
+@app.command("check")
+def check(
+    path: Annotated[Path, typer.Argument(metavar="DATA.YAML", help="The set to check.")],
+    as_json: AsJson = False,
+) -> None:
+    """Check a data set; every fault is told with file and line. Exit code 2 when it cannot be used."""
+    from diredi.data.dataset import check as check_set
+    from diredi.errors import InvalidInput
+
+    with progress(as_json) as bar:
+        report = check_set(path, on_progress=partial(bar.step, "Checking images"))
+    emit({**report.model_dump(mode="json"), "ok": report.ok}, as_json, *_check_shown(report))
+    if not report.ok:
+        raise InvalidInput(f"{_count(len(report.problems), 'fault')} in {path}: {_first_problem(report)}")
+
+
+def _first_problem(report: CheckReport) -> str:
+    first = report.problems[0].message
+    return first if len(report.problems) == 1 else f"first {first}; the others are listed above"
+
+
+def _check_shown(report: CheckReport) -> list[RenderableType]:
+    train, val = (report.splits[split].boxes if split in report.splits else {} for split in ("train", "val"))
+    images = {
+        split: f"{found.images} images, {found.background} without a box" for split, found in report.splits.items()
+    }
+    shown: list[RenderableType] = [facts({"data": report.path, **images})]
+    if report.names:
+        shown.append(_boxes_table([(name, train.get(name, 0), val.get(name, 0)) for name in report.names]))
+    for problem in report.problems[:_SHOWN_PROBLEMS]:
+        shown.append(_line(problem.message))
+    if len(report.problems) > _SHOWN_PROBLEMS:
+        shown.append(_line(f"... and {len(report.problems) - _SHOWN_PROBLEMS} more (`--json` lists them all)"))
+    return shown
+
+
+def _line(text: str) -> RenderableType:
+    from rich.text import Text
+
+    return Text(text)
+
+
+def _boxes_table(rows: list[tuple[str, int, int]]) -> RenderableType:
+    return table(("class", "train boxes", "val boxes"), rows, right=("train boxes", "val boxes"))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,54 @@
+"""`diredi device`: the edge nodes of the fleet, and which release each one runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from diredi_cli.options import DEFAULT_CLOUD, DEFAULT_IDENTITY, AsJson, Cloud, IdentityFolder
+from diredi_cli.output import ago_text, emit, table
+
+app = typer.Typer(help="The edge nodes of the fleet.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_devices(
+    site: Annotated[str, typer.Option("--site", help="Only devices of this site.")] = "",
+    cloud: Cloud = DEFAULT_CLOUD,
+    identity: IdentityFolder = DEFAULT_IDENTITY,
+    as_json: AsJson = False,
+) -> None:
+    """List devices: which release each one runs, and since when."""
+    from diredi.rpc.v1.fleet_pb2 import INSTALL_OUTCOME_FAILED, Device, ListDevicesRequest, ListDevicesResponse
+    from diredi.rpc.v1.fleet_pb2_grpc import FleetServiceStub
+    from diredi_cli.connection import ask
+    from diredi_cli.proto_json import instant, plain
+
+    response: ListDevicesResponse = ask(
+        cloud, identity, lambda channel: FleetServiceStub(channel).ListDevices, ListDevicesRequest(site=site)
+    )
+
+    def last_install(device: Device) -> str:
+        if not device.installs:
+            return "none"
+        last = device.installs[-1]
+        said = f"failed: {last.reason}" if last.outcome == INSTALL_OUTCOME_FAILED else "installed"
+        return f"{last.release_version} {said} {ago_text(instant(last.at))}"
+
+    rows = [
+        (
+            device.name,
+            device.site,
+            "online" if device.online else "away",
+            device.release_version or "none",
+            last_install(device),
+            f"{device.frames:,}",
+            f"{device.frames_per_second:.1f}",
+            f"{device.latency_ms:.1f}",
+        )
+        for device in response.devices
+    ]
+    columns = ("device", "site", "state", "release", "last install", "frames", "frames/s", "latency ms")
+    right = ("release", "frames", "frames/s", "latency ms")
+    emit([plain(device) for device in response.devices], as_json, table(columns, rows, right=right))

@@ -1,0 +1,104 @@
+"""`diredi eval`: how good a model is on a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from diredi_cli.options import AsJson
+from diredi_cli.output import Progress, emit, facts, percent, progress, table
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from diredi.data.dataset import DataSet
+    from diredi.detectors.predictor import Detections, Image, Predictor
+    from diredi.evaluation.metrics import Figures
+    from diredi.labels import LabelSpace
+
+
+def evaluate_model(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A .safetensors, .onnx or Ultralytics .pt file.")],
+    data: Annotated[Path, typer.Option("--data", metavar="DATA.YAML", help="The set to measure on.")],
+    split: Annotated[
+        Literal["val", "train"], typer.Option("--split", help="Held-out images, or those to train on.")
+    ] = "val",
+    image_size: Annotated[
+        int | None, typer.Option("--image-size", min=32, max=2048, help="Pixels; by default the model's own.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure mAP, precision, recall and F1 of a model on a data set."""
+    from diredi.data.dataset import load
+    from diredi.evaluation.detection import evaluate
+
+    dataset = load(data, (split,))
+    predictor = open_predictor(model, image_size)
+    labels, dataset = in_one_label_space(predictor.labels, dataset)
+    with progress(as_json) as bar:
+        samples = dataset.split(split)
+        figures = evaluate(Reporting(predictor, len(samples), bar, f"Measuring {model.name}"), samples, labels)
+    found = {"model": str(model), "data": str(data), "split": split, **figures.model_dump(mode="json")}
+    emit(found, as_json, *shown_figures(figures))
+
+
+class Reporting:
+    """A predictor that says how many of `total` images it has seen."""
+
+    def __init__(self, predictor: Predictor, total: int, bar: Progress, step: str) -> None:
+        self._predictor, self._total, self._bar, self._step = predictor, total, bar, step
+        self._seen = 0
+
+    @property
+    def labels(self) -> LabelSpace:
+        return self._predictor.labels
+
+    def predict(self, images: Sequence[Image], confidence: float = 0.001) -> list[Detections]:
+        self._bar.step(self._step, self._seen / max(self._total, 1), f"{self._seen} of {self._total} images")
+        found = self._predictor.predict(images, confidence)
+        self._seen += len(images)
+        return found
+
+
+def open_predictor(path: Path, image_size: int | None = None) -> Predictor:
+    """Whatever the file holds, as something that finds boxes. Raises CorruptData or NotFound."""
+    from diredi.errors import NotFound
+
+    if not path.exists():
+        raise NotFound(f"model {path} does not exist: check the path")
+    if path.suffix == ".onnx":
+        from diredi.detectors.onnx import OnnxPredictor
+
+        return OnnxPredictor(path)
+    from diredi.detectors.registry import load
+
+    return load(path, image_size=image_size)
+
+
+def in_one_label_space(labels: LabelSpace, dataset: DataSet) -> tuple[LabelSpace, DataSet]:
+    """The model's label space with the classes of the data that it lacks at its end, and the data in it.
+
+    A class that the model does not know counts: it cannot be found, so its figures are 0.
+    """
+    grown = labels.grown(dataset.label_names)
+    return grown, dataset.mapped_to(grown)
+
+
+def shown_figures(figures: Figures) -> list[RenderableType]:
+    """For people: the means, and a row for each class."""
+    means = {
+        "images": figures.images,
+        "mAP50": percent(figures.map50),
+        "mAP50-95": percent(figures.map50_95),
+        "precision": percent(figures.precision),
+        "recall": percent(figures.recall),
+        "F1": percent(figures.f1),
+    }
+    rows = [
+        (name, percent(found.ap50), percent(found.ap50_95), found.boxes) for name, found in figures.per_class.items()
+    ]
+    columns = ("class", "AP50", "AP50-95", "boxes")
+    return [facts(means), table(columns, rows, right=columns[1:])]

@@ -1,0 +1,158 @@
+"""`diredi model`: the cloud's registry of models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from diredi_cli.options import DEFAULT_CLOUD, DEFAULT_IDENTITY, AsJson, Cloud, IdentityFolder
+from diredi_cli.output import bytes_text, emit, facts, percent, progress, table, time_text
+
+if TYPE_CHECKING:
+    from diredi.rpc.client import Channel
+    from diredi.rpc.v1.common_pb2 import Model
+
+app = typer.Typer(help="Models in the cloud's registry.", no_args_is_help=True)
+
+ModelId = Annotated[str, typer.Argument(metavar="MODEL", help="Its id, or the first 8 or more hex digits of it.")]
+
+
+Kind = Literal["teacher", "tutor", "student"]
+Format = Literal["safetensors", "onnx"]
+
+
+@app.command("list")
+def list_models(
+    kind: Annotated[Kind | None, typer.Option("--kind", help="Only models of this kind.")] = None,
+    cloud: Cloud = DEFAULT_CLOUD,
+    identity: IdentityFolder = DEFAULT_IDENTITY,
+    as_json: AsJson = False,
+) -> None:
+    """List models, newest first."""
+    from diredi.rpc.v1 import common_pb2
+    from diredi.rpc.v1.registry_pb2 import ListModelsRequest, ListModelsResponse
+    from diredi.rpc.v1.registry_pb2_grpc import RegistryServiceStub
+    from diredi_cli.connection import ask
+    from diredi_cli.proto_json import instant, plain
+
+    wanted = common_pb2.ModelKind.Value(f"MODEL_KIND_{kind.upper()}" if kind else "MODEL_KIND_UNSPECIFIED")
+    response: ListModelsResponse = ask(
+        cloud, identity, lambda channel: RegistryServiceStub(channel).ListModels, ListModelsRequest(kind=wanted)
+    )
+    rows = [
+        (
+            short_id(model.id),
+            kind_of(model),
+            model.architecture,
+            len(model.labels.classes),
+            bytes_text(model.weights.bytes),
+            percent(model.presumed.map50),
+            model.cycle_id or "first",
+            time_text(instant(model.created)),
+        )
+        for model in response.models
+    ]
+    columns = ("model", "kind", "architecture", "classes", "weights", "mAP50", "cycle", "made")
+    right = ("classes", "weights", "mAP50")
+    emit([plain(model) for model in response.models], as_json, table(columns, rows, right=right))
+
+
+@app.command("show")
+def show(
+    model_id: ModelId,
+    cloud: Cloud = DEFAULT_CLOUD,
+    identity: IdentityFolder = DEFAULT_IDENTITY,
+    as_json: AsJson = False,
+) -> None:
+    """Show one model: what it is, where it came from and how good it is."""
+    from diredi_cli.proto_json import instant, plain
+
+    model = _get(cloud, identity, model_id)
+    values = {
+        "model": model.id,
+        "kind": kind_of(model),
+        "architecture": f"{model.architecture} at {model.image_size} px",
+        "classes": ", ".join(entry.name for entry in model.labels.classes),
+        "weights": bytes_text(model.weights.bytes),
+        "ONNX": bytes_text(model.onnx.bytes) if model.HasField("onnx") else "none",
+        "came from": model.parent_id or "nothing, it is a first one",
+        "cycle": model.cycle_id or "none",
+        "made": time_text(instant(model.created)),
+    }
+    presumed = model.presumed
+    rows = [
+        ("all", percent(presumed.map50), percent(presumed.map50_95), ""),
+        *(
+            (name, percent(figures.ap50), percent(figures.ap50_95), figures.boxes)
+            for name, figures in sorted(presumed.per_class.items())
+        ),
+    ]
+    columns = ("presumed data", "AP50", "AP50-95", "boxes")
+    emit(plain(model), as_json, facts(values), table(columns, rows, right=columns[1:]))
+
+
+@app.command("export")
+def export(
+    model_id: ModelId,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the file goes.")],
+    form: Annotated[
+        Format | None, typer.Option("--format", help="What to export; by default what the file's name ends with.")
+    ] = None,
+    cloud: Cloud = DEFAULT_CLOUD,
+    identity: IdentityFolder = DEFAULT_IDENTITY,
+    as_json: AsJson = False,
+) -> None:
+    """Download a model: its weights as safetensors, or the ONNX file that devices run. Verified by digest."""
+    from diredi.errors import NotFound
+    from diredi.rpc.blobs import download
+    from diredi.rpc.convert import blob_from
+    from diredi.rpc.v1.registry_pb2_grpc import BlobServiceStub
+    from diredi_cli.connection import with_cloud
+
+    chosen = form or ("onnx" if out.suffix == ".onnx" else "safetensors")
+    model = _get(cloud, identity, model_id)
+    if chosen == "onnx" and not model.HasField("onnx"):
+        raise NotFound(
+            f"model {short_id(model.id)} is a {kind_of(model)} and has no ONNX file: use --format safetensors"
+        )
+    blob = blob_from(model.onnx if chosen == "onnx" else model.weights)
+    out.parent.mkdir(parents=True, exist_ok=True)
+
+    async def work(channel: Channel) -> None:
+        with progress(as_json) as bar:
+            step = f"Downloading {out.name}"
+            await download(
+                BlobServiceStub(channel),
+                blob,
+                out,
+                on_progress=lambda done, total: bar.step(step, done / max(total, 1)),
+            )
+
+    with_cloud(cloud, identity, work)
+    data = {"model": model.id, "file": str(out), "format": chosen, "bytes": blob.bytes, "digest": blob.digest}
+    emit(data, as_json, facts({"file": out, "size": bytes_text(blob.bytes), "digest": blob.digest}))
+
+
+def _get(cloud: str, identity: Path, model_id: str) -> Model:
+    from diredi.rpc.v1.registry_pb2 import GetModelRequest, GetModelResponse
+    from diredi.rpc.v1.registry_pb2_grpc import RegistryServiceStub
+    from diredi_cli.connection import ask
+
+    response: GetModelResponse = ask(
+        cloud, identity, lambda channel: RegistryServiceStub(channel).GetModel, GetModelRequest(id=model_id)
+    )
+    return response.model
+
+
+def short_id(digest: str) -> str:
+    """The 12 first hex digits: enough to name a model, short enough for a table."""
+    return digest.removeprefix("sha256:")[:12]
+
+
+def kind_of(model: Model) -> str:
+    """`tutor`, not `MODEL_KIND_TUTOR`."""
+    from diredi_cli.proto_json import short_name
+
+    return short_name(model.DESCRIPTOR.fields_by_name["kind"].enum_type, model.kind).lower()

@@ -1,0 +1,124 @@
+"""`diredi peers`: learning without a cloud, from what neighbours say of public samples."""
+
+from __future__ import annotations
+
+import json
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from diredi.errors import DirediError
+from diredi_cli.options import AsJson
+from diredi_cli.output import bytes_text, emit, note, seconds_text, stderr, table
+from diredi_cli.study import study
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from peer_node.processes import PeersFile, Standing
+
+app = typer.Typer(help="Learn without a cloud: peers that learn from each other's predictions.", no_args_is_help=True)
+app.command("study")(study)
+
+
+@app.command("run")
+def run(
+    config: Annotated[
+        Path, typer.Option("--config", metavar="FILE", help="YAML: peers, rounds, topology, learner, options, data.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FOLDER", help="Keep keys, configurations, logs and summaries there."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run several peers as processes of this machine, with keys of their own, to the end of their rounds.
+
+    A peer that dies costs the others a wait; it is an error only if none gets to its end.
+    """
+    from peer_node.processes import PeersFile, conducted
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background jobs start with it ignored
+    file = PeersFile.from_command_line(["--config", str(config)])
+    began = time.monotonic()
+    with nullcontext(out) if out is not None else tempfile.TemporaryDirectory() as kept, _shown(file, as_json) as show:
+        folder = Path(kept)
+        folder.mkdir(parents=True, exist_ok=True)
+        standings = conducted(file, folder, show)
+        data = [{"name": one.name, "ended": one.ended, **_summary(folder, one.name)} for one in standings]
+    seconds = time.monotonic() - began
+    if not any(one.ended == "done" for one in standings):
+        raise DirediError(f"no peer got to its end: {standings[0].name} {standings[0].ended}")
+    title = f"{file.rounds} rounds of {file.peers} peers in {seconds_text(seconds)}"
+    emit({"seconds": round(seconds, 3), "peers": data}, as_json, _table(standings, file.rounds, title))
+
+
+def _summary(folder: Path, name: str) -> dict[str, Any]:
+    """Its rounds and bytes; no rounds where it died in the first."""
+    from peer_node.processes import summary_of
+
+    try:
+        said = json.loads(summary_of(folder, name).read_text())
+    except FileNotFoundError:
+        said = {}
+    return {key: said.get(key, empty) for key, empty in (("rounds", []), ("sent_bytes", {}), ("received_bytes", {}))}
+
+
+@contextmanager
+def _shown(file: PeersFile, as_json: bool) -> Iterator[Callable[[Standing], None]]:
+    """A table that lives on a terminal, a line a round elsewhere, nothing with `--json`."""
+    console = stderr()
+    if as_json:
+        yield lambda _: None
+    elif not console.is_terminal:
+        yield lambda one: _say(one, file.rounds)
+    else:
+        from rich.live import Live
+
+        seen: dict[str, Standing] = {}
+        with Live(console=console, auto_refresh=False, transient=True) as live:
+
+            def show(one: Standing) -> None:
+                seen[one.name] = one
+                live.update(_table([seen[name] for name in file.names if name in seen], file.rounds), refresh=True)
+
+            yield show
+
+
+def _say(one: Standing, rounds: int) -> None:
+    if one.ended and one.ended != "done":
+        note(f"{one.name} {one.ended}")
+    elif one.doing == "round done":
+        missing = f", missing {_missing(one)}" if one.missing else ""
+        note(f"{one.name} round {one.round} of {rounds}: heard {len(one.answered)}{missing}; {_figures(one)}")
+
+
+def _table(standings: list[Standing], rounds: int, title: str = "") -> Table:
+    rows = [
+        (
+            one.name,
+            f"{one.round}/{rounds}",
+            one.doing,
+            len(one.answered),
+            _missing(one) or "none",
+            _figures(one),
+            bytes_text(one.sent_bytes),
+        )
+        for one in standings
+    ]
+    columns = ("peer", "round", "", "heard", "missing", "figures", "sent")
+    return table(columns, rows, title=title, right=("round", "heard", "sent"))
+
+
+def _missing(one: Standing) -> str:
+    return ", ".join(f"{name} ({kind})" for name, kind in one.missing.items())
+
+
+def _figures(one: Standing) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in one.figures.items())

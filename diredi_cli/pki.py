@@ -1,0 +1,57 @@
+"""`diredi pki`: the certificate authority of a fleet."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diredi_cli.options import AsJson
+from diredi_cli.output import emit, facts
+
+app = typer.Typer(help="Make the certificates by which the parts of a fleet know each other.", no_args_is_help=True)
+
+DEFAULT_AUTHORITY = Path("pki/ca")
+
+
+@app.command("init")
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where the authority will live; keep it private.")] = DEFAULT_AUTHORITY,
+    name: Annotated[str, typer.Option("--name", help="What the authority calls itself.")] = "DiReDi",
+    as_json: AsJson = False,
+) -> None:
+    """Make a certificate authority. Its key signs every identity and never leaves the folder."""
+    from diredi.trust import ca
+    from diredi.trust.identity import CA_FILE
+
+    authority = ca.init(folder, name)
+    expires = authority.certificate.not_valid_after_utc
+    data = {"authority": str(folder), "certificate": str(folder / CA_FILE), "expires": expires.isoformat()}
+    emit(data, as_json, facts({"authority": folder, "expires": f"{expires:%Y-%m-%d}"}))
+
+
+@app.command("issue")
+def issue(
+    role: Annotated[str, typer.Argument(help="cloud, site, device or operator.")],
+    name: Annotated[str, typer.Argument(help="Who the certificate speaks for, e.g. site-1.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where ca.pem, cert.pem and key.pem go.")],
+    authority: Annotated[Path, typer.Option("--ca", metavar="FOLDER", help="The authority.")] = DEFAULT_AUTHORITY,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--host", help="DNS name or address under which it is reached; repeat for more. Services need it."
+        ),
+    ] = None,
+    site: Annotated[str, typer.Option("--site", help="The site that a device belongs to.")] = "",
+    days: Annotated[int, typer.Option("--days", min=1, max=3650, help="How long it is valid.")] = 398,
+    as_json: AsJson = False,
+) -> None:
+    """Issue an identity: a new key and a certificate for it; what was in the folder is replaced."""
+    from diredi.trust import ca
+
+    credentials = ca.issue(authority, role, name, host or [], out, site=site, lifetime=timedelta(days=days))
+    data = {"identity": str(credentials.identity), "folder": str(out), "expires": credentials.expires.isoformat()}
+    shown = {"identity": credentials.identity, "folder": out, "expires": f"{credentials.expires:%Y-%m-%d}"}
+    emit(data, as_json, facts(shown))

@@ -1,0 +1,214 @@
+"""`diredi train`: one detector, alone or taught by another."""
+
+from __future__ import annotations
+
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from diredi_cli.options import AsJson, Seed, Threads, parse_options
+from diredi_cli.output import bytes_text, emit, facts, progress, seconds_text
+
+if TYPE_CHECKING:
+    from diredi.data.dataset import DataSet
+    from diredi.detectors.base import Detector
+    from diredi.distillation.recipe import TrainRecipe
+
+app = typer.Typer(
+    help="Train one detector, alone or taught by another. A training that was interrupted goes on from its last epoch "
+    "when the same command is given again.",
+    no_args_is_help=True,
+)
+
+DataFile = Annotated[
+    str, typer.Option("--data", metavar="DATA.YAML", help="A data set, or scenes:SITE for a built-in one.")
+]
+Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the weights go (.safetensors).")]
+Architecture = Annotated[str, typer.Option("--architecture", help="E.g. yolo11n, yolo26s, yolov8m, yolo11-w0.125.")]
+Start = Annotated[
+    Path | None, typer.Option("--start", metavar="FILE", help="Weights to start from: ours, or an Ultralytics .pt.")
+]
+Teacher = Annotated[Path | None, typer.Option("--teacher", metavar="FILE", help="The model that teaches this one.")]
+ImageSize = Annotated[int | None, typer.Option("--image-size", min=32, max=2048, help="Pixels, a multiple of 32.")]
+Epochs = Annotated[float, typer.Option("--epochs", min=0.01, help="Times through the training images.")]
+Option = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option", "-o", metavar="NAME=VALUE", help="Any other value of the training recipe; repeat for more."
+    ),
+]
+
+
+@app.command("teacher")
+def teacher(
+    data: DataFile,
+    out: Out,
+    architecture: Architecture = "yolo11s",
+    start: Start = None,
+    image_size: ImageSize = None,
+    epochs: Epochs = 12,
+    option: Option = None,
+    seed: Seed = 0,
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Train the large detector of the cloud on labels."""
+    _train(data, out, architecture, start, None, image_size, epochs, option, seed, threads, as_json)
+
+
+@app.command("tutor")
+def tutor(
+    data: DataFile,
+    out: Out,
+    architecture: Architecture = "yolo11n",
+    start: Start = None,
+    teacher: Teacher = None,
+    image_size: ImageSize = None,
+    epochs: Epochs = 12,
+    option: Option = None,
+    seed: Seed = 0,
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Train the detector at whose architecture knowledge is exchanged, best taught by a teacher."""
+    _train(data, out, architecture, start, teacher, image_size, epochs, option, seed, threads, as_json)
+
+
+@app.command("student")
+def student(
+    data: DataFile,
+    out: Out,
+    architecture: Architecture = "yolo11-w0.125",
+    start: Start = None,
+    teacher: Teacher = None,
+    image_size: ImageSize = None,
+    epochs: Epochs = 12,
+    option: Option = None,
+    seed: Seed = 0,
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Train the small detector that devices run, best taught by the tutor; an ONNX file is written beside it."""
+    _train(data, out, architecture, start, teacher, image_size, epochs, option, seed, threads, as_json, with_onnx=True)
+
+
+def _train(
+    data: str,
+    out: Path,
+    architecture: str,
+    start: Path | None,
+    teacher: Path | None,
+    image_size: int | None,
+    epochs: float,
+    option: list[str] | None,
+    seed: int,
+    threads: int,
+    as_json: bool,
+    with_onnx: bool = False,
+) -> None:
+    from diredi_cli.evaluate import Reporting, shown_figures
+
+    recipe = _recipe({"epochs": epochs, "seed": seed, **parse_options(option or [])})
+    _check_out(out)
+    with progress(as_json) as bar:
+        bar.step("Loading PyTorch")
+        import torch
+
+        if threads:
+            torch.set_num_threads(threads)
+        from diredi.detectors import registry
+        from diredi.distillation.trainer import train
+        from diredi.evaluation.detection import evaluate
+
+        dataset = _load_data(data, seed)
+        detector, dataset = _detector(architecture, start, image_size, seed, dataset)
+        instructor = registry.load(teacher, image_size=detector.spec.image_size) if teacher else None
+        report = train(
+            detector,
+            dataset.train,
+            recipe,
+            teacher=instructor,
+            on_progress=partial(bar.step, "Training"),
+            checkpoint=out.with_suffix(".training"),
+        )
+        figures = evaluate(Reporting(detector, len(dataset.val), bar, "Measuring"), dataset.val, detector.spec.labels)
+        digest = registry.save(detector, out)
+        onnx = _export(detector, out) if with_onnx else None
+        shutil.rmtree(out.with_suffix(".training"), ignore_errors=True)
+    found: dict[str, Any] = {
+        "weights": str(out),
+        "digest": digest,
+        "onnx": onnx,
+        "architecture": detector.spec.architecture,
+        "seconds": round(report.seconds, 3),
+        "epochs": report.epochs,
+        "steps": report.steps,
+        "figures": figures.model_dump(mode="json"),
+    }
+    shown = {
+        "weights": f"{out} ({bytes_text(out.stat().st_size)})",
+        **({"ONNX": onnx} if onnx else {}),
+        "digest": digest,
+        "trained": f"{report.epochs:g} epochs in {seconds_text(report.seconds)}",
+    }
+    emit(found, as_json, facts(shown), *shown_figures(figures))
+
+
+def _recipe(values: dict[str, object]) -> TrainRecipe:
+    from pydantic import ValidationError
+
+    from diredi.distillation.recipe import TrainRecipe
+    from diredi.errors import InvalidInput
+
+    try:
+        return TrainRecipe.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise InvalidInput(
+            f"recipe option {name!r}: {first['msg']}: see docs/reference/configuration.md for the options"
+        ) from None
+
+
+def _check_out(out: Path) -> None:
+    from diredi.errors import InvalidInput
+
+    if out.suffix != ".safetensors":
+        raise InvalidInput(f"--out {out} must end with .safetensors: nothing else is written")
+    out.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _load_data(data: str, seed: int) -> DataSet:
+    import tempfile
+
+    from diredi.data.dataset import load
+    from diredi.data.sources import resolve
+
+    return load(resolve(data, Path(tempfile.gettempdir()) / "diredi-scenes", seed))
+
+
+def _detector(
+    architecture: str, start: Path | None, image_size: int | None, seed: int, dataset: DataSet
+) -> tuple[Detector, DataSet]:
+    """The detector to train, and the data with the ids of its label space."""
+    from diredi.detectors import registry
+    from diredi.labels import LabelSpace
+    from diredi_cli.evaluate import in_one_label_space
+
+    if start is None:
+        labels = LabelSpace(names=dataset.label_names)
+        return registry.create(architecture, image_size or 320, labels, seed), dataset
+    detector = registry.load(start, image_size=image_size)
+    labels, dataset = in_one_label_space(detector.spec.labels, dataset)
+    return detector.grown(labels) if labels != detector.spec.labels else detector, dataset
+
+
+def _export(detector: Detector, out: Path) -> str:
+    from diredi.detectors.export import export_onnx
+
+    path = out.with_suffix(".onnx")
+    export_onnx(detector, path)
+    return str(path)

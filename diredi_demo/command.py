@@ -1,0 +1,125 @@
+"""The command `diredi demo`, and what it prints."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from diredi_cli.options import AsJson, Seed
+from diredi_cli.output import emit, note, progress
+
+if TYPE_CHECKING:
+    from diredi_demo.workspace import Folder
+
+_OWN = "Your own data and models"
+
+
+def demo(
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Where the report and the fleet's files go.")
+    ] = Path("demo-out"),
+    presumed: Annotated[
+        Path | None,
+        typer.Option("--presumed", metavar="DATA.YAML", help="What the manufacturer has.", rich_help_panel=_OWN),
+    ] = None,
+    private: Annotated[
+        Path | None,
+        typer.Option("--private", metavar="DATA.YAML", help="What the site has; never shown.", rich_help_panel=_OWN),
+    ] = None,
+    student: Annotated[
+        str,
+        typer.Option("--student", metavar="MODEL", help="Weights, or an architecture to train.", rich_help_panel=_OWN),
+    ] = "",
+    tutor: Annotated[
+        str,
+        typer.Option("--tutor", metavar="MODEL", help="Weights, or an architecture to train.", rich_help_panel=_OWN),
+    ] = "",
+    teacher: Annotated[
+        str,
+        typer.Option("--teacher", metavar="MODEL", help="Weights, or an architecture to train.", rich_help_panel=_OWN),
+    ] = "",
+    image_size: Annotated[
+        int | None,
+        typer.Option("--image-size", min=32, max=2048, help="Pixels, a multiple of 32.", rich_help_panel=_OWN),
+    ] = None,
+    seed: Seed = 0,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="YAML with changes: presumed_images, site_images, cloud, site, edge, recipe.",
+        ),
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the fleet running at the end.")] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="Only stop a fleet that --keep left running in DIR.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run one whole update cycle on this machine and report what it did.
+
+    Starts one cloud, one user domain and three edge nodes as real processes with mutual TLS, lets the site teach the
+    fleet a class that its maker never trained, and measures both releases. Leaves nothing running.
+    """
+    from diredi_demo.html_report import write_page
+    from diredi_demo.options import Setting, Tuning
+    from diredi_demo.run import play
+    from diredi_demo.table import shown
+    from diredi_demo.workspace import Folder
+
+    folder = Folder(out)
+    if stop:
+        _stop(folder, as_json)
+        return
+    setting = Setting(
+        out=out,
+        presumed=presumed,
+        private=private,
+        teacher=_absolute(teacher),
+        tutor=_absolute(tutor),
+        student=_absolute(student),
+        seed=seed,
+        image_size=image_size,
+        keep=keep,
+        tuning=Tuning.read(config) if config else Tuning(),
+        command=_command_line(),
+    )
+    setting.check()
+    folder.prepare()
+    with progress(as_json) as bar:
+        report = play(setting, folder, bar)
+        report.write(folder.report)
+        write_page(report, folder.page)
+    emit(report.model_dump(mode="json"), as_json, *shown(report))
+    if not as_json:
+        note(f"Report for people: {folder.page}\nReport for programs: {folder.report}")
+    if keep:
+        note(_how_to_go_on(folder))
+
+
+def _absolute(model: str) -> str:
+    """A path as the services will need it, whose working folder is another; an architecture or a bare name as it is."""
+    path = Path(model)
+    return str(path.resolve()) if model and path.is_file() else model
+
+
+def _command_line() -> str:
+    return shlex.join(["diredi", *sys.argv[1:]])
+
+
+def _stop(folder: Folder, as_json: bool) -> None:
+    stopped = folder.stop_running()
+    words = f"stopped {', '.join(stopped)}" if stopped else f"nothing of the demo in {folder.out} was running"
+    emit({"stopped": stopped}, as_json, words)
+
+
+def _how_to_go_on(folder: Folder) -> str:
+    return (
+        f"The fleet still runs. Talk to it:\n"
+        f"  export DIREDI_CLOUD={folder.addresses()['cloud']} DIREDI_IDENTITY={folder.identity('operator').resolve()}\n"
+        f"  diredi device list\n"
+        f"Stop it:\n  diredi demo --out {shlex.quote(str(folder.out))} --stop"
+    )

@@ -1,0 +1,186 @@
+"""Both releases on both held-out sets, from the files that devices run; and all that the report says."""
+
+from __future__ import annotations
+
+import os
+import platform
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from diredi import __version__
+from diredi_cli.evaluate import Reporting
+from diredi_cli.output import Progress
+from diredi_cli.proto_json import plain
+from diredi_cli.watch import state_of
+from diredi_demo.options import SITE, Setting
+from diredi_demo.report import (
+    CycleSummary,
+    DataSummary,
+    DeviceSummary,
+    GapSummary,
+    ModelSummary,
+    Pair,
+    Picture,
+    Report,
+    StepTaken,
+)
+from diredi_demo.timing import Clock
+from diredi_demo.workspace import Folder
+
+if TYPE_CHECKING:
+    from diredi.data.dataset import DataSet
+    from diredi.detectors.predictor import Predictor
+    from diredi.labels import LabelSpace
+    from diredi_demo.scenario import Outcome
+
+_PICTURES = {"site": 3, "presumed": 1}
+_PICTURES_WITHOUT_SITE = 3
+
+
+def measure(setting: Setting, folder: Folder, outcome: Outcome, clock: Clock, bar: Progress) -> Report:
+    """The demo owns all data, so it may measure what neither side of a real deployment could alone."""
+    from diredi.data.dataset import load
+    from diredi.detectors.onnx import OnnxPredictor
+
+    version = outcome.cycle.release_version
+    with clock.span("evaluate", "after"):
+        old, new = OnnxPredictor(folder.release(version - 1)), OnnxPredictor(folder.release(version))
+        labels = new.labels
+        presumed, private = (load(path).mapped_to(labels) for path in (outcome.data.presumed, outcome.data.private))
+        before = _pair(old, presumed, private, labels, bar, version - 1)
+        after = _pair(new, presumed, private, labels, bar, version)
+        new_classes = labels.new_since(old.labels)
+        pictures = _pictures(setting, presumed, private, labels, new_classes, old, new)
+    seconds = clock.seconds()
+    return Report(
+        diredi=__version__,
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=setting.command,
+        machine=f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        cycle=_cycle(outcome),
+        before=before,
+        after=after,
+        new_classes=new_classes,
+        labels=labels.names,
+        gap=_gap(outcome),
+        private_bytes=outcome.site.private_bytes,
+        seconds={**seconds, "total": round(clock.now(), 3)},
+        spans=tuple(span for span in clock.spans if span.name != "cycle"),
+        releases={name: status.release_version for name, status in outcome.edges.items()},
+        before_version=version - 1,
+        after_version=version,
+        devices=_devices(outcome),
+        models=_models(outcome),
+        data={
+            "presumed": _data(presumed, setting.presumed is None, str(outcome.data.presumed)),
+            "site": _data(private, setting.private is None, "the site's own set"),
+        },
+        built_in_scenes=setting.private_is_generated,
+        pictures=pictures,
+        **_egress(outcome),
+    )
+
+
+def _pair(
+    predictor: Predictor, presumed: DataSet, private: DataSet, labels: LabelSpace, bar: Progress, version: int
+) -> Pair:
+    from diredi.evaluation.detection import evaluate
+
+    figures = {}
+    for name, dataset, words in (("presumed", presumed, "manufacturer's"), ("site", private, "site's")):
+        step = f"Measuring release {version} on the {words} held-out images"
+        figures[name] = evaluate(Reporting(predictor, len(dataset.val), bar, step), dataset.val, labels)
+    return Pair(**figures)
+
+
+def _pictures(
+    setting: Setting,
+    presumed: DataSet,
+    private: DataSet,
+    labels: LabelSpace,
+    new_classes: tuple[str, ...],
+    old: Predictor,
+    new: Predictor,
+) -> tuple[Picture, ...]:
+    from diredi_demo.pictures import choose, picture
+
+    shown: list[Picture] = []
+    if setting.private_is_generated:
+        for sample in choose(private.val, labels, new_classes, _PICTURES["site"]):
+            shown.append(picture(sample, "site", labels, old, new))
+    count = _PICTURES["presumed"] if setting.private_is_generated else _PICTURES_WITHOUT_SITE
+    for sample in choose(presumed.val, labels, (), count):
+        shown.append(picture(sample, "presumed", labels, old, new))
+    return tuple(shown)
+
+
+def _cycle(outcome: Outcome) -> CycleSummary:
+    cycle = plain(outcome.cycle)
+    history = tuple(
+        StepTaken(
+            state=entry["state"],
+            at=entry["at"],
+            actor=entry["actor"],
+            reason=entry["reason"],
+            figures=entry["figures"] or {},
+        )
+        for entry in cycle["history"]
+    )
+    return CycleSummary(
+        id=cycle["id"], site=cycle["site"], state=state_of(outcome.cycle), history=history, recipe=cycle["recipe"] or {}
+    )
+
+
+def _gap(outcome: Outcome) -> GapSummary:
+    gap = outcome.cycle.gap
+    return GapSummary(
+        bytes=gap.tutor_gap.blob.bytes,
+        tutor_fp32_bytes=gap.tutor_gap.fp32_bytes,
+        codec=gap.tutor_gap.codec,
+        student_bytes=gap.student_gap.blob.bytes,
+        student_fp32_bytes=gap.student_gap.fp32_bytes,
+    )
+
+
+def _egress(outcome: Outcome) -> dict[str, Any]:
+    """What every sender of the site counted, and the sum. Short names: they are all of one package."""
+    senders = {SITE: outcome.site.sent_bytes, **{name: status.sent_bytes for name, status in outcome.edges.items()}}
+    by_sender = {
+        name: {kind.rpartition(".")[2]: count for kind, count in sorted(sent.items())} for name, sent in senders.items()
+    }
+    total: dict[str, int] = {}
+    for sent in by_sender.values():
+        for kind, count in sent.items():
+            total[kind] = total.get(kind, 0) + count
+    return {"egress": dict(sorted(total.items(), key=lambda item: -item[1])), "egress_by_sender": by_sender}
+
+
+def _devices(outcome: Outcome) -> tuple[DeviceSummary, ...]:
+    return tuple(
+        DeviceSummary(
+            name=name,
+            release=status.release_version,
+            frames=status.frames,
+            dropped_frames=status.dropped_frames,
+            frames_per_second=status.frames_per_second,
+            latency_ms=status.latency_ms,
+        )
+        for name, status in outcome.edges.items()
+    )
+
+
+def _models(outcome: Outcome) -> dict[str, ModelSummary]:
+    return {
+        name: ModelSummary(architecture=model.architecture, weights_bytes=model.weights.bytes)
+        for name, model in outcome.models.items()
+        if name != "new student"
+    }
+
+
+def _data(dataset: DataSet, generated: bool, source: str) -> DataSummary:
+    return DataSummary(
+        source="built-in scenes" if generated else source,
+        train_images=len(dataset.train),
+        held_out_images=len(dataset.val),
+        bytes=dataset.bytes_on_disk(),
+    )

@@ -1,0 +1,159 @@
+"""What a demo found out: the contents of `report.json`, which the table and the page are made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from diredi.evaluation.metrics import Figures
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class StepTaken(_Part):
+    """One transition of the cycle: when, who, why."""
+
+    state: str
+    at: str  # ISO 8601, UTC
+    actor: str
+    reason: str = ""
+    figures: dict[str, Any] = {}
+
+
+class CycleSummary(_Part):
+    id: str
+    site: str
+    state: str
+    history: tuple[StepTaken, ...] = ()
+    recipe: dict[str, Any] = {}
+
+
+class Pair(_Part):
+    """One release, measured on both held-out sets from the ONNX file that devices run."""
+
+    presumed: Figures
+    site: Figures
+
+
+class GapSummary(_Part):
+    """What the knowledge gap weighs on the wire, beside the model that it updates."""
+
+    bytes: int
+    tutor_fp32_bytes: int
+    codec: str = ""
+    student_bytes: int = 0  # the student-sized gap, 0 for none
+    student_fp32_bytes: int = 0
+
+
+class DataSummary(_Part):
+    """One data set by counts; `source` is "built-in scenes" or the path the user gave."""
+
+    source: str
+    train_images: int
+    held_out_images: int
+    bytes: int
+
+
+class ModelSummary(_Part):
+    architecture: str
+    weights_bytes: int
+
+
+class DeviceSummary(_Part):
+    name: str
+    release: int
+    frames: int = 0
+    dropped_frames: int = 0
+    frames_per_second: float = 0.0
+    latency_ms: float = 0.0
+
+
+class Span(_Part):
+    """One step on the clock; `start` is seconds since the demo began."""
+
+    name: str
+    start: float
+    seconds: float
+    part_of: Literal["set-up", "cycle", "after"] = "cycle"
+
+
+class Box(_Part):
+    """x1, y1, x2, y2 in pixels of the picture."""
+
+    box: tuple[float, float, float, float]
+    name: str
+    confidence: float = 1.0
+
+
+class Picture(_Part):
+    """A held-out image with what each release sees in it. Never of a user's own private data."""
+
+    origin: Literal["presumed", "site"]
+    jpeg_base64: str
+    width: int
+    height: int
+    truth: tuple[Box, ...]
+    before: tuple[Box, ...]
+    after: tuple[Box, ...]
+
+
+class Report(_Part):
+    """Everything a demo reports. The pictures go into the page only."""
+
+    diredi: str
+    made: str
+    command: str
+    machine: str
+    cycle: CycleSummary
+    before: Pair
+    after: Pair
+    new_classes: tuple[str, ...]
+    labels: tuple[str, ...]
+    gap: GapSummary
+    egress: dict[str, int]
+    egress_by_sender: dict[str, dict[str, int]] = {}
+    private_bytes: int
+    seconds: dict[str, float]
+    spans: tuple[Span, ...] = ()
+    releases: dict[str, int]
+    before_version: int = 1
+    after_version: int = 2
+    devices: tuple[DeviceSummary, ...] = ()
+    models: dict[str, ModelSummary] = {}
+    data: dict[str, DataSummary] = {}
+    built_in_scenes: bool = True
+    pictures: tuple[Picture, ...] = Field(default=(), exclude=True)
+
+    @property
+    def bytes_left(self) -> int:
+        """All that left the site on the wire."""
+        return sum(self.egress.values())
+
+    @property
+    def known_classes(self) -> tuple[str, ...]:
+        return tuple(name for name in self.labels if name not in self.new_classes)
+
+    def points(self, where: Literal["presumed", "site"]) -> float:
+        """How many points of mAP50 the new release gained on a set."""
+        after, before = getattr(self.after, where), getattr(self.before, where)
+        return 100 * float(after.map50 - before.map50)
+
+    def most_forgotten(self) -> tuple[str, float] | None:
+        """The class that lost most AP50 on presumed data, and how many points; None when none lost any."""
+        losses = {
+            name: 100 * (figures.ap50 - self.after.presumed.per_class[name].ap50)
+            for name, figures in self.before.presumed.per_class.items()
+            if name in self.after.presumed.per_class
+        }
+        name = max(losses, key=lambda name: losses[name], default=None)
+        return (name, losses[name]) if name is not None and losses[name] > 0 else None
+
+    def write(self, path: Path) -> None:
+        """Atomically, so that a reader never sees half a report."""
+        part = path.with_suffix(".part")
+        part.write_text(self.model_dump_json(indent=2) + "\n")
+        part.replace(path)

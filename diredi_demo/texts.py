@@ -1,0 +1,88 @@
+"""The sentences of a report, made from its figures; the page and the terminal say the same."""
+
+from __future__ import annotations
+
+from diredi_cli.output import bytes_text
+from diredi_demo.charts import signed
+from diredi_demo.report import Report
+
+_STEPS = {
+    "data": "Scenes and identities",
+    "start": "Five services start",
+    "bootstrap": "Release 1 is trained",
+    "request": "The request reaches the site",
+    "approve": "The site agrees",
+    "extract": "The site extracts the gap",
+    "apply": "The gap joins the tutor",
+    "gate": "The gate tests the tutor",
+    "redistil": "A new student is made",
+    "release": "The first device gets it",
+    "validate": "The site validates it",
+    "rollout": "Every device swaps",
+    "evaluate": "Both releases are measured",
+}
+
+
+def step_name(step: str) -> str:
+    """For people; a step this version does not know is called as it is, one inside another by its own name."""
+    return _STEPS.get(step, step.rpartition("/")[2])
+
+
+_MESSAGES = {
+    "PutChunkRequest": "the gap, in chunks",
+    "SubmitGapRequest": "its manifest",
+    "ReportProgressRequest": "progress",
+    "SubmitValidationRequest": "figures of the release",
+    "ProposeClassesRequest": "names of classes",
+    "FailTaskRequest": "what went wrong",
+    "StatBlobRequest": "how far the upload is",
+    "GetBlobRequest": "asking for models",
+    "WatchTasksRequest": "asking for tasks",
+    "WatchReleasesRequest": "asking for releases",
+    "RegisterDeviceRequest": "devices say hello",
+    "HeartbeatRequest": "devices are alive",
+    "ReportInstallRequest": "devices have installed",
+}
+
+
+def egress_name(message_type: str) -> str:
+    """What a type of message says; the type itself for one this version does not know."""
+    return _MESSAGES.get(message_type, message_type)
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _is_learned(report: Report, name: str) -> bool:
+    """A class that is found at least now and then; below that nobody should claim it."""
+    figures = report.after.site.per_class.get(name)
+    return figures is not None and figures.ap50 >= 0.1
+
+
+def headline(report: Report) -> str:
+    """What happened, in one line."""
+    if report.cycle.state != "RELEASED":
+        return f"The update from {report.cycle.site} was not released: {report.cycle.state.lower().replace('_', ' ')}"
+    devices = len(report.devices) or len(report.releases)
+    site = report.cycle.site
+    learned = tuple(name for name in report.new_classes if _is_learned(report, name))
+    if learned:
+        did = f"learned {_listed(learned)}"
+    elif report.points("site") > 0:
+        did = f"see better at {site}"
+    else:
+        did = f"run release {report.after_version}"
+    return f"{devices} devices {did}. No image left {site}."
+
+
+def lead(report: Report) -> str:
+    """The figures that matter, in two sentences."""
+    site, presumed = report.points("site"), report.points("presumed")
+    gap = report.gap
+    share = f", {100 * gap.bytes / gap.tutor_fp32_bytes:.0f} % of the tutor's weights" if gap.tutor_fp32_bytes else ""
+    return (
+        f"mAP50 at the site changed by {signed(site)} points and on the manufacturer's own data by {signed(presumed)}. "
+        f"The site sent {bytes_text(report.bytes_left)} in all: the knowledge gap ({bytes_text(gap.bytes)}{share}), "
+        f"its manifest and progress."
+    )

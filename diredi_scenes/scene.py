@@ -1,0 +1,246 @@
+"""One image of a site: what passes by, drawn, lit and labelled."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from diredi_scenes import sensor_effects
+from diredi_scenes.camera_view import View, choose, view_of
+from diredi_scenes.layout import Lane
+from diredi_scenes.light import Beam, Light, Picture, halo, illumination, light_of
+from diredi_scenes.meshes import Model
+from diredi_scenes.models import OBJECTS
+from diredi_scenes.profiles import SITES, SiteProfile
+from diredi_scenes.rasterizer import Drawn, Painter, Place
+
+_USES = {
+    "person": (("walk", 0.75), ("work", 0.15), ("drive", 0.1)),
+    "bicycle": (("drive", 0.6), ("walk", 0.4)),
+    "motorcycle": (("drive", 0.75), ("park", 0.25)),
+    "car": (("drive", 0.55), ("park", 0.45)),
+    "bus": (("drive", 1.0),),
+    "truck": (("drive", 0.75), ("work", 0.25)),
+    "forklift": (("work", 0.8), ("drive", 0.2)),
+    "excavator": (("work", 0.7), ("drive", 0.3)),
+}
+"""Class to the lanes on which it is found."""
+
+MOST_HIDDEN = 0.7
+"""An object of which more than this is hidden or outside the frame has no label."""
+SMALLEST = 8 / 320
+"""Of the picture's side: what shows less than this in height or width, by half, has no label."""
+_SUPERSAMPLED = 2
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A rendered image with its labels; `visible` holds, for each box, the pixels that it was drawn around."""
+
+    jpeg: bytes
+    boxes: NDArray[np.float32]
+    names: tuple[str, ...]
+    """Of the boxes, one each."""
+    camera: int
+    owner: NDArray[np.uint8]
+    """Twice the picture's size: whose each pixel is, 0 for the backdrop."""
+    owners: tuple[int, ...]
+    """Of the boxes, one each."""
+    places: tuple[Place, ...]
+
+
+def render(site_name: str, split: str, index: int, seed: int, size: int = 320) -> Scene:
+    """Image `index` of a split. The same arguments give the same bytes, in whatever process and order."""
+    site = SITES[site_name]
+    rng = np.random.default_rng([seed, zlib.crc32(f"{site.name}/{split}".encode()), index])
+    number = int(rng.integers(site.cameras))
+    view = view_of(site.name, number, size)
+    light = light_of(choose(site.light_at(number), rng), rng)
+    weather = choose(site.weather, rng)
+    painter = Painter(view.camera.resized(size * _SUPERSAMPLED), light.sun)
+    things = _populate(site, view, rng)
+    for model, place in things:
+        painter.cast(model, place)
+    for model, place in sorted(things, key=lambda item: -_nearness(item)):
+        painter.draw(model, place)
+    picture = _expose(view, painter, light, weather, things, rng)
+    boxes, drawn = labels_of(painter, site)
+    return Scene(
+        sensor_effects.jpeg(sensor_effects.developed(picture, site, rng, light.grey), site, rng), boxes,
+        tuple(str(d.name) for d in drawn), number, painter.owner, tuple(d.owner for d in drawn),
+        tuple(d.place for d in drawn),
+    )  # fmt: skip
+
+
+def _nearness(item: tuple[Model, Place]) -> float:
+    return math.hypot(item[1].x, item[1].y)
+
+
+def _populate(site: SiteProfile, view: View, rng: np.random.Generator) -> list[tuple[Model, Place]]:
+    """What always stands there, and what passes by: on its kind of lane, in view, not inside anything else."""
+    things = list(view.props)
+    wanted = [name for name, chance in site.always.items() if rng.random() < chance]
+    count = max(len(wanted), int(rng.integers(site.objects[0], site.objects[1] + 1)))
+    wanted += [choose(site.traffic, rng) for _ in range(count - len(wanted))]
+    for name in wanted:
+        model = OBJECTS[name](rng)
+        for _ in range(16):
+            place = _place(name, model, site, view, rng)
+            if place is not None and all(_apart(model, place, *other) for other in things):
+                things.append((model, place))
+                break
+    return things
+
+
+def _place(name: str, model: Model, site: SiteProfile, view: View, rng: np.random.Generator) -> Place | None:
+    """A try; None when it is out of view."""
+    lane = _lane(name, view.layout.lanes, rng)
+    x, y = lane.at(float(rng.uniform(0, 1)), float(rng.uniform(-0.5, 0.5)))
+    heading = lane.heading + float(rng.normal(0, 0.06))
+    if lane.use == "work":
+        heading = float(rng.uniform(-np.pi, np.pi))
+    elif name == "person":
+        heading += float(rng.normal(0, 0.6)) + (np.pi if rng.random() < 0.5 else 0)
+    elif lane.use == "park":
+        x, y = lane.at(0.5 if np.linalg.norm(lane.end - lane.start) < 7 else float(rng.uniform(0, 1)), 0.0)
+        heading += np.pi if rng.random() < 0.5 else 0.0
+    near, far = site.reach_m[0] + model.length * 0.4, site.reach_m[1] + (4 if model.height > 2.5 else 0)
+    if not near < y < far:
+        return None
+    pixel, _ = view.camera.project(np.array([[x, y, model.height / 2]]))
+    inside = (np.abs(pixel[0] / view.camera.size - 0.5) < 0.48).all()
+    return Place(x, y, heading) if inside else None
+
+
+def _lane(name: str, lanes: tuple[Lane, ...], rng: np.random.Generator) -> Lane:
+    uses = {use: weight for use, weight in _USES[name] if any(lane.use == use for lane in lanes)}
+    use = choose(uses, rng) if uses else "drive"
+    fitting = [lane for lane in lanes if lane.use == use]
+    return fitting[int(rng.integers(len(fitting)))]
+
+
+def _apart(a: Model, at: Place, b: Model, bt: Place) -> bool:
+    """Whether two footprints do not touch, each taken as a row of discs."""
+    if math.hypot(at.x - bt.x, at.y - bt.y) > (a.length + b.length) / 2 + 1:
+        return True
+    gaps = np.linalg.norm(_discs(a, at)[:, None] - _discs(b, bt)[None], axis=2)
+    return bool((gaps > (a.width + b.width) / 2 * 0.9 + 0.1).all())
+
+
+def _discs(model: Model, place: Place) -> NDArray[np.float64]:
+    half = max(0.0, (model.length - model.width) / 2)
+    along = np.linspace(-half, half, max(1, int(np.ceil(model.length / max(model.width, 0.3)))))
+    return np.stack([place.x + along * np.cos(place.heading), place.y + along * np.sin(place.heading)], axis=1)
+
+
+def _expose(
+    view: View,
+    painter: Painter,
+    light: Light,
+    weather: str,
+    things: list[tuple[Model, Place]],
+    rng: np.random.Generator,
+) -> Picture:
+    """The light that reaches the sensor: reflectance, times light, plus lamps, through the air."""
+    size = view.camera.size
+    cover = _shrunk((painter.owner > 0).astype(np.uint8) * 255, size)[..., None] / 255
+    base = view.backdrop.sunny if light.sun.sun > 0 else view.backdrop.cloudy
+    shown = base * _shadows(painter, size)[..., None] * (1 - cover) + _shrunk(painter.colour, size) / 255
+    owner = painter.owner[::_SUPERSAMPLED, ::_SUPERSAMPLED]
+    depth, x, y = _standing(view, painter.drawn, owner)
+    beams = [
+        Beam(p.x + np.cos(p.heading) * m.length / 2, p.y + np.sin(p.heading) * m.length / 2, p.heading)
+        for m, p in things if m.headlights
+    ]  # fmt: skip
+    lit = _lighting(light, x, y, view, beams)
+    picture = np.asarray(shown * shown * lit, np.float32)
+    glare = _glare(view, painter, light, owner)
+    if weather == "rain":
+        ground = (owner == 0) & (view.backdrop.depth < 60)
+        picture = sensor_effects.wet(picture, glare, ground)
+    picture = np.asarray(picture + glare, np.float32)
+    if weather == "fog":
+        haze = np.asarray(lit.mean(axis=(0, 1)) * 0.55, np.float32)
+        picture = sensor_effects.fogged(picture, depth, haze, float(rng.uniform(45, 130)))
+    return sensor_effects.rained(picture, rng, float(rng.uniform(0.4, 1.5))) if weather == "rain" else picture
+
+
+def _lighting(light: Light, x: Picture, y: Picture, view: View, beams: list[Beam]) -> Picture:
+    """At every ninth pixel, as light changes slowly; at none where it is the same everywhere."""
+    if not light.headlights and light.lamps == 0:
+        return np.asarray(light.ambient, np.float32)[None, None]
+    coarse = illumination(light, x[1::3, 1::3], y[1::3, 1::3], view.lamps, beams)
+    return np.asarray(cv2.resize(coarse, (view.camera.size, view.camera.size)), np.float32)
+
+
+def _standing(view: View, drawn: list[Drawn], owner: NDArray[np.uint8]) -> tuple[Picture, Picture, Picture]:
+    """Depth and ground position of each pixel; those of an object are where it stands."""
+    table = np.zeros((256, 3), np.float32)
+    for item in drawn:
+        table[item.owner] = item.distance, item.place.x, item.place.y
+    on_object = owner > 0
+    planes = zip((view.backdrop.depth, view.ground_x, view.ground_y), table.T, strict=True)
+    depth, x, y = (np.where(on_object, column[owner], plane) for plane, column in planes)
+    return depth, x, y
+
+
+def _shadows(painter: Painter, size: int) -> Picture:
+    sun = cv2.GaussianBlur(_shrunk(painter.shadow, size), (0, 0), size / 500)
+    patch = cv2.GaussianBlur(_shrunk(painter.contact, size), (0, 0), size / 130)
+    strength = np.float32(0.42 / 255) if painter.light.sun > 0 else np.float32(0)
+    return np.asarray((1 - sun * strength) * (1 - patch * np.float32(0.45 / 255)), np.float32)
+
+
+def _glare(view: View, painter: Painter, light: Light, owner: NDArray[np.uint8]) -> Picture:
+    """Lit windows and lamps that look at the camera; an object in front hides them."""
+    size = view.camera.size
+    if not light.headlights:
+        return np.zeros((size, size, 3), np.float32)
+    points = []
+    for glow in painter.glows:
+        column, row = int(glow.x), int(glow.y)
+        if (
+            0 <= column < painter.camera.size
+            and 0 <= row < painter.camera.size
+            and painter.owner[row, column] == glow.owner
+        ):
+            b, g, r = (c / 255 for c in glow.colour)
+            points.append(
+                (glow.x / _SUPERSAMPLED, glow.y / _SUPERSAMPLED, glow.radius / _SUPERSAMPLED, glow.strength, (b, g, r))
+            )
+    windows = view.backdrop.lit * (owner == 0)[..., None] * np.float32(0.5 * light.lamps)
+    return np.asarray(halo(points, size) + windows, np.float32)
+
+
+def labels_of(painter: Painter, site: SiteProfile) -> tuple[NDArray[np.float32], list[Drawn]]:
+    """Tight boxes around what can be seen of each object."""
+    size = painter.camera.size
+    rows: list[tuple[float, ...]] = []
+    kept: list[Drawn] = []
+    visible = np.bincount(painter.owner.ravel(), minlength=256)
+    for item in painter.drawn:
+        if item.name is None or visible[item.owner] <= (1 - MOST_HIDDEN) * item.area:
+            continue
+        x0, y0, x1, y1 = bounds(painter.owner, item.owner)
+        wide, high = (x1 - x0) / size, (y1 - y0) / size
+        if max(wide, high) < SMALLEST or min(wide, high) < SMALLEST / 2:
+            continue
+        rows.append((site.names.index(item.name), (x0 + x1) / 2 / size, (y0 + y1) / 2 / size, wide, high))
+        kept.append(item)
+    return np.asarray(rows, np.float32).reshape(-1, 5), kept
+
+
+def bounds(owner: NDArray[np.uint8], which: int) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom (one beyond the last pixel) of what belongs to `which`, which must show."""
+    mask = owner == which
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def _shrunk(picture: NDArray[np.uint8], size: int) -> Picture:
+    return np.asarray(cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA), np.float32)

@@ -1,0 +1,123 @@
+"""EdgeService: what a node serves to its own site, and to nobody else. Each method converts, asks, converts back."""
+
+# ruff: noqa: ANN401  (gRPC gives its contexts no type of their own)
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from diredi.data.images import decode_image
+from diredi.detectors.predictor import Detections
+from diredi.errors import InvalidInput, WrongState
+from diredi.labels import LabelSpace
+from diredi.rpc import convert
+from diredi.rpc.byte_counter import EgressMeter
+from diredi.rpc.caller import require
+from diredi.rpc.v1 import edge_pb2 as pb
+from diredi.rpc.v1 import edge_pb2_grpc as stubs
+from diredi.trust.identity import Role
+from edge_node.active_model import ModelSlot, Running
+from edge_node.broadcast import Broadcast
+from edge_node.cloud import CloudLink
+from edge_node.inference import InferenceLoop
+from edge_node.telemetry import Telemetry
+from edge_node.updater import Updater
+
+MAX_IMAGE_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True)
+class NodeParts:
+    """What the service looks at; made by `node.py`."""
+
+    device: str
+    site: str
+    confidence: float
+    slot: ModelSlot
+    telemetry: Telemetry
+    broadcast: Broadcast
+    inference: InferenceLoop
+    updater: Updater
+    cloud: CloudLink
+    meter: EgressMeter
+
+    @property
+    def last_error(self) -> str:
+        return self.updater.last_error or self.inference.last_error or self.cloud.last_error
+
+
+class EdgeServicer(stubs.EdgeServiceServicer):
+    def __init__(self, node: NodeParts) -> None:
+        self._node = node
+
+    async def DetectImage(self, request: pb.DetectImageRequest, context: Any) -> pb.DetectImageResponse:
+        self._require_own_site(context)
+        began = time.perf_counter()
+        running, found = await asyncio.to_thread(self._detect, request.image, request.confidence)
+        return pb.DetectImageResponse(
+            detections=as_messages(found, running.release.labels),
+            release_version=running.release.version,
+            latency_ms=(time.perf_counter() - began) * 1000,
+        )
+
+    def _require_own_site(self, context: Any) -> None:
+        """What a camera sees is the site's affair: neither another site nor the manufacturer may look."""
+        require(context, Role.SITE, Role.DEVICE, site=self._node.site)
+
+    def _detect(self, encoded: bytes, confidence: float) -> tuple[Running, Detections]:
+        if self._node.slot.current is None:
+            raise WrongState("no release is installed on this node yet: wait until the cloud has published one")
+        if len(encoded) > MAX_IMAGE_BYTES:
+            raise InvalidInput(f"the image has {len(encoded)} bytes, more than {MAX_IMAGE_BYTES}: send it smaller")
+        if not 0 <= confidence <= 1:
+            raise InvalidInput(f"confidence {confidence} is not within 0 and 1: leave it out for the node's own")
+        return self._node.slot.detect(decode_image(encoded), confidence or self._node.confidence)
+
+    async def DetectStream(
+        self, request: pb.DetectStreamRequest, context: Any
+    ) -> AsyncIterator[pb.DetectStreamResponse]:
+        self._require_own_site(context)
+        async for result in self._node.broadcast.results():
+            release = result.running.release
+            yield pb.DetectStreamResponse(
+                frame=result.number,
+                detections=as_messages(result.detections, release.labels),
+                release_version=release.version,
+            )
+
+    async def GetStatus(self, request: pb.GetStatusRequest, context: Any) -> pb.GetStatusResponse:
+        self._require_own_site(context)
+        node, rates, running = self._node, self._node.telemetry.rates(), self._node.slot.current
+        return pb.GetStatusResponse(
+            device=node.device,
+            site=node.site,
+            release_version=running.release.version if running else 0,
+            labels=convert.labels_to(running.release.labels) if running else None,
+            frames=rates.frames,
+            dropped_frames=rates.dropped,
+            frames_per_second=rates.frames_per_second,
+            latency_ms=rates.latency_ms,
+            cloud_online=node.cloud.online,
+            last_error=node.last_error,
+            sent_bytes=node.meter.totals(),
+        )
+
+
+def as_messages(found: Detections, labels: LabelSpace) -> list[pb.Detection]:
+    """Best first, as the model said it."""
+    return [
+        pb.Detection(
+            class_id=int(class_id),
+            class_name=labels.names[int(class_id)],
+            confidence=float(score),
+            x1=float(box[0]),
+            y1=float(box[1]),
+            x2=float(box[2]),
+            y2=float(box[3]),
+        )
+        for box, score, class_id in zip(found.boxes, found.scores, found.classes, strict=True)
+    ]

@@ -1,0 +1,213 @@
+"""Peers on this machine: keys, certificates, ports and a configuration for each, a process for each, and its end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from diredi.child_process import ChildProcess
+from diredi.config import ServiceConfig
+from diredi.decentralized.topologies import TopologyRecipe, graph, neighbours
+from diredi.trust import ca
+
+HOST = "127.0.0.1"
+_STOP_S = 3.0
+"""A peer ends within two seconds of SIGTERM."""
+_LOOK_EVERY_S = 0.1
+
+
+class PeersFile(ServiceConfig):
+    """Several peers on one machine: what `diredi peers run --config FILE` reads."""
+
+    model_config = SettingsConfigDict(env_prefix="DIREDI_PEERS_")
+    program: ClassVar[str] = "diredi peers run"
+
+    peers: int = Field(ge=1)
+    """How many; they are called peer-1, peer-2 and so on."""
+    rounds: int = Field(10, ge=1)
+    topology: TopologyRecipe = TopologyRecipe()
+    """Who asks whom; nodes are counted from 0, so that node 0 is peer-1."""
+    seed: int = Field(0, ge=0)
+    """Of the topology and of the learners."""
+    site: str = "peers"
+    """The site that the certificates name."""
+    deadline_s: float = Field(60.0, gt=0)
+    """How long a round waits for neighbours."""
+    start_s: float = Field(60.0, ge=0)
+    """How long the first round waits for neighbours that are not up yet."""
+    learner: str
+    """What makes the learners: "package.module:function"."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """The learner's own."""
+    data: dict[str, Any] = Field(default_factory=dict)
+    """The learner's own, too: what it learns from, and which part of it each peer gets."""
+
+    @property
+    def names(self) -> list[str]:
+        return [f"peer-{number}" for number in range(1, self.peers + 1)]
+
+    def asks(self) -> list[list[list[str]]]:
+        """[peer][round]: names of the neighbours that it asks. Raises InvalidInput when there is no such topology."""
+        graphs = [graph(self.topology, self.peers, round_, self.seed) for round_ in range(1, self.rounds + 1)]
+        return [[[self.names[i] for i in neighbours(one, peer)] for one in graphs] for peer in range(self.peers)]
+
+
+@dataclass
+class Standing:
+    """How far a peer is, by its own log."""
+
+    name: str
+    round: int = 0
+    doing: str = "starting"
+    answered: list[str] = field(default_factory=list)
+    """In the round under way, or in the last one; so is `missing`, neighbour to reason."""
+    missing: dict[str, str] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
+    sent_bytes: int = 0
+    ended: str = ""
+    """"done", "stopped", or what else became of it."""
+
+    def hear(self, said: dict[str, Any]) -> bool:
+        """One line of its log; whether that changed anything."""
+        match said.get("event"):
+            case "ready":
+                self.doing = "waiting for neighbours"
+            case "round_began":
+                self.round, self.doing, self.answered, self.missing = said["round"], "learning", [], {}
+            case "published":
+                self.doing = "asking its neighbours"
+            case "neighbour_missing":
+                self.missing[said["neighbour"]] = said["kind"]
+            case "gathered":
+                self.doing, self.answered = "learning from them", said["answered"]
+            case "round_ended":
+                self.doing, self.figures, self.sent_bytes = "round done", said["figures"], said["sent_bytes"]
+            case "done":
+                self.doing = self.ended = "done"
+            case _:
+                return False
+        return True
+
+
+OnChange = Callable[[Standing], None]
+
+
+def prepare(file: PeersFile, folder: Path) -> list[Path]:
+    """The configuration file of each peer; keys and certificates of an authority in FOLDER/pki/ca lie beside it."""
+    asks = file.asks()
+    authority = folder / "pki" / "ca"
+    if not (authority / ca.CA_KEY_FILE).exists():
+        ca.init(authority)
+    addresses = dict(zip(file.names, (f"{HOST}:{port}" for port in _free_ports(file.peers)), strict=True))
+    made = []
+    for index, name in enumerate(file.names):
+        identity = folder / "pki" / name
+        ca.issue(authority, "device", name, [HOST, "localhost"], identity, site=file.site)
+        config = {
+            **file.model_dump(
+                include={"site", "rounds", "deadline_s", "start_s", "seed", "learner", "options", "data"}
+            ),
+            "name": name,
+            "peer": index,
+            "peers": file.peers,
+            "identity": str(identity),
+            "listen": addresses[name],
+            "neighbours": {other: addresses[other] for other in sorted({n for names in asks[index] for n in names})},
+            "asks": asks[index] if file.topology.changes else [],
+            "summary": str(summary_of(folder, name)),
+        }
+        made.append(folder / f"{name}.yaml")
+        made[-1].write_text(yaml.safe_dump(config, sort_keys=False))
+    return made
+
+
+def summary_of(folder: Path, name: str) -> Path:
+    """Where a peer says what became of its rounds."""
+    return folder / f"{name}.json"
+
+
+def _free_ports(count: int) -> list[int]:
+    """All are held until the last is found, so that they differ."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind((HOST, 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+
+
+def conducted(file: PeersFile, folder: Path, on_change: OnChange) -> list[Standing]:
+    """Runs all peers until the last has ended, however each of them ends; none outlives this call."""
+    standings = [Standing(name) for name in file.names]
+    running: list[ChildProcess] = []
+    try:
+        for standing, config in zip(standings, prepare(file, folder), strict=True):
+            running.append(_started(standing.name, config, folder / f"{standing.name}.log", file.peers))
+        under_way = list(zip(running, standings, strict=True))
+        while under_way:
+            time.sleep(_LOOK_EVERY_S)
+            under_way = [(service, one) for service, one in under_way if not _has_ended(service, one, on_change)]
+    finally:
+        _stop(running)
+    return standings
+
+
+def _started(name: str, config: Path, log: Path, peers: int) -> ChildProcess:
+    """Its log is a file: a pipe would break with us, and a peer that cannot log cannot end in order."""
+    threads = str(max(1, (os.cpu_count() or 1) // peers))
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("DIREDI_PEER_")}
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "diredi.die_with_parent", "peer_node", "--config", str(config)],
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,  # Ctrl-C is for us alone; and what it starts can be ended with it
+            env={"OMP_NUM_THREADS": threads, **ours},
+        )
+    return ChildProcess(name, process, log)
+
+
+def _has_ended(service: ChildProcess, standing: Standing, on_change: OnChange) -> bool:
+    """Reads what it has logged meanwhile."""
+    code = service.process.poll()  # before its log is read, so that the last lines of an ended one are not missed
+    for said in service.new_events():
+        if standing.hear(said):
+            on_change(standing)
+    if code is None:
+        return False
+    if code < 0:
+        standing.ended = f"killed by {signal.Signals(-code).name} in round {standing.round}"
+    elif code > 0:
+        standing.ended = f"failed: {''.join(service.last_lines()[-1:])}"
+    else:
+        standing.ended = standing.ended or "stopped"
+    standing.doing = standing.ended
+    on_change(standing)
+    return True
+
+
+def _stop(running: Sequence[ChildProcess]) -> None:
+    """SIGTERM to those that still run, then SIGKILL for whatever does not heed it and for what it started."""
+    for service in running:
+        if service.process.poll() is None:
+            service.process.terminate()
+    deadline = time.monotonic() + _STOP_S
+    for service in running:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            service.process.wait(max(0.0, deadline - time.monotonic()))
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(service.process.pid, signal.SIGKILL)
+        service.process.wait()

@@ -1,0 +1,133 @@
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from diredi_demo.charts import Change, changes, is_loss, signed
+from diredi_demo.html_report import write_page
+from diredi_demo.report import CycleSummary, Report
+from diredi_demo.table import shown
+from diredi_demo.texts import egress_name, headline, step_name
+
+MakeReport = Callable[..., Report]
+
+
+def page(report: Report, tmp_path: Path, **changes: object) -> str:
+    path = tmp_path / "report.html"
+    write_page(report.model_copy(update=changes), path)
+    return path.read_text()
+
+
+class Tags(HTMLParser):
+    VOID: ClassVar = {"meta", "link", "img", "line", "circle", "rect", "image", "use", "br"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [value or "" for name, value in attrs if name in {"href", "src", "xlink:href"}]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [value or "" for name, value in attrs if name in {"href", "src"}]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_report_for_programs_has_the_promised_keys(make_report: MakeReport, tmp_path: Path):
+    make_report().write(tmp_path / "report.json")
+    said = json.loads((tmp_path / "report.json").read_text())
+    assert said["cycle"]["state"] == "RELEASED"
+    for when in ("before", "after"):
+        for where in ("presumed", "site"):
+            figures = said[when][where]
+            assert figures.keys() >= {"map50", "map50_95", "precision", "recall", "f1", "per_class"}
+            assert all(entry.keys() >= {"ap50", "ap50_95"} for entry in figures["per_class"].values())
+    assert said["new_classes"] == ["forklift"]
+    assert said["gap"].keys() >= {"bytes", "tutor_fp32_bytes"}
+    assert said.keys() >= {"egress", "private_bytes", "seconds", "releases"}
+    assert "pictures" not in said
+
+
+def test_the_page_needs_no_network(make_report: MakeReport, tmp_path: Path):
+    text = page(make_report(), tmp_path)
+    tags = Tags()
+    tags.feed(text)
+    assert tags.open == []
+    assert all(link.startswith(("data:", "#")) for link in tags.links)
+    assert not re.search(r"https?://|@import|<script", text)
+
+
+def test_the_page_shows_the_figures_of_the_report(make_report: MakeReport, tmp_path: Path):
+    text = page(make_report(), tmp_path)
+    for figure in ("+35.2", "71.0", "9.42 MiB", "2.42 MiB", "edge-3", "2 min 43 s", "RELEASED"):
+        assert figure in text
+
+
+def test_text_from_data_is_escaped(make_report: MakeReport, tmp_path: Path):
+    text = page(make_report(new_class="<script>alert(1)</script>"), tmp_path)
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_no_picture_of_a_users_private_data_is_in_the_page(make_report: MakeReport, tmp_path: Path):
+    text = page(make_report(built_in=False), tmp_path)
+    assert text.count("<image ") == 1
+    assert "no image of the site is in this page" in text
+
+
+def test_a_page_without_pictures_or_new_class_is_whole(make_report: MakeReport, tmp_path: Path):
+    tags = Tags()
+    tags.feed(page(make_report(), tmp_path, pictures=(), new_classes=(), spans=(), devices=()))
+    assert tags.open == []
+
+
+@pytest.mark.parametrize("state", ["DECLINED", "ROLLED_BACK"])
+def test_the_headline_does_not_celebrate_what_was_not_released(make_report: MakeReport, state: str):
+    said = headline(make_report().model_copy(update={"cycle": CycleSummary(id="c", site="site-1", state=state)}))
+    assert "not released" in said
+
+
+def test_the_headline_claims_no_class_that_is_not_found(make_report: MakeReport):
+    before = make_report()
+    forgot = before.model_copy(update={"after": before.before})
+    assert headline(before) == "3 devices learned forklift. No image left site-1."
+    assert headline(forgot) == "3 devices run release 2. No image left site-1."
+
+
+def test_the_terminal_shows_before_and_after_bytes_seconds_and_devices(
+    make_report: MakeReport, capsys: pytest.CaptureFixture[str]
+):
+    from diredi_cli.output import emit
+
+    emit({}, False, *shown(make_report()))
+    said = capsys.readouterr().out
+    for word in ("AP50 forklift (new)", "+71.0", "PutChunkRequest", "private data that stayed", "edge-2", "Forgetting"):
+        assert word in said
+
+
+def test_signed_points_have_no_negative_zero():
+    assert [signed(value) for value in (0.04, -0.04, 1.26, -1.26)] == ["0.0", "0.0", "+1.3", "\N{MINUS SIGN}1.3"]
+
+
+def test_a_loss_of_a_point_is_within_the_promise():
+    assert not is_loss(-1.0000001) and is_loss(-1.1)
+
+
+def test_a_chart_has_a_row_for_each_class():
+    svg = changes([Change("all", 0.1, 0.2, is_total=True), Change("a & b", 0.0, 0.5, is_new=True)], "x")
+    assert svg.count('class="dot before"') == 2 and "a &amp; b" in svg
+
+
+def test_an_unknown_step_or_message_is_called_as_it_is():
+    assert step_name("extract/tutor-2") == "tutor-2"
+    assert step_name("bake") == "bake"
+    assert egress_name("NewRequest") == "NewRequest"

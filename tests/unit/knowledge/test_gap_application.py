@@ -1,0 +1,214 @@
+"""How much of a gap a tutor gets, by presumed data and the sites' scores, and what a student may become."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from shapes import GENTLE, GROWN, KNOWN, World
+
+from diredi.detectors.base import Detector
+from diredi.distillation.batches import Pool
+from diredi.distillation.recipe import TrainRecipe
+from diredi.distillation.trainer import train
+from diredi.errors import InvalidInput
+from diredi.knowledge.gap import Gap, GapNote, compute
+from diredi.knowledge.gap_application import Presumed, apply_gap, re_estimate, scored, with_gap
+from diredi.knowledge.merging import Contribution, MergeRecipe, merged
+from diredi.knowledge.recipe import SECTIONS, CycleRecipe, Section
+from diredi.knowledge.redistil import halfway, redistil
+from diredi.knowledge.weight_kinds import kind_of
+from diredi.store.weights import WeightMap
+
+
+def presumed(world: World) -> Presumed:
+    data = world.presumed.mapped_to(GROWN)
+    return Presumed(GROWN, data.train, data.val)
+
+
+def gap_of(base: Detector, change: float) -> Gap:
+    """A gap that spoils: noise of `change` times each weight's own spread, and some rows for the new class."""
+    random = np.random.default_rng(0)
+    after = base.grown(GROWN).weights()
+
+    def noisy(name: str, array: np.ndarray) -> np.ndarray:
+        if "running" in name:
+            return array
+        return (array + change * array.std() * random.standard_normal(array.shape)).astype(np.float32)
+
+    weights = base.weights()
+    gap = compute(after.mapped(noisy), weights, weights)
+    return Gap(gap, GapNote(base_id="sha256:00", labels=GROWN, base_classes=len(KNOWN)))
+
+
+def taught_by_site(world: World, base: Detector, training: TrainRecipe, seed: int) -> Gap:
+    """What `base` learns from the site's images and the manufacturer's, mixed."""
+    taught = base.grown(GROWN)
+    pools = [Pool(world.site.mapped_to(GROWN).train), Pool(world.presumed.mapped_to(GROWN).train)]
+    train(taught, pools, training.model_copy(update={"seed": seed}))
+    weights = base.weights()
+    note = GapNote(base_id="sha256:00", labels=GROWN, base_classes=len(KNOWN))
+    return Gap(compute(taught.weights(), weights, weights), note)
+
+
+def silent(*_: object) -> None:
+    pass
+
+
+def test_the_largest_lambda_that_does_no_harm_is_taken(world: World) -> None:
+    base = world.detector()
+    recipe = CycleRecipe.of({"lam_candidates": [1, 0.5, 0.01], "max_harm": 0.02})
+    applied = apply_gap(base, gap_of(base, 1.0), presumed(world), recipe, silent)
+    assert applied.lam == 0.01
+    assert [one.lam for one in applied.tried] == [1, 0.5, 0.01]
+    assert applied.tried[0].figures.map50 < applied.before.map50 - 0.02
+    assert applied.harmless
+    assert applied.detector.spec.labels == GROWN
+
+
+def test_a_gap_that_only_does_harm_is_told_apart(world: World) -> None:
+    base = world.detector()
+    recipe = CycleRecipe.of({"lam": 1.0, "max_harm": 0.02})
+    applied = apply_gap(base, gap_of(base, 1.0), presumed(world), recipe, silent)
+    assert not applied.harmless
+    assert applied.lam == 1.0
+
+
+def test_the_base_is_not_changed_by_a_gap(world: World) -> None:
+    base, before = world.detector(), world.detector().weights()
+    apply_gap(base, gap_of(base, 0.1), presumed(world), CycleRecipe(lam=1.0), silent)
+    assert (base.weights() - before).norm() == 0.0
+
+
+def test_a_gap_for_another_base_never_reaches_a_detector(world: World) -> None:
+    gap = Gap(WeightMap({"other": np.zeros(1, np.float32)}), gap_of(world.detector(), 0).note)
+    with pytest.raises(InvalidInput, match="other"):
+        apply_gap(world.detector(), gap, presumed(world), CycleRecipe(), silent)
+
+
+def test_statistics_measured_again_bring_a_detector_back_whose_own_are_wrong(world: World) -> None:
+    detector = world.detector()
+    good = presumed(world).figures(detector)
+    weights = detector.weights()
+    detector.load_weights(weights.mapped(lambda name, a: a * 0 + 1 if name.endswith("running_var") else a))
+    assert presumed(world).figures(detector).map50 < good.map50 / 2
+    re_estimate(detector, world.presumed.train)
+    assert presumed(world).figures(detector).map50 > good.map50 - 0.1
+    parameters = [n for n in weights if "running" not in n and "tracked" not in n]
+    assert all(np.array_equal(detector.weights()[name], weights[name]) for name in parameters)
+
+
+def test_statistics_that_no_site_sent_are_measured_for_the_merged_tutor(world: World) -> None:
+    base, data = world.detector(), presumed(world)
+    training = TrainRecipe(steps=40, batch=6, learning_rate=4e-3, augment=GENTLE)
+    sent = [
+        replace(gap, weights=gap.weights.selected(lambda name: not kind_of(name, "float32").is_statistic))
+        for gap in (taught_by_site(world, base, training, seed) for seed in (0, 1))
+    ]
+    gap = merged([Contribution(f"site-{n}", one, 48) for n, one in enumerate(sent)], base.weights(), MergeRecipe())
+    kept, again = (
+        apply_gap(base, gap, data, CycleRecipe.of({"lam": 1.0, "batch_norm": option}), silent)
+        for option in ("keep", "re-estimate")
+    )
+    by_hand = with_gap(base, gap, 1.0)
+    re_estimate(by_hand, data.train)
+    assert (again.detector.weights() - by_hand.weights()).norm() == 0.0
+    assert again.after.map50 > kept.after.map50
+
+
+SECTIONS_ALONE = [{section: float(section == alone) for section in SECTIONS} for alone in SECTIONS]
+
+
+@pytest.mark.parametrize("lam", SECTIONS_ALONE)
+def test_a_lambda_for_one_section_leaves_the_others_bit_for_bit_and_new_rows_whole(
+    world: World, lam: dict[Section, float]
+) -> None:
+    base = world.detector()
+    gap = gap_of(base, 0.5)
+    known, part, whole = (one.weights() for one in (base, with_gap(base, gap, lam), with_gap(base, gap, 1.0)))
+    for name in known:
+        if known[name].ndim == 0:  # a counter, which no gap holds
+            continue
+        rows, kept = len(known[name]), lam[base.section_of(name)] == 0  # type: ignore[index]
+        assert np.array_equal(part[name][:rows], known[name] if kept else whole[name][:rows])
+        assert np.array_equal(part[name][rows:], whole[name][rows:])
+
+
+def test_a_site_scores_what_the_cloud_will_have(world: World) -> None:
+    base = world.detector()
+    gap = gap_of(base, 1.0)
+    recipe = CycleRecipe.of({"lam_search": "two-axes", "lam_candidates": [1, 0.01]})
+    scores = scored(base, gap, presumed(world).figures, [], recipe, silent)
+    assert [score.lam for score in scores] == [1, 0.01]
+    assert [score.figures for score in scores] == [
+        presumed(world).figures(with_gap(base, gap, lam)) for lam in (1.0, 0.01)
+    ]
+
+
+@pytest.mark.parametrize("unasked", [{"lam": 1.0}, {"lam_search": "harmless"}, {"batch_norm": "re-estimate"}])
+def test_a_site_scores_nothing_that_nobody_asks_or_that_it_cannot_know(
+    world: World, unasked: dict[str, object]
+) -> None:
+    base = world.detector()
+    recipe = CycleRecipe.of({"lam_search": "two-axes", **unasked})
+    assert scored(base, gap_of(base, 0.1), presumed(world).figures, [], recipe, silent) == []
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_site_that_has_learned_scores_more_of_its_gap_higher_and_gets_the_best_that_is_harmless(
+    world: World, seed: int
+) -> None:
+    base, data = world.detector(), presumed(world)
+    site = world.site.mapped_to(GROWN)
+    at_site = Presumed(GROWN, site.train, site.val)
+    gap = taught_by_site(world, base, TrainRecipe(steps=120, batch=6, learning_rate=4e-3, augment=GENTLE), seed)
+    recipe = CycleRecipe.of({"lam_search": "two-axes", "lam_candidates": [1, 0.5, 0.01], "max_harm": 0.1})
+    scores = scored(base, gap, at_site.figures, [], recipe, silent)
+    gain = {score.lam: score.figures.map50 for score in scores}
+    whole, hundredth = (score.figures.map50_95 for score in scores if score.lam in (1, 0.01))
+    assert whole > hundredth + 0.1
+    applied = apply_gap(base, gap, data, recipe, silent, [scores])
+    harmless = [lam for lam in gain if applied.before.map50 - data.figures(with_gap(base, gap, lam)).map50 <= 0.1]
+    assert applied.harmless == bool(harmless)
+    if harmless:
+        assert applied.lam == max(harmless, key=gain.__getitem__)
+
+
+def test_half_way_between_a_detector_and_itself_is_itself(world: World) -> None:
+    detector = world.detector()
+    assert (halfway(detector, detector).weights() - detector.weights()).norm() < 1e-4
+
+
+SHORT = {"redistil": {"steps": 2, "batch": 4}, "max_harm": 0.02}
+
+
+def no_images() -> list[Pool]:
+    raise AssertionError("nobody is to be taught")
+
+
+def test_the_first_candidate_that_does_no_harm_is_taken(world: World) -> None:
+    old = world.detector()
+    recipe = CycleRecipe.of({**SHORT, "students": ["gap", "redistilled"]})
+    made = redistil(old, old.grown(GROWN), gap_of(old, 0.0), presumed(world), no_images, recipe, silent)
+    assert (made.chosen, made.lam, made.harmless) == ("gap", 1.0, True)
+    assert list(made.candidates) == ["gap"]
+
+
+def test_where_every_candidate_does_harm_the_least_is_taken_and_said(world: World) -> None:
+    old = world.detector()
+    recipe = CycleRecipe.of({**SHORT, "students": ["gap", "redistilled"], "lam": 1.0})
+    pools = [Pool(presumed(world).train)]
+    made = redistil(old, old.grown(GROWN), gap_of(old, 1.0), presumed(world), lambda: pools, recipe, silent)
+    assert not made.harmless
+    assert set(made.candidates) == {"gap", "redistilled"}
+    assert made.after.map50 == max(figures.map50 for figures in made.candidates.values())
+
+
+def test_without_a_student_gap_the_old_student_is_taught(world: World) -> None:
+    old = world.detector()
+    pools = [Pool(presumed(world).train)]
+    made = redistil(old, old.grown(GROWN), None, presumed(world), lambda: pools, CycleRecipe.of(SHORT), silent)
+    assert made.chosen == "redistilled"
+    assert made.lam is None
+    assert made.detector.spec.labels == GROWN

@@ -1,0 +1,60 @@
+"""LocalService: what a user domain serves inside its own site."""
+
+# ruff: noqa: ANN401  (gRPC gives its contexts no type of their own)
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from diredi.errors import InvalidInput
+from diredi.rpc.byte_counter import EgressMeter
+from diredi.rpc.caller import require
+from diredi.rpc.v1 import local_pb2 as pb
+from diredi.rpc.v1 import local_pb2_grpc as stubs
+from diredi.trust.identity import Role
+from user_domain.cloud import Cloud
+from user_domain.private_data import PrivateData
+from user_domain.samples import SampleStore, Sighting
+from user_domain.task_worker import Worker
+
+
+@dataclass(frozen=True)
+class SiteParts:
+    """What the service looks at; made by `site.py`."""
+
+    site: str
+    data: Callable[[], PrivateData]
+    samples: SampleStore
+    cloud: Cloud
+    worker: Worker
+    meter: EgressMeter
+
+
+class LocalServicer(stubs.LocalServiceServicer):
+    def __init__(self, parts: SiteParts) -> None:
+        self._parts = parts
+
+    async def HandSample(self, request: pb.HandSampleRequest, context: Any) -> pb.HandSampleResponse:
+        require(context, Role.DEVICE, name=request.device, site=self._parts.site)
+        if not 0 <= request.lowest_confidence <= 1:
+            raise InvalidInput(f"confidence {request.lowest_confidence} is not within 0 and 1")
+        sighting = Sighting(request.device, tuple(request.class_ids), request.lowest_confidence)
+        return pb.HandSampleResponse(stored=await asyncio.to_thread(self._parts.samples.add, request.image, sighting))
+
+    async def GetSiteStatus(self, request: pb.GetSiteStatusRequest, context: Any) -> pb.GetSiteStatusResponse:
+        require(context, Role.SITE, Role.DEVICE, site=self._parts.site)
+        parts, data = self._parts, self._parts.data()
+        return pb.GetSiteStatusResponse(
+            site=parts.site,
+            cloud_online=parts.cloud.online,
+            train_images=data.train_images,
+            held_out_images=data.held_out_images,
+            samples=len(parts.samples),
+            private_bytes=data.bytes,
+            cycle_id=parts.worker.cycle_id,
+            sent_bytes=parts.meter.totals(),
+            last_error=parts.worker.last_error,
+        )

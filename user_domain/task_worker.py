@@ -1,0 +1,140 @@
+"""Takes tasks from the cloud's stream and performs them one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+
+import structlog
+
+from diredi.errors import DirediError, NoRoom, Unreachable
+from diredi.jobs import job_folder
+from diredi.rpc.retry import Backoff
+from diredi.rpc.v1 import sites_pb2
+from user_domain.failure_reasons import Reason, reason_for
+from user_domain.task_handlers import Site, TaskFailed, perform
+from user_domain.tasks import Kind, Task, task_from
+
+
+class Worker:
+    """Taking a task twice does no harm: one that is under way goes on, one that is finished is found finished."""
+
+    def __init__(self, site: Site, backoff: Backoff) -> None:
+        self._site = site
+        self._backoff = backoff
+        self._open: dict[str, Task] = {}
+        self._changed = asyncio.Event()
+        self._current: tuple[Task, asyncio.Task[None]] | None = None
+        self._log = structlog.get_logger()
+        self.last_error = ""
+
+    @property
+    def cycle_id(self) -> str:
+        """The cycle under way or waiting for approval; empty for none."""
+        return next((task.cycle_id for task in self._open.values()), "")
+
+    async def take(self, message: sites_pb2.Task) -> None:
+        """A task from the stream: new, changed or said again."""
+        try:
+            task = task_from(message)
+        except DirediError as error:
+            self._note("task_not_usable", error)
+            if message.kind != sites_pb2.TASK_KIND_CANCEL:
+                await self._tell_failure(message.id, Reason.TASK)
+            return
+        if task.kind is Kind.CANCEL:
+            self._cancel(task.cycle_id)
+            return
+        if task.id not in self._open:
+            style = {"publishes_style": self._site.publish_style} if task.kind is Kind.EXTRACT else {}
+            self._log.info("task_offered", task=task.id, approved=task.approved, **style)
+        self._open[task.id] = task
+        self._changed.set()
+
+    def forget(self) -> None:
+        """A new connection: the cloud says again which tasks are open, so whatever has not begun is dropped."""
+        current = self._current[0].id if self._current else ""
+        self._open = {name: task for name, task in self._open.items() if name == current}
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            task = next((task for task in self._open.values() if task.may_begin), None)
+            if task is None:
+                self._changed.clear()
+                await self._changed.wait()
+                continue
+            performing = asyncio.create_task(self._perform(task))
+            self._current = (task, performing)
+            try:
+                await asyncio.wait({performing})
+            finally:
+                performing.cancel()
+                self._current = None
+            if not performing.cancelled():
+                performing.result()
+            self._open.pop(task.id, None)
+
+    def _cancel(self, cycle_id: str) -> None:
+        for task in [task for task in self._open.values() if task.cycle_id == cycle_id]:
+            self._log.info("task_cancelled", task=task.id)
+            del self._open[task.id]
+            if self._current is not None and self._current[0].id == task.id:
+                self._current[1].cancel()
+
+    async def _perform(self, task: Task) -> None:
+        """Until it is done or cannot be done, however often the cloud goes away meanwhile."""
+        while True:
+            try:
+                return await self._attempt(task)
+            except Unreachable as error:
+                self._site.cloud.note_online(False, str(error))
+            except NoRoom as error:
+                self._note("waiting_for_disk_space", error)
+            await asyncio.sleep(self._backoff.next_s())
+
+    async def _attempt(self, task: Task) -> None:
+        """Raises Unreachable, or NoRoom where not even the journal can be written, to be called again."""
+        self._begin(task)
+        try:
+            failure = self._site.journal.failure(task.cycle_id, task.id) or await self._failure(task)
+            if failure is not None:
+                await self._site.cloud.fail(task.id, failure)
+        except (Unreachable, NoRoom):
+            raise
+        except DirediError as error:  # WrongState: the cycle moved on without us
+            self._note("task_dropped", error, task=task.id)
+
+    async def _failure(self, task: Task) -> str | None:
+        """None when the task was performed; else the reason, in the journal before anybody hears it."""
+        try:
+            await perform(self._site, task)
+        except TaskFailed as failed:
+            self._note("task_failed", failed.error, task=task.id, stage=str(failed.stage))
+            reason = reason_for(failed.stage, failed.error)
+            self._site.journal.set_failure(task.cycle_id, task.id, reason)
+            return reason
+        self._log.info("task_done", task=task.id)
+        self._backoff.reset()
+        self.last_error = ""
+        return None
+
+    def _begin(self, task: Task) -> None:
+        """The journal and the work folders keep the last cycles only."""
+        journal = self._site.journal
+        journal.begin(task.cycle_id)
+        keep = {job_folder(self._site.jobs, cycle_id).name for cycle_id in journal.cycles}
+        if self._site.jobs.is_dir():
+            for folder in self._site.jobs.iterdir():
+                if folder.name not in keep:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    async def _tell_failure(self, task_id: str, reason: Reason) -> None:
+        try:
+            await self._site.cloud.fail(task_id, reason)
+        except DirediError as error:
+            self._note("failure_not_told", error)
+
+    def _note(self, event: str, error: DirediError, **more: object) -> None:
+        self.last_error = str(error)
+        self._log.error(event, error=str(error), **more)
