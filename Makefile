@@ -20,11 +20,11 @@ help:  ## this list
 demo: .runtime  ## one whole update cycle on this machine, in about ten minutes; DEMO_ARGS="--out DIR --keep" passes flags
 	@$(BIN)/diredi demo $(DEMO_ARGS)
 
-test: setup  ## all checks and all tests, containers too; TEST_ARGS="-k gap" passes flags to pytest
+test: setup  ## all checks and all tests, containers too, on every core; TEST_ARGS="-k gap" passes flags to pytest
 	@deploy/test.sh $(TEST_ARGS)
 
-test-quick: setup  ## the tests that need neither containers nor a whole cycle
-	@$(BIN)/python -m pytest tests/unit tests/services $(TEST_ARGS)
+test-quick: setup  ## the tests that need neither containers nor a browser, and do not take long
+	@deploy/test.sh --quick $(TEST_ARGS)
 
 bench-update: .runtime  ## update cycles against their rivals, on scenes and real images, two hours; QUICK=1: three minutes
 	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/update.py $(BENCH_ARGS)

@@ -1,8 +1,21 @@
 #!/usr/bin/env bash
-# All checks, then all tests. pytest's own summary is the last thing printed, unless the checks before it failed.
+# All checks and all tests, beside each other on every core, with pytest's own summary last.
+#   deploy/test.sh [pytest's options]           what is named is all that runs, and no image is built ahead
+#   deploy/test.sh --quick [pytest's options]   no checks, and none of the tests that take long
+# WORKERS bounds the processes that test (4; never more than there are cores).
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-deploy/lint.sh; lint=$?
-.venv/bin/python -m pytest "$@"; tests=$?
+pytest=(.venv/bin/python -m pytest --numprocesses logical --maxprocesses "${WORKERS:-4}" --dist loadgroup
+        --no-loadscope-reorder --durations 10)
+if [ "${1:-}" = --quick ]; then
+  shift
+  exec "${pytest[@]}" -m "not (slow or containers or browser or gpu)" "$@"
+fi
+trap 'kill $(jobs -p) 2>/dev/null' EXIT   # of a run that was interrupted
+# The tests of containers ask for the images again, wait for this, and tell what went wrong.
+[ $# -gt 0 ] || deploy/images.sh >/dev/null 2>&1 &
+{ said=$(deploy/lint.sh 2>&1); code=$?; printf '\n%s\n' "$said"; exit $code; } & lint=$!
+"${pytest[@]}" "$@"; tests=$?
+wait "$lint"; lint=$?
 if [ "$lint" != 0 ]; then echo "test: style or types are not clean; see the lines that begin with 'lint:'" >&2; fi
 exit $((lint > tests ? lint : tests))

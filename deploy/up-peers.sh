@@ -6,9 +6,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PEERS=(peer-1 peer-2 peer-3)
 compose() { deploy/compose.sh --profile peers "$@"; }
-deploy/docker-engine.sh up
 echo "up-peers: building the image (the first time takes minutes)" >&2
-compose build --quiet cloud      # the image that all who need torch share
+deploy/images.sh cloud      # the image that all who need torch share
 compose up "${PEERS[@]}"
 compose ps --all "${PEERS[@]}"
 compose ps --all --format '{{.ExitCode}}' "${PEERS[@]}" | grep -qx 0 \

@@ -4,9 +4,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 IDENTITY=deploy/pki/operator
-deploy/docker-engine.sh up
 echo "up: building the images (the first time takes minutes)" >&2
-deploy/compose.sh build --quiet
+deploy/images.sh
 deploy/compose.sh up --detach --wait --wait-timeout "${WAIT_S:-600}"
 rm -rf "$IDENTITY" && mkdir -p "$(dirname "$IDENTITY")"
 deploy/compose.sh cp pki:/identities/operator "$IDENTITY" 2>/dev/null

@@ -1,4 +1,4 @@
-"""What every kind of test may use."""
+"""What every kind of test may use, and the order in which two workers take them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,25 @@ for name in ("COLUMNS", "FORCE_COLOR", "NO_COLOR"):
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Quick tests first, so that a defect shows early; whole cycles and containers, which take minutes, last."""
-    order = {"unit": 0, "services": 1, "e2e": 2, "containers": 3}
+    """Longest first, so that no worker is left alone with a long test at the end.
 
-    def rank(item: pytest.Item) -> int:
-        parts = item.path.relative_to(ROOT / "tests").parts
-        return order.get(parts[0], 0)
+    A worker takes a whole group: the tests of one file, or all that share one heavy thing (`xdist_group`).
+    """
+    for item in items:
+        folder, *_ = item.path.relative_to(ROOT / "tests").parts
+        if folder == "containers":
+            item.add_marker(pytest.mark.containers)
+            item.add_marker(pytest.mark.xdist_group("containers"))
+        elif item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=_rank)
 
-    items.sort(key=rank)
+
+def _rank(item: pytest.Item) -> int:
+    marks = {mark.name for mark in item.iter_markers()}
+    return 0 if "containers" in marks else 1 if item.path.parent.name == "e2e" else 2 if "slow" in marks else 3
 
 
 @pytest.fixture(scope="session")

@@ -23,24 +23,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def engine() -> None:
-    """An engine that answers. Where none can be had the tests skip and say why; in CI they fail."""
-    done = subprocess.run(
-        [ROOT / "deploy/docker-engine.sh", "up"], capture_output=True, text=True, timeout=600, check=False
-    )
-    if done.returncode == 0:
-        return
-    why = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}"
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"CI needs a Docker engine: {done.stderr}")
-    pytest.skip(why)
+def images() -> None:
+    """Built from this checkout, by an engine that answers. Where none can be had the tests skip and say why; in CI they
+    fail."""
+    engine = ran("deploy/docker-engine.sh", "up")
+    if engine.returncode != 0:
+        why = engine.stderr.strip() or f"exit code {engine.returncode}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI needs a Docker engine: {why}")
+        pytest.skip(why.splitlines()[-1])
+    built = ran("deploy/images.sh")
+    assert built.returncode == 0, built.stderr
+
+
+def ran(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SETUP_S, check=False)
 
 
 @pytest.fixture(scope="session")
 def deployment(
-    engine: None, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+    images: None, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Deployment]:
-    """Images built from this checkout, every service started and healthy, the operator's identity exported."""
+    """Every service started and healthy, the operator's identity exported."""
     deployment = Deployment(tmp_path_factory.mktemp("deployment"))
     try:
         deployment.start()

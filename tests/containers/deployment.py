@@ -75,7 +75,6 @@ class Deployment(Project):
 
     def start(self) -> None:
         self.stop()
-        self.compose("build", timeout_s=1200)
         self.compose("up", "--detach", "--wait", "--wait-timeout", "600", timeout_s=660)
         self.compose("cp", "pki:/identities/operator", str(self.identity))
 

@@ -22,9 +22,6 @@ END_S = 180
 
 
 class Peers(Project):
-    def build(self) -> None:
-        self.compose("build", "cloud", timeout_s=1200)
-
     def start(self) -> None:
         """As `make up-peers` does, with new keys and empty volumes."""
         self.stop()
@@ -56,11 +53,10 @@ class Peers(Project):
 
 
 @pytest.fixture(scope="module")
-def peers(engine: None) -> Iterator[Peers]:
-    """The image built from this checkout; nothing started."""
+def peers(images: None) -> Iterator[Peers]:
+    """Nothing started."""
     peers = Peers("diredi-test-peers", DIREDI_PEER_ROUNDS=str(ROUNDS))
     try:
-        peers.build()
         yield peers
     finally:
         peers.stop()
