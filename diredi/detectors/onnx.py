@@ -18,6 +18,9 @@ from diredi.detectors.spec import DetectorSpec
 from diredi.errors import CorruptData, NotFound
 from diredi.labels import LabelSpace
 
+# It was off from the start, unless somebody loaded the library before ours.
+onnxruntime.disable_telemetry_events()
+
 INPUT, OUTPUTS = "images", ["class_logits", "box_logits"]
 STRIDES_KEY = "diredi.strides"
 PREDICT_BATCH = 8

@@ -22,8 +22,7 @@ from diredi.detectors.network import BATCH_NORM_MOMENTUM, class_branch, replace_
 from diredi.errors import InvalidInput
 from diredi.seeding import seeded
 
-# Read once, when Ultralytics is imported: no probe of the network, nothing installed behind the user's back.
-os.environ.setdefault("YOLO_OFFLINE", "true")
+# Read once, when Ultralytics is imported: nothing is installed behind the user's back.
 os.environ.setdefault("YOLO_AUTOINSTALL", "false")
 os.environ.setdefault("YOLO_VERBOSE", "false")
 

@@ -55,6 +55,12 @@ def test_only_the_rpc_folder_touches_grpc_in_the_core_library() -> None:
     assert not {file for file in touching if not file.startswith("diredi/rpc/")}
 
 
+def test_one_file_loads_onnx_runtime_and_it_belongs_to_the_package_that_switches_its_telemetry_off() -> None:
+    folders = ("diredi", *PROGRAMS, *APPLICATIONS, "bench", "deploy")
+    users = {file for folder in folders for file in imported_by(folder).get("onnxruntime", ())}
+    assert users == {"diredi/detectors/onnx.py"}
+
+
 @pytest.mark.parametrize(("package", "files"), [("ultralytics", "ultralytics_"), ("libreyolo", "libreyolo_")])
 def test_only_its_own_files_import_the_package_of_a_detector_family(package: str, files: str) -> None:
     users = imported_by("diredi")
