@@ -38,12 +38,12 @@ from diredi.store.weights import WeightMap
 
 SEEDS = (0, 1)
 """Seconds and bytes hardly know the seed, and Flower with eight clients takes minutes each time."""
-SIDES = HERE / "exchanging"
+SIDES = HERE / "wire"
 PEERS = {"mlp": (3,)} if QUICK else {"cnn": (3, 8), "resnet18": (3,)}
 """Backbone to numbers of peers: eight ResNet-18 that learn on one machine say nothing of the wire."""
 CLIENTS = (2,) if QUICK else (2, 8, 32)
 FLOWER_CLIENTS = (2,) if QUICK else (2, 8)
-LEARNERS = {"predictions": "multiheaded:multiheaded", "weights": "averaging:averaging"}
+LEARNERS = {"predictions": "multihead_learner:create_learner", "weights": "fedavg_learner:create_learner"}
 TRAVELS, ROUND, BYTES = "what travels", "weights of YOLO11n", "our bytes"
 
 
@@ -75,7 +75,7 @@ def our_round(spec: Json, folder: Path) -> Json:
         "peers": 1 + spec["clients"],
         "rounds": spec["rounds"],
         "topology": {"kind": "star"},
-        "learner": "exchanging.idle:learner",
+        "learner": "wire.idle:learner",
         "data": {"file": str(weights(folder))},
         "deadline_s": 300,
         "start_s": 300,

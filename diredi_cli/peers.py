@@ -21,7 +21,7 @@ from diredi_cli.study import study
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from peer_node.processes import PeersFile, Standing
+    from peer_node.processes import PeersFile, PeerStatus
 
 app = typer.Typer(help="Learn without a cloud: peers that learn from each other's predictions.", no_args_is_help=True)
 app.command("study")(study)
@@ -42,7 +42,7 @@ def run(
 
     A peer that dies costs the others a wait; it is an error only if none gets to its end.
     """
-    from peer_node.processes import PeersFile, conducted
+    from peer_node.processes import PeersFile, run_peers
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background jobs start with it ignored
     file = PeersFile.from_command_line(["--config", str(config)])
@@ -50,28 +50,28 @@ def run(
     with nullcontext(out) if out is not None else tempfile.TemporaryDirectory() as kept, _shown(file, as_json) as show:
         folder = Path(kept)
         folder.mkdir(parents=True, exist_ok=True)
-        standings = conducted(file, folder, show)
-        data = [{"name": one.name, "ended": one.ended, **_summary(folder, one.name)} for one in standings]
+        statuses = run_peers(file, folder, show)
+        data = [{"name": one.name, "ended": one.ended, **_summary(folder, one.name)} for one in statuses]
     seconds = time.monotonic() - began
-    if not any(one.ended == "done" for one in standings):
-        raise DirediError(f"no peer got to its end: {standings[0].name} {standings[0].ended}")
+    if not any(one.ended == "done" for one in statuses):
+        raise DirediError(f"no peer got to its end: {statuses[0].name} {statuses[0].ended}")
     title = f"{file.rounds} rounds of {file.peers} peers in {seconds_text(seconds)}"
-    emit({"seconds": round(seconds, 3), "peers": data}, as_json, _table(standings, file.rounds, title))
+    emit({"seconds": round(seconds, 3), "peers": data}, as_json, _table(statuses, file.rounds, title))
 
 
 def _summary(folder: Path, name: str) -> dict[str, Any]:
     """Its rounds and bytes; no rounds where it died in the first."""
-    from peer_node.processes import summary_of
+    from peer_node.processes import summary_path
 
     try:
-        said = json.loads(summary_of(folder, name).read_text())
+        said = json.loads(summary_path(folder, name).read_text())
     except FileNotFoundError:
         said = {}
     return {key: said.get(key, empty) for key, empty in (("rounds", []), ("sent_bytes", {}), ("received_bytes", {}))}
 
 
 @contextmanager
-def _shown(file: PeersFile, as_json: bool) -> Iterator[Callable[[Standing], None]]:
+def _shown(file: PeersFile, as_json: bool) -> Iterator[Callable[[PeerStatus], None]]:
     """A table that lives on a terminal, a line a round elsewhere, nothing with `--json`."""
     console = stderr()
     if as_json:
@@ -81,17 +81,17 @@ def _shown(file: PeersFile, as_json: bool) -> Iterator[Callable[[Standing], None
     else:
         from rich.live import Live
 
-        seen: dict[str, Standing] = {}
+        seen: dict[str, PeerStatus] = {}
         with Live(console=console, auto_refresh=False, transient=True) as live:
 
-            def show(one: Standing) -> None:
+            def show(one: PeerStatus) -> None:
                 seen[one.name] = one
                 live.update(_table([seen[name] for name in file.names if name in seen], file.rounds), refresh=True)
 
             yield show
 
 
-def _say(one: Standing, rounds: int) -> None:
+def _say(one: PeerStatus, rounds: int) -> None:
     if one.ended and one.ended != "done":
         note(f"{one.name} {one.ended}")
     elif one.doing == "round done":
@@ -99,7 +99,7 @@ def _say(one: Standing, rounds: int) -> None:
         note(f"{one.name} round {one.round} of {rounds}: heard {len(one.answered)}{missing}; {_figures(one)}")
 
 
-def _table(standings: list[Standing], rounds: int, title: str = "") -> Table:
+def _table(statuses: list[PeerStatus], rounds: int, title: str = "") -> Table:
     rows = [
         (
             one.name,
@@ -110,15 +110,15 @@ def _table(standings: list[Standing], rounds: int, title: str = "") -> Table:
             _figures(one),
             bytes_text(one.sent_bytes),
         )
-        for one in standings
+        for one in statuses
     ]
     columns = ("peer", "round", "", "heard", "missing", "figures", "sent")
     return table(columns, rows, title=title, right=("round", "heard", "sent"))
 
 
-def _missing(one: Standing) -> str:
+def _missing(one: PeerStatus) -> str:
     return ", ".join(f"{name} ({kind})" for name, kind in one.missing.items())
 
 
-def _figures(one: Standing) -> str:
+def _figures(one: PeerStatus) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in one.figures.items())

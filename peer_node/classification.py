@@ -20,12 +20,12 @@ from diredi.decentralized.partitions import PartitionRecipe, partitioned
 from diredi.decentralized.peer import Peer
 from diredi.decentralized.recipe import NetworkRecipe
 from diredi.errors import InvalidInput
-from peer_node.learner import Setting
+from peer_node.learner import LearnerContext
 
 Section = TypeVar("Section", bound=Config)
 
 
-class Data(Config):
+class DataConfig(Config):
     """What is learned from."""
 
     set: str = "digits"
@@ -39,7 +39,7 @@ class Data(Config):
     partition: PartitionRecipe = PartitionRecipe()
 
 
-def read(section: type[Section], values: Mapping[str, Any]) -> Section:
+def parse_section(section: type[Section], values: Mapping[str, Any]) -> Section:
     """One section of a peer's configuration. Raises InvalidInput that names what is wrong in it."""
     try:
         return section.model_validate(values)
@@ -49,7 +49,7 @@ def read(section: type[Section], values: Mapping[str, Any]) -> Section:
         raise InvalidInput(f"the learner's {where} is wrong: {first['msg']}") from None
 
 
-def loaded(data: Data) -> ClassificationSet:
+def load_data(data: DataConfig) -> ClassificationSet:
     """Raises InvalidInput for a set that is too small, and what loading it raises."""
     found = classification.load(data.set, data.folder)
     if data.private + data.public > len(found.train):
@@ -57,11 +57,11 @@ def loaded(data: Data) -> ClassificationSet:
     return found
 
 
-def own_peer(
-    setting: Setting, data: Data, network: NetworkRecipe, found: ClassificationSet, seed: int | None = None
+def create_peer(
+    context: LearnerContext, data: DataConfig, network: NetworkRecipe, found: ClassificationSet, seed: int | None = None
 ) -> Peer:
     """With its own part of the data. `seed` is the network's; None: one that no other peer has."""
-    shards = partitioned(found.train.labels[: data.private], setting.peers, data.partition, setting.seed)
-    own = setting.seed * setting.peers + setting.peer
+    shards = partitioned(found.train.labels[: data.private], context.peers, data.partition, context.seed)
+    own = context.seed * context.peers + context.peer
     made = create(network, found.train.images.shape[1:], len(found.classes), own if seed is None else seed)
-    return Peer(f"peer-{setting.peer}", made, found.train.taken(shards[setting.peer]), own)
+    return Peer(f"peer-{context.peer}", made, found.train.taken(shards[context.peer]), own)

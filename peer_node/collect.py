@@ -9,11 +9,11 @@ from enum import StrEnum
 
 from diredi.errors import CorruptData, DirediError, Unreachable
 from diredi.rpc.retry import retrying
-from peer_node.learner import Question, Said
-from peer_node.peer_client import Neighbour
+from peer_node.learner import PredictionRequest, Update
+from peer_node.peer_client import PeerClient
 
 
-class Kind(StrEnum):
+class AbsenceKind(StrEnum):
     """Why a neighbour was not heard."""
 
     LATE = "late"
@@ -28,47 +28,52 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Absence:
-    kind: Kind
+    kind: AbsenceKind
     why: str
     """One sentence."""
 
 
 @dataclass(frozen=True)
-class Gathered:
+class Collected:
     """Every neighbour that was asked is in one of the two."""
 
-    answers: dict[str, Said]
+    answers: dict[str, Update]
     missing: dict[str, Absence]
 
 
-async def gather(
-    neighbours: Mapping[str, Neighbour], round_: int, question: Question | None, *, deadline_s: float, attempts: int
-) -> Gathered:
+async def collect(
+    clients: Mapping[str, PeerClient],
+    round_: int,
+    request: PredictionRequest | None,
+    *,
+    deadline_s: float,
+    attempts: int,
+) -> Collected:
     """Returns after `deadline_s` at the latest; connections that break are tried `attempts` times until then."""
     outcomes = await asyncio.gather(
-        *(_asked(neighbour, round_, question, deadline_s, attempts) for neighbour in neighbours.values())
+        *(_fetch(client, round_, request, deadline_s, attempts) for client in clients.values())
     )
-    gathered = Gathered({}, {})
-    for name, outcome in zip(neighbours, outcomes, strict=True):
+    collected = Collected({}, {})
+    for name, outcome in zip(clients, outcomes, strict=True):
         if isinstance(outcome, Absence):
-            gathered.missing[name] = outcome
+            collected.missing[name] = outcome
         else:
-            gathered.answers[name] = outcome
-    return gathered
+            collected.answers[name] = outcome
+    return collected
 
 
-async def _asked(
-    neighbour: Neighbour, round_: int, question: Question | None, deadline_s: float, attempts: int
-) -> Said | Absence:
+async def _fetch(
+    client: PeerClient, round_: int, request: PredictionRequest | None, deadline_s: float, attempts: int
+) -> Update | Absence:
     # The deadline here is the one that counts; the call's own is for the other side and must not end it first.
     try:
         async with asyncio.timeout(deadline_s):
-            return await retrying(lambda: neighbour.answer(round_, question, deadline_s + 5), attempts=attempts)
+            return await retrying(lambda: client.fetch(round_, request, deadline_s + 5), attempts=attempts)
     except TimeoutError:
-        return Absence(Kind.LATE, f"{neighbour.identity} had not answered round {round_} after {deadline_s:g} s")
+        return Absence(AbsenceKind.LATE, f"{client.identity} had not answered round {round_} after {deadline_s:g} s")
     except Unreachable as error:
-        return Absence(Kind.AWAY, f"{neighbour.identity} cannot be reached: {error}")
+        return Absence(AbsenceKind.AWAY, f"{client.identity} cannot be reached: {error}")
     except CorruptData as error:
-        return Absence(Kind.WRONG, str(error))
+        return Absence(AbsenceKind.WRONG, str(error))
     except DirediError as error:
-        return Absence(Kind.REFUSED, str(error))
+        return Absence(AbsenceKind.REFUSED, str(error))

@@ -1,6 +1,6 @@
-"""Averaging between peers: weights travel, where `multiheaded` lets nothing travel but predictions.
+"""FedAvgLearner between peers: weights travel, where `create_learner` lets nothing travel but predictions.
 
-    learner: peer_node.fedavg_learner:averaging
+    learner: peer_node.fedavg_learner:create_learner
     topology: {kind: star}
     options: {hub: 0, network: {backbone: cnn}, training: {epochs: 1}}
 
@@ -25,8 +25,8 @@ from diredi.decentralized.network import MAIN
 from diredi.decentralized.recipe import NetworkRecipe, TrainingRecipe
 from diredi.errors import InvalidInput
 from diredi.store.weights import WeightMap
-from peer_node.classification import Data, loaded, own_peer, read
-from peer_node.learner import Figures, Setting, Weights, WeightsOutline
+from peer_node.classification import DataConfig, create_peer, load_data, parse_section
+from peer_node.learner import LearnerContext, Metrics, Weights, WeightsSpec
 
 
 class Options(Config):
@@ -38,23 +38,23 @@ class Options(Config):
     """Which peer averages for all, counted from 0; None: each does for itself."""
 
 
-def averaging(setting: Setting) -> Averaging:
+def create_learner(context: LearnerContext) -> FedAvgLearner:
     """Raises InvalidInput where `data` or `options` are wrong, and what loading the set raises."""
     torch.set_num_threads(1)  # peers of one machine would wait for each other's threads at every operator
-    return Averaging(setting, read(Data, setting.data), read(Options, setting.options))
+    return FedAvgLearner(context, parse_section(DataConfig, context.data), parse_section(Options, context.options))
 
 
-class Averaging:
-    def __init__(self, setting: Setting, data: Data, options: Options) -> None:
-        found, network = loaded(data), options.network.model_copy(update={"auxiliary": 0})
+class FedAvgLearner:
+    def __init__(self, context: LearnerContext, data: DataConfig, options: Options) -> None:
+        found, network = load_data(data), options.network.model_copy(update={"auxiliary": 0})
         self._training, self._test = options.training, found.test
-        self._peer = own_peer(setting, data, network, found, seed=setting.seed)
+        self._peer = create_peer(context, data, network, found, seed=context.seed)
         self._has_hub = options.hub is not None
-        self.listens_first = options.hub == setting.peer
+        self.collects_first = options.hub == context.peer
         self._own = self._weights()
-        self.outline = WeightsOutline(self._own)
+        self.payload_spec = WeightsSpec(self._own)
 
-    def fit(self, round_: int) -> Figures:
+    def fit(self, round_: int) -> Metrics:
         """Whose weights leave the numbers, as after a mean with some that were meant to, goes back to its own last."""
         self._peer.learn_labels(self._training, round_)
         if _is_finite(self._weights()):
@@ -63,17 +63,17 @@ class Averaging:
             self._load(self._own)
         return self._accuracy()
 
-    def says(self, round_: int) -> Weights:
+    def compute_update(self, round_: int) -> Weights:
         return Weights(self._weights(), len(self._peer.labels))
 
-    def question(self, round_: int) -> None:
+    def build_request(self, round_: int) -> None:
         return None
 
-    def learn(self, round_: int, answers: Mapping[str, Weights]) -> Figures:
+    def learn(self, round_: int, answers: Mapping[str, Weights]) -> Metrics:
         """A hub that is silent leaves everybody with their own. In the order of names, so that sums are the same."""
         heard = [answers[name] for name in sorted(answers)]
-        if self.listens_first or not self._has_hub:
-            heard = [self.says(round_), *heard]
+        if self.collects_first or not self._has_hub:
+            heard = [self.compute_update(round_), *heard]
         mean = averaged([one.weights for one in heard], [one.samples for one in heard]) if heard else self._own
         if _is_finite(mean):
             self._load(mean)
@@ -85,7 +85,7 @@ class Averaging:
     def _load(self, weights: WeightMap) -> None:
         self._peer.network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in weights.items()})
 
-    def _accuracy(self) -> Figures:
+    def _accuracy(self) -> Metrics:
         """On the set's test images; 0 to 1."""
         said = self._peer.answers(torch.from_numpy(self._test.images), MAIN).argmax(-1).numpy()
         return {"accuracy": float(np.mean(said == self._test.labels))}

@@ -1,6 +1,6 @@
 """What learns, as the rest of a peer sees it, and the values that go to and fro. No torch here: a factory brings it.
 
-A peer exchanges either predictions of public samples or, where it averages, weights: its outline says which.
+A peer exchanges either predictions of public samples or, where it averages, weights: its spec says which.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from diredi.errors import InvalidInput
 from diredi.store.weights import WeightMap
 
 Floats = NDArray[np.float32]
-Figures = Mapping[str, float]
+Metrics = Mapping[str, float]
 """What a step of learning says of itself: name to number, for logs and the summary."""
 
 _SUM_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
-class Outline:
+class PredictionSpec:
     """What all predictions of a peer have in common, round after round."""
 
     public_set: str
@@ -38,7 +38,7 @@ class Outline:
     embedding: int = 0
     """Numbers in an embedding; 0: none are given."""
 
-    def flaw(self, said: Said) -> str:
+    def validation_error(self, said: Update) -> str:
         """What of a peer's own words is not as promised; empty when nothing is."""
         if not isinstance(said, Predictions):
             return "weights where predictions are promised"
@@ -48,11 +48,11 @@ class Outline:
         wanted = (self.samples, self.embedding) if self.embedding else None
         if (None if embeddings is None else embeddings.shape) != wanted:
             return f"embeddings other than the promised {self.embedding} numbers for each of {self.samples} samples"
-        return said.flaw()
+        return said.validation_error()
 
 
 @dataclass(frozen=True, eq=False)
-class WeightsOutline:
+class WeightsSpec:
     """What all weights of a peer have in common, round after round."""
 
     example: WeightMap
@@ -63,12 +63,12 @@ class WeightsOutline:
         return self.example.schema_digest()
 
     @cached_property
-    def most_bytes(self) -> int:
+    def max_bytes(self) -> int:
         """Of a file of such weights; names may be written with more room than ours."""
         return len(self.example.to_bytes()) + 64 * 1024
 
-    def flaw(self, said: Said) -> str:
-        """As `Outline.flaw`."""
+    def validation_error(self, said: Update) -> str:
+        """As `PredictionSpec.flaw`."""
         if not isinstance(said, Weights):
             return "predictions where weights are promised"
         try:
@@ -94,7 +94,7 @@ class Weights:
     weights: WeightMap
     samples: int
 
-    def frozen(self) -> WeightsFile:
+    def snapshot(self) -> WeightsFile:
         """What nobody's further learning changes."""
         return WeightsFile(self.weights.to_bytes(), self.samples)
 
@@ -108,7 +108,7 @@ class Predictions:
     embeddings: Floats | None = None
     """[samples, embedding]"""
 
-    def flaw(self) -> str:
+    def validation_error(self) -> str:
         """What is wrong with the values; empty when nothing is."""
         if not np.isfinite(self.probabilities).all():
             return "a probability that is not a finite number"
@@ -119,19 +119,21 @@ class Predictions:
             return "an embedding that is not finite"
         return ""
 
-    def frozen(self) -> Predictions:
+    def snapshot(self) -> Predictions:
         """One that nobody's further learning changes."""
         embeddings = self.embeddings
-        return Predictions(_frozen(self.probabilities), None if embeddings is None else _frozen(embeddings))
+        return Predictions(
+            _read_only_copy(self.probabilities), None if embeddings is None else _read_only_copy(embeddings)
+        )
 
 
-Said = Predictions | Weights
-Published = Predictions | WeightsFile
+Update = Predictions | Weights
+UpdateSnapshot = Predictions | WeightsFile
 """What was said, frozen."""
 
 
 @dataclass(frozen=True, eq=False)
-class Question:
+class PredictionRequest:
     """What a learner wants to know of its neighbours in a round."""
 
     samples: NDArray[np.int64] | None = None
@@ -143,43 +145,46 @@ class Question:
 
     def __post_init__(self) -> None:
         if self.samples is not None and len(self.samples) == 0:
-            raise InvalidInput("the learner's question names no sample: name some, or none at all for the whole set")
+            raise InvalidInput("the learner's request names no sample: name some, or none at all for the whole set")
+
+
+PayloadSpec = PredictionSpec | WeightsSpec
 
 
 class Learner(Protocol):
     """One peer's model and private data. Called from one thread at a time, never from the event loop's.
 
-    Each round is `fit`, `says`, `question`, `learn`, once and in this order; of one that listens first, as the hub of a
-    star does, `fit`, `question`, `learn`, `says`. What a learner raises ends the peer; a DirediError ends it with its
+    Each round is `fit`, `says`, `request`, `learn`, once and in this order; of one that listens first, as the hub of a
+    star does, `fit`, `request`, `learn`, `says`. What a learner raises ends the peer; a DirediError ends it with its
     sentence.
     """
 
-    listens_first: bool
+    collects_first: bool
 
     @property
-    def outline(self) -> Outline | WeightsOutline:
+    def payload_spec(self) -> PayloadSpec:
         """Never changes."""
         ...
 
-    def fit(self, round_: int) -> Figures:
+    def fit(self, round_: int) -> Metrics:
         """Learn from private data what neighbours shall hear of; rounds are numbered from 1."""
         ...
 
-    def says(self, round_: int) -> Said:
+    def compute_update(self, round_: int) -> Update:
         """All that neighbours can ever get: every head on every sample of the public set, in its order; or weights."""
         ...
 
-    def question(self, round_: int) -> Question | None:
+    def build_request(self, round_: int) -> PredictionRequest | None:
         """What all neighbours are asked; None where weights are exchanged."""
         ...
 
-    def learn(self, round_: int, answers: Mapping[str, Any]) -> Figures:
+    def learn(self, round_: int, answers: Mapping[str, Any]) -> Metrics:
         """Learn from what neighbours said: name to the `Predictions` asked for, or to `Weights`. May be empty."""
         ...
 
 
 @dataclass(frozen=True)
-class Setting:
+class LearnerContext:
     """What a factory makes a learner from."""
 
     peer: int
@@ -192,14 +197,14 @@ class Setting:
     options: Mapping[str, Any]
 
 
-Factory = Callable[[Setting], Learner]
+LearnerFactory = Callable[[LearnerContext], Learner]
 
 
-def factory_named(name: str) -> Factory:
+def load_factory(name: str) -> LearnerFactory:
     """The factory "package.module:function". Raises InvalidInput when there is none, or what it needs is missing."""
     module, _, attribute = name.partition(":")
     try:
-        found: Factory = getattr(importlib.import_module(module), attribute)
+        found: LearnerFactory = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise InvalidInput(
             f"the learner {name!r} cannot be had ({error}): write package.module:function, and install what it needs"
@@ -207,7 +212,7 @@ def factory_named(name: str) -> Factory:
     return found
 
 
-def _frozen(values: Floats) -> Floats:
+def _read_only_copy(values: Floats) -> Floats:
     copy = np.array(values, dtype="<f4", order="C")
     copy.flags.writeable = False
     return copy

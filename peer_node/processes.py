@@ -66,7 +66,7 @@ class PeersFile(ServiceConfig):
 
 
 @dataclass
-class Standing:
+class PeerStatus:
     """How far a peer is, by its own log."""
 
     name: str
@@ -91,7 +91,7 @@ class Standing:
                 self.doing = "asking its neighbours"
             case "neighbour_missing":
                 self.missing[said["neighbour"]] = said["kind"]
-            case "gathered":
+            case "collected":
                 self.doing, self.answered = "learning from them", said["answered"]
             case "round_ended":
                 self.doing, self.figures, self.sent_bytes = "round done", said["figures"], said["sent_bytes"]
@@ -102,10 +102,10 @@ class Standing:
         return True
 
 
-OnChange = Callable[[Standing], None]
+OnChange = Callable[[PeerStatus], None]
 
 
-def prepare(file: PeersFile, folder: Path) -> list[Path]:
+def write_configs(file: PeersFile, folder: Path) -> list[Path]:
     """The configuration file of each peer; keys and certificates of an authority in FOLDER/pki/ca lie beside it."""
     asks = file.asks()
     authority = folder / "pki" / "ca"
@@ -127,14 +127,14 @@ def prepare(file: PeersFile, folder: Path) -> list[Path]:
             "listen": addresses[name],
             "neighbours": {other: addresses[other] for other in sorted({n for names in asks[index] for n in names})},
             "asks": asks[index] if file.topology.changes else [],
-            "summary": str(summary_of(folder, name)),
+            "summary": str(summary_path(folder, name)),
         }
         made.append(folder / f"{name}.yaml")
         made[-1].write_text(yaml.safe_dump(config, sort_keys=False))
     return made
 
 
-def summary_of(folder: Path, name: str) -> Path:
+def summary_path(folder: Path, name: str) -> Path:
     """Where a peer says what became of its rounds."""
     return folder / f"{name}.json"
 
@@ -148,20 +148,20 @@ def _free_ports(count: int) -> list[int]:
         return [int(probe.getsockname()[1]) for probe in probes]
 
 
-def conducted(file: PeersFile, folder: Path, on_change: OnChange) -> list[Standing]:
+def run_peers(file: PeersFile, folder: Path, on_change: OnChange) -> list[PeerStatus]:
     """Runs all peers until the last has ended, however each of them ends; none outlives this call."""
-    standings = [Standing(name) for name in file.names]
+    statuses = [PeerStatus(name) for name in file.names]
     running: list[ChildProcess] = []
     try:
-        for standing, config in zip(standings, prepare(file, folder), strict=True):
-            running.append(_started(standing.name, config, folder / f"{standing.name}.log", file.peers))
-        under_way = list(zip(running, standings, strict=True))
+        for status, config in zip(statuses, write_configs(file, folder), strict=True):
+            running.append(_started(status.name, config, folder / f"{status.name}.log", file.peers))
+        under_way = list(zip(running, statuses, strict=True))
         while under_way:
             time.sleep(_LOOK_EVERY_S)
             under_way = [(service, one) for service, one in under_way if not _has_ended(service, one, on_change)]
     finally:
         _stop(running)
-    return standings
+    return statuses
 
 
 def _started(name: str, config: Path, log: Path, peers: int) -> ChildProcess:
@@ -180,22 +180,22 @@ def _started(name: str, config: Path, log: Path, peers: int) -> ChildProcess:
     return ChildProcess(name, process, log)
 
 
-def _has_ended(service: ChildProcess, standing: Standing, on_change: OnChange) -> bool:
+def _has_ended(service: ChildProcess, status: PeerStatus, on_change: OnChange) -> bool:
     """Reads what it has logged meanwhile."""
     code = service.process.poll()  # before its log is read, so that the last lines of an ended one are not missed
     for said in service.new_events():
-        if standing.hear(said):
-            on_change(standing)
+        if status.hear(said):
+            on_change(status)
     if code is None:
         return False
     if code < 0:
-        standing.ended = f"killed by {signal.Signals(-code).name} in round {standing.round}"
+        status.ended = f"killed by {signal.Signals(-code).name} in round {status.round}"
     elif code > 0:
-        standing.ended = f"failed: {''.join(service.last_lines()[-1:])}"
+        status.ended = f"failed: {''.join(service.last_lines()[-1:])}"
     else:
-        standing.ended = standing.ended or "stopped"
-    standing.doing = standing.ended
-    on_change(standing)
+        status.ended = status.ended or "stopped"
+    status.doing = status.ended
+    on_change(status)
     return True
 
 

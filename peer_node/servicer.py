@@ -1,4 +1,4 @@
-"""PeerService: neighbours read the board, and nobody else does. It knows no learner and no data, private or public."""
+"""PeerService: neighbours read the store, and nobody else does. It knows no learner and no data, private or public."""
 
 # ruff: noqa: ANN401  (gRPC gives its contexts no type of their own)
 
@@ -16,52 +16,52 @@ from diredi.rpc.caller import peer_identity
 from diredi.rpc.v1 import peers_pb2 as pb
 from diredi.rpc.v1 import peers_pb2_grpc as stubs
 from diredi.trust.identity import Identity
-from peer_node.learner import Floats, Outline, Predictions, Question, WeightsFile, WeightsOutline
-from peer_node.round_store import Board
+from peer_node.learner import Floats, PayloadSpec, PredictionRequest, Predictions, WeightsFile, WeightsSpec
+from peer_node.round_store import RoundStore
 
 CHUNK_BYTES = 256 * 1024
 FILE_CHUNK_BYTES = 1024 * 1024
 
 
 class PeerServicer(stubs.PeerServiceServicer):
-    def __init__(self, own: Identity, board: Board, neighbours: Collection[Identity]) -> None:
+    def __init__(self, own: Identity, store: RoundStore, neighbours: Collection[Identity]) -> None:
         self._own = own
-        self._board = board
+        self._store = store
         self._neighbours = frozenset(neighbours)
 
     async def DescribePeer(self, request: pb.DescribePeerRequest, context: Any) -> pb.DescribePeerResponse:
         self._caller(context)
-        outline, board = self._board.outline, self._board
+        spec, store = self._store.payload_spec, self._store
         about = pb.DescribePeerResponse(
-            name=self._own.name, site=self._own.site, rounds=board.rounds, ready=board.ready
+            name=self._own.name, site=self._own.site, rounds=store.rounds, ready=store.ready
         )
-        if isinstance(outline, WeightsOutline):
-            about.schema = outline.schema
+        if isinstance(spec, WeightsSpec):
+            about.schema = spec.schema
         else:
-            about.public_set, about.samples, about.classes = outline.public_set, outline.samples, outline.classes
-            about.heads, about.embedding = outline.heads, outline.embedding
+            about.public_set, about.samples, about.classes = spec.public_set, spec.samples, spec.classes
+            about.heads, about.embedding = spec.heads, spec.embedding
         return about
 
     async def Predict(self, request: pb.PredictRequest, context: Any) -> AsyncIterator[pb.PredictResponse]:
         with self._told(request.round, context):
-            question = question_from(request, self._board.outline)
-            said = await self._board.said(request.round)
+            asked = parse_request(request, self._store.payload_spec)
+            said = await self._store.get(request.round)
             assert isinstance(said, Predictions)
-            for chunk in chunks(said, question):
+            for chunk in prediction_chunks(said, asked):
                 yield chunk
 
     async def GetWeights(self, request: pb.GetWeightsRequest, context: Any) -> AsyncIterator[pb.GetWeightsResponse]:
         with self._told(request.round, context):
-            if not isinstance(self._board.outline, WeightsOutline):
+            if not isinstance(self._store.payload_spec, WeightsSpec):
                 raise InvalidInput("this peer shares predictions and no weights: give both peers one kind of learner")
-            said = await self._board.said(request.round)
+            said = await self._store.get(request.round)
             assert isinstance(said, WeightsFile)
-            for chunk in file_chunks(said):
+            for chunk in weights_chunks(said):
                 yield chunk
 
     @contextmanager
     def _told(self, round_: int, context: Any) -> Iterator[None]:
-        """An answer to a neighbour, or a refusal, of which the board is told once the call is over: a peer that has
+        """An answer to a neighbour, or a refusal, of which the store is told once the call is over: a peer that has
         told all its neighbours of its last round may stop at once."""
         caller = self._caller(context)
         try:
@@ -72,7 +72,7 @@ class PeerServicer(stubs.PeerServiceServicer):
         self._note_told(round_, caller, context)
 
     def _note_told(self, round_: int, caller: Identity, context: Any) -> None:
-        context.add_done_callback(lambda _: self._board.note_told(round_, caller))
+        context.add_done_callback(lambda _: self._store.mark_served(round_, caller))
 
     def _caller(self, context: Any) -> Identity:
         """Raises Refused for anyone but a neighbour."""
@@ -82,46 +82,44 @@ class PeerServicer(stubs.PeerServiceServicer):
         return caller
 
 
-def question_from(request: pb.PredictRequest, outline: Outline | WeightsOutline) -> Question:
-    """Raises NotFound for another public set, InvalidInput for what a peer of this outline cannot answer."""
-    if isinstance(outline, WeightsOutline):
+def parse_request(request: pb.PredictRequest, spec: PayloadSpec) -> PredictionRequest:
+    """Raises NotFound for another public set, InvalidInput for what a peer of this spec cannot answer."""
+    if isinstance(spec, WeightsSpec):
         raise InvalidInput("this peer shares weights and no predictions: give both peers one kind of learner")
-    if request.public_set != outline.public_set:
+    if request.public_set != spec.public_set:
         raise NotFound(
-            f"this peer's public set is {outline.public_set}, not {request.public_set[:80]!r}: give both the same one"
+            f"this peer's public set is {spec.public_set}, not {request.public_set[:80]!r}: give both the same one"
         )
     samples, heads = np.array(request.samples, dtype=np.int64), tuple(request.heads)
-    if len(samples) > outline.samples or samples.max(initial=0) >= outline.samples:
-        raise InvalidInput(f"the public set has {outline.samples} samples: ask for indices below that, each once")
-    if not heads or max(heads) >= outline.heads or len(set(heads)) < len(heads):
-        raise InvalidInput(
-            f"heads {list(heads[:16])} cannot be asked: this peer has 0 to {outline.heads - 1}, each once"
-        )
-    if request.embeddings and not outline.embedding:
+    if len(samples) > spec.samples or samples.max(initial=0) >= spec.samples:
+        raise InvalidInput(f"the public set has {spec.samples} samples: ask for indices below that, each once")
+    if not heads or max(heads) >= spec.heads or len(set(heads)) < len(heads):
+        raise InvalidInput(f"heads {list(heads[:16])} cannot be asked: this peer has 0 to {spec.heads - 1}, each once")
+    if request.embeddings and not spec.embedding:
         raise InvalidInput("this peer gives no embeddings: ask for probabilities alone")
     if not (math.isfinite(request.temperature) and request.temperature >= 0):
         raise InvalidInput(f"a temperature of {request.temperature} cannot be: ask for one above 0")
-    return Question(samples if len(samples) else None, heads, request.embeddings, request.temperature or 1.0)
+    return PredictionRequest(samples if len(samples) else None, heads, request.embeddings, request.temperature or 1.0)
 
 
-def chunks(predictions: Predictions, question: Question) -> Iterator[pb.PredictResponse]:
+def prediction_chunks(predictions: Predictions, request: PredictionRequest) -> Iterator[pb.PredictResponse]:
     """The answer in messages of about CHUNK_BYTES; at least one row in each."""
     _, available, classes = predictions.probabilities.shape
-    samples = np.arange(available) if question.samples is None else question.samples
-    embeddings = predictions.embeddings if question.embeddings else None
-    columns = len(question.heads) * classes + (0 if embeddings is None else embeddings.shape[1])
+    samples = np.arange(available) if request.samples is None else request.samples
+    embeddings = predictions.embeddings if request.embeddings else None
+    columns = len(request.heads) * classes + (0 if embeddings is None else embeddings.shape[1])
     rows = max(1, CHUNK_BYTES // (4 * columns))
     for first in range(0, len(samples), rows):
         some = samples[first : first + rows]
-        asked = predictions.probabilities[np.array(question.heads)[:, None], some]
+        asked = predictions.probabilities[np.array(request.heads)[:, None], some]
         yield pb.PredictResponse(
             first=first,
-            probabilities=[_rows(matrix) for matrix in softened(asked, question.temperature)],
+            probabilities=[_rows(matrix) for matrix in soften(asked, request.temperature)],
             embeddings=None if embeddings is None else _rows(embeddings[some]),
         )
 
 
-def file_chunks(said: WeightsFile) -> Iterator[pb.GetWeightsResponse]:
+def weights_chunks(said: WeightsFile) -> Iterator[pb.GetWeightsResponse]:
     """The file in messages of FILE_CHUNK_BYTES, and with the first one what it is."""
     file = memoryview(said.data)
     yield pb.GetWeightsResponse(data=bytes(file[:FILE_CHUNK_BYTES]), samples=said.samples)
@@ -129,7 +127,7 @@ def file_chunks(said: WeightsFile) -> Iterator[pb.GetWeightsResponse]:
         yield pb.GetWeightsResponse(data=bytes(file[start : start + FILE_CHUNK_BYTES]))
 
 
-def softened(probabilities: Floats, temperature: float) -> Floats:
+def soften(probabilities: Floats, temperature: float) -> Floats:
     """Distributions [..., classes] with their logits divided by `temperature`; at 1 the very same bits."""
     if temperature == 1:
         return probabilities

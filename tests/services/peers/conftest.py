@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from peer_world import Pki, World
+from peer_network import PeerNetwork, Pki
 
 
 @pytest.fixture(scope="session")
@@ -10,7 +10,7 @@ def pki(tmp_path_factory):
 
 
 @pytest.fixture
-async def world(pki):
-    one = World(pki)
+async def network(pki):
+    one = PeerNetwork(pki)
     yield one
     await one.close()

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from peer_node.classification import Data, read
-from peer_node.fedavg_learner import Averaging, Options
-from peer_node.learner import Setting
+from peer_node.classification import DataConfig, parse_section
+from peer_node.fedavg_learner import FedAvgLearner, Options
+from peer_node.learner import LearnerContext
 
 
-class Recorder(Averaging):
+class RecordingLearner(FedAvgLearner):
     """Writes PEER-ROUND-fitted.safetensors and PEER-ROUND-learned.safetensors."""
 
-    def __init__(self, setting, folder, data, options):
-        super().__init__(setting, data, options)
-        self._place = Path(folder) / str(setting.peer)
+    def __init__(self, context, folder, data, options):
+        super().__init__(context, data, options)
+        self._place = Path(folder) / str(context.peer)
 
     def fit(self, round_):
         figures = super().fit(round_)
@@ -30,7 +30,7 @@ class Recorder(Averaging):
         self._weights().save(self._place.with_name(f"{self._place.name}-{round_}-{when}.safetensors"))
 
 
-def learner(setting: Setting) -> Recorder:
-    options = dict(setting.options)
+def learner(context: LearnerContext) -> RecordingLearner:
+    options = dict(context.options)
     folder = options.pop("folder")
-    return Recorder(setting, folder, read(Data, setting.data), read(Options, options))
+    return RecordingLearner(context, folder, parse_section(DataConfig, context.data), parse_section(Options, options))

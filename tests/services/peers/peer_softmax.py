@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from peer_node.learner import Outline, Predictions, Question, Setting
+from peer_node.learner import LearnerContext, PredictionRequest, Predictions, PredictionSpec
 
 CLASSES, FEATURES, PUBLIC, EMBEDDING = 3, 8, 90, 4
 
 
-class Softmax:
+class SoftmaxLearner:
     """Main head: private points, of two of the three classes. Auxiliary: whoever is surest about a public point."""
 
-    listens_first = False
+    collects_first = False
 
     def __init__(self, peer, seed=0, public_seed=0, stalls_in=0, fifo="", killed=None):
         shared = np.random.default_rng([seed, public_seed])
@@ -33,7 +33,7 @@ class Softmax:
         self.peer, self.stalls_in, self.fifo = peer, stalls_in, fifo
         self.killed_in = (killed or {}).get(peer)
         digest = hashlib.sha256(self.public.tobytes()).hexdigest()
-        self.outline = Outline(f"sha256:{digest}", PUBLIC, CLASSES, heads=2, embedding=EMBEDDING)
+        self.payload_spec = PredictionSpec(f"sha256:{digest}", PUBLIC, CLASSES, heads=2, embedding=EMBEDDING)
 
     def _points(self, random, labels):
         return (self.centres[labels] + random.normal(0, 1, (len(labels), FEATURES))).astype(np.float32)
@@ -46,16 +46,16 @@ class Softmax:
         self._descend(0, self.own, np.eye(CLASSES, dtype=np.float32)[self.own_labels])
         return {"accuracy": self.accuracy(0)}
 
-    def says(self, round_):
+    def compute_update(self, round_):
         said = np.stack([self._said(head, self.public) for head in (0, 1)])
         return Predictions(said, self.public @ self.projection)
 
-    def question(self, round_):
+    def build_request(self, round_):
         some = np.random.default_rng([self.peer, round_]).permutation(PUBLIC)[: PUBLIC // 2]
-        return Question(some, heads=(0, 1), embeddings=True)
+        return PredictionRequest(some, heads=(0, 1), embeddings=True)
 
     def learn(self, round_, answers):
-        some = self.question(round_).samples
+        some = self.build_request(round_).samples
         said = np.stack([self._said(0, self.public[some]), *(a.probabilities[0] for a in answers.values())])
         surest = said.max(-1).argmax(0)
         self._descend(1, self.public[some], said[surest, np.arange(len(some))])
@@ -79,6 +79,6 @@ def _with_bias(points):
     return np.concatenate([points, np.ones((len(points), 1), np.float32)], axis=1)
 
 
-def learner(setting: Setting) -> Softmax:
+def learner(context: LearnerContext) -> SoftmaxLearner:
     """The factory; the data section says from which seed points are drawn."""
-    return Softmax(setting.peer, setting.seed, **setting.data, **setting.options)
+    return SoftmaxLearner(context.peer, context.seed, **context.data, **context.options)

@@ -13,10 +13,10 @@ from asyncio.subprocess import PIPE
 
 import pytest
 import yaml
-from peer_world import HERE, ROOT
+from peer_network import HERE, ROOT
 
 from diredi.trust.identity import Credentials
-from peer_node.processes import PeersFile, prepare
+from peer_node.processes import PeersFile, write_configs
 
 
 class Command:
@@ -145,7 +145,7 @@ async def test_what_cannot_be_run_is_one_sentence(start, values, code, sentence)
 
 def test_each_peer_gets_an_identity_a_port_and_its_neighbours(tmp_path):
     file = PeersFile(peers=5, rounds=2, topology={"kind": "ring"}, learner="m:f", data={"set": "digits"}, seed=3)
-    configs = [yaml.safe_load(path.read_text()) for path in prepare(file, tmp_path)]
+    configs = [yaml.safe_load(path.read_text()) for path in write_configs(file, tmp_path)]
 
     for index, config in enumerate(configs):
         identity = Credentials.load(tmp_path / "pki" / config["name"]).identity
@@ -158,7 +158,7 @@ def test_each_peer_gets_an_identity_a_port_and_its_neighbours(tmp_path):
 
 def test_a_topology_that_changes_is_written_round_by_round(tmp_path):
     file = PeersFile(peers=6, rounds=8, topology={"kind": "ring", "changes": True}, learner="m:f")
-    configs = {c["name"]: c for c in (yaml.safe_load(path.read_text()) for path in prepare(file, tmp_path))}
+    configs = {c["name"]: c for c in (yaml.safe_load(path.read_text()) for path in write_configs(file, tmp_path))}
 
     assert len({tuple(names) for names in configs["peer-1"]["asks"]}) > 1
     for round_ in range(8):
@@ -169,8 +169,8 @@ def test_a_topology_that_changes_is_written_round_by_round(tmp_path):
 
 def test_the_same_folder_can_be_used_again(tmp_path):
     file = PeersFile(peers=2, learner="m:f")
-    prepare(file, tmp_path)
+    write_configs(file, tmp_path)
     first = Credentials.load(tmp_path / "pki" / "peer-1")
-    prepare(file, tmp_path)
+    write_configs(file, tmp_path)
 
     assert Credentials.load(tmp_path / "pki" / "peer-1").ca == first.ca

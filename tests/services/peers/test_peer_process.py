@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from peer_world import ROOT, PeerProcess, configs_of, summary_of
+from peer_network import ROOT, PeerProcess, configs_of, summary_path
 
 
 @pytest.fixture
@@ -43,16 +43,16 @@ async def test_one_of_three_is_killed_in_mid_round_and_the_others_finish(tmp_pat
     assert [await a.ended(), await b.ended()] == [0, 0]
 
     for config, other in ((configs[0], "b"), (configs[1], "a")):
-        rounds = summary_of(config)["rounds"]
-        assert summary_of(config)["ended"]
+        rounds = summary_path(config)["rounds"]
+        assert summary_path(config)["ended"]
         assert rounds[0]["answered"] == [other, "victim"]
         assert [r["answered"] for r in rounds[1:]] == [[other], [other]]
         assert {r["missing"]["victim"]["kind"] for r in rounds[1:]} == {"away"}
         assert all(r["learned"]["accuracy"] > 0.9 for r in rounds)
     said = await a.said("neighbour_missing", round=2)
     assert (said["neighbour"], said["kind"]) == ("victim", "away")
-    assert not summary_of(configs[2])["ended"]
-    assert len(summary_of(configs[2])["rounds"]) == 1, "what it had done is on its disk"
+    assert not summary_path(configs[2])["ended"]
+    assert len(summary_path(configs[2])["rounds"]) == 1, "what it had done is on its disk"
 
 
 async def test_a_peer_that_is_through_stays_for_one_that_was_late(tmp_path, pki, start):
@@ -66,7 +66,7 @@ async def test_a_peer_that_is_through_stays_for_one_that_was_late(tmp_path, pki,
     assert [await second.ended(), await first.ended()] == [0, 0]
 
     assert (late["neighbour"], late["kind"]) == ("slow", "late")
-    assert [r["answered"] for r in summary_of(slow)["rounds"]] == [["quick"], ["quick"]]
+    assert [r["answered"] for r in summary_path(slow)["rounds"]] == [["quick"], ["quick"]]
     assert not [line for line in first.events + second.events if line["event"] == "not_heard_by_all"]
 
 

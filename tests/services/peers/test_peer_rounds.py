@@ -1,18 +1,18 @@
-"""Whole peers in one process: rounds are conducted, kept, waited for, and hold nothing private."""
+"""Whole peers in one process: rounds are run_peers, kept, waited for, and hold nothing private."""
 
 from __future__ import annotations
 
 import asyncio
 
 import pytest
-from peer_softmax import Softmax
-from peer_world import configs_of, identity, summary_of
+from peer_network import configs_of, identity, summary_path
+from peer_softmax import SoftmaxLearner
 
 from diredi.errors import InvalidInput
 from diredi.rpc.v1 import peers_pb2 as pb
 from peer_node.config import PeerConfig
 from peer_node.node import serve
-from peer_node.round_store import Board
+from peer_node.round_store import RoundStore
 from peer_node.servicer import PeerServicer
 
 MESSAGES = [
@@ -20,15 +20,15 @@ MESSAGES = [
 ]
 
 
-async def conducted(configs):
+async def run_peers(configs):
     """Runs them to their ends; their summaries."""
     async with asyncio.timeout(180):
         await asyncio.gather(*(serve(PeerConfig(**config), asyncio.Event()) for config in configs))
-    return [summary_of(config) for config in configs]
+    return [summary_path(config) for config in configs]
 
 
 async def test_peers_learn_classes_that_they_have_no_sample_of(tmp_path, pki):
-    for index, summary in enumerate(await conducted(configs_of(tmp_path, pki, ["a", "b", "c"]))):
+    for index, summary in enumerate(await run_peers(configs_of(tmp_path, pki, ["a", "b", "c"]))):
         last = summary["rounds"][-1]
         assert summary["ended"] and [r["round"] for r in summary["rounds"]] == [1, 2, 3]
         assert sorted(last["answered"]) == sorted({"a", "b", "c"} - {"abc"[index]})
@@ -38,7 +38,7 @@ async def test_peers_learn_classes_that_they_have_no_sample_of(tmp_path, pki):
 
 
 async def test_every_byte_that_left_is_a_byte_that_arrived(tmp_path, pki):
-    summaries = await conducted(configs_of(tmp_path, pki, ["a", "b", "c"], rounds=2))
+    summaries = await run_peers(configs_of(tmp_path, pki, ["a", "b", "c"], rounds=2))
 
     assert {name for s in summaries for name in s["sent_bytes"]} == set(MESSAGES)
     for name in MESSAGES[1:]:  # a greeting may be sent before there is somebody to hear it
@@ -50,7 +50,7 @@ async def test_each_round_asks_the_neighbours_of_that_round(tmp_path, pki):
     configs = configs_of(tmp_path, pki, ["a", "b", "c"], rounds=2)
     for config, asks in zip(configs, ([["b"], ["c"]], [["a"], []], [[], ["a"]]), strict=True):
         config["asks"] = asks
-    summaries = await conducted(configs)
+    summaries = await run_peers(configs)
 
     assert [[r["answered"] for r in s["rounds"]] for s in summaries] == [[["b"], ["c"]], [["a"], []], [[], ["a"]]]
 
@@ -58,7 +58,7 @@ async def test_each_round_asks_the_neighbours_of_that_round(tmp_path, pki):
 async def test_peers_with_different_public_sets_learn_alone_and_say_why(tmp_path, pki):
     configs = configs_of(tmp_path, pki, ["a", "b"], rounds=1)
     configs[1]["data"] = {"public_seed": 1}
-    first, second = await conducted(configs)
+    first, second = await run_peers(configs)
 
     for summary, other in ((first, "b"), (second, "a")):
         absence = summary["rounds"][0]["missing"][other]
@@ -69,7 +69,7 @@ async def test_peers_with_different_public_sets_learn_alone_and_say_why(tmp_path
 
 async def test_a_neighbour_that_never_was_costs_the_start_and_not_the_rounds(tmp_path, pki):
     configs = configs_of(tmp_path, pki, ["a", "b", "never"], rounds=2, start_s=0.5)
-    for summary in await conducted(configs[:2]):
+    for summary in await run_peers(configs[:2]):
         assert [r["missing"]["never"]["kind"] for r in summary["rounds"]] == ["away", "away"]
         assert all(len(r["answered"]) == 1 for r in summary["rounds"])
 
@@ -92,22 +92,22 @@ def runs_of(values, length, *kinds):
         yield from (flat[at : at + length].tobytes() for at in range(len(flat) - length))
 
 
-async def test_nothing_that_leaves_a_peer_holds_private_samples_or_labels(tmp_path, world, pki):
+async def test_nothing_that_leaves_a_peer_holds_private_samples_or_labels(tmp_path, network, pki):
     """A neighbour asks for all that can be asked, reads raw bytes, and keeps what it is asked."""
     config, own = configs_of(tmp_path, pki, ["a", "asker"], rounds=2)
-    private, friend = Softmax(0), Softmax(1)
-    board = Board(friend.outline, 2, 2)
+    private, friend = SoftmaxLearner(0), SoftmaxLearner(1)
+    store = RoundStore(friend.payload_spec, 2, 2)
     for round_ in (1, 2):
-        board.put(round_, friend.says(round_))
-    spy = Spy(identity("asker"), board, [identity("a")])
+        store.put(round_, friend.compute_update(round_))
+    spy = Spy(identity("asker"), store, [identity("a")])
     spy.requests = []
-    config["neighbours"]["asker"] = await world.served("asker", spy)
+    config["neighbours"]["asker"] = await network.served("asker", spy)
     learning = asyncio.create_task(serve(PeerConfig(**config), asyncio.Event()))
-    channel = await world.channel(config["listen"])
+    channel = await network.channel(config["listen"])
     assert own["neighbours"]["a"] == config["listen"]
-    seen = []
+    seen, public_set = [], private.payload_spec.public_set
     for method, request in (
-        *(("Predict", pb.PredictRequest(public_set=private.outline.public_set, round=r, heads=[0, 1], embeddings=True))
+        *(("Predict", pb.PredictRequest(public_set=public_set, round=r, heads=[0, 1], embeddings=True))
           for r in (1, 2)),
         ("DescribePeer", pb.DescribePeerRequest()),
     ):  # fmt: skip

@@ -6,9 +6,9 @@ import asyncio
 from pathlib import Path
 
 import numpy as np
-from peer_world import configs_of
-from test_peer_gathering import Described
-from test_peer_rounds import conducted
+from peer_network import configs_of
+from test_peer_collect import Described
+from test_peer_rounds import run_peers
 from test_peer_weights import DATA, OPTIONS
 
 from diredi.data import classification
@@ -31,7 +31,7 @@ def kept(folder, peer, round_, when):
 
 
 async def test_all_of_a_star_go_on_from_the_mean_worked_out_by_hand(tmp_path, pki):
-    summaries = await conducted(star(tmp_path, pki, ["hub", "a", "b"], rounds=2))
+    summaries = await run_peers(star(tmp_path, pki, ["hub", "a", "b"], rounds=2))
     assert all(r["missing"] == {} for summary in summaries for r in summary["rounds"])
     labels = classification.load(DATA["set"], None).train.labels[: DATA["private"]]
     images = [len(shard) for shard in partitioned(labels, 3, PartitionRecipe(**DATA["partition"]), seed=0)]
@@ -55,10 +55,10 @@ class Silent(Described):
         yield pb.GetWeightsResponse()
 
 
-async def test_a_client_that_hangs_does_not_take_the_round_from_the_others(tmp_path, world, pki):
+async def test_a_client_that_hangs_does_not_take_the_round_from_the_others(tmp_path, network, pki):
     configs = star(tmp_path, pki, ["hub", "a", "b", "hangs"], rounds=2, deadline_s=8, start_s=8)
-    configs[0]["neighbours"]["hangs"] = await world.served("hangs", Silent())
-    hub, *others = await conducted(configs[:3])
+    configs[0]["neighbours"]["hangs"] = await network.served("hangs", Silent())
+    hub, *others = await run_peers(configs[:3])
 
     assert [r["missing"]["hangs"]["kind"] for r in hub["rounds"]] == ["late", "late"]
     assert [r["answered"] for r in hub["rounds"]] == [["a", "b"]] * 2

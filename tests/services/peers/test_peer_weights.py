@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from peer_world import configs_of, identity, predictions
-from test_peer_gathering import Scripted
-from test_peer_rounds import conducted
+from peer_network import configs_of, identity, predictions
+from test_peer_collect import Scripted
+from test_peer_rounds import run_peers
 
 from diredi.decentralized.averaging import averaged
 from diredi.errors import InvalidInput
 from diredi.rpc.v1 import peers_pb2 as pb
 from diredi.store.weights import WeightMap
-from peer_node.collect import Kind, gather
-from peer_node.fedavg_learner import averaging
-from peer_node.learner import Question, Setting, Weights, WeightsOutline
-from peer_node.servicer import FILE_CHUNK_BYTES, file_chunks
+from peer_node.collect import AbsenceKind, collect
+from peer_node.fedavg_learner import create_learner
+from peer_node.learner import LearnerContext, PredictionRequest, Weights, WeightsSpec
+from peer_node.servicer import FILE_CHUNK_BYTES, weights_chunks
 
 SHAPES = {"layer.weight": (700, 600), "layer.bias": (700,)}  # more than one message of a stream
 
@@ -26,12 +26,12 @@ def weights(seed=0, **more):
     return WeightMap({**floats, "steps": np.array(seed), **more})
 
 
-OUTLINE = WeightsOutline(weights())
+SPEC = WeightsSpec(weights())
 
 
 def messages(said, **changes):
     """As a peer sends them, with something of the first one changed."""
-    first, *rest = file_chunks(said.frozen())
+    first, *rest = weights_chunks(said.snapshot())
     for field, value in changes.items():
         setattr(first, field, value)
     return [first, *rest]
@@ -41,7 +41,7 @@ class Sharing(Scripted):
     """Answers with what it is told to."""
 
     async def DescribePeer(self, request, context):
-        return pb.DescribePeerResponse(schema=OUTLINE.schema)
+        return pb.DescribePeerResponse(schema=SPEC.schema)
 
     async def GetWeights(self, request, context):
         self.asked += 1
@@ -65,7 +65,7 @@ LIES = {
     "nothing": ([], "0 samples"),
     "no file": ([pb.GetWeightsResponse(data=JUNK, samples=5)], "not a safetensors file"),
     "no samples": (messages(Weights(weights(), 0)), "weights of 0 samples"),
-    "all the samples of the world": (messages(Weights(weights(), 2**60)), "samples"),
+    "all the samples of the network": (messages(Weights(weights(), 2**60)), "samples"),
     "nothing for ever": ([pb.GetWeightsResponse()] * 10_000, "more bytes than such weights take"),
     "a byte at a time": ([pb.GetWeightsResponse(data=b"\0")] * 10_000, "more bytes than such weights take"),
     "without end": ([pb.GetWeightsResponse(data=b"\0" * FILE_CHUNK_BYTES)] * 50, "more bytes than such weights take"),
@@ -73,58 +73,60 @@ LIES = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-async def test_a_liars_weights_are_left_out_and_honest_ones_are_not(world, lie):
+async def test_a_liars_weights_are_left_out_and_honest_ones_are_not(network, lie):
     said, why = LIES[lie]
     liar = Sharing(said)
-    board, address = await world.board("honest", OUTLINE)
-    board.put(1, Weights(weights(3), 40))
+    store, address = await network.store("honest", SPEC)
+    store.put(1, Weights(weights(3), 40))
     neighbours = {
-        "liar": await world.neighbour("liar", await world.served("liar", liar), OUTLINE),
-        "honest": await world.neighbour("honest", address, OUTLINE),
+        "liar": await network.client("liar", await network.served("liar", liar), SPEC),
+        "honest": await network.client("honest", address, SPEC),
     }
-    gathered = await gather(neighbours, 1, None, deadline_s=60, attempts=2)
+    collected = await collect(neighbours, 1, None, deadline_s=60, attempts=2)
 
     assert liar.asked == 1, "it was heard, and not asked again"
-    assert gathered.missing["liar"].kind is Kind.WRONG
-    assert why in gathered.missing["liar"].why
-    assert gathered.missing["liar"].why.startswith("device/site-1/liar answered round 1 with")
-    assert list(gathered.answers) == ["honest"]
+    assert collected.missing["liar"].kind is AbsenceKind.WRONG
+    assert why in collected.missing["liar"].why
+    assert collected.missing["liar"].why.startswith("device/site-1/liar answered round 1 with")
+    assert list(collected.answers) == ["honest"]
 
 
-async def test_weights_arrive_bit_for_bit_with_their_samples(world):
-    board, address = await world.board("a", OUTLINE)
+async def test_weights_arrive_bit_for_bit_with_their_samples(network):
+    store, address = await network.store("a", SPEC)
     mine = weights(1)
-    board.put(1, Weights(mine, 40))
+    store.put(1, Weights(mine, 40))
     mine["layer.bias"][:] = 0  # what its learner does afterwards is its own affair
-    neighbour = await world.neighbour("a", address, OUTLINE)
+    neighbour = await network.client("a", address, SPEC)
     await neighbour.greet()
-    got = await neighbour.weights(1, 10)
+    got = await neighbour.fetch_weights(1, 10)
 
     assert got.samples == 40
     assert got.weights.to_bytes() == weights(1).to_bytes()
 
 
-async def test_one_who_predicts_has_no_weights_to_give_and_the_other_way_round(world):
-    predicting, address = await world.board("a")
+async def test_one_who_predicts_has_no_weights_to_give_and_the_other_way_round(network):
+    predicting, address = await network.store("a")
     predicting.put(1, predictions())
-    sharing, other_address = await world.board("b", OUTLINE)
+    sharing, other_address = await network.store("b", SPEC)
     sharing.put(1, Weights(weights(), 5))
-    asked = await world.neighbour("a", address, OUTLINE)
-    gathered = await gather({"a": asked}, 1, None, deadline_s=30, attempts=1)
-    assert gathered.missing["a"].kind is Kind.REFUSED
-    assert gathered.missing["a"].why.startswith("this peer shares predictions and no weights: give both")
+    asked = await network.client("a", address, SPEC)
+    collected = await collect({"a": asked}, 1, None, deadline_s=30, attempts=1)
+    assert collected.missing["a"].kind is AbsenceKind.REFUSED
+    assert collected.missing["a"].why.startswith("this peer shares predictions and no weights: give both")
     with pytest.raises(InvalidInput, match=f"{identity('a')} shares none, this peer weights of .*give both the same"):
         await asked.greet()
 
-    gathered = await gather({"b": await world.neighbour("b", other_address)}, 1, Question(), deadline_s=30, attempts=1)
-    assert gathered.missing["b"].why.startswith("this peer shares weights and no predictions: give both")
+    collected = await collect(
+        {"b": await network.client("b", other_address)}, 1, PredictionRequest(), deadline_s=30, attempts=1
+    )
+    assert collected.missing["b"].why.startswith("this peer shares weights and no predictions: give both")
 
 
-async def test_what_a_learner_must_not_share_is_not_published(world):
-    board, _ = await world.board("a", OUTLINE)
+async def test_what_a_learner_must_not_share_is_not_published(network):
+    store, _ = await network.store("a", SPEC)
     with pytest.raises(InvalidInput, match=r"NaN.*nothing of it was published"):
-        board.put(1, Weights(weights(**{"layer.bias": np.full(700, np.nan, np.float32)}), 5))
-    assert board.ready == []
+        store.put(1, Weights(weights(**{"layer.bias": np.full(700, np.nan, np.float32)}), 5))
+    assert store.ready == []
 
 
 def test_a_mean_is_weighted_and_counters_are_the_first_ones():
@@ -141,12 +143,12 @@ OPTIONS = {"network": {"backbone": "mlp"}, "training": {"epochs": 3, "batch": 16
 
 async def test_with_a_hub_all_go_on_from_one_mean_that_is_better_than_what_each_had(tmp_path, pki):
     configs = configs_of(
-        tmp_path, pki, ["hub", "a", "b"], rounds=4, learner="peer_node.fedavg_learner:averaging", data=DATA,
+        tmp_path, pki, ["hub", "a", "b"], rounds=4, learner="peer_node.fedavg_learner:create_learner", data=DATA,
         options={**OPTIONS, "hub": 0},
     )  # fmt: skip
     for config in configs[1:]:
         config["neighbours"] = {"hub": config["neighbours"]["hub"]}
-    summaries = await conducted(configs)
+    summaries = await run_peers(configs)
 
     rounds = [[one["learned"]["accuracy"] for one in summary["rounds"]] for summary in summaries]
     assert rounds[0] == rounds[1] == rounds[2]
@@ -157,28 +159,28 @@ async def test_with_a_hub_all_go_on_from_one_mean_that_is_better_than_what_each_
 
 async def test_without_a_hub_everybody_averages_for_itself(tmp_path, pki):
     configs = configs_of(
-        tmp_path, pki, ["a", "b", "c"], rounds=2, learner="peer_node.fedavg_learner:averaging", data=DATA,
+        tmp_path, pki, ["a", "b", "c"], rounds=2, learner="peer_node.fedavg_learner:create_learner", data=DATA,
         options=OPTIONS,
     )  # fmt: skip
-    last = [summary["rounds"][-1] for summary in await conducted(configs)]
+    last = [summary["rounds"][-1] for summary in await run_peers(configs)]
     assert last[0]["learned"]["accuracy"] == pytest.approx(last[1]["learned"]["accuracy"], abs=0.01), "up to rounding"
     assert len({one["fitted"]["accuracy"] for one in last}) == 3
 
 
 @pytest.mark.parametrize("size", [3e38, 1e30])
-async def test_weights_that_make_the_mean_useless_do_not_end_a_peer(tmp_path, world, pki, size):
+async def test_weights_that_make_the_mean_useless_do_not_end_a_peer(tmp_path, network, pki, size):
     """Sound in form, so they are believed; who averages with them goes back to its own."""
     configs = configs_of(
-        tmp_path, pki, ["a", "b"], rounds=3, learner="peer_node.fedavg_learner:averaging", data=DATA, options=OPTIONS,
-        peers=3, deadline_s=5,
+        tmp_path, pki, ["a", "b"], rounds=3, learner="peer_node.fedavg_learner:create_learner", data=DATA,
+        options=OPTIONS, peers=3, deadline_s=5,
     )  # fmt: skip
-    own = averaging(Setting(2, 3, 3, 0, DATA, OPTIONS)).says(1).weights
+    own = create_learner(LearnerContext(2, 3, 3, 0, DATA, OPTIONS)).compute_update(1).weights
     harm = own.mapped(lambda _, array: np.full_like(array, size))
     liar = Sharing(messages(Weights(harm, 2**30)))
-    address = await world.served("liar", liar)
+    address = await network.served("liar", liar)
     for config in configs:
         config["neighbours"]["liar"] = address
-    summaries = await conducted(configs)
+    summaries = await run_peers(configs)
 
     assert all(summary["ended"] for summary in summaries)
     assert all("liar" in one["answered"] for summary in summaries for one in summary["rounds"])

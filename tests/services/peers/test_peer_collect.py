@@ -7,26 +7,26 @@ import asyncio
 import grpc
 import numpy as np
 import pytest
-from peer_world import OUTLINE, free_ports, identity, predictions
+from peer_network import SPEC, free_ports, identity, predictions
 
 from diredi.rpc.byte_counter import EgressMeter
 from diredi.rpc.v1 import peers_pb2 as pb
 from diredi.rpc.v1.peers_pb2_grpc import PeerServiceServicer
-from peer_node.collect import Kind, gather
-from peer_node.learner import Outline, Predictions, Question
-from peer_node.servicer import chunks
+from peer_node.collect import AbsenceKind, collect
+from peer_node.learner import PredictionRequest, Predictions, PredictionSpec
+from peer_node.servicer import prediction_chunks
 
 EMBEDDINGS = predictions().embeddings
-PROBABILITIES = Question(None, (0, 1, 2))
-ALL = Question(None, (0, 1, 2), embeddings=True)
+PROBABILITIES = PredictionRequest(None, (0, 1, 2))
+ALL = PredictionRequest(None, (0, 1, 2), embeddings=True)
 
 
 class Described(PeerServiceServicer):
     """What it says of itself is sound."""
 
     async def DescribePeer(self, request, context):
-        outline = {name: getattr(OUTLINE, name) for name in ("public_set", "samples", "classes", "heads", "embedding")}
-        return pb.DescribePeerResponse(**outline)
+        spec = {name: getattr(SPEC, name) for name in ("public_set", "samples", "classes", "heads", "embedding")}
+        return pb.DescribePeerResponse(**spec)
 
 
 class Scripted(Described):
@@ -108,34 +108,34 @@ LIES = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-async def test_a_lying_peer_is_named_and_left_out(world, lie):
+async def test_a_lying_peer_is_named_and_left_out(network, lie):
     messages, wrong = LIES[lie]
-    honest, address = await world.board("honest")
+    honest, address = await network.store("honest")
     honest.put(1, predictions(seed=3))
     liar = Scripted(messages)
     neighbours = {
-        "liar": await world.neighbour("liar", await world.served("liar", liar)),
-        "honest": await world.neighbour("honest", address),
+        "liar": await network.client("liar", await network.served("liar", liar)),
+        "honest": await network.client("honest", address),
     }
-    gathered = await gather(neighbours, 1, ALL, deadline_s=30, attempts=3)
+    collected = await collect(neighbours, 1, ALL, deadline_s=30, attempts=3)
 
-    assert list(gathered.answers) == ["honest"]
-    assert gathered.answers["honest"].probabilities.tobytes() == predictions(seed=3).probabilities.tobytes()
-    assert gathered.missing["liar"].kind is Kind.WRONG
-    assert gathered.missing["liar"].why.startswith("device/site-1/liar answered round 1 with ")
-    assert wrong in gathered.missing["liar"].why
+    assert list(collected.answers) == ["honest"]
+    assert collected.answers["honest"].probabilities.tobytes() == predictions(seed=3).probabilities.tobytes()
+    assert collected.missing["liar"].kind is AbsenceKind.WRONG
+    assert collected.missing["liar"].why.startswith("device/site-1/liar answered round 1 with ")
+    assert wrong in collected.missing["liar"].why
     assert liar.asked == 1, "a lie is not asked for again"
 
 
-async def test_the_script_of_the_liars_is_believed_where_it_does_not_lie(world):
+async def test_the_script_of_the_liars_is_believed_where_it_does_not_lie(network):
     """Else every lie above could be refused for something else."""
-    address = await world.served("liar", Scripted([answer()]))
-    gathered = await gather({"liar": await world.neighbour("liar", address)}, 1, ALL, deadline_s=30, attempts=1)
+    address = await network.served("liar", Scripted([answer()]))
+    collected = await collect({"liar": await network.client("liar", address)}, 1, ALL, deadline_s=30, attempts=1)
 
-    assert gathered.answers["liar"].embeddings.tobytes() == predictions().embeddings.tobytes()
+    assert collected.answers["liar"].embeddings.tobytes() == predictions().embeddings.tobytes()
 
 
-async def test_bytes_that_are_no_message_leave_their_sender_out(world, pki):
+async def test_bytes_that_are_no_message_leave_their_sender_out(network, pki):
     async def garbage(request, context):
         yield b"\xff" * 100
 
@@ -149,73 +149,73 @@ async def test_bytes_that_are_no_message_leave_their_sender_out(world, pki):
         "127.0.0.1:0", grpc.ssl_server_credentials([(own.key, own.certificate)], own.ca, True)
     )
     await server.start()
-    neighbour = await world.neighbour("liar", f"127.0.0.1:{port}")
-    gathered = await gather({"liar": neighbour}, 1, PROBABILITIES, deadline_s=30, attempts=3)
+    neighbour = await network.client("liar", f"127.0.0.1:{port}")
+    collected = await collect({"liar": neighbour}, 1, PROBABILITIES, deadline_s=30, attempts=3)
     await server.stop(0)
 
-    assert gathered.missing["liar"].kind is Kind.WRONG
-    assert gathered.missing["liar"].why.startswith("device/site-1/liar answered with bytes that are no message")
+    assert collected.missing["liar"].kind is AbsenceKind.WRONG
+    assert collected.missing["liar"].why.startswith("device/site-1/liar answered with bytes that are no message")
 
 
-async def with_an_honest_one(world, name, neighbour, deadline_s, attempts=2):
-    board, address = await world.board("honest")
-    board.put(1, predictions(seed=3))
-    neighbours = {name: neighbour, "honest": await world.neighbour("honest", address)}
+async def with_an_honest_one(network, name, neighbour, deadline_s, attempts=2):
+    store, address = await network.store("honest")
+    store.put(1, predictions(seed=3))
+    neighbours = {name: neighbour, "honest": await network.client("honest", address)}
     async with asyncio.timeout(120):
-        gathered = await gather(neighbours, 1, Question(), deadline_s=deadline_s, attempts=attempts)
-    assert list(gathered.answers) == ["honest"]
-    return gathered.missing[name]
+        collected = await collect(neighbours, 1, PredictionRequest(), deadline_s=deadline_s, attempts=attempts)
+    assert list(collected.answers) == ["honest"]
+    return collected.missing[name]
 
 
-async def test_a_peer_that_never_has_the_round_costs_one_deadline(world):
-    _, address = await world.board("silent")
-    absence = await with_an_honest_one(world, "silent", await world.neighbour("silent", address), 0.5)
+async def test_a_peer_that_never_has_the_round_costs_one_deadline(network):
+    _, address = await network.store("silent")
+    absence = await with_an_honest_one(network, "silent", await network.client("silent", address), 0.5)
 
-    assert absence.kind is Kind.LATE
+    assert absence.kind is AbsenceKind.LATE
     assert absence.why == "device/site-1/silent had not answered round 1 after 0.5 s"
 
 
-async def test_a_listener_that_accepts_and_never_says_a_word_costs_one_deadline(world):
+async def test_a_listener_that_accepts_and_never_says_a_word_costs_one_deadline(network):
     accepted = asyncio.Event()
     mute = await asyncio.start_server(lambda reader, writer: accepted.set(), "127.0.0.1", 0)
-    neighbour = await world.neighbour("mute", f"127.0.0.1:{mute.sockets[0].getsockname()[1]}")
-    absence = await with_an_honest_one(world, "mute", neighbour, 0.5)
+    neighbour = await network.client("mute", f"127.0.0.1:{mute.sockets[0].getsockname()[1]}")
+    absence = await with_an_honest_one(network, "mute", neighbour, 0.5)
     mute.close()
 
     assert accepted.is_set()
-    assert absence.kind is Kind.LATE
+    assert absence.kind is AbsenceKind.LATE
 
 
-async def test_a_peer_that_stops_in_the_middle_of_its_answer_costs_one_deadline(world):
+async def test_a_peer_that_stops_in_the_middle_of_its_answer_costs_one_deadline(network):
     slow = Slow()
-    neighbour = await world.neighbour("slow", await world.served("slow", slow))
-    absence = await with_an_honest_one(world, "slow", neighbour, 0.5)
+    neighbour = await network.client("slow", await network.served("slow", slow))
+    absence = await with_an_honest_one(network, "slow", neighbour, 0.5)
 
     assert slow.stopped.is_set()
-    assert absence.kind is Kind.LATE
+    assert absence.kind is AbsenceKind.LATE
 
 
-async def test_a_slow_peer_that_makes_it_in_time_is_heard(world):
+async def test_a_slow_peer_that_makes_it_in_time_is_heard(network):
     slow = Slow()
-    neighbour = await world.neighbour("slow", await world.served("slow", slow))
-    gathering = asyncio.create_task(gather({"slow": neighbour}, 1, Question(), deadline_s=30, attempts=1))
+    neighbour = await network.client("slow", await network.served("slow", slow))
+    collecting = asyncio.create_task(collect({"slow": neighbour}, 1, PredictionRequest(), deadline_s=30, attempts=1))
     await slow.stopped.wait()
-    assert not gathering.done()
+    assert not collecting.done()
     slow.go_on.set()
-    gathered = await gathering
+    collected = await collecting
 
-    assert gathered.answers["slow"].probabilities.tobytes() == predictions().probabilities[:1].tobytes()
+    assert collected.answers["slow"].probabilities.tobytes() == predictions().probabilities[:1].tobytes()
 
 
-async def test_nobody_listening_is_away_after_bounded_attempts(world):
-    neighbour = await world.neighbour("gone", f"127.0.0.1:{free_ports(1)[0]}")
-    absence = await with_an_honest_one(world, "gone", neighbour, 30)
+async def test_nobody_listening_is_away_after_bounded_attempts(network):
+    neighbour = await network.client("gone", f"127.0.0.1:{free_ports(1)[0]}")
+    absence = await with_an_honest_one(network, "gone", neighbour, 30)
 
-    assert absence.kind is Kind.AWAY
+    assert absence.kind is AbsenceKind.AWAY
     assert "nothing listens there" in absence.why
 
 
-async def test_a_peer_that_comes_up_while_it_is_asked_again_is_heard(world):
+async def test_a_peer_that_comes_up_while_it_is_asked_again_is_heard(network):
     class Starting(Scripted):
         async def Predict(self, request, context):
             self.asked += 1
@@ -225,50 +225,50 @@ async def test_a_peer_that_comes_up_while_it_is_asked_again_is_heard(world):
                 yield message
 
     peer = Starting([answer()])
-    neighbour = await world.neighbour("starting", await world.served("starting", peer))
-    gathered = await gather({"starting": neighbour}, 1, ALL, deadline_s=30, attempts=3)
+    neighbour = await network.client("starting", await network.served("starting", peer))
+    collected = await collect({"starting": neighbour}, 1, ALL, deadline_s=30, attempts=3)
 
-    assert (list(gathered.answers), peer.asked) == (["starting"], 3)
+    assert (list(collected.answers), peer.asked) == (["starting"], 3)
 
 
-async def test_a_neighbour_that_does_not_know_us_has_refused(world):
-    board, address = await world.board("aloof", neighbours=("somebody",))
-    board.put(1, predictions())
-    absence = await with_an_honest_one(world, "aloof", await world.neighbour("aloof", address), 30)
+async def test_a_neighbour_that_does_not_know_us_has_refused(network):
+    store, address = await network.store("aloof", neighbours=("somebody",))
+    store.put(1, predictions())
+    absence = await with_an_honest_one(network, "aloof", await network.client("aloof", address), 30)
 
-    assert absence.kind is Kind.REFUSED
+    assert absence.kind is AbsenceKind.REFUSED
     assert "device/site-1/asker is not a neighbour of device/site-1/aloof" in absence.why
 
 
-async def test_a_neighbour_with_another_public_set_has_refused(world):
-    other = Outline("sha256:" + "f" * 64, 50, 4, 3, 5)
-    board, address = await world.board("other", other)
-    board.put(1, predictions(other))
-    absence = await with_an_honest_one(world, "other", await world.neighbour("other", address), 30)
+async def test_a_neighbour_with_another_public_set_has_refused(network):
+    other = PredictionSpec("sha256:" + "f" * 64, 50, 4, 3, 5)
+    store, address = await network.store("other", other)
+    store.put(1, predictions(other))
+    absence = await with_an_honest_one(network, "other", await network.client("other", address), 30)
 
-    assert absence.kind is Kind.REFUSED
+    assert absence.kind is AbsenceKind.REFUSED
     assert "give both the same" in absence.why
 
 
-async def test_no_neighbours_are_no_answers(world):
-    gathered = await gather({}, 1, Question(), deadline_s=1, attempts=1)
+async def test_no_neighbours_are_no_answers(network):
+    collected = await collect({}, 1, PredictionRequest(), deadline_s=1, attempts=1)
 
-    assert (gathered.answers, gathered.missing) == ({}, {})
+    assert (collected.answers, collected.missing) == ({}, {})
 
 
-async def test_bytes_are_counted_as_they_were_serialized(world, pki):
+async def test_bytes_are_counted_as_they_were_serialized(network, pki):
     """Three counts of an answer: as serialized here, as its sender counted it, as its receiver did; and raw ones."""
     sent = EgressMeter()
-    board, address = await world.board("a", sent=sent)
-    board.put(1, predictions())
-    expected = sum(len(chunk.SerializeToString()) + 5 for chunk in chunks(predictions(), PROBABILITIES))
-    await (await world.neighbour("a", address)).predictions(1, PROBABILITIES, 10)
+    store, address = await network.store("a", sent=sent)
+    store.put(1, predictions())
+    expected = sum(len(chunk.SerializeToString()) + 5 for chunk in prediction_chunks(predictions(), PROBABILITIES))
+    await (await network.client("a", address)).fetch_predictions(1, PROBABILITIES, 10)
 
     assert sent.totals() == {"diredi.v1.PredictResponse": expected}
-    assert world.received.totals(str(identity("a"))) == sent.totals()
+    assert network.received.totals(str(identity("a"))) == sent.totals()
 
-    request = pb.PredictRequest(public_set=OUTLINE.public_set, round=1, heads=PROBABILITIES.heads)
-    channel = await world.channel(address, meter=(asked := EgressMeter()))
+    request = pb.PredictRequest(public_set=SPEC.public_set, round=1, heads=PROBABILITIES.heads)
+    channel = await network.channel(address, meter=(asked := EgressMeter()))
     raw = channel.unary_stream("/diredi.v1.PeerService/Predict", pb.PredictRequest.SerializeToString)
     travelled = [len(data) + 5 async for data in raw(request, timeout=10)]
     assert sum(travelled) == expected
@@ -278,4 +278,4 @@ async def test_bytes_are_counted_as_they_were_serialized(world, pki):
 def test_values_are_judged_as_they_came():
     """A sum that is off by rounding is no lie."""
     rounded = predictions().probabilities + np.float32(1e-5)
-    assert Predictions(rounded).flaw() == ""
+    assert Predictions(rounded).validation_error() == ""

@@ -19,27 +19,27 @@ from diredi.rpc.client import connect
 from diredi.rpc.server import start_server
 from diredi.trust import ca
 from diredi.trust.identity import Credentials, Identity, Role
-from peer_node.learner import Outline, Predictions
-from peer_node.peer_client import Neighbour
-from peer_node.round_store import Board
+from peer_node.learner import Predictions, PredictionSpec
+from peer_node.peer_client import PeerClient
+from peer_node.round_store import RoundStore
 from peer_node.servicer import PeerServicer
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 SITE = "site-1"
-OUTLINE = Outline("sha256:" + "a" * 64, samples=50, classes=4, heads=3, embedding=5)
+SPEC = PredictionSpec("sha256:" + "a" * 64, samples=50, classes=4, heads=3, embedding=5)
 
 
 def identity(name):
     return Identity(Role.DEVICE, name, SITE)
 
 
-def predictions(outline=OUTLINE, seed=0):
+def predictions(spec=SPEC, seed=0):
     """Random ones, every value another."""
     random = np.random.default_rng(seed)
-    said = random.dirichlet(np.ones(outline.classes), (outline.heads, outline.samples)).astype(np.float32)
-    embeddings = random.normal(size=(outline.samples, outline.embedding)).astype(np.float32)
-    return Predictions(said, embeddings if outline.embedding else None)
+    said = random.dirichlet(np.ones(spec.classes), (spec.heads, spec.samples)).astype(np.float32)
+    embeddings = random.normal(size=(spec.samples, spec.embedding)).astype(np.float32)
+    return Predictions(said, embeddings if spec.embedding else None)
 
 
 class Pki:
@@ -58,7 +58,7 @@ class Pki:
         return Credentials.load(self.folder_of(name, role, site))
 
 
-class World:
+class PeerNetwork:
     """Servers, channels and listeners of one test; `close` ends all of them."""
 
     def __init__(self, pki):
@@ -66,11 +66,11 @@ class World:
         self.received = IngressMeter()
         self.stack = contextlib.AsyncExitStack()
 
-    async def board(self, name, outline=OUTLINE, rounds=3, keep=2, neighbours=("asker",), sent=None):
-        """A peer with nothing on its board yet, and its address."""
-        board = Board(outline, rounds, keep)
-        servicer = PeerServicer(identity(name), board, [identity(n) for n in neighbours])
-        return board, await self.served(name, servicer, sent)
+    async def store(self, name, spec=SPEC, rounds=3, keep=2, neighbours=("asker",), sent=None):
+        """A peer with nothing on its store yet, and its address."""
+        store = RoundStore(spec, rounds, keep)
+        servicer = PeerServicer(identity(name), store, [identity(n) for n in neighbours])
+        return store, await self.served(name, servicer, sent)
 
     async def served(self, name, servicer, sent=None):
         server = await start_server(self.pki.credentials(name), "127.0.0.1:0", [servicer], sent=sent)
@@ -80,10 +80,10 @@ class World:
     async def channel(self, address, name="asker", meter=None, heard=None, **who):
         return await self.stack.enter_async_context(connect(address, self.pki.credentials(name, **who), meter, heard))
 
-    async def neighbour(self, name, address, outline=OUTLINE):
+    async def client(self, name, address, spec=SPEC):
         """As "asker" sees it."""
         heard = partial(self.received.count, str(identity(name)))
-        return Neighbour(identity(name), await self.channel(address, heard=heard), outline)
+        return PeerClient(identity(name), await self.channel(address, heard=heard), spec)
 
     async def close(self):
         await self.stack.aclose()
@@ -169,5 +169,5 @@ def configs_of(folder, pki, names, **more):
     ]
 
 
-def summary_of(config):
+def summary_path(config):
     return json.loads(Path(config["summary"]).read_text())
