@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
@@ -13,60 +13,66 @@ from diredi.knowledge.recipe import BootstrapRecipe, CycleRecipe
 
 
 class CloudConfig(ServiceConfig):
-    model_config = SettingsConfigDict(
-        env_prefix="DIREDI_CLOUD_", frozen=True, extra="forbid", env_nested_delimiter="__"
-    )
-    program: ClassVar[str] = "cloud_server"
+    model_config = SettingsConfigDict(env_prefix="DIREDI_CLOUD_")
+    program: ClassVar[str] = "python -m cloud_server"
 
     listen: str = "127.0.0.1:7070"
-    """host:port to answer on; port 0 lets the system choose."""
+    """The host:port to listen on. With port 0 the system chooses a free port."""
     state_dir: Path = Path("cloud-state")
-    """Database, blobs and jobs."""
+    """The folder for the database, blobs and jobs."""
     database_url: SecretStr = SecretStr("")
-    """"sqlite:///path" or "postgresql://user@host/name"; empty: SQLite in `state_dir`. Never shown, as it may
-    hold a password."""
+    """The database: `sqlite:///path` or `postgresql://user@host/name`. Empty means SQLite in `state_dir`. It is never
+    shown, because it may hold a password."""
     identity: Path = Path("pki/cloud")
-    """Folder with ca.pem, cert.pem and key.pem, as `diredi pki issue` makes it."""
-    log_level: str = "INFO"
+    """The folder with ca.pem, cert.pem and key.pem, as `diredi pki issue` makes it."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Events below this level are not logged."""
 
     # The first models: an architecture to train, or the path of weights. No teacher: the tutor learns from labels.
     presumed: str = "scenes:presumed"
-    """What the manufacturer trains on: "scenes:presumed", or the path of a data.yaml."""
+    """The manufacturer's own data set: the path of a data.yaml, or `scenes:presumed` for the built-in scenes."""
     presumed_train: int | None = Field(None, ge=1)
-    """Number of generated training images; only for scenes. None: the generator's own number."""
+    """How many training images of the built-in scenes to draw. None takes the default of the scenes."""
     presumed_val: int | None = Field(None, ge=1)
+    """How many held-out images of the built-in scenes to draw. None takes the default of the scenes."""
     pool: str = ""
-    """A data.yaml of public images without labels, for cycles whose recipe teaches on them (redistil_images:
-    pool, chosen, pasted)."""
+    """A data.yaml of public images. Their labels are not used. Cycles whose recipe names pool, chosen or pasted in
+    `redistil_images` teach on them."""
     teacher: str = ""
+    """The first teacher: an architecture to train, or the path of weights. Empty means no teacher; the tutor then
+    learns from labels alone."""
     tutor: str = "yolo11n"
+    """The first tutor: an architecture to train, such as `yolo11s`, or the path of weights."""
     student: str = "yolo11-w0.125"
+    """The first student: an architecture to train, such as `yolo11n`, or the path of weights."""
     image_size: int = Field(160, ge=32, le=2048, multiple_of=32)
-    """Pixels, square; the input of every detector."""
+    """The side of the square input of every detector, in pixels."""
     bootstrap: BootstrapRecipe = Field(default_factory=lambda: BootstrapRecipe.of(None))
+    """How the first models are trained."""
     seed: int = 0
-    """Of the generated scenes and, unless their recipes say otherwise, of every training."""
+    """The seed of the built-in scenes, and of every training whose recipe does not name its own."""
 
     # Cycles.
     recipe: CycleRecipe = Field(default_factory=lambda: CycleRecipe.of(None))
-    """What a cycle does unless its request says otherwise."""
+    """What a cycle does, unless the request that starts it says otherwise."""
     max_harm: float = Field(0.01, ge=0, le=1)
-    """The gate: how much mAP50 (0..1) on presumed held-out images an update may cost."""
+    """The most mAP50 (0 to 1) that an update may cost on the manufacturer's held-out images. A gate rejects what costs
+    more."""
     canary_devices: int = Field(1, ge=0)
-    """How many devices of each of the cycle's sites run a release before all others; 0: none, the sites' validation
-    decides."""
+    """How many devices of each site in the cycle run a release before all others do. With 0, the validation by the
+    sites decides alone."""
     canary_deadline_s: float = Field(3600, gt=0)
-    """A canary that has not reported the release by then counts as failed."""
+    """How long a canary has to report the release, in seconds. Later it counts as failed."""
     progress_deadline_s: float = Field(7 * 86_400, gt=0)
-    """A cycle that made no progress for so long ends: FAILED, or ROLLED_BACK once it had a release. The one deadline of
-    every state; a person who approves a cycle has this long too."""
+    """How long a cycle may make no progress, in seconds, in any state; a person has as long to approve it. Later it
+    ends as FAILED, or as ROLLED_BACK if it had a release."""
     straggler_deadline_s: float = Field(86_400, gt=0)
-    """A site that makes no progress for so long, while another site of the same cycle has uploaded its gap and waits,
-    drops out; the cycle goes on without it."""
+    """How long a site may make no progress, in seconds, while another site of the same cycle has uploaded and waits.
+    Later it drops out and the cycle goes on without it."""
     job_tries: int = Field(3, ge=1)
-    """How often a job is started whose process died."""
+    """How often a job is started again after its process died, the first start included."""
     max_blob_mib: int = Field(2048, ge=1)
-    """The largest upload that is taken."""
+    """The largest upload that is accepted, in MiB."""
 
     @property
     def cycle_recipe(self) -> CycleRecipe:

@@ -1,92 +1,110 @@
-"""One configuration a service: from flags, environment and a YAML file alike, in that order of precedence."""
+"""One configuration a service: from flags, environment and a YAML file alike, in that order of precedence.
+
+The string below a field is its one description: `--help` prints it and `docs/reference/configuration.md` has it.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    CliSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    YamlConfigSettingsSource,
+)
 
+from diredi.config_help import help_text
 from diredi.errors import InvalidInput
 
 
 class Config(BaseModel):
     """Base of the frozen parts of a configuration: an unknown key is an error, not a typo that does nothing."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class ServiceConfig(BaseSettings):
-    """Base of a service's configuration. Units are in the names; printed at start; never global.
+    """Base of a service's configuration. Units are in the names; it is printed at the start and is never global.
 
-    A value of a field `state_dir` comes from, first that has it: `--state-dir`, `<PREFIX>STATE_DIR` in the environment,
-    `state_dir:` in the YAML file named by `--config` or `<PREFIX>CONFIG`, the default.
+    The value of a field `state_dir` is the first that there is of: the flag `--state-dir`, `<PREFIX>STATE_DIR` in the
+    environment, `state_dir:` in the YAML file that `--config` or `<PREFIX>CONFIG` names, and the default.
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_nested_delimiter="__")
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_nested_delimiter="__", use_attribute_docstrings=True
+    )
 
     program: ClassVar[str] = "diredi"
 
-    @classmethod
-    def from_command_line(
-        cls, arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None
-    ) -> Self:
-        """Raises InvalidInput that names the field, where it came from and what is allowed."""
-        import os
+    config: Path | None = None
+    """YAML file with `name: value` lines, for whatever neither a flag nor the environment sets."""
 
+    @classmethod
+    def from_command_line(cls, arguments: Sequence[str] | None = None) -> Self:
+        """Read the configuration of a service; with `--help`, print what there is and exit.
+
+        Args:
+            arguments: Flags and their values; by default those of this process.
+
+        Returns:
+            The validated configuration.
+
+        Raises:
+            InvalidInput: A value is missing or wrong. The message names the field and what is allowed.
+        """
         arguments = list(sys.argv[1:] if arguments is None else arguments)
-        environment = os.environ if environment is None else environment
-        file, rest = _pop_config_flag(arguments, environment.get(f"{cls.model_config['env_prefix']}CONFIG"))
-        values = _read_yaml(Path(file)) if file else {}
+        for flag in ("--help", "-h"):
+            if flag in arguments:
+                print(help_text(cls, arguments[arguments.index(flag) + 1 :]))  # noqa: T201
+                raise SystemExit(0)
         try:
-            source = CliSettingsSource[Any](
-                cls, cli_parse_args=rest, cli_prog_name=cls.program, cli_kebab_case=True, cli_hide_none_type=True
+            flags = CliSettingsSource[Any](
+                cls, cli_parse_args=arguments, cli_kebab_case=True, cli_exit_on_error=False, cli_hide_none_type=True
             )
-            # Init arguments win over the environment in pydantic-settings, so the file must not be passed as such.
-            settings = cls(_cli_settings_source=source, **_without_environment(cls, values, environment))  # type: ignore[call-arg]
+            return cls(_cli_settings_source=flags)  # type: ignore[call-arg]
         except ValidationError as error:
             raise InvalidInput(_explained(error)) from None
-        return settings
+        except SettingsError as error:
+            said = str(error).removeprefix("error parsing CLI: ")
+            raise InvalidInput(f"{said}: see `{cls.program} --help`") from None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Put the file that `config` names behind the flags and the environment, as pydantic-settings asks for it."""
+        return init_settings, env_settings, _ConfigFile(settings_cls)
 
 
-def _pop_config_flag(arguments: list[str], default: str | None) -> tuple[str | None, list[str]]:
-    rest: list[str] = []
-    file = default
-    items = iter(arguments)
-    for item in items:
-        if item == "--config":
-            file = next(items, None)
-            if file is None:
-                raise InvalidInput("--config needs the path of a YAML file")
-        elif item.startswith("--config="):
-            file = item.removeprefix("--config=")
-        else:
-            rest.append(item)
-    return file, rest
+class _ConfigFile(YamlConfigSettingsSource):
+    """The YAML file that a source before this one has named."""
 
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except OSError as error:
-        raise InvalidInput(f"configuration file {path} cannot be read ({error.strerror}): check --config") from None
-    except yaml.YAMLError as error:
-        raise InvalidInput(f"configuration file {path} is not YAML ({error})") from None
-    if not isinstance(values, dict):
-        raise InvalidInput(f"configuration file {path} must hold `name: value` lines")
-    return values
-
-
-def _without_environment(
-    cls: type[ServiceConfig], values: dict[str, Any], environment: Mapping[str, str]
-) -> dict[str, Any]:
-    prefix = str(cls.model_config["env_prefix"]).upper()
-    names = {name.upper() for name in environment}
-    return {k: v for k, v in values.items() if f"{prefix}{k.upper()}" not in names}
+    def __call__(self) -> dict[str, Any]:
+        path = self.current_state.get("config")
+        if not path:
+            return {}
+        try:
+            values = self._read_file(Path(path))
+        except OSError as error:
+            raise InvalidInput(f"configuration file {path} cannot be read ({error.strerror}): check --config") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InvalidInput(f"configuration file {path} is not YAML ({error})") from None
+        if not isinstance(values, dict):
+            raise InvalidInput(f"configuration file {path} must hold `name: value` lines")
+        return values
 
 
 def _explained(error: ValidationError) -> str:

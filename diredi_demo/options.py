@@ -19,17 +19,17 @@ class Tuning(Config):
     """`--config FILE`: what to change in the demo's services; a value there wins over the demo's own."""
 
     presumed_images: tuple[int, int] | None = None
-    """Built-in scenes of the manufacturer: training and held-out images."""
+    """How many training and held-out images of the manufacturer's built-in scenes to draw."""
     site_images: tuple[int, int] | None = None
-    """Built-in scenes of the site."""
+    """How many training and held-out images of the site's built-in scenes to draw."""
     cloud: dict[str, Any] = Field(default_factory=dict)
     """Fields of the cloud's configuration."""
     site: dict[str, Any] = Field(default_factory=dict)
     """Fields of the user domain's configuration."""
     edge: dict[str, Any] = Field(default_factory=dict)
-    """Fields of every edge node's configuration."""
+    """Fields of the configuration of every edge node."""
     recipe: dict[str, Any] = Field(default_factory=dict)
-    """Overrides that the cycle is started with."""
+    """Options of the recipe that the cycle is started with."""
 
     @classmethod
     def read(cls, path: Path) -> Tuning:

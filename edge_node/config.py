@@ -17,39 +17,42 @@ class EdgeConfig(ServiceConfig):
     """Every field as a flag, as DIREDI_EDGE_<FIELD> in the environment, or in the YAML file named by `--config`."""
 
     model_config = SettingsConfigDict(env_prefix="DIREDI_EDGE_")
-    program: ClassVar[str] = "edge_node"
+    program: ClassVar[str] = "python -m edge_node"
 
     device: str = Name
-    """Name of this device; its certificate must say the same."""
+    """The name of this device. Its certificate must have the same name."""
     site: str = Name
-    """The site that it stands at."""
+    """The site that this device belongs to."""
     cloud: str
-    """host:port of the cloud, which this node dials."""
+    """The host:port of the cloud, which this node connects to."""
     user_domain: str | None = None
-    """host:port of the site's user domain, for frames that it hands over; none by default."""
+    """The host:port of the site's user domain, which receives uncertain frames. None sends no frame anywhere."""
     identity: Path
-    """Folder with ca.pem, cert.pem and key.pem."""
+    """The folder with ca.pem, cert.pem and key.pem, as `diredi pki issue` makes it."""
     state_dir: Path
-    """Releases and the updater's state; survives restarts."""
+    """The folder for releases and the state of the updater. It must survive restarts."""
     listen: str = "127.0.0.1:0"
-    """host:port of EdgeService; port 0 takes a free one."""
+    """The host:port of EdgeService. With port 0 the system chooses a free port."""
     source: str
-    """Where frames come from: "folder:PATH", "video:PATH", "camera:0", "scenes:SITE"."""
+    """Where frames come from: `camera:0`, `video:PATH`, `folder:PATH` or `scenes:SITE`."""
     repeat: bool = True
     """Whether a folder or a video file starts again at its end."""
     confidence: float = Field(0.25, gt=0, le=1)
-    """Detections below it are not reported."""
+    """Detections with a lower confidence (0 to 1) are not reported."""
     frames_per_second: float = Field(5.0, gt=0, le=1000)
-    """Upper bound; a slower machine does fewer."""
+    """The most frames that are looked at in a second. A slow machine looks at fewer."""
     threads: int = Field(1, ge=1, le=64)
-    """Threads of ONNX Runtime."""
+    """How many threads ONNX Runtime uses."""
     heartbeat_s: float = Field(15.0, gt=0)
+    """The time between two reports to the cloud that this device is running, in seconds."""
     silence_s: float = Field(60.0, gt=0)
-    """A release stream that says nothing for so long is dead and opened again."""
+    """How long the stream of releases may be silent, in seconds. Later it counts as dead and is opened again."""
     retry_failed_s: float = Field(60.0, gt=0)
-    """Wait before an installation that failed for a passing reason is tried again; doubles each time."""
+    """The pause before an installation is tried again that failed for a passing reason, in seconds. It doubles each
+    time."""
     hand_samples_per_minute: float = Field(0.0, ge=0, le=600)
-    """How many uncertain frames may go to the user domain; 0 for none."""
+    """How many uncertain frames a minute may go to the user domain. 0 sends none."""
     uncertain_below: float = Field(0.5, gt=0, le=1)
-    """A frame is uncertain when a detection in it is below this confidence."""
+    """A frame is uncertain if a detection in it has a lower confidence (0 to 1) than this."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Events below this level are not logged."""

@@ -18,44 +18,49 @@ class PeerConfig(ServiceConfig):
     """Every field as a flag, as DIREDI_PEER_<FIELD> in the environment, or in the YAML file named by `--config`."""
 
     model_config = SettingsConfigDict(env_prefix="DIREDI_PEER_")
-    program: ClassVar[str] = "peer_node"
+    program: ClassVar[str] = "python -m peer_node"
 
     name: Name
-    """Name of this device; its certificate must say the same."""
+    """The name of this device. Its certificate must have the same name."""
     site: Name
-    """The site that it stands at."""
+    """The site that this device belongs to."""
     identity: Path
-    """Folder with ca.pem, cert.pem and key.pem."""
+    """The folder with ca.pem, cert.pem and key.pem, as `diredi pki issue` makes it."""
     listen: str = "127.0.0.1:0"
-    """host:port of PeerService; port 0 takes a free one."""
+    """The host:port of PeerService. With port 0 the system chooses a free port."""
     neighbours: dict[str, str]
-    """NAME of a device of this site, or SITE/NAME of another's, to its host:port. Nobody else is asked or answered."""
+    """The host:port of each neighbour by its name: NAME for a device of this site, SITE/NAME for one of another site.
+    Nobody else is asked or answered."""
     asks: tuple[tuple[str, ...], ...] = ()
-    """Which of the neighbours are asked in round 1, 2 and so on, where the topology changes, and ask this peer in turn;
-    empty: always all."""
+    """Which neighbours are asked in round 1, in round 2 and so on, where the topology changes. They ask this peer in
+    the same rounds. Empty asks all of them in every round."""
     rounds: int = Field(ge=1)
+    """How many rounds this peer learns."""
     deadline_s: float = Field(60.0, gt=0)
-    """How long a round waits for its neighbours (a hub half as long, for they wait for it), and after the last
-    one for those that have not heard this peer yet."""
+    """How long a round waits for the neighbours, in seconds; a hub waits half as long, because the others wait for it.
+    After the last round, the same time is left to those that have not heard this peer yet."""
     start_s: float = Field(60.0, ge=0)
-    """How long the first round waits for neighbours that are not up yet."""
+    """How long the first round waits for neighbours that have not started yet, in seconds."""
     attempts: int = Field(3, ge=1)
-    """How often a neighbour is asked in a round, while connections to it break."""
+    """How often a neighbour is asked in one round while the connection to it breaks."""
     keep_rounds: int = Field(4, ge=1)
-    """For how many rounds a peer that is behind can still ask."""
+    """For how many past rounds a peer that is behind can still ask."""
     summary: Path
-    """JSON file of all rounds, written after each."""
+    """The JSON file with the results of all rounds. It is written after each round."""
     learner: str
-    """What makes the learner: "package.module:function"."""
+    """The function that makes the learner, as `package.module:function`."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """The learner's own."""
+    """The options of the learner."""
     data: dict[str, Any] = Field(default_factory=dict)
-    """The learner's own, too: what it learns from."""
+    """What the learner learns from. The learner defines these options, too."""
     peer: int = Field(0, ge=0)
-    """Which of the peers this is, from 0: whose part of the data it has."""
+    """The number of this peer, counted from 0. It decides which part of the data this peer has."""
     peers: int = Field(1, ge=1)
+    """How many peers there are in all."""
     seed: int = Field(0, ge=0)
+    """The seed of everything that the learner draws."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Events below this level are not logged."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

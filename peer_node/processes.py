@@ -36,24 +36,25 @@ class PeersFile(ServiceConfig):
     program: ClassVar[str] = "diredi peers run"
 
     peers: int = Field(ge=1)
-    """How many; they are called peer-1, peer-2 and so on."""
+    """How many peers to start. Their names are peer-1, peer-2 and so on."""
     rounds: int = Field(10, ge=1)
+    """How many rounds each peer learns."""
     topology: TopologyRecipe = TopologyRecipe()
-    """Who asks whom; nodes are counted from 0, so that node 0 is peer-1."""
+    """Which peers are neighbours. Nodes are counted from 0, so node 0 is peer-1."""
     seed: int = Field(0, ge=0)
-    """Of the topology and of the learners."""
+    """The seed of the topology and of the learners."""
     site: str = "peers"
-    """The site that the certificates name."""
+    """The name of the site in the certificates."""
     deadline_s: float = Field(60.0, gt=0)
-    """How long a round waits for neighbours."""
+    """How long a round waits for neighbours, in seconds."""
     start_s: float = Field(60.0, ge=0)
-    """How long the first round waits for neighbours that are not up yet."""
+    """How long the first round waits for neighbours that have not started yet, in seconds."""
     learner: str
-    """What makes the learners: "package.module:function"."""
+    """The function that makes the learners, as `package.module:function`."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """The learner's own."""
+    """The options of the learners."""
     data: dict[str, Any] = Field(default_factory=dict)
-    """The learner's own, too: what it learns from, and which part of it each peer gets."""
+    """What the learners learn from, and which part of it each peer has. The learner defines these options, too."""
 
     @property
     def names(self) -> list[str]:

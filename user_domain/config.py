@@ -15,39 +15,44 @@ class UserDomainConfig(ServiceConfig):
     """Every field as a flag, as DIREDI_SITE_<FIELD> in the environment, or in the YAML file named by `--config`."""
 
     model_config = SettingsConfigDict(env_prefix="DIREDI_SITE_")
-    program: ClassVar[str] = "user_domain"
+    program: ClassVar[str] = "python -m user_domain"
 
     site: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Name of this site; its certificate must say the same."""
+    """The name of this site. Its certificate must have the same name."""
     cloud: str
-    """host:port of the cloud, which this service dials."""
+    """The host:port of the cloud, which this service connects to."""
     identity: Path
-    """Folder with ca.pem, cert.pem and key.pem."""
+    """The folder with ca.pem, cert.pem and key.pem, as `diredi pki issue` makes it."""
     state_dir: Path
-    """Downloads, jobs, samples, the journal and the ledger of what left; survives restarts."""
+    """The folder for downloads, jobs, samples, the journal and the ledger of what left. It must survive restarts."""
     data: str
-    """The private data set, read and never written: the path of a data.yaml, or "scenes:SITE" for built-in scenes."""
+    """The private data set: the path of a data.yaml, or `scenes:SITE` for built-in scenes. It is read and never
+    written."""
     scenes_train: int | None = Field(None, ge=1)
-    """Images of built-in scenes to train on; the generator's default where none."""
+    """How many training images of the built-in scenes to draw. None takes the default of the scenes."""
     scenes_val: int | None = Field(None, ge=1)
-    """Held-out images of built-in scenes; the generator's default where none."""
+    """How many held-out images of the built-in scenes to draw. None takes the default of the scenes."""
     seed: int = 0
-    """Of the built-in scenes."""
+    """The seed of the built-in scenes."""
     listen: str = "127.0.0.1:0"
-    """host:port of LocalService, for the site's own edge nodes; port 0 takes a free one."""
+    """The host:port of LocalService, for the edge nodes of this site. With port 0 the system chooses a free port."""
     approval: Literal["auto", "ask"] = "auto"
-    """Whether a cycle begins by itself, or only after `diredi cycle approve` with this site's certificate."""
+    """`auto` begins every cycle by itself. `ask` waits until somebody runs `diredi cycle approve` with this site's
+    certificate."""
     publish_style: bool = False
-    """Whether the manifest of a gap also has the colour and blur statistics of the private images, from which the cloud
-    makes its own images look like this site's. Figures of the whole set, of no single image."""
+    """Whether the manifest of a gap also has fourteen averages of colour, light, blur and noise over all training
+    images. With them the cloud can make its own images look like those of this site. They describe the whole set, no
+    single image."""
     max_samples: int = Field(10_000, ge=0)
-    """How many frames from edge nodes are kept."""
+    """How many frames from edge nodes are kept. When there are as many, more are refused."""
     progress_every_s: float = Field(1.0, gt=0)
-    """Progress is told to the cloud at most so often, and whenever a step begins."""
+    """The shortest time between two progress reports to the cloud, in seconds. The begin of a step is always
+    reported."""
     retry_longest_s: float = Field(30.0, gt=0)
-    """The longest pause between two tries while the cloud is away."""
+    """The longest pause between two attempts to reach the cloud, in seconds."""
     silence_s: float = Field(60.0, gt=0)
-    """A task stream that says nothing for so long is dead and opened again."""
+    """How long the stream of tasks may be silent, in seconds. Later it counts as dead and is opened again."""
     keep_cycles: int = Field(2, ge=1)
-    """Work files of so many last cycles stay on disk."""
+    """The work files of this many recent cycles stay on disk."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Events below this level are not logged."""

@@ -62,54 +62,62 @@ class CycleRecipe(Recipe):
 
     # What the site does.
     start: Literal["tutor", "fresh"] = "tutor"
-    """Where tutor 1 and tutor 2 begin: the cloud's tutor, or fresh weights of the same architecture and seed."""
+    """Where tutor 1 and tutor 2 begin: the weights of the cloud's tutor, or fresh weights of the same architecture and
+    seed."""
     reverse_distillations: Literal["one", "two"] = "one"
-    """one: gap = tutor 2 - the cloud's tutor. two: gap = tutor 2 - tutor 1."""
+    """With `one`, the gap is tutor 2 minus the cloud's tutor. With `two`, it is tutor 2 minus tutor 1, as in the
+    paper."""
     presumption: Literal["presumed", "student"] = "presumed"
-    """What tutor 1 learns, where there is one: the coreset's labels, or the student's own predictions on the site's
-    images."""
+    """What tutor 1 learns, where there is one: the labels of the coreset, or the student's own predictions on the
+    site's images."""
     coreset_images: int = Field(200, ge=0)
-    """Presumed images that the manufacturer ships and the site mixes into tutor 2 and its student; 0: none."""
+    """How many presumed images the manufacturer ships, for the site to mix into the training of tutor 2 and of its
+    student. 0 ships none."""
     presumed_shows_new: bool = False
-    """Whether presumed images may show, unlabelled, what a site calls a new class. If so they say nothing of it."""
+    """Whether presumed images may show, without a label, what a site calls a new class. If so, they are not used as
+    negative examples of it."""
     layers: tuple[Section, ...] = SECTIONS
-    """Sections whose change is in the gap. Rows of new classes always are."""
+    """The sections of the network whose change is in the gap. Rows of new classes always are."""
     batch_norm: Literal["gap", "keep", "re-estimate"] = "gap"
-    """The tutor's batch-norm statistics: in its gap; the old ones; or measured again in the cloud on presumed images. A
-    student gap has its own."""
+    """The tutor's batch-norm statistics: part of its gap, those of the old tutor, or estimated again in the cloud on
+    presumed images. A student gap always has its own."""
     student_gap: bool = True
     """Whether the site also distils its own student from tutor 2 and uploads that difference."""
     codec: str = "int8-row-zstd"
+    """How a gap is encoded, by its name in `diredi.codecs`."""
     tutor: TrainRecipe = TrainRecipe(epochs=12, learning_rate=4e-3, teaches="unlabelled")
-    """Reverse distillation: alike for both tutors. The student knows less than a label, and speaks where none is."""
+    """The reverse distillation at the site, the same for both tutors. The student teaches only where there is no label,
+    because a label knows more."""
     student: TrainRecipe = TrainRecipe(epochs=12, learning_rate=4e-3, losses={"class_scores": 2.0, "boxes": 2.0})
-    """Tutor 2 to student, at the site."""
+    """The distillation from tutor 2 to the student, at the site."""
 
     # What the cloud does.
     receiver: Literal["tutor", "teacher"] = "tutor"
-    """What the gap is added to; the teacher must be of the tutor's architecture and teaches the student thereafter."""
+    """What the gap is added to. The teacher must have the tutor's architecture; it then also teaches the student."""
     merge: MergeRecipe = MergeRecipe()
     """How the gaps of several sites become one."""
     lam: Lam | None = None
-    """The share of the gap that known weights receive, 0 to 2, one number or one for each section; None: searched."""
+    """Lambda, the share of the gap that known weights receive: one number from 0 to 2, or one for each section. None
+    searches for it."""
     lam_search: Literal["harmless", "two-axes"] = "harmless"
-    """Of the `lam_candidates` that do no harm on presumed images the largest, or the one that the site scored best."""
+    """Which of the `lam_candidates` that do no harm on presumed images to take: the largest (`harmless`), or the one
+    with the best score at the site (`two-axes`)."""
     lam_sections: bool = False
-    """Whether the head, then the neck, then the backbone may take more than the lambda that was found for all."""
+    """Whether the head, then the neck, then the backbone may take a larger lambda than the one found for all."""
     lam_candidates: tuple[float, ...] = (1.0, 0.8, 0.6, 0.4, 0.2)
-    """What a search tries, and what a site scores."""
+    """The lambdas that a search tries, and that a site scores."""
     max_harm: float = Field(0.01, ge=0, le=1)
-    """How much mAP50 on presumed images an update may cost."""
+    """The most mAP50 (0 to 1) that an update may cost on presumed images."""
     redistil_images: dict[ImageSource, Weight] = Field({"presumed": 1.0}, min_length=1)
-    """What the updated tutor teaches the student on: a source of `diredi.knowledge.image_sources`, or several with
-    the share of each. An epoch has as many images as there are presumed ones."""
+    """The images on which the updated tutor teaches the student: a name in `diredi.knowledge.image_sources`, or several
+    with the share of each. An epoch has as many images as there are presumed ones."""
     redistil: TrainRecipe = TrainRecipe(epochs=4, learning_rate=1e-3)
-    """Updated tutor to student, in the cloud."""
+    """The distillation from the updated tutor to the student, in the cloud."""
     students: tuple[StudentKind, ...] = Field(("gap", "mean", "redistilled"), min_length=1)
-    """Candidates for the release in order of preference, where there is a student gap: the first that does no harm on
-    presumed images is taken. Without a student gap there is only "redistilled"."""
+    """The candidates for the release in order of preference. The first that does no harm on presumed images is taken.
+    Without a student gap there is only `redistilled`."""
     seed: int = 0
-    """Of every training in the cycle; the seeds inside the trainings are not used."""
+    """The seed of every training in the cycle. The seeds inside the training recipes are not used."""
 
     @field_validator("codec")
     @classmethod
@@ -167,9 +175,13 @@ class BootstrapRecipe(Recipe):
     teaches. A model that is given as a file is not trained."""
 
     teacher: TrainRecipe = TrainRecipe(epochs=8)
+    """How the first teacher learns the presumed data."""
     tutor: TrainRecipe = TrainRecipe(epochs=14)
+    """How the first tutor learns from the teacher and the labels."""
     student: TrainRecipe = TrainRecipe(epochs=14, losses={"class_scores": 4.0, "boxes": 4.0})
-    """From nothing and with the tutor's own images, the tutor's answers teach more than the labels do."""
+    """How the first student learns from the tutor and the labels. A student that starts from nothing learns more from
+    the tutor's answers than from labels."""
     coreset_images: int = Field(200, ge=0)
-    """Presumed images that are drawn for sites to mix in; 0: none is made."""
+    """How many presumed images are drawn as the coreset for sites. 0 draws none."""
     seed: int = 0
+    """The seed of the trainings of the first models, and of the draw of the coreset."""

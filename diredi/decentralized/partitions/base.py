@@ -22,15 +22,17 @@ class PartitionRecipe(Config):
     """How samples become the private data of peers. What a partition does not name it does not read."""
 
     kind: str = "iid"
-    """A name in `diredi.decentralized.partitions.PARTITIONS`; for detection sets "camera" too."""
+    """The kind of partition, by its name in `diredi.decentralized.partitions.PARTITIONS`. Detection sets also have
+    `camera`."""
     gamma: float = Field(default=0, ge=0, le=1e9)
-    """skew: a sample is 1 + gamma times likelier to go to a peer that has its label as a primary one."""
+    """skew: a sample is 1 + gamma times as likely to go to a peer that has its label as a primary label."""
     primary: int | None = Field(default=None, ge=1)
-    """skew: primary labels a peer; None: as few as it takes for every label to be primary somewhere."""
+    """skew: how many primary labels a peer has. None takes the fewest with which every label is primary somewhere."""
     concentration: float = Field(default=0.5, gt=0, le=1e9)
-    """dirichlet, quantity: the smaller, the more unlike are the peers."""
+    """dirichlet and quantity: the smaller this is, the more the peers differ."""
     camera: str = r"(.+)[-_]\d+"
-    """camera: the first group of this pattern in the name of an image, without its suffix, names the camera."""
+    """camera: a regular expression for the name of an image without its suffix. Its first group is the name of the
+    camera."""
 
     @field_validator("camera")
     @classmethod

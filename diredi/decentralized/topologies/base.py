@@ -17,19 +17,20 @@ class TopologyRecipe(Config):
     """
 
     kind: str = "complete"
-    """A name in `diredi.decentralized.topologies.TOPOLOGIES`."""
+    """The kind of graph, by its name in `diredi.decentralized.topologies.TOPOLOGIES`."""
     degree: int = 2
-    """regular: the neighbours of each peer."""
+    """regular: how many neighbours each peer has."""
     probability: float = 0.5
-    """random: the chance of each edge."""
+    """random: the probability of each edge."""
     islands: int = 2
     """islands: how many groups there are."""
     bridges: int = 0
-    """islands: edges between each two neighbouring groups."""
+    """islands: how many edges there are between two neighbouring groups."""
     edges: tuple[tuple[int, int], ...] = ()
-    """edges: pairs of peers, counted from 0; an edge that is named twice is one."""
+    """edges: pairs of peers, counted from 0. An edge that is named twice counts once."""
     changes: bool = False
-    """Another graph of the same kind in every round: what is drawn is drawn again, and the peers change places."""
+    """Whether every round has another graph of the same kind. Random edges are drawn again and the peers change
+    places."""
 
 
 class Topology(Protocol):

@@ -19,23 +19,25 @@ class MergeRecipe(Config):
     """How the gaps of several sites become one. What a method does not name it does not read."""
 
     method: str = "union"
-    """A name in `diredi.knowledge.merging.MERGES`."""
+    """The method, by its name in `diredi.knowledge.merging.MERGES`."""
     batch_norm: Literal["gap", "re-estimate"] = "re-estimate"
-    """Statistics of what came from more than one site: merged as weights are, or measured again on presumed images."""
+    """The batch-norm statistics of what came from more than one site: merged as weights are, or estimated again on
+    presumed images."""
     scale: float | None = Field(default=None, gt=0, le=2)
-    """task_arithmetic, dare: what the sum is multiplied by; None: as long as the gaps are on average."""
+    """task_arithmetic and dare: the factor of the sum. None makes the sum as long as the gaps are on average."""
     keep: float = Field(default=0.2, gt=0, le=1)
-    """ties: the share of each gap's weights, the largest, that is not trimmed."""
+    """ties: the share of each gap's weights that is kept, the largest."""
     drop: float = Field(default=0.5, ge=0, lt=1)
-    """dare: the chance that a weight of a gap is dropped."""
+    """dare: the probability that a weight of a gap is dropped."""
     trim: float = Field(default=0.2, ge=0, lt=0.5)
-    """trimmed_mean: the share of the gaps that is left out at each end, at least one of three or more."""
+    """trimmed_mean: the share of the gaps that is left out at each end. It is at least one gap if there are three or
+    more."""
     clip: float = Field(default=1.0, gt=0)
-    """clipped_mean: the longest that a gap may be, in medians of all."""
+    """clipped_mean: the longest that a gap may be, as a multiple of the median length."""
     byzantine: int = Field(default=1, ge=0)
-    """krum: how many of the sites may be liars."""
+    """krum: how many of the sites may send false gaps."""
     seed: int = 0
-    """dare: of what is dropped."""
+    """dare: the seed that decides which weights are dropped."""
 
 
 @dataclass(frozen=True)

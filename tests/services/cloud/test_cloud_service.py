@@ -29,15 +29,17 @@ from tests.services.cloud.world import World, ask
 )
 def test_a_wrong_configuration_is_named(arguments: list[str], said: str) -> None:
     with pytest.raises(InvalidInput, match=said):
-        CloudConfig.from_command_line(arguments, {})
+        CloudConfig.from_command_line(arguments)
 
 
-def test_flags_environment_and_file_name_the_same_fields(tmp_path: Path) -> None:
+def test_flags_environment_and_file_name_the_same_fields(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "cloud.yaml"
     file.write_text("canary_devices: 3\nmax_harm: 0.2\nrecipe: {lam: 0.5}\n")
-    environment = {"DIREDI_CLOUD_CONFIG": str(file)}
-    config = CloudConfig.from_command_line(["--recipe.seed", "4", "--seed", "9"], environment)
+    monkeypatch.setenv("DIREDI_CLOUD_CONFIG", str(file))
+    monkeypatch.setenv("DIREDI_CLOUD_RECIPE__CORESET_IMAGES", "7")
+    config = CloudConfig.from_command_line(["--recipe.seed", "4", "--seed", "9"])
     assert (config.canary_devices, config.recipe.lam, config.recipe.seed) == (3, 0.5, 4)
+    assert config.recipe.coreset_images == 7
     assert (config.cycle_recipe.max_harm, config.cycle_recipe.seed, config.bootstrap_recipe.seed) == (0.2, 4, 9)
 
 
@@ -50,7 +52,7 @@ def test_a_program_that_cannot_start_ends_with_one_sentence(tmp_path: Path) -> N
 
 
 def test_the_password_of_the_database_is_never_shown() -> None:
-    config = CloudConfig.from_command_line(["--database-url", "postgresql://me:secret@host/x"], {})
+    config = CloudConfig.from_command_line(["--database-url", "postgresql://me:secret@host/x"])
     assert config.database_url.get_secret_value() == "postgresql://me:secret@host/x"
     assert "secret@" not in str(config.model_dump(mode="json")) + repr(config)
 

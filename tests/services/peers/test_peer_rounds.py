@@ -158,7 +158,7 @@ def test_a_configuration_that_contradicts_itself_is_refused(tmp_path, pki, wrong
 
     (tmp_path / "a.yaml").write_text(yaml.safe_dump({**configs_of(tmp_path, pki, ["a", "b"])[0], **wrong}))
     with pytest.raises(InvalidInput, match=sentence):
-        PeerConfig.from_command_line(["--config", str(tmp_path / "a.yaml")], {})
+        PeerConfig.from_command_line(["--config", str(tmp_path / "a.yaml")])
 
 
 def test_a_neighbour_of_another_site_is_named_with_its_site(tmp_path, pki):

@@ -30,3 +30,10 @@ def test_every_command_says_what_it_does(generate: ModuleType):
     for section in generate.command_page().split("\n## ")[1:]:
         name, _, rest = section.partition("\n\n")
         assert len(rest.splitlines()[0]) > 15, f"{name} has no description"
+
+
+def test_every_option_of_every_configuration_is_described(generate: ModuleType):
+    for table in generate.configuration_page().split("\n## ")[1:]:
+        for row in (line for line in table.splitlines() if line.startswith("| `")):
+            name, *_, text = row.strip("| ").split(" | ")
+            assert text.endswith((".", ")")) and " " in text, f"{table.splitlines()[0]}: {name} has no description"
