@@ -11,18 +11,18 @@ import structlog
 from cloud_server.blob_access import BlobAccess
 from cloud_server.bootstrap import make_first_release
 from cloud_server.config import CloudConfig
-from cloud_server.context import KEEP_ALIVE_S, Office
-from cloud_server.cycles.gap_validation import GapInspector
-from cloud_server.cycles.pipeline import Steps
-from cloud_server.cycles.reconciler import CycleRunner
-from cloud_server.cycles.service import CycleDesk
-from cloud_server.fleet.service import FleetDesk
-from cloud_server.jobs.runner import JOBS, Workshop
+from cloud_server.context import KEEP_ALIVE_S, CloudContext
+from cloud_server.cycles.gap_validation import GapValidator
+from cloud_server.cycles.pipeline import CyclePipeline
+from cloud_server.cycles.reconciler import CycleReconciler
+from cloud_server.cycles.service import CycleService
+from cloud_server.fleet.service import FleetService
+from cloud_server.jobs.runner import JOBS, JobRunner
 from cloud_server.servicers.cycles import CycleServicer
 from cloud_server.servicers.fleet import FleetServicer
 from cloud_server.servicers.registry import RegistryServicer
 from cloud_server.servicers.sites import SiteServicer
-from cloud_server.sites.service import SiteDesk
+from cloud_server.sites.service import SiteService
 from cloud_server.store.database import Database, sqlite_url
 from diredi import process
 from diredi.jobs import Executor, LocalExecutor
@@ -65,7 +65,7 @@ class Cloud:
             config.state_dir.mkdir(parents=True, exist_ok=True)
         url = config.database_url.get_secret_value() or sqlite_url(config.state_dir / "cloud.sqlite")
         database = await asyncio.to_thread(Database, url)
-        self.office = Office(database, keep_alive_s=self._keep_alive_s)
+        self.context = CloudContext(database, keep_alive_s=self._keep_alive_s)
         self.blobs = BlobStore(config.state_dir / "blobs", config.max_blob_mib * 2**20)
         try:
             self._server = await self._serve(credentials)
@@ -76,25 +76,25 @@ class Cloud:
         return self
 
     async def _serve(self, credentials: Credentials) -> Server:
-        config, office = self.config, self.office
-        workshop = Workshop(config, self.blobs, self._executor, self._jobs)
-        steps = Steps(office, workshop, max_harm=config.max_harm, canary_devices=config.canary_devices)
-        self._runner = CycleRunner(
-            office,
-            steps,
+        config, context = self.config, self.context
+        job_runner = JobRunner(config, self.blobs, self._executor, self._jobs)
+        pipeline = CyclePipeline(context, job_runner, max_harm=config.max_harm, canary_devices=config.canary_devices)
+        self._reconciler = CycleReconciler(
+            context,
+            pipeline,
             progress_deadline_s=config.progress_deadline_s,
             straggler_deadline_s=config.straggler_deadline_s,
             canary_deadline_s=config.canary_deadline_s,
         )
-        self._workshop = workshop
-        self._fleet = FleetDesk(office)
-        self._access = BlobAccess(office)
+        self._job_runner = job_runner
+        self._fleet = FleetService(context)
+        self._access = BlobAccess(context)
         meter = IngressMeter(config.state_dir / "ingress")
         servicers = [
-            RegistryServicer(office),
+            RegistryServicer(context),
             BlobServicer(self.blobs, may_read=self._access.check),
-            CycleServicer(CycleDesk(office, config.cycle_recipe)),
-            SiteServicer(SiteDesk(office, GapInspector(self.blobs)), meter),
+            CycleServicer(CycleService(context, config.cycle_recipe)),
+            SiteServicer(SiteService(context, GapValidator(self.blobs)), meter),
             FleetServicer(self._fleet),
         ]
         server = await start_server(credentials, config.listen, servicers, meter=meter)
@@ -106,10 +106,10 @@ class Cloud:
         await asyncio.to_thread(self.blobs.drop_partials, _PARTIALS_KEPT_S)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._fleet.run())
-            release = await make_first_release(self.office, self._workshop)
+            release = await make_first_release(self.context, self._job_runner)
             await self._server.set_serving(CYCLE_SERVICE, True)
             _log.info("cycles can start", release=release.version)
-            group.create_task(self._runner.run())
+            group.create_task(self._reconciler.run())
 
     @property
     def address(self) -> str:
@@ -123,7 +123,7 @@ class Cloud:
             await self.work
         with suppress(Exception):  # heartbeats of the last seconds are no reason not to stop
             await self._fleet.flush()
-        self.office.database.close()
+        self.context.database.close()
 
     async def __aenter__(self) -> Self:
         return await self.start()

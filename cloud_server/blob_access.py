@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cloud_server.context import Office
+from cloud_server.context import CloudContext
 from cloud_server.store.repository import Repository
 from diredi.errors import NotFound
 from diredi.trust.identity import Identity, Role
@@ -11,8 +11,8 @@ from diredi.trust.identity import Identity, Role
 class BlobAccess:
     """Knows the published digests by heart, and looks again when it is asked for one that it does not know."""
 
-    def __init__(self, office: Office) -> None:
-        self._office = office
+    def __init__(self, context: CloudContext) -> None:
+        self._context = context
         self._runnable: frozenset[str] = frozenset()
         self._learnable: frozenset[str] = frozenset()
 
@@ -20,7 +20,7 @@ class BlobAccess:
         """Raises NotFound: whoever may not read a blob is not told whether it exists."""
         if caller.role is Role.OPERATOR or self._published(caller, digest):
             return
-        self._runnable, self._learnable = self._office.database.transact(_published, writes=False)
+        self._runnable, self._learnable = self._context.database.transact(_published, writes=False)
         if not self._published(caller, digest):
             raise NotFound(f"there is no blob {digest[:80]} for {caller}: ask for one that a task or a release names")
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import structlog
 
-from cloud_server.context import Office
+from cloud_server.context import CloudContext
 from cloud_server.entities import Model, ModelKind, Release, ReleaseStatus
 from cloud_server.jobs.results import FirstModel
-from cloud_server.jobs.runner import Workshop
+from cloud_server.jobs.runner import JobRunner
 from cloud_server.notifier import RELEASES
 from cloud_server.store.repository import Repository
 from diredi.jobs import JobProgress
@@ -15,17 +15,17 @@ from diredi.jobs import JobProgress
 _log = structlog.get_logger()
 
 
-async def make_first_release(office: Office, workshop: Workshop) -> Release:
+async def make_first_release(context: CloudContext, job_runner: JobRunner) -> Release:
     """The current release; makes it where there is none. Killed on the way, it goes on with what its job has left."""
-    current = await office.database.read(lambda r: r.releases.current())
+    current = await context.database.read(lambda r: r.releases.current())
     if current is not None:
         return current
-    made = await workshop.bootstrap(_log_progress)
-    tutor = await _kept(office, workshop, ModelKind.TUTOR, made.tutor)
-    student = await _kept(office, workshop, ModelKind.STUDENT, made.student, tutor.id)
-    teacher = None if made.teacher is None else await _kept(office, workshop, ModelKind.TEACHER, made.teacher)
-    coreset = None if made.coreset is None else await workshop.keep(made.coreset.path, made.coreset.digest)
-    now = office.now()
+    made = await job_runner.bootstrap(_log_progress)
+    tutor = await _kept(context, job_runner, ModelKind.TUTOR, made.tutor)
+    student = await _kept(context, job_runner, ModelKind.STUDENT, made.student, tutor.id)
+    teacher = None if made.teacher is None else await _kept(context, job_runner, ModelKind.TEACHER, made.teacher)
+    coreset = None if made.coreset is None else await job_runner.keep(made.coreset.path, made.coreset.digest)
+    now = context.now()
 
     def store(r: Repository) -> Release:
         there = r.releases.current()
@@ -39,14 +39,16 @@ async def make_first_release(office: Office, workshop: Workshop) -> Release:
             r.facts.put("coreset", {"digest": coreset.digest, "bytes": coreset.bytes})
         return r.releases.add(student, tutor.id, ReleaseStatus.RELEASED, (), "", now)
 
-    release = await office.database.write(store)
-    office.notifier.touch(RELEASES)
-    workshop.forget("bootstrap")
+    release = await context.database.write(store)
+    context.notifier.touch(RELEASES)
+    job_runner.forget("bootstrap")
     return release
 
 
-async def _kept(office: Office, workshop: Workshop, kind: ModelKind, made: FirstModel, parent_id: str = "") -> Model:
-    return await workshop.keep_model(kind, made, "", parent_id, presumed=made.figures, created=office.now())
+async def _kept(
+    context: CloudContext, job_runner: JobRunner, kind: ModelKind, made: FirstModel, parent_id: str = ""
+) -> Model:
+    return await job_runner.keep_model(kind, made, "", parent_id, presumed=made.figures, created=context.now())
 
 
 async def _log_progress(progress: JobProgress) -> None:

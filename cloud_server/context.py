@@ -25,7 +25,7 @@ def utc_now() -> datetime:
 
 
 @dataclass
-class Office:
+class CloudContext:
     database: Database
     notifier: Notifier = field(default_factory=Notifier)
     now: Callable[[], datetime] = utc_now

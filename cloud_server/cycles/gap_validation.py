@@ -13,19 +13,19 @@ from diredi.store.blobs import BlobStore
 _HEADROOM_BYTES: Final = 2**20
 
 
-class GapInspector:
+class GapValidator:
     """Reads blobs, changes nothing."""
 
     def __init__(self, blobs: BlobStore) -> None:
         self._blobs = blobs
 
-    def check(self, manifest: GapManifest, tutor: Model, student: Model) -> None:
+    def validate(self, manifest: GapManifest, tutor: Model, student: Model) -> None:
         """Raises WrongState (missing blob, other base), InvalidInput, NoRoom (too large) or CorruptData."""
-        self._check("tutor gap", manifest.tutor_gap, tutor, manifest.labels)
+        self._validate("tutor gap", manifest.tutor_gap, tutor, manifest.labels)
         if manifest.student_gap is not None:
-            self._check("student gap", manifest.student_gap, student, manifest.labels)
+            self._validate("student gap", manifest.student_gap, student, manifest.labels)
 
-    def _check(self, what: str, gap: EncodedGap, base: Model, labels: LabelSpace) -> None:
+    def _validate(self, what: str, gap: EncodedGap, base: Model, labels: LabelSpace) -> None:
         try:
             stored = self._blobs.blob(gap.blob.digest)
         except NotFound:

@@ -11,10 +11,10 @@ from types import MappingProxyType
 from typing import Final
 
 from cloud_server import canary, gate
-from cloud_server.context import Office
+from cloud_server.context import CloudContext
 from cloud_server.cycles import transitions
 from cloud_server.entities import Cycle, Json, Model, ModelKind, Progress, ReleaseStatus
-from cloud_server.jobs.runner import OnProgress, Workshop
+from cloud_server.jobs.runner import JobRunner, OnProgress
 from cloud_server.states import State
 from cloud_server.store.repository import Repository
 from diredi.errors import WrongState
@@ -24,10 +24,10 @@ from diredi.jobs import JobProgress
 _REPORT_EVERY_S: Final = 1.0
 
 
-class Steps:
-    def __init__(self, office: Office, workshop: Workshop, *, max_harm: float, canary_devices: int) -> None:
-        self._office = office
-        self._workshop = workshop
+class CyclePipeline:
+    def __init__(self, context: CloudContext, job_runner: JobRunner, *, max_harm: float, canary_devices: int) -> None:
+        self._context = context
+        self._job_runner = job_runner
         self._max_harm = max_harm
         self._canary_devices = canary_devices
         self.table = MappingProxyType(
@@ -42,14 +42,14 @@ class Steps:
     async def advance(self, cycle: Cycle) -> Cycle:
         """One step. Raises whatever the step raises; the caller decides what that means."""
         step: Callable[[Cycle], Awaitable[Cycle]] = self.table[cycle.state]
-        return self._office.moved(await step(cycle))
+        return self._context.moved(await step(cycle))
 
     async def apply(self, cycle: Cycle) -> Cycle:
         """UPLOADED to APPLIED: the sites' gaps merged and added to the tutor, lambda chosen on the gate's data."""
-        receiver = await self._office.database.read(lambda r: _receiver(r, cycle))
-        made = await self._workshop.apply(cycle, receiver, self._progress_of(cycle))
-        model = await self._workshop.keep_model(
-            receiver.kind, made, cycle.id, receiver.id, presumed=made.after, created=self._office.now()
+        receiver = await self._context.database.read(lambda r: _receiver(r, cycle))
+        made = await self._job_runner.apply(cycle, receiver, self._progress_of(cycle))
+        model = await self._job_runner.keep_model(
+            receiver.kind, made, cycle.id, receiver.id, presumed=made.after, created=self._context.now()
         )
         gaps = "gap" if len(cycle.gaps) == 1 else f"gaps of {len(cycle.gaps)} sites merged and"
         return await self._moved(
@@ -59,7 +59,7 @@ class Steps:
     async def gate_tutor(self, cycle: Cycle) -> Cycle:
         """APPLIED to GATED or REJECTED."""
         figures = cycle.figures_of(State.APPLIED)
-        tutor = await self._office.database.read(lambda r: r.models.get(cycle.updated_tutor_id))
+        tutor = await self._context.database.read(lambda r: r.models.get(cycle.updated_tutor_id))
         verdict = await self._verdict(cycle, tutor, figures)
         return await self._moved(
             cycle, State.GATED if verdict.passed else State.REJECTED, f"tutor: {verdict.reason}", verdict.figures
@@ -67,12 +67,12 @@ class Steps:
 
     async def redistil(self, cycle: Cycle) -> Cycle:
         """GATED to REDISTILLED or REJECTED: a student from the updated tutor, gated as the very file that will ship."""
-        tutor, student = await self._office.database.read(
+        tutor, student = await self._context.database.read(
             lambda r: (r.models.get(cycle.updated_tutor_id), r.models.get(cycle.base_student_id))
         )
-        made = await self._workshop.redistil(cycle, tutor, student, self._progress_of(cycle))
-        model = await self._workshop.keep_model(
-            ModelKind.STUDENT, made, cycle.id, student.id, presumed=made.after, created=self._office.now()
+        made = await self._job_runner.redistil(cycle, tutor, student, self._progress_of(cycle))
+        model = await self._job_runner.keep_model(
+            ModelKind.STUDENT, made, cycle.id, student.id, presumed=made.after, created=self._context.now()
         )
         verdict = await self._verdict(cycle, model, made.said())
         figures = made.said() | verdict.figures
@@ -80,13 +80,13 @@ class Steps:
         moved = await self._moved(
             cycle, state, f"student: {verdict.reason}", figures, model, updated_student_id=model.id
         )
-        self._workshop.forget(cycle.id, "apply")
-        self._workshop.forget(cycle.id, "redistil")
+        self._job_runner.forget(cycle.id, "apply")
+        self._job_runner.forget(cycle.id, "redistil")
         return moved
 
     async def release_to_canaries(self, cycle: Cycle) -> Cycle:
         """REDISTILLED to CANARY: release and state in one transaction, so there is never one without the other."""
-        now, online = self._office.now(), set(self._office.open_streams)
+        now, online = self._context.now(), set(self._context.open_streams)
 
         def release(r: Repository) -> Cycle:
             if r.cycles.get(cycle.id).state is not cycle.state:
@@ -100,7 +100,7 @@ class Steps:
             said = f"release {made.version} for {', '.join(canaries) or 'no device yet'}; {who}"
             return r.cycles.move(cycle.id, State.CANARY, now, transitions.CLOUD, said, release_version=made.version)
 
-        return await self._office.database.write(release)
+        return await self._context.database.write(release)
 
     def _canaries(self, r: Repository, cycle: Cycle, online: set[str]) -> list[str]:
         """Some devices of each site: what one site's cameras show says little of another's."""
@@ -112,7 +112,7 @@ class Steps:
         return chosen
 
     async def _verdict(self, cycle: Cycle, model: Model, figures: Json) -> gate.Verdict:
-        base, known = await self._office.database.read(
+        base, known = await self._context.database.read(
             lambda r: (r.models.get(cycle.base_student_id).labels, r.classes.labels())
         )
         labels = gate.of_labels(model.labels, base, known or base)
@@ -128,7 +128,7 @@ class Steps:
         self, cycle: Cycle, state: State, reason: str, figures: Json, model: Model | None = None, **changes: str
     ) -> Cycle:
         """Model and transition in one transaction; nothing when another run of this step was here first."""
-        now = self._office.now()
+        now = self._context.now()
 
         def move(r: Repository) -> Cycle:
             stored = r.cycles.get(cycle.id)
@@ -138,7 +138,7 @@ class Steps:
                 r.models.add(model)
             return r.cycles.move(cycle.id, state, now, transitions.CLOUD, reason, figures, **changes)
 
-        return await self._office.database.write(move)
+        return await self._context.database.write(move)
 
     def _progress_of(self, cycle: Cycle) -> OnProgress:
         """Stores what a job says of itself, once a second at most."""
@@ -146,7 +146,7 @@ class Steps:
 
         async def heard(progress: JobProgress) -> None:
             nonlocal last_step, last_at
-            now = self._office.now()
+            now = self._context.now()
             if progress.step == last_step and now.timestamp() - last_at < _REPORT_EVERY_S:
                 return
             last_step, last_at = progress.step, now.timestamp()
@@ -156,7 +156,7 @@ class Steps:
                 stored = r.cycles.get(cycle.id)
                 return r.cycles.report(cycle.id, told, now) if stored.state is cycle.state else stored
 
-            self._office.progressed(await self._office.database.write(report))
+            self._context.progressed(await self._context.database.write(report))
 
         return heard
 

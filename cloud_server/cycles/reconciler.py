@@ -13,9 +13,9 @@ from typing import Final
 import structlog
 
 from cloud_server import canary
-from cloud_server.context import Office
+from cloud_server.context import CloudContext
 from cloud_server.cycles import deadlines, transitions
-from cloud_server.cycles.pipeline import Steps
+from cloud_server.cycles.pipeline import CyclePipeline
 from cloud_server.entities import Cycle
 from cloud_server.notifier import CYCLES
 from cloud_server.states import BEFORE_UPLOAD, CLOUD_WORKS, State
@@ -27,18 +27,18 @@ _LOOK_EVERY_S: Final = 30.0
 _TRY_AGAIN_S: Final = 5.0
 
 
-class CycleRunner:
+class CycleReconciler:
     def __init__(
         self,
-        office: Office,
-        steps: Steps,
+        context: CloudContext,
+        pipeline: CyclePipeline,
         *,
         progress_deadline_s: float,
         straggler_deadline_s: float,
         canary_deadline_s: float,
     ) -> None:
-        self._office = office
-        self._steps = steps
+        self._context = context
+        self._pipeline = pipeline
         self._progress_deadline = timedelta(seconds=progress_deadline_s)
         self._straggler_deadline = timedelta(seconds=straggler_deadline_s)
         self._canary_deadline = timedelta(seconds=canary_deadline_s)
@@ -53,21 +53,21 @@ class CycleRunner:
 
     async def _work(self) -> None:
         while True:
-            seen = self._office.notifier.version(CYCLES)
+            seen = self._context.notifier.version(CYCLES)
             try:
-                for cycle in await self._office.database.read(lambda r: r.cycles.under_way(states=CLOUD_WORKS)):
+                for cycle in await self._context.database.read(lambda r: r.cycles.under_way(states=CLOUD_WORKS)):
                     await self._drive(cycle)
             except (Unreachable, NoRoom) as error:  # what is recorded is safe: wait until it can go on
                 _log.warning("cannot go on yet", error=str(error))
                 await asyncio.sleep(_TRY_AGAIN_S)
                 continue
-            await self._office.notifier.changed(CYCLES, seen, self._look_every_s)
+            await self._context.notifier.changed(CYCLES, seen, self._look_every_s)
 
     async def _drive(self, cycle: Cycle) -> None:
         """One cycle, as far as the cloud alone can bring it."""
         while cycle.state in CLOUD_WORKS:
             try:
-                cycle = await self._steps.advance(cycle)
+                cycle = await self._pipeline.advance(cycle)
             except (Unreachable, NoRoom):
                 raise
             except DirediError as error:
@@ -78,13 +78,13 @@ class CycleRunner:
             _log.info("cycle moved", cycle=cycle.id, sites=cycle.sites, state=str(cycle.state), reason=_why(cycle))
 
     async def _fail(self, cycle: Cycle, reason: str) -> Cycle:
-        now = self._office.now()
+        now = self._context.now()
 
         def fail(r: Repository) -> Cycle:
             stored = r.cycles.get(cycle.id)
             return stored if stored.ended else r.cycles.move(cycle.id, State.FAILED, now, transitions.CLOUD, reason)
 
-        return self._office.moved(await self._office.database.write(fail))
+        return self._context.moved(await self._context.database.write(fail))
 
     async def _watch_deadlines(self) -> None:
         while True:
@@ -96,9 +96,9 @@ class CycleRunner:
 
     async def end_overdue(self) -> list[Cycle]:
         """Ends each cycle that has waited too long, and says for whom it waited."""
-        now = self._office.now()
-        ended = await self._office.database.write(lambda r: self._end_overdue(r, now))
-        return [self._office.moved(cycle) for cycle in ended]
+        now = self._context.now()
+        ended = await self._context.database.write(lambda r: self._end_overdue(r, now))
+        return [self._context.moved(cycle) for cycle in ended]
 
     def _end_overdue(self, r: Repository, now: datetime) -> list[Cycle]:
         ended = []

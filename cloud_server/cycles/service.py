@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 
 from cloud_server import authorization
-from cloud_server.context import Office
+from cloud_server.context import CloudContext
 from cloud_server.cycles import recipes, transitions
 from cloud_server.entities import Cycle, Json
 from cloud_server.notifier import cycle_topic
@@ -16,24 +16,24 @@ from diredi.trust.identity import Identity, Role
 _MAX_LIMIT = 1000
 
 
-class CycleDesk:
-    def __init__(self, office: Office, recipe: CycleRecipe) -> None:
-        self._office = office
+class CycleService:
+    def __init__(self, context: CloudContext, recipe: CycleRecipe) -> None:
+        self._context = context
         self._recipe = recipe
 
     async def start(self, actor: Identity, sites: Sequence[str], request_id: str, overrides: Json) -> Cycle:
         authorization.operator_only(actor)
         recipe = recipes.merged(self._recipe, overrides)
-        now = self._office.now()
+        now = self._context.now()
         start = transitions.start
-        return self._office.moved(
-            await self._office.database.write(lambda r: start(r, sites, request_id, recipe, str(actor), now))
+        return self._context.moved(
+            await self._context.database.write(lambda r: start(r, sites, request_id, recipe, str(actor), now))
         )
 
     async def get(self, actor: Identity, cycle_id: str) -> Cycle:
         """Sites see their own only, and of one that they share their own part."""
         authorization.operator_or_site(actor)
-        cycle = await self._office.database.read(lambda r: r.cycles.get(cycle_id))
+        cycle = await self._context.database.read(lambda r: r.cycles.get(cycle_id))
         authorization.may_see(actor, *cycle.sites)
         return _shown(actor, cycle)
 
@@ -43,38 +43,38 @@ class CycleDesk:
         wanted = actor.name if actor.role is Role.SITE and not site else site
         authorization.may_see(actor, wanted)
         most = min(limit or 100, _MAX_LIMIT)
-        found = await self._office.database.read(lambda r: r.cycles.recent(wanted, most))
+        found = await self._context.database.read(lambda r: r.cycles.recent(wanted, most))
         return [_shown(actor, cycle) for cycle in found]
 
     async def watch(self, actor: Identity, cycle_id: str) -> AsyncGenerator[Cycle]:
         """The cycle now, after each change, and every 15 s, until it ends."""
-        notifier, topic = self._office.notifier, cycle_topic(cycle_id)
+        notifier, topic = self._context.notifier, cycle_topic(cycle_id)
         while True:
             seen = notifier.version(topic)
             cycle = await self.get(actor, cycle_id)
             yield cycle
             if cycle.ended:
                 return
-            await notifier.changed(topic, seen, self._office.keep_alive_s)
+            await notifier.changed(topic, seen, self._context.keep_alive_s)
 
     async def approve(self, actor: Identity, cycle_id: str) -> Cycle:
         await self._own(actor, cycle_id)
-        now = self._office.now()
-        write = self._office.database.write
-        moved = self._office.moved(await write(lambda r: transitions.approve(r, cycle_id, actor.name, now)))
+        now = self._context.now()
+        write = self._context.database.write
+        moved = self._context.moved(await write(lambda r: transitions.approve(r, cycle_id, actor.name, now)))
         return _shown(actor, moved)
 
     async def decline(self, actor: Identity, cycle_id: str, reason: str) -> Cycle:
         await self._own(actor, cycle_id)
-        now = self._office.now()
-        write = self._office.database.write
-        moved = self._office.moved(await write(lambda r: transitions.decline(r, cycle_id, actor.name, reason, now)))
+        now = self._context.now()
+        write = self._context.database.write
+        moved = self._context.moved(await write(lambda r: transitions.decline(r, cycle_id, actor.name, reason, now)))
         return _shown(actor, moved)
 
     async def _own(self, actor: Identity, cycle_id: str) -> None:
         """An operator is told that it may not, a site that it is not its cycle."""
         try:
-            cycle = await self._office.database.read(lambda r: r.cycles.get(cycle_id))
+            cycle = await self._context.database.read(lambda r: r.cycles.get(cycle_id))
         except DirediError:
             authorization.operator_or_site(actor)
             raise

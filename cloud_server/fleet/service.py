@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from cloud_server import authorization, canary
-from cloud_server.context import Office
+from cloud_server.context import CloudContext
 from cloud_server.cycles import transitions
 from cloud_server.entities import Cycle, Device, Install, Model, Outcome, Release, Vitals, device_key
 from cloud_server.notifier import RELEASES
@@ -27,7 +27,7 @@ _MAX_REASON: Final = 500
 
 
 @dataclass(frozen=True)
-class Offer:
+class Deployment:
     """A release and the student it is."""
 
     release: Release
@@ -40,48 +40,48 @@ class DeviceView:
     online: bool
 
 
-class FleetDesk:
-    def __init__(self, office: Office) -> None:
-        self._office = office
-        self._offers: dict[int, Offer] = {}
-        self._offers_version = -1
+class FleetService:
+    def __init__(self, context: CloudContext) -> None:
+        self._context = context
+        self._deployments: dict[int, Deployment] = {}
+        self._deployments_version = -1
         self._loading = asyncio.Lock()
         self._heard: dict[tuple[str, str], tuple[datetime, Vitals]] = {}
         """Site and device to when and what they said last; not stored yet."""
 
     async def register(self, actor: Identity, device: str, site: str, release_version: int) -> None:
         authorization.device_only(actor, device, site)
-        now, vitals = self._office.now(), Vitals(release_version=release_version)
-        await self._office.database.write(lambda r: r.devices.seen(device, site, now, vitals))
+        now, vitals = self._context.now(), Vitals(release_version=release_version)
+        await self._context.database.write(lambda r: r.devices.seen(device, site, now, vitals))
 
     async def heartbeat(self, actor: Identity, device: str, vitals: Vitals) -> None:
         """Kept in memory and stored with all others every few seconds: thousands of devices are one transaction."""
         authorization.device_only(actor, device)
-        self._heard[actor.site, device] = (self._office.now(), vitals)
+        self._heard[actor.site, device] = (self._context.now(), vitals)
 
-    async def watch(self, actor: Identity, device: str) -> AsyncGenerator[Offer | None]:
+    async def watch(self, actor: Identity, device: str) -> AsyncGenerator[Deployment | None]:
         """The release this device should run: now, after each change, and every 15 s. None: there is none yet."""
         authorization.device_only(actor, device)
-        office = self._office
+        context = self._context
         key = device_key(actor.site, device)
-        with office.connected(f"device/{key}"):
+        with context.connected(f"device/{key}"):
             said: int | None = None
             while True:
-                seen = office.notifier.version(RELEASES)
-                offer = await self._offer_for(key)
-                version = 0 if offer is None else offer.release.version
+                seen = context.notifier.version(RELEASES)
+                deployment = await self._deployment_for(key)
+                version = 0 if deployment is None else deployment.release.version
                 if version != said:
                     said = version
-                    yield offer
-                if not await office.notifier.changed(RELEASES, seen, office.keep_alive_s):
-                    yield offer
+                    yield deployment
+                if not await context.notifier.changed(RELEASES, seen, context.keep_alive_s):
+                    yield deployment
 
     async def report_install(self, actor: Identity, device: str, install: Install) -> None:
         """Recorded, and the cycle whose canary this is decided, in one transaction."""
         authorization.device_only(actor, device)
         if install.release_version < 1:
             raise InvalidInput("an installation is of a release: its version must be above 0")
-        now, key = self._office.now(), device_key(actor.site, device)
+        now, key = self._context.now(), device_key(actor.site, device)
 
         def record(r: Repository) -> list[Cycle]:
             r.releases.get(install.release_version)
@@ -96,16 +96,16 @@ class FleetDesk:
             at, vitals = self._heard[actor.site, device]
             runs = {"release_version": install.release_version}
             self._heard[actor.site, device] = (at, vitals.model_copy(update=runs))
-        for cycle in await self._office.database.write(record):
-            self._office.moved(cycle)
+        for cycle in await self._context.database.write(record):
+            self._context.moved(cycle)
 
     async def devices(self, actor: Identity, site: str) -> list[DeviceView]:
         authorization.operator_only(actor)
         await self.flush()
-        now, open_streams = self._office.now(), set(self._office.open_streams)
+        now, open_streams = self._context.now(), set(self._context.open_streams)
         return [
             DeviceView(device, f"device/{device.key}" in open_streams or now - device.last_seen < _ONLINE_FOR)
-            for device in await self._office.database.read(lambda r: r.devices.of(site))
+            for device in await self._context.database.read(lambda r: r.devices.of(site))
         ]
 
     async def run(self) -> None:
@@ -125,20 +125,20 @@ class FleetDesk:
                 for (site, device), (at, vitals) in heard.items():
                     r.devices.seen(device, site, at, vitals)
 
-            await self._office.database.write(store)
+            await self._context.database.write(store)
             for who, word in heard.items():
                 if self._heard.get(who) == word:
                     del self._heard[who]
 
-    async def _offer_for(self, key: str) -> Offer | None:
+    async def _deployment_for(self, key: str) -> Deployment | None:
         async with self._loading:
-            version = self._office.notifier.version(RELEASES)
-            if version != self._offers_version:
-                self._offers = await self._office.database.read(_offers)
-                self._offers_version = version
-        release = canary.release_for(key, [offer.release for offer in self._offers.values()])
-        return None if release is None else self._offers[release.version]
+            version = self._context.notifier.version(RELEASES)
+            if version != self._deployments_version:
+                self._deployments = await self._context.database.read(_deployments)
+                self._deployments_version = version
+        release = canary.release_for(key, [deployment.release for deployment in self._deployments.values()])
+        return None if release is None else self._deployments[release.version]
 
 
-def _offers(r: Repository) -> dict[int, Offer]:
-    return {release.version: Offer(release, r.models.get(release.student_id)) for release in r.releases.all()}
+def _deployments(r: Repository) -> dict[int, Deployment]:
+    return {release.version: Deployment(release, r.models.get(release.student_id)) for release in r.releases.all()}

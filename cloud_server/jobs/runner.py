@@ -21,7 +21,7 @@ JOBS: Final = "diredi.knowledge.jobs"
 OnProgress = Callable[[JobProgress], Awaitable[None]]
 
 
-class Workshop:
+class JobRunner:
     """`jobs` is the package that the cycle's jobs are modules of."""
 
     def __init__(self, config: CloudConfig, blobs: BlobStore, executor: Executor, jobs: str = JOBS) -> None:

@@ -21,8 +21,8 @@ from cloud_server.entities import (
     Transition,
     Vitals,
 )
-from cloud_server.fleet.service import DeviceView, Offer
-from cloud_server.sites.service import Order, SiteView
+from cloud_server.fleet.service import Deployment, DeviceView
+from cloud_server.sites.service import Assignment, SiteView
 from diredi.data.style import SiteStyle
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import InvalidInput
@@ -44,8 +44,8 @@ def model_to(model: Model) -> common_pb2.Model:
     )  # fmt: skip
 
 
-def release_to(offer: Offer) -> fleet_pb2.Release:
-    release, student = offer.release, offer.student
+def release_to(deployment: Deployment) -> fleet_pb2.Release:
+    release, student = deployment.release, deployment.student
     if student.onnx is None:
         raise InvalidInput(f"release {release.version} has no ONNX file: make a new release")
     return base.release_to(
@@ -183,19 +183,19 @@ def _gap_from(message: cycles_pb2.EncodedGap) -> EncodedGap:
     )  # fmt: skip
 
 
-def task_to(order: Order) -> sites_pb2.Task:
-    task = order.task
+def task_to(assignment: Assignment) -> sites_pb2.Task:
+    task = assignment.task
     message = sites_pb2.Task(
         id=task.id, kind=sites_pb2.TaskKind.Value(f"TASK_KIND_{task.kind.upper()}"), cycle_id=task.cycle.id,
         approved=task.part.approved,
     )  # fmt: skip
-    if order.tutor is not None:  # EXTRACT
+    if assignment.tutor is not None:  # EXTRACT
         message.recipe.CopyFrom(base.struct_to(task.cycle.recipe))
-        message.tutor.CopyFrom(model_to(order.tutor))
-    if order.student is not None:
-        message.student.CopyFrom(model_to(order.student))
-    if order.coreset is not None:
-        message.coreset.CopyFrom(base.blob_to(order.coreset))
+        message.tutor.CopyFrom(model_to(assignment.tutor))
+    if assignment.student is not None:
+        message.student.CopyFrom(model_to(assignment.student))
+    if assignment.coreset is not None:
+        message.coreset.CopyFrom(base.blob_to(assignment.coreset))
     return message
 
 

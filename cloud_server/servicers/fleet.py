@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 from cloud_server.context import utc_now
 from cloud_server.entities import Install
-from cloud_server.fleet.service import FleetDesk
+from cloud_server.fleet.service import FleetService
 from cloud_server.servicers.convert import device_to, outcome_from, release_to, vitals_from
 from diredi.rpc.caller import Context, peer_identity
 from diredi.rpc.v1 import fleet_pb2 as pb
@@ -15,15 +15,15 @@ from diredi.rpc.v1 import fleet_pb2_grpc as stubs
 
 
 class FleetServicer(stubs.FleetServiceServicer):
-    def __init__(self, desk: FleetDesk) -> None:
-        self._desk = desk
+    def __init__(self, service: FleetService) -> None:
+        self._service = service
 
     async def RegisterDevice(self, request: pb.RegisterDeviceRequest, context: Context) -> pb.RegisterDeviceResponse:
-        await self._desk.register(peer_identity(context), request.device, request.site, request.release_version)
+        await self._service.register(peer_identity(context), request.device, request.site, request.release_version)
         return pb.RegisterDeviceResponse()
 
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Context) -> pb.HeartbeatResponse:
-        await self._desk.heartbeat(peer_identity(context), request.device, vitals_from(request))
+        await self._service.heartbeat(peer_identity(context), request.device, vitals_from(request))
         return pb.HeartbeatResponse()
 
     async def WatchReleases(
@@ -31,18 +31,18 @@ class FleetServicer(stubs.FleetServiceServicer):
         request: pb.WatchReleasesRequest,
         context: Context,
     ) -> AsyncIterator[pb.WatchReleasesResponse]:
-        async with aclosing(self._desk.watch(peer_identity(context), request.device)) as offers:
-            async for offer in offers:
-                yield pb.WatchReleasesResponse(release=None if offer is None else release_to(offer))
+        async with aclosing(self._service.watch(peer_identity(context), request.device)) as deployments:
+            async for deployment in deployments:
+                yield pb.WatchReleasesResponse(release=None if deployment is None else release_to(deployment))
 
     async def ReportInstall(self, request: pb.ReportInstallRequest, context: Context) -> pb.ReportInstallResponse:
         install = Install(
             release_version=request.release_version, outcome=outcome_from(request.outcome), reason=request.reason,
             at=utc_now(),
         )  # fmt: skip
-        await self._desk.report_install(peer_identity(context), request.device, install)
+        await self._service.report_install(peer_identity(context), request.device, install)
         return pb.ReportInstallResponse()
 
     async def ListDevices(self, request: pb.ListDevicesRequest, context: Context) -> pb.ListDevicesResponse:
-        views = await self._desk.devices(peer_identity(context), request.site)
+        views = await self._service.devices(peer_identity(context), request.site)
         return pb.ListDevicesResponse(devices=[device_to(view) for view in views])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cloud_server import authorization
-from cloud_server.context import Office
+from cloud_server.context import CloudContext
 from cloud_server.entities import ModelKind
 from cloud_server.servicers.convert import model_to
 from diredi.rpc.caller import Context, peer_identity
@@ -13,16 +13,16 @@ from diredi.rpc.v1 import registry_pb2_grpc as stubs
 
 
 class RegistryServicer(stubs.RegistryServiceServicer):
-    def __init__(self, office: Office) -> None:
-        self._office = office
+    def __init__(self, context: CloudContext) -> None:
+        self._context = context
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         authorization.operator_or_site(peer_identity(context))
         kind = kind_from(request.kind)
-        models = await self._office.database.read(lambda r: r.models.all(ModelKind(kind) if kind else None))
+        models = await self._context.database.read(lambda r: r.models.all(ModelKind(kind) if kind else None))
         return pb.ListModelsResponse(models=[model_to(model) for model in models])
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
         authorization.operator_or_site(peer_identity(context))
-        model = await self._office.database.read(lambda r: r.models.get(request.id))
+        model = await self._context.database.read(lambda r: r.models.get(request.id))
         return pb.GetModelResponse(model=model_to(model))

@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 from cloud_server import authorization
-from cloud_server.context import Office
+from cloud_server.context import CloudContext
 from cloud_server.cycles import transitions
-from cloud_server.cycles.gap_validation import GapInspector
+from cloud_server.cycles.gap_validation import GapValidator
 from cloud_server.entities import Cycle, GapManifest, Model, Progress, Site
 from cloud_server.notifier import site_topic
 from cloud_server.states import BEFORE_UPLOAD
@@ -25,7 +25,7 @@ _LOOK_BACK = 2
 
 
 @dataclass(frozen=True)
-class Order:
+class Assignment:
     """A task with everything that the site needs for it."""
 
     task: Task
@@ -52,59 +52,59 @@ class SiteView:
     cycle_id: str
 
 
-class SiteDesk:
-    def __init__(self, office: Office, inspector: GapInspector) -> None:
-        self._office = office
-        self._inspector = inspector
+class SiteService:
+    def __init__(self, context: CloudContext, validator: GapValidator) -> None:
+        self._context = context
+        self._validator = validator
 
-    async def watch(self, actor: Identity, site: str, policy: Policy) -> AsyncGenerator[Order | None]:
+    async def watch(self, actor: Identity, site: str, policy: Policy) -> AsyncGenerator[Assignment | None]:
         """Every open task now, then each new or changed one; None keeps the stream alive."""
         authorization.site_only(actor, site)
-        office, topic = self._office, site_topic(site)
+        context, topic = self._context, site_topic(site)
         sent: set[tuple[str, bool]] = set()
-        with office.connected(f"site/{site}"):
+        with context.connected(f"site/{site}"):
             while True:
-                seen = office.notifier.version(topic)
-                for order in await self._orders(site, policy):
-                    if order.task.key not in sent:
-                        sent.add(order.task.key)
-                        yield order
-                if not await office.notifier.changed(topic, seen, office.keep_alive_s):
+                seen = context.notifier.version(topic)
+                for assignment in await self._assignments(site, policy):
+                    if assignment.task.key not in sent:
+                        sent.add(assignment.task.key)
+                        yield assignment
+                if not await context.notifier.changed(topic, seen, context.keep_alive_s):
                     yield None
 
-    async def _orders(self, site: str, policy: Policy) -> list[Order]:
+    async def _assignments(self, site: str, policy: Policy) -> list[Assignment]:
         """Recorded as offered before anything is sent."""
-        now = self._office.now()
-        before = await self._office.database.read(lambda r: r.cycles.recent(site, _LOOK_BACK))
+        now = self._context.now()
+        before = await self._context.database.read(lambda r: r.cycles.recent(site, _LOOK_BACK))
 
-        def offer_all(r: Repository) -> list[Order]:
+        def offer_all(r: Repository) -> list[Assignment]:
             r.sites.seen(site, now, policy.auto_approve)
             for cycle in r.cycles.recent(site, _LOOK_BACK):
                 if cycle.state in BEFORE_UPLOAD:
                     auto, style = policy.auto_approve, policy.publish_style
                     transitions.offer(r, cycle.id, site, now, auto_approve=auto, publish_style=style)
-            return [_order(r, task) for task in reversed(open_tasks(r.cycles.recent(site, _LOOK_BACK), site))]
+            return [_assign(r, task) for task in reversed(open_tasks(r.cycles.recent(site, _LOOK_BACK), site))]
 
-        orders = await self._office.database.write(offer_all)
+        assignments = await self._context.database.write(offer_all)
         known = {cycle.id: len(cycle.history) for cycle in before}
-        for order in orders:
-            if known.get(order.task.cycle.id) != len(order.task.cycle.history):
-                self._office.moved(order.task.cycle)
-        return orders
+        for assignment in assignments:
+            if known.get(assignment.task.cycle.id) != len(assignment.task.cycle.history):
+                self._context.moved(assignment.task.cycle)
+        return assignments
 
     async def report(self, actor: Identity, cycle_id: str, progress: Progress) -> None:
         before = await self._own(actor, cycle_id)
-        now = self._office.now()
-        write = self._office.database.write
+        now = self._context.now()
+        write = self._context.database.write
         after = await write(lambda r: transitions.report(r, cycle_id, actor.name, progress, now))
         moved = len(after.history) != len(before.history)
-        (self._office.moved if moved else self._office.progressed)(after)
+        (self._context.moved if moved else self._context.progressed)(after)
 
     async def propose(self, actor: Identity, cycle_id: str, names: Sequence[str]) -> LabelSpace:
         await self._own(actor, cycle_id)
-        now = self._office.now()
+        now = self._context.now()
         propose = transitions.propose_classes
-        return await self._office.database.write(lambda r: propose(r, cycle_id, actor.name, names, now))
+        return await self._context.database.write(lambda r: propose(r, cycle_id, actor.name, names, now))
 
     async def submit_gap(self, actor: Identity, manifest: GapManifest, certificate: str) -> None:
         """Verifies everything, then changes the state: after a refusal every store is as it was.
@@ -112,30 +112,30 @@ class SiteDesk:
         `certificate` (PEM) is the one whose key made the manifest's signature.
         """
         await self._own(actor, manifest.cycle_id)
-        database, site = self._office.database, actor.name
+        database, site = self._context.database, actor.name
         if await database.read(lambda r: transitions.check_manifest(r, site, manifest)):
             return
         tutor, student = await database.read(lambda r: _bases(r, manifest.cycle_id))
-        await asyncio.to_thread(self._inspector.check, manifest, tutor, student)
-        now = self._office.now()
+        await asyncio.to_thread(self._validator.validate, manifest, tutor, student)
+        now = self._context.now()
         accept = transitions.accept_gap
-        self._office.moved(await database.write(lambda r: accept(r, site, manifest, certificate, now)))
+        self._context.moved(await database.write(lambda r: accept(r, site, manifest, certificate, now)))
 
     async def submit_validation(self, actor: Identity, cycle_id: str, after: Figures) -> None:
         await self._own(actor, cycle_id)
-        now = self._office.now()
-        write = self._office.database.write
-        self._office.moved(await write(lambda r: transitions.accept_validation(r, cycle_id, actor.name, after, now)))
+        now = self._context.now()
+        write = self._context.database.write
+        self._context.moved(await write(lambda r: transitions.accept_validation(r, cycle_id, actor.name, after, now)))
 
     async def fail_task(self, actor: Identity, task_id: str, reason: str) -> None:
         await self._own(actor, parsed(task_id)[0])
-        now = self._office.now()
-        write = self._office.database.write
-        self._office.moved(await write(lambda r: transitions.fail_task(r, task_id, actor.name, reason, now)))
+        now = self._context.now()
+        write = self._context.database.write
+        self._context.moved(await write(lambda r: transitions.fail_task(r, task_id, actor.name, reason, now)))
 
     async def sites(self, actor: Identity) -> list[SiteView]:
         authorization.operator_only(actor)
-        online = set(self._office.open_streams)
+        online = set(self._context.open_streams)
 
         def views(r: Repository) -> list[SiteView]:
             devices = r.devices.count_by_site()
@@ -145,22 +145,22 @@ class SiteDesk:
                 for site in r.sites.all()
             ]
 
-        return await self._office.database.read(views)
+        return await self._context.database.read(views)
 
     async def _own(self, actor: Identity, cycle_id: str) -> Cycle:
-        cycle = await self._office.database.read(lambda r: r.cycles.get(cycle_id))
+        cycle = await self._context.database.read(lambda r: r.cycles.get(cycle_id))
         authorization.one_of_its_sites(actor, cycle.sites)
         return cycle
 
 
-def _order(r: Repository, task: Task) -> Order:
+def _assign(r: Repository, task: Task) -> Assignment:
     cycle = task.cycle
     if task.kind is TaskKind.EXTRACT:
         student = r.models.get(cycle.base_student_id)
-        return Order(task, r.models.get(cycle.base_tutor_id), student, r.facts.coreset)
+        return Assignment(task, r.models.get(cycle.base_tutor_id), student, r.facts.coreset)
     if task.kind is TaskKind.VALIDATE:
-        return Order(task, student=r.models.get(cycle.updated_student_id))
-    return Order(task)
+        return Assignment(task, student=r.models.get(cycle.updated_student_id))
+    return Assignment(task)
 
 
 def _bases(r: Repository, cycle_id: str) -> tuple[Model, Model]:

@@ -58,7 +58,7 @@ async def test_hundreds_of_devices_hear_of_a_release_at_once(world: World) -> No
         request = fleet_pb2.WatchReleasesRequest(device="cam-2")
         streams = [messages_of(camera.stub.WatchReleases(request), 240) for _ in range(many)]
         assert {(await anext(stream)).release.version for stream in streams} == {1}
-        assert cloud.office.open_streams["device/site-1/cam-2"] == many
+        assert cloud.context.open_streams["device/site-1/cam-2"] == many
         task = await site.extracting(operator)
         await site.extract(task)
         await operator.until(task.cycle_id, "CANARY")
@@ -72,7 +72,7 @@ async def test_hundreds_of_devices_hear_of_a_release_at_once(world: World) -> No
         del streams
         gc.collect()
         async with asyncio.timeout(10):  # the server forgets a stream that its client has closed
-            while cloud.office.open_streams["device/site-1/cam-2"]:
+            while cloud.context.open_streams["device/site-1/cam-2"]:
                 await asyncio.sleep(0.02)
 
 
