@@ -21,10 +21,10 @@ async def make_first_release(context: CloudContext, job_runner: JobRunner) -> Re
     if current is not None:
         return current
     made = await job_runner.bootstrap(_log_progress)
-    tutor = await _kept(context, job_runner, ModelKind.TUTOR, made.tutor)
-    student = await _kept(context, job_runner, ModelKind.STUDENT, made.student, tutor.id)
-    teacher = None if made.teacher is None else await _kept(context, job_runner, ModelKind.TEACHER, made.teacher)
-    coreset = None if made.coreset is None else await job_runner.keep(made.coreset.path, made.coreset.digest)
+    tutor = await _store_model(context, job_runner, ModelKind.TUTOR, made.tutor)
+    student = await _store_model(context, job_runner, ModelKind.STUDENT, made.student, tutor.id)
+    teacher = None if made.teacher is None else await _store_model(context, job_runner, ModelKind.TEACHER, made.teacher)
+    coreset = None if made.coreset is None else await job_runner.store_file(made.coreset.path, made.coreset.digest)
     now = context.now()
 
     def store(r: Repository) -> Release:
@@ -34,21 +34,21 @@ async def make_first_release(context: CloudContext, job_runner: JobRunner) -> Re
         for model in (teacher, tutor, student):
             if model is not None:
                 r.models.add(model)
-        r.classes.grow(tutor.labels.names, "", now)
+        r.classes.assign_ids(tutor.labels.names, "", now)
         if coreset is not None:
             r.facts.put("coreset", {"digest": coreset.digest, "bytes": coreset.bytes})
         return r.releases.add(student, tutor.id, ReleaseStatus.RELEASED, (), "", now)
 
     release = await context.database.write(store)
-    context.notifier.touch(RELEASES)
-    job_runner.forget("bootstrap")
+    context.notifier.notify(RELEASES)
+    job_runner.discard("bootstrap")
     return release
 
 
-async def _kept(
+async def _store_model(
     context: CloudContext, job_runner: JobRunner, kind: ModelKind, made: FirstModel, parent_id: str = ""
 ) -> Model:
-    return await job_runner.keep_model(kind, made, "", parent_id, presumed=made.figures, created=context.now())
+    return await job_runner.store_model(kind, made, "", parent_id, presumed=made.figures, created=context.now())
 
 
 async def _log_progress(progress: JobProgress) -> None:

@@ -25,15 +25,15 @@ class Decision:
     reason: str
 
 
-def choose(devices: Iterable[Device], online: AbstractSet[str], count: int) -> tuple[str, ...]:
+def choose_canaries(devices: Iterable[Device], online: AbstractSet[str], count: int) -> tuple[str, ...]:
     """The keys of at most `count` devices. `online` holds keys."""
     return tuple(sorted((d.key for d in devices), key=lambda key: (key not in online, key))[:count])
 
 
-def reports(release: Release, devices: Iterable[Device]) -> dict[str, Install | None]:
+def collect_reports(release: Release, devices: Iterable[Device]) -> dict[str, Install | None]:
     """The last word of each canary about this release; None from one that has said nothing."""
     by_key = {device.key: device for device in devices}
-    return {key: _last(by_key[key], release.version) if key in by_key else None for key in release.canaries}
+    return {key: _last_install(by_key[key], release.version) if key in by_key else None for key in release.canaries}
 
 
 def decide(installs: Mapping[str, Install | None], verdicts: Mapping[str, Verdict | None]) -> Decision | None:
@@ -55,11 +55,11 @@ def decide(installs: Mapping[str, Install | None], verdicts: Mapping[str, Verdic
     return Decision(State.RELEASED, "; ".join([seen, *said.values()]))
 
 
-def silent(installs: Mapping[str, Install | None]) -> list[str]:
+def find_silent(installs: Mapping[str, Install | None]) -> list[str]:
     return [name for name, install in installs.items() if install is None]
 
 
-def release_for(device: str, releases: Sequence[Release]) -> Release | None:
+def select_release(device: str, releases: Sequence[Release]) -> Release | None:
     """The newest release that the device of this key may run. `releases` in any order."""
     allowed = [
         release
@@ -70,5 +70,5 @@ def release_for(device: str, releases: Sequence[Release]) -> Release | None:
     return max(allowed, key=lambda release: release.version, default=None)
 
 
-def _last(device: Device, version: int) -> Install | None:
+def _last_install(device: Device, version: int) -> Install | None:
     return next((i for i in reversed(device.installs) if i.release_version == version), None)

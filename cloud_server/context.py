@@ -34,7 +34,7 @@ class CloudContext:
     """"site/NAME" or "device/SITE/NAME" to the number of streams that are open; in memory, as connections are."""
 
     @contextmanager
-    def connected(self, who: str) -> Iterator[None]:
+    def track_stream(self, who: str) -> Iterator[None]:
         """Counts a stream of `who` while it is open."""
         self.open_streams[who] += 1
         try:
@@ -46,12 +46,12 @@ class CloudContext:
 
     def moved(self, cycle: Cycle) -> Cycle:
         """Wakes whoever may have to act on the cycle's new state."""
-        self.notifier.touch(cycle_topic(cycle.id), *(site_topic(site) for site in cycle.sites), CYCLES)
+        self.notifier.notify(cycle_topic(cycle.id), *(site_topic(site) for site in cycle.sites), CYCLES)
         if cycle.state in _CHANGES_RELEASES:
-            self.notifier.touch(RELEASES)
+            self.notifier.notify(RELEASES)
         return cycle
 
     def progressed(self, cycle: Cycle) -> Cycle:
         """Wakes those who look on."""
-        self.notifier.touch(cycle_topic(cycle.id))
+        self.notifier.notify(cycle_topic(cycle.id))
         return cycle

@@ -93,7 +93,7 @@ class GapManifest(Record):
     signature: str = ""
     """The site's, in hex. Empty only for a gap from before there were signatures."""
 
-    def says_the_same(self, other: GapManifest) -> bool:
+    def equals_unsigned(self, other: GapManifest) -> bool:
         """Whatever the signatures: one who signs twice signs differently."""
         return self.model_copy(update={"signature": ""}) == other.model_copy(update={"signature": ""})
 
@@ -133,7 +133,7 @@ class Part(Record):
     progressed_at: datetime
 
     @property
-    def stays(self) -> bool:
+    def active(self) -> bool:
         return self.state not in DROPPED
 
 
@@ -163,12 +163,12 @@ class Cycle(Record):
         return tuple(part.site for part in self.parts)
 
     @property
-    def staying(self) -> tuple[Part, ...]:
-        return tuple(part for part in self.parts if part.stays)
+    def active_parts(self) -> tuple[Part, ...]:
+        return tuple(part for part in self.parts if part.active)
 
     @property
     def approved(self) -> bool:
-        return bool(self.staying) and all(part.approved for part in self.staying)
+        return bool(self.active_parts) and all(part.approved for part in self.active_parts)
 
     @property
     def gaps(self) -> tuple[tuple[str, GapManifest], ...]:
@@ -187,11 +187,11 @@ class Cycle(Record):
         """The figures that were recorded when the cycle became `state`; empty when it never did."""
         return next((t.figures for t in reversed(self.history) if t.state is state), {})
 
-    def seen_by(self, site: str) -> Cycle:
+    def redact_for(self, site: str) -> Cycle:
         """What that site may see of it: its own part and what became of the models, nothing of other sites."""
         if len(self.parts) == 1:
             return self
-        history = tuple(_told(transition, site) for transition in self.history)
+        history = tuple(_redact_transition(transition, site) for transition in self.history)
         mine = self.part(site)
         progress = mine.progress if self.state in BEFORE_UPLOAD else self.progress
         return self.model_copy(update={"parts": (mine,), "progress": progress, "history": history})
@@ -201,18 +201,18 @@ _OF_MODELS = frozenset({State.APPLIED, State.GATED, State.REDISTILLED, State.REJ
 _ON_PRESUMED = frozenset({"before", "after", "max_harm", "lam"})
 
 
-def _told(transition: Transition, site: str) -> Transition:
+def _redact_transition(transition: Transition, site: str) -> Transition:
     """Its own step in full; but who validates last ends the cycle by what all have said, and is told of that only its
     own."""
     said_by_all = transition.figures.get("sites")
     if transition.actor == f"site/{site}" and said_by_all is None:
         return transition
-    silenced = _silenced(transition)
+    silenced = _redact_foreign(transition)
     own = (said_by_all or {}).get(site)
     return silenced if own is None else silenced.model_copy(update={"figures": own})
 
 
-def _silenced(transition: Transition) -> Transition:
+def _redact_foreign(transition: Transition) -> Transition:
     """That it happened, and what it did to the models; not which site's doing it was and what that site said."""
     if transition.state in _OF_MODELS:
         figures = {name: value for name, value in transition.figures.items() if name in _ON_PRESUMED}

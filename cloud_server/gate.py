@@ -24,7 +24,7 @@ class Verdict:
     figures: Json = field(default_factory=dict)
 
 
-def on_presumed(before: Figures, after: Figures, max_harm: float) -> Verdict:
+def check_presumed(before: Figures, after: Figures, max_harm: float) -> Verdict:
     """Old knowledge must stay: mAP50 on the presumed held-out images may fall by `max_harm` (0..1) at most."""
     shown = {"before": before.model_dump(mode="json"), "after": after.model_dump(mode="json"), "max_harm": max_harm}
     if not _finite(before, after):
@@ -36,7 +36,7 @@ def on_presumed(before: Figures, after: Figures, max_harm: float) -> Verdict:
     return Verdict(True, said, shown)
 
 
-def of_labels(candidate: LabelSpace, base: LabelSpace, known: LabelSpace) -> Verdict:
+def check_labels(candidate: LabelSpace, base: LabelSpace, known: LabelSpace) -> Verdict:
     """Every old id must mean what it meant, and every new one be one that the cloud gave out."""
     shown: Json = {"classes": list(candidate.names)}
     if not candidate.extends(base):
@@ -46,7 +46,7 @@ def of_labels(candidate: LabelSpace, base: LabelSpace, known: LabelSpace) -> Ver
     return Verdict(True, f"{len(candidate)} classes, {len(candidate) - len(base)} of them new", shown)
 
 
-def at_site(before: Figures, after: Figures, new_classes: Sequence[str]) -> Verdict:
+def check_site(before: Figures, after: Figures, new_classes: Sequence[str]) -> Verdict:
     """On the site's held-out images the candidate must not be worse than what runs there; new classes are recorded."""
     learned = {name: after.per_class[name].ap50 for name in new_classes if name in after.per_class}
     shown = {

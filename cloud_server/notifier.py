@@ -10,7 +10,7 @@ class Notifier:
     """One event a topic, whoever waits for it: a watcher costs a task and no thread.
 
     Read `version` before the state, then wait for a newer one: a change between the two is never missed.
-    `touch` belongs to the event loop that the watchers run on.
+    `notify` belongs to the event loop that the watchers run on.
     """
 
     def __init__(self) -> None:
@@ -20,7 +20,7 @@ class Notifier:
     def version(self, topic: str) -> int:
         return self._versions[topic]
 
-    def touch(self, *topics: str) -> None:
+    def notify(self, *topics: str) -> None:
         """Says that the topics changed."""
         for topic in topics:
             self._versions[topic] += 1
@@ -28,9 +28,9 @@ class Notifier:
             if event is not None:
                 event.set()
 
-    async def changed(self, topic: str, seen: int, timeout_s: float | None = None) -> bool:
-        """Waits until the topic is newer than `seen`; False when `timeout_s` passed first."""
-        if self._versions[topic] != seen:
+    async def wait_for_change(self, topic: str, seen_version: int, timeout_s: float | None = None) -> bool:
+        """Waits until the topic is newer than `seen_version`; False when `timeout_s` passed first."""
+        if self._versions[topic] != seen_version:
             return True
         event = self._events.setdefault(topic, asyncio.Event())
         try:

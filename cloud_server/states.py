@@ -5,8 +5,8 @@
                            DECLINED                                   REJECTED
     ... and FAILED from every state that is not an end.
 
-Up to UPLOADED each site of a cycle has such a state of its own, and the cycle's follows from theirs (`joint`): a site
-that is DECLINED or FAILED has dropped out, the cycle goes on with the others.
+Up to UPLOADED each site of a cycle has such a state of its own, and the cycle's state follows from theirs
+(`joint_state`). A site that is DECLINED or FAILED has dropped out, and the cycle goes on with the others.
 
 Each transition is recorded before it is acted on, and every step may run twice without harm. So a server that is killed
 needs nothing but this table and the last recorded state to go on.
@@ -78,7 +78,7 @@ def check_transition(now: State, following: State) -> None:
         raise WrongState(f"a cycle that is {now} cannot become {following}: ask for its state and go on from there")
 
 
-def joint(now: State, sites: Iterable[State]) -> State:
+def joint_state(now: State, sites: Iterable[State]) -> State:
     """What a cycle that is `now` becomes by the states of its sites, up to UPLOADED.
 
     As far as the furthest site that is in, and never back; UPLOADED only with all of them. When none is left it is

@@ -42,7 +42,7 @@ def open_tasks(cycles: Iterable[Cycle], site: str) -> list[Task]:
 
 def _kind(cycle: Cycle, part: Part) -> TaskKind | None:
     """A cycle that ended, or that its site is out of, is cancelled for whoever may still be working on it."""
-    if not part.stays or cycle.state in {State.ROLLED_BACK, State.REJECTED, State.FAILED}:
+    if not part.active or cycle.state in {State.ROLLED_BACK, State.REJECTED, State.FAILED}:
         return TaskKind.CANCEL
     if part.state in BEFORE_UPLOAD:
         return TaskKind.EXTRACT
@@ -51,7 +51,7 @@ def _kind(cycle: Cycle, part: Part) -> TaskKind | None:
     return None
 
 
-def parsed(task_id: str) -> tuple[str, TaskKind]:
+def parse_task_id(task_id: str) -> tuple[str, TaskKind]:
     """Cycle id and kind. Raises InvalidInput."""
     cycle_id, _, kind = task_id.partition("/")
     if not cycle_id or kind not in set(TaskKind):

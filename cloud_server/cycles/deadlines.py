@@ -9,7 +9,7 @@ from cloud_server.entities import Part
 from cloud_server.states import BEFORE_UPLOAD, State
 
 
-def silent(parts: Sequence[Part], now: datetime, alone: timedelta, awaited: timedelta) -> list[Part]:
+def find_overdue(parts: Sequence[Part], now: datetime, alone: timedelta, awaited: timedelta) -> list[Part]:
     """Those without progress for `alone`; for `awaited` where another site has uploaded and has waited as long.
 
     A site that is slow is not silent: each report of progress begins the time anew.

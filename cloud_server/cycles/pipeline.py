@@ -47,13 +47,18 @@ class CyclePipeline:
     async def apply(self, cycle: Cycle) -> Cycle:
         """UPLOADED to APPLIED: the sites' gaps merged and added to the tutor, lambda chosen on the gate's data."""
         receiver = await self._context.database.read(lambda r: _receiver(r, cycle))
-        made = await self._job_runner.apply(cycle, receiver, self._progress_of(cycle))
-        model = await self._job_runner.keep_model(
+        made = await self._job_runner.apply_gaps(cycle, receiver, self._progress_of(cycle))
+        model = await self._job_runner.store_model(
             receiver.kind, made, cycle.id, receiver.id, presumed=made.after, created=self._context.now()
         )
         gaps = "gap" if len(cycle.gaps) == 1 else f"gaps of {len(cycle.gaps)} sites merged and"
         return await self._moved(
-            cycle, State.APPLIED, f"{gaps} added to the {receiver.kind}", made.said(), model, updated_tutor_id=model.id
+            cycle,
+            State.APPLIED,
+            f"{gaps} added to the {receiver.kind}",
+            made.to_record(),
+            model,
+            updated_tutor_id=model.id,
         )
 
     async def gate_tutor(self, cycle: Cycle) -> Cycle:
@@ -71,17 +76,17 @@ class CyclePipeline:
             lambda r: (r.models.get(cycle.updated_tutor_id), r.models.get(cycle.base_student_id))
         )
         made = await self._job_runner.redistil(cycle, tutor, student, self._progress_of(cycle))
-        model = await self._job_runner.keep_model(
+        model = await self._job_runner.store_model(
             ModelKind.STUDENT, made, cycle.id, student.id, presumed=made.after, created=self._context.now()
         )
-        verdict = await self._verdict(cycle, model, made.said())
-        figures = made.said() | verdict.figures
+        verdict = await self._verdict(cycle, model, made.to_record())
+        figures = made.to_record() | verdict.figures
         state = State.REDISTILLED if verdict.passed else State.REJECTED
         moved = await self._moved(
             cycle, state, f"student: {verdict.reason}", figures, model, updated_student_id=model.id
         )
-        self._job_runner.forget(cycle.id, "apply")
-        self._job_runner.forget(cycle.id, "redistil")
+        self._job_runner.discard(cycle.id, "apply")
+        self._job_runner.discard(cycle.id, "redistil")
         return moved
 
     async def release_to_canaries(self, cycle: Cycle) -> Cycle:
@@ -91,12 +96,12 @@ class CyclePipeline:
         def release(r: Repository) -> Cycle:
             if r.cycles.get(cycle.id).state is not cycle.state:
                 return r.cycles.get(cycle.id)
-            if newer := transitions.superseded(r, cycle):
+            if newer := transitions.explain_superseded(r, cycle):
                 return r.cycles.move(cycle.id, State.FAILED, now, transitions.CLOUD, newer)
             canaries = self._canaries(r, cycle, online)
             student = r.models.get(cycle.updated_student_id)
             made = r.releases.add(student, cycle.updated_tutor_id, ReleaseStatus.CANARY, canaries, cycle.id, now)
-            who = "the site validates it" if len(cycle.staying) == 1 else "each site validates it"
+            who = "the site validates it" if len(cycle.active_parts) == 1 else "each site validates it"
             said = f"release {made.version} for {', '.join(canaries) or 'no device yet'}; {who}"
             return r.cycles.move(cycle.id, State.CANARY, now, transitions.CLOUD, said, release_version=made.version)
 
@@ -105,24 +110,24 @@ class CyclePipeline:
     def _canaries(self, r: Repository, cycle: Cycle, online: set[str]) -> list[str]:
         """Some devices of each site: what one site's cameras show says little of another's."""
         chosen: list[str] = []
-        for part in cycle.staying:
-            devices = r.devices.of(part.site)
+        for part in cycle.active_parts:
+            devices = r.devices.of_site(part.site)
             connected = {d.key for d in devices if f"device/{d.key}" in online}
-            chosen += canary.choose(devices, connected, self._canary_devices)
+            chosen += canary.choose_canaries(devices, connected, self._canary_devices)
         return chosen
 
     async def _verdict(self, cycle: Cycle, model: Model, figures: Json) -> gate.Verdict:
         base, known = await self._context.database.read(
             lambda r: (r.models.get(cycle.base_student_id).labels, r.classes.labels())
         )
-        labels = gate.of_labels(model.labels, base, known or base)
+        labels = gate.check_labels(model.labels, base, known or base)
         if not labels.passed:
             return labels
         try:
             before, after = (Figures.model_validate(figures[when]) for when in ("before", "after"))
         except ValueError:  # a figure that is not a number is stored as null
             return gate.Verdict(False, "a figure on the presumed images is not a number", figures)
-        return gate.on_presumed(before, after, self._max_harm)
+        return gate.check_presumed(before, after, self._max_harm)
 
     async def _moved(
         self, cycle: Cycle, state: State, reason: str, figures: Json, model: Model | None = None, **changes: str
@@ -154,7 +159,7 @@ class CyclePipeline:
 
             def report(r: Repository) -> Cycle:
                 stored = r.cycles.get(cycle.id)
-                return r.cycles.report(cycle.id, told, now) if stored.state is cycle.state else stored
+                return r.cycles.record_progress(cycle.id, told, now) if stored.state is cycle.state else stored
 
             self._context.progressed(await self._context.database.write(report))
 

@@ -53,15 +53,15 @@ class CycleReconciler:
 
     async def _work(self) -> None:
         while True:
-            seen = self._context.notifier.version(CYCLES)
+            seen_version = self._context.notifier.version(CYCLES)
             try:
-                for cycle in await self._context.database.read(lambda r: r.cycles.under_way(states=CLOUD_WORKS)):
+                for cycle in await self._context.database.read(lambda r: r.cycles.unfinished(states=CLOUD_WORKS)):
                     await self._drive(cycle)
             except (Unreachable, NoRoom) as error:  # what is recorded is safe: wait until it can go on
                 _log.warning("cannot go on yet", error=str(error))
                 await asyncio.sleep(_TRY_AGAIN_S)
                 continue
-            await self._context.notifier.changed(CYCLES, seen, self._look_every_s)
+            await self._context.notifier.wait_for_change(CYCLES, seen_version, self._look_every_s)
 
     async def _drive(self, cycle: Cycle) -> None:
         """One cycle, as far as the cloud alone can bring it."""
@@ -102,7 +102,7 @@ class CycleReconciler:
 
     def _end_overdue(self, r: Repository, now: datetime) -> list[Cycle]:
         ended = []
-        for cycle in r.cycles.under_way():
+        for cycle in r.cycles.unfinished():
             waited = now - cycle.progressed_at
             if cycle.state in BEFORE_UPLOAD:
                 ended += self._drop_silent(r, cycle, now)
@@ -116,16 +116,16 @@ class CycleReconciler:
     def _drop_silent(self, r: Repository, cycle: Cycle, now: datetime) -> list[Cycle]:
         """Sites that make no progress; the cycle goes on without them, or ends where none is left."""
         dropped = []
-        for part in deadlines.silent(cycle.parts, now, self._progress_deadline, self._straggler_deadline):
+        for part in deadlines.find_overdue(cycle.parts, now, self._progress_deadline, self._straggler_deadline):
             said = f"no progress for {_said(now - part.progressed_at)} while it was {part.state}: is {part.site} up?"
-            dropped.append(transitions.drop(r, cycle.id, part.site, State.FAILED, said, transitions.CLOUD, now))
+            dropped.append(transitions.drop_site(r, cycle.id, part.site, State.FAILED, said, transitions.CLOUD, now))
         return dropped[-1:]
 
     def _end_canary(self, r: Repository, cycle: Cycle, now: datetime) -> list[Cycle]:
         """A canary that is silent, or a site that does not validate: the release is taken back."""
         since = next(t.at for t in reversed(cycle.history) if t.state is State.CANARY)
-        silent = canary.silent(transitions.canary_reports(r, cycle))
-        missing = [part.site for part in cycle.staying if part.after is None]
+        silent = canary.find_silent(transitions.collect_canary_reports(r, cycle))
+        missing = [part.site for part in cycle.active_parts if part.after is None]
         if silent and now - since > self._canary_deadline:
             said = f"canary {', '.join(silent)} said nothing for {_said(now - since)}"
         elif missing and now - cycle.progressed_at > self._progress_deadline:

@@ -22,26 +22,26 @@ class CycleService:
         self._recipe = recipe
 
     async def start(self, actor: Identity, sites: Sequence[str], request_id: str, overrides: Json) -> Cycle:
-        authorization.operator_only(actor)
+        authorization.require_operator(actor)
         recipe = recipes.merged(self._recipe, overrides)
         now = self._context.now()
-        start = transitions.start
+        start = transitions.start_cycle
         return self._context.moved(
             await self._context.database.write(lambda r: start(r, sites, request_id, recipe, str(actor), now))
         )
 
     async def get(self, actor: Identity, cycle_id: str) -> Cycle:
         """Sites see their own only, and of one that they share their own part."""
-        authorization.operator_or_site(actor)
+        authorization.require_operator_or_site(actor)
         cycle = await self._context.database.read(lambda r: r.cycles.get(cycle_id))
-        authorization.may_see(actor, *cycle.sites)
+        authorization.require_view_of(actor, *cycle.sites)
         return _shown(actor, cycle)
 
     async def recent(self, actor: Identity, site: str, limit: int) -> list[Cycle]:
         """Newest first; a site that names no site means itself."""
-        authorization.operator_or_site(actor)
+        authorization.require_operator_or_site(actor)
         wanted = actor.name if actor.role is Role.SITE and not site else site
-        authorization.may_see(actor, wanted)
+        authorization.require_view_of(actor, wanted)
         most = min(limit or 100, _MAX_LIMIT)
         found = await self._context.database.read(lambda r: r.cycles.recent(wanted, most))
         return [_shown(actor, cycle) for cycle in found]
@@ -50,12 +50,12 @@ class CycleService:
         """The cycle now, after each change, and every 15 s, until it ends."""
         notifier, topic = self._context.notifier, cycle_topic(cycle_id)
         while True:
-            seen = notifier.version(topic)
+            seen_version = notifier.version(topic)
             cycle = await self.get(actor, cycle_id)
             yield cycle
             if cycle.ended:
                 return
-            await notifier.changed(topic, seen, self._context.keep_alive_s)
+            await notifier.wait_for_change(topic, seen_version, self._context.keep_alive_s)
 
     async def approve(self, actor: Identity, cycle_id: str) -> Cycle:
         await self._own(actor, cycle_id)
@@ -76,10 +76,10 @@ class CycleService:
         try:
             cycle = await self._context.database.read(lambda r: r.cycles.get(cycle_id))
         except DirediError:
-            authorization.operator_or_site(actor)
+            authorization.require_operator_or_site(actor)
             raise
-        authorization.one_of_its_sites(actor, cycle.sites)
+        authorization.require_member_site(actor, cycle.sites)
 
 
 def _shown(actor: Identity, cycle: Cycle) -> Cycle:
-    return cycle.seen_by(actor.name) if actor.role is Role.SITE else cycle
+    return cycle.redact_for(actor.name) if actor.role is Role.SITE else cycle

@@ -50,35 +50,35 @@ class FleetService:
         """Site and device to when and what they said last; not stored yet."""
 
     async def register(self, actor: Identity, device: str, site: str, release_version: int) -> None:
-        authorization.device_only(actor, device, site)
+        authorization.require_device(actor, device, site)
         now, vitals = self._context.now(), Vitals(release_version=release_version)
-        await self._context.database.write(lambda r: r.devices.seen(device, site, now, vitals))
+        await self._context.database.write(lambda r: r.devices.record_contact(device, site, now, vitals))
 
     async def heartbeat(self, actor: Identity, device: str, vitals: Vitals) -> None:
         """Kept in memory and stored with all others every few seconds: thousands of devices are one transaction."""
-        authorization.device_only(actor, device)
+        authorization.require_device(actor, device)
         self._heard[actor.site, device] = (self._context.now(), vitals)
 
     async def watch(self, actor: Identity, device: str) -> AsyncGenerator[Deployment | None]:
         """The release this device should run: now, after each change, and every 15 s. None: there is none yet."""
-        authorization.device_only(actor, device)
+        authorization.require_device(actor, device)
         context = self._context
         key = device_key(actor.site, device)
-        with context.connected(f"device/{key}"):
+        with context.track_stream(f"device/{key}"):
             said: int | None = None
             while True:
-                seen = context.notifier.version(RELEASES)
+                seen_version = context.notifier.version(RELEASES)
                 deployment = await self._deployment_for(key)
                 version = 0 if deployment is None else deployment.release.version
                 if version != said:
                     said = version
                     yield deployment
-                if not await context.notifier.changed(RELEASES, seen, context.keep_alive_s):
+                if not await context.notifier.wait_for_change(RELEASES, seen_version, context.keep_alive_s):
                     yield deployment
 
     async def report_install(self, actor: Identity, device: str, install: Install) -> None:
         """Recorded, and the cycle whose canary this is decided, in one transaction."""
-        authorization.device_only(actor, device)
+        authorization.require_device(actor, device)
         if install.release_version < 1:
             raise InvalidInput("an installation is of a release: its version must be above 0")
         now, key = self._context.now(), device_key(actor.site, device)
@@ -86,9 +86,11 @@ class FleetService:
         def record(r: Repository) -> list[Cycle]:
             r.releases.get(install.release_version)
             known = r.devices.find(key)
-            r.devices.seen(device, actor.site, now, Vitals() if known is None else Vitals.model_validate(known))
-            r.devices.installed(key, install.model_copy(update={"reason": install.reason[:_MAX_REASON]}))
-            waiting = r.cycles.under_way(states=[State.CANARY])
+            r.devices.record_contact(
+                device, actor.site, now, Vitals() if known is None else Vitals.model_validate(known)
+            )
+            r.devices.record_install(key, install.model_copy(update={"reason": install.reason[:_MAX_REASON]}))
+            waiting = r.cycles.unfinished(states=[State.CANARY])
             mine = [c for c in waiting if c.release_version == install.release_version]
             return [transitions.decide_canary(r, cycle.id, str(actor), now) for cycle in mine]
 
@@ -100,12 +102,12 @@ class FleetService:
             self._context.moved(cycle)
 
     async def devices(self, actor: Identity, site: str) -> list[DeviceView]:
-        authorization.operator_only(actor)
+        authorization.require_operator(actor)
         await self.flush()
         now, open_streams = self._context.now(), set(self._context.open_streams)
         return [
             DeviceView(device, f"device/{device.key}" in open_streams or now - device.last_seen < _ONLINE_FOR)
-            for device in await self._context.database.read(lambda r: r.devices.of(site))
+            for device in await self._context.database.read(lambda r: r.devices.of_site(site))
         ]
 
     async def run(self) -> None:
@@ -123,7 +125,7 @@ class FleetService:
 
             def store(r: Repository) -> None:
                 for (site, device), (at, vitals) in heard.items():
-                    r.devices.seen(device, site, at, vitals)
+                    r.devices.record_contact(device, site, at, vitals)
 
             await self._context.database.write(store)
             for who, word in heard.items():
@@ -136,7 +138,7 @@ class FleetService:
             if version != self._deployments_version:
                 self._deployments = await self._context.database.read(_deployments)
                 self._deployments_version = version
-        release = canary.release_for(key, [deployment.release for deployment in self._deployments.values()])
+        release = canary.select_release(key, [deployment.release for deployment in self._deployments.values()])
         return None if release is None else self._deployments[release.version]
 
 

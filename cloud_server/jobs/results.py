@@ -30,7 +30,7 @@ class Applied(_Part):
     before: Figures
     after: Figures
 
-    def said(self) -> dict[str, Any]:
+    def to_record(self) -> dict[str, Any]:
         """For the record: both figures, and whatever else the job says of its choices and its time."""
         return self.model_dump(mode="json", exclude={"weights", "digest", "bytes", "onnx"})
 
@@ -56,7 +56,7 @@ class Bootstrapped(_Part):
     seconds: Any = None
 
 
-def parsed(kind: type[_Result], result: dict[str, Any]) -> _Result:
+def parse_result(kind: type[_Result], result: dict[str, Any]) -> _Result:
     """Raises CorruptData when the job left something else."""
     try:
         return kind.model_validate(result)

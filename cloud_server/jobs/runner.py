@@ -37,7 +37,7 @@ class JobRunner:
         """The first models, as the configuration names or trains them."""
         config = self._config
         spec: Json = {
-            "presumed": await self.presumed(on_progress),
+            "presumed": await self.locate_presumed(on_progress),
             "teacher": config.teacher or None,
             "tutor": config.tutor or None,
             "student": config.student or None,
@@ -45,22 +45,22 @@ class JobRunner:
             "recipe": config.bootstrap_recipe.model_dump(mode="json"),
         }
         made = await self._run(f"{self._package}.bootstrap", spec, on_progress, "bootstrap")
-        return results.parsed(results.Bootstrapped, made)
+        return results.parse_result(results.Bootstrapped, made)
 
-    async def apply(self, cycle: Cycle, receiver: Model, on_progress: OnProgress) -> results.Applied:
+    async def apply_gaps(self, cycle: Cycle, receiver: Model, on_progress: OnProgress) -> results.Applied:
         """The gaps of the cycle's sites, merged and added to the tutor."""
         gaps = cycle.gaps
         spec: Json = {
             "tutor": self._path(receiver.weights),
-            "gaps": [self._contribution(site, said, said.tutor_gap) for site, said in gaps],
+            "gaps": [self._describe_gap(site, said, said.tutor_gap) for site, said in gaps],
             "scores": [[score.model_dump(mode="json") for score in said.scores] for _, said in gaps],
             "base_id": cycle.base_tutor_id,
             "labels": cycle.labels.model_dump(mode="json"),
-            "presumed": await self.presumed(on_progress),
+            "presumed": await self.locate_presumed(on_progress),
             "recipe": cycle.recipe,
         }
         made = await self._run(f"{self._package}.apply_gap", spec, on_progress, cycle.id, "apply")
-        return results.parsed(results.Applied, made)
+        return results.parse_result(results.Applied, made)
 
     async def redistil(
         self, cycle: Cycle, tutor: Model, student: Model, on_progress: OnProgress
@@ -70,18 +70,18 @@ class JobRunner:
         spec: Json = {
             "tutor": self._path(tutor.weights),
             "student": self._path(student.weights),
-            "student_gaps": [self._contribution(*one) for one in students],
+            "student_gaps": [self._describe_gap(*one) for one in students],
             "styles": [said.style for _, said in cycle.gaps if said.style is not None],
             "base_id": cycle.base_student_id,
             "labels": cycle.labels.model_dump(mode="json"),
-            "presumed": await self.presumed(on_progress),
+            "presumed": await self.locate_presumed(on_progress),
             "pool": self._config.pool or None,
             "recipe": cycle.recipe,
         }
         made = await self._run(f"{self._package}.redistil", spec, on_progress, cycle.id, "redistil")
-        return results.parsed(results.Redistilled, made)
+        return results.parse_result(results.Redistilled, made)
 
-    async def presumed(self, on_progress: OnProgress) -> str:
+    async def locate_presumed(self, on_progress: OnProgress) -> str:
         """Path of the presumed data.yaml; scenes are generated, by a job, the first time that they are asked for."""
         config = self._config
         if not config.presumed.startswith(SCENES):
@@ -91,30 +91,30 @@ class JobRunner:
                 "presumed": config.presumed, "cache": str(config.state_dir.resolve() / "data"), "seed": config.seed,
                 "train": config.presumed_train, "val": config.presumed_val,
             }  # fmt: skip
-            self.forget("presumed")  # what it left may have been tidied up; making it again takes no time if not
+            self.discard("presumed")  # what it left may have been tidied up; making it again takes no time if not
             made = await self._run("cloud_server.jobs.presumed", spec, on_progress, "presumed")
             self._presumed = str(made["data"])
         return self._presumed
 
-    async def keep(self, path: Path, digest: str) -> Blob:
+    async def store_file(self, path: Path, digest: str) -> Blob:
         """Puts a file that a job made into the blob store. Raises CorruptData when it is another than the job said."""
         blob = await asyncio.to_thread(self._blobs.add_file, path)
         if blob.digest != digest:
             raise CorruptData(f"{path} has digest {blob.digest}, its job said {digest}: start the cycle again")
         return blob
 
-    async def keep_model(self, kind: ModelKind, made: Any, cycle_id: str, parent_id: str, **fields: Any) -> Model:  # noqa: ANN401
+    async def store_model(self, kind: ModelKind, made: Any, cycle_id: str, parent_id: str, **fields: Any) -> Model:  # noqa: ANN401
         """A model for the registry, its bytes in the blob store. `made` is a part of a job's result."""
         spec = await asyncio.to_thread(DetectorSpec.of_file, made.weights)
-        weights = await self.keep(made.weights, made.digest)
+        weights = await self.store_file(made.weights, made.digest)
         file: results.File | None = getattr(made, "onnx", None)
-        onnx = None if file is None else await self.keep(file.path, file.digest)
+        onnx = None if file is None else await self.store_file(file.path, file.digest)
         return Model(
             id=weights.digest, kind=kind, architecture=spec.architecture, image_size=spec.image_size,
             labels=spec.labels, weights=weights, onnx=onnx, cycle_id=cycle_id, parent_id=parent_id, **fields,
         )  # fmt: skip
 
-    def forget(self, *names: str) -> None:
+    def discard(self, *names: str) -> None:
         """Removes the folder of a job whose result is safe elsewhere."""
         shutil.rmtree(job_folder(self._root, *names), ignore_errors=True)
 
@@ -138,7 +138,7 @@ class JobRunner:
                     raise
         raise AssertionError
 
-    def _contribution(self, site: str, said: GapManifest, gap: EncodedGap) -> Json:
+    def _describe_gap(self, site: str, said: GapManifest, gap: EncodedGap) -> Json:
         """A site's gap as the jobs take it."""
         return {"path": self._path(gap.blob), "codec": gap.codec, "site": site, "images": said.train_images}
 

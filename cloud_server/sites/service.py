@@ -14,7 +14,7 @@ from cloud_server.entities import Cycle, GapManifest, Model, Progress, Site
 from cloud_server.notifier import site_topic
 from cloud_server.states import BEFORE_UPLOAD
 from cloud_server.store.repository import Repository
-from cloud_server.tasks import Task, TaskKind, open_tasks, parsed
+from cloud_server.tasks import Task, TaskKind, open_tasks, parse_task_id
 from diredi.evaluation.metrics import Figures
 from diredi.labels import LabelSpace
 from diredi.store.blobs import Blob
@@ -59,17 +59,17 @@ class SiteService:
 
     async def watch(self, actor: Identity, site: str, policy: Policy) -> AsyncGenerator[Assignment | None]:
         """Every open task now, then each new or changed one; None keeps the stream alive."""
-        authorization.site_only(actor, site)
+        authorization.require_site(actor, site)
         context, topic = self._context, site_topic(site)
         sent: set[tuple[str, bool]] = set()
-        with context.connected(f"site/{site}"):
+        with context.track_stream(f"site/{site}"):
             while True:
-                seen = context.notifier.version(topic)
+                seen_version = context.notifier.version(topic)
                 for assignment in await self._assignments(site, policy):
                     if assignment.task.key not in sent:
                         sent.add(assignment.task.key)
                         yield assignment
-                if not await context.notifier.changed(topic, seen, context.keep_alive_s):
+                if not await context.notifier.wait_for_change(topic, seen_version, context.keep_alive_s):
                     yield None
 
     async def _assignments(self, site: str, policy: Policy) -> list[Assignment]:
@@ -78,7 +78,7 @@ class SiteService:
         before = await self._context.database.read(lambda r: r.cycles.recent(site, _LOOK_BACK))
 
         def offer_all(r: Repository) -> list[Assignment]:
-            r.sites.seen(site, now, policy.auto_approve)
+            r.sites.record_contact(site, now, policy.auto_approve)
             for cycle in r.cycles.recent(site, _LOOK_BACK):
                 if cycle.state in BEFORE_UPLOAD:
                     auto, style = policy.auto_approve, policy.publish_style
@@ -96,7 +96,7 @@ class SiteService:
         before = await self._own(actor, cycle_id)
         now = self._context.now()
         write = self._context.database.write
-        after = await write(lambda r: transitions.report(r, cycle_id, actor.name, progress, now))
+        after = await write(lambda r: transitions.report_progress(r, cycle_id, actor.name, progress, now))
         moved = len(after.history) != len(before.history)
         (self._context.moved if moved else self._context.progressed)(after)
 
@@ -128,18 +128,18 @@ class SiteService:
         self._context.moved(await write(lambda r: transitions.accept_validation(r, cycle_id, actor.name, after, now)))
 
     async def fail_task(self, actor: Identity, task_id: str, reason: str) -> None:
-        await self._own(actor, parsed(task_id)[0])
+        await self._own(actor, parse_task_id(task_id)[0])
         now = self._context.now()
         write = self._context.database.write
         self._context.moved(await write(lambda r: transitions.fail_task(r, task_id, actor.name, reason, now)))
 
     async def sites(self, actor: Identity) -> list[SiteView]:
-        authorization.operator_only(actor)
+        authorization.require_operator(actor)
         online = set(self._context.open_streams)
 
         def views(r: Repository) -> list[SiteView]:
             devices = r.devices.count_by_site()
-            running = {part.site: cycle.id for cycle in r.cycles.under_way() for part in cycle.staying}
+            running = {part.site: cycle.id for cycle in r.cycles.unfinished() for part in cycle.active_parts}
             return [
                 SiteView(site, f"site/{site.name}" in online, devices.get(site.name, 0), running.get(site.name, ""))
                 for site in r.sites.all()
@@ -149,7 +149,7 @@ class SiteService:
 
     async def _own(self, actor: Identity, cycle_id: str) -> Cycle:
         cycle = await self._context.database.read(lambda r: r.cycles.get(cycle_id))
-        authorization.one_of_its_sites(actor, cycle.sites)
+        authorization.require_member_site(actor, cycle.sites)
         return cycle
 
 

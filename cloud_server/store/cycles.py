@@ -9,7 +9,7 @@ from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
 
 from cloud_server.entities import Cycle, Json, Progress
-from cloud_server.states import DROPPED, ENDS, State, check_transition, joint
+from cloud_server.states import DROPPED, ENDS, State, check_transition, joint_state
 from cloud_server.store.schema import CycleRow, PartRow, TransitionRow
 from diredi.errors import NotFound
 
@@ -32,7 +32,7 @@ class Cycles:
     def get(self, cycle_id: str) -> Cycle:
         return Cycle.model_validate(self._row(cycle_id))
 
-    def by_request(self, request_id: str) -> Cycle | None:
+    def find_by_request(self, request_id: str) -> Cycle | None:
         row = self._session.scalar(select(CycleRow).where(CycleRow.request_id == request_id))
         return None if row is None else Cycle.model_validate(row)
 
@@ -43,7 +43,7 @@ class Cycles:
             query = query.where(CycleRow.parts.any(PartRow.site == site))
         return [Cycle.model_validate(row) for row in self._session.scalars(query)]
 
-    def under_way(self, site: str = "", states: Iterable[State] = ()) -> list[Cycle]:
+    def unfinished(self, site: str = "", states: Iterable[State] = ()) -> list[Cycle]:
         """Oldest first; those in `states`, or all that have not ended; those that `site` has not dropped out of."""
         query = select(CycleRow).order_by(CycleRow.created, CycleRow.id)
         wanted = [s.value for s in states]
@@ -56,7 +56,7 @@ class Cycles:
             query = query.where(CycleRow.parts.any(and_(PartRow.site == site, stays)))
         return [Cycle.model_validate(row) for row in self._session.scalars(query)]
 
-    def move_site(
+    def move_part(
         self,
         cycle_id: str,
         site: str,
@@ -74,7 +74,7 @@ class Cycles:
         part.state = state.value
         part.progress = None
         self._change(part, now, changes)
-        after = joint(State(row.state), [State(one.state) for one in row.parts])
+        after = joint_state(State(row.state), [State(one.state) for one in row.parts])
         return self.move(cycle_id, after, now, actor, reason, figures)
 
     def move(
@@ -96,7 +96,7 @@ class Cycles:
         self._record(row, state, now, actor, reason, figures or {})
         return Cycle.model_validate(row)
 
-    def change_site(self, cycle_id: str, site: str, now: datetime, **changes: object) -> Cycle:
+    def change_part(self, cycle_id: str, site: str, now: datetime, **changes: object) -> Cycle:
         """What may change of a site's part within a state; counts as its progress and the cycle's."""
         row = self._row(cycle_id)
         self._change(self._part(row, site), now, changes)
@@ -104,7 +104,7 @@ class Cycles:
         self._session.flush()
         return Cycle.model_validate(row)
 
-    def report(self, cycle_id: str, progress: Progress, now: datetime, site: str = "") -> Cycle:
+    def record_progress(self, cycle_id: str, progress: Progress, now: datetime, site: str = "") -> Cycle:
         """The cloud's own progress, or that of a site."""
         row, values = self._row(cycle_id), {"progress": progress.model_dump(mode="json")}
         if site:

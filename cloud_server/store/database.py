@@ -43,7 +43,7 @@ class Database:
             with self._engine.execution_options(**{_WRITES: True}).begin() as connection:
                 _migrate(connection)
         except DBAPIError as error:
-            raise _explained(error) from None
+            raise _to_diredi_error(error) from None
 
     async def read(self, work: Callable[[Repository], T]) -> T:
         return await asyncio.to_thread(self.transact, work, writes=False)
@@ -59,7 +59,7 @@ class Database:
                     return work(Repository(session))
             except DBAPIError as error:
                 if attempt == _TRIES or getattr(error.orig, "sqlstate", None) not in _CONFLICTS:
-                    raise _explained(error) from error
+                    raise _to_diredi_error(error) from error
         raise AssertionError
 
     def close(self) -> None:
@@ -125,7 +125,7 @@ def _finite(value: object) -> object:
     return value
 
 
-def _explained(error: DBAPIError) -> Exception:
+def _to_diredi_error(error: DBAPIError) -> Exception:
     if not isinstance(error, OperationalError):
         return error  # a mistake of ours, not of the database's: it keeps its name and its trace
     full = getattr(error.orig, "sqlstate", None) in _DISK_FULL or (

@@ -16,7 +16,7 @@ class Sites:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def seen(self, name: str, now: datetime, auto_approve: bool | None = None) -> Site:
+    def record_contact(self, name: str, now: datetime, auto_approve: bool | None = None) -> Site:
         """The first time adds it. `auto_approve`: the site's policy, where it has just said it."""
         row = self._session.get(SiteRow, name)
         if row is None:
@@ -42,7 +42,7 @@ class Devices:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def seen(self, name: str, site: str, now: datetime, vitals: Vitals) -> None:
+    def record_contact(self, name: str, site: str, now: datetime, vitals: Vitals) -> None:
         """The first time adds it."""
         key = device_key(site, name)
         row = self._session.get(DeviceRow, key)
@@ -54,7 +54,7 @@ class Devices:
             setattr(row, key, value)
         self._session.flush()
 
-    def installed(self, key: str, install: Install) -> bool:
+    def record_install(self, key: str, install: Install) -> bool:
         """Adds to the device's history; False when the last entry says the same already."""
         row = self._session.get(DeviceRow, key)
         if row is None:
@@ -80,7 +80,7 @@ class Devices:
         row = self._session.get(DeviceRow, key)
         return None if row is None else Device.model_validate(row)
 
-    def of(self, site: str = "") -> list[Device]:
+    def of_site(self, site: str = "") -> list[Device]:
         """By name; of one site or of all."""
         query = select(DeviceRow).order_by(DeviceRow.name)
         if site:

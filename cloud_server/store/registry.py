@@ -105,7 +105,7 @@ class Classes:
             return None
         return LabelSpace(version=max(row.version for row in rows), names=tuple(row.name for row in rows))
 
-    def grow(self, names: Sequence[str], cycle_id: str, now: datetime) -> LabelSpace:
+    def assign_ids(self, names: Sequence[str], cycle_id: str, now: datetime) -> LabelSpace:
         """Known names keep their ids, new ones get the next."""
         before = self.labels()
         after = LabelSpace(names=tuple(dict.fromkeys(names))) if before is None else before.grown(names)

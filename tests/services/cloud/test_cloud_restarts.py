@@ -36,7 +36,7 @@ async def test_killed_after_every_single_transition_the_cycle_is_released_and_no
             while state_of(await operator.get(cycle.id)) != "RELEASED":
                 notifier = cloud.context.notifier
                 # Cancelled in the very turn of the event loop in which the transition became known.
-                if await notifier.changed(CYCLES, notifier.version(CYCLES), 15):
+                if await notifier.wait_for_change(CYCLES, notifier.version(CYCLES), 15):
                     cloud.work.cancel()
                 await cloud.stop(0)
                 lives += 1

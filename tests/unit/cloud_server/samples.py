@@ -47,10 +47,10 @@ def first_release(r: Repository) -> None:
     """Models, label space, release 1 and two known sites."""
     r.models.add(TUTOR)
     r.models.add(STUDENT)
-    r.classes.grow(LABELS.names, "", NOON)
+    r.classes.assign_ids(LABELS.names, "", NOON)
     r.releases.add(STUDENT, TUTOR.id, ReleaseStatus.RELEASED, (), "", NOON)
     for site in ("site-1", "site-2"):
-        r.sites.seen(site, NOON, auto_approve=True)
+        r.sites.record_contact(site, NOON, auto_approve=True)
 
 
 def cycle(state: State = State.REQUESTED, **fields: object) -> Cycle:

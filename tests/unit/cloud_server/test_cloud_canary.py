@@ -25,9 +25,9 @@ def release(version: int, status: ReleaseStatus, canaries: tuple[str, ...] = ())
 
 def test_devices_that_are_online_are_canaries_first() -> None:
     devices = [device("cam-1"), device("cam-2"), device("cam-3")]
-    assert canary.choose(devices, {"site-1/cam-3", "site-1/cam-2"}, 1) == ("site-1/cam-2",)
-    assert canary.choose(devices, {"site-1/cam-3"}, 2) == ("site-1/cam-3", "site-1/cam-1")
-    assert canary.choose([], set(), 1) == ()
+    assert canary.choose_canaries(devices, {"site-1/cam-3", "site-1/cam-2"}, 1) == ("site-1/cam-2",)
+    assert canary.choose_canaries(devices, {"site-1/cam-3"}, 2) == ("site-1/cam-3", "site-1/cam-1")
+    assert canary.choose_canaries([], set(), 1) == ()
 
 
 @pytest.mark.parametrize(
@@ -69,16 +69,18 @@ def test_every_site_of_the_cycle_has_to_say_yes() -> None:
 
 def test_a_canary_is_asked_about_this_release_only() -> None:
     older = Install(release_version=1, outcome=Outcome.FAILED, at=NOON)
-    installs = canary.reports(release(2, ReleaseStatus.CANARY, ("site-1/cam-1", "gone")), [device("cam-1", older)])
+    installs = canary.collect_reports(
+        release(2, ReleaseStatus.CANARY, ("site-1/cam-1", "gone")), [device("cam-1", older)]
+    )
     assert installs == {"site-1/cam-1": None, "gone": None}
-    assert canary.silent(installs) == ["site-1/cam-1", "gone"]
+    assert canary.find_silent(installs) == ["site-1/cam-1", "gone"]
 
 
 def test_a_canary_sees_the_release_first_and_the_one_before_when_it_is_withdrawn() -> None:
     first, second = release(1, ReleaseStatus.RELEASED), release(2, ReleaseStatus.CANARY, ("site-1/cam-1",))
-    assert canary.release_for("site-1/cam-1", [first, second]) == second
-    assert canary.release_for("site-1/cam-2", [first, second]) == first
-    assert canary.release_for("site-2/cam-1", [first, second]) == first
+    assert canary.select_release("site-1/cam-1", [first, second]) == second
+    assert canary.select_release("site-1/cam-2", [first, second]) == first
+    assert canary.select_release("site-2/cam-1", [first, second]) == first
     withdrawn = release(2, ReleaseStatus.WITHDRAWN, ("site-1/cam-1",))
-    assert canary.release_for("site-1/cam-1", [first, withdrawn]) == first
-    assert canary.release_for("site-1/cam-1", []) is None
+    assert canary.select_release("site-1/cam-1", [first, withdrawn]) == first
+    assert canary.select_release("site-1/cam-1", []) is None

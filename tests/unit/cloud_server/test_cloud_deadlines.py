@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from cloud_server.cycles.deadlines import silent
+from cloud_server.cycles.deadlines import find_overdue
 from cloud_server.states import State
 from tests.unit.cloud_server.samples import later, part
 
@@ -30,4 +30,4 @@ def test_a_silent_site_is_waited_for_less_long_where_another_waits(
     others = [part("gone", State.FAILED)]
     if uploaded is not None:
         others.append(part("done", State.UPLOADED, progressed_at=later(uploaded)))
-    assert silent([late, *others], later(now), WEEK, HOUR) == ([late] if out else [])
+    assert find_overdue([late, *others], later(now), WEEK, HOUR) == ([late] if out else [])

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from cloud_server.states import BEFORE_UPLOAD, CLOUD_WORKS, ENDS, NEXT, State, check_transition, joint
+from cloud_server.states import BEFORE_UPLOAD, CLOUD_WORKS, ENDS, NEXT, State, check_transition, joint_state
 from diredi.errors import WrongState
 from diredi.rpc.v1 import cycles_pb2
 
@@ -71,7 +71,7 @@ R, O, E, U, D, F = (  # noqa: E741
 def test_a_cycle_is_as_far_as_its_furthest_site_and_uploaded_with_the_last(
     now: State, sites: list[State], after: State
 ) -> None:
-    assert joint(now, sites) is after
+    assert joint_state(now, sites) is after
     check_transition(now, after)
 
 
@@ -87,7 +87,7 @@ def test_a_cycle_of_any_sites_moves_only_as_the_table_allows() -> None:
         for i, state in enumerate(sites):
             for following in NEXT[state] if state in BEFORE_UPLOAD else ():
                 moved = (*sites[:i], following, *sites[i + 1 :])
-                after = joint(now, moved)
+                after = joint_state(now, moved)
                 check_transition(now, after)
                 ahead |= {(after, moved)} - seen
     assert {now for now, _ in seen} == {*early, D, F}

@@ -63,11 +63,13 @@ class TestStore:
         write(database, first_release)
 
     def start(self, database: Database, request_id: str = "r1"):
-        return write(database, lambda r: transitions.start(r, ["site-1"], request_id, {"lam": 0.5}, "operator/a", NOON))
+        return write(
+            database, lambda r: transitions.start_cycle(r, ["site-1"], request_id, {"lam": 0.5}, "operator/a", NOON)
+        )
 
     def test_what_is_stored_outlives_the_process(self, database: Database, database_url: str) -> None:
         cycle = self.start(database)
-        write(database, lambda r: r.cycles.report(cycle.id, Progress(step="tutor-2", fraction=0.5), later(3)))
+        write(database, lambda r: r.cycles.record_progress(cycle.id, Progress(step="tutor-2", fraction=0.5), later(3)))
         before = read(database, lambda r: r.cycles.get(cycle.id))
         database.close()
         again = Database(database_url)
@@ -108,7 +110,9 @@ class TestStore:
     def test_history_is_in_the_order_in_which_it_happened(self, database: Database) -> None:
         cycle = self.start(database)
         write(database, lambda r: transitions.approve(r, cycle.id, "site-1", NOON))
-        write(database, lambda r: transitions.report(r, cycle.id, "site-1", Progress(step="s", fraction=0), NOON))
+        write(
+            database, lambda r: transitions.report_progress(r, cycle.id, "site-1", Progress(step="s", fraction=0), NOON)
+        )
         write(database, lambda r: transitions.decline(r, cycle.id, "site-1", "no", NOON))
         states = [t.state for t in read(database, lambda r: r.cycles.get(cycle.id)).history]
         assert states == [State.REQUESTED, State.OFFERED, State.EXTRACTING, State.DECLINED]
@@ -133,7 +137,7 @@ class TestStore:
     def test_class_ids_stay_stable_and_are_given_once_however_many_propose_at_once(self, database: Database) -> None:
         names = [["forklift", f"crane-{i % 3}", "car"] for i in range(9)]
         with ThreadPoolExecutor(6) as pool:
-            given = list(pool.map(lambda n: write(database, lambda r: r.classes.grow(n, "c1", NOON)), names))
+            given = list(pool.map(lambda n: write(database, lambda r: r.classes.assign_ids(n, "c1", NOON)), names))
         final = read(database, lambda r: r.classes.labels())
         assert final is not None
         assert final.names[:2] == LABELS.names
@@ -171,12 +175,12 @@ class TestStore:
         assert write(database, add).version == 3
 
     def test_an_installation_that_is_reported_twice_is_one_entry(self, database: Database) -> None:
-        write(database, lambda r: r.devices.seen("cam-1", "site-1", NOON, Vitals(release_version=1)))
+        write(database, lambda r: r.devices.record_contact("cam-1", "site-1", NOON, Vitals(release_version=1)))
         install = Install(release_version=2, outcome=Outcome.INSTALLED, at=NOON)
-        assert write(database, lambda r: r.devices.installed("site-1/cam-1", install))
-        assert not write(database, lambda r: r.devices.installed("site-1/cam-1", install))
-        write(database, lambda r: r.devices.seen("cam-1", "site-2", NOON, Vitals(release_version=1)))
-        (device,) = read(database, lambda r: r.devices.of("site-1"))
+        assert write(database, lambda r: r.devices.record_install("site-1/cam-1", install))
+        assert not write(database, lambda r: r.devices.record_install("site-1/cam-1", install))
+        write(database, lambda r: r.devices.record_contact("cam-1", "site-2", NOON, Vitals(release_version=1)))
+        (device,) = read(database, lambda r: r.devices.of_site("site-1"))
         assert device.installs == (install,)
         assert device.release_version == 2
         assert read(database, lambda r: r.devices.count_by_site()) == {"site-1": 1, "site-2": 1}
@@ -219,7 +223,10 @@ class TestStore:
             uploaded = read(again, lambda r: r.cycles.get("c-uploaded"))
             assert uploaded.gaps == (("site-1", manifest("c-uploaded")),)
             assert read(again, lambda r: r.cycles.get("c-failed")).part("site-1").state is State.UPLOADED
-            assert [c.id for c in read(again, lambda r: r.cycles.under_way("site-1"))] == ["c-extracting", "c-uploaded"]
+            assert [c.id for c in read(again, lambda r: r.cycles.unfinished("site-1"))] == [
+                "c-extracting",
+                "c-uploaded",
+            ]
             declined = write(again, lambda r: transitions.decline(r, "c-extracting", "site-1", "no", later(1)))
             assert declined.state is State.DECLINED
         finally:
@@ -238,7 +245,7 @@ class TestStore:
         before = await database.read(lambda r: r.releases.all())
 
         def nested(r: Repository):
-            r.sites.seen("site-3", NOON)
+            r.sites.record_contact("site-3", NOON)
             return read(database, lambda other: other.sites.all())
 
         seen = await asyncio.wait_for(database.write(nested), 10)

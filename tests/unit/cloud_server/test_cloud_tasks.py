@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from cloud_server.states import CLOUD_WORKS, State
-from cloud_server.tasks import TaskKind, open_tasks, parsed
+from cloud_server.tasks import TaskKind, open_tasks, parse_task_id
 from diredi.errors import InvalidInput
 from tests.unit.cloud_server.samples import cycle, figures, part
 
@@ -23,7 +23,7 @@ from tests.unit.cloud_server.samples import cycle, figures, part
 def test_what_a_site_has_to_do_follows_from_the_state(state: State, kind: TaskKind) -> None:
     (task,) = open_tasks([cycle(state)], "site-1")
     assert (task.kind, task.id) == (kind, f"c1/{kind}")
-    assert parsed(task.id) == ("c1", kind)
+    assert parse_task_id(task.id) == ("c1", kind)
 
 
 def test_while_the_cloud_works_or_all_is_well_the_site_has_nothing_to_do() -> None:
@@ -57,4 +57,4 @@ def test_each_site_of_a_cycle_has_tasks_of_its_own() -> None:
 @pytest.mark.parametrize("text", ["", "c1", "c1/", "/extract", "c1/dance"])
 def test_an_id_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput, match="task"):
-        parsed(text)
+        parse_task_id(text)

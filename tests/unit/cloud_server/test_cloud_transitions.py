@@ -41,19 +41,19 @@ def run(tmp_path: Path):
 
 
 def started(r: Repository, request_id: str = "r1") -> Cycle:
-    return transitions.start(r, [SITE], request_id, {}, "operator/a", NOON)
+    return transitions.start_cycle(r, [SITE], request_id, {}, "operator/a", NOON)
 
 
 def extracting(r: Repository) -> Cycle:
     cycle = started(r)
     transitions.offer(r, cycle.id, SITE, NOON, auto_approve=True)
-    return transitions.report(r, cycle.id, SITE, BEGUN, NOON)
+    return transitions.report_progress(r, cycle.id, SITE, BEGUN, NOON)
 
 
 def in_canary(r: Repository, canaries: tuple[str, ...] = ("site-1/cam-1",)) -> Cycle:
     """As the cloud's own steps would leave it."""
     cycle = extracting(r)
-    r.devices.seen("cam-1", "site-1", NOON, Vitals(release_version=1))
+    r.devices.record_contact("cam-1", "site-1", NOON, Vitals(release_version=1))
     transitions.propose_classes(r, cycle.id, SITE, ["forklift"], NOON)
     transitions.accept_gap(r, SITE, manifest(cycle.id), PEM, NOON)
     r.models.add(NEW_TUTOR)
@@ -66,19 +66,19 @@ def in_canary(r: Repository, canaries: tuple[str, ...] = ("site-1/cam-1",)) -> C
 
 
 def installs(r: Repository, outcome: Outcome, cycle: Cycle) -> Cycle:
-    r.devices.installed("site-1/cam-1", Install(release_version=cycle.release_version, outcome=outcome, at=NOON))
+    r.devices.record_install("site-1/cam-1", Install(release_version=cycle.release_version, outcome=outcome, at=NOON))
     return transitions.decide_canary(r, cycle.id, "device/site-1/cam-1", NOON)
 
 
 def test_a_cycle_of_an_unknown_site_is_not_started(run) -> None:
     with pytest.raises(NotFound, match="site-9"):
-        run(lambda r: transitions.start(r, ["site-9"], "r1", {}, "operator/a", NOON))
+        run(lambda r: transitions.start_cycle(r, ["site-9"], "r1", {}, "operator/a", NOON))
 
 
 def test_a_request_id_of_other_sites_is_refused(run) -> None:
     run(started)
     with pytest.raises(InvalidInput, match="r1"):
-        run(lambda r: transitions.start(r, [OTHER], "r1", {}, "operator/a", NOON))
+        run(lambda r: transitions.start_cycle(r, [OTHER], "r1", {}, "operator/a", NOON))
     with pytest.raises(InvalidInput, match="request id"):
         run(lambda r: started(r, ""))
 
@@ -87,13 +87,13 @@ def test_an_offer_without_the_sites_yes_waits_for_it(run) -> None:
     cycle = run(started)
     assert run(lambda r: transitions.offer(r, cycle.id, SITE, NOON, auto_approve=False)).approved is False
     with pytest.raises(WrongState, match="not approved"):
-        run(lambda r: transitions.report(r, cycle.id, SITE, BEGUN, NOON))
+        run(lambda r: transitions.report_progress(r, cycle.id, SITE, BEGUN, NOON))
     with pytest.raises(WrongState, match="not approved"):
         run(lambda r: transitions.propose_classes(r, cycle.id, SITE, ["forklift"], NOON))
     approved = run(lambda r: transitions.approve(r, cycle.id, SITE, later(9)))
     assert (approved.state, approved.approved) == (State.OFFERED, True)
     assert run(lambda r: transitions.approve(r, cycle.id, SITE, later(10))) == approved
-    assert run(lambda r: transitions.report(r, cycle.id, SITE, BEGUN, NOON)).state is State.EXTRACTING
+    assert run(lambda r: transitions.report_progress(r, cycle.id, SITE, BEGUN, NOON)).state is State.EXTRACTING
 
 
 def test_a_site_that_changes_its_policy_to_auto_approves_what_waits(run) -> None:
@@ -110,7 +110,7 @@ def test_a_declined_cycle_stays_declined(run) -> None:
     with pytest.raises(WrongState):
         run(lambda r: transitions.approve(r, cycle.id, SITE, NOON))
     with pytest.raises(WrongState):
-        run(lambda r: transitions.report(r, cycle.id, SITE, BEGUN, NOON))
+        run(lambda r: transitions.report_progress(r, cycle.id, SITE, BEGUN, NOON))
 
 
 def test_after_the_upload_it_is_too_late_to_decline(run) -> None:
@@ -120,7 +120,7 @@ def test_after_the_upload_it_is_too_late_to_decline(run) -> None:
     with pytest.raises(WrongState, match="before"):
         run(lambda r: transitions.decline(r, cycle.id, SITE, "", NOON))
     with pytest.raises(WrongState, match="progress"):
-        run(lambda r: transitions.report(r, cycle.id, SITE, BEGUN, NOON))
+        run(lambda r: transitions.report_progress(r, cycle.id, SITE, BEGUN, NOON))
 
 
 def test_a_gap_replayed_is_accepted_and_changes_nothing(run) -> None:
@@ -224,10 +224,10 @@ def test_a_task_that_is_over_cannot_fail_any_more(run) -> None:
 
 
 def both_extracting(r: Repository) -> Cycle:
-    cycle = transitions.start(r, [SITE, OTHER], "r1", {}, "operator/a", NOON)
+    cycle = transitions.start_cycle(r, [SITE, OTHER], "r1", {}, "operator/a", NOON)
     for site in (SITE, OTHER):
         transitions.offer(r, cycle.id, site, NOON, auto_approve=True)
-        cycle = transitions.report(r, cycle.id, site, BEGUN, NOON)
+        cycle = transitions.report_progress(r, cycle.id, site, BEGUN, NOON)
     return cycle
 
 
@@ -252,7 +252,7 @@ def test_a_manifest_that_is_signed_anew_says_the_same(run) -> None:
 def test_what_one_site_says_is_on_record_as_its_own(run) -> None:
     cycle = run(both_extracting)
     half = Progress(step="tutor-2", fraction=0.5)
-    run(lambda r: transitions.report(r, cycle.id, OTHER, half, later(9)))
+    run(lambda r: transitions.report_progress(r, cycle.id, OTHER, half, later(9)))
     dropped = run(lambda r: transitions.fail_task(r, f"{cycle.id}/extract", SITE, "no room", later(10)))
     assert dropped.part(OTHER).progress == half
     assert (dropped.part(OTHER).progressed_at, dropped.part(SITE).progressed_at) == (later(9), later(10))
