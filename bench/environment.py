@@ -24,7 +24,7 @@ from diredi.detectors import registry
 from diredi.detectors.base import Detector
 from diredi.detectors.predictor import Predictor
 from diredi.evaluation.detection import evaluate
-from diredi.evaluation.metrics import Figures
+from diredi.evaluation.metrics import DetectionMetrics
 from diredi.jobs import Report
 from diredi.knowledge.jobs import bootstrap
 from diredi.knowledge.jobs.parts import described
@@ -106,7 +106,7 @@ class Site:
     new: tuple[str, ...]
     """Classes that the manufacturer does not know."""
 
-    def figures(self, predictor: Predictor) -> Figures:
+    def figures(self, predictor: Predictor) -> DetectionMetrics:
         """On the held-out half."""
         return evaluate(predictor, self.data.val, self.labels)
 
@@ -173,7 +173,7 @@ class World:
     def recipe(self, **more: Any) -> CycleRecipe:  # noqa: ANN401 - options of a recipe
         return CycleRecipe.of(self.cycle(**more))
 
-    def presumed_figures(self, predictor: Predictor, labels: LabelSpace | None = None) -> Figures:
+    def presumed_figures(self, predictor: Predictor, labels: LabelSpace | None = None) -> DetectionMetrics:
         """On the held-out half, in `labels` or in the manufacturer's own."""
         return evaluate(predictor, self.presumed.val, labels or self.known)
 

@@ -1,7 +1,7 @@
 """The one shape of a benchmark that trains: seeds in; a table, a picture, NAME.json and NAME.md out.
 
 `QUICK=1` writes to `bench/results/quick` and to nothing else; `FULL=gpu` is the larger plan and writes NAME-gpu. Cells
-are kept in `runs/NAME`: delete that folder after a change of the code. Figures are equal only on equal machines.
+are kept in `runs/NAME`: delete that folder after a change of the code. Metrics are equal only on equal machines.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ from diredi.data.sources import resolve
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
 from diredi.detectors.predictor import Predictor
-from diredi.distillation.ensemble import Looks, labelled_by
+from diredi.distillation.ensemble import TTAPredictor, pseudo_label
 from diredi.distillation.recipe import TrainRecipe
 from diredi.distillation.trainer import train
 from diredi.evaluation.detection import evaluate
@@ -67,7 +67,7 @@ WORK = folder_of("parking")
 
 
 @dataclass(frozen=True)
-class Lesson:
+class OracleTraining:
     """How long and on what the students of a family of cameras learn."""
 
     steps: int
@@ -87,18 +87,18 @@ class Plan:
     """What the built-in teacher and student have learned before; None: what those of all benches have."""
     images: tuple[int, int] = (1800, 450)
     """Of the built-in car park, for learning and held out."""
-    built_in: Lesson = Lesson(steps=1200, all_steps=1600, sizes=(128, 192))
+    built_in: OracleTraining = OracleTraining(steps=1200, all_steps=1600, sizes=(128, 192))
     real_size: int = 320
-    real: Lesson = Lesson(steps=24, all_steps=72, sizes=(480, 640), training=GENTLE)
+    real: OracleTraining = OracleTraining(steps=24, all_steps=72, sizes=(480, 640), training=GENTLE)
 
 
 def plan_asked() -> Plan:
     if QUICK:
-        few = Lesson(steps=2, all_steps=3, sizes=(64, 96))
+        few = OracleTraining(steps=2, all_steps=3, sizes=(64, 96))
         return Plan(images=(72, 72), built_in=few, real_size=64, real=few)
     if GPU:
-        built_in = Lesson(steps=1000, all_steps=4000, sizes=(320, 448, 640))
-        real = Lesson(steps=200, all_steps=800, sizes=(640, 896), training=GENTLE)
+        built_in = OracleTraining(steps=1000, all_steps=4000, sizes=(320, 448, 640))
+        real = OracleTraining(steps=200, all_steps=800, sizes=(640, 896), training=GENTLE)
         return Plan(images=(9000, 2250), built_in=built_in, real_size=640, real=real)
     return Plan(general=replace(WorldPlan(), folder=ROOT / "runs" / "world-general", presumed_images=(1800, 150)))
 
@@ -107,7 +107,7 @@ class Ground:
     """A family of fixed cameras, with a teacher and a general student that have never seen them."""
 
     def __init__(
-        self, name: str, folder: Path, data: DataSet, teacher: Detector, student: Detector, lesson: Lesson
+        self, name: str, folder: Path, data: DataSet, teacher: Detector, student: Detector, lesson: OracleTraining
     ) -> None:
         """Class ids of `data` are those of both models; what is made goes to `folder`."""
         self.name, self.folder, self.lesson = name, folder, lesson
@@ -151,12 +151,12 @@ class Ground:
         return [replace(sample, boxes=rows) for sample, rows in zip(samples, boxes, strict=True)]
 
     def _looked(self, samples: Sequence[Sample]) -> Json:
-        seen = labelled_by(self._oracle, samples, self.student.spec.labels, self.lesson.confidence)
+        seen = pseudo_label(self._oracle, samples, self.student.spec.labels, self.lesson.confidence)
         return {"boxes": [sample.boxes.tolist() for sample in seen]}
 
     @cached_property
-    def _oracle(self) -> Looks:
-        return Looks.of(self.teacher, self.lesson.sizes)
+    def _oracle(self) -> TTAPredictor:
+        return TTAPredictor.of(self.teacher, self.lesson.sizes)
 
     def _figures(self, predictor: Predictor, val: Sequence[Sample]) -> dict[str, float]:
         found = evaluate(predictor, val, self.student.spec.labels)

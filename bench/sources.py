@@ -50,7 +50,7 @@ POOL_IMAGES = 48 if QUICK else 240
 
 
 @dataclass(frozen=True)
-class Teaching:
+class Distiller:
     """What to teach on, and how."""
 
     mix: dict[ImageSource, float]
@@ -63,22 +63,22 @@ class Teaching:
 STILL: Json = {"batch_norm": "frozen"}
 STRONG: Json = {"augment": {"brightness": 0.6, "contrast": 0.5, "saturation": 0.7, "noise": 0.1}}
 """Colours and noise so far apart that the site's may be among them, without a word from the site."""
-TEACHINGS: dict[str, Teaching] = {
-    "presumed": Teaching({"presumed": 1}),
-    "presumed, strong colours": Teaching({"presumed": 1}, how=STRONG),
-    "styled": Teaching({"styled": 1}),
-    "presumed and styled": Teaching({"presumed": 1, "styled": 1}),
-    "pool": Teaching({"pool": 1}, NIGHT),
-    "pool, forklifts": Teaching({"pool": 1}, DAY),
-    "chosen, forklifts": Teaching({"chosen": 1}, DAY),
-    "presumed and chosen, forklifts": Teaching({"presumed": 1, "chosen": 1}, DAY),
-    "pasted, forklifts": Teaching({"pasted": 1}, DAY),
-    "presumed, styled, pasted, forklifts": Teaching({"presumed": 1, "styled": 1, "pasted": 1}, DAY),
+TEACHINGS: dict[str, Distiller] = {
+    "presumed": Distiller({"presumed": 1}),
+    "presumed, strong colours": Distiller({"presumed": 1}, how=STRONG),
+    "styled": Distiller({"styled": 1}),
+    "presumed and styled": Distiller({"presumed": 1, "styled": 1}),
+    "pool": Distiller({"pool": 1}, NIGHT),
+    "pool, forklifts": Distiller({"pool": 1}, DAY),
+    "chosen, forklifts": Distiller({"chosen": 1}, DAY),
+    "presumed and chosen, forklifts": Distiller({"presumed": 1, "chosen": 1}, DAY),
+    "pasted, forklifts": Distiller({"pasted": 1}, DAY),
+    "presumed, styled, pasted, forklifts": Distiller({"presumed": 1, "styled": 1, "pasted": 1}, DAY),
 }
-HELD: dict[str, Teaching] = {
+HELD: dict[str, Distiller] = {
     **{name: TEACHINGS[name] for name in ("presumed", "presumed, strong colours", "styled", "presumed and styled")},
     **{name: TEACHINGS[name] for name in ("pool, forklifts", "presumed and chosen, forklifts")},
-    "presumed, statistics still": Teaching({"presumed": 1}, how=STILL),
+    "presumed, statistics still": Distiller({"presumed": 1}, how=STILL),
 }
 """What is tried on a student that has the site's gap."""
 
@@ -110,7 +110,7 @@ class Trial:
     def style(self) -> SiteStyle:
         return measure(self.site.data.train)
 
-    def stock(self, teaching: Teaching) -> Stock:
+    def stock(self, teaching: Distiller) -> Stock:
         public: list[Sample] = []
         seed, place = self.world.seed, self.world.plan.folder / "data"
         if teaching.pool:
@@ -122,7 +122,7 @@ class Trial:
     def with_the_gap(self) -> Detector:
         return with_gap(self.world.student, self.gap("student"), 1.0)
 
-    def taught(self, start: Detector, teaching: Teaching) -> Detector:
+    def taught(self, start: Detector, teaching: Distiller) -> Detector:
         """`start` is not changed."""
         student = start.grown(self.site.labels)
         pools = list(images_of(self.stock(teaching), teaching.mix).values())

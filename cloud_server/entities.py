@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from cloud_server.states import BEFORE_UPLOAD, DROPPED, ENDS, State
-from diredi.evaluation.metrics import Figures
+from diredi.evaluation.metrics import DetectionMetrics
 from diredi.labels import LabelSpace
 from diredi.store.blobs import Blob
 
@@ -38,7 +38,7 @@ class Model(Record):
     onnx: Blob | None = None
     parent_id: str = ""
     cycle_id: str = ""
-    presumed: Figures | None = None
+    presumed: DetectionMetrics | None = None
     created: datetime
 
 
@@ -71,7 +71,7 @@ class LambdaScore(Record):
     """The tutor with so much of a site's gap added, on that site's held-out images."""
 
     lam: float = Field(ge=0, le=2, allow_inf_nan=False)
-    figures: Figures
+    figures: DetectionMetrics
 
 
 class GapManifest(Record):
@@ -85,9 +85,9 @@ class GapManifest(Record):
     held_out_images: int = Field(ge=0)
     boxes: dict[str, int] = {}
     recipe: Json = {}
-    student_before: Figures
-    tutor_after: Figures
-    student_after: Figures | None = None
+    student_before: DetectionMetrics
+    tutor_after: DetectionMetrics
+    student_after: DetectionMetrics | None = None
     scores: tuple[LambdaScore, ...] = Field((), max_length=64)
     style: Json | None = None
     signature: str = ""
@@ -127,7 +127,7 @@ class Part(Record):
     gap: GapManifest | None = None
     certificate: str = ""
     """PEM, of the key that signed the gap's manifest."""
-    after: Figures | None = None
+    after: DetectionMetrics | None = None
     """The new release on the site's held-out images."""
     progress: Progress | None = None
     progressed_at: datetime

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cloud_server.entities import Json
-from diredi.evaluation.metrics import Figures
+from diredi.evaluation.metrics import DetectionMetrics
 from diredi.labels import LabelSpace
 
 _ROUNDING: Final = 1e-9
@@ -24,7 +24,7 @@ class Verdict:
     figures: Json = field(default_factory=dict)
 
 
-def check_presumed(before: Figures, after: Figures, max_harm: float) -> Verdict:
+def check_presumed(before: DetectionMetrics, after: DetectionMetrics, max_harm: float) -> Verdict:
     """Old knowledge must stay: mAP50 on the presumed held-out images may fall by `max_harm` (0..1) at most."""
     shown = {"before": before.model_dump(mode="json"), "after": after.model_dump(mode="json"), "max_harm": max_harm}
     if not _finite(before, after):
@@ -46,7 +46,7 @@ def check_labels(candidate: LabelSpace, base: LabelSpace, known: LabelSpace) -> 
     return Verdict(True, f"{len(candidate)} classes, {len(candidate) - len(base)} of them new", shown)
 
 
-def check_site(before: Figures, after: Figures, new_classes: Sequence[str]) -> Verdict:
+def check_site(before: DetectionMetrics, after: DetectionMetrics, new_classes: Sequence[str]) -> Verdict:
     """On the site's held-out images the candidate must not be worse than what runs there; new classes are recorded."""
     learned = {name: after.per_class[name].ap50 for name in new_classes if name in after.per_class}
     shown = {
@@ -63,7 +63,7 @@ def check_site(before: Figures, after: Figures, new_classes: Sequence[str]) -> V
     return Verdict(True, said, shown)
 
 
-def _finite(*all_figures: Figures) -> bool:
+def _finite(*all_figures: DetectionMetrics) -> bool:
     return all(
         math.isfinite(value)
         for figures in all_figures

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from diredi.data.dataset import DataSet
     from diredi.detectors.predictor import Detections, Image, Predictor
-    from diredi.evaluation.metrics import Figures
+    from diredi.evaluation.metrics import DetectionMetrics
     from diredi.labels import LabelSpace
 
 
@@ -87,7 +87,7 @@ def in_one_label_space(labels: LabelSpace, dataset: DataSet) -> tuple[LabelSpace
     return grown, dataset.mapped_to(grown)
 
 
-def shown_figures(figures: Figures) -> list[RenderableType]:
+def shown_figures(figures: DetectionMetrics) -> list[RenderableType]:
     """For people: the means, and a row for each class."""
     means = {
         "images": figures.images,

@@ -16,7 +16,7 @@ from diredi_demo.texts import egress_name, headline, lead, step_name
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-    from diredi.evaluation.metrics import Figures
+    from diredi.evaluation.metrics import DetectionMetrics
 
 SHOWN_CONFIDENCE = 0.25
 _SHOWN_PART_S = 1.0
@@ -90,7 +90,7 @@ def _charts(report: Report) -> dict[str, str]:
     }
 
 
-def _changes(report: Report, before: Figures, after: Figures) -> list[Change]:
+def _changes(report: Report, before: DetectionMetrics, after: DetectionMetrics) -> list[Change]:
     rows = [Change("all classes", before.map50, after.map50, is_total=True)]
     for name in report.labels:
         if name in after.per_class:
@@ -218,5 +218,5 @@ def _how(report: Report) -> list[tuple[str, str]]:
     rows.append(("Gap", f"{bytes_text(gap.bytes)} as {gap.codec}, {share}"))
     if gap.student_bytes:
         rows.append(("Student-sized gap", f"{bytes_text(gap.student_bytes)} as {gap.codec}"))
-    rows.append(("Figures", "mAP as COCO defines it; precision, recall and F1 at the confidence that maximises F1"))
+    rows.append(("Metrics", "mAP as COCO defines it; precision, recall and F1 at the confidence that maximises F1"))
     return rows

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from diredi.evaluation.metrics import Figures
+from diredi.evaluation.metrics import DetectionMetrics
 
 
 class _Part(BaseModel):
@@ -35,8 +35,8 @@ class CycleSummary(_Part):
 class Pair(_Part):
     """One release, measured on both held-out sets from the ONNX file that devices run."""
 
-    presumed: Figures
-    site: Figures
+    presumed: DetectionMetrics
+    site: DetectionMetrics
 
 
 class GapSummary(_Part):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-    from diredi.evaluation.metrics import Figures
+    from diredi.evaluation.metrics import DetectionMetrics
 
 
 def shown(report: Report) -> list[RenderableType]:
@@ -49,7 +49,7 @@ def _quality(report: Report) -> RenderableType:
     return table(columns, rows, title="On held-out images", right=columns[1:])
 
 
-def _class_cells(name: str, old: Figures, new: Figures) -> tuple[object, ...]:
+def _class_cells(name: str, old: DetectionMetrics, new: DetectionMetrics) -> tuple[object, ...]:
     if name not in new.per_class:
         return ("", "", "")
     before = old.per_class[name].ap50 if name in old.per_class else 0.0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import structlog
 
-from diredi.evaluation.metrics import Figures
+from diredi.evaluation.metrics import DetectionMetrics
 from diredi.labels import LabelSpace
 from diredi.rpc import blobs, convert
 from diredi.rpc.client import Channel, call
@@ -107,8 +107,8 @@ class Cloud:
         request = sites_pb2.SubmitGapRequest(manifest=manifest)
         await call(self._sites.SubmitGap, request, deadline_s=60, attempts=TRIES)
 
-    async def submit_validation(self, cycle_id: str, after: Figures) -> None:
-        request = sites_pb2.SubmitValidationRequest(cycle_id=cycle_id, after=convert.figures_to(after))
+    async def submit_validation(self, cycle_id: str, after: DetectionMetrics) -> None:
+        request = sites_pb2.SubmitValidationRequest(cycle_id=cycle_id, after=convert.metrics_to(after))
         await call(self._sites.SubmitValidation, request, deadline_s=10, attempts=TRIES)
 
     async def fail(self, task_id: str, reason: str) -> None:

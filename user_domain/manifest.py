@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from diredi.data.style import SiteStyle
 from diredi.errors import DirediError
-from diredi.evaluation.metrics import Figures
+from diredi.evaluation.metrics import DetectionMetrics
 from diredi.labels import LabelSpace
 from diredi.rpc import convert
 from diredi.rpc.v1 import common_pb2, cycles_pb2
@@ -86,4 +86,4 @@ def _manifest(task: Task, labels: LabelSpace, result: dict[str, Any]) -> cycles_
 
 
 def _figures(values: dict[str, Any]) -> common_pb2.Figures:
-    return convert.figures_to(Figures.model_validate(values))
+    return convert.metrics_to(DetectionMetrics.model_validate(values))

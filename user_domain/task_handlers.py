@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from diredi.errors import DirediError, Unreachable
-from diredi.evaluation.metrics import Figures
+from diredi.evaluation.metrics import DetectionMetrics
 from diredi.jobs import Executor, JobProgress, job_folder
 from diredi.labels import LabelSpace
 from diredi.store.blobs import no_room_at
@@ -142,7 +142,7 @@ async def _validate(site: Site, task: Task, reporter: ProgressReporter) -> None:
     spec = {"data": str(data.path), "onnx": str(onnx), "labels": labels}
     result = await _run(site, task, VALIDATE_JOB, spec, reporter)
     with _at(Stage.SUBMIT):
-        await site.cloud.submit_validation(task.cycle_id, Figures.model_validate(result["figures"]))
+        await site.cloud.submit_validation(task.cycle_id, DetectionMetrics.model_validate(result["figures"]))
 
 
 async def _run(site: Site, task: Task, module: str, spec: dict[str, Any], reporter: ProgressReporter) -> dict[str, Any]:

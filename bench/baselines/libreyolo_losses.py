@@ -21,7 +21,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from diredi.distillation.losses import Lesson, Loss, MakeLoss
+from diredi.distillation.losses import DistillationBatch, Loss, MakeLoss
 
 
 class LibreYoloLoss(Loss):
@@ -37,7 +37,7 @@ class LibreYoloLoss(Loss):
         self.levels = nn.ModuleList(DISTILL_LOSSES[name](mine, theirs) for mine, theirs in pairs)
         self.weight = weight
 
-    def forward(self, lesson: Lesson) -> Tensor:
+    def forward(self, lesson: DistillationBatch) -> Tensor:
         maps = zip(self.levels, lesson.student.features, lesson.teacher.features, strict=True)
         return self.weight * torch.stack([level(mine.float(), theirs.float()) for level, mine, theirs in maps]).sum()
 

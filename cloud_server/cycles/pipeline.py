@@ -18,7 +18,7 @@ from cloud_server.jobs.runner import JobRunner, OnProgress
 from cloud_server.states import State
 from cloud_server.store.repository import Repository
 from diredi.errors import WrongState
-from diredi.evaluation.metrics import Figures
+from diredi.evaluation.metrics import DetectionMetrics
 from diredi.jobs import JobProgress
 
 _REPORT_EVERY_S: Final = 1.0
@@ -124,7 +124,7 @@ class CyclePipeline:
         if not labels.passed:
             return labels
         try:
-            before, after = (Figures.model_validate(figures[when]) for when in ("before", "after"))
+            before, after = (DetectionMetrics.model_validate(figures[when]) for when in ("before", "after"))
         except ValueError:  # a figure that is not a number is stored as null
             return gate.Verdict(False, "a figure on the presumed images is not a number", figures)
         return gate.check_presumed(before, after, self._max_harm)

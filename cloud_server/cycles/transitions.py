@@ -15,7 +15,7 @@ from cloud_server.entities import Cycle, GapManifest, Install, Json, Part, Progr
 from cloud_server.states import BEFORE_UPLOAD, State
 from cloud_server.store.repository import Repository
 from diredi.errors import InvalidInput, WrongState
-from diredi.evaluation.metrics import Figures
+from diredi.evaluation.metrics import DetectionMetrics
 from diredi.labels import LabelSpace
 
 CLOUD = "cloud"
@@ -163,7 +163,7 @@ def accept_gap(r: Repository, site: str, manifest: GapManifest, certificate: str
     )  # fmt: skip
 
 
-def accept_validation(r: Repository, cycle_id: str, site: str, after: Figures, now: datetime) -> Cycle:
+def accept_validation(r: Repository, cycle_id: str, site: str, after: DetectionMetrics, now: datetime) -> Cycle:
     """The candidate on the site's held-out images; decides the cycle where all others have spoken too."""
     cycle = r.cycles.get(cycle_id)
     part = cycle.part(site)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from diredi.errors import CorruptData
-from diredi.evaluation.metrics import Figures
+from diredi.evaluation.metrics import DetectionMetrics
 
 _Result = TypeVar("_Result", bound=BaseModel)
 
@@ -27,8 +27,8 @@ class Applied(_Part):
     weights: Path
     digest: str
     bytes: int
-    before: Figures
-    after: Figures
+    before: DetectionMetrics
+    after: DetectionMetrics
 
     def to_record(self) -> dict[str, Any]:
         """For the record: both figures, and whatever else the job says of its choices and its time."""
@@ -44,7 +44,7 @@ class FirstModel(_Part):
     digest: str
     bytes: int
     architecture: str
-    figures: Figures
+    figures: DetectionMetrics
     onnx: File | None = None
 
 

@@ -86,7 +86,7 @@ def _part_to(part: Part, brief: bool) -> cycles_pb2.SitePart:
     if part.gap is not None and not brief:
         message.gap.CopyFrom(manifest_to(part.gap))
     if part.after is not None:
-        message.site_after.CopyFrom(base.figures_to(part.after))
+        message.site_after.CopyFrom(base.metrics_to(part.after))
     return message
 
 
@@ -119,14 +119,14 @@ def manifest_to(manifest: GapManifest) -> cycles_pb2.GapManifest:
     message = cycles_pb2.GapManifest(
         cycle_id=manifest.cycle_id, tutor_gap=_gap_to(manifest.tutor_gap), labels=base.labels_to(manifest.labels),
         train_images=manifest.train_images, held_out_images=manifest.held_out_images, boxes=manifest.boxes,
-        recipe=base.struct_to(manifest.recipe), student_before=base.figures_to(manifest.student_before),
-        tutor_after=base.figures_to(manifest.tutor_after), signature=bytes.fromhex(manifest.signature),
-        scores=[cycles_pb2.LambdaScore(lam=s.lam, figures=base.figures_to(s.figures)) for s in manifest.scores],
+        recipe=base.struct_to(manifest.recipe), student_before=base.metrics_to(manifest.student_before),
+        tutor_after=base.metrics_to(manifest.tutor_after), signature=bytes.fromhex(manifest.signature),
+        scores=[cycles_pb2.LambdaScore(lam=s.lam, figures=base.metrics_to(s.figures)) for s in manifest.scores],
     )  # fmt: skip
     if manifest.student_gap is not None:
         message.student_gap.CopyFrom(_gap_to(manifest.student_gap))
     if manifest.student_after is not None:
-        message.student_after.CopyFrom(base.figures_to(manifest.student_after))
+        message.student_after.CopyFrom(base.metrics_to(manifest.student_after))
     if manifest.style is not None:
         message.style.CopyFrom(base.struct_to(manifest.style))
     return message
@@ -147,10 +147,10 @@ def manifest_from(message: cycles_pb2.GapManifest) -> GapManifest:
             cycle_id=message.cycle_id, tutor_gap=_gap_from(message.tutor_gap),
             student_gap=_gap_from(message.student_gap) if has_student else None, labels=labels,
             train_images=message.train_images, held_out_images=message.held_out_images, boxes=dict(message.boxes),
-            recipe=base.struct_from(message.recipe), student_before=base.figures_from(message.student_before),
-            tutor_after=base.figures_from(message.tutor_after),
-            student_after=base.figures_from(message.student_after) if message.HasField("student_after") else None,
-            scores=tuple(LambdaScore(lam=s.lam, figures=base.figures_from(s.figures)) for s in message.scores),
+            recipe=base.struct_from(message.recipe), student_before=base.metrics_from(message.student_before),
+            tutor_after=base.metrics_from(message.tutor_after),
+            student_after=base.metrics_from(message.student_after) if message.HasField("student_after") else None,
+            scores=tuple(LambdaScore(lam=s.lam, figures=base.metrics_from(s.figures)) for s in message.scores),
             style=_style_from(message),
             signature=message.signature.hex(),
         )  # fmt: skip

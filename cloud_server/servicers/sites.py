@@ -9,7 +9,7 @@ from cloud_server.servicers.convert import class_names_from, manifest_from, prog
 from cloud_server.sites.service import Policy, SiteService
 from diredi.rpc.byte_counter import IngressMeter
 from diredi.rpc.caller import Context, peer_certificate, peer_identity
-from diredi.rpc.convert import figures_from, labels_to
+from diredi.rpc.convert import labels_to, metrics_from
 from diredi.rpc.manifest_signature import check_manifest
 from diredi.rpc.v1 import sites_pb2 as pb
 from diredi.rpc.v1 import sites_pb2_grpc as stubs
@@ -45,7 +45,7 @@ class SiteServicer(stubs.SiteServiceServicer):
     async def SubmitValidation(
         self, request: pb.SubmitValidationRequest, context: Context
     ) -> pb.SubmitValidationResponse:
-        await self._service.submit_validation(peer_identity(context), request.cycle_id, figures_from(request.after))
+        await self._service.submit_validation(peer_identity(context), request.cycle_id, metrics_from(request.after))
         return pb.SubmitValidationResponse()
 
     async def FailTask(self, request: pb.FailTaskRequest, context: Context) -> pb.FailTaskResponse:

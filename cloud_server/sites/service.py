@@ -15,7 +15,7 @@ from cloud_server.notifier import site_topic
 from cloud_server.states import BEFORE_UPLOAD
 from cloud_server.store.repository import Repository
 from cloud_server.tasks import Task, TaskKind, open_tasks, parse_task_id
-from diredi.evaluation.metrics import Figures
+from diredi.evaluation.metrics import DetectionMetrics
 from diredi.labels import LabelSpace
 from diredi.store.blobs import Blob
 from diredi.trust.identity import Identity
@@ -121,7 +121,7 @@ class SiteService:
         accept = transitions.accept_gap
         self._context.moved(await database.write(lambda r: accept(r, site, manifest, certificate, now)))
 
-    async def submit_validation(self, actor: Identity, cycle_id: str, after: Figures) -> None:
+    async def submit_validation(self, actor: Identity, cycle_id: str, after: DetectionMetrics) -> None:
         await self._own(actor, cycle_id)
         now = self._context.now()
         write = self._context.database.write

@@ -21,7 +21,7 @@ from diredi.store.weights import WeightMap
 _LEAST = 1e-6
 
 
-class Together:
+class EnsembleTeacher:
     """The average of what several detectors say, as the holistic scheme has it: the mean of their scores, and of their
     distributions over the bins of a box. What their necks hold is the first one's, for features of several cannot be
     averaged; use no loss that compares features.

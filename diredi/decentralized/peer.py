@@ -31,7 +31,7 @@ class Neighbours(Protocol):
 
 
 @dataclass(frozen=True)
-class Remembered:
+class CachedLogits:
     """Neighbours that have answered for every sample once, in eval mode."""
 
     logits: Tensor

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from diredi.data.classification.base import Labelled
 from diredi.decentralized.early_stopping import MetaStopping, StoppingRecipe
 from diredi.decentralized.network import MAIN, MultiHeaded
-from diredi.decentralized.peer import InTraining, Neighbours, Peer, Remembered, answers
+from diredi.decentralized.peer import CachedLogits, InTraining, Neighbours, Peer, answers
 from diredi.decentralized.recipe import DistillationRecipe, TrainingRecipe
 
 AUXILIARY = 1
@@ -78,4 +78,4 @@ def _neighbours(
         return None
     if recipe.mode == "reference_code":
         return InTraining([(copy.deepcopy(network), head) for network in networks], peer.images)
-    return Remembered(torch.stack([answers(network, peer.images, head) for network in networks]))
+    return CachedLogits(torch.stack([answers(network, peer.images, head) for network in networks]))

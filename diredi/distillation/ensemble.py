@@ -1,7 +1,7 @@
 """A teacher that looks several times before it says what is there: better pseudo-labels, and no label needed.
 
-    oracle = Looks.of(teacher, sizes=(160, 224))
-    images = labelled_by(oracle, images, student.spec.labels)
+    oracle = TTAPredictor.of(teacher, sizes=(160, 224))
+    images = pseudo_label(oracle, images, student.spec.labels)
 
 A student at the edge has one look of few pixels; its teacher has time. Each image is shown at several sizes, plain and
 mirrored, and what the looks say is fused: Solovyev, Wang, Gabruseva, "Weighted boxes fusion", 2021, arXiv 1910.13302.
@@ -34,7 +34,7 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Looks:
+class TTAPredictor:
     """A `Predictor` that asks several and fuses their answers; `mirrored`: each of them twice."""
 
     several: tuple[Predictor, ...]
@@ -63,10 +63,12 @@ class Looks:
             for look in self.several:
                 found = look.predict(turned, floor)
                 looks.append([_mirrored(f, i.shape[1]) for f, i in zip(found, images, strict=True)])
-        return [fused(answers, confidence) for answers in zip(*looks, strict=True)]
+        return [weighted_boxes_fusion(answers, confidence) for answers in zip(*looks, strict=True)]
 
 
-def labelled_by(predictor: Predictor, samples: Sequence[Sample], labels: LabelSpace, confidence: float) -> list[Sample]:
+def pseudo_label(
+    predictor: Predictor, samples: Sequence[Sample], labels: LabelSpace, confidence: float
+) -> list[Sample]:
     """The same images with what `predictor` finds in them for labels, in the ids of `labels`; nothing found, no box.
 
     Classes that `labels` lacks are left out. Raises DataSetError for an unreadable image.
@@ -84,7 +86,7 @@ def labelled_by(predictor: Predictor, samples: Sequence[Sample], labels: LabelSp
     return seen
 
 
-def fused(answers: Sequence[Detections], confidence: float) -> Detections:
+def weighted_boxes_fusion(answers: Sequence[Detections], confidence: float) -> Detections:
     """What several looks at one image say together: boxes are means, weighted by score; best first."""
     boxes = np.concatenate([answer.boxes for answer in answers])
     scores = np.concatenate([answer.scores for answer in answers])

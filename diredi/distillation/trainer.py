@@ -19,7 +19,7 @@ from diredi.data.dataset import Sample
 from diredi.detectors.base import Detector, Outputs, Targets, Teacher
 from diredi.distillation.batches import Batch, Batches, Pool
 from diredi.distillation.checkpoint import Checkpoint, fingerprint
-from diredi.distillation.losses import LOSSES, Lesson
+from diredi.distillation.losses import LOSSES, DistillationBatch
 from diredi.distillation.recipe import TrainRecipe
 from diredi.errors import DirediError, InvalidInput
 from diredi.seeding import seeded
@@ -61,7 +61,7 @@ def train(
     Raises InvalidInput (nothing to train on, an id beyond the label space, teacher and student that cannot be joined),
     DataSetError (an unreadable image), DirediError (the loss is no longer finite).
     """
-    lessons = None if teacher is None else Teaching(teacher, student, recipe)
+    lessons = None if teacher is None else Distiller(teacher, student, recipe)
     if recipe.label_weight == 0 and (lessons is None or not lessons.losses):
         raise InvalidInput("nothing to learn from: give label_weight or, with a teacher, one of losses a weight")
     pools = _pools(samples)
@@ -86,7 +86,7 @@ def train(
     return run.report()
 
 
-class Teaching:
+class Distiller:
     """A teacher beside a student: which classes it may teach, and by which losses."""
 
     def __init__(self, teacher: Teacher, student: Detector, recipe: TrainRecipe) -> None:
@@ -116,7 +116,7 @@ class Teaching:
             answers = self._teacher.forward(batch.clean if self._recipe.teacher_sees == "clean" else batch.images)
         if answers.anchors.shape != outputs.anchors.shape:
             raise InvalidInput("teacher and student look at different grids: give both the same image size")
-        lesson = Lesson(
+        lesson = DistillationBatch(
             student=outputs,
             teacher=answers,
             targets=batch.targets if self._recipe.label_weight > 0 else Targets.none(batch.images.device),
@@ -130,7 +130,7 @@ class Teaching:
         return {name: (self._recipe.losses[name], loss(lesson)) for name, loss in self.losses.items()}
 
     def _silent(self, targets: Targets) -> Tensor | None:
-        """What `Lesson.silent` says; without a weight no label says anything."""
+        """What `DistillationBatch.silent` says; without a weight no label says anything."""
         if self._recipe.teaches == "everything" or self._recipe.label_weight == 0:
             return None
         if targets.labelled is None:
@@ -156,7 +156,7 @@ class _Run:
     def __init__(
         self,
         student: Detector,
-        lessons: Teaching | None,
+        lessons: Distiller | None,
         recipe: TrainRecipe,
         batches: Batches,
         on_progress: OnProgress | None,

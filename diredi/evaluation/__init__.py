@@ -1,5 +1,5 @@
 """How good a detector is: average precision, precision, recall, F1 and forgetting."""
 
-from diredi.evaluation.metrics import ClassFigures, Figures, forgetting
+from diredi.evaluation.metrics import ClassMetrics, DetectionMetrics, forgetting
 
-__all__ = ["ClassFigures", "Figures", "forgetting"]
+__all__ = ["ClassMetrics", "DetectionMetrics", "forgetting"]

@@ -13,7 +13,7 @@ from diredi.data.dataset import Sample
 from diredi.data.images import read_image
 from diredi.detectors.predictor import Detections, Predictor
 from diredi.errors import InvalidInput
-from diredi.evaluation.metrics import ClassFigures, Figures
+from diredi.evaluation.metrics import ClassMetrics, DetectionMetrics
 from diredi.labels import LabelSpace
 
 BATCH = 32
@@ -23,7 +23,7 @@ CONFIDENCES: NDArray[np.float64] = np.linspace(0.001, 1, 1000)
 Table = NDArray[np.float64]
 
 
-def evaluate(predictor: Predictor, samples: Sequence[Sample], labels: LabelSpace) -> Figures:
+def evaluate(predictor: Predictor, samples: Sequence[Sample], labels: LabelSpace) -> DetectionMetrics:
     """How well `predictor` finds the boxes of `samples`, whose class ids are those of `labels`.
 
     `labels` may be larger than the predictor's own label space: what it does not know, it does not find.
@@ -38,7 +38,9 @@ def evaluate(predictor: Predictor, samples: Sequence[Sample], labels: LabelSpace
         shapes += [(image.shape[0], image.shape[1]) for image in images]
         found += predictor.predict(images)
     to_ours = [labels.names.index(n) if n in labels.names else -1 for n in predictor.labels.names]
-    return figures_of(found, [_pixels(s, *shape) for s, shape in zip(samples, shapes, strict=True)], labels, to_ours)
+    return compute_metrics(
+        found, [_pixels(s, *shape) for s, shape in zip(samples, shapes, strict=True)], labels, to_ours
+    )
 
 
 def _pixels(sample: Sample, height: int, width: int) -> NDArray[np.float64]:
@@ -48,13 +50,13 @@ def _pixels(sample: Sample, height: int, width: int) -> NDArray[np.float64]:
     return np.concatenate([boxes[:, :1], centre - sides / 2, centre + sides / 2], 1)
 
 
-def figures_of(
+def compute_metrics(
     found: Sequence[Detections],
     wanted: Sequence[NDArray[np.float64]],
     labels: LabelSpace,
     to_ours: Sequence[int] | None = None,
-) -> Figures:
-    """Figures of detections against n x 5 boxes (class, x1, y1, x2, y2) in pixels, image by image.
+) -> DetectionMetrics:
+    """Metrics of detections against n x 5 boxes (class, x1, y1, x2, y2) in pixels, image by image.
 
     `to_ours` maps the detections' class ids to those of `labels`, -1 for a class that `labels` lacks.
     """
@@ -64,10 +66,10 @@ def figures_of(
     ap = _average_precision(_truth(wanted, len(labels)), answers)
     precision, recall, f1, confidence = _at_best_f1(answers, wanted, counts, present)
     per_class = {
-        labels.names[c]: ClassFigures(ap50=float(ap[0, c]), ap50_95=float(ap[:, c].mean()), boxes=int(counts[c]))
+        labels.names[c]: ClassMetrics(ap50=float(ap[0, c]), ap50_95=float(ap[:, c].mean()), boxes=int(counts[c]))
         for c in present
     }
-    return Figures(
+    return DetectionMetrics(
         map50=float(ap[0, present].mean()),
         map50_95=float(ap[:, present].mean()),
         precision=precision,

@@ -1,11 +1,11 @@
-"""Figures of quality as values; readable without torch."""
+"""Metrics of quality as values; readable without torch."""
 
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
 
-class ClassFigures(BaseModel):
+class ClassMetrics(BaseModel):
     """Average precision of one class, 0..1, and how many boxes of it were labelled."""
 
     model_config = ConfigDict(frozen=True)
@@ -15,7 +15,7 @@ class ClassFigures(BaseModel):
     boxes: int = 0
 
 
-class Figures(BaseModel):
+class DetectionMetrics(BaseModel):
     """Quality on one set of images, 0..1. Means run over the classes that have boxes in the set.
 
     Precision, recall and F1 are those at the confidence at which the mean F1 is best, at an overlap of 0.5.
@@ -28,13 +28,13 @@ class Figures(BaseModel):
     precision: float
     recall: float
     f1: float
-    per_class: dict[str, ClassFigures]
+    per_class: dict[str, ClassMetrics]
     images: int
     confidence: float = 0.0
     """The confidence at which the mean F1 is best: a good threshold for an edge node."""
 
 
-def forgetting(before: Figures, after: Figures) -> dict[str, float]:
+def forgetting(before: DetectionMetrics, after: DetectionMetrics) -> dict[str, float]:
     """How much AP50-95 each class of `before` has lost, 0..1; classes that improved count as 0."""
     return {
         name: max(old.ap50_95 - after.per_class[name].ap50_95, 0.0)

@@ -14,7 +14,7 @@ from diredi.detectors.base import Detector, Predictor
 from diredi.distillation.batches import Batches, Pool
 from diredi.distillation.recipe import Augment, TrainRecipe
 from diredi.evaluation.detection import evaluate
-from diredi.evaluation.metrics import Figures
+from diredi.evaluation.metrics import DetectionMetrics
 from diredi.knowledge.gap import Gap, apply
 from diredi.knowledge.lambda_search import Score, Shares, budget, said, search, shares_of
 from diredi.knowledge.recipe import SECTIONS, CycleRecipe, Lam
@@ -32,7 +32,7 @@ class Presumed:
     train: Sequence[Sample]
     val: Sequence[Sample]
 
-    def figures(self, detector: Predictor) -> Figures:
+    def figures(self, detector: Predictor) -> DetectionMetrics:
         """On the held-out half."""
         return evaluate(detector, self.val, self.labels)
 
@@ -42,15 +42,15 @@ class Tried:
     """One lambda, and what it did on presumed data."""
 
     lam: Lam
-    figures: Figures
+    figures: DetectionMetrics
 
 
 @dataclass(frozen=True)
 class Applied:
     detector: Detector
     lam: Lam
-    before: Figures
-    after: Figures
+    before: DetectionMetrics
+    after: DetectionMetrics
     tried: list[Tried]
     harmless: bool
     """Whether the harm is within the recipe's tolerance; if none was, this is the lambda that did least."""
@@ -93,7 +93,7 @@ def apply_gap(
 def scored(
     tutor: Detector,
     gap: Gap,
-    figures: Callable[[Detector], Figures],
+    figures: Callable[[Detector], DetectionMetrics],
     coreset: Sequence[Sample],
     recipe: CycleRecipe,
     on_progress: OnProgress,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from diredi.evaluation.metrics import Figures
+from diredi.evaluation.metrics import DetectionMetrics
 from diredi.knowledge.recipe import SECTIONS, CycleRecipe, Lam, Section
 
 Shares = Mapping[Section, float]
@@ -28,7 +28,7 @@ class Score(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     lam: float
-    figures: Figures
+    figures: DetectionMetrics
 
 
 def shares_of(lam: Lam) -> Shares:

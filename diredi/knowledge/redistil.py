@@ -19,7 +19,7 @@ from pathlib import Path
 from diredi.detectors.base import Detector
 from diredi.distillation.batches import Pool
 from diredi.distillation.trainer import train
-from diredi.evaluation.metrics import Figures
+from diredi.evaluation.metrics import DetectionMetrics
 from diredi.knowledge.gap import Gap, apply, compute
 from diredi.knowledge.gap_application import Presumed, apply_gap
 from diredi.knowledge.recipe import CycleRecipe, Lam, StudentKind
@@ -32,9 +32,9 @@ OnProgress = Callable[[str, float, str], None]
 class Redistilled:
     detector: Detector
     chosen: StudentKind
-    before: Figures
-    after: Figures
-    candidates: dict[StudentKind, Figures]
+    before: DetectionMetrics
+    after: DetectionMetrics
+    candidates: dict[StudentKind, DetectionMetrics]
     """Presumed figures of every candidate that was looked at, in the recipe's order."""
     lam: Lam | None
     """The share of the student gap, where there was one."""
@@ -77,7 +77,7 @@ def redistil(
         "mean": lambda: halfway(start, redistilled()),
     }
     before = presumed.figures(old)
-    candidates: dict[StudentKind, tuple[Detector, Figures]] = {}
+    candidates: dict[StudentKind, tuple[Detector, DetectionMetrics]] = {}
     for kind in recipe.students if applied is not None else ("redistilled",):
         detector = makers[kind]()
         candidates[kind] = detector, presumed.figures(detector)

@@ -20,7 +20,7 @@ from diredi.data.dataset import DataSet, Sample
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
 from diredi.distillation.batches import Pool
-from diredi.distillation.ensemble import labelled_by
+from diredi.distillation.ensemble import pseudo_label
 from diredi.distillation.recipe import TrainRecipe
 from diredi.distillation.trainer import train
 from diredi.errors import InvalidInput
@@ -107,7 +107,7 @@ def presumption(student: Detector, data: SiteData, recipe: CycleRecipe) -> list[
 def as_seen_by(student: Detector, samples: Sequence[Sample], labels: LabelSpace) -> Pool:
     """The same images with the student's own boxes for labels; they say nothing of classes that it does not know."""
     ids = labels.ids_of(student.spec.labels.names)
-    return Pool(labelled_by(student, samples, labels, PSEUDO_CONFIDENCE), frozenset(ids))
+    return Pool(pseudo_label(student, samples, labels, PSEUDO_CONFIDENCE), frozenset(ids))
 
 
 def distil_student(

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import InvalidInput
-from diredi.evaluation.metrics import ClassFigures, Figures
+from diredi.evaluation.metrics import ClassMetrics, DetectionMetrics
 from diredi.labels import LabelSpace
 from diredi.rpc.v1 import common_pb2, fleet_pb2
 from diredi.store.blobs import Blob, hex_of
@@ -37,7 +37,7 @@ class Model:
     onnx: Blob | None = None
     parent_id: str = ""
     cycle_id: str = ""
-    presumed: Figures | None = None
+    presumed: DetectionMetrics | None = None
     created: datetime | None = None
 
 
@@ -70,21 +70,21 @@ def labels_from(message: common_pb2.LabelSpace) -> LabelSpace:
         raise InvalidInput(f"the label space is not usable: {_first(error)}") from None
 
 
-def figures_to(figures: Figures) -> common_pb2.Figures:
+def metrics_to(figures: DetectionMetrics) -> common_pb2.Figures:
     plain = figures.model_dump(exclude={"per_class"})
     per_class = {name: common_pb2.ClassFigures(**one.model_dump()) for name, one in figures.per_class.items()}
     return common_pb2.Figures(**plain, per_class=per_class)
 
 
-def figures_from(message: common_pb2.Figures) -> Figures:
+def metrics_from(message: common_pb2.Figures) -> DetectionMetrics:
     """Raises InvalidInput for a figure outside 0..1, NaN included."""
     per_class = {}
     for name, one in message.per_class.items():
         _check_fractions(one, f"class {name[:64]!r}", "ap50", "ap50_95")
-        per_class[name] = ClassFigures(ap50=one.ap50, ap50_95=one.ap50_95, boxes=one.boxes)
+        per_class[name] = ClassMetrics(ap50=one.ap50, ap50_95=one.ap50_95, boxes=one.boxes)
     _check_fractions(message, "the figures", *_FRACTIONS)
     fractions = {name: getattr(message, name) for name in _FRACTIONS}
-    return Figures(**fractions, per_class=per_class, images=message.images)
+    return DetectionMetrics(**fractions, per_class=per_class, images=message.images)
 
 
 _FRACTIONS = ("map50", "map50_95", "precision", "recall", "f1", "confidence")
@@ -194,7 +194,7 @@ def model_to(model: Model) -> common_pb2.Model:
     if model.onnx is not None:
         message.onnx.CopyFrom(blob_to(model.onnx))
     if model.presumed is not None:
-        message.presumed.CopyFrom(figures_to(model.presumed))
+        message.presumed.CopyFrom(metrics_to(model.presumed))
     if model.created is not None:
         message.created.CopyFrom(time_to(model.created))
     return message
@@ -210,7 +210,7 @@ def model_from(message: common_pb2.Model) -> Model:
         onnx=blob_from(message.onnx) if message.HasField("onnx") else None,
         parent_id=message.parent_id,
         cycle_id=message.cycle_id,
-        presumed=figures_from(message.presumed) if message.HasField("presumed") else None,
+        presumed=metrics_from(message.presumed) if message.HasField("presumed") else None,
         created=time_from(message.created) if message.HasField("created") else None,
     )
 

@@ -21,7 +21,7 @@ Numbers = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Ground:
+class WorkerContext:
     """What every worker has and no task carries."""
 
     module: nn.Module
@@ -60,7 +60,7 @@ class Done:
     """The chunk's part of the round's mean training loss."""
 
 
-def work(ground: Ground, task: Task) -> Done:
+def work(context: WorkerContext, task: Task) -> Done:
     """What the clients of a task upload, added up, and what each of them remembers."""
     everyone = range(len(task.clients))
     groups: list[Sequence[int]] = [everyone] if task.stacked else [[place] for place in everyone]
@@ -69,9 +69,9 @@ def work(ground: Ground, task: Task) -> Done:
     memories: list[Arrays] = []
     bytes_up, loss = 0, 0.0
     with _one_thread_and_own_randomness():
-        ground.module.train()
+        context.module.train()
         for group in groups:
-            one = _Group(ground, task, sent, group)
+            one = _Group(context, task, sent, group)
             upload = {"gradient": one.learner.whole()} if task.gradient_only else one.learned()
             part = part_of_mean(upload, one.shares, one.of_samples)
             mean = added(mean, part) if mean else part
@@ -84,7 +84,7 @@ def work(ground: Ground, task: Task) -> Done:
 class _Group:
     """Clients of a chunk that learn at once: all in a stack, or one without a leading dimension."""
 
-    def __init__(self, ground: Ground, task: Task, sent: Message, places: Sequence[int]) -> None:
+    def __init__(self, context: WorkerContext, task: Task, sent: Message, places: Sequence[int]) -> None:
         self._task, self._sent, self._places = task, sent, places
         self._memory = self._joined([tensors_of(task.memories[place]) for place in places])
         self.shares, self.of_samples = self._numbers(task.shares), self._numbers(task.of_samples)
@@ -99,7 +99,7 @@ class _Group:
             batches_of(task.recipe, own, np.random.default_rng(seed)) for own, seed in zip(indices, seeds, strict=True)
         ]
         self.learner = ModuleLearner(
-            ground.module, ground.data, start["weights"], start.get("buffers", {}), indices, batches, task.stacked
+            context.module, context.data, start["weights"], start.get("buffers", {}), indices, batches, task.stacked
         )
 
     def learned(self) -> Message:

@@ -14,7 +14,7 @@ from diredi.decentralized.simulation.arrays import Arrays, arrays_in, weight_map
 from diredi.store.weights import WeightMap
 
 
-class Memories:
+class ClientStates:
     """Reads and writes whole files or none. Raises CorruptData for one that is damaged."""
 
     def __init__(self, folder: Path) -> None:

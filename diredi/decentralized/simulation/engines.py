@@ -15,7 +15,7 @@ from torch import nn
 
 from diredi.data.classification.base import Labelled
 from diredi.decentralized.executors import cluster, processes
-from diredi.decentralized.simulation.client_batch import Done, Ground, Task, work
+from diredi.decentralized.simulation.client_batch import Done, Task, WorkerContext, work
 from diredi.decentralized.simulation.recipe import EngineRecipe
 from diredi.errors import InvalidInput
 
@@ -23,41 +23,41 @@ Engine = Callable[[Iterable[Task]], Iterator[Done]]
 
 
 @contextmanager
-def opened(recipe: EngineRecipe, ground: Ground, folder: Path) -> Iterator[Engine]:
+def opened(recipe: EngineRecipe, context: WorkerContext, folder: Path) -> Iterator[Engine]:
     """An engine for as long as the context lasts. Images lie in `folder` while several processes share them.
 
     Raises InvalidInput where Ray is asked for and not installed, DirediError when a worker or Ray fails.
     """
     if recipe.ray is not None:
-        with _on_ray(recipe.ray, recipe.workers, ground) as engine:
+        with _on_ray(recipe.ray, recipe.workers, context) as engine:
             yield engine
     elif recipe.workers > 1:
-        with _in_processes(recipe.workers, ground, folder) as engine:
+        with _in_processes(recipe.workers, context, folder) as engine:
             yield engine
     else:
-        yield partial(map, partial(work, ground))
+        yield partial(map, partial(work, context))
 
 
 @contextmanager
-def _in_processes(workers: int, ground: Ground, folder: Path) -> Iterator[Engine]:
+def _in_processes(workers: int, context: WorkerContext, folder: Path) -> Iterator[Engine]:
     """Processes that live as long as the context, and share the images as one mapped file."""
-    module = _pickled(ground.module)
+    module = _pickled(context.module)
     folder.mkdir(parents=True, exist_ok=True)
     images = folder / "images.npy"
-    np.save(images, ground.data.images)
+    np.save(images, context.data.images)
     try:
-        with processes(workers, _share, module, images, ground.data.labels) as pool:
+        with processes(workers, _share, module, images, context.data.labels) as pool:
             yield partial(_in_order, lambda task: pool.submit(_work, task).result, workers)
     finally:
         images.unlink(missing_ok=True)
 
 
-_ground: Ground
+_ground: WorkerContext
 
 
 def _share(module: bytes, images: Path, labels: NDArray[np.int64]) -> None:
     global _ground  # noqa: PLW0603 - a worker process has one
-    _ground = Ground(_unpickled(module), Labelled(np.load(images, mmap_mode="r"), labels))
+    _ground = WorkerContext(_unpickled(module), Labelled(np.load(images, mmap_mode="r"), labels))
 
 
 def _pickled(module: nn.Module) -> bytes:
@@ -79,9 +79,9 @@ def _work(task: Task) -> Done:
 
 
 @contextmanager
-def _on_ray(address: str, workers: int, ground: Ground) -> Iterator[Engine]:
+def _on_ray(address: str, workers: int, context: WorkerContext) -> Iterator[Engine]:
     with cluster(address) as ray:
-        there, remote = ray.put(ground), ray.remote(num_cpus=1)(work)
+        there, remote = ray.put(context), ray.remote(num_cpus=1)(work)
         yield partial(_in_order, lambda task: partial(ray.get, remote.remote(there, task)), workers)
 
 

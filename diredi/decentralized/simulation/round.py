@@ -16,7 +16,7 @@ from diredi.config import Config
 from diredi.data.classification.base import ClassificationSet, Labelled
 from diredi.decentralized.simulation.arrays import Arrays, arrays_of, tensors_of
 from diredi.decentralized.simulation.client_batch import Task, steps_of
-from diredi.decentralized.simulation.client_state import Memories
+from diredi.decentralized.simulation.client_state import ClientStates
 from diredi.decentralized.simulation.engines import Engine
 from diredi.decentralized.simulation.learner import Indices, is_faster_stacked
 from diredi.decentralized.simulation.recipe import SimulationRecipe
@@ -28,7 +28,7 @@ AT_ONCE = 512
 """Test images."""
 
 
-class Figures(Config):
+class RoundMetrics(Config):
     """What a round cost and brought."""
 
     number: int
@@ -47,7 +47,7 @@ class Figures(Config):
     """The evaluation's too."""
 
 
-class World:
+class SimulationContext:
     """What is the same in all rounds."""
 
     def __init__(
@@ -56,7 +56,7 @@ class World:
         module: nn.Module,
         data: ClassificationSet,
         shards: Sequence[Indices],
-        memories: Memories,
+        memories: ClientStates,
     ) -> None:
         self.recipe, self.module, self.test, self.shards, self.memories = recipe, module, data.test, shards, memories
         self.strategy = created(recipe.strategy)
@@ -81,20 +81,20 @@ class World:
 
 
 class Round:
-    """`Round(world, number, server, engine).played()`."""
+    """`Round(context, number, server, engine).run()`."""
 
-    def __init__(self, world: World, number: int, server: Message, engine: Engine) -> None:
-        self._world, self._number, self._server, self._engine = world, number, server, engine
-        self.awake = world.awake(number)
-        self._clients = world.clients(self.awake)
-        self._sent = world.strategy.broadcast(server)
+    def __init__(self, context: SimulationContext, number: int, server: Message, engine: Engine) -> None:
+        self._context, self._number, self._server, self._engine = context, number, server, engine
+        self.awake = context.awake(number)
+        self._clients = context.clients(self.awake)
+        self._sent = context.strategy.broadcast(server)
         self._mean: Message = {}
         self._bytes_up, self._loss = 0, 0.0
         self._own: list[tuple[float, float]] = []
 
-    def played(self) -> tuple[Message, Figures]:
+    def run(self) -> tuple[Message, RoundMetrics]:
         """What the server knows afterwards, and what was found. Raises InvalidInput when the loss is no number."""
-        began, strategy = time.monotonic(), self._world.strategy
+        began, strategy = time.monotonic(), self._context.strategy
         if self._sent:
             self._sent = self._sent | {"buffers": self._server["buffers"]}
         if strategy.asks_gradient:
@@ -106,7 +106,7 @@ class Round:
         server = strategy.combined(self._server, self._mean, self._clients)
         server = server | {"buffers": self._mean.get("buffers", self._server["buffers"])}
         accuracy, loss = self._judged(server)
-        return server, Figures(
+        return server, RoundMetrics(
             number=self._number,
             awake=len(self.awake),
             training_loss=self._loss,
@@ -132,25 +132,25 @@ class Round:
 
     def _chunks(self) -> list[range]:
         """Positions in `awake`."""
-        count, most = len(self.awake), self._world.recipe.chunk
+        count, most = len(self.awake), self._context.recipe.chunk
         return [range(start, min(start + most, count)) for start in range(0, count, most)]
 
     def _tasks(self, chunks: Sequence[range], gradient_only: bool) -> Iterator[Task]:
-        world, clients = self._world, self._clients
-        sent, first = arrays_of(self._sent), arrays_of(world.strategy.first_memory(self._server))
+        context, clients = self._context, self._clients
+        sent, first = arrays_of(self._sent), arrays_of(context.strategy.first_memory(self._server))
         of_samples = (clients.samples / clients.samples.sum()).numpy()
-        shares, rates = world.strategy.shares(clients).numpy(), world.strategy.rates(clients).numpy()
+        shares, rates = context.strategy.shares(clients).numpy(), context.strategy.rates(clients).numpy()
         for places in chunks:
             chosen = [self.awake[place] for place in places]
             yield Task(
-                recipe=world.recipe.strategy,
-                stacked=world.stacked,
+                recipe=context.recipe.strategy,
+                stacked=context.stacked,
                 gradient_only=gradient_only,
-                seed=world.recipe.seed,
+                seed=context.recipe.seed,
                 number=self._number,
                 clients=chosen,
-                indices=[world.shards[client] for client in chosen],
-                memories=[world.memories.read(client, self._number) or first for client in chosen],
+                indices=[context.shards[client] for client in chosen],
+                memories=[context.memories.read(client, self._number) or first for client in chosen],
                 sent=sent,
                 shares=shares[places],
                 of_samples=of_samples[places],
@@ -160,10 +160,10 @@ class Round:
 
     def _remember(self, client: int, memory: Arrays) -> None:
         if memory:
-            self._world.memories.write(client, self._number, memory)
+            self._context.memories.write(client, self._number, memory)
         if "weights" in memory and self._is_judged():
             own = tensors_of(memory)
-            self._own.append(judged(self._world.module, own["weights"] | own["buffers"], self._world.test))
+            self._own.append(judged(self._context.module, own["weights"] | own["buffers"], self._context.test))
 
     def _judged(self, server: Message) -> tuple[float | None, float | None]:
         """Accuracy and loss of the server's weights, or, where clients have their own, the mean of theirs."""
@@ -172,11 +172,11 @@ class Round:
         if self._own:
             accuracy, loss = np.mean(self._own, axis=0).tolist()
             return accuracy, loss
-        return judged(self._world.module, server["weights"] | server["buffers"], self._world.test)
+        return judged(self._context.module, server["weights"] | server["buffers"], self._context.test)
 
     def _is_judged(self) -> bool:
         after = self._number + 1
-        return after % self._world.recipe.evaluate_every == 0 or after == self._world.recipe.rounds
+        return after % self._context.recipe.evaluate_every == 0 or after == self._context.recipe.rounds
 
 
 def judged(module: nn.Module, state: Tree, test: Labelled) -> tuple[float, float]:

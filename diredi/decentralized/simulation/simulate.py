@@ -22,21 +22,21 @@ from torch import nn
 from diredi.data.classification.base import ClassificationSet
 from diredi.decentralized.simulation.arrays import arrays_in, arrays_of, tensors_of, weight_map_of
 from diredi.decentralized.simulation.check import check
-from diredi.decentralized.simulation.client_batch import Ground
-from diredi.decentralized.simulation.client_state import Memories
+from diredi.decentralized.simulation.client_batch import WorkerContext
+from diredi.decentralized.simulation.client_state import ClientStates
 from diredi.decentralized.simulation.engines import opened
 from diredi.decentralized.simulation.learner import Indices
 from diredi.decentralized.simulation.recipe import EngineRecipe, SimulationRecipe
-from diredi.decentralized.simulation.round import Figures, Round, World
+from diredi.decentralized.simulation.round import Round, RoundMetrics, SimulationContext
 from diredi.decentralized.strategies import Tree
 from diredi.distillation.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
-class Simulated:
+class SimulationResult:
     weights: Tree
     """The server's, and buffers: a state dict of the module, but for parameters that do not learn."""
-    history: tuple[Figures, ...]
+    history: tuple[RoundMetrics, ...]
 
 
 def simulate(
@@ -46,8 +46,8 @@ def simulate(
     shards: Sequence[Indices],
     folder: Path,
     engine: EngineRecipe | None = None,
-    on_round: Callable[[Figures], None] = lambda figures: None,
-) -> Simulated:
+    on_round: Callable[[RoundMetrics], None] = lambda figures: None,
+) -> SimulationResult:
     """Client i has the images of `data.train` at `shards[i]`. `module` takes uint8 images [n, channels, height, width]
     and gives logits [n, classes]; the server starts with its weights, and it is not changed. Worker processes must be
     able to import its class.
@@ -57,25 +57,25 @@ def simulate(
     when a worker dies.
     """
     check(recipe, module, data, shards)
-    world = World(recipe, copy.deepcopy(module), data, shards, Memories(folder / "clients"))
+    context = SimulationContext(recipe, copy.deepcopy(module), data, shards, ClientStates(folder / "clients"))
     checkpoint = Checkpoint(folder / "checkpoint", _fingerprint(recipe, module, data, shards))
-    server, history = world.first_server(), list[Figures]()
+    server, history = context.first_server(), list[RoundMetrics]()
     if kept := checkpoint.read():
         server |= tensors_of(arrays_in(kept[1]))
-        history = [Figures(**figures) for figures in kept[0]["history"]]
+        history = [RoundMetrics(**figures) for figures in kept[0]["history"]]
     else:
-        world.memories.clear()
+        context.memories.clear()
     if len(history) < recipe.rounds:
-        with opened(engine or EngineRecipe(), Ground(world.module, data.train), folder) as working:
+        with opened(engine or EngineRecipe(), WorkerContext(context.module, data.train), folder) as working:
             for number in range(len(history), recipe.rounds):
-                this = Round(world, number, server, working)
-                server, figures = this.played()
+                this = Round(context, number, server, working)
+                server, figures = this.run()
                 history.append(figures)
                 said = {"history": [one.model_dump() for one in history]}
                 checkpoint.write(said, weight_map_of(arrays_of(server)))
-                world.memories.forget(this.awake, number)
+                context.memories.forget(this.awake, number)
                 on_round(figures)
-    return Simulated(server["weights"] | server["buffers"], tuple(history))
+    return SimulationResult(server["weights"] | server["buffers"], tuple(history))
 
 
 def _fingerprint(

@@ -16,7 +16,7 @@ from diredi.decentralized.strategies.fedlin import FedLin
 from diredi.decentralized.strategies.fednova import FedNova
 from diredi.decentralized.strategies.fedprox import FedProx
 from diredi.decentralized.strategies.fedshuffle import FedShuffle
-from diredi.decentralized.strategies.local_only import Alone
+from diredi.decentralized.strategies.local_only import LocalOnly
 from diredi.decentralized.strategies.mime import Mime
 from diredi.decentralized.strategies.recipe import StrategyRecipe
 from diredi.decentralized.strategies.scaffold import Scaffold
@@ -30,7 +30,7 @@ STRATEGIES: Final[dict[str, type[Strategy]]] = {
     "fednova": FedNova,
     "fedlin": FedLin,
     "fedshuffle": FedShuffle,
-    "alone": Alone,
+    "alone": LocalOnly,
 }
 
 __all__ = ["STRATEGIES", "Clients", "Local", "Message", "Strategy", "StrategyRecipe", "Tree", "created"]

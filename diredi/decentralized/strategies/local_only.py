@@ -5,7 +5,7 @@ from __future__ import annotations
 from diredi.decentralized.strategies.base import Clients, Local, Message, Strategy, Tree
 
 
-class Alone(Strategy):
+class LocalOnly(Strategy):
     """Everyone starts from the same weights, and nothing ever travels."""
 
     def first_memory(self, server: Message) -> Message:

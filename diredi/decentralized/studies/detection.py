@@ -5,7 +5,7 @@ site first learns its own labels. Then, for half as long: "alone" goes on so; th
 three neighbours say together of the same images, class scores by the measure named and boxes by their distributions,
 as Molo et al. have it for classification (holistic, one-shot). "FedAvg" averages all weights after every round
 (McMahan et al., AISTATS 2017), from the same first weights and over as many epochs as the others have in all. For
-detection nobody has published these measures. Figures are of the four detectors on held-out images of all sites, and of
+detection nobody has published these measures. Metrics are of the four detectors on held-out images of all sites, and of
 each on its own, in percent; seconds are the processor's, of what follows the labels, and of all of FedAvg.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from diredi.data.dataset import DataSet, load
 from diredi.data.sources import resolve
-from diredi.decentralized.detectors import Together
+from diredi.decentralized.detectors import EnsembleTeacher
 from diredi.decentralized.partitions import PartitionRecipe
 from diredi.decentralized.partitions.sites import partitioned_sites
 from diredi.decentralized.studies.base import Cell, Options, Study
@@ -105,7 +105,7 @@ def _taught(detectors: list[Detector], sites: list[DataSet], spec: Json) -> None
     before = [registry.from_weights(one.spec, one.weights(), one.device) for one in detectors]
     losses = {} if spec["form"] == ALONE else {spec["form"]: 1.0, "boxes": 1.0}
     for number, (detector, site) in enumerate(zip(detectors, sites, strict=True)):
-        others = Together([other for index, other in enumerate(before) if index != number])
+        others = EnsembleTeacher([other for index, other in enumerate(before) if index != number])
         teacher = others if losses else None
         train(detector, site.train, _recipe(spec, 1).model_copy(update={"losses": losses}), teacher=teacher)
 

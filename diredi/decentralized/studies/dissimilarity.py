@@ -3,7 +3,7 @@
 After Molo, Vadicamo, Carlini, Gennaro, Connor, SISAP 2024, and the follow-up in FGCS 176, 2025. Three peers, all
 neighbours of each other, share out a data set, evenly or with primary labels. Each learns its own labels; then its
 auxiliary head learns from labels and from the neighbours' main heads, which answer for its private images. `alpha` 1 is
-the comparison: the same steps on labels alone. Figures are of the auxiliary heads on the whole test set, where every
+the comparison: the same steps on labels alone. Metrics are of the auxiliary heads on the whole test set, where every
 label counts alike.
 
 Digits and Fashion-MNIST have a small network and the whole grid. CIFAR-10 has ResNet-18, which on processors has time

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Final, TypeAlias
 
 from diredi.distillation.dissimilarity import MEASURES
-from diredi.distillation.losses.base import Lesson, Loss
+from diredi.distillation.losses.base import DistillationBatch, Loss
 from diredi.distillation.losses.channels import ChannelWise
 from diredi.distillation.losses.dissimilarity import Dissimilarity
 from diredi.distillation.losses.fgd import FocalGlobal
@@ -31,4 +31,4 @@ LOSSES: Final[dict[str, MakeLoss]] = {
     "rkd_angle": Angles,
 }
 
-__all__ = ["LOSSES", "Lesson", "Loss", "MakeLoss"]
+__all__ = ["LOSSES", "DistillationBatch", "Loss", "MakeLoss"]

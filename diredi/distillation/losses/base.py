@@ -20,7 +20,7 @@ PSEUDO_OVERLAP = 0.60
 
 
 @dataclass(frozen=True)
-class Lesson:
+class DistillationBatch:
     """One batch as two detectors saw it, on the same grid of anchors.
 
     `student_ids[i]` and `teacher_ids[i]` are the ids of the same class in the two label spaces: the classes that may be
@@ -83,7 +83,7 @@ class Loss(nn.Module, ABC):
         super().__init__()
 
     @abstractmethod
-    def forward(self, lesson: Lesson) -> Tensor:
+    def forward(self, lesson: DistillationBatch) -> Tensor:
         """A scalar, 0 when the student answers as the teacher does."""
 
 
@@ -104,7 +104,7 @@ class FeatureLoss(Loss):
         pairs = zip(student_channels, teacher_channels, strict=True)
         self.projectors = nn.ModuleList(nn.Identity() if s == t else nn.Conv2d(s, t, 1) for s, t in pairs)
 
-    def maps(self, lesson: Lesson) -> list[tuple[Tensor, Tensor]]:
+    def maps(self, lesson: DistillationBatch) -> list[tuple[Tensor, Tensor]]:
         """The student's projected map and the teacher's of each level, both fp32, of equal shape."""
         levels = zip(self.projectors, lesson.student.features, lesson.teacher.features, strict=True)
         return [(projector(mine.float()), theirs.float()) for projector, mine, theirs in levels]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diredi.distillation.dissimilarity import kl_of_logits
-from diredi.distillation.losses.base import FeatureLoss, Lesson
+from diredi.distillation.losses.base import DistillationBatch, FeatureLoss
 
 GAIN = 5.0
 """As in the authors' configurations for detectors, whose temperature is 1."""
@@ -22,6 +22,6 @@ class ChannelWise(FeatureLoss):
     places, where objects are, count most; what it adds to all places alike does not count.
     """
 
-    def forward(self, lesson: Lesson) -> Tensor:
+    def forward(self, lesson: DistillationBatch) -> Tensor:
         levels = [kl_of_logits(mine.flatten(2), theirs.flatten(2)).mean() for mine, theirs in self.maps(lesson)]
         return GAIN * torch.stack(levels).sum()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from diredi.detectors.base import Targets
-from diredi.distillation.losses.base import FeatureLoss, Lesson
+from diredi.distillation.losses.base import DistillationBatch, FeatureLoss
 from diredi.distillation.losses.boxes import cells
 
 TEMPERATURE = 0.5  # T of the attention masks
@@ -31,7 +31,7 @@ class FocalGlobal(FeatureLoss):
         super().__init__(student_channels, teacher_channels)
         self.levels = nn.ModuleList(_Level(channels) for channels in teacher_channels)
 
-    def forward(self, lesson: Lesson) -> Tensor:
+    def forward(self, lesson: DistillationBatch) -> Tensor:
         pairs = zip(self.levels, self.maps(lesson), strict=True)
         return torch.stack([level(mine, theirs, lesson.objects) for level, (mine, theirs) in pairs]).sum()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from diredi.distillation.losses.base import Lesson, Loss
+from diredi.distillation.losses.base import DistillationBatch, Loss
 
 
 class PseudoLabels(Loss):
@@ -18,5 +18,5 @@ class PseudoLabels(Loss):
     and about classes that it does not know it says nothing. Never 0, as the detection loss is not.
     """
 
-    def forward(self, lesson: Lesson) -> Tensor:
+    def forward(self, lesson: DistillationBatch) -> Tensor:
         return lesson.detection_loss(lesson.teacher_boxes)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diredi.detectors.base import Targets
-from diredi.distillation.losses.base import Lesson, Loss
+from diredi.distillation.losses.base import DistillationBatch, Loss
 from diredi.distillation.losses.boxes import cells
 
 MOST_OBJECTS = 64
@@ -35,7 +35,7 @@ class Relation(Loss):
     def relations(self, objects: Tensor) -> Tensor:
         """Of n x d features of n objects, 0 or more; as many numbers whatever d is."""
 
-    def forward(self, lesson: Lesson) -> Tensor:
+    def forward(self, lesson: DistillationBatch) -> Tensor:
         targets = _few(lesson.objects)
         mine = self.relations(features_of(targets, lesson.student.features))
         theirs = self.relations(features_of(targets, lesson.teacher.features))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diredi.distillation.dissimilarity import kl_of_logits
-from diredi.distillation.losses.base import Lesson, Loss
+from diredi.distillation.losses.base import DistillationBatch, Loss
 from diredi.distillation.losses.boxes import expected_distances
 
 CLASS_GAIN = 0.5
@@ -24,7 +24,7 @@ class ScoreLoss(Loss):
     def divergence(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
         """batch x a x taught classes, from logits of that shape; 0 where they are equal."""
 
-    def forward(self, lesson: Lesson) -> Tensor:
+    def forward(self, lesson: DistillationBatch) -> Tensor:
         """As in the detection loss, the sum over all anchors is divided by the sum of the soft targets."""
         divergence = self.divergence(*lesson.taught_logits(), lesson.temperature)
         if lesson.silent is not None:
@@ -57,7 +57,7 @@ class BoxDistributions(Loss):
     sure that an object is there.
     """
 
-    def forward(self, lesson: Lesson) -> Tensor:
+    def forward(self, lesson: DistillationBatch) -> Tensor:
         weight = lesson.certainty
         anchors = (weight > 0.01).nonzero(as_tuple=True)
         mine, theirs = lesson.student.box_logits[anchors], lesson.teacher.box_logits[anchors]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from diredi.distillation.losses.base import FeatureLoss, Lesson
+from diredi.distillation.losses.base import DistillationBatch, FeatureLoss
 
 GAIN = 6.0
 """Ultralytics' default weight (`dis`)."""
@@ -22,7 +22,7 @@ class ScoredFeatures(FeatureLoss):
     projects through two layers.
     """
 
-    def forward(self, lesson: Lesson) -> Tensor:
+    def forward(self, lesson: DistillationBatch) -> Tensor:
         maps = self.maps(lesson)
         weights = torch.split(lesson.certainty, [mine.shape[-2] * mine.shape[-1] for mine, _ in maps], 1)
         return GAIN * torch.stack([_error(*pair, weight) for pair, weight in zip(maps, weights, strict=True)]).sum()

@@ -10,7 +10,7 @@ import pytest
 from diredi.data.dataset import load
 from diredi.data.sources import resolve
 from diredi.detectors.onnx import OnnxPredictor
-from diredi.evaluation.metrics import Figures
+from diredi.evaluation.metrics import DetectionMetrics
 from diredi.jobs import JobProgress, LocalExecutor
 from diredi.rpc import convert
 from diredi.rpc.v1 import cycles_pb2, registry_pb2, sites_pb2
@@ -73,8 +73,8 @@ async def extracted(site: SiteSide, task: Any, private: Path, labels: Any) -> An
         cycle_id=task.cycle_id, tutor_gap=await put(made["tutor_gap"], task.tutor.id),
         student_gap=await put(made["student_gap"], task.student.id), labels=labels,
         train_images=made["train_images"], held_out_images=made["held_out_images"], boxes=made["boxes"],
-        student_before=convert.figures_to(Figures.model_validate(made["student_before"])),
-        tutor_after=convert.figures_to(Figures.model_validate(made["tutor_after"])),
+        student_before=convert.metrics_to(DetectionMetrics.model_validate(made["student_before"])),
+        tutor_after=convert.metrics_to(DetectionMetrics.model_validate(made["tutor_after"])),
     )  # fmt: skip
 
 

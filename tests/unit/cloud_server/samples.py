@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from cloud_server.entities import Cycle, EncodedGap, GapManifest, Model, ModelKind, Part, ReleaseStatus
 from cloud_server.states import BEFORE_UPLOAD, DROPPED, State
 from cloud_server.store.repository import Repository
-from diredi.evaluation.metrics import ClassFigures, Figures
+from diredi.evaluation.metrics import ClassMetrics, DetectionMetrics
 from diredi.labels import LabelSpace
 from diredi.store.blobs import Blob
 
@@ -24,9 +24,9 @@ def digest(character: str) -> str:
     return "sha256:" + character * 64
 
 
-def figures(map50: float, **ap50: float) -> Figures:
-    per_class = {name: ClassFigures(ap50=value, ap50_95=value / 2, boxes=3) for name, value in ap50.items()}
-    return Figures(
+def figures(map50: float, **ap50: float) -> DetectionMetrics:
+    per_class = {name: ClassMetrics(ap50=value, ap50_95=value / 2, boxes=3) for name, value in ap50.items()}
+    return DetectionMetrics(
         map50=map50, map50_95=map50 / 2, precision=0.5, recall=0.5, f1=0.5, per_class=per_class, images=8
     )  # fmt: skip
 

@@ -18,8 +18,8 @@ from tiny_task import Network, convolutional, dense, tiny_set, unlike_shards
 from torch import nn
 
 from diredi.decentralized.simulation.recipe import EngineRecipe, SimulationRecipe
-from diredi.decentralized.simulation.round import Figures
-from diredi.decentralized.simulation.simulate import Simulated, simulate
+from diredi.decentralized.simulation.round import RoundMetrics
+from diredi.decentralized.simulation.simulate import SimulationResult, simulate
 from diredi.decentralized.strategies import STRATEGIES, StrategyRecipe
 from diredi.errors import DirediError, InvalidInput
 from diredi.store.weights import WeightMap
@@ -45,25 +45,25 @@ def recipe(kind: str = "fedavg", strategy: dict[str, Any] | None = None, **simul
     return SimulationRecipe(**{"strategy": chosen, "rounds": 3, "chunk": 2, **simulation})
 
 
-def run(given: SimulationRecipe, folder: Path, module: nn.Module | None = None, **more: Any) -> Simulated:
+def run(given: SimulationRecipe, folder: Path, module: nn.Module | None = None, **more: Any) -> SimulationResult:
     engine = EngineRecipe(workers=more.pop("workers", 1), ray=more.pop("ray", None))
     return simulate(given, module or dense(), DATA, more.pop("shards", SHARDS), folder, engine, **more)
 
 
 def stopped_after(number: int):
-    def stop(figures: Figures) -> None:
+    def stop(figures: RoundMetrics) -> None:
         if figures.number == number:
             raise Stopped
 
     return stop
 
 
-def figures(outcome: Simulated) -> list[dict[str, Any]]:
+def figures(outcome: SimulationResult) -> list[dict[str, Any]]:
     """All but the seconds."""
     return [one.model_dump(exclude={"seconds"}) for one in outcome.history]
 
 
-def assert_same(one: Simulated, other: Simulated) -> None:
+def assert_same(one: SimulationResult, other: SimulationResult) -> None:
     """To the last bit."""
     assert figures(one) == figures(other)
     assert all(torch.equal(tensor, other.weights[name]) for name, tensor in one.weights.items())
@@ -149,7 +149,7 @@ def test_a_simulation_that_the_kernel_killed_ends_as_if_it_had_not_been(tmp_path
 
 
 def test_a_worker_that_is_killed_costs_one_sentence_and_one_round(tmp_path) -> None:
-    def kill(figures: Figures) -> None:
+    def kill(figures: RoundMetrics) -> None:
         multiprocessing.active_children()[0].kill()
 
     with pytest.raises(DirediError, match="a worker process died"):
@@ -169,7 +169,7 @@ def test_what_an_unfinished_round_has_written_is_not_looked_at(tmp_path) -> None
 
 
 def test_a_simulation_that_is_done_is_not_done_again_and_another_starts_afresh(tmp_path) -> None:
-    short, rounds = recipe("scaffold", rounds=1), list[Figures]()
+    short, rounds = recipe("scaffold", rounds=1), list[RoundMetrics]()
     first = run(short, tmp_path / "kept")
     assert_same(run(short, tmp_path / "kept", on_round=rounds.append), first)
     assert rounds == []

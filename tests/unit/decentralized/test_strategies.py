@@ -41,7 +41,7 @@ class Quadratics:
 
 
 @dataclass
-class World:
+class QuadraticTask:
     """The protocol as its users run it, for clients in one stack or one after the other."""
 
     recipe: dict[str, Any]
@@ -62,7 +62,7 @@ class World:
     def w(self) -> float:
         return float(self.server["weights"]["w"])
 
-    def round(self, awake: tuple[int, ...] | None = None) -> World:
+    def round(self, awake: tuple[int, ...] | None = None) -> QuadraticTask:
         awake = tuple(range(len(self.a))) if awake is None else awake
         clients = Clients(
             torch.tensor([self.samples[i] for i in awake]),
@@ -122,7 +122,7 @@ def near(value: float) -> Any:
 
 @pytest.fixture(params=[True, False], ids=["stacked", "one by one"])
 def world(request: pytest.FixtureRequest):
-    return lambda recipe, **more: World(recipe, stacked=request.param, **more)
+    return lambda recipe, **more: QuadraticTask(recipe, stacked=request.param, **more)
 
 
 def test_fedavg_by_hand(world) -> None:
@@ -253,7 +253,7 @@ def test_mimelite_is_not_sent_the_mean_gradient(world) -> None:
 @pytest.mark.parametrize("kind", sorted(STRATEGIES))
 def test_a_stack_gives_what_one_client_at_a_time_gives(kind) -> None:
     problem = {"a": (1, 2, 0.5), "b": (0, 3, -1), "samples": (10, 30, 5), "steps": (1, 4, 2)}
-    one, other = (World({"kind": kind}, stacked=stacked, **problem) for stacked in (True, False))
+    one, other = (QuadraticTask({"kind": kind}, stacked=stacked, **problem) for stacked in (True, False))
     for awake in ((0, 1, 2), (0, 2), (1, 2)):
         one.round(awake), other.round(awake)
     assert one.w == near(other.w)
@@ -268,7 +268,7 @@ def test_a_stack_gives_what_one_client_at_a_time_gives(kind) -> None:
     ({"kind": "scaffold"}, True), ({"kind": "scaffold", "option": 1}, True), ({"kind": "fedlin"}, True),
 ])  # fmt: skip
 def test_what_corrects_each_step_finds_the_optimum_of_unlike_clients(recipe, finds_it) -> None:
-    here = World(recipe, steps=(5, 5))
+    here = QuadraticTask(recipe, steps=(5, 5))
     for _ in range(150):
         here.round()
     assert (abs(here.w - BEST) < 1e-4) is finds_it
@@ -279,7 +279,7 @@ def test_what_corrects_each_step_finds_the_optimum_of_unlike_clients(recipe, fin
 def test_a_client_that_takes_more_steps_has_more_say_only_in_fedavg(kind, is_fair) -> None:
     """a = 1, so the optimum is p . b = 2.25; with tiny steps FedAvg ends at that of shares p_i * steps_i:
     (3/4 * 8 * 3) / (1/4 * 2 + 3/4 * 8) = 2.769."""
-    here = World({"kind": kind, "learning_rate": 1e-3, "server_learning_rate": 50.0}, a=(1, 1), steps=(2, 8))
+    here = QuadraticTask({"kind": kind, "learning_rate": 1e-3, "server_learning_rate": 50.0}, a=(1, 1), steps=(2, 8))
     for _ in range(100):
         here.round()
     assert here.w == pytest.approx(2.25 if is_fair else 2.769, abs=0.01)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from diredi.data.images import encode_jpeg
-from diredi.evaluation.metrics import ClassFigures, Figures
+from diredi.evaluation.metrics import ClassMetrics, DetectionMetrics
 from diredi_demo.report import (
     Box,
     CycleSummary,
@@ -27,10 +27,10 @@ from diredi_demo.report import (
 KNOWN = ("car", "truck", "bus", "bicycle", "person")
 
 
-def figures(aps: dict[str, float], images: int) -> Figures:
+def figures(aps: dict[str, float], images: int) -> DetectionMetrics:
     mean = sum(aps.values()) / len(aps)
-    per_class = {name: ClassFigures(ap50=ap, ap50_95=0.62 * ap, boxes=40) for name, ap in aps.items()}
-    return Figures(
+    per_class = {name: ClassMetrics(ap50=ap, ap50_95=0.62 * ap, boxes=40) for name, ap in aps.items()}
+    return DetectionMetrics(
         map50=mean,
         map50_95=0.62 * mean,
         precision=0.8 * mean + 0.1,

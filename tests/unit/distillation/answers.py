@@ -6,7 +6,7 @@ import torch
 
 from diredi.detectors.base import Outputs, Targets
 from diredi.detectors.postprocess import grid
-from diredi.distillation.losses import LOSSES, Lesson
+from diredi.distillation.losses import LOSSES, DistillationBatch
 
 TARGETS = Targets(
     torch.tensor([0, 1, 1]),
@@ -30,9 +30,9 @@ def outputs(seed: int, classes: int = 3, bins: int = 16, channels: tuple[int, ..
     )
 
 
-def lesson(student: Outputs, teacher: Outputs, ids=((0, 1, 2), (0, 1, 2)), **changes) -> Lesson:
+def lesson(student: Outputs, teacher: Outputs, ids=((0, 1, 2), (0, 1, 2)), **changes) -> DistillationBatch:
     taught = {"student_ids": torch.tensor(ids[0]), "teacher_ids": torch.tensor(ids[1])}
-    return Lesson(student, teacher, **{"targets": TARGETS, **taught, "detection_loss": _no_loss, **changes})
+    return DistillationBatch(student, teacher, **{"targets": TARGETS, **taught, "detection_loss": _no_loss, **changes})
 
 
 def _no_loss(targets: Targets) -> torch.Tensor:

@@ -11,7 +11,7 @@ from rectangles import LABELS, recipe
 
 from diredi.data.dataset import Sample
 from diredi.detectors.predictor import Detections, Image
-from diredi.distillation.ensemble import Looks, fused, labelled_by
+from diredi.distillation.ensemble import TTAPredictor, pseudo_label, weighted_boxes_fusion
 from diredi.distillation.trainer import train
 from diredi.errors import InvalidInput
 from diredi.evaluation.detection import evaluate
@@ -44,21 +44,21 @@ def picture(left: int, top: int, right: int, bottom: int) -> Image:
 
 
 def test_a_box_that_two_looks_see_is_their_mean_weighted_by_how_sure_they_are() -> None:
-    found = fused([said([(0, 0, 10, 10, 0.6, 1)]), said([(0, 0, 12, 10, 0.2, 1)])], 0.1)
+    found = weighted_boxes_fusion([said([(0, 0, 10, 10, 0.6, 1)]), said([(0, 0, 12, 10, 0.2, 1)])], 0.1)
     assert found.boxes[0] == pytest.approx([0, 0, 10.5, 10])
     assert (len(found), found.scores[0], found.classes[0]) == (1, pytest.approx(0.4), 1)
 
 
 def test_what_one_look_alone_sees_is_half_as_sure_and_falls_below_the_line() -> None:
     alone = [said([(0, 0, 10, 10, 0.6, 1)]), said([])]
-    assert fused(alone, 0.1).scores == pytest.approx([0.3])
-    assert len(fused(alone, 0.31)) == 0
-    assert len(fused([said([]), said([])], 0.1)) == 0
+    assert weighted_boxes_fusion(alone, 0.1).scores == pytest.approx([0.3])
+    assert len(weighted_boxes_fusion(alone, 0.31)) == 0
+    assert len(weighted_boxes_fusion([said([]), said([])], 0.1)) == 0
 
 
 def test_a_look_that_gives_one_object_two_boxes_does_not_make_it_surer_than_sure() -> None:
     twice = said([(10, 10, 30, 30, 0.9, 1), (10, 11, 30, 32, 0.9, 1)])
-    one = fused([twice], 0.1)
+    one = weighted_boxes_fusion([twice], 0.1)
     assert len(one) == 1 and one.scores[0] == pytest.approx(0.9)
 
 
@@ -67,13 +67,13 @@ def test_classes_and_boxes_that_hardly_touch_stay_apart_and_the_surest_comes_fir
         said([(0, 0, 10, 10, 0.4, 1), (0, 0, 10, 10, 0.6, 2)]),
         said([(6, 0, 16, 10, 0.9, 1), (0, 0, 10, 10, 0.6, 2)]),
     ]
-    found = fused(looks, 0.1)
+    found = weighted_boxes_fusion(looks, 0.1)
     assert found.classes.tolist() == [2, 1, 1]
     assert found.scores == pytest.approx([0.6, 0.45, 0.2])
 
 
 def test_a_mirrored_look_says_where_things_are_in_the_picture_itself() -> None:
-    found = Looks((FindsWhite(), FindsWhite())).predict([picture(5, 8, 25, 30), picture(60, 0, 80, 12)])
+    found = TTAPredictor((FindsWhite(), FindsWhite())).predict([picture(5, 8, 25, 30), picture(60, 0, 80, 12)])
     assert [one.boxes.tolist() for one in found] == [[[5, 8, 25, 30]], [[60, 0, 80, 12]]]
     assert found[0].scores == pytest.approx([0.8])
 
@@ -84,7 +84,7 @@ def test_labels_have_the_ids_of_the_student_and_leave_out_what_it_does_not_know(
     cv2.imwrite(str(file), picture(20, 10, 40, 30))
     cv2.imwrite(str(empty), np.zeros((40, 80, 3), np.uint8))
     samples = [Sample(path, np.ones((3, 5), np.float32)) for path in (file, empty)]
-    known, unknown = (labelled_by(FindsWhite(0.8, theirs, kind), samples, LABELS, 0.5) for kind in (1, 0))
+    known, unknown = (pseudo_label(FindsWhite(0.8, theirs, kind), samples, LABELS, 0.5) for kind in (1, 0))
     assert known[0].boxes.tolist() == [pytest.approx([LABELS.names.index("disc"), 0.375, 0.5, 0.25, 0.5])]
     assert [len(sample.boxes) for sample in (known[1], *unknown)] == [0, 0, 0]
     assert known[0].boxes.dtype == np.float32
@@ -93,13 +93,13 @@ def test_labels_have_the_ids_of_the_student_and_leave_out_what_it_does_not_know(
 @pytest.mark.parametrize("sizes", [(), (64, 80), (0,)])
 def test_sizes_that_no_network_takes_are_refused(make, sizes: tuple[int, ...]) -> None:
     with pytest.raises(InvalidInput, match="multiple of 32"):
-        Looks.of(make(), sizes)
+        TTAPredictor.of(make(), sizes)
 
 
 def test_a_student_learns_from_what_its_teacher_saw_in_several_looks(make, teacher, shapes) -> None:
     images = [Sample(sample.image, np.zeros((0, 5), np.float32)) for sample in shapes[0]]
-    looks = Looks.of(teacher, (64, 96))
+    looks = TTAPredictor.of(teacher, (64, 96))
     assert looks.labels == teacher.spec.labels
     student = make()
-    train(student, labelled_by(looks, images, LABELS, 0.3), recipe(epochs=8))
+    train(student, pseudo_label(looks, images, LABELS, 0.3), recipe(epochs=8))
     assert evaluate(student, shapes[1], LABELS).map50 > 0.3

@@ -13,7 +13,7 @@ from rectangles import LABELS, STILL, recipe
 from diredi.data.dataset import Sample
 from diredi.distillation.batches import Batch, Batches, Pool
 from diredi.distillation.losses import LOSSES
-from diredi.distillation.trainer import Teaching, autocast, train
+from diredi.distillation.trainer import Distiller, autocast, train
 from diredi.errors import InvalidInput
 from diredi.evaluation.detection import evaluate
 from diredi.labels import LabelSpace
@@ -32,7 +32,7 @@ def pictures(shapes):
 def worth(name: str, student, teacher, batch: Batch, **changes: object):
     """The loss of one batch, as the trainer computes it."""
     told = recipe(losses={name: 1.0}, **changes)
-    lessons = Teaching(teacher, student, told)
+    lessons = Distiller(teacher, student, told)
     with autocast(student, told):
         outputs = student.forward(batch.images)
     return lessons.terms(outputs, batch)[name][1]

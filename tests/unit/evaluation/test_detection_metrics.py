@@ -1,4 +1,4 @@
-"""Figures against an oracle that shares no line with the code under test."""
+"""DetectionMetrics against an oracle that shares no line with the code under test."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from diredi.data.dataset import Sample
 from diredi.detectors.predictor import Detections
 from diredi.errors import DataSetError, InvalidInput
 from diredi.evaluation import forgetting
-from diredi.evaluation.detection import evaluate, figures_of
+from diredi.evaluation.detection import compute_metrics, evaluate
 from diredi.labels import LabelSpace
 
 LABELS = LabelSpace(names=("car", "person", "dog"))
@@ -80,7 +80,7 @@ def test_average_precision_is_that_of_a_brute_force_oracle(scene):
     found, wanted = scene
     if not sum(len(w) for w in wanted):
         return
-    figures = figures_of(found, wanted, LABELS)
+    figures = compute_metrics(found, wanted, LABELS)
     for name, got in figures.per_class.items():
         kind = LABELS.id_of(name)
         each = [oracle_ap(found, wanted, kind, overlap) for overlap in np.arange(0.5, 0.96, 0.05)]
@@ -97,7 +97,7 @@ def answers(*rows):
 def test_perfect_answers_score_one_everywhere():
     wanted = [np.array([[0, 10, 10, 30, 30], [1, 40, 40, 60, 70]], float)]
     found = [answers([10, 10, 30, 30, 0.9, 0], [40, 40, 60, 70, 0.8, 1])]
-    figures = figures_of(found, wanted, LABELS)
+    figures = compute_metrics(found, wanted, LABELS)
     assert [figures.map50, figures.map50_95, figures.precision, figures.recall, figures.f1] == pytest.approx([1] * 5)
     assert set(figures.per_class) == {"car", "person"}, "a class without boxes says nothing about the detector"
     assert figures.per_class["car"].boxes == 1
@@ -108,7 +108,7 @@ def test_precision_and_recall_are_read_where_f1_is_best():
     found = [
         answers([10, 10, 30, 30, 0.9, 0], [50, 50, 70, 70, 0.6, 0], [80, 0, 90, 9, 0.3, 0], [0, 80, 9, 90, 0.2, 0])
     ]
-    figures = figures_of(found, wanted, LABELS)
+    figures = compute_metrics(found, wanted, LABELS)
     assert (figures.precision, figures.recall) == (1, 1)
     assert 0.3 < figures.confidence <= 0.6
 
@@ -116,13 +116,13 @@ def test_precision_and_recall_are_read_where_f1_is_best():
 def test_a_box_that_was_found_twice_counts_once():
     wanted = [np.array([[0, 10, 10, 30, 30], [0, 50, 50, 70, 70]], float)]
     found = [answers([10, 10, 30, 30, 0.9, 0], [11, 10, 31, 30, 0.8, 0])]
-    figures = figures_of(found, wanted, LABELS)
+    figures = compute_metrics(found, wanted, LABELS)
     assert figures.recall == 0.5
     assert figures.precision == 1
 
 
 def test_nothing_found_scores_zero():
-    figures = figures_of([answers()], [np.array([[2, 0, 0, 9, 9]], float)], LABELS)
+    figures = compute_metrics([answers()], [np.array([[2, 0, 0, 9, 9]], float)], LABELS)
     assert (figures.map50, figures.f1, figures.per_class["dog"].ap50) == (0, 0, 0)
 
 
@@ -171,7 +171,7 @@ def test_forgetting_is_what_each_class_lost_and_never_negative():
     wanted = [np.array([[0, 10, 10, 30, 30], [1, 40, 40, 60, 70]], float)]
     car, person = [10, 10, 30, 30, 0.9, 0], [40, 40, 60, 70, 0.8, 1]
     both, only_car, only_person = (
-        figures_of([answers(*a)], wanted, LABELS) for a in ((car, person), (car,), (person,))
+        compute_metrics([answers(*a)], wanted, LABELS) for a in ((car, person), (car,), (person,))
     )
     assert forgetting(both, only_car) == pytest.approx({"car": 0, "person": 1})
     assert forgetting(only_person, only_car) == pytest.approx({"car": 0, "person": 1})

@@ -15,7 +15,7 @@ from diredi.data.style import SiteStyle
 from diredi.detectors.onnx import OnnxPredictor
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import CorruptData, DataSetError, InvalidInput, NotFound
-from diredi.evaluation.metrics import Figures
+from diredi.evaluation.metrics import DetectionMetrics
 from diredi.jobs import JobProgress, LocalExecutor
 from diredi.knowledge.check import check_gap_file
 from diredi.knowledge.gap import Gap
@@ -96,7 +96,7 @@ async def test_a_cycle_of_jobs_ends_in_a_file_that_an_edge_node_can_run(world: W
     assert OnnxPredictor(onnx).labels == GROWN
     assert digest_of_file(onnx).digest == made["onnx"]["digest"]
     said = await shop.run("validate", {"data": str(world.site_yaml), "onnx": str(onnx), "labels": GROWN.model_dump()})
-    assert set(Figures.model_validate(said["figures"]).per_class) == set(GROWN.names)
+    assert set(DetectionMetrics.model_validate(said["figures"]).per_class) == set(GROWN.names)
     assert {"tutor", "student", "tutor-2", "student-gap", "apply", "redistil"} <= {one.step for one in shop.said}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from diredi.evaluation.metrics import Figures
+from diredi.evaluation.metrics import DetectionMetrics
 from diredi.knowledge.lambda_search import Score, Shares, budget, ranked, said, search, shares_of
 from diredi.knowledge.recipe import SECTIONS, CycleRecipe
 
@@ -18,9 +18,9 @@ def recipe(**options: object) -> CycleRecipe:
 
 
 def site(gains: Mapping[float, float], images: int = 100) -> list[Score]:
-    def figures(map50: float) -> Figures:
+    def figures(map50: float) -> DetectionMetrics:
         rest = {"map50_95": 0.0, "precision": 0.0, "recall": 0.0, "f1": 0.0, "per_class": {}}
-        return Figures(map50=map50, images=images, **rest)
+        return DetectionMetrics(map50=map50, images=images, **rest)
 
     return [Score(lam=lam, figures=figures(gain)) for lam, gain in gains.items()]
 

@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import InvalidInput
-from diredi.evaluation.metrics import ClassFigures, Figures
+from diredi.evaluation.metrics import ClassMetrics, DetectionMetrics
 from diredi.labels import LabelSpace
 from diredi.rpc import convert
 from diredi.rpc.v1 import common_pb2 as pb
 from diredi.rpc.v1 import fleet_pb2
 from diredi.store.blobs import Blob
 
-FIGURES = Figures(
+FIGURES = DetectionMetrics(
     map50=0.5, map50_95=0.25, precision=0.75, recall=1.0, f1=0.0, images=12, confidence=0.3,
-    per_class={"car": ClassFigures(ap50=0.5, ap50_95=0.25, boxes=40)},
+    per_class={"car": ClassMetrics(ap50=0.5, ap50_95=0.25, boxes=40)},
 )  # fmt: skip
 LABELS = LabelSpace(version=3, names=("car", "person", "gabelstapler ü"))
 BLOB = Blob("sha256:" + "0f" * 32, 123)
@@ -69,25 +69,25 @@ def test_a_struct_that_goes_too_deep_is_refused():
 
 
 def test_figures_survive_the_wire():
-    assert convert.figures_from(convert.figures_to(FIGURES)) == FIGURES
+    assert convert.metrics_from(convert.metrics_to(FIGURES)) == FIGURES
 
 
 @pytest.mark.parametrize("bad", [math.nan, -0.01, 1.01, math.inf])
 @pytest.mark.parametrize("field", ["map50", "map50_95", "precision", "recall", "f1"])
 def test_a_figure_outside_0_to_1_is_refused_by_name(field, bad):
-    message = convert.figures_to(FIGURES)
+    message = convert.metrics_to(FIGURES)
     setattr(message, field, bad)
 
     with pytest.raises(InvalidInput, match=field):
-        convert.figures_from(message)
+        convert.metrics_from(message)
 
 
 def test_a_class_figure_outside_0_to_1_is_refused_by_name():
-    message = convert.figures_to(FIGURES)
+    message = convert.metrics_to(FIGURES)
     message.per_class["car"].ap50 = 2
 
     with pytest.raises(InvalidInput, match="'car'"):
-        convert.figures_from(message)
+        convert.metrics_from(message)
 
 
 def test_labels_survive_the_wire():

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from diredi.detectors.spec import DetectorSpec
-from diredi.evaluation.metrics import ClassFigures, Figures
+from diredi.evaluation.metrics import ClassMetrics, DetectionMetrics
 from diredi.knowledge.gap import Gap
 from diredi.knowledge.merging import Contribution, MergeRecipe, merged
 from diredi.labels import LabelSpace
@@ -36,8 +36,8 @@ def quality(toy: WeightMap) -> float:
 
 def figures(toy: WeightMap, labels: LabelSpace) -> dict[str, Any]:
     value = quality(toy)
-    per_class = {name: ClassFigures(ap50=value, ap50_95=value, boxes=1) for name in labels.names}
-    return Figures(
+    per_class = {name: ClassMetrics(ap50=value, ap50_95=value, boxes=1) for name in labels.names}
+    return DetectionMetrics(
         map50=value, map50_95=value, precision=value, recall=value, f1=value, per_class=per_class, images=2
     ).model_dump(mode="json")
 
