@@ -51,9 +51,9 @@ def run(
         folder = Path(kept)
         folder.mkdir(parents=True, exist_ok=True)
         statuses = run_peers(file, folder, show)
-        data = [{"name": one.name, "ended": one.ended, **_summary(folder, one.name)} for one in statuses]
+        data = [{"name": status.name, "ended": status.ended, **_summary(folder, status.name)} for status in statuses]
     seconds = time.monotonic() - began
-    if not any(one.ended == "done" for one in statuses):
+    if not any(status.ended == "done" for status in statuses):
         raise DirediError(f"no peer got to its end: {statuses[0].name} {statuses[0].ended}")
     title = f"{file.rounds} rounds of {file.peers} peers in {seconds_text(seconds)}"
     emit({"seconds": round(seconds, 3), "peers": data}, as_json, _table(statuses, file.rounds, title))
@@ -64,10 +64,10 @@ def _summary(folder: Path, name: str) -> dict[str, Any]:
     from peer_node.processes import summary_path
 
     try:
-        said = json.loads(summary_path(folder, name).read_text())
+        summary = json.loads(summary_path(folder, name).read_text())
     except FileNotFoundError:
-        said = {}
-    return {key: said.get(key, empty) for key, empty in (("rounds", []), ("sent_bytes", {}), ("received_bytes", {}))}
+        summary = {}
+    return {key: summary.get(key, empty) for key, empty in (("rounds", []), ("sent_bytes", {}), ("received_bytes", {}))}
 
 
 @contextmanager
@@ -77,48 +77,50 @@ def _shown(file: PeersFile, as_json: bool) -> Iterator[Callable[[PeerStatus], No
     if as_json:
         yield lambda _: None
     elif not console.is_terminal:
-        yield lambda one: _say(one, file.rounds)
+        yield lambda status: _say(status, file.rounds)
     else:
         from rich.live import Live
 
         seen: dict[str, PeerStatus] = {}
         with Live(console=console, auto_refresh=False, transient=True) as live:
 
-            def show(one: PeerStatus) -> None:
-                seen[one.name] = one
+            def show(status: PeerStatus) -> None:
+                seen[status.name] = status
                 live.update(_table([seen[name] for name in file.names if name in seen], file.rounds), refresh=True)
 
             yield show
 
 
-def _say(one: PeerStatus, rounds: int) -> None:
-    if one.ended and one.ended != "done":
-        note(f"{one.name} {one.ended}")
-    elif one.doing == "round done":
-        missing = f", missing {_missing(one)}" if one.missing else ""
-        note(f"{one.name} round {one.round} of {rounds}: heard {len(one.answered)}{missing}; {_figures(one)}")
+def _say(status: PeerStatus, rounds: int) -> None:
+    if status.ended and status.ended != "done":
+        note(f"{status.name} {status.ended}")
+    elif status.doing == "round done":
+        missing = f", missing {_missing(status)}" if status.missing else ""
+        note(
+            f"{status.name} round {status.round} of {rounds}: heard {len(status.answered)}{missing}; {_metrics(status)}"
+        )
 
 
 def _table(statuses: list[PeerStatus], rounds: int, title: str = "") -> Table:
     rows = [
         (
-            one.name,
-            f"{one.round}/{rounds}",
-            one.doing,
-            len(one.answered),
-            _missing(one) or "none",
-            _figures(one),
-            bytes_text(one.sent_bytes),
+            status.name,
+            f"{status.round}/{rounds}",
+            status.doing,
+            len(status.answered),
+            _missing(status) or "none",
+            _metrics(status),
+            bytes_text(status.sent_bytes),
         )
-        for one in statuses
+        for status in statuses
     ]
-    columns = ("peer", "round", "", "heard", "missing", "figures", "sent")
+    columns = ("peer", "round", "", "heard", "missing", "metrics", "sent")
     return table(columns, rows, title=title, right=("round", "heard", "sent"))
 
 
-def _missing(one: PeerStatus) -> str:
-    return ", ".join(f"{name} ({kind})" for name, kind in one.missing.items())
+def _missing(status: PeerStatus) -> str:
+    return ", ".join(f"{name} ({kind})" for name, kind in status.missing.items())
 
 
-def _figures(one: PeerStatus) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in one.figures.items())
+def _metrics(status: PeerStatus) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in status.metrics.items())

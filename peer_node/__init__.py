@@ -1,1 +1,1 @@
-"""A peer: learns from private data of its own and from what its neighbours say of public samples. There is no cloud."""
+"""The peer: it learns from private data of its own and from its neighbours' updates. There is no cloud."""

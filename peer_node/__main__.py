@@ -1,4 +1,4 @@
-"""`python -m peer_node`: configuration in, exit code out."""
+"""Runs a peer: `python -m peer_node --config FILE`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What the learners that come with DiReDi learn from: a set of images with a label each, and a peer's own part of it.
+"""The data of the built-in learners: a set of images with one label each, and a peer's own part of it.
 
-Every peer makes the same partition of the same set and takes its own part of it; what follows the private images is
-public, and its labels are never read.
+Every peer makes the same partition of the same set and takes its own part of it. The images after the private ones are
+public, and their labels are never read.
 """
 
 from __future__ import annotations
@@ -26,21 +26,25 @@ Section = TypeVar("Section", bound=Config)
 
 
 class DataConfig(Config):
-    """What is learned from."""
+    """Configure what a peer learns from."""
 
     set: str = "digits"
     """A name in `diredi.data.classification.SETS`."""
     folder: Path | None = None
-    """Where it lies; None: the cache of downloads."""
+    """Folder that holds the set; None for the cache of downloads."""
     private: int = Field(default=1000, ge=1)
-    """Images that are shared out to the peers, the first of the set."""
+    """Number of images that are shared out to the peers, the first of the set."""
     public: int = Field(default=400, ge=1)
-    """Images after these, which all peers hold."""
+    """Number of images after these, which all peers hold."""
     partition: PartitionRecipe = PartitionRecipe()
 
 
 def parse_section(section: type[Section], values: Mapping[str, Any]) -> Section:
-    """One section of a peer's configuration. Raises InvalidInput that names what is wrong in it."""
+    """Validate one section of a peer's configuration.
+
+    Raises:
+        InvalidInput: A value is wrong; the message names it.
+    """
     try:
         return section.model_validate(values)
     except ValidationError as error:
@@ -50,18 +54,36 @@ def parse_section(section: type[Section], values: Mapping[str, Any]) -> Section:
 
 
 def load_data(data: DataConfig) -> ClassificationSet:
-    """Raises InvalidInput for a set that is too small, and what loading it raises."""
-    found = classification.load(data.set, data.folder)
-    if data.private + data.public > len(found.train):
-        raise InvalidInput(f"{data.set} has {len(found.train)} images: ask for no more as private and public together")
-    return found
+    """Load the set that the configuration names.
+
+    Raises:
+        InvalidInput: It has fewer images than asked for.
+        DirediError: It cannot be loaded.
+    """
+    dataset = classification.load(data.set, data.folder)
+    available = len(dataset.train)
+    if data.private + data.public > available:
+        raise InvalidInput(f"{data.set} has {available} images: ask for no more as private and public together")
+    return dataset
 
 
 def create_peer(
-    context: LearnerContext, data: DataConfig, network: NetworkRecipe, found: ClassificationSet, seed: int | None = None
+    context: LearnerContext,
+    data: DataConfig,
+    network: NetworkRecipe,
+    dataset: ClassificationSet,
+    seed: int | None = None,
 ) -> Peer:
-    """With its own part of the data. `seed` is the network's; None: one that no other peer has."""
-    shards = partitioned(found.train.labels[: data.private], context.peers, data.partition, context.seed)
-    own = context.seed * context.peers + context.peer
-    made = create(network, found.train.images.shape[1:], len(found.classes), own if seed is None else seed)
-    return Peer(f"peer-{context.peer}", made, found.train.taken(shards[context.peer]), own)
+    """Make a peer with its own part of the data.
+
+    Args:
+        context: Which of the peers it is.
+        data: How the set is shared out.
+        network: The network's recipe.
+        dataset: The whole set.
+        seed: Seed of the network; None for one that no other peer has.
+    """
+    shards = partitioned(dataset.train.labels[: data.private], context.peers, data.partition, context.seed)
+    own_seed = context.seed * context.peers + context.peer
+    model = create(network, dataset.train.images.shape[1:], len(dataset.classes), own_seed if seed is None else seed)
+    return Peer(f"peer-{context.peer}", model, dataset.train.taken(shards[context.peer]), own_seed)

@@ -1,4 +1,4 @@
-"""All neighbours of a round at once: whoever answers in time is heard, of everybody else there is a reason."""
+"""Collects the updates of a round from all neighbours at once, within a deadline."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ from peer_node.peer_client import PeerClient
 
 
 class AbsenceKind(StrEnum):
-    """Why a neighbour was not heard."""
+    """Why there is no update of a neighbour."""
 
     LATE = "late"
     """It did not answer in time."""
     AWAY = "away"
     """There was no connection, or it broke."""
     WRONG = "wrong"
-    """It answered what cannot be."""
+    """Its answer was not valid."""
     REFUSED = "refused"
-    """It said no."""
+    """It answered with an error."""
 
 
 @dataclass(frozen=True)
 class Absence:
+    """Say why a neighbour is missing in a round."""
+
     kind: AbsenceKind
     why: str
     """One sentence."""
@@ -35,7 +37,7 @@ class Absence:
 
 @dataclass(frozen=True)
 class Collected:
-    """Every neighbour that was asked is in one of the two."""
+    """Hold the outcome of a round by neighbour; everybody who was asked is in one of the two."""
 
     answers: dict[str, Update]
     missing: dict[str, Absence]
@@ -49,7 +51,15 @@ async def collect(
     deadline_s: float,
     attempts: int,
 ) -> Collected:
-    """Returns after `deadline_s` at the latest; connections that break are tried `attempts` times until then."""
+    """Ask all neighbours for their update of a round.
+
+    Args:
+        clients: Name of a neighbour to its client.
+        round_: Number of the round, from 1.
+        request: The predictions to ask for; None for weights.
+        deadline_s: Seconds after which it returns at the latest.
+        attempts: How often a neighbour is asked while connections to it break.
+    """
     outcomes = await asyncio.gather(
         *(_fetch(client, round_, request, deadline_s, attempts) for client in clients.values())
     )

@@ -15,7 +15,7 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^
 
 
 class PeerConfig(ServiceConfig):
-    """Every field as a flag, as DIREDI_PEER_<FIELD> in the environment, or in the YAML file named by `--config`."""
+    """Configure a peer by flags, DIREDI_PEER_<FIELD> in the environment, or the YAML file that `--config` names."""
 
     model_config = SettingsConfigDict(env_prefix="DIREDI_PEER_")
     program: ClassVar[str] = "python -m peer_node"
@@ -76,13 +76,14 @@ class PeerConfig(ServiceConfig):
 
     @property
     def own(self) -> Identity:
+        """The identity of this peer."""
         return Identity(Role.DEVICE, self.name, self.site)
 
     def identity_of(self, neighbour: str) -> Identity:
-        """Raises InvalidInput when it cannot be a name."""
+        """Return the identity of a neighbour by its name. Raises InvalidInput when it cannot be a name."""
         site, _, name = neighbour.rpartition("/")
         return Identity(Role.DEVICE, name, site or self.site)
 
     def asked_in(self, round_: int) -> list[str]:
-        """The neighbours of a round, from 1."""
+        """Return the names of the neighbours that are asked in a round, counted from 1."""
         return list(self.asks[round_ - 1] if self.asks else self.neighbours)

@@ -1,14 +1,14 @@
-"""FedAvgLearner between peers: weights travel, where `create_learner` lets nothing travel but predictions.
+"""A learner that averages weights with its neighbours: FedAvg where there is a hub.
 
     learner: peer_node.fedavg_learner:create_learner
     topology: {kind: star}
     options: {hub: 0, network: {backbone: cnn}, training: {epochs: 1}}
 
 With a hub, which must be everybody's only neighbour, a round is one of FedAvg (McMahan et al., AISTATS 2017, Algorithm
-1): all learn their own labels, the hub averages what they have learned, its own too, and everybody goes on from that.
-Without one each peer goes on from the mean of itself and its neighbours. Means are weighted by private images.
+1): all learn their own labels, the hub averages their weights and its own, and everybody goes on from the mean. Without
+a hub each peer goes on from the mean of its own and its neighbours' weights. Means are weighted by private images.
 
-Somebody's weights give away more about their images than what they say of public ones.
+Weights give away more about private images than predictions of public ones do.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from peer_node.learner import LearnerContext, Metrics, Weights, WeightsSpec
 
 
 class Options(Config):
-    """How it is learned. There are no auxiliary heads."""
+    """Configure the learner. There are no auxiliary heads."""
 
     network: NetworkRecipe = NetworkRecipe(backbone="mlp", auxiliary=0)
     training: TrainingRecipe = TrainingRecipe(epochs=1, batch=32)
@@ -39,42 +39,60 @@ class Options(Config):
 
 
 def create_learner(context: LearnerContext) -> FedAvgLearner:
-    """Raises InvalidInput where `data` or `options` are wrong, and what loading the set raises."""
+    """Make the learner that the configuration describes.
+
+    Raises:
+        InvalidInput: The section `data` or `options` is wrong.
+        DirediError: The set cannot be loaded.
+    """
     torch.set_num_threads(1)  # peers of one machine would wait for each other's threads at every operator
-    return FedAvgLearner(context, parse_section(DataConfig, context.data), parse_section(Options, context.options))
+    data, options = parse_section(DataConfig, context.data), parse_section(Options, context.options)
+    return FedAvgLearner(context, data, options)
 
 
 class FedAvgLearner:
+    """Learn own labels, and go on from the mean of the weights of several peers."""
+
     def __init__(self, context: LearnerContext, data: DataConfig, options: Options) -> None:
-        found, network = load_data(data), options.network.model_copy(update={"auxiliary": 0})
-        self._training, self._test = options.training, found.test
-        self._peer = create_peer(context, data, network, found, seed=context.seed)
+        dataset, network = load_data(data), options.network.model_copy(update={"auxiliary": 0})
+        self._training, self._test = options.training, dataset.test
+        self._peer = create_peer(context, data, network, dataset, seed=context.seed)
         self._has_hub = options.hub is not None
         self.collects_first = options.hub == context.peer
-        self._own = self._weights()
-        self.payload_spec = WeightsSpec(self._own)
+        self._last_finite = self._weights()
+        self.payload_spec = WeightsSpec(self._last_finite)
 
     def fit(self, round_: int) -> Metrics:
-        """Whose weights leave the numbers, as after a mean with some that were meant to, goes back to its own last."""
+        """Learn own labels; go back to the last finite weights where that makes a number infinite or NaN.
+
+        That can happen after a mean with weights that were sent to do harm.
+        """
         self._peer.learn_labels(self._training, round_)
-        if _is_finite(self._weights()):
-            self._own = self._weights()
+        weights = self._weights()
+        if _is_finite(weights):
+            self._last_finite = weights
         else:
-            self._load(self._own)
+            self._load(self._last_finite)
         return self._accuracy()
 
     def compute_update(self, round_: int) -> Weights:
+        """Return the weights as they are now."""
         return Weights(self._weights(), len(self._peer.labels))
 
     def build_request(self, round_: int) -> None:
-        return None
+        """Ask for weights."""
 
     def learn(self, round_: int, answers: Mapping[str, Weights]) -> Metrics:
-        """A hub that is silent leaves everybody with their own. In the order of names, so that sums are the same."""
-        heard = [answers[name] for name in sorted(answers)]
+        """Go on from the mean of the answers, or from the hub's; where a hub is silent, from the own weights.
+
+        Weights are added in the order of names, so that every peer gets the same sums.
+        """
+        updates = [answers[name] for name in sorted(answers)]
         if self.collects_first or not self._has_hub:
-            heard = [self.compute_update(round_), *heard]
-        mean = averaged([one.weights for one in heard], [one.samples for one in heard]) if heard else self._own
+            updates = [self.compute_update(round_), *updates]
+        mean = self._last_finite
+        if updates:
+            mean = averaged([update.weights for update in updates], [update.samples for update in updates])
         if _is_finite(mean):
             self._load(mean)
         return self._accuracy()
@@ -86,9 +104,9 @@ class FedAvgLearner:
         self._peer.network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in weights.items()})
 
     def _accuracy(self) -> Metrics:
-        """On the set's test images; 0 to 1."""
-        said = self._peer.answers(torch.from_numpy(self._test.images), MAIN).argmax(-1).numpy()
-        return {"accuracy": float(np.mean(said == self._test.labels))}
+        """Measure on the set's test images; 0 to 1."""
+        classes = self._peer.answers(torch.from_numpy(self._test.images), MAIN).argmax(-1).numpy()
+        return {"accuracy": float(np.mean(classes == self._test.labels))}
 
 
 def _is_finite(weights: WeightMap) -> bool:

@@ -1,6 +1,7 @@
-"""What learns, as the rest of a peer sees it, and the values that go to and fro. No torch here: a factory brings it.
+"""The learner interface and the values that peers exchange. This module needs no torch.
 
-A peer exchanges either predictions of public samples or, where it averages, weights: its spec says which.
+A peer exchanges either predictions of public samples or, where it averages, weights; its payload spec says which. The
+configuration names a factory, "package.module:function", which makes the learner.
 """
 
 from __future__ import annotations
@@ -19,69 +20,77 @@ from diredi.store.weights import WeightMap
 
 Floats = NDArray[np.float32]
 Metrics = Mapping[str, float]
-"""What a step of learning says of itself: name to number, for logs and the summary."""
+"""Metrics of one learning step by name, for logs and the summary."""
 
 _SUM_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class PredictionSpec:
-    """What all predictions of a peer have in common, round after round."""
+    """Describe the predictions of a peer: their shapes are the same in every round."""
 
     public_set: str
     """Digest of the public set: "sha256:" and 64 hex digits."""
     samples: int
-    """In the public set."""
+    """Number of samples in the public set."""
     classes: int
     heads: int
-    """The main one and auxiliary ones."""
+    """Number of heads: the main one and the auxiliary ones."""
     embedding: int = 0
-    """Numbers in an embedding; 0: none are given."""
+    """Length of an embedding; 0 where the peer gives none."""
 
-    def validation_error(self, said: Update) -> str:
-        """What of a peer's own words is not as promised; empty when nothing is."""
-        if not isinstance(said, Predictions):
+    def validation_error(self, update: Update) -> str:
+        """Compare an own update with this spec.
+
+        Returns:
+            What is wrong with the update; empty if nothing is.
+        """
+        if not isinstance(update, Predictions):
             return "weights where predictions are promised"
-        shape, embeddings = (self.heads, self.samples, self.classes), said.embeddings
-        if said.probabilities.shape != shape:
-            return f"probabilities of shape {said.probabilities.shape} where {shape} is promised"
-        wanted = (self.samples, self.embedding) if self.embedding else None
-        if (None if embeddings is None else embeddings.shape) != wanted:
+        shape, embeddings = (self.heads, self.samples, self.classes), update.embeddings
+        if update.probabilities.shape != shape:
+            return f"probabilities of shape {update.probabilities.shape} where {shape} is promised"
+        promised = (self.samples, self.embedding) if self.embedding else None
+        if (None if embeddings is None else embeddings.shape) != promised:
             return f"embeddings other than the promised {self.embedding} numbers for each of {self.samples} samples"
-        return said.validation_error()
+        return update.validation_error()
 
 
 @dataclass(frozen=True, eq=False)
 class WeightsSpec:
-    """What all weights of a peer have in common, round after round."""
+    """Describe the weights of a peer: their names, types and shapes are the same in every round."""
 
     example: WeightMap
-    """Of the names, types and shapes that are shared; its values are of no matter."""
+    """Weights with the shared names, types and shapes; their values do not matter."""
 
     @cached_property
     def schema(self) -> str:
+        """The digest of names, types and shapes."""
         return self.example.schema_digest()
 
     @cached_property
     def max_bytes(self) -> int:
-        """Of a file of such weights; names may be written with more room than ours."""
+        """The largest file of such weights in bytes; another writer may pad the names more than we do."""
         return len(self.example.to_bytes()) + 64 * 1024
 
-    def validation_error(self, said: Update) -> str:
-        """As `PredictionSpec.flaw`."""
-        if not isinstance(said, Weights):
+    def validation_error(self, update: Update) -> str:
+        """Compare an update with this spec, as `PredictionSpec.validation_error` does."""
+        if not isinstance(update, Weights):
             return "predictions where weights are promised"
         try:
-            self.example.check_same_schema(said.weights)
-            said.weights.check_finite()
+            self.example.check_same_schema(update.weights)
+            update.weights.check_finite()
         except InvalidInput as error:
             return f"a flaw: {error}"
-        return "" if said.samples > 0 else "no samples that they were learned from"
+        return "" if update.samples > 0 else "no samples that they were learned from"
+
+
+PayloadSpec = PredictionSpec | WeightsSpec
 
 
 @dataclass(frozen=True, eq=False)
 class WeightsFile:
-    """Weights as they travel: a safetensors file."""
+    """Hold weights as they travel: the bytes of a safetensors file."""
 
     data: bytes
     samples: int
@@ -89,52 +98,55 @@ class WeightsFile:
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """A model's weights, and on how many samples they were learned, which is what a mean goes by."""
+    """Hold a model's weights and the number of samples that they were learned from, by which a mean is weighted."""
 
     weights: WeightMap
     samples: int
 
     def snapshot(self) -> WeightsFile:
-        """What nobody's further learning changes."""
+        """Return a copy that further learning does not change."""
         return WeightsFile(self.weights.to_bytes(), self.samples)
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What heads say of public samples."""
+    """Hold what the heads of a model predict for public samples."""
 
     probabilities: Floats
-    """[heads, samples, classes]; each row a distribution."""
+    """[heads, samples, classes]; each row is a distribution."""
     embeddings: Floats | None = None
     """[samples, embedding]"""
 
     def validation_error(self) -> str:
-        """What is wrong with the values; empty when nothing is."""
+        """Check the values.
+
+        Returns:
+            What is wrong with them; empty if nothing is.
+        """
         if not np.isfinite(self.probabilities).all():
             return "a probability that is not a finite number"
-        off = np.abs(self.probabilities.sum(-1, dtype=np.float64) - 1).max(initial=0)
-        if off > _SUM_TOLERANCE or self.probabilities.min(initial=0) < 0:
+        deviation = np.abs(self.probabilities.sum(-1, dtype=np.float64) - 1).max(initial=0)
+        if deviation > _SUM_TOLERANCE or self.probabilities.min(initial=0) < 0:
             return "probabilities that are not a distribution (negative, or their sum is not 1)"
         if self.embeddings is not None and not np.isfinite(self.embeddings).all():
             return "an embedding that is not finite"
         return ""
 
     def snapshot(self) -> Predictions:
-        """One that nobody's further learning changes."""
-        embeddings = self.embeddings
-        return Predictions(
-            _read_only_copy(self.probabilities), None if embeddings is None else _read_only_copy(embeddings)
-        )
+        """Return a copy that further learning does not change."""
+        embeddings = None if self.embeddings is None else _read_only_copy(self.embeddings)
+        return Predictions(_read_only_copy(self.probabilities), embeddings)
 
 
 Update = Predictions | Weights
+"""What a peer shares in one round."""
 UpdateSnapshot = Predictions | WeightsFile
-"""What was said, frozen."""
+"""A published update, which no longer changes."""
 
 
 @dataclass(frozen=True, eq=False)
 class PredictionRequest:
-    """What a learner wants to know of its neighbours in a round."""
+    """Say which predictions a learner asks of its neighbours in a round."""
 
     samples: NDArray[np.int64] | None = None
     """Indices of the public set, in the order wanted; None for all of it."""
@@ -148,52 +160,70 @@ class PredictionRequest:
             raise InvalidInput("the learner's request names no sample: name some, or none at all for the whole set")
 
 
-PayloadSpec = PredictionSpec | WeightsSpec
-
-
 class Learner(Protocol):
-    """One peer's model and private data. Called from one thread at a time, never from the event loop's.
+    """Hold one peer's model and private data.
 
-    Each round is `fit`, `says`, `request`, `learn`, once and in this order; of one that listens first, as the hub of a
-    star does, `fit`, `request`, `learn`, `says`. What a learner raises ends the peer; a DirediError ends it with its
-    sentence.
+    It is called from one thread at a time, never from the event loop's. Each round calls `fit`, `compute_update`,
+    `build_request` and `learn`, once and in this order; where `collects_first` is set, as for the hub of a star, the
+    order is `fit`, `build_request`, `learn`, `compute_update`. What a learner raises ends the peer; a DirediError ends
+    it with that error's sentence.
     """
 
     collects_first: bool
+    """Whether the neighbours' updates are collected before this peer publishes its own."""
 
     @property
     def payload_spec(self) -> PayloadSpec:
-        """Never changes."""
+        """What this peer exchanges; it never changes."""
         ...
 
     def fit(self, round_: int) -> Metrics:
-        """Learn from private data what neighbours shall hear of; rounds are numbered from 1."""
+        """Learn from private data.
+
+        Args:
+            round_: Number of the round, from 1.
+
+        Returns:
+            The metrics after it.
+        """
         ...
 
     def compute_update(self, round_: int) -> Update:
-        """All that neighbours can ever get: every head on every sample of the public set, in its order; or weights."""
+        """Return everything that neighbours can get in this round.
+
+        Returns:
+            Predictions of every head for every sample of the public set in its order, or weights.
+        """
         ...
 
     def build_request(self, round_: int) -> PredictionRequest | None:
-        """What all neighbours are asked; None where weights are exchanged."""
+        """Return what all neighbours are asked for; None where weights are exchanged."""
         ...
 
     def learn(self, round_: int, answers: Mapping[str, Any]) -> Metrics:
-        """Learn from what neighbours said: name to the `Predictions` asked for, or to `Weights`. May be empty."""
+        """Learn from what the neighbours answered.
+
+        Args:
+            round_: Number of the round, from 1.
+            answers: Name of a neighbour to the `Predictions` asked for, or to its `Weights`; may be empty.
+
+        Returns:
+            The metrics after it.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class LearnerContext:
-    """What a factory makes a learner from."""
+    """Hold what a factory makes a learner from."""
 
     peer: int
-    """0 to `peers` - 1: whose part of the data it gets."""
+    """Which of the peers this is, from 0 to `peers` - 1: it decides which part of the data the peer gets."""
     peers: int
     rounds: int
     seed: int
     data: Mapping[str, Any]
-    """The factory's own affair, as are the options."""
+    """Read by the factory alone, as are the options."""
     options: Mapping[str, Any]
 
 
@@ -201,15 +231,22 @@ LearnerFactory = Callable[[LearnerContext], Learner]
 
 
 def load_factory(name: str) -> LearnerFactory:
-    """The factory "package.module:function". Raises InvalidInput when there is none, or what it needs is missing."""
+    """Import a learner's factory.
+
+    Args:
+        name: "package.module:function".
+
+    Raises:
+        InvalidInput: There is no such function, or something that its module needs is missing.
+    """
     module, _, attribute = name.partition(":")
     try:
-        found: LearnerFactory = getattr(importlib.import_module(module), attribute)
+        factory: LearnerFactory = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise InvalidInput(
             f"the learner {name!r} cannot be had ({error}): write package.module:function, and install what it needs"
         ) from None
-    return found
+    return factory
 
 
 def _read_only_copy(values: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""One peer put together, and its rounds: learn, publish, ask the neighbours, learn from them."""
+"""Puts a peer together and runs its rounds: fit, publish, collect from the neighbours, learn from them."""
 
 from __future__ import annotations
 
@@ -33,11 +33,13 @@ STOP_S = 0.5
 
 @dataclass(frozen=True)
 class Round:
-    """What became of one round."""
+    """Record what became of one round."""
 
     round: int
     fitted: Metrics
+    """Metrics after learning from private data."""
     learned: Metrics
+    """Metrics after learning from the neighbours."""
     answered: list[str]
     missing: dict[str, Absence]
     seconds: float
@@ -45,27 +47,29 @@ class Round:
 
 @dataclass
 class Summary:
-    """What became of a peer so far: counts and figures, never contents. Bytes are as counted on the wire."""
+    """Record what became of a peer so far: counts and metrics, never contents. Bytes are as counted on the wire."""
 
     peer: str
     ended: bool = False
-    """Whether all rounds were run_peers."""
+    """Whether all rounds are over."""
     rounds: list[Round] = field(default_factory=list)
     sent_bytes: dict[str, int] = field(default_factory=dict)
     """Message type to bytes."""
     received_bytes: dict[str, dict[str, int]] = field(default_factory=dict)
-    """PeerClient to message type to bytes: what it answered and what it asked."""
+    """Neighbour to message type to bytes: what it answered and what it asked."""
 
     def write(self, path: Path) -> None:
+        """Replace the JSON file at a path with this summary."""
         part = path.with_name(path.name + ".part")
         part.write_text(json.dumps(asdict(self), indent=1))
         part.replace(path)
 
 
 async def serve(config: PeerConfig, stop: asyncio.Event) -> None:
-    """Conducts all rounds, or as many as there are before `stop`.
+    """Run all rounds, or as many as there are before `stop` is set.
 
-    Raises a DirediError when something that the configuration names cannot be used.
+    Raises:
+        DirediError: Something that the configuration names cannot be used.
     """
     credentials = own_credentials(config)
     config.summary.parent.mkdir(parents=True, exist_ok=True)
@@ -80,16 +84,16 @@ async def serve(config: PeerConfig, stop: asyncio.Event) -> None:
         stack.push_async_callback(server.stop, STOP_S)
         clients = {}
         for name, address in config.neighbours.items():
-            heard = partial(received.count, str(identities[name]))
-            channel = await stack.enter_async_context(connect(address, credentials, sent, heard))
+            count = partial(received.count, str(identities[name]))
+            channel = await stack.enter_async_context(connect(address, credentials, sent, count))
             clients[name] = PeerClient(identities[name], channel, learner.payload_spec)
         process.ready(server.address, peer=config.name, site=config.site, neighbours=list(clients))
         node = PeerNode(config, learner, store, clients, sent, received)
-        await _either(node.run(), stop.wait())
+        await _first_completed(node.run(), stop.wait())
 
 
 def own_credentials(config: PeerConfig) -> Credentials:
-    """Raises InvalidInput when the folder holds no certificate of this very peer."""
+    """Load this peer's certificate. Raises InvalidInput when the folder holds none of this very peer."""
     credentials = Credentials.load(config.identity)
     if credentials.identity != config.own:
         raise InvalidInput(
@@ -100,7 +104,7 @@ def own_credentials(config: PeerConfig) -> Credentials:
 
 
 class PeerNode:
-    """The rounds. Learning is done in threads, so that neighbours are answered meanwhile."""
+    """Run the rounds of one peer. Learning is done in threads, so that neighbours are answered meanwhile."""
 
     def __init__(
         self,
@@ -111,6 +115,16 @@ class PeerNode:
         sent: EgressMeter,
         received: IngressMeter,
     ) -> None:
+        """Make a node.
+
+        Args:
+            config: Rounds, deadlines and the path of the summary.
+            learner: The model and the private data.
+            store: Where updates are published.
+            clients: Name of a neighbour to its client.
+            sent: Counts the bytes that leave.
+            received: Counts the bytes that arrive.
+        """
         self._config = config
         self._learner = learner
         self._store = store
@@ -121,21 +135,23 @@ class PeerNode:
         self._log = structlog.get_logger()
 
     async def run(self) -> None:
-        await self._greet()
+        """Greet the neighbours, run all rounds, and wait until the neighbours have the last update."""
+        await self._greet_all()
         for number in range(1, self._config.rounds + 1):
-            self._summary.rounds.append(await self._round(number))
-            self._write()
-        await self._linger()
+            self._summary.rounds.append(await self._run_round(number))
+            self._write_summary()
+        await self._wait_for_last_calls()
         self._summary.ended = True
-        self._write()
-        self._log.info("done", rounds=self._config.rounds, sent_bytes=self._sent.total_bytes)
+        self._write_summary()
+        self._log.info("rounds_completed", rounds=self._config.rounds, sent_bytes=self._sent.total_bytes)
 
-    async def _greet(self) -> None:
-        """Waits until every neighbour is up, or `start_s` are over: peers need not start in one instant."""
-        met = await asyncio.gather(*(self._met(name) for name in self._clients))
-        self._log.info("greeted", neighbours=[name for name in met if name])
+    async def _greet_all(self) -> None:
+        """Wait until every neighbour is up, or `start_s` are over: peers need not start in one instant."""
+        greeted = await asyncio.gather(*(self._greet(name) for name in self._clients))
+        names = [name for name, answered in zip(self._clients, greeted, strict=True) if answered]
+        self._log.info("neighbours_greeted", neighbours=names)
 
-    async def _met(self, name: str) -> str:
+    async def _greet(self, name: str) -> bool:
         backoff, why = Backoff(longest_s=2.0), "it was not asked"
         try:
             async with asyncio.timeout(self._config.start_s):
@@ -146,17 +162,18 @@ class PeerNode:
                         why = str(error)
                         await asyncio.sleep(backoff.next_s())
                     else:
-                        return name
+                        return True
         except TimeoutError:
-            self._log.warning("neighbour_not_met", neighbour=name, why=why)
+            pass
         except DirediError as error:
-            self._log.warning("neighbour_not_met", neighbour=name, why=str(error))
-        return ""
+            why = str(error)
+        self._log.warning("neighbour_not_greeted", neighbour=name, why=why)
+        return False
 
-    async def _round(self, number: int) -> Round:
-        began = time.monotonic()
+    async def _run_round(self, number: int) -> Round:
+        started = time.monotonic()
         log = self._log.bind(round=number)
-        log.info("round_began")
+        log.info("round_started")
         fitted = await asyncio.to_thread(self._learner.fit, number)
         if not self._learner.collects_first:
             await self._publish(number, fitted)
@@ -164,43 +181,45 @@ class PeerNode:
         learned = await asyncio.to_thread(self._learner.learn, number, collected.answers)
         if self._learner.collects_first:
             await self._publish(number, learned)
-        seconds = round(time.monotonic() - began, 3)
-        log.info("round_ended", figures=dict(learned), seconds=seconds, sent_bytes=self._sent.total_bytes)
+        seconds = round(time.monotonic() - started, 3)
+        log.info("round_ended", metrics=dict(learned), seconds=seconds, sent_bytes=self._sent.total_bytes)
         return Round(number, dict(fitted), dict(learned), list(collected.answers), collected.missing, seconds)
 
-    async def _publish(self, number: int, figures: Metrics) -> None:
-        checked = await asyncio.to_thread(lambda: self._store.validate(number, self._learner.compute_update(number)))
-        self._store.publish(number, checked)
-        self._log.info("published", round=number, figures=dict(figures))
+    async def _publish(self, number: int, metrics: Metrics) -> None:
+        snapshot = await asyncio.to_thread(lambda: self._store.validate(number, self._learner.compute_update(number)))
+        self._store.publish(number, snapshot)
+        self._log.info("update_published", round=number, metrics=dict(metrics))
 
     async def _collect(self, number: int) -> Collected:
-        """Of this round's neighbours."""
+        """Ask the neighbours of this round."""
         request, log = await asyncio.to_thread(self._learner.build_request, number), self._log.bind(round=number)
-        asked = {name: self._clients[name] for name in self._config.asked_in(number)}
+        clients = {name: self._clients[name] for name in self._config.asked_in(number)}
         deadline_s = self._config.deadline_s
         if self._learner.collects_first:
-            deadline_s /= 2  # those that it listens to wait meanwhile, as long as deadline_s, for what it makes of that
-        collected = await collect(asked, number, request, deadline_s=deadline_s, attempts=self._config.attempts)
+            deadline_s /= 2  # its neighbours wait meanwhile, for deadline_s, for the update that it makes of theirs
+        collected = await collect(clients, number, request, deadline_s=deadline_s, attempts=self._config.attempts)
         for name, absence in collected.missing.items():
-            log.warning("neighbour_missing", neighbour=name, kind=absence.kind, why=absence.why)
-        log.info("collected", answered=list(collected.answers), missing=list(collected.missing))
+            log.warning("neighbour_left_out", neighbour=name, kind=absence.kind, why=absence.why)
+        log.info("updates_collected", answered=list(collected.answers), missing=list(collected.missing))
         return collected
 
-    async def _linger(self) -> None:
-        """Stays for neighbours that have not had their answer about the last round yet, as long as they are there."""
+    async def _wait_for_last_calls(self) -> None:
+        """Wait until each neighbour has called about the last round or is gone, for `deadline_s` at the longest."""
         last = self._config.rounds
-        asked = [self._clients[name] for name in self._config.asked_in(last)]
         try:
             async with asyncio.timeout(self._config.deadline_s):
-                await asyncio.gather(*(self._served_or_gone(client) for client in asked))
+                await asyncio.gather(
+                    *(
+                        _first_completed(
+                            self._store.wait_until_served(last, client.identity), client.wait_until_disconnected()
+                        )
+                        for client in (self._clients[name] for name in self._config.asked_in(last))
+                    )
+                )
         except TimeoutError:
-            self._log.warning("not_heard_by_all", round=last, waited_s=self._config.deadline_s)
+            self._log.warning("last_calls_missed", round=last, waited_s=self._config.deadline_s)
 
-    async def _served_or_gone(self, client: PeerClient) -> None:
-        served = self._store.wait_until_served(self._config.rounds, client.identity)
-        await _either(served, client.wait_until_disconnected())
-
-    def _write(self) -> None:
+    def _write_summary(self) -> None:
         self._summary.sent_bytes = self._sent.totals()
         self._summary.received_bytes = {
             name: self._received.totals(str(client.identity)) for name, client in self._clients.items()
@@ -208,9 +227,9 @@ class PeerNode:
         self._summary.write(self._config.summary)
 
 
-async def _either(one: Coroutine[Any, Any, object], other: Coroutine[Any, Any, object]) -> None:
-    """Returns when one of them is over, and cancels the other. Raises what that one raises."""
-    tasks = [asyncio.create_task(one), asyncio.create_task(other)]
+async def _first_completed(*coroutines: Coroutine[Any, Any, object]) -> None:
+    """Return when one of them is over, cancel the others, and raise what that one raised."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:

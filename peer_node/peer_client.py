@@ -1,4 +1,4 @@
-"""One neighbour, asked. What it says is believed in nothing: not the sizes, not the numbers, not that it ends."""
+"""The client of one neighbour. It trusts nothing in an answer: neither sizes nor numbers, nor that the answer ends."""
 
 from __future__ import annotations
 
@@ -27,139 +27,161 @@ from peer_node.learner import (
 
 Response = TypeVar("Response", pb.DescribePeerResponse, pb.PredictResponse, pb.GetWeightsResponse)
 MAX_SAMPLES = 2**40
-"""That a neighbour can have learned from; more would make everybody else's share of a mean 0."""
+"""Samples that a neighbour can have learned from; with more, everybody else's share of a mean would be 0."""
 MIN_MESSAGE_BYTES = 1024
-"""That a message of a file counts for, so that a stream of empty ones ends, too."""
+"""What every message of a file counts for at least, so that a stream of empty messages ends, too."""
 
 
 class PeerClient:
+    """Ask one neighbour for its updates, and check what it answers."""
+
     def __init__(self, identity: Identity, channel: Channel, spec: PayloadSpec) -> None:
-        """`spec` is our own."""
+        """Make a client; it connects when it is used.
+
+        Args:
+            identity: The neighbour's.
+            channel: The connection to it.
+            spec: The payload spec of this peer, which the neighbour's must match.
+        """
         self.identity = identity
         self._channel = channel
         self._stub = PeerServiceStub(channel)
         self._spec = spec
-        self._alike: bool | None = None
+        self._has_same_embedding: bool | None = None
 
     async def greet(self) -> None:
-        """Returns when it has answered and can be learned from. Raises Unreachable; InvalidInput when it differs."""
-        said = await call(self._stub.DescribePeer, pb.DescribePeerRequest(), deadline_s=5)
-        self._require_message(said)
+        """Ask the neighbour to describe itself.
+
+        Raises:
+            Unreachable: There is no connection.
+            InvalidInput: Its public set or its weights differ from this peer's.
+        """
+        description = await call(self._stub.DescribePeer, pb.DescribePeerRequest(), deadline_s=5)
+        self._require_message(description)
         if isinstance(self._spec, WeightsSpec):
-            self._check_schema(said, self._spec)
+            self._check_schema(description, self._spec)
         else:
-            self._check_public_set(said, self._spec)
-            self._alike = said.embedding == self._spec.embedding
+            self._check_public_set(description, self._spec)
+            self._has_same_embedding = description.embedding == self._spec.embedding
 
     async def wait_until_disconnected(self) -> None:
-        """Returns when there is no connection to it, or no longer: it has ended, or cannot be reached."""
+        """Return once there is no connection: the neighbour has ended, or cannot be reached."""
         await self._channel.lost()
 
     async def fetch(self, round_: int, request: PredictionRequest | None, deadline_s: float) -> Update:
-        """What it says in a round: predictions as asked for, or weights where there is no request.
+        """Return the neighbour's update of a round.
 
-        Raises CorruptData that names it for anything else than was asked for; what it refuses with; Unreachable.
+        Args:
+            round_: Number of the round, from 1.
+            request: The predictions to ask for; None for weights.
+            deadline_s: Deadline of the call in seconds.
+
+        Raises:
+            CorruptData: The answer is not what was asked for; the message names the neighbour.
+            Unreachable: There is no connection, or it broke.
+            DirediError: The neighbour refused.
         """
         try:
-            return await (
-                self.fetch_weights(round_, deadline_s)
-                if request is None
-                else self.fetch_predictions(round_, request, deadline_s)
-            )
-        except (_InvalidAnswer, NoRoom) as wrong:  # NoRoom: gRPC took a message for too large to receive
-            raise CorruptData(f"{self.identity} answered round {round_} with {wrong}: it was left out") from None
+            if request is None:
+                return await self.fetch_weights(round_, deadline_s)
+            return await self.fetch_predictions(round_, request, deadline_s)
+        except (_InvalidAnswer, NoRoom) as error:  # NoRoom: gRPC took a message for too large to receive
+            raise CorruptData(f"{self.identity} answered round {round_} with {error}: it was left out") from None
 
     async def fetch_predictions(self, round_: int, request: PredictionRequest, deadline_s: float) -> Predictions:
-        """float32, as they left it, bit for bit: probabilities [heads, samples, classes] in the order of `request`.
+        """Return float32 predictions, bit for bit as they were sent.
 
-        One whose embeddings have another size is not asked for them: nothing could be learned from these.
+        A neighbour whose embeddings have another size is not asked for them: nothing could be learned from these.
+
+        Returns:
+            Probabilities [heads, samples, classes] in the order of the request.
         """
         spec = self._spec
         assert isinstance(spec, PredictionSpec)
-        if request.embeddings and self._alike is None:
+        if request.embeddings and self._has_same_embedding is None:
             await self.greet()
-        asked = request if self._alike else replace(request, embeddings=False)
+        if not self._has_same_embedding:
+            request = replace(request, embeddings=False)
         message = pb.PredictRequest(
             public_set=spec.public_set,
             round=round_,
-            samples=() if asked.samples is None else asked.samples.tolist(),
-            heads=asked.heads,
-            embeddings=asked.embeddings,
-            temperature=asked.temperature,
+            samples=() if request.samples is None else request.samples.tolist(),
+            heads=request.heads,
+            embeddings=request.embeddings,
+            temperature=request.temperature,
         )
-        answer = _PredictionsBuffer(asked, spec)
+        buffer = _PredictionsBuffer(request, spec)
         async for chunk in messages_of(self._stub.Predict(message, timeout=deadline_s), silence_s=deadline_s):
-            answer.add(self._require_message(chunk))
-        return answer.result()
+            buffer.add(self._require_message(chunk))
+        return buffer.result()
 
     async def fetch_weights(self, round_: int, deadline_s: float) -> Weights:
-        """As they left it, bit for bit, of our own schema and finite."""
+        """Return finite weights of this peer's schema, bit for bit as they were sent."""
         spec = self._spec
         assert isinstance(spec, WeightsSpec)
-        file, request = _WeightsBuffer(spec), pb.GetWeightsRequest(round=round_)
-        async for chunk in messages_of(self._stub.GetWeights(request, timeout=deadline_s), silence_s=deadline_s):
-            file.add(self._require_message(chunk))
-        return file.result()
+        buffer, message = _WeightsBuffer(spec), pb.GetWeightsRequest(round=round_)
+        async for chunk in messages_of(self._stub.GetWeights(message, timeout=deadline_s), silence_s=deadline_s):
+            buffer.add(self._require_message(chunk))
+        return buffer.result()
 
-    def _check_public_set(self, said: pb.DescribePeerResponse, ours: PredictionSpec) -> None:
-        if (said.public_set, said.samples, said.classes) != (ours.public_set, ours.samples, ours.classes):
+    def _check_public_set(self, theirs: pb.DescribePeerResponse, ours: PredictionSpec) -> None:
+        if (theirs.public_set, theirs.samples, theirs.classes) != (ours.public_set, ours.samples, ours.classes):
             raise InvalidInput(
-                f"{self.identity} has the public set {said.public_set[:80]!r} of {said.samples} samples and "
-                f"{said.classes} classes, this peer {ours.public_set!r} of {ours.samples} and {ours.classes}: "
+                f"{self.identity} has the public set {theirs.public_set[:80]!r} of {theirs.samples} samples and "
+                f"{theirs.classes} classes, this peer {ours.public_set!r} of {ours.samples} and {ours.classes}: "
                 "give both the same"
             )
 
-    def _check_schema(self, said: pb.DescribePeerResponse, ours: WeightsSpec) -> None:
-        if said.schema != ours.schema:
+    def _check_schema(self, theirs: pb.DescribePeerResponse, ours: WeightsSpec) -> None:
+        if theirs.schema != ours.schema:
+            shared = f"weights of the schema {theirs.schema[:80]!r}" if theirs.schema else "none"
             raise InvalidInput(
-                f"{self.identity} shares {f'weights of the schema {said.schema[:80]!r}' if said.schema else 'none'}, "
-                f"this peer weights of {ours.schema!r}: give both the same learner and network"
+                f"{self.identity} shares {shared}, this peer weights of {ours.schema!r}: "
+                "give both the same learner and network"
             )
 
     def _require_message(self, message: Response | None) -> Response:
-        """Raises CorruptData where bytes came that are no message, of which gRPC makes None."""
+        """Refuse bytes that are no message, of which gRPC makes None."""
         if message is None:
             raise CorruptData(f"{self.identity} answered with bytes that are no message: it was left out")
         return message
 
 
 class _InvalidAnswer(Exception):
-    """What is wrong with an answer."""
+    """What is wrong with an answer; `PeerClient.fetch` adds whose answer it is."""
 
 
 class _WeightsBuffer:
-    """A file of weights, as far as it has come. Takes no more memory than ours would."""
+    """Gather the chunks of a weights file, with a bound on memory: what our own weights would take."""
 
     def __init__(self, spec: WeightsSpec) -> None:
         self._spec = spec
-        self._parts: list[bytes] = []
+        self._chunks: list[bytes] = []
         self._bytes_left = spec.max_bytes
         self._samples = 0
 
     def add(self, chunk: pb.GetWeightsResponse) -> None:
-        """Raises _InvalidAnswer."""
-        if not self._parts:
+        if not self._chunks:
             self._samples = chunk.samples
         self._bytes_left -= max(len(chunk.data), MIN_MESSAGE_BYTES)
         if self._bytes_left < 0:
             raise _InvalidAnswer("more bytes than such weights take")
-        self._parts.append(chunk.data)
+        self._chunks.append(chunk.data)
 
     def result(self) -> Weights:
-        """Raises _InvalidAnswer."""
         if not 0 < self._samples <= MAX_SAMPLES:
             raise _InvalidAnswer(f"weights of {self._samples} samples")
         try:
-            said = Weights(WeightMap.from_bytes(b"".join(self._parts)), self._samples)
+            weights = Weights(WeightMap.from_bytes(b"".join(self._chunks)), self._samples)
         except CorruptData as error:
             raise _InvalidAnswer(str(error)) from None
-        if flaw := self._spec.validation_error(said):
-            raise _InvalidAnswer(flaw)
-        return said
+        if problem := self._spec.validation_error(weights):
+            raise _InvalidAnswer(problem)
+        return weights
 
 
 class _PredictionsBuffer:
-    """What has come of it so far. Takes no more memory than what was asked for."""
+    """Gather the rows of predictions, with a bound on memory: what was asked for."""
 
     def __init__(self, request: PredictionRequest, spec: PredictionSpec) -> None:
         self._samples = spec.samples if request.samples is None else len(request.samples)
@@ -171,7 +193,6 @@ class _PredictionsBuffer:
         self._bytes_left = 2 * sum(array.nbytes for array in self._arrays) + 64 * 1024
 
     def add(self, chunk: pb.PredictResponse) -> None:
-        """Raises _InvalidAnswer."""
         self._bytes_left -= chunk.ByteSize()
         if self._bytes_left < 0:
             raise _InvalidAnswer("more bytes than the answer takes")
@@ -188,12 +209,11 @@ class _PredictionsBuffer:
         self._rows += rows
 
     def result(self) -> Predictions:
-        """Raises _InvalidAnswer."""
         if self._rows < self._samples:
             raise _InvalidAnswer(f"{self._rows} rows where {self._samples} were asked for")
         predictions = Predictions(np.stack(self._arrays[: self._heads]), *self._arrays[self._heads :])
-        if flaw := predictions.validation_error():
-            raise _InvalidAnswer(flaw)
+        if problem := predictions.validation_error():
+            raise _InvalidAnswer(problem)
         return predictions
 
 

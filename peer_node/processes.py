@@ -1,4 +1,4 @@
-"""Peers on this machine: keys, certificates, ports and a configuration for each, a process for each, and its end."""
+"""Runs several peers on this machine: makes keys, ports and a configuration for each, and starts and ends them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LOOK_EVERY_S = 0.1
 
 
 class PeersFile(ServiceConfig):
-    """Several peers on one machine: what `diredi peers run --config FILE` reads."""
+    """Configure several peers on one machine; `diredi peers run --config FILE` reads it."""
 
     model_config = SettingsConfigDict(env_prefix="DIREDI_PEERS_")
     program: ClassVar[str] = "diredi peers run"
@@ -58,45 +58,51 @@ class PeersFile(ServiceConfig):
 
     @property
     def names(self) -> list[str]:
+        """The names of the peers, in order."""
         return [f"peer-{number}" for number in range(1, self.peers + 1)]
 
-    def asks(self) -> list[list[list[str]]]:
-        """[peer][round]: names of the neighbours that it asks. Raises InvalidInput when there is no such topology."""
+    def neighbours_by_round(self) -> list[list[list[str]]]:
+        """Return the names of the neighbours that each peer asks, as [peer][round].
+
+        Raises:
+            InvalidInput: There is no such topology.
+        """
         graphs = [graph(self.topology, self.peers, round_, self.seed) for round_ in range(1, self.rounds + 1)]
-        return [[[self.names[i] for i in neighbours(one, peer)] for one in graphs] for peer in range(self.peers)]
+        return [[[self.names[i] for i in neighbours(edges, peer)] for edges in graphs] for peer in range(self.peers)]
 
 
 @dataclass
 class PeerStatus:
-    """How far a peer is, by its own log."""
+    """Say how far a peer is, by its own log."""
 
     name: str
     round: int = 0
     doing: str = "starting"
     answered: list[str] = field(default_factory=list)
-    """In the round under way, or in the last one; so is `missing`, neighbour to reason."""
+    """Neighbours that answered in the round under way, or in the last one."""
     missing: dict[str, str] = field(default_factory=dict)
-    figures: dict[str, float] = field(default_factory=dict)
+    """Neighbour to why it is missing in the same round."""
+    metrics: dict[str, float] = field(default_factory=dict)
     sent_bytes: int = 0
     ended: str = ""
     """"done", "stopped", or what else became of it."""
 
-    def hear(self, said: dict[str, Any]) -> bool:
-        """One line of its log; whether that changed anything."""
-        match said.get("event"):
+    def apply(self, event: dict[str, Any]) -> bool:
+        """Update this status by one line of the peer's log; return whether that changed anything."""
+        match event.get("event"):
             case "ready":
                 self.doing = "waiting for neighbours"
-            case "round_began":
-                self.round, self.doing, self.answered, self.missing = said["round"], "learning", [], {}
-            case "published":
+            case "round_started":
+                self.round, self.doing, self.answered, self.missing = event["round"], "learning", [], {}
+            case "update_published":
                 self.doing = "asking its neighbours"
-            case "neighbour_missing":
-                self.missing[said["neighbour"]] = said["kind"]
-            case "collected":
-                self.doing, self.answered = "learning from them", said["answered"]
+            case "neighbour_left_out":
+                self.missing[event["neighbour"]] = event["kind"]
+            case "updates_collected":
+                self.doing, self.answered = "learning from them", event["answered"]
             case "round_ended":
-                self.doing, self.figures, self.sent_bytes = "round done", said["figures"], said["sent_bytes"]
-            case "done":
+                self.doing, self.metrics, self.sent_bytes = "round done", event["metrics"], event["sent_bytes"]
+            case "rounds_completed":
                 self.doing = self.ended = "done"
             case _:
                 return False
@@ -107,13 +113,21 @@ OnChange = Callable[[PeerStatus], None]
 
 
 def write_configs(file: PeersFile, folder: Path) -> list[Path]:
-    """The configuration file of each peer; keys and certificates of an authority in FOLDER/pki/ca lie beside it."""
-    asks = file.asks()
+    """Write a configuration file for each peer, and its key and certificate of an authority in FOLDER/pki/ca.
+
+    Args:
+        file: Which peers there are.
+        folder: Where everything is written.
+
+    Returns:
+        The configuration files, in the order of the peers.
+    """
+    asks = file.neighbours_by_round()
     authority = folder / "pki" / "ca"
     if not (authority / ca.CA_KEY_FILE).exists():
         ca.init(authority)
     addresses = dict(zip(file.names, (f"{HOST}:{port}" for port in _free_ports(file.peers)), strict=True))
-    made = []
+    configs = []
     for index, name in enumerate(file.names):
         identity = folder / "pki" / name
         ca.issue(authority, "device", name, [HOST, "localhost"], identity, site=file.site)
@@ -130,18 +144,18 @@ def write_configs(file: PeersFile, folder: Path) -> list[Path]:
             "asks": asks[index] if file.topology.changes else [],
             "summary": str(summary_path(folder, name)),
         }
-        made.append(folder / f"{name}.yaml")
-        made[-1].write_text(yaml.safe_dump(config, sort_keys=False))
-    return made
+        configs.append(folder / f"{name}.yaml")
+        configs[-1].write_text(yaml.safe_dump(config, sort_keys=False))
+    return configs
 
 
 def summary_path(folder: Path, name: str) -> Path:
-    """Where a peer says what became of its rounds."""
+    """Return where a peer of that name writes its summary."""
     return folder / f"{name}.json"
 
 
 def _free_ports(count: int) -> list[int]:
-    """All are held until the last is found, so that they differ."""
+    """Return different free ports: all are held until the last is found."""
     with contextlib.ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:
@@ -150,23 +164,32 @@ def _free_ports(count: int) -> list[int]:
 
 
 def run_peers(file: PeersFile, folder: Path, on_change: OnChange) -> list[PeerStatus]:
-    """Runs all peers until the last has ended, however each of them ends; none outlives this call."""
+    """Run all peers until the last has ended, however each of them ends. None outlives this call.
+
+    Args:
+        file: Which peers there are.
+        folder: Where their configurations, logs and summaries are written.
+        on_change: Called with the status of a peer whenever that changed.
+
+    Returns:
+        The last status of each peer, in their order.
+    """
     statuses = [PeerStatus(name) for name in file.names]
     running: list[ChildProcess] = []
     try:
         for status, config in zip(statuses, write_configs(file, folder), strict=True):
-            running.append(_started(status.name, config, folder / f"{status.name}.log", file.peers))
+            running.append(_start(status.name, config, folder / f"{status.name}.log", file.peers))
         under_way = list(zip(running, statuses, strict=True))
         while under_way:
             time.sleep(_LOOK_EVERY_S)
-            under_way = [(service, one) for service, one in under_way if not _has_ended(service, one, on_change)]
+            under_way = [(child, status) for child, status in under_way if not _follow(child, status, on_change)]
     finally:
         _stop(running)
     return statuses
 
 
-def _started(name: str, config: Path, log: Path, peers: int) -> ChildProcess:
-    """Its log is a file: a pipe would break with us, and a peer that cannot log cannot end in order."""
+def _start(name: str, config: Path, log: Path, peers: int) -> ChildProcess:
+    """Start a peer. Its log is a file: a pipe would break with us, and a peer that cannot log cannot end in order."""
     threads = str(max(1, (os.cpu_count() or 1) // peers))
     ours = {name: value for name, value in os.environ.items() if not name.startswith("DIREDI_PEER_")}
     with log.open("wb") as stream:
@@ -181,18 +204,18 @@ def _started(name: str, config: Path, log: Path, peers: int) -> ChildProcess:
     return ChildProcess(name, process, log)
 
 
-def _has_ended(service: ChildProcess, status: PeerStatus, on_change: OnChange) -> bool:
-    """Reads what it has logged meanwhile."""
-    code = service.process.poll()  # before its log is read, so that the last lines of an ended one are not missed
-    for said in service.new_events():
-        if status.hear(said):
+def _follow(child: ChildProcess, status: PeerStatus, on_change: OnChange) -> bool:
+    """Read what a peer has logged meanwhile; return whether it has ended."""
+    code = child.process.poll()  # before its log is read, so that the last lines of an ended one are not missed
+    for event in child.new_events():
+        if status.apply(event):
             on_change(status)
     if code is None:
         return False
     if code < 0:
         status.ended = f"killed by {signal.Signals(-code).name} in round {status.round}"
     elif code > 0:
-        status.ended = f"failed: {''.join(service.last_lines()[-1:])}"
+        status.ended = f"failed: {''.join(child.last_lines()[-1:])}"
     else:
         status.ended = status.ended or "stopped"
     status.doing = status.ended
@@ -201,14 +224,14 @@ def _has_ended(service: ChildProcess, status: PeerStatus, on_change: OnChange) -
 
 
 def _stop(running: Sequence[ChildProcess]) -> None:
-    """SIGTERM to those that still run, then SIGKILL for whatever does not heed it and for what it started."""
-    for service in running:
-        if service.process.poll() is None:
-            service.process.terminate()
+    """Send SIGTERM to the peers that still run, then SIGKILL to those that do not end and to what they started."""
+    for child in running:
+        if child.process.poll() is None:
+            child.process.terminate()
     deadline = time.monotonic() + _STOP_S
-    for service in running:
+    for child in running:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            service.process.wait(max(0.0, deadline - time.monotonic()))
+            child.process.wait(max(0.0, deadline - time.monotonic()))
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(service.process.pid, signal.SIGKILL)
-        service.process.wait()
+            os.killpg(child.process.pid, signal.SIGKILL)
+        child.process.wait()

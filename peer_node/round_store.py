@@ -1,4 +1,4 @@
-"""What a peer has said, round by round: the only thing that its service can see of it."""
+"""The store of a peer's published updates by round: the only thing that its service can read."""
 
 from __future__ import annotations
 
@@ -11,65 +11,83 @@ from peer_node.learner import PayloadSpec, Update, UpdateSnapshot
 
 
 class RoundStore:
-    """In memory; belongs to the event loop's thread. Whoever waits is woken, nobody looks twice."""
+    """Keep the updates of the last rounds in memory.
+
+    It belongs to the event loop's thread. Waiters are notified through an asyncio.Event; there is no polling.
+    """
 
     def __init__(self, spec: PayloadSpec, rounds: int, keep_rounds: int) -> None:
+        """Make an empty store.
+
+        Args:
+            spec: What every update of this peer looks like.
+            rounds: Number of rounds that there will be.
+            keep_rounds: Number of newest rounds that are kept.
+        """
         self.payload_spec = spec
         self.rounds = rounds
         self._keep = keep_rounds
         self._newest = 0
-        self._said: dict[int, UpdateSnapshot] = {}
-        self._told: dict[Identity, int] = {}
+        self._updates: dict[int, UpdateSnapshot] = {}
+        self._served: dict[Identity, int] = {}
         self._changed = asyncio.Event()
 
     @property
     def ready(self) -> list[int]:
-        """Rounds of which something is here."""
-        return sorted(self._said)
+        """The rounds whose update is here, in order."""
+        return sorted(self._updates)
 
-    def validate(self, round_: int, said: Update) -> UpdateSnapshot:
-        """A copy that can be published; may be asked for in another thread, for large weights take a while.
+    def validate(self, round_: int, update: Update) -> UpdateSnapshot:
+        """Check an update and return a copy that can be published.
 
-        Raises InvalidInput for anything but what the spec promises.
+        It may run in another thread, because large weights take a while.
+
+        Raises:
+            InvalidInput: The update is not what the payload spec promises.
         """
-        if flaw := self.payload_spec.validation_error(said):
-            raise InvalidInput(f"what the learner says in round {round_} has {flaw}: nothing of it was published")
-        return said.snapshot()
+        if problem := self.payload_spec.validation_error(update):
+            raise InvalidInput(f"the learner's update of round {round_} has {problem}: nothing of it was published")
+        return update.snapshot()
 
-    def put(self, round_: int, said: Update) -> None:
-        """Checks and publishes a copy."""
-        self.publish(round_, self.validate(round_, said))
+    def put(self, round_: int, update: Update) -> None:
+        """Check an update and publish a copy of it. Raises what `validate` raises."""
+        self.publish(round_, self.validate(round_, update))
 
-    def publish(self, round_: int, checked: UpdateSnapshot) -> None:
-        """What was checked before; of the oldest rounds, those beyond `keep_rounds` go."""
-        self._said[round_] = checked
+    def publish(self, round_: int, snapshot: UpdateSnapshot) -> None:
+        """Publish what `validate` returned, and drop the oldest rounds beyond `keep_rounds`."""
+        self._updates[round_] = snapshot
         self._newest = max(self._newest, round_)
         for old in self.ready[: -self._keep]:
-            del self._said[old]
-        self._wake()
+            del self._updates[old]
+        self._notify()
 
     async def get(self, round_: int) -> UpdateSnapshot:
-        """Waits for a round that is yet to come. Raises InvalidInput for one that never comes, NotFound if dropped."""
+        """Return the update of a round, and wait for a round that is yet to come.
+
+        Raises:
+            InvalidInput: There is never such a round.
+            NotFound: Its update was dropped.
+        """
         if not 1 <= round_ <= self.rounds:
             raise InvalidInput(f"there is no round {round_} here: ask for 1 to {self.rounds}")
-        await self._until(lambda: self._newest >= round_)
-        if round_ not in self._said:
-            raise NotFound(f"round {round_} is over and what was said was dropped: ask for round {self._newest}")
-        return self._said[round_]
+        await self._wait_until(lambda: self._newest >= round_)
+        if round_ not in self._updates:
+            raise NotFound(f"round {round_} is over and its update was dropped: ask for round {self._newest}")
+        return self._updates[round_]
 
     def mark_served(self, round_: int, neighbour: Identity) -> None:
-        """`neighbour` has had its answer about a round, whatever that was."""
-        self._told[neighbour] = max(round_, self._told.get(neighbour, 0))
-        self._wake()
+        """Record that a neighbour's call about a round was answered, even if with an error."""
+        self._served[neighbour] = max(round_, self._served.get(neighbour, 0))
+        self._notify()
 
     async def wait_until_served(self, round_: int, neighbour: Identity) -> None:
-        """Returns when it has had its answer about a round or a later one."""
-        await self._until(lambda: self._told.get(neighbour, 0) >= round_)
+        """Wait until a neighbour's call about this round, or a later one, was answered."""
+        await self._wait_until(lambda: self._served.get(neighbour, 0) >= round_)
 
-    async def _until(self, holds: Callable[[], bool]) -> None:
-        while not holds():
+    async def _wait_until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
             await self._changed.wait()
 
-    def _wake(self) -> None:
+    def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()

@@ -1,4 +1,4 @@
-"""PeerService: neighbours read the store, and nobody else does. It knows no learner and no data, private or public."""
+"""PeerService: neighbours read the round store, and nobody else does. It sees neither the learner nor any data."""
 
 # ruff: noqa: ANN401  (gRPC gives its contexts no type of their own)
 
@@ -24,58 +24,74 @@ FILE_CHUNK_BYTES = 1024 * 1024
 
 
 class PeerServicer(stubs.PeerServiceServicer):
+    """Serve a peer's published updates to its neighbours."""
+
     def __init__(self, own: Identity, store: RoundStore, neighbours: Collection[Identity]) -> None:
+        """Make the service.
+
+        Args:
+            own: This peer's identity.
+            store: The updates that it has published.
+            neighbours: Who may call.
+        """
         self._own = own
         self._store = store
         self._neighbours = frozenset(neighbours)
 
     async def DescribePeer(self, request: pb.DescribePeerRequest, context: Any) -> pb.DescribePeerResponse:
-        self._caller(context)
+        self._require_neighbour(context)
         spec, store = self._store.payload_spec, self._store
-        about = pb.DescribePeerResponse(
+        description = pb.DescribePeerResponse(
             name=self._own.name, site=self._own.site, rounds=store.rounds, ready=store.ready
         )
         if isinstance(spec, WeightsSpec):
-            about.schema = spec.schema
+            description.schema = spec.schema
         else:
-            about.public_set, about.samples, about.classes = spec.public_set, spec.samples, spec.classes
-            about.heads, about.embedding = spec.heads, spec.embedding
-        return about
+            description.public_set, description.samples, description.classes = (
+                spec.public_set,
+                spec.samples,
+                spec.classes,
+            )
+            description.heads, description.embedding = spec.heads, spec.embedding
+        return description
 
     async def Predict(self, request: pb.PredictRequest, context: Any) -> AsyncIterator[pb.PredictResponse]:
-        with self._told(request.round, context):
-            asked = parse_request(request, self._store.payload_spec)
-            said = await self._store.get(request.round)
-            assert isinstance(said, Predictions)
-            for chunk in prediction_chunks(said, asked):
+        with self._marked_as_served(request.round, context):
+            wanted = parse_request(request, self._store.payload_spec)
+            predictions = await self._store.get(request.round)
+            assert isinstance(predictions, Predictions)
+            for chunk in prediction_chunks(predictions, wanted):
                 yield chunk
 
     async def GetWeights(self, request: pb.GetWeightsRequest, context: Any) -> AsyncIterator[pb.GetWeightsResponse]:
-        with self._told(request.round, context):
+        with self._marked_as_served(request.round, context):
             if not isinstance(self._store.payload_spec, WeightsSpec):
                 raise InvalidInput("this peer shares predictions and no weights: give both peers one kind of learner")
-            said = await self._store.get(request.round)
-            assert isinstance(said, WeightsFile)
-            for chunk in weights_chunks(said):
+            weights = await self._store.get(request.round)
+            assert isinstance(weights, WeightsFile)
+            for chunk in weights_chunks(weights):
                 yield chunk
 
     @contextmanager
-    def _told(self, round_: int, context: Any) -> Iterator[None]:
-        """An answer to a neighbour, or a refusal, of which the store is told once the call is over: a peer that has
-        told all its neighbours of its last round may stop at once."""
-        caller = self._caller(context)
+    def _marked_as_served(self, round_: int, context: Any) -> Iterator[None]:
+        """Tell the store once the call is over that its caller was answered, or refused with an error.
+
+        A peer that has answered all its neighbours about its last round may stop at once.
+        """
+        caller = self._require_neighbour(context)
+
+        def mark(_: Any) -> None:
+            self._store.mark_served(round_, caller)
+
         try:
             yield
         except DirediError:
-            self._note_told(round_, caller, context)
+            context.add_done_callback(mark)
             raise
-        self._note_told(round_, caller, context)
+        context.add_done_callback(mark)
 
-    def _note_told(self, round_: int, caller: Identity, context: Any) -> None:
-        context.add_done_callback(lambda _: self._store.mark_served(round_, caller))
-
-    def _caller(self, context: Any) -> Identity:
-        """Raises Refused for anyone but a neighbour."""
+    def _require_neighbour(self, context: Any) -> Identity:
+        """Return the caller's identity; raise Refused for anyone but a neighbour."""
         caller = peer_identity(context)
         if caller not in self._neighbours:
             raise Refused(f"{caller} is not a neighbour of {self._own}: name it in that peer's configuration")
@@ -83,7 +99,12 @@ class PeerServicer(stubs.PeerServiceServicer):
 
 
 def parse_request(request: pb.PredictRequest, spec: PayloadSpec) -> PredictionRequest:
-    """Raises NotFound for another public set, InvalidInput for what a peer of this spec cannot answer."""
+    """Turn a message into a request that a peer of this spec can answer.
+
+    Raises:
+        NotFound: The message is about another public set.
+        InvalidInput: This peer cannot answer it.
+    """
     if isinstance(spec, WeightsSpec):
         raise InvalidInput("this peer shares weights and no predictions: give both peers one kind of learner")
     if request.public_set != spec.public_set:
@@ -103,32 +124,37 @@ def parse_request(request: pb.PredictRequest, spec: PayloadSpec) -> PredictionRe
 
 
 def prediction_chunks(predictions: Predictions, request: PredictionRequest) -> Iterator[pb.PredictResponse]:
-    """The answer in messages of about CHUNK_BYTES; at least one row in each."""
+    """Yield the answer to a request in messages of about CHUNK_BYTES, with at least one row in each."""
     _, available, classes = predictions.probabilities.shape
     samples = np.arange(available) if request.samples is None else request.samples
     embeddings = predictions.embeddings if request.embeddings else None
     columns = len(request.heads) * classes + (0 if embeddings is None else embeddings.shape[1])
     rows = max(1, CHUNK_BYTES // (4 * columns))
     for first in range(0, len(samples), rows):
-        some = samples[first : first + rows]
-        asked = predictions.probabilities[np.array(request.heads)[:, None], some]
+        part = samples[first : first + rows]
+        probabilities = predictions.probabilities[np.array(request.heads)[:, None], part]
         yield pb.PredictResponse(
             first=first,
-            probabilities=[_rows(matrix) for matrix in soften(asked, request.temperature)],
-            embeddings=None if embeddings is None else _rows(embeddings[some]),
+            probabilities=[_rows(matrix) for matrix in soften(probabilities, request.temperature)],
+            embeddings=None if embeddings is None else _rows(embeddings[part]),
         )
 
 
-def weights_chunks(said: WeightsFile) -> Iterator[pb.GetWeightsResponse]:
-    """The file in messages of FILE_CHUNK_BYTES, and with the first one what it is."""
-    file = memoryview(said.data)
-    yield pb.GetWeightsResponse(data=bytes(file[:FILE_CHUNK_BYTES]), samples=said.samples)
+def weights_chunks(weights: WeightsFile) -> Iterator[pb.GetWeightsResponse]:
+    """Yield a weights file in messages of FILE_CHUNK_BYTES; the first one also has the number of samples."""
+    file = memoryview(weights.data)
+    yield pb.GetWeightsResponse(data=bytes(file[:FILE_CHUNK_BYTES]), samples=weights.samples)
     for start in range(FILE_CHUNK_BYTES, len(file), FILE_CHUNK_BYTES):
         yield pb.GetWeightsResponse(data=bytes(file[start : start + FILE_CHUNK_BYTES]))
 
 
 def soften(probabilities: Floats, temperature: float) -> Floats:
-    """Distributions [..., classes] with their logits divided by `temperature`; at 1 the very same bits."""
+    """Divide the logits of distributions by a temperature.
+
+    Args:
+        probabilities: [..., classes], float32.
+        temperature: Above 0; at 1 the very same bits are returned.
+    """
     if temperature == 1:
         return probabilities
     with np.errstate(divide="ignore"):

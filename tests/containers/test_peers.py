@@ -77,7 +77,7 @@ def test_peers_end_their_rounds_and_everyone_has_heard_everyone(peers: Peers) ->
 
 def test_peers_go_on_without_one_that_is_killed_and_say_who_was_missing_and_why(peers: Peers) -> None:
     peers.start()
-    next(event for event in peers.events(KILLED) if event["event"] == "round_began" and event["round"] == 2)
+    next(event for event in peers.events(KILLED) if event["event"] == "round_started" and event["round"] == 2)
     peers.container(KILLED).kill()
 
     assert {peer: peers.exit_code(peer) for peer in PEERS} == {**dict.fromkeys(LEFT, 0), KILLED: 137}, peers.logs()
@@ -90,7 +90,7 @@ def test_peers_go_on_without_one_that_is_killed_and_say_who_was_missing_and_why(
         without = [r for r in rounds if KILLED not in r["answered"]]
         assert without == rounds[-len(without) :], "nobody starts it again"
         assert all(r["missing"].keys() == {KILLED} and r["missing"][KILLED]["kind"] == "away" for r in without)
-        logged = [e for e in peers.events(peer) if e["event"] == "neighbour_missing"]
+        logged = [e for e in peers.events(peer) if e["event"] == "neighbour_left_out"]
         assert [(e["round"], e["neighbour"], e["why"]) for e in logged] == [
             (r["round"], KILLED, r["missing"][KILLED]["why"]) for r in without
         ]

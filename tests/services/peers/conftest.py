@@ -11,6 +11,6 @@ def pki(tmp_path_factory):
 
 @pytest.fixture
 async def network(pki):
-    one = PeerNetwork(pki)
-    yield one
-    await one.close()
+    peers = PeerNetwork(pki)
+    yield peers
+    await peers.close()

@@ -1,4 +1,4 @@
-"""Peers that talk over real gRPC and TLS: an authority, served boards, processes whose log is awaited."""
+"""Peers that talk over real gRPC and TLS: an authority, served round stores, and processes whose log is awaited."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def identity(name):
 def predictions(spec=SPEC, seed=0):
     """Random ones, every value another."""
     random = np.random.default_rng(seed)
-    said = random.dirichlet(np.ones(spec.classes), (spec.heads, spec.samples)).astype(np.float32)
+    probabilities = random.dirichlet(np.ones(spec.classes), (spec.heads, spec.samples)).astype(np.float32)
     embeddings = random.normal(size=(spec.samples, spec.embedding)).astype(np.float32)
-    return Predictions(said, embeddings if spec.embedding else None)
+    return Predictions(probabilities, embeddings if spec.embedding else None)
 
 
 class Pki:
@@ -67,7 +67,7 @@ class PeerNetwork:
         self.stack = contextlib.AsyncExitStack()
 
     async def store(self, name, spec=SPEC, rounds=3, keep=2, neighbours=("asker",), sent=None):
-        """A peer with nothing on its store yet, and its address."""
+        """A peer that has published nothing yet, and its address."""
         store = RoundStore(spec, rounds, keep)
         servicer = PeerServicer(identity(name), store, [identity(n) for n in neighbours])
         return store, await self.served(name, servicer, sent)
@@ -117,15 +117,15 @@ class PeerProcess:
                     self.events.append(json.loads(line))
                 self._grown.notify_all()
 
-    async def said(self, event, **values):
-        """The first line of its log that says so."""
+    async def logged(self, event, **values):
+        """Return the first line of its log with this event and these values."""
 
-        def found():
-            wanted = {"event": event, **values}.items()
-            return next((line for line in self.events if wanted <= line.items()), None)
+        def first_match():
+            expected = {"event": event, **values}.items()
+            return next((line for line in self.events if expected <= line.items()), None)
 
         async with asyncio.timeout(180), self._grown:
-            return await self._grown.wait_for(found)
+            return await self._grown.wait_for(first_match)
 
     async def ended(self):
         """Its exit code."""
@@ -169,5 +169,5 @@ def configs_of(folder, pki, names, **more):
     ]
 
 
-def summary_path(config):
+def read_summary(config):
     return json.loads(Path(config["summary"]).read_text())

@@ -1,4 +1,4 @@
-"""The averaging learner, which keeps what it uploads and what it goes on from."""
+"""The averaging learner, which saves the weights that it shares and those that it goes on from."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class RecordingLearner(FedAvgLearner):
         self._place = Path(folder) / str(context.peer)
 
     def fit(self, round_):
-        figures = super().fit(round_)
+        metrics = super().fit(round_)
         self._keep(round_, "fitted")
-        return figures
+        return metrics
 
     def learn(self, round_, answers):
-        figures = super().learn(round_, answers)
+        metrics = super().learn(round_, answers)
         self._keep(round_, "learned")
-        return figures
+        return metrics
 
     def _keep(self, round_, when):
         self._weights().save(self._place.with_name(f"{self._place.name}-{round_}-{when}.safetensors"))

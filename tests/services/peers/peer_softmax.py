@@ -47,8 +47,8 @@ class SoftmaxLearner:
         return {"accuracy": self.accuracy(0)}
 
     def compute_update(self, round_):
-        said = np.stack([self._said(head, self.public) for head in (0, 1)])
-        return Predictions(said, self.public @ self.projection)
+        predictions = np.stack([self._predict(head, self.public) for head in (0, 1)])
+        return Predictions(predictions, self.public @ self.projection)
 
     def build_request(self, round_):
         some = np.random.default_rng([self.peer, round_]).permutation(PUBLIC)[: PUBLIC // 2]
@@ -56,22 +56,22 @@ class SoftmaxLearner:
 
     def learn(self, round_, answers):
         some = self.build_request(round_).samples
-        said = np.stack([self._said(0, self.public[some]), *(a.probabilities[0] for a in answers.values())])
-        surest = said.max(-1).argmax(0)
-        self._descend(1, self.public[some], said[surest, np.arange(len(some))])
+        predictions = np.stack([self._predict(0, self.public[some]), *(a.probabilities[0] for a in answers.values())])
+        surest = predictions.max(-1).argmax(0)
+        self._descend(1, self.public[some], predictions[surest, np.arange(len(some))])
         return {"accuracy": self.accuracy(1), "answers": len(answers)}
 
     def accuracy(self, head):
-        return float((self._said(head, self.test).argmax(-1) == self.labels).mean())
+        return float((self._predict(head, self.test).argmax(-1) == self.labels).mean())
 
-    def _said(self, head, points):
+    def _predict(self, head, points):
         logits = _with_bias(points) @ self.heads[head]
         powers = np.exp(logits - logits.max(-1, keepdims=True))
         return powers / powers.sum(-1, keepdims=True)
 
     def _descend(self, head, points, targets, steps=60, rate=0.2):
         for _ in range(steps):
-            error = self._said(head, points) - targets
+            error = self._predict(head, points) - targets
             self.heads[head] -= rate * (_with_bias(points).T @ error / len(points) + 1e-3 * self.heads[head])
 
 

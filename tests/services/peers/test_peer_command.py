@@ -40,8 +40,8 @@ class Command:
     async def ended(self):
         """Exit code, standard output, standard error."""
         async with asyncio.timeout(120):
-            out, said = await self.process.communicate()
-        return self.process.returncode, out.decode(), said.decode()
+            out, err = await self.process.communicate()
+        return self.process.returncode, out.decode(), err.decode()
 
 
 @pytest.fixture
@@ -49,11 +49,11 @@ async def start(tmp_path):
     """start(*flags, **values of the file) -> a Command that is gone after the test."""
     started = []
 
-    async def one(*flags, **values):
+    async def start_command(*flags, **values):
         started.append(await Command.start(tmp_path, *flags, **values))
         return started[-1]
 
-    yield one
+    yield start_command
     for command in started:
         if command.process.returncode is None:
             command.process.kill()
@@ -61,10 +61,10 @@ async def start(tmp_path):
 
 
 async def test_peers_of_a_ring_learn_from_each_other(start, tmp_path):
-    code, out, said = await (await start("--json", peers=4, topology={"kind": "ring"})).ended()
+    code, out, err = await (await start("--json", peers=4, topology={"kind": "ring"})).ended()
     peers = json.loads(out)["peers"]
 
-    assert (code, said) == (0, "")
+    assert (code, err) == (0, "")
     assert [peer["name"] for peer in peers] == ["peer-1", "peer-2", "peer-3", "peer-4"]
     assert {peer["ended"] for peer in peers} == {"done"}
     assert peers[0]["rounds"][2]["answered"] == ["peer-2", "peer-4"]
@@ -73,18 +73,18 @@ async def test_peers_of_a_ring_learn_from_each_other(start, tmp_path):
 
 
 async def test_the_death_of_one_peer_is_told_and_the_others_end(start, tmp_path):
-    code, out, said = await (await start("--out", "kept", options={"killed": {1: 2}})).ended()
-    kept = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "kept").glob("*.json")}
+    code, out, err = await (await start("--out", "kept", options={"killed": {1: 2}})).ended()
+    summaries = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "kept").glob("*.json")}
 
     assert code == 0
-    assert "peer-2 killed by SIGKILL in round 2" in said
+    assert "peer-2 killed by SIGKILL in round 2" in err
     assert "killed by SIGKILL in round 2" in out
-    assert "peer-1 round 2 of 3: heard 1, missing peer-2 (away); accuracy" in said
-    assert {name: (summary["ended"], len(summary["rounds"])) for name, summary in kept.items()} == {
+    assert "peer-1 round 2 of 3: heard 1, missing peer-2 (away); accuracy" in err
+    assert {name: (summary["ended"], len(summary["rounds"])) for name, summary in summaries.items()} == {
         "peer-1": (True, 3), "peer-2": (False, 1), "peer-3": (True, 3),
     }  # fmt: skip
     events = [json.loads(line) for line in (tmp_path / "kept" / "peer-3.log").read_text().splitlines()]
-    missing = [event for event in events if event["event"] == "neighbour_missing" and event["round"] > 1]
+    missing = [event for event in events if event["event"] == "neighbour_left_out" and event["round"] > 1]
     assert [(event["round"], event["neighbour"], event["kind"]) for event in missing] == [
         (2, "peer-2", "away"), (3, "peer-2", "away"),
     ]  # fmt: skip
@@ -116,10 +116,10 @@ async def test_no_peer_outlives_the_command(start, tmp_path, number):
         _, writer = await asyncio.open_connection(*config["listen"].split(":"))
         writer.close()
     command.process.send_signal(number)
-    code, _, said = await command.ended()
+    code, _, err = await command.ended()
 
     assert code == (130 if number is signal.SIGINT else -number)
-    assert "Traceback" not in said
+    assert "Traceback" not in err
     async with asyncio.timeout(120):
         await asyncio.gather(*(listens_no_longer(config["listen"]) for config in configs))
 
@@ -135,12 +135,12 @@ async def test_no_peer_outlives_the_command(start, tmp_path, number):
     ],
 )
 async def test_what_cannot_be_run_is_one_sentence(start, values, code, sentence):
-    ended, out, said = await (await start("--json", **values)).ended()
+    ended, out, err = await (await start("--json", **values)).ended()
 
     assert (ended, out) == (code, "")
-    assert len(said.strip().splitlines()) == 1
-    assert said.startswith("error: ")
-    assert re.search(sentence, said)
+    assert len(err.strip().splitlines()) == 1
+    assert err.startswith("error: ")
+    assert re.search(sentence, err)
 
 
 def test_each_peer_gets_an_identity_a_port_and_its_neighbours(tmp_path):

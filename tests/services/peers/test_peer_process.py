@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from peer_network import ROOT, PeerProcess, configs_of, summary_path
+from peer_network import ROOT, PeerProcess, configs_of, read_summary
 
 
 @pytest.fixture
@@ -37,22 +37,22 @@ async def test_one_of_three_is_killed_in_mid_round_and_the_others_finish(tmp_pat
     configs[2] = stalling_in(2, configs[2], tmp_path)
     a, b, victim = [await start(config) for config in configs]
     for survivor in (a, b):
-        await survivor.said("published", round=2)  # and now waits for the victim
-    await victim.said("round_began", round=2)
+        await survivor.logged("update_published", round=2)  # and now waits for the victim
+    await victim.logged("round_started", round=2)
     victim.process.send_signal(signal.SIGKILL)
     assert [await a.ended(), await b.ended()] == [0, 0]
 
     for config, other in ((configs[0], "b"), (configs[1], "a")):
-        rounds = summary_path(config)["rounds"]
-        assert summary_path(config)["ended"]
+        rounds = read_summary(config)["rounds"]
+        assert read_summary(config)["ended"]
         assert rounds[0]["answered"] == [other, "victim"]
         assert [r["answered"] for r in rounds[1:]] == [[other], [other]]
         assert {r["missing"]["victim"]["kind"] for r in rounds[1:]} == {"away"}
         assert all(r["learned"]["accuracy"] > 0.9 for r in rounds)
-    said = await a.said("neighbour_missing", round=2)
-    assert (said["neighbour"], said["kind"]) == ("victim", "away")
-    assert not summary_path(configs[2])["ended"]
-    assert len(summary_path(configs[2])["rounds"]) == 1, "what it had done is on its disk"
+    event = await a.logged("neighbour_left_out", round=2)
+    assert (event["neighbour"], event["kind"]) == ("victim", "away")
+    assert not read_summary(configs[2])["ended"]
+    assert len(read_summary(configs[2])["rounds"]) == 1, "what it had done is on its disk"
 
 
 async def test_a_peer_that_is_through_stays_for_one_that_was_late(tmp_path, pki, start):
@@ -60,21 +60,21 @@ async def test_a_peer_that_is_through_stays_for_one_that_was_late(tmp_path, pki,
     slow = stalling_in(2, slow, tmp_path)
     quick["deadline_s"] = 4
     first, second = await start(quick), await start(slow)
-    late = await first.said("neighbour_missing", round=2)
-    await first.said("round_ended", round=2)
+    late = await first.logged("neighbour_left_out", round=2)
+    await first.logged("round_ended", round=2)
     (tmp_path / "fifo").write_bytes(b"go on")
     assert [await second.ended(), await first.ended()] == [0, 0]
 
     assert (late["neighbour"], late["kind"]) == ("slow", "late")
-    assert [r["answered"] for r in summary_path(slow)["rounds"]] == [["quick"], ["quick"]]
-    assert not [line for line in first.events + second.events if line["event"] == "not_heard_by_all"]
+    assert [r["answered"] for r in read_summary(slow)["rounds"]] == [["quick"], ["quick"]]
+    assert not [line for line in first.events + second.events if line["event"] == "last_calls_missed"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_it_stops_in_the_middle_of_learning(tmp_path, pki, start, number):
     config = stalling_in(1, configs_of(tmp_path, pki, ["a"])[0], tmp_path)
     process = await start(config)
-    await process.said("round_began", round=1)
+    await process.logged("round_started", round=1)
     process.process.send_signal(number)
 
     assert await process.ended() == 0
@@ -83,7 +83,7 @@ async def test_it_stops_in_the_middle_of_learning(tmp_path, pki, start, number):
 async def test_it_stops_while_it_waits_for_a_neighbour(tmp_path, pki, start):
     config = configs_of(tmp_path, pki, ["a", "never"])[0]
     process = await start(config)
-    await process.said("ready")
+    await process.logged("ready")
     process.process.send_signal(signal.SIGTERM)
 
     assert await process.ended() == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from peer_network import configs_of, identity, summary_path
+from peer_network import configs_of, identity, read_summary
 from peer_softmax import SoftmaxLearner
 
 from diredi.errors import InvalidInput
@@ -24,7 +24,7 @@ async def run_peers(configs):
     """Runs them to their ends; their summaries."""
     async with asyncio.timeout(180):
         await asyncio.gather(*(serve(PeerConfig(**config), asyncio.Event()) for config in configs))
-    return [summary_path(config) for config in configs]
+    return [read_summary(config) for config in configs]
 
 
 async def test_peers_learn_classes_that_they_have_no_sample_of(tmp_path, pki):

@@ -120,7 +120,7 @@ async def test_a_peer_says_what_it_is_and_which_rounds_are_ready(network):
         ({"public_set": "sha256:" + "c" * 64}, NotFound, r"public set is sha256:aaaa.* not 'sha256:cccc.*same one"),
         ({"round": 0}, InvalidInput, "no round 0 here: ask for 1 to 3"),
         ({"round": 4}, InvalidInput, "no round 4 here: ask for 1 to 3"),
-        ({"round": 1}, NotFound, "round 1 is over and what was said was dropped: ask for round 3"),
+        ({"round": 1}, NotFound, "round 1 is over and its update was dropped: ask for round 3"),
         ({"round": 3, "heads": [3]}, InvalidInput, r"heads \[3\] cannot be asked: this peer has 0 to 2"),
         ({"round": 3, "heads": []}, InvalidInput, "heads"),
         ({"round": 3, "heads": [1, 1]}, InvalidInput, "each once"),

@@ -26,7 +26,7 @@ def star(folder, pki, names, **more):
     return configs
 
 
-def kept(folder, peer, round_, when):
+def saved_weights(folder, peer, round_, when):
     return WeightMap.load(Path(folder) / f"{peer}-{round_}-{when}.safetensors")
 
 
@@ -36,12 +36,14 @@ async def test_all_of_a_star_go_on_from_the_mean_worked_out_by_hand(tmp_path, pk
     labels = classification.load(DATA["set"], None).train.labels[: DATA["private"]]
     images = [len(shard) for shard in partitioned(labels, 3, PartitionRecipe(**DATA["partition"]), seed=0)]
     for round_ in (1, 2):
-        fitted, learned = ([kept(tmp_path, p, round_, when) for p in range(3)] for when in ("fitted", "learned"))
+        fitted, learned = (
+            [saved_weights(tmp_path, p, round_, when) for p in range(3)] for when in ("fitted", "learned")
+        )
         assert learned[0].to_bytes() == learned[1].to_bytes() == learned[2].to_bytes()
         shares = np.array(images) / sum(images)
         for name, array in learned[0].items():
             if np.issubdtype(array.dtype, np.floating):
-                by_hand = sum(s * one[name].astype(np.float64) for s, one in zip(shares, fitted, strict=True))
+                by_hand = sum(s * run[name].astype(np.float64) for s, run in zip(shares, fitted, strict=True))
                 np.testing.assert_allclose(array, by_hand, atol=1e-6)
             else:
                 assert array == fitted[0][name]
@@ -62,4 +64,4 @@ async def test_a_client_that_hangs_does_not_take_the_round_from_the_others(tmp_p
 
     assert [r["missing"]["hangs"]["kind"] for r in hub["rounds"]] == ["late", "late"]
     assert [r["answered"] for r in hub["rounds"]] == [["a", "b"]] * 2
-    assert [[r["answered"] for r in one["rounds"]] for one in others] == [[["hub"]] * 2] * 2
+    assert [[r["answered"] for r in run["rounds"]] for run in others] == [[["hub"]] * 2] * 2
