@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable, Sequence
 from itertools import repeat
 from pathlib import Path
@@ -81,7 +82,8 @@ def conclude(
     targets, listed = targets_of(rows), " ".join(map(str, seeds))
     shown(rows, targets)
     commits = ", ".join(sorted({one for seed in made for one in seed["commits"]}))
-    command = f"{'QUICK=1 ' if QUICK else 'FULL=gpu ' if GPU else ''}python bench/{name}.py --seeds {listed}"
+    plan = "QUICK=1 " if QUICK else "FULL=gpu " if GPU else ""
+    command = f"{plan}python bench/{Path(sys.argv[0]).name} --seeds {listed}"
     title, whole = f"{name}-gpu" if GPU else name, not QUICK and list(seeds) == list(whole_seeds)
     out = RESULTS if whole else RESULTS / "quick" if QUICK else folder_of(name)
     out.mkdir(parents=True, exist_ok=True)

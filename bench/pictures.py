@@ -147,8 +147,8 @@ PICTURES: dict[str, Picture] = {
     ),
     "parking": Picture(
         [
-            Bars("nine built-in cameras", "built-in: all cameras", "mAP50-95", _CAMERAS, "mAP50-95, percent"),
-            Bars("six real cameras", "real: all cameras", "mAP50-95", _CAMERAS, "mAP50-95, percent"),
+            Bars("nine built-in cameras", "built-in: all cameras", "mAP50", _CAMERAS),
+            Bars("six real cameras", "real: all cameras", "mAP50", _CAMERAS),
         ],
         bounds=["student with labels"],
     ),
