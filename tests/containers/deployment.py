@@ -6,9 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,6 @@ from docker.models.containers import Container
 ROOT = Path(__file__).resolve().parents[2]
 EDGES = ("edge-1", "edge-2", "edge-3")
 SERVICES = ("cloud", "gateway", "user-domain", *EDGES)
-LOOK_EVERY_S = 0.5
 
 
 class Project:
@@ -110,12 +106,3 @@ class Deployment(Project):
         networks = self.container(service).attrs["NetworkSettings"]["Networks"]
         ((_, network),) = [(name, n) for name, n in networks.items() if not name.endswith("_wan")] or networks.items()
         return str(network["IPAddress"])
-
-
-def eventually(what: str, holds: Callable[[], bool], timeout_s: float) -> None:
-    """Looks until `holds` is true. Raises AssertionError after `timeout_s`."""
-    deadline = time.monotonic() + timeout_s
-    pause = threading.Event()
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s: {what}"
-        pause.wait(LOOK_EVERY_S)

@@ -11,8 +11,9 @@ from diredi.rpc.v1.cycles_pb2 import Cycle
 from diredi_cli.connection import dialled
 from diredi_cli.watch import cycle_changes, state_of
 from diredi_scenes import PRESUMED, SITES
-from tests.containers.deployment import EDGES, Deployment, eventually
+from tests.containers.deployment import EDGES, Deployment
 from tests.containers.probes import DETECT
+from tests.support.waiting import eventually
 
 (NEW,) = set(SITES["site-1"].names) - set(PRESUMED)
 NEVER_KILLED = "edge-3"

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from demo_world import Demo, Diredi, Said, environment, free_port, small_demo
+from demo_world import Demo, Diredi, Said, environment, small_demo
 from recorder import Recorder
 
 from diredi_demo.workspace import Folder
+from tests.support.net import free_port
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,14 @@ import contextlib
 import json
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from demo_world import Demo, Diredi, processes_of, small_demo
+
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -162,15 +163,6 @@ def test_wrong_input_to_a_running_cloud_is_told_in_one_sentence(demo: Demo, dire
     assert foreign.code == 8 and "certificate" in foreign.error
 
 
-def until(true: Callable[[], object], process: subprocess.Popen[str], timeout_s: float = 120) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not true():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "did not happen in time"
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(0.1)
-
-
 Started = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -180,9 +172,13 @@ def data_of(demo: Demo) -> tuple[str, ...]:
     return ("--presumed", str(presumed / "data.yaml"), "--private", str(private / "data.yaml"))
 
 
-def all_started(out: Path) -> bool:
-    addresses = out / "fleet" / "addresses.json"
-    return addresses.exists() and "edge-3" in addresses.read_text()
+def until_all_started(process: subprocess.Popen[str], out: Path) -> None:
+    def started() -> bool:
+        assert process.poll() is None, process.communicate()
+        addresses = out / "fleet" / "addresses.json"
+        return addresses.exists() and "edge-3" in addresses.read_text()
+
+    eventually("every service of the demo has started", started)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)])
@@ -191,7 +187,7 @@ def test_nothing_is_left_running_however_a_demo_is_ended(
 ):
     out = tmp_path / "out"
     process = started("demo", "--out", out, "--config", small_demo(tmp_path / "small.yaml"), *data_of(demo))
-    until(lambda: all_started(out), process)
+    until_all_started(process, out)
     assert len(processes_of(out)) >= 6
     process.send_signal(number)
     assert process.wait(30) == code
@@ -202,7 +198,7 @@ def test_nothing_is_left_running_however_a_demo_is_ended(
 def test_a_service_that_dies_is_named_with_its_log(demo: Demo, started: Started, tmp_path: Path):
     out = tmp_path / "out"
     process = started("demo", "--out", out, "--config", small_demo(tmp_path / "small.yaml"), *data_of(demo))
-    until(lambda: all_started(out), process)
+    until_all_started(process, out)
     victim = json.loads((out / "fleet" / "processes.json").read_text())["edge-2"]["pid"]
     psutil.Process(victim).kill()
     _, err = process.communicate(timeout=60)

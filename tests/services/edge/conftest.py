@@ -6,10 +6,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from edge_peers import CloudPeer, Pki
+from edge_peers import EdgeCloud
 
 from diredi.detectors.spec import DetectorSpec
 from diredi.labels import LabelSpace
+from tests.support.pki import Pki
 
 LABELS = LabelSpace(names=("car", "person"))
 GROWN = LabelSpace(version=2, names=("car", "person", "forklift"))
@@ -32,12 +33,12 @@ def students(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, Detec
 
 @pytest.fixture(scope="session")
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return Pki.make(tmp_path_factory.mktemp("pki"))
+    return Pki(tmp_path_factory.mktemp("pki"))
 
 
 @pytest.fixture
-async def cloud(tmp_path: Path, pki: Pki) -> AsyncIterator[CloudPeer]:
-    peer = CloudPeer(tmp_path / "cloud", pki)
+async def cloud(tmp_path: Path, pki: Pki) -> AsyncIterator[EdgeCloud]:
+    peer = EdgeCloud(tmp_path / "cloud", pki)
     await peer.start()
     yield peer
     await peer.stop()

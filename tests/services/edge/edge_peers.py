@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,41 +14,15 @@ from diredi.rpc import convert
 from diredi.rpc.blobs import BlobServicer
 from diredi.rpc.caller import peer_identity
 from diredi.rpc.client import call, connect
-from diredi.rpc.server import Server, start_server
 from diredi.rpc.v1 import edge_pb2, fleet_pb2, fleet_pb2_grpc, registry_pb2
 from diredi.rpc.v1.edge_pb2_grpc import EdgeServiceStub
 from diredi.store.blobs import BlobStore
-from diredi.trust import ca
 from diredi.trust.identity import Credentials
 from edge_node.config import EdgeConfig
 from edge_node.node import serve
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@dataclass(frozen=True)
-class Pki:
-    """An authority of the test's own, and identities that it issued."""
-
-    folder: Path
-
-    @classmethod
-    def make(cls, folder: Path) -> Pki:
-        ca.init(folder / "ca")
-        return cls(folder)
-
-    def issue(self, role: str, name: str, site: str = "") -> Path:
-        out = self.folder / role / name
-        if not out.exists():
-            ca.issue(self.folder / "ca", role, name, ["localhost", "127.0.0.1"], out, site=site)
-        return out
-
-    def credentials(self, role: str, name: str, site: str = "") -> Credentials:
-        return Credentials.load(self.issue(role, name, site))
+from tests.support.net import free_port
+from tests.support.pki import Pki
+from tests.support.stub_cloud import StubCloud
 
 
 class StallingBlobs(BlobServicer):
@@ -117,28 +89,12 @@ class FleetPeer(fleet_pb2_grpc.FleetServiceServicer):
             self.changed.notify_all()
 
 
-class CloudPeer:
-    """A cloud of this test's: starts, stops, and starts again at the same address with what it knew."""
-
+class EdgeCloud(StubCloud):
     def __init__(self, folder: Path, pki: Pki) -> None:
         store = BlobStore(folder / "blobs")
         self.fleet = FleetPeer(store)
         self.blobs = StallingBlobs(store)
-        self.port = free_port()
-        self._credentials = pki.credentials("cloud", "cloud")
-        self._server: Server | None = None
-
-    @property
-    def address(self) -> str:
-        return f"localhost:{self.port}"
-
-    async def start(self) -> None:
-        self._server = await start_server(self._credentials, f"127.0.0.1:{self.port}", [self.fleet, self.blobs])
-
-    async def stop(self) -> None:
-        if self._server is not None:
-            await self._server.stop(0)
-        self._server = None
+        super().__init__(pki.credentials("cloud", "cloud"), [self.fleet, self.blobs])
 
 
 class Node:

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from edge_peers import CloudPeer, Node, Pki, config_of, running
+from edge_peers import EdgeCloud, Node, config_of, running
 
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import InvalidInput, Refused, WrongState
@@ -15,6 +15,7 @@ from diredi.rpc.client import connect, is_serving
 from diredi.rpc.streams import messages_of
 from diredi.rpc.v1 import edge_pb2
 from edge_node.update_states import Record
+from tests.support.pki import Pki
 
 Students = list[tuple[Path, DetectorSpec]]
 
@@ -24,7 +25,7 @@ def runs(version: int):
 
 
 async def test_detect_image_before_a_release_is_refused_as_a_matter_of_state(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str, jpeg: bytes
+    tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str, jpeg: bytes
 ) -> None:
     async with running(config_of(tmp_path / "node", pki, cloud.address, frames), pki) as node:
         with pytest.raises(WrongState, match="no release is installed"):
@@ -33,7 +34,7 @@ async def test_detect_image_before_a_release_is_refused_as_a_matter_of_state(
 
 
 async def test_bytes_that_are_no_image_are_refused_as_invalid(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str, students: Students, jpeg: bytes
+    tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str, students: Students, jpeg: bytes
 ) -> None:
     await cloud.fleet.publish(1, *students[0])
     async with running(config_of(tmp_path / "node", pki, cloud.address, frames), pki) as node:
@@ -47,7 +48,7 @@ async def test_bytes_that_are_no_image_are_refused_as_invalid(
 
 
 async def test_an_update_drops_no_frame_and_shows_the_new_class(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str, students: Students, jpeg: bytes
+    tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str, students: Students, jpeg: bytes
 ) -> None:
     await cloud.fleet.publish(1, *students[0])
     config = config_of(tmp_path / "node", pki, cloud.address, frames, confidence=0.01, frames_per_second=25)
@@ -91,7 +92,7 @@ async def versions_of_images(node: Node, jpeg: bytes, last: int) -> list[int]:
 
 
 async def test_a_withdrawn_release_is_replaced_by_the_one_that_the_cloud_names(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str, students: Students
+    tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str, students: Students
 ) -> None:
     first = await cloud.fleet.publish(1, *students[0])
     async with running(config_of(tmp_path / "node", pki, cloud.address, frames), pki) as node:
@@ -105,7 +106,7 @@ async def test_a_withdrawn_release_is_replaced_by_the_one_that_the_cloud_names(
 
 
 async def test_a_corrupt_download_is_refused_and_the_old_release_runs_on(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str, students: Students
+    tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str, students: Students
 ) -> None:
     await cloud.fleet.publish(1, *students[0])
     async with running(config_of(tmp_path / "node", pki, cloud.address, frames), pki) as node:
@@ -124,7 +125,7 @@ async def test_a_corrupt_download_is_refused_and_the_old_release_runs_on(
 
 @pytest.mark.parametrize("wrong", ["labels", "size", "garbage"])
 async def test_a_file_that_is_not_what_the_release_says_is_refused_for_good(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str, students: Students, wrong: str
+    tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str, students: Students, wrong: str
 ) -> None:
     onnx, spec = students[1]
     if wrong == "garbage":
@@ -148,7 +149,7 @@ async def test_a_file_that_is_not_what_the_release_says_is_refused_for_good(
 
 
 async def test_the_node_starts_from_disk_and_runs_on_while_the_cloud_is_away(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str, students: Students, jpeg: bytes
+    tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str, students: Students, jpeg: bytes
 ) -> None:
     await cloud.fleet.publish(1, *students[0])
     config = config_of(tmp_path / "node", pki, cloud.address, frames)
@@ -170,7 +171,7 @@ async def test_the_node_starts_from_disk_and_runs_on_while_the_cloud_is_away(
 
 
 async def test_a_download_goes_on_after_a_restart_where_it_stopped(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str, students: Students
+    tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str, students: Students
 ) -> None:
     cloud.blobs.stall_after = 2
     release = await cloud.fleet.publish(1, *students[0])
@@ -188,7 +189,7 @@ async def test_a_download_goes_on_after_a_restart_where_it_stopped(
 
 
 async def test_a_stream_reader_that_is_slow_skips_frames_and_holds_nobody_up(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str, students: Students
+    tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str, students: Students
 ) -> None:
     await cloud.fleet.publish(1, *students[0])
     async with running(config_of(tmp_path / "node", pki, cloud.address, frames), pki) as node:
@@ -203,7 +204,7 @@ async def test_a_stream_reader_that_is_slow_skips_frames_and_holds_nobody_up(
 
 
 async def test_a_stream_ends_when_the_source_ends(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str, students: Students
+    tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str, students: Students
 ) -> None:
     config = config_of(tmp_path / "node", pki, cloud.address, frames, repeat=False, frames_per_second=5)
     async with running(config, pki) as node:
@@ -220,7 +221,7 @@ async def all_frames(node: Node) -> list[int]:
 
 
 async def test_what_a_node_sends_is_counted_and_holds_no_image(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str, students: Students
+    tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str, students: Students
 ) -> None:
     await cloud.fleet.publish(1, *students[0])
     async with running(config_of(tmp_path / "node", pki, cloud.address, frames), pki) as node:
@@ -236,7 +237,7 @@ async def test_what_a_node_sends_is_counted_and_holds_no_image(
 
 
 async def test_only_the_own_site_may_look_through_the_camera(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str, students: Students, jpeg: bytes
+    tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str, students: Students, jpeg: bytes
 ) -> None:
     await cloud.fleet.publish(1, *students[0])
     config = config_of(tmp_path / "node", pki, cloud.address, frames)
@@ -256,7 +257,7 @@ async def test_only_the_own_site_may_look_through_the_camera(
         await site.channel.close()
 
 
-async def test_health_and_reflection_answer(tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str) -> None:
+async def test_health_and_reflection_answer(tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str) -> None:
     config = config_of(tmp_path / "node", pki, cloud.address, frames)
     async with running(config, pki), connect(config.listen, pki.credentials("operator", "alice")) as channel:
         assert await is_serving(channel)
@@ -264,7 +265,7 @@ async def test_health_and_reflection_answer(tmp_path: Path, pki: Pki, cloud: Clo
 
 
 async def test_a_certificate_of_another_device_is_refused_at_start(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str
+    tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str
 ) -> None:
     config = config_of(tmp_path / "node", pki, cloud.address, frames, device="camera-2")
     with pytest.raises(InvalidInput, match="is for device/site-1/camera-1, not for device/site-1/camera-2"):

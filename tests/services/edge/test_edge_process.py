@@ -17,12 +17,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from edge_peers import CloudPeer, Node, Pki, config_of
+from edge_peers import EdgeCloud, Node, config_of
 
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import InvalidInput
 from edge_node.config import EdgeConfig
 from edge_node.update_states import UNDER_WAY, Record, State
+from tests.support.pki import Pki
 
 Students = list[tuple[Path, DetectorSpec]]
 ROOT = Path(__file__).parents[3]
@@ -67,7 +68,7 @@ async def node_process(config: EdgeConfig, pki: Pki) -> AsyncIterator[tuple[Proc
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_it_says_ready_with_its_real_port_and_stops_within_two_seconds(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str, students: Students, number: signal.Signals
+    tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str, students: Students, number: signal.Signals
 ) -> None:
     await cloud.fleet.publish(1, *students[0])
     config = config_of(tmp_path / "node", pki, cloud.address, frames, listen="127.0.0.1:0")
@@ -80,7 +81,7 @@ async def test_it_says_ready_with_its_real_port_and_stops_within_two_seconds(
 
 
 async def test_killed_in_the_middle_of_a_download_it_comes_back_and_finishes(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str, students: Students
+    tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str, students: Students
 ) -> None:
     await cloud.fleet.publish(1, *students[0])
     config = config_of(tmp_path / "node", pki, cloud.address, frames)
@@ -103,7 +104,7 @@ async def test_killed_in_the_middle_of_a_download_it_comes_back_and_finishes(
 
 @pytest.mark.parametrize("state", [*UNDER_WAY, State.REPORTING, State.FAILED])
 async def test_what_a_kill_in_each_state_leaves_behind_is_finished_by_the_next_start(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str, students: Students, state: State
+    tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str, students: Students, state: State
 ) -> None:
     first = await cloud.fleet.publish(1, *students[0])
     config = config_of(tmp_path / "node", pki, cloud.address, frames)
@@ -198,7 +199,7 @@ def test_the_node_runs_without_torch() -> None:
 
 
 async def test_a_small_file_that_claims_to_be_a_huge_image_is_refused(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str, students: Students
+    tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str, students: Students
 ) -> None:
     await cloud.fleet.publish(1, *students[0])
     async with node_process(config_of(tmp_path / "node", pki, cloud.address, frames), pki) as (_, node):

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from peer_network import PeerNetwork, Pki
+from peer_network import PeerNetwork
+
+from tests.support.pki import Pki
 
 
 @pytest.fixture(scope="session")

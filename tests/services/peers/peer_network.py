@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
 import sys
 from functools import partial
 from pathlib import Path
@@ -17,12 +16,12 @@ import yaml
 from diredi.rpc.byte_counter import IngressMeter
 from diredi.rpc.client import connect
 from diredi.rpc.server import start_server
-from diredi.trust import ca
-from diredi.trust.identity import Credentials, Identity, Role
+from diredi.trust.identity import Identity, Role
 from peer_node.learner import Predictions, PredictionSpec
 from peer_node.peer_client import PeerClient
 from peer_node.round_store import RoundStore
 from peer_node.servicer import PeerServicer
+from tests.support.net import free_ports
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -42,22 +41,6 @@ def predictions(spec=SPEC, seed=0):
     return Predictions(probabilities, embeddings if spec.embedding else None)
 
 
-class Pki:
-    def __init__(self, folder):
-        self.folder = folder
-        ca.init(folder / "ca")
-
-    def folder_of(self, name, role="device", site=SITE):
-        out = self.folder / role / name
-        if not out.exists():
-            hosts = ["localhost", "127.0.0.1"]
-            ca.issue(self.folder / "ca", role, name, hosts, out, site=site if role == "device" else "")
-        return out
-
-    def credentials(self, name, role="device", site=SITE):
-        return Credentials.load(self.folder_of(name, role, site))
-
-
 class PeerNetwork:
     """Servers, channels and listeners of one test; `close` ends all of them."""
 
@@ -73,12 +56,13 @@ class PeerNetwork:
         return store, await self.served(name, servicer, sent)
 
     async def served(self, name, servicer, sent=None):
-        server = await start_server(self.pki.credentials(name), "127.0.0.1:0", [servicer], sent=sent)
+        server = await start_server(self.pki.credentials("device", name, SITE), "127.0.0.1:0", [servicer], sent=sent)
         self.stack.push_async_callback(server.stop, 0)
         return server.address
 
-    async def channel(self, address, name="asker", meter=None, heard=None, **who):
-        return await self.stack.enter_async_context(connect(address, self.pki.credentials(name, **who), meter, heard))
+    async def channel(self, address, name="asker", meter=None, heard=None, role="device", site=SITE):
+        credentials = self.pki.credentials(role, name, site if role == "device" else "")
+        return await self.stack.enter_async_context(connect(address, credentials, meter, heard))
 
     async def client(self, name, address, spec=SPEC):
         """As "asker" sees it."""
@@ -139,14 +123,6 @@ class PeerProcess:
         await self.ended()
 
 
-def free_ports(count):
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-
-
 def configs_of(folder, pki, names, **more):
     """Every one of `names` with all others as neighbours."""
     ports = dict(zip(names, free_ports(len(names)), strict=True))
@@ -154,7 +130,7 @@ def configs_of(folder, pki, names, **more):
         {
             "name": name,
             "site": SITE,
-            "identity": str(pki.folder_of(name)),
+            "identity": str(pki.issue("device", name, SITE)),
             "listen": f"127.0.0.1:{ports[name]}",
             "neighbours": {other: f"127.0.0.1:{ports[other]}" for other in names if other != name},
             "rounds": 3,

@@ -7,7 +7,7 @@ import asyncio
 import grpc
 import numpy as np
 import pytest
-from peer_network import SPEC, free_ports, identity, predictions
+from peer_network import SITE, SPEC, identity, predictions
 
 from diredi.rpc.byte_counter import EgressMeter
 from diredi.rpc.v1 import peers_pb2 as pb
@@ -15,6 +15,7 @@ from diredi.rpc.v1.peers_pb2_grpc import PeerServiceServicer
 from peer_node.collect import AbsenceKind, collect
 from peer_node.learner import PredictionRequest, Predictions, PredictionSpec
 from peer_node.servicer import prediction_chunks
+from tests.support.net import free_port
 
 EMBEDDINGS = predictions().embeddings
 PROBABILITIES = PredictionRequest(None, (0, 1, 2))
@@ -144,7 +145,7 @@ async def test_bytes_that_are_no_message_leave_their_sender_out(network, pki):
     server.add_generic_rpc_handlers(
         [grpc.method_handlers_generic_handler("diredi.v1.PeerService", {"Predict": handler})]
     )
-    own = pki.credentials("liar")
+    own = pki.credentials("device", "liar", SITE)
     port = server.add_secure_port(
         "127.0.0.1:0", grpc.ssl_server_credentials([(own.key, own.certificate)], own.ca, True)
     )
@@ -208,7 +209,7 @@ async def test_a_slow_peer_that_makes_it_in_time_is_heard(network):
 
 
 async def test_nobody_listening_is_away_after_bounded_attempts(network):
-    neighbour = await network.client("gone", f"127.0.0.1:{free_ports(1)[0]}")
+    neighbour = await network.client("gone", f"127.0.0.1:{free_port()}")
     absence = await with_an_honest_one(network, "gone", neighbour, 30)
 
     assert absence.kind is AbsenceKind.AWAY

@@ -179,12 +179,10 @@ async def test_who_is_not_a_neighbour_is_refused(network, who):
         await call(stub.DescribePeer, pb.DescribePeerRequest(), deadline_s=5)
 
 
-async def test_a_device_of_the_same_name_at_another_site_is_no_neighbour(network, pki, tmp_path):
-    from diredi.trust import ca
-
+async def test_a_device_of_the_same_name_at_another_site_is_no_neighbour(network, pki):
     store, address = await network.store("a")
     store.put(1, predictions())
-    namesake = ca.issue(pki.folder / "ca", "device", "asker", ["localhost"], tmp_path / "namesake", site="site-2")
+    namesake = pki.credentials("device", "asker", "site-2")
     tls = grpc.ssl_channel_credentials(namesake.ca, namesake.key, namesake.certificate)
     async with grpc.aio.secure_channel(address, tls, options=DIRECT) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -195,7 +193,7 @@ async def test_a_device_of_the_same_name_at_another_site_is_no_neighbour(network
 async def test_who_shows_no_certificate_never_reaches_the_board(network, pki):
     store, address = await network.store("a")
     store.put(1, predictions())
-    tls = grpc.ssl_channel_credentials(root_certificates=pki.credentials("asker").ca)
+    tls = grpc.ssl_channel_credentials(root_certificates=pki.credentials("device", "asker", SITE).ca)
     async with grpc.aio.secure_channel(address, tls, options=DIRECT) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await PeerServiceStub(channel).DescribePeer(pb.DescribePeerRequest(), timeout=5)

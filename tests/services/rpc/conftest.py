@@ -2,32 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-from datetime import UTC, datetime, timedelta
-
 import pytest
 from proxies import Proxy
 
 from diredi.rpc.server import start_server
-from diredi.trust import ca
-
-HOSTS = ["localhost", "127.0.0.1", "::1"]
-
-
-class Pki:
-    """One authority and whoever it believes."""
-
-    def __init__(self, root):
-        self.root = root
-        self.numbers = itertools.count()
-        ca.init(root / "ca")
-
-    def issue(self, role, name, site="", hosts=HOSTS, **more):
-        return ca.issue(self.root / "ca", role, name, hosts, self.root / f"own-{next(self.numbers)}", site, **more)
-
-    def expired(self, role, name):
-        """A certificate that ran out yesterday; such a folder would not load, so it is loaded as of then."""
-        return self.issue(role, name, now=datetime.now(UTC) - timedelta(days=11), lifetime=timedelta(days=10))
+from tests.support.pki import Pki
 
 
 @pytest.fixture(scope="session")
@@ -42,12 +21,12 @@ def foreign_pki(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def cloud(pki):
-    return pki.issue("cloud", "cloud")
+    return pki.credentials("cloud", "cloud")
 
 
 @pytest.fixture(scope="session")
 def site(pki):
-    return pki.issue("site", "site-1")
+    return pki.credentials("site", "site-1")
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ def no_other_proxy(monkeypatch):
 
 async def test_a_site_reaches_a_cloud_that_only_the_proxy_can_find(serve, site, pki, proxy, monkeypatch):
     servicer = Fleet()
-    server = await serve(servicer, credentials=pki.issue("cloud", "cloud", hosts=[NAME]))
+    server = await serve(servicer, credentials=pki.anew("cloud", "cloud", hosts=[NAME]))
     between = await proxy(server.address, HttpProxy)
     monkeypatch.setenv("https_proxy", f"http://{between.address}")
 

@@ -10,6 +10,7 @@ from diredi.rpc.client import call, connect, is_serving
 from diredi.rpc.retry import Backoff
 from diredi.rpc.v1 import fleet_pb2 as pb
 from diredi.rpc.v1.fleet_pb2_grpc import FleetServiceServicer, FleetServiceStub
+from diredi.trust import ca
 from diredi.trust.identity import Credentials, Identity, Role
 
 DIRECT = [("grpc.enable_http_proxy", 0)]
@@ -54,7 +55,7 @@ async def expect_no_way_in(fleet, channel, pki):
     await channel.close()
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert servicer.callers == []
-    await beat(server.address, pki.issue("site", "site-1"))
+    await beat(server.address, pki.credentials("site", "site-1"))
     assert servicer.callers == [Identity(Role.SITE, "site-1")]
 
 
@@ -68,7 +69,7 @@ async def test_a_client_without_a_certificate_never_reaches_a_handler(fleet, pki
 
 
 async def test_a_client_with_a_foreign_certificate_never_reaches_a_handler(fleet, pki, site, foreign_pki):
-    stranger = foreign_pki.issue("site", "site-1")
+    stranger = foreign_pki.credentials("site", "site-1")
     tls = grpc.ssl_channel_credentials(site.ca, stranger.key, stranger.certificate)
     await expect_no_way_in(fleet, grpc.aio.secure_channel(fleet[1].address, tls, options=DIRECT), pki)
 
@@ -107,7 +108,7 @@ async def test_retries_against_a_door_that_stays_shut_are_bounded(fleet, pki, pr
 
 async def test_a_server_of_another_authority_is_not_believed(serve, site, foreign_pki):
     servicer = Fleet()
-    impostor = await serve(servicer, credentials=foreign_pki.issue("cloud", "cloud"))
+    impostor = await serve(servicer, credentials=foreign_pki.credentials("cloud", "cloud"))
 
     with pytest.raises(Unreachable, match=r"another authority or expired.*ca\.pem"):
         await beat(impostor.address, site)
@@ -125,7 +126,7 @@ async def test_a_server_with_an_expired_certificate_is_not_believed(serve, site,
 
 async def test_a_server_whose_certificate_names_another_host_is_not_believed(serve, site, pki):
     servicer = Fleet()
-    server = await serve(servicer, credentials=pki.issue("cloud", "cloud", hosts=["cloud.example.org", "10.0.0.1"]))
+    server = await serve(servicer, credentials=pki.anew("cloud", "cloud", hosts=["cloud.example.org", "10.0.0.1"]))
 
     with pytest.raises(Unreachable, match="does not name this address"):
         await beat(server.address, site)
@@ -134,7 +135,7 @@ async def test_a_server_whose_certificate_names_another_host_is_not_believed(ser
 
 async def test_an_operators_certificate_does_not_make_a_server(serve, site, pki):
     servicer = Fleet()
-    server = await serve(servicer, credentials=pki.issue("operator", "alice"))
+    server = await serve(servicer, credentials=pki.credentials("operator", "alice"))
 
     with pytest.raises(Unreachable):
         await beat(server.address, site)
@@ -170,7 +171,7 @@ def _has_ipv6():
 
 async def test_the_caller_is_who_its_certificate_says(fleet, pki):
     servicer, server = fleet
-    await beat(server.address, pki.issue("device", "camera-1", "site-1"))
+    await beat(server.address, pki.credentials("device", "camera-1", "site-1"))
 
     assert servicer.callers == [Identity(Role.DEVICE, "camera-1", "site-1")]
 
@@ -186,7 +187,7 @@ async def test_the_caller_is_who_its_certificate_says(fleet, pki):
     ],
 )
 async def test_nobody_speaks_for_another(fleet, pki, role, name, its_site, device, said_site, allowed):
-    async with connect(fleet[1].address, pki.issue(role, name, its_site)) as channel:
+    async with connect(fleet[1].address, pki.credentials(role, name, its_site)) as channel:
         request = pb.RegisterDeviceRequest(device=device, site=said_site)
         registering = call(FleetServiceStub(channel).RegisterDevice, request, deadline_s=5)
         if allowed:
@@ -197,7 +198,7 @@ async def test_nobody_speaks_for_another(fleet, pki, role, name, its_site, devic
 
 
 async def test_a_role_may_only_do_what_it_may(fleet, pki, site):
-    for credentials, allowed in ((pki.issue("operator", "alice"), True), (site, False)):
+    for credentials, allowed in ((pki.credentials("operator", "alice"), True), (site, False)):
         async with connect(fleet[1].address, credentials) as channel:
             listing = call(FleetServiceStub(channel).ListDevices, pb.ListDevicesRequest(), deadline_s=5)
             if allowed:
@@ -230,7 +231,7 @@ def test_the_package_has_no_way_to_talk_without_tls():
     assert talkers == []
 
 
-def test_credentials_load_from_the_folder_that_was_issued(pki):
-    issued = pki.issue("site", "site-7")
+def test_credentials_load_from_the_folder_that_was_issued(pki, tmp_path):
+    issued = ca.issue(pki.folder / "ca", "site", "site-7", [], tmp_path / "own")
 
-    assert Credentials.load(pki.root / f"own-{next(pki.numbers) - 1}") == issued
+    assert Credentials.load(tmp_path / "own") == issued

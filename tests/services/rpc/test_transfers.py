@@ -336,7 +336,7 @@ async def test_a_bad_request_gets_its_status_and_leaves_the_store_as_it_was(serv
 
 async def test_only_those_who_may_put_put(serve, pki, site, store, source):
     server = await serve(BlobServicer(store, putters=[Role.SITE]))
-    async with connect(server.address, pki.issue("device", "camera-1", "site-1")) as channel:
+    async with connect(server.address, pki.credentials("device", "camera-1", "site-1")) as channel:
         with pytest.raises(Refused, match="device/site-1/camera-1 may not put blobs"):
             await upload(BlobServiceStub(channel), source)
     assert files_of(store) == {}
@@ -350,7 +350,7 @@ async def test_a_reader_may_be_refused_a_blob(serve, pki, site, store, source, t
             raise Refused(f"{caller} may not read {digest}: ask for a release")
 
     server = await serve(BlobServicer(store, may_read=may_read))
-    async with connect(server.address, pki.issue("device", "camera-1", "site-1")) as channel:
+    async with connect(server.address, pki.credentials("device", "camera-1", "site-1")) as channel:
         with pytest.raises(Refused, match="ask for a release"):
             await download(BlobServiceStub(channel), blob, tmp_path / "in")
     async with connect(server.address, site) as channel:
@@ -420,8 +420,8 @@ async def test_a_download_to_a_full_disk_says_so_and_leaves_no_part(serve, site,
 async def test_uploads_of_the_same_blob_by_two_sites_at_once_give_one_blob(serve, pki, store, source, content):
     server = await serve(BlobServicer(store))
     async with (
-        connect(server.address, pki.issue("site", "a")) as a,
-        connect(server.address, pki.issue("site", "b")) as b,
+        connect(server.address, pki.credentials("site", "a")) as a,
+        connect(server.address, pki.credentials("site", "b")) as b,
     ):
         blobs = await asyncio.gather(*(upload(BlobServiceStub(channel), source) for channel in (a, b)))
 

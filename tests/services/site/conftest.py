@@ -6,9 +6,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from site_peers import CloudPeer, Models, Pki, write_data_set
+from site_peers import Models, SiteCloud, write_data_set
 
 from diredi.labels import LabelSpace
+from tests.support.pki import Pki
 
 LABELS = LabelSpace(names=("car", "person"))
 
@@ -40,12 +41,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return Pki.make(tmp_path_factory.mktemp("pki"))
+    return Pki(tmp_path_factory.mktemp("pki"))
 
 
 @pytest.fixture
-async def cloud(tmp_path: Path, pki: Pki) -> AsyncIterator[CloudPeer]:
-    peer = CloudPeer(tmp_path / "cloud", pki)
+async def cloud(tmp_path: Path, pki: Pki) -> AsyncIterator[SiteCloud]:
+    peer = SiteCloud(tmp_path / "cloud", pki)
     await peer.start()
     yield peer
     await peer.stop()

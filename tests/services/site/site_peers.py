@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +16,16 @@ from diredi.errors import DirediError, NoRoom, WrongState
 from diredi.labels import LabelSpace
 from diredi.rpc import convert
 from diredi.rpc.blobs import BlobServicer
-from diredi.rpc.byte_counter import IngressMeter
 from diredi.rpc.caller import peer_identity
 from diredi.rpc.client import call, connect
-from diredi.rpc.server import Server, start_server
 from diredi.rpc.v1 import cycles_pb2, local_pb2, registry_pb2, sites_pb2, sites_pb2_grpc
 from diredi.rpc.v1.local_pb2_grpc import LocalServiceStub
 from diredi.store.blobs import BlobStore
-from diredi.trust import ca
 from diredi.trust.identity import Credentials
+from tests.support.net import free_port
+from tests.support.pki import Pki
+from tests.support.stub_cloud import StubCloud
+from tests.support.waiting import until
 from user_domain.config import UserDomainConfig
 from user_domain.site import serve
 
@@ -36,33 +36,6 @@ RECIPE: dict[str, Any] = {
     "coreset_images": 4,
     "student_gap": False,
 }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@dataclass(frozen=True)
-class Pki:
-    """An authority of the test's own, and identities that it issued."""
-
-    folder: Path
-
-    @classmethod
-    def make(cls, folder: Path) -> Pki:
-        ca.init(folder / "ca")
-        return cls(folder)
-
-    def issue(self, role: str, name: str, site: str = "") -> Path:
-        out = self.folder / role / name
-        if not out.exists():
-            ca.issue(self.folder / "ca", role, name, ["localhost", "127.0.0.1"], out, site=site)
-        return out
-
-    def credentials(self, role: str, name: str, site: str = "") -> Credentials:
-        return Credentials.load(self.issue(role, name, site))
 
 
 def write_data_set(folder: Path, train: int = 8, val: int = 4, classes: int = len(CLASSES)) -> Path:
@@ -177,30 +150,12 @@ class SitePeer(sites_pb2_grpc.SiteServiceServicer):
         return sites_pb2.FailTaskResponse()
 
 
-class CloudPeer:
-    """A cloud of this test's: starts, stops, and starts again at the same address with what it knew."""
-
+class SiteCloud(StubCloud):
     def __init__(self, folder: Path, pki: Pki) -> None:
         self.store = BlobStore(folder / "blobs")
         self.site = SitePeer()
         self.blobs = CountingBlobs(self.store)
-        self.received = IngressMeter()
-        self.port = free_port()
-        self._credentials = pki.credentials("cloud", "cloud")
-        self._server: Server | None = None
-
-    @property
-    def address(self) -> str:
-        return f"localhost:{self.port}"
-
-    async def start(self) -> None:
-        servicers = [self.site, self.blobs]
-        self._server = await start_server(self._credentials, f"127.0.0.1:{self.port}", servicers, meter=self.received)
-
-    async def stop(self) -> None:
-        if self._server is not None:
-            await self._server.stop(0)
-        self._server = None
+        super().__init__(pki.credentials("cloud", "cloud"), [self.site, self.blobs])
 
 
 @dataclass(frozen=True)
@@ -213,7 +168,7 @@ class Models:
     coreset: Path
 
     def extract_task(
-        self, cloud: CloudPeer, cycle: str = "cycle-1", *, approved: bool = True, recipe: dict[str, Any] | None = None
+        self, cloud: SiteCloud, cycle: str = "cycle-1", *, approved: bool = True, recipe: dict[str, Any] | None = None
     ) -> sites_pb2.Task:
         task = sites_pb2.Task(
             id=f"{cycle}/extract",
@@ -227,13 +182,13 @@ class Models:
         task.coreset.CopyFrom(convert.blob_to(cloud.store.add_file(self.coreset)))
         return task
 
-    def validate_task(self, cloud: CloudPeer, cycle: str = "cycle-1") -> sites_pb2.Task:
+    def validate_task(self, cloud: SiteCloud, cycle: str = "cycle-1") -> sites_pb2.Task:
         task = sites_pb2.Task(id=f"{cycle}/validate", kind=sites_pb2.TASK_KIND_VALIDATE, cycle_id=cycle)
         task.student.CopyFrom(self._model(cloud, "student", self.student))
         task.student.onnx.CopyFrom(convert.blob_to(cloud.store.add_file(self.onnx)))
         return task
 
-    def _model(self, cloud: CloudPeer, kind: str, path: Path) -> Any:
+    def _model(self, cloud: SiteCloud, kind: str, path: Path) -> Any:
         from diredi.detectors.spec import DetectorSpec
 
         blob = cloud.store.add_file(path)
@@ -267,15 +222,6 @@ class Local:
     async def hand(self, image: bytes, device: str = "camera-1") -> bool:
         request = local_pb2.HandSampleRequest(device=device, image=image, class_ids=[0], lowest_confidence=0.3)
         return (await call(self.stub.HandSample, request, deadline_s=10)).stored
-
-
-async def until(condition: Callable[[], bool | Awaitable[bool]], timeout_s: float = 180) -> None:
-    async with asyncio.timeout(timeout_s):
-        while True:
-            holds = condition()
-            if await holds if isinstance(holds, Awaitable) else holds:
-                return
-            await asyncio.sleep(0.02)
 
 
 @asynccontextmanager

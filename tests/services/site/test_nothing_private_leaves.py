@@ -22,7 +22,7 @@ from google.protobuf.message import Message
 from http2_log import Stream, bytes_by_path, streams_of
 from leaks import LeakDetector
 from recording_proxy import RecordingProxy
-from site_peers import RECIPE, CloudPeer, Local, Models, Pki, config_of, until, write_data_set
+from site_peers import RECIPE, Local, Models, SiteCloud, config_of, write_data_set
 from test_user_domain_process import site_process
 
 from diredi.codecs import codec_named
@@ -31,6 +31,8 @@ from diredi.rpc.client import call, connect
 from diredi.rpc.v1 import registry_pb2, sites_pb2
 from diredi.rpc.v1.registry_pb2_grpc import BlobServiceStub
 from diredi.rpc.v1.sites_pb2_grpc import SiteServiceStub
+from tests.support.pki import Pki
+from tests.support.waiting import until
 
 MAY_LEAVE = {
     "/diredi.v1.SiteService/WatchTasks": sites_pb2.WatchTasksRequest,
@@ -88,7 +90,7 @@ def detector(private: PrivateSet, tmp_path_factory: pytest.TempPathFactory) -> L
 
 
 @pytest.fixture
-async def proxy(pki: Pki, cloud: CloudPeer) -> AsyncIterator[RecordingProxy]:
+async def proxy(pki: Pki, cloud: SiteCloud) -> AsyncIterator[RecordingProxy]:
     proxy = RecordingProxy(pki.issue("cloud", "cloud"), pki.issue("site", "site-1"), cloud.port)
     await proxy.start()
     yield proxy
@@ -98,7 +100,7 @@ async def proxy(pki: Pki, cloud: CloudPeer) -> AsyncIterator[RecordingProxy]:
 async def test_in_a_whole_cycle_nothing_private_leaves(
     tmp_path: Path,
     pki: Pki,
-    cloud: CloudPeer,
+    cloud: SiteCloud,
     models: Models,
     private: PrivateSet,
     detector: LeakDetector,
@@ -240,7 +242,7 @@ def test_the_detector_finds_a_planted(private: PrivateSet, detector: LeakDetecto
 
 
 async def test_the_record_shows_what_a_leaking_site_would_send(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, private: PrivateSet, detector: LeakDetector, proxy: RecordingProxy
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, private: PrivateSet, detector: LeakDetector, proxy: RecordingProxy
 ) -> None:
     hidden = tmp_path / "hidden.bin"
     hidden.write_bytes(zstandard.ZstdCompressor().compress(b"".join(p.read_bytes() for p in private.images)))

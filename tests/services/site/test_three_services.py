@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from site_peers import Models, Pki, config_of, free_port, running, until, write_data_set
+from site_peers import Models, config_of, running, write_data_set
 
 from cloud_server.app import serve as serve_cloud
 from cloud_server.config import CloudConfig
@@ -21,6 +21,9 @@ from diredi.rpc.v1.edge_pb2_grpc import EdgeServiceStub
 from diredi.rpc.v1.fleet_pb2_grpc import FleetServiceStub
 from edge_node.config import EdgeConfig
 from edge_node.node import serve as serve_edge
+from tests.support.net import free_port
+from tests.support.pki import Pki
+from tests.support.waiting import until
 
 TINY: dict[str, Any] = {"epochs": 1, "batch": 8}
 

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from site_peers import CLASSES, RECIPE, CloudPeer, Local, Models, Pki, config_of, running, until, write_data_set
+from site_peers import CLASSES, RECIPE, Local, Models, SiteCloud, config_of, running, write_data_set
 
 from diredi.data.style import SiteStyle
 from diredi.errors import InvalidInput, NoRoom, Refused
@@ -14,10 +14,12 @@ from diredi.rpc import convert
 from diredi.rpc.client import connect, is_serving
 from diredi.rpc.manifest_signature import check_manifest
 from diredi.rpc.v1 import sites_pb2
+from tests.support.pki import Pki
+from tests.support.waiting import until
 
 
 async def test_an_extraction_ends_in_a_gap_whose_blobs_the_cloud_has(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, models: Models, data: Path
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path
 ) -> None:
     await cloud.site.offer(models.extract_task(cloud, recipe=RECIPE | {"student_gap": True}))
     async with running(config_of(tmp_path / "site", pki, cloud.address, data), pki) as local:
@@ -46,7 +48,7 @@ async def test_an_extraction_ends_in_a_gap_whose_blobs_the_cloud_has(
 
 
 async def test_a_site_that_publishes_its_style_says_so_first_and_sends_statistics(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, models: Models, data: Path
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path
 ) -> None:
     await cloud.site.offer(models.extract_task(cloud))
     async with running(config_of(tmp_path / "site", pki, cloud.address, data, publish_style=True), pki):
@@ -56,7 +58,7 @@ async def test_a_site_that_publishes_its_style_says_so_first_and_sends_statistic
 
 
 async def test_a_validation_ends_in_figures_of_the_candidate(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, models: Models, data: Path
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path
 ) -> None:
     await cloud.site.offer(models.validate_task(cloud))
     async with running(
@@ -67,7 +69,7 @@ async def test_a_validation_ends_in_figures_of_the_candidate(
 
 
 async def test_without_approval_nothing_begins_and_with_it_the_work_is_done(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, models: Models, data: Path
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path
 ) -> None:
     await cloud.site.offer(models.extract_task(cloud, approved=False))
     async with running(config_of(tmp_path / "site", pki, cloud.address, data, approval="ask"), pki) as local:
@@ -85,7 +87,7 @@ async def waits_for(local: Local, cycle: str) -> bool:
 
 
 async def test_a_declined_cycle_that_was_waiting_is_forgotten(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, models: Models, data: Path
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path
 ) -> None:
     await cloud.site.offer(models.extract_task(cloud, approved=False))
     async with running(config_of(tmp_path / "site", pki, cloud.address, data, approval="ask"), pki) as local:
@@ -96,7 +98,7 @@ async def test_a_declined_cycle_that_was_waiting_is_forgotten(
 
 
 async def test_a_cancelled_cycle_stops_its_job_and_the_next_one_is_worked_on(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, models: Models, data: Path
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path
 ) -> None:
     endless = {"tutor": {"epochs": 100_000, "batch": 4}, "coreset_images": 0}
     await cloud.site.offer(models.extract_task(cloud, recipe=endless))
@@ -128,7 +130,7 @@ def job_processes(folder: Path) -> list[str]:
 
 
 async def test_a_cycle_that_the_cloud_gave_up_meanwhile_is_dropped_at_the_next_word_of_progress(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, models: Models, data: Path
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path
 ) -> None:
     endless = {"tutor": {"epochs": 100_000, "batch": 4}, "coreset_images": 0}
     await cloud.site.offer(models.extract_task(cloud, recipe=endless))
@@ -141,7 +143,7 @@ async def test_a_cycle_that_the_cloud_gave_up_meanwhile_is_dropped_at_the_next_w
 
 
 async def test_a_cloud_that_goes_away_in_mid_work_finds_the_work_done_when_it_is_back(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, models: Models, data: Path
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path
 ) -> None:
     await cloud.site.offer(models.extract_task(cloud))
     async with running(config_of(tmp_path / "site", pki, cloud.address, data), pki) as local:
@@ -161,7 +163,7 @@ async def is_offline(local: Local) -> bool:
 
 
 async def test_a_user_domain_starts_while_the_cloud_is_away(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, models: Models, data: Path, jpeg: bytes
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path, jpeg: bytes
 ) -> None:
     await cloud.stop()
     await cloud.site.offer(models.extract_task(cloud))
@@ -182,7 +184,7 @@ BAD = {
 
 @pytest.mark.parametrize("what", BAD)
 async def test_a_failure_is_told_in_a_fixed_sentence_and_only_once(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, models: Models, data: Path, what: str
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path, what: str
 ) -> None:
     task = models.extract_task(cloud, recipe={"tutor": {"epochs": -1}} if what == "recipe" else None)
     if what == "tutor":
@@ -204,7 +206,7 @@ async def test_a_failure_is_told_in_a_fixed_sentence_and_only_once(
 
 
 async def test_a_data_set_that_broke_is_told_without_naming_its_files(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, models: Models
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models
 ) -> None:
     path = write_data_set(tmp_path / "set")
     async with running(config_of(tmp_path / "site", pki, cloud.address, path), pki) as local:
@@ -216,7 +218,7 @@ async def test_a_data_set_that_broke_is_told_without_naming_its_files(
 
 
 async def test_a_task_that_makes_no_sense_is_failed_and_the_stream_goes_on(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, models: Models, data: Path
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path
 ) -> None:
     await cloud.site.offer(sites_pb2.Task(id="cycle-0/extract", kind=sites_pb2.TASK_KIND_EXTRACT, cycle_id="cycle-0"))
     async with running(config_of(tmp_path / "site", pki, cloud.address, data), pki):
@@ -227,7 +229,7 @@ async def test_a_task_that_makes_no_sense_is_failed_and_the_stream_goes_on(
 
 
 async def test_a_sample_is_stored_once_and_no_more_than_the_site_keeps(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, data: Path, jpeg: bytes
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, data: Path, jpeg: bytes
 ) -> None:
     config = config_of(tmp_path / "site", pki, cloud.address, data, max_samples=2)
     async with running(config, pki) as local:
@@ -248,7 +250,7 @@ async def test_a_sample_is_stored_once_and_no_more_than_the_site_keeps(
 
 
 async def test_only_devices_of_the_site_hand_samples_over_and_the_cloud_may_not_even_look(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, data: Path, jpeg: bytes
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, data: Path, jpeg: bytes
 ) -> None:
     config = config_of(tmp_path / "site", pki, cloud.address, data)
     strangers = [
@@ -267,7 +269,7 @@ async def test_only_devices_of_the_site_hand_samples_over_and_the_cloud_may_not_
             await local.channel.close()
 
 
-async def test_health_and_reflection_answer(tmp_path: Path, pki: Pki, cloud: CloudPeer, data: Path) -> None:
+async def test_health_and_reflection_answer(tmp_path: Path, pki: Pki, cloud: SiteCloud, data: Path) -> None:
     config = config_of(tmp_path / "site", pki, cloud.address, data)
     async with running(config, pki), connect(config.listen, pki.credentials("operator", "alice")) as channel:
         assert await is_serving(channel)

@@ -15,8 +15,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from site_peers import CloudPeer, Models, Pki, config_of, free_port, until, write_data_set
+from site_peers import Models, SiteCloud, config_of, write_data_set
 
+from tests.support.net import free_port
+from tests.support.pki import Pki
+from tests.support.waiting import until
 from user_domain.config import UserDomainConfig
 
 ROOT = Path(__file__).parents[3]
@@ -55,7 +58,7 @@ async def site_process(config: UserDomainConfig) -> AsyncIterator[tuple[Process,
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_it_stops_within_two_seconds_even_in_the_middle_of_a_job(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, models: Models, data: Path, number: signal.Signals
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path, number: signal.Signals
 ) -> None:
     endless = {"tutor": {"epochs": 100_000, "batch": 4}, "coreset_images": 0}
     await cloud.site.offer(models.extract_task(cloud, recipe=endless))
@@ -68,7 +71,7 @@ async def test_it_stops_within_two_seconds_even_in_the_middle_of_a_job(
 
 
 async def test_killed_in_the_middle_of_the_job_it_comes_back_and_finishes(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, models: Models, data: Path
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path
 ) -> None:
     await cloud.site.offer(models.extract_task(cloud))
     config = config_of(tmp_path / "site", pki, cloud.address, data)
@@ -86,7 +89,7 @@ async def test_killed_in_the_middle_of_the_job_it_comes_back_and_finishes(
 
 
 async def test_killed_in_the_middle_of_an_upload_it_sends_no_chunk_twice(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, models: Models, data: Path
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path
 ) -> None:
     recipe = {"tutor": {"epochs": 1, "batch": 4}, "codec": "fp32-zstd", "student_gap": False}
     await cloud.site.offer(models.extract_task(cloud, recipe=recipe))
