@@ -15,9 +15,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from edge_peers import CloudPeer, Pki, config_of
+from edge_peers import EdgeCloud, config_of
 
 from diredi.detectors.spec import DetectorSpec
+from tests.support.pki import Pki
 
 Students = list[tuple[Path, DetectorSpec]]
 ROOT = Path(__file__).parents[3]
@@ -109,7 +110,7 @@ threading.Event().wait()
 
 
 async def test_edge_node_job_and_command_ask_for_no_vendors_host_and_keep_no_device_id(
-    tmp_path: Path, pki: Pki, cloud: CloudPeer, frames: str, students: Students
+    tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str, students: Students
 ) -> None:
     onnx, spec = students[0]
     await cloud.fleet.publish(1, onnx, spec)
