@@ -160,7 +160,7 @@ class World:
         path = self._data(ref, self.plan.site_images)
         labels = self.known
         for other in (*others, ref):
-            labels = labels.grown(load(self._data(other, self.plan.site_images)).names)
+            labels = labels.expand(load(self._data(other, self.plan.site_images)).names)
         data = load(path)
         new = tuple(name for name in data.names if name not in self.known.names)
         name = ref.removeprefix(SCENES) if ref.startswith(SCENES) else path.parent.name

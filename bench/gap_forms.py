@@ -94,7 +94,7 @@ class Trial:
         """Each form of the gap, added."""
         tutor = self.world.tutor
         base, w2 = tutor.weights(), self._tutor_2.weights()
-        tutor_1 = tutor.grown(self.labels)
+        tutor_1 = tutor.expand_classes(self.labels)
         pools = presumption(self.world.student, self._site_data(), self.recipe)
         train(tutor_1, pools, seeded(self.recipe.tutor, self.recipe.seed), teacher=self.world.student)
         one, two = compute(w2, base, base), compute(w2, tutor_1.weights(), base)
@@ -110,7 +110,7 @@ class Trial:
         for said_of, data in (("all labelled", whole), (f"only {NEW}s labelled", few)):
             for name, options in TEACHING.items():
                 if (row := f"{said_of}, {name}") not in table:
-                    taught = self.world.tutor.grown(self.labels)
+                    taught = self.world.tutor.expand_classes(self.labels)
                     recipe = seeded(self.recipe.tutor.model_copy(update=options), self.recipe.seed)
                     train(taught, data.pools, recipe, teacher=self.world.student)
                     table[row] = self.figures(taught)

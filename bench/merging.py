@@ -161,7 +161,7 @@ class Trial:
                 replace(one, boxes=one.boxes[np.isin(one.boxes[:, 0], list(ids))])
                 for one in site.data.train[part::PARTS]
             ]
-            taught = student.grown(known)
+            taught = student.expand_classes(known)
             train(taught, [Pool(samples)], seeded(recipe, part), teacher=student)
             gap = compute(taught.weights(), student.weights(), student.weights())
             found.append(Contribution(f"part-{part}", Gap(gap, note), len(samples)))

@@ -109,7 +109,7 @@ class Trial:
         sites = self.sites[: len(case.after)]
         receiver = registry.from_weights(self.world.tutor.spec, case.receiver)
         applied = self._applied(receiver, case, form, LAMS)
-        taken = applied.detector if applied.harmless else receiver.grown(self.labels)
+        taken = applied.detector if applied.harmless else receiver.expand_classes(self.labels)
         whole = self._figures(self._applied(receiver, case, form, LAMS[:1]).detector, sites)
         return {
             **self._figures(taken, sites),
@@ -133,7 +133,7 @@ class Trial:
         grown = {name: weights for name, weights in there.items() if name != TUTOR}
         table = {TUTOR: self._figures(self.world.tutor, self.sites[:1])}
         for name, weights in grown.items():
-            detector = registry.from_weights(self.world.tutor.grown(self.labels).spec, weights)
+            detector = registry.from_weights(self.world.tutor.expand_classes(self.labels).spec, weights)
             table[name] = self._figures(detector, self.sites[:1])
         return table
 
@@ -181,7 +181,7 @@ class Trial:
         training = seeded(self.recipe.tutor, self.world.seed + order)
 
         def make() -> Json:
-            detector = (self._fresh if fresh else self.world.tutor).grown(self.labels)
+            detector = (self._fresh if fresh else self.world.tutor).expand_classes(self.labels)
             report = train(detector, pools, training, teacher=self.world.student)
             detector.weights().save(path)
             return {"seconds": report.seconds}

@@ -124,7 +124,7 @@ class Trial:
 
     def taught(self, start: Detector, teaching: Distiller) -> Detector:
         """`start` is not changed."""
-        student = start.grown(self.site.labels)
+        student = start.expand_classes(self.site.labels)
         pools = list(images_of(self.stock(teaching), teaching.mix).values())
         recipe = self.world.recipe(redistil={**self.world.plan.cycle["redistil"], **teaching.how}).redistil
         train(student, pools, seeded(recipe, self.world.seed), teacher=self.tutor)

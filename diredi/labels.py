@@ -17,7 +17,7 @@ class LabelSpace(BaseModel):
 
     Ids are never reused and never change their meaning: a newer version only appends.
 
-    >>> LabelSpace(names=("car", "person")).grown(["person", "forklift"]).names
+    >>> LabelSpace(names=("car", "person")).expand(["person", "forklift"]).names
     ('car', 'person', 'forklift')
     """
 
@@ -45,7 +45,7 @@ class LabelSpace(BaseModel):
         except ValueError:
             raise InvalidInput(f"class {name!r} is not in the label space ({', '.join(self.names)})") from None
 
-    def grown(self, names: Iterable[str]) -> LabelSpace:
+    def expand(self, names: Iterable[str]) -> LabelSpace:
         """This label space with the unknown ones of `names` appended; itself when there are none."""
         new = [name for name in dict.fromkeys(names) if name not in self.names]
         return self if not new else LabelSpace(version=self.version + 1, names=(*self.names, *new))

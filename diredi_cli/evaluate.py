@@ -83,7 +83,7 @@ def in_one_label_space(labels: LabelSpace, dataset: DataSet) -> tuple[LabelSpace
 
     A class that the model does not know counts: it cannot be found, so its figures are 0.
     """
-    grown = labels.grown(dataset.label_names)
+    grown = labels.expand(dataset.label_names)
     return grown, dataset.mapped_to(grown)
 
 

@@ -203,7 +203,7 @@ def _detector(
         return registry.create(architecture, image_size or 320, labels, seed), dataset
     detector = registry.load(start, image_size=image_size)
     labels, dataset = in_one_label_space(detector.spec.labels, dataset)
-    return detector.grown(labels) if labels != detector.spec.labels else detector, dataset
+    return detector.expand_classes(labels) if labels != detector.spec.labels else detector, dataset
 
 
 def _export(detector: Detector, out: Path) -> str:

@@ -48,13 +48,13 @@ def standing_of(part: SitePart) -> str:
 
 async def cycle_changes(channel: Channel, cycle_id: str) -> AsyncIterator[Cycle]:
     """The cycle now and after each change, across reconnects, until it has ended."""
-    from diredi.rpc.streams import watching
+    from diredi.rpc.streams import watch_stream
     from diredi.rpc.v1.cycles_pb2 import WatchCycleRequest
     from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceStub
 
     stub = CycleServiceStub(channel)
     request = WatchCycleRequest(id=cycle_id)
-    async for message in watching(lambda: stub.WatchCycle(request), ends=True, give_up_after_s=GIVE_UP_AFTER_S):
+    async for message in watch_stream(lambda: stub.WatchCycle(request), ends=True, give_up_after_s=GIVE_UP_AFTER_S):
         yield message.cycle
         if state_of(message.cycle) in ENDED:
             return

@@ -13,7 +13,7 @@ from diredi.errors import DirediError, InvalidInput
 from diredi.rpc import blobs, convert
 from diredi.rpc.client import Channel, call
 from diredi.rpc.retry import Backoff
-from diredi.rpc.streams import watching
+from diredi.rpc.streams import watch_stream
 from diredi.rpc.v1 import fleet_pb2 as pb
 from diredi.rpc.v1.fleet_pb2_grpc import FleetServiceStub
 from diredi.rpc.v1.registry_pb2_grpc import BlobServiceStub
@@ -46,7 +46,7 @@ class CloudLink:
         request = pb.WatchReleasesRequest(device=self._device)
         while True:
             try:
-                async for answer in watching(
+                async for answer in watch_stream(
                     lambda: self._fleet.WatchReleases(request),
                     silence_s=self._silence_s,
                     backoff=Backoff(0.2, 5.0),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from diredi.errors import CorruptData, DirediError, Unreachable
-from diredi.rpc.retry import retrying
+from diredi.rpc.retry import retry
 from peer_node.learner import PredictionRequest, Update
 from peer_node.peer_client import PeerClient
 
@@ -78,7 +78,7 @@ async def _fetch(
     # The deadline here is the one that counts; the call's own is for the other side and must not end it first.
     try:
         async with asyncio.timeout(deadline_s):
-            return await retrying(lambda: client.fetch(round_, request, deadline_s + 5), attempts=attempts)
+            return await retry(lambda: client.fetch(round_, request, deadline_s + 5), attempts=attempts)
     except TimeoutError:
         return Absence(AbsenceKind.LATE, f"{client.identity} had not answered round {round_} after {deadline_s:g} s")
     except Unreachable as error:

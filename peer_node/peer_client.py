@@ -9,7 +9,7 @@ import numpy as np
 
 from diredi.errors import CorruptData, InvalidInput, NoRoom
 from diredi.rpc.client import Channel, call
-from diredi.rpc.streams import messages_of
+from diredi.rpc.streams import read_messages
 from diredi.rpc.v1 import peers_pb2 as pb
 from diredi.rpc.v1.peers_pb2_grpc import PeerServiceStub
 from diredi.store.weights import WeightMap
@@ -111,7 +111,7 @@ class PeerClient:
             temperature=request.temperature,
         )
         buffer = _PredictionsBuffer(request, spec)
-        async for chunk in messages_of(self._stub.Predict(message, timeout=deadline_s), silence_s=deadline_s):
+        async for chunk in read_messages(self._stub.Predict(message, timeout=deadline_s), silence_s=deadline_s):
             buffer.add(self._require_message(chunk))
         return buffer.result()
 
@@ -120,7 +120,7 @@ class PeerClient:
         spec = self._spec
         assert isinstance(spec, WeightsSpec)
         buffer, message = _WeightsBuffer(spec), pb.GetWeightsRequest(round=round_)
-        async for chunk in messages_of(self._stub.GetWeights(message, timeout=deadline_s), silence_s=deadline_s):
+        async for chunk in read_messages(self._stub.GetWeights(message, timeout=deadline_s), silence_s=deadline_s):
             buffer.add(self._require_message(chunk))
         return buffer.result()
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from diredi.errors import DirediError, InvalidInput, NotFound, Refused
-from diredi.rpc.caller import peer_identity
+from diredi.rpc.caller import caller_identity
 from diredi.rpc.v1 import peers_pb2 as pb
 from diredi.rpc.v1 import peers_pb2_grpc as stubs
 from diredi.trust.identity import Identity
@@ -92,7 +92,7 @@ class PeerServicer(stubs.PeerServiceServicer):
 
     def _require_neighbour(self, context: Any) -> Identity:
         """Return the caller's identity; raise Refused for anyone but a neighbour."""
-        caller = peer_identity(context)
+        caller = caller_identity(context)
         if caller not in self._neighbours:
             raise Refused(f"{caller} is not a neighbour of {self._own}: name it in that peer's configuration")
         return caller

@@ -13,7 +13,7 @@ from diredi.rpc import blobs, convert
 from diredi.rpc.client import Channel, call
 from diredi.rpc.manifest_signature import sign_manifest
 from diredi.rpc.retry import Backoff
-from diredi.rpc.streams import watching
+from diredi.rpc.streams import watch_stream
 from diredi.rpc.v1 import cycles_pb2, sites_pb2
 from diredi.rpc.v1.registry_pb2_grpc import BlobServiceStub
 from diredi.rpc.v1.sites_pb2_grpc import SiteServiceStub
@@ -67,7 +67,7 @@ class Cloud:
                 on_break()
 
         request = sites_pb2.WatchTasksRequest(site=site, auto_approve=auto_approve, publish_style=publish_style)
-        async for answer in watching(
+        async for answer in watch_stream(
             lambda: self._sites.WatchTasks(request),
             silence_s=silence_s,
             backoff=Backoff(0.2, longest_s),

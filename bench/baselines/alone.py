@@ -23,7 +23,7 @@ def direct(world: World) -> Detector:
 
 def fine_tuned(world: World, site: Site, recipe: TrainRecipe, *, replay: bool = False) -> Detector:
     """The deployed student learns the site's labels at the site; with `replay`, the shipped presumed images too."""
-    student = world.student.grown(site.labels)
+    student = world.student.expand_classes(site.labels)
     pools = [site_pool(site), Pool(world.coreset)] if replay else [site_pool(site)]
     train(student, pools, seeded(recipe, world))
     return student
@@ -32,9 +32,9 @@ def fine_tuned(world: World, site: Site, recipe: TrainRecipe, *, replay: bool = 
 def together(world: World, site: Site, tutor: TrainRecipe, student: TrainRecipe) -> Detector:
     """The upper bound, which privacy forbids: tutor and student go on learning, all images in one place."""
     pools = [Pool(world.presumed.train), site_pool(site)]
-    taught = world.tutor.grown(site.labels)
+    taught = world.tutor.expand_classes(site.labels)
     train(taught, pools, seeded(tutor, world))
-    bound = world.student.grown(site.labels)
+    bound = world.student.expand_classes(site.labels)
     train(bound, pools, seeded(student, world), teacher=taught)
     return bound
 

@@ -53,8 +53,8 @@ def merged(world: World, site: Site, fine_tuned: Detector) -> TwoHeads:
     shared = {name for name in base.weights() if base.section_of(name) != "head"}
     gap = compute(after, base.weights(), base.weights())
     moved = gap.selected(lambda name: name in shared)
-    old = world.student.grown(world.known)
+    old = world.student.expand_classes(world.known)
     old.load_weights(apply(base.weights(), moved, LAMBDA))
-    new = fine_tuned.grown(site.labels)
+    new = fine_tuned.expand_classes(site.labels)
     new.load_weights(WeightMap({**after, **{name: array for name, array in old.weights().items() if name in shared}}))
     return TwoHeads(old, new, world.known)

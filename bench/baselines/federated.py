@@ -37,7 +37,7 @@ class Federated:
 
 def federated(world: World, site: Site, recipe: TrainRecipe, sections: Sequence[Section] = SECTIONS) -> Federated:
     """`recipe.epochs` in all, spread over the rounds, at a learning rate that falls from round to round."""
-    clients = [world.student.grown(site.labels) for _ in range(2)]
+    clients = [world.student.expand_classes(site.labels) for _ in range(2)]
     data = [Pool(world.presumed.train), site_pool(site)]
     counts = [len(pool.samples) for pool in data]
     sent, spent = 0, [0.0, 0.0]

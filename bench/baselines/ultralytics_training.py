@@ -93,7 +93,7 @@ def refined(world: World, site: Site, recipe: TrainRecipe) -> Detector:
     samples = [
         replace(sample, boxes=sample.boxes[[int(c) in new for c in sample.boxes[:, 0]]]) for sample in site.data.train
     ]
-    student = world.student.grown(site.labels)
+    student = world.student.expand_classes(site.labels)
     folder = world.folder / "refined" / site.name
     data = _staged(folder / "data", site.labels.names, samples)
     trainer = _RefineTrainer(student, data, recipe.model_copy(update={"seed": world.seed}), folder, short(recipe))

@@ -9,7 +9,7 @@ from cloud_server.context import utc_now
 from cloud_server.entities import Install
 from cloud_server.fleet.service import FleetService
 from cloud_server.servicers.convert import device_to, outcome_from, release_to, vitals_from
-from diredi.rpc.caller import Context, peer_identity
+from diredi.rpc.caller import Context, caller_identity
 from diredi.rpc.v1 import fleet_pb2 as pb
 from diredi.rpc.v1 import fleet_pb2_grpc as stubs
 
@@ -19,11 +19,11 @@ class FleetServicer(stubs.FleetServiceServicer):
         self._service = service
 
     async def RegisterDevice(self, request: pb.RegisterDeviceRequest, context: Context) -> pb.RegisterDeviceResponse:
-        await self._service.register(peer_identity(context), request.device, request.site, request.release_version)
+        await self._service.register(caller_identity(context), request.device, request.site, request.release_version)
         return pb.RegisterDeviceResponse()
 
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Context) -> pb.HeartbeatResponse:
-        await self._service.heartbeat(peer_identity(context), request.device, vitals_from(request))
+        await self._service.heartbeat(caller_identity(context), request.device, vitals_from(request))
         return pb.HeartbeatResponse()
 
     async def WatchReleases(
@@ -31,7 +31,7 @@ class FleetServicer(stubs.FleetServiceServicer):
         request: pb.WatchReleasesRequest,
         context: Context,
     ) -> AsyncIterator[pb.WatchReleasesResponse]:
-        async with aclosing(self._service.watch(peer_identity(context), request.device)) as deployments:
+        async with aclosing(self._service.watch(caller_identity(context), request.device)) as deployments:
             async for deployment in deployments:
                 yield pb.WatchReleasesResponse(release=None if deployment is None else release_to(deployment))
 
@@ -40,9 +40,9 @@ class FleetServicer(stubs.FleetServiceServicer):
             release_version=request.release_version, outcome=outcome_from(request.outcome), reason=request.reason,
             at=utc_now(),
         )  # fmt: skip
-        await self._service.report_install(peer_identity(context), request.device, install)
+        await self._service.report_install(caller_identity(context), request.device, install)
         return pb.ReportInstallResponse()
 
     async def ListDevices(self, request: pb.ListDevicesRequest, context: Context) -> pb.ListDevicesResponse:
-        views = await self._service.devices(peer_identity(context), request.site)
+        views = await self._service.devices(caller_identity(context), request.site)
         return pb.ListDevicesResponse(devices=[device_to(view) for view in views])

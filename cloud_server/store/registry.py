@@ -108,7 +108,7 @@ class Classes:
     def assign_ids(self, names: Sequence[str], cycle_id: str, now: datetime) -> LabelSpace:
         """Known names keep their ids, new ones get the next."""
         before = self.labels()
-        after = LabelSpace(names=tuple(dict.fromkeys(names))) if before is None else before.grown(names)
+        after = LabelSpace(names=tuple(dict.fromkeys(names))) if before is None else before.expand(names)
         for class_id in range(0 if before is None else len(before), len(after)):
             self._session.add(
                 ClassRow(id=class_id, name=after.names[class_id], version=after.version, cycle_id=cycle_id, created=now)

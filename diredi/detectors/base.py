@@ -99,7 +99,7 @@ class Detector(Predictor, Protocol):
         """Raises InvalidInput when the schema differs or a value is not finite."""
         ...
 
-    def grown(self, labels: LabelSpace) -> Detector:
+    def expand_classes(self, labels: LabelSpace) -> Detector:
         """A copy whose head has rows for `labels`, which must extend its own; old rows are bit for bit the same."""
         ...
 

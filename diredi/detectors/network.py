@@ -81,8 +81,8 @@ class NetworkDetector(ABC):
     def class_rows(self) -> Mapping[str, int]:
         return {f"{name}.{kind}": 0 for name in self.class_branches() for kind in ("weight", "bias")}
 
-    def grown(self, labels: LabelSpace) -> Self:
-        """See `Detector.grown`. Raises InvalidInput when `labels` does not extend this one's.
+    def expand_classes(self, labels: LabelSpace) -> Self:
+        """See `Detector.expand_classes`. Raises InvalidInput when `labels` does not extend this one's.
 
         A new row starts as the mean of the old ones, which between them tell objects from background, with its bias at
         the prior. It follows from the old weights alone, so a site and the cloud that grow the same tutor get the same

@@ -110,7 +110,7 @@ def load(
     """
     detector = _read(Path(path), image_size, _device(device))
     if labels is not None and labels.names != detector.spec.labels.names:
-        detector = detector.grown(labels)
+        detector = detector.expand_classes(labels)
     return detector
 
 

@@ -60,11 +60,11 @@ def redistil(
     applied = None
     if gap is not None:
         applied = apply_gap(old, gap, presumed, recipe, _step(on_progress, "student"))
-    start = old.grown(tutor.spec.labels) if applied is None else applied.detector
+    start = old.expand_classes(tutor.spec.labels) if applied is None else applied.detector
 
     @cache
     def redistilled() -> Detector:
-        taught = start.grown(tutor.spec.labels)
+        taught = start.expand_classes(tutor.spec.labels)
         training = recipe.redistil.model_copy(update={"seed": recipe.seed})
         checkpoint = checkpoints and checkpoints / "redistil"
         progress = _step(on_progress, "redistil")
@@ -99,7 +99,7 @@ def redistil(
 
 def halfway(a: Detector, b: Detector) -> Detector:
     """The mean of two detectors that share a start; variances are averaged as `policy` says."""
-    mean = a.grown(a.spec.labels)
+    mean = a.expand_classes(a.spec.labels)
     weights = a.weights()
     mean.load_weights(apply(weights, compute(b.weights(), weights, weights), 0.5))
     return mean

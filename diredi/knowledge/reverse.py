@@ -122,7 +122,7 @@ def distil_student(
 
     It carries a class of which the cloud has no pictures; tutor 2 teaches it, on the images that taught tutor 2.
     """
-    taught = student.grown(data.labels)
+    taught = student.expand_classes(data.labels)
     training = seeded(recipe.student, recipe.seed)
     _train(taught, data.pools, training, tutor_2, on_progress, checkpoints, "student-gap")
     return taught, compute(taught.weights(), student.weights(), student.weights())
@@ -134,7 +134,7 @@ def seeded(training: TrainRecipe, seed: int) -> TrainRecipe:
 
 def _start(tutor: Detector, labels: LabelSpace, recipe: CycleRecipe) -> Detector:
     if recipe.start == "tutor":
-        return tutor.grown(labels)
+        return tutor.expand_classes(labels)
     spec = tutor.spec
     return registry.create(spec.architecture, spec.image_size, labels, recipe.seed, tutor.device)
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from diredi.errors import CorruptData, InvalidInput, NoRoom, OffsetBeyondEnd, Refused, Unreachable
-from diredi.rpc.caller import peer_identity
+from diredi.rpc.caller import caller_identity
 from diredi.rpc.client import call
 from diredi.rpc.retry import Backoff
-from diredi.rpc.streams import messages_of
+from diredi.rpc.streams import read_messages
 from diredi.rpc.v1 import registry_pb2 as pb
 from diredi.rpc.v1 import registry_pb2_grpc as stubs
 from diredi.store.blobs import Blob, BlobStore, check_room, digest_of_file, hex_of, no_room_at
@@ -179,7 +179,7 @@ async def _append(
             return
         check_room(part.parent, blob.bytes - offset)
         request = pb.GetBlobRequest(digest=blob.digest, offset=offset)
-        async for chunk in messages_of(stub.GetBlob(request), silence_s):
+        async for chunk in read_messages(stub.GetBlob(request), silence_s):
             if chunk.offset != offset or offset + len(chunk.data) > blob.bytes:
                 part.unlink()
                 raise CorruptData(f"blob {blob.digest} came with other bytes than asked for: get it again")
@@ -229,7 +229,7 @@ class BlobServicer(stubs.BlobServiceServicer):
         return pb.StatBlobResponse(complete=state.complete, received_bytes=state.received_bytes)
 
     async def PutChunk(self, request: pb.PutChunkRequest, context: Any) -> pb.PutChunkResponse:  # noqa: ANN401
-        caller = peer_identity(context)
+        caller = caller_identity(context)
         if caller.role not in self._putters:
             raise Refused(f"{caller} may not put blobs: it takes the role {' or '.join(sorted(self._putters))}")
         if len(request.data) > UPLOAD_CHUNK_BYTES:
@@ -241,7 +241,7 @@ class BlobServicer(stubs.BlobServiceServicer):
 
     async def GetBlob(self, request: pb.GetBlobRequest, context: Any) -> AsyncIterator[pb.GetBlobResponse]:  # noqa: ANN401
         if self._may_read is not None:
-            self._may_read(peer_identity(context), request.digest)
+            self._may_read(caller_identity(context), request.digest)
         offset = request.offset
         chunks = self._store.chunks(request.digest, offset, DOWNLOAD_CHUNK_BYTES)
         while (data := await asyncio.to_thread(next, chunks, None)) is not None:

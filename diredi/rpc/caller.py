@@ -17,12 +17,12 @@ class Context(Protocol):
     def auth_context(self) -> Any: ...
 
 
-def peer_identity(context: Context) -> Identity:
+def caller_identity(context: Context) -> Identity:
     """The caller. Raises Refused when its certificate, though of our authority, carries no identity."""
-    return _identity(peer_certificate(context))
+    return _identity(caller_certificate(context))
 
 
-def peer_certificate(context: Context) -> bytes:
+def caller_certificate(context: Context) -> bytes:
     """The certificate, in PEM form, whose key the caller has proved to hold."""
     for pem in context.auth_context().get("x509_pem_cert", ()):
         return bytes(pem)
@@ -31,7 +31,7 @@ def peer_certificate(context: Context) -> bytes:
 
 def require(context: Context, *roles: Role | str, name: str | None = None, site: str | None = None) -> Identity:
     """The caller, when it has one of `roles` and, where given, that name and that site. Raises Refused."""
-    caller = peer_identity(context)
+    caller = caller_identity(context)
     if caller.role not in roles:
         raise Refused(f"{caller} may not do that: it takes the role {' or '.join(roles)}")
     if name is not None and caller.name != name:

@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from diredi.errors import NotFound
 from diredi.rpc.byte_counter import EgressMeter
-from diredi.rpc.retry import Backoff, retrying
+from diredi.rpc.retry import Backoff, retry
 from diredi.rpc.server import FLOW_OPTIONS, MAX_MESSAGE_BYTES
 from diredi.rpc.status import error_of
 from diredi.trust.identity import Credentials
@@ -182,7 +182,7 @@ async def call(
         except grpc.aio.AioRpcError as error:
             raise error_from(error, _name_of(method)) from None
 
-    return await retrying(once, attempts=attempts, backoff=backoff)
+    return await retry(once, attempts=attempts, backoff=backoff)
 
 
 def error_from(error: grpc.aio.AioRpcError, method: str = "") -> Exception:

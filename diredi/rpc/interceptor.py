@@ -19,7 +19,7 @@ import structlog
 
 from diredi.errors import DirediError
 from diredi.rpc.byte_counter import EgressMeter, IngressMeter
-from diredi.rpc.caller import peer_identity
+from diredi.rpc.caller import caller_identity
 from diredi.rpc.status import code_of
 
 _log = structlog.get_logger(__name__)
@@ -30,7 +30,7 @@ Stream = Callable[[Any, Any], AsyncIterator[Any]]
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 
 
-class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Stands before every handler of the contract; health and reflection are left as their library wrote them."""
 
     def __init__(self, meter: IngressMeter | None = None, sent: EgressMeter | None = None) -> None:
@@ -95,7 +95,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
     def _count(self, request: Any, context: Any) -> None:
         if self._meter is not None:
-            self._meter.count(str(peer_identity(context)), request.DESCRIPTOR.full_name, request.ByteSize())
+            self._meter.count(str(caller_identity(context)), request.DESCRIPTOR.full_name, request.ByteSize())
 
 
 class _Stopping(Exception):

@@ -33,7 +33,7 @@ class Backoff:
         self.failures = 0
 
 
-async def retrying(operation: Callable[[], Awaitable[T]], *, attempts: int = 4, backoff: Backoff | None = None) -> T:
+async def retry(operation: Callable[[], Awaitable[T]], *, attempts: int = 4, backoff: Backoff | None = None) -> T:
     """The result of `operation`, which must be idempotent; tried again after Unreachable only.
 
     Raises the last error.

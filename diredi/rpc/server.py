@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection
 
 from diredi.errors import InvalidInput, WrongState
 from diredi.rpc.byte_counter import EgressMeter, IngressMeter
-from diredi.rpc.interceptor import Guard
+from diredi.rpc.interceptor import Interceptor
 from diredi.rpc.services import service_of
 from diredi.trust.identity import Credentials
 
@@ -44,10 +44,10 @@ _OPTIONS = [
 class Server:
     """A running server. `address` is where it listens, with the port that the system chose where 0 was asked for."""
 
-    def __init__(self, server: grpc.aio.Server, address: str, guard: Guard, status: Any) -> None:
+    def __init__(self, server: grpc.aio.Server, address: str, guard: Interceptor, status: Any) -> None:
         self.address = address
         self._server = server
-        self._guard = guard
+        self.interceptor = guard
         self._status = status
 
     @property
@@ -62,7 +62,7 @@ class Server:
     async def stop(self, grace_s: float = 1.0) -> None:
         """No new calls; open streams end at once with UNAVAILABLE, other calls get `grace_s` to finish."""
         await self._status.enter_graceful_shutdown()
-        self._guard.end_streams()
+        self.interceptor.end_streams()
         await self._server.stop(grace_s)
 
     async def run_until(self, stop: asyncio.Event, grace_s: float = 1.0) -> None:
@@ -88,8 +88,8 @@ async def start_server(
     """
     if not listen.rpartition(":")[2].isdigit() or not listen.rpartition(":")[0]:
         raise InvalidInput(f"{listen!r} is not an address to listen on: write host:port, for example 0.0.0.0:7070")
-    guard = Guard(meter, sent)
-    server = grpc.aio.server(interceptors=[guard], options=_OPTIONS)
+    interceptor = Interceptor(meter, sent)
+    server = grpc.aio.server(interceptors=[interceptor], options=_OPTIONS)
     status = health.aio.HealthServicer()  # type: ignore[attr-defined]
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     names = [health.SERVICE_NAME, reflection.SERVICE_NAME]
@@ -101,7 +101,7 @@ async def start_server(
     reflection.enable_server_reflection(names, server)
     port = _bind(server, listen, credentials)
     await server.start()
-    return Server(server, f"{listen.rpartition(':')[0]}:{port}", guard, status)
+    return Server(server, f"{listen.rpartition(':')[0]}:{port}", interceptor, status)
 
 
 def _bind(server: grpc.aio.Server, listen: str, credentials: Credentials) -> int:

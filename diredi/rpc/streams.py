@@ -19,7 +19,7 @@ Response = TypeVar("Response")
 _EOF: object = grpc.aio.EOF  # type: ignore[attr-defined]  # missing from its types
 
 
-async def watching(
+async def watch_stream(
     open_stream: Callable[[], grpc.aio.UnaryStreamCall[Request, Response]],
     *,
     silence_s: float = 60.0,
@@ -37,7 +37,7 @@ async def watching(
     Cancelling the task, or closing the iterator, cancels the call. Raises whatever no reconnect cures (Refused,
     InvalidInput, NotFound...), and Unreachable after `give_up_after_s` without a message; None tries for ever.
 
-    >>> async for answer in watching(lambda: stub.WatchTasks(request)):     # doctest: +SKIP
+    >>> async for answer in watch_stream(lambda: stub.WatchTasks(request)):     # doctest: +SKIP
     ...     ...
     """
     backoff = backoff or Backoff(first_s=0.2, longest_s=10.0)
@@ -45,7 +45,7 @@ async def watching(
     while True:
         why = Unreachable("the other side ended the stream: connecting again")
         try:
-            async with contextlib.aclosing(messages_of(open_stream(), silence_s)) as messages:
+            async with contextlib.aclosing(read_messages(open_stream(), silence_s)) as messages:
                 async for message in messages:
                     backoff.reset()
                     heard = time.monotonic()
@@ -63,7 +63,7 @@ async def watching(
         await asyncio.sleep(backoff.next_s())
 
 
-async def messages_of(
+async def read_messages(
     stream: grpc.aio.UnaryStreamCall[Request, Response], silence_s: float
 ) -> AsyncGenerator[Response, None]:
     """The messages of one call. Raises the DirediError it ended with; Unreachable after `silence_s` of silence."""

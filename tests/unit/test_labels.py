@@ -13,21 +13,21 @@ names = st.lists(st.text("abcdefg", min_size=1, max_size=5), max_size=8)
 
 
 def test_new_classes_are_appended_and_the_version_moves_on() -> None:
-    grown = BASE.grown(["person", "forklift", "forklift"])
+    grown = BASE.expand(["person", "forklift", "forklift"])
     assert grown.names == ("car", "person", "forklift")
     assert grown.version == BASE.version + 1
     assert grown.new_since(BASE) == ("forklift",)
 
 
 def test_growing_by_known_names_changes_nothing() -> None:
-    assert BASE.grown(["person", "car"]) is BASE
+    assert BASE.expand(["person", "car"]) is BASE
 
 
 @given(names, names)
 def test_an_id_never_changes_its_meaning(first: list[str], second: list[str]) -> None:
     space = BASE
     for more in (first, second):
-        older, space = space, space.grown(more)
+        older, space = space, space.expand(more)
         assert space.extends(older)
         assert all(space.id_of(name) == older.id_of(name) for name in older.names)
 

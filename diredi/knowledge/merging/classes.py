@@ -44,7 +44,7 @@ def common_note(contributions: Sequence[Contribution], base: WeightMap) -> GapNo
 def _union(spaces: Sequence[LabelSpace]) -> LabelSpace:
     """The longest one, which in a cloud that gives out ids holds all others; else their new names, appended."""
     longest = max(spaces, key=lambda labels: (len(labels), labels.names))
-    return longest.grown(name for labels in spaces for name in labels.names)
+    return longest.expand(name for labels in spaces for name in labels.names)
 
 
 def aligned(contributions: Sequence[Contribution], base: WeightMap) -> list[WeightMap]:

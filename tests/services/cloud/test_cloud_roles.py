@@ -9,7 +9,7 @@ import pytest
 from diredi.errors import NotFound, Refused, Unreachable
 from diredi.rpc import blobs, convert
 from diredi.rpc.client import connect
-from diredi.rpc.streams import messages_of
+from diredi.rpc.streams import read_messages
 from diredi.rpc.v1 import cycles_pb2, cycles_pb2_grpc, fleet_pb2, registry_pb2, registry_pb2_grpc, sites_pb2
 from diredi.trust import ca
 from diredi.trust.identity import Credentials
@@ -68,7 +68,7 @@ async def test_everyone_speaks_for_himself_only(world: World) -> None:
             other.cycles.WatchCycle(cycles_pb2.WatchCycleRequest(id=cycle_id)),
         ):
             with pytest.raises(Refused):
-                await anext(messages_of(stream, 20))
+                await anext(read_messages(stream, 20))
         assert e.stores() == before
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 
-from diredi.rpc.streams import messages_of
+from diredi.rpc.streams import read_messages
 from diredi.rpc.v1 import cycles_pb2, fleet_pb2, sites_pb2
 from tests.services.cloud.world import World, ask, state_of
 
@@ -14,7 +14,7 @@ async def test_a_watcher_of_a_cycle_sees_it_now_and_after_each_change_until_it_e
     async with world.cloud():
         site, operator = world.site(), world.operator()
         task = await site.extracting(operator)
-        stream = messages_of(operator.cycles.WatchCycle(cycles_pb2.WatchCycleRequest(id=task.cycle_id)), 20)
+        stream = read_messages(operator.cycles.WatchCycle(cycles_pb2.WatchCycleRequest(id=task.cycle_id)), 20)
         assert state_of((await anext(stream)).cycle) == "EXTRACTING"
         request = sites_pb2.ReportProgressRequest(
             cycle_id=task.cycle_id, progress=cycles_pb2.Progress(step="tutor-2", fraction=0.5, message="epoch 2 of 4")
@@ -29,12 +29,12 @@ async def test_no_stream_is_silent_for_longer_than_the_keep_alive(world: World) 
     async with world.cloud(keep_alive_s=0.2):
         site, operator, camera = world.site(), world.operator(), world.device()
         task = await site.extracting(operator)
-        tasks = messages_of(site.stub.WatchTasks(sites_pb2.WatchTasksRequest(site="site-1")), 10)
+        tasks = read_messages(site.stub.WatchTasks(sites_pb2.WatchTasksRequest(site="site-1")), 10)
         assert (await anext(tasks)).task.id == task.id
         assert not (await anext(tasks)).HasField("task")
-        releases = messages_of(camera.stub.WatchReleases(fleet_pb2.WatchReleasesRequest(device="cam-1")), 10)
+        releases = read_messages(camera.stub.WatchReleases(fleet_pb2.WatchReleasesRequest(device="cam-1")), 10)
         assert [(await anext(releases)).release.version for _ in range(3)] == [1, 1, 1]
-        cycle = messages_of(operator.cycles.WatchCycle(cycles_pb2.WatchCycleRequest(id=task.cycle_id)), 10)
+        cycle = read_messages(operator.cycles.WatchCycle(cycles_pb2.WatchCycleRequest(id=task.cycle_id)), 10)
         assert [state_of((await anext(cycle)).cycle) for _ in range(3)] == ["EXTRACTING"] * 3
 
 
@@ -43,7 +43,7 @@ async def test_a_task_is_sent_again_after_a_reconnect_and_once_on_a_stream(world
         site, operator = world.site(), world.operator()
         task = await site.extracting(operator)
         for _ in range(2):
-            stream = messages_of(site.stub.WatchTasks(sites_pb2.WatchTasksRequest(site="site-1")), 10)
+            stream = read_messages(site.stub.WatchTasks(sites_pb2.WatchTasksRequest(site="site-1")), 10)
             said = [await anext(stream) for _ in range(4)]
             assert [message.task.id for message in said] == [task.id, "", "", ""]
             await stream.aclose()
@@ -56,7 +56,7 @@ async def test_hundreds_of_devices_hear_of_a_release_at_once(world: World) -> No
     async with world.cloud(keep_alive_s=600) as cloud:
         site, operator, camera = world.site(), world.operator(), world.device("cam-2")
         request = fleet_pb2.WatchReleasesRequest(device="cam-2")
-        streams = [messages_of(camera.stub.WatchReleases(request), 240) for _ in range(many)]
+        streams = [read_messages(camera.stub.WatchReleases(request), 240) for _ in range(many)]
         assert {(await anext(stream)).release.version for stream in streams} == {1}
         assert cloud.context.open_streams["device/site-1/cam-2"] == many
         task = await site.extracting(operator)

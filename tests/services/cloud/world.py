@@ -20,7 +20,7 @@ from diredi.rpc import blobs, convert
 from diredi.rpc.client import Channel, call, connect, is_serving
 from diredi.rpc.manifest_signature import sign_manifest
 from diredi.rpc.retry import Backoff
-from diredi.rpc.streams import messages_of, watching
+from diredi.rpc.streams import read_messages, watch_stream
 from diredi.rpc.v1 import (
     common_pb2,
     cycles_pb2,
@@ -191,7 +191,7 @@ class Operator:
         request = cycles_pb2.WatchCycleRequest(id=cycle_id)
         async with asyncio.timeout(self.patience_s):
             cycle = None
-            stream = watching(lambda: self.cycles.WatchCycle(request), ends=True, backoff=Backoff(0.05, 0.3))
+            stream = watch_stream(lambda: self.cycles.WatchCycle(request), ends=True, backoff=Backoff(0.05, 0.3))
             async for message in stream:
                 cycle = message.cycle
                 if state_of(cycle) in states:
@@ -220,7 +220,7 @@ class SiteSide:
         self.folder.mkdir(exist_ok=True)
 
     def tasks(self) -> AsyncIterator[Any]:
-        return watching(self._stream, backoff=Backoff(0.05, 0.3))
+        return watch_stream(self._stream, backoff=Backoff(0.05, 0.3))
 
     def _stream(self) -> Any:
         policy = {"auto_approve": self.auto_approve, "publish_style": self.publish_style}
@@ -229,7 +229,7 @@ class SiteSide:
     async def next_task(self, kind: int | None = None) -> Any:
         """The next task on a new stream; of `kind` where it is given."""
         async with asyncio.timeout(self.patience_s):
-            async for message in messages_of(self._stream(), 60):
+            async for message in read_messages(self._stream(), 60):
                 if message.HasField("task") and kind in (None, message.task.kind):
                     return message.task
         raise AssertionError
@@ -330,7 +330,7 @@ class DeviceSide:
 
     def releases(self) -> AsyncIterator[Any]:
         request = fleet_pb2.WatchReleasesRequest(device=self.name)
-        return watching(lambda: self.stub.WatchReleases(request), backoff=Backoff(0.05, 0.3))
+        return watch_stream(lambda: self.stub.WatchReleases(request), backoff=Backoff(0.05, 0.3))
 
     async def until(self, version: int) -> Any:
         async with asyncio.timeout(self.patience_s):

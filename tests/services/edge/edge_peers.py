@@ -12,7 +12,7 @@ from diredi.detectors.spec import DetectorSpec
 from diredi.errors import DirediError
 from diredi.rpc import convert
 from diredi.rpc.blobs import BlobServicer
-from diredi.rpc.caller import peer_identity
+from diredi.rpc.caller import caller_identity
 from diredi.rpc.client import call, connect
 from diredi.rpc.v1 import edge_pb2, fleet_pb2, fleet_pb2_grpc, registry_pb2
 from diredi.rpc.v1.edge_pb2_grpc import EdgeServiceStub
@@ -56,7 +56,7 @@ class FleetPeer(fleet_pb2_grpc.FleetServiceServicer):
         self.reports: list[tuple[int, str, str]] = []
 
     async def RegisterDevice(self, request: fleet_pb2.RegisterDeviceRequest, context: Any) -> Any:
-        self.registered.append((str(peer_identity(context)), request.release_version))
+        self.registered.append((str(caller_identity(context)), request.release_version))
         return fleet_pb2.RegisterDeviceResponse()
 
     async def Heartbeat(self, request: fleet_pb2.HeartbeatRequest, context: Any) -> Any:

@@ -12,7 +12,7 @@ from diredi.detectors.spec import DetectorSpec
 from diredi.errors import InvalidInput, Refused, WrongState
 from diredi.labels import LabelSpace
 from diredi.rpc.client import connect, is_serving
-from diredi.rpc.streams import messages_of
+from diredi.rpc.streams import read_messages
 from diredi.rpc.v1 import edge_pb2
 from edge_node.update_states import Record
 from tests.support.pki import Pki
@@ -78,7 +78,7 @@ async def test_an_update_drops_no_frame_and_shows_the_new_class(
 
 
 async def frames_until_version(node: Node, version: int, seen: list[tuple[int, int]]) -> None:
-    async for message in messages_of(node.stub.DetectStream(edge_pb2.DetectStreamRequest()), 10):
+    async for message in read_messages(node.stub.DetectStream(edge_pb2.DetectStreamRequest()), 10):
         seen.append((message.frame, message.release_version))
         if message.release_version == version:
             break
@@ -217,7 +217,7 @@ async def test_a_stream_ends_when_the_source_ends(
 
 async def all_frames(node: Node) -> list[int]:
     call = node.stub.DetectStream(edge_pb2.DetectStreamRequest())
-    return [message.frame async for message in messages_of(call, 20)]
+    return [message.frame async for message in read_messages(call, 20)]
 
 
 async def test_what_a_node_sends_is_counted_and_holds_no_image(

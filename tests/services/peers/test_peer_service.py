@@ -13,7 +13,7 @@ from peer_network import SITE, SPEC, identity, predictions
 from diredi.errors import DirediError, InvalidInput, NotFound, Refused
 from diredi.rpc.byte_counter import EgressMeter
 from diredi.rpc.client import call, is_serving
-from diredi.rpc.streams import messages_of
+from diredi.rpc.streams import read_messages
 from diredi.rpc.v1 import peers_pb2 as pb
 from diredi.rpc.v1.peers_pb2_grpc import PeerServiceStub
 from peer_node.learner import PredictionRequest, Predictions, PredictionSpec
@@ -32,7 +32,7 @@ async def asked(network, address, name="asker", **request):
     stub = PeerServiceStub(await network.channel(address, name))
     values = {"public_set": SPEC.public_set, "round": 1, "heads": [0], **request}
     async with asyncio.timeout(20):
-        return [chunk async for chunk in messages_of(stub.Predict(pb.PredictRequest(**values), timeout=10), 10)]
+        return [chunk async for chunk in read_messages(stub.Predict(pb.PredictRequest(**values), timeout=10), 10)]
 
 
 async def test_predictions_arrive_bit_for_bit(network):
@@ -174,7 +174,7 @@ async def test_who_is_not_a_neighbour_is_refused(network, who):
 
     request = pb.PredictRequest(public_set=SPEC.public_set, round=1, heads=[0])
     with pytest.raises(Refused, match="is not a neighbour of device/site-1/a"):
-        _ = [chunk async for chunk in messages_of(stub.Predict(request, timeout=10), 10)]
+        _ = [chunk async for chunk in read_messages(stub.Predict(request, timeout=10), 10)]
     with pytest.raises(Refused, match="is not a neighbour of device/site-1/a"):
         await call(stub.DescribePeer, pb.DescribePeerRequest(), deadline_s=5)
 

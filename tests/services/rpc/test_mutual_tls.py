@@ -5,7 +5,7 @@ import grpc
 import pytest
 
 from diredi.errors import Refused, Unreachable
-from diredi.rpc.caller import peer_identity, require
+from diredi.rpc.caller import caller_identity, require
 from diredi.rpc.client import call, connect, is_serving
 from diredi.rpc.retry import Backoff
 from diredi.rpc.v1 import fleet_pb2 as pb
@@ -23,7 +23,7 @@ class Fleet(FleetServiceServicer):
         self.callers = []
 
     async def Heartbeat(self, request, context):
-        self.callers.append(peer_identity(context))
+        self.callers.append(caller_identity(context))
         return pb.HeartbeatResponse()
 
     async def RegisterDevice(self, request, context):

@@ -65,13 +65,13 @@ async def test_an_error_crosses_the_wire_with_its_kind_and_its_sentence(serve, s
 
 
 async def test_an_error_in_mid_stream_crosses_the_wire_after_the_messages_before_it(serve, site):
-    from diredi.rpc.streams import messages_of
+    from diredi.rpc.streams import read_messages
 
     server = await serve(Edge(errors.WrongState("no release installed yet: wait"), at_frame=3))
     frames = []
     async with connect(server.address, site) as channel:
         with pytest.raises(errors.WrongState, match="no release installed"):
-            async for message in messages_of(EdgeServiceStub(channel).DetectStream(pb.DetectStreamRequest()), 5):
+            async for message in read_messages(EdgeServiceStub(channel).DetectStream(pb.DetectStreamRequest()), 5):
                 frames.append(message.frame)
     assert frames == [0, 1, 2]
 

@@ -6,7 +6,7 @@ import pytest
 from diredi.errors import NotFound, Unreachable
 from diredi.rpc.client import connect
 from diredi.rpc.retry import Backoff
-from diredi.rpc.streams import watching
+from diredi.rpc.streams import watch_stream
 from diredi.rpc.v1 import fleet_pb2 as pb
 from diredi.rpc.v1.fleet_pb2_grpc import FleetServiceServicer, FleetServiceStub
 
@@ -53,7 +53,7 @@ class Log:
 async def watcher(address, credentials, **more):
     async with connect(address, credentials) as channel:
         stub = FleetServiceStub(channel)
-        stream = watching(lambda: stub.WatchReleases(pb.WatchReleasesRequest()), **{"backoff": quick(), **more})
+        stream = watch_stream(lambda: stub.WatchReleases(pb.WatchReleasesRequest()), **{"backoff": quick(), **more})
         async with contextlib.aclosing(stream):
             yield stream
 

@@ -16,7 +16,7 @@ from diredi.errors import DirediError, NoRoom, WrongState
 from diredi.labels import LabelSpace
 from diredi.rpc import convert
 from diredi.rpc.blobs import BlobServicer
-from diredi.rpc.caller import peer_identity
+from diredi.rpc.caller import caller_identity
 from diredi.rpc.client import call, connect
 from diredi.rpc.v1 import cycles_pb2, local_pb2, registry_pb2, sites_pb2, sites_pb2_grpc
 from diredi.rpc.v1.local_pb2_grpc import LocalServiceStub
@@ -102,7 +102,7 @@ class SitePeer(sites_pb2_grpc.SiteServiceServicer):
             self.changed.notify_all()
 
     async def WatchTasks(self, request: sites_pb2.WatchTasksRequest, context: Any) -> AsyncIterator[Any]:
-        self.callers.add(str(peer_identity(context)))
+        self.callers.add(str(caller_identity(context)))
         self.auto_approve, self.publish_style = request.auto_approve, request.publish_style
         self.watchers += 1
         said: dict[str, sites_pb2.Task] = {}
@@ -129,7 +129,7 @@ class SitePeer(sites_pb2_grpc.SiteServiceServicer):
         return sites_pb2.ReportProgressResponse()
 
     async def ProposeClasses(self, request: sites_pb2.ProposeClassesRequest, context: Any) -> Any:
-        self.labels = self.labels.grown(request.names)
+        self.labels = self.labels.expand(request.names)
         return sites_pb2.ProposeClassesResponse(labels=convert.labels_to(self.labels))
 
     async def SubmitGap(self, request: sites_pb2.SubmitGapRequest, context: Any) -> Any:

@@ -80,7 +80,7 @@ async def test_killed_in_the_middle_of_the_job_it_comes_back_and_finishes(
         assert not cloud.site.gaps
         process.kill()
     proposed = cloud.site.labels
-    cloud.site.labels = cloud.site.labels.grown(["tram"])  # another site was quicker
+    cloud.site.labels = cloud.site.labels.expand(["tram"])  # another site was quicker
     async with site_process(config):
         await until(lambda: bool(cloud.site.gaps))
     names = tuple(item.name for item in cloud.site.gaps[0].labels.classes)

@@ -13,7 +13,7 @@ from diredi.store.blobs import Blob
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 LABELS = LabelSpace(names=("car", "person"))
-GROWN = LABELS.grown(["forklift"])
+GROWN = LABELS.expand(["forklift"])
 
 
 def later(seconds: float) -> datetime:

@@ -155,5 +155,5 @@ def test_official_weights_score_on_real_images(name, shared_data):
     assert len(detector.labels) == 80
     samples = load(shared_data / "detection" / "coco128" / "data.yaml").mapped_to(detector.labels).val[:24]
     assert evaluate(detector, samples, detector.labels).map50 > 0.4
-    grown = detector.grown(LabelSpace(names=(*detector.labels.names, "forklift")))
+    grown = detector.expand_classes(LabelSpace(names=(*detector.labels.names, "forklift")))
     assert len(grown.labels) == 81

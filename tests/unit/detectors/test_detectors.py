@@ -143,7 +143,7 @@ def test_weights_of_another_schema_or_with_a_nan_are_refused_and_change_nothing(
 
 
 def test_a_grown_head_keeps_old_rows_bit_for_bit_and_every_other_shape(detector, labels):
-    grown = detector.grown(labels.grown(["forklift", "cat"]))
+    grown = detector.expand_classes(labels.expand(["forklift", "cat"]))
     old, new = detector.weights(), grown.weights()
     rows = detector.class_rows()
     assert rows == grown.class_rows()
@@ -158,7 +158,7 @@ def test_a_grown_head_keeps_old_rows_bit_for_bit_and_every_other_shape(detector,
 
 
 def test_a_grown_head_answers_as_before_for_old_classes_and_is_silent_on_new_ones(small, labels):
-    grown = small.grown(labels.grown(["forklift"]))
+    grown = small.expand_classes(labels.expand(["forklift"]))
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         before, after = small.forward(images).class_logits, grown.forward(images).class_logits
@@ -167,19 +167,19 @@ def test_a_grown_head_answers_as_before_for_old_classes_and_is_silent_on_new_one
 
 
 def test_two_detectors_that_grow_alike_have_equal_new_rows(small, labels):
-    wider = labels.grown(["forklift"])
-    assert same(small.grown(wider).weights(), small.grown(wider).weights())
+    wider = labels.expand(["forklift"])
+    assert same(small.expand_classes(wider).weights(), small.expand_classes(wider).weights())
 
 
 def test_a_grown_schema_is_that_of_a_detector_made_for_those_classes(detector, labels):
-    wider = labels.grown([f"class {i}" for i in range(90)])
+    wider = labels.expand([f"class {i}" for i in range(90)])
     made = registry.create(detector.spec.architecture, 64, wider, seed=3, device="cpu")
-    assert detector.grown(wider).weights().schema_digest() == made.weights().schema_digest()
+    assert detector.expand_classes(wider).weights().schema_digest() == made.weights().schema_digest()
 
 
 def test_a_label_space_that_changes_the_meaning_of_an_id_is_refused(small):
     with pytest.raises(InvalidInput, match="does not extend"):
-        small.grown(LabelSpace(names=("person", "car", "dog", "cat")))
+        small.expand_classes(LabelSpace(names=("person", "car", "dog", "cat")))
 
 
 def test_sections_and_class_rows_cover_the_network(detector):
@@ -267,7 +267,7 @@ def test_a_file_that_is_missing_or_no_model_is_said_so(tmp_path):
 
 def test_loading_with_more_labels_grows_and_with_a_size_resizes(small, tmp_path, labels):
     registry.save(small, tmp_path / "a.safetensors")
-    back = registry.load(tmp_path / "a.safetensors", labels=labels.grown(["cat"]), image_size=96, device="cpu")
+    back = registry.load(tmp_path / "a.safetensors", labels=labels.expand(["cat"]), image_size=96, device="cpu")
     assert (len(back.labels), back.spec.image_size) == (4, 96)
     assert back.forward(torch.rand(1, 3, 96, 96)).class_logits.shape == (1, 189, 4)
 

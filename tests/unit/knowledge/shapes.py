@@ -17,7 +17,7 @@ from diredi.labels import LabelSpace
 SIZE = 64
 TINY = "yolo11-w0.125"
 KNOWN = LabelSpace(names=("box", "bar"))
-GROWN = KNOWN.grown(["disc"])
+GROWN = KNOWN.expand(["disc"])
 GENTLE = Augment(scale=0.1, shift=0.05)
 
 

@@ -19,7 +19,7 @@ from diredi.labels import LabelSpace
 from diredi.store.weights import WeightMap
 
 KNOWN = LabelSpace(names=("car", "person"))
-GROWN = KNOWN.grown(["forklift"])
+GROWN = KNOWN.expand(["forklift"])
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_a_truncated_gap_is_refused(tmp_path: Path, base: tuple[Path, str]) -> N
 
 
 def test_other_classes_than_the_cloud_gave_out_are_refused(tmp_path: Path, base: tuple[Path, str]) -> None:
-    path = written(tmp_path, good(), base[1], KNOWN.grown(["crane"]))
+    path = written(tmp_path, good(), base[1], KNOWN.expand(["crane"]))
     with pytest.raises(InvalidInput, match="crane"):
         check_gap_file(path, "int8-row-zstd", *base, GROWN)
 

@@ -30,7 +30,7 @@ def presumed(world: World) -> Presumed:
 def gap_of(base: Detector, change: float) -> Gap:
     """A gap that spoils: noise of `change` times each weight's own spread, and some rows for the new class."""
     random = np.random.default_rng(0)
-    after = base.grown(GROWN).weights()
+    after = base.expand_classes(GROWN).weights()
 
     def noisy(name: str, array: np.ndarray) -> np.ndarray:
         if "running" in name:
@@ -44,7 +44,7 @@ def gap_of(base: Detector, change: float) -> Gap:
 
 def taught_by_site(world: World, base: Detector, training: TrainRecipe, seed: int) -> Gap:
     """What `base` learns from the site's images and the manufacturer's, mixed."""
-    taught = base.grown(GROWN)
+    taught = base.expand_classes(GROWN)
     pools = [Pool(world.site.mapped_to(GROWN).train), Pool(world.presumed.mapped_to(GROWN).train)]
     train(taught, pools, training.model_copy(update={"seed": seed}))
     weights = base.weights()
@@ -190,7 +190,7 @@ def no_images() -> list[Pool]:
 def test_the_first_candidate_that_does_no_harm_is_taken(world: World) -> None:
     old = world.detector()
     recipe = CycleRecipe.of({**SHORT, "students": ["gap", "redistilled"]})
-    made = redistil(old, old.grown(GROWN), gap_of(old, 0.0), presumed(world), no_images, recipe, silent)
+    made = redistil(old, old.expand_classes(GROWN), gap_of(old, 0.0), presumed(world), no_images, recipe, silent)
     assert (made.chosen, made.lam, made.harmless) == ("gap", 1.0, True)
     assert list(made.candidates) == ["gap"]
 
@@ -199,7 +199,7 @@ def test_where_every_candidate_does_harm_the_least_is_taken_and_said(world: Worl
     old = world.detector()
     recipe = CycleRecipe.of({**SHORT, "students": ["gap", "redistilled"], "lam": 1.0})
     pools = [Pool(presumed(world).train)]
-    made = redistil(old, old.grown(GROWN), gap_of(old, 1.0), presumed(world), lambda: pools, recipe, silent)
+    made = redistil(old, old.expand_classes(GROWN), gap_of(old, 1.0), presumed(world), lambda: pools, recipe, silent)
     assert not made.harmless
     assert set(made.candidates) == {"gap", "redistilled"}
     assert made.after.map50 == max(figures.map50 for figures in made.candidates.values())
@@ -208,7 +208,7 @@ def test_where_every_candidate_does_harm_the_least_is_taken_and_said(world: Worl
 def test_without_a_student_gap_the_old_student_is_taught(world: World) -> None:
     old = world.detector()
     pools = [Pool(presumed(world).train)]
-    made = redistil(old, old.grown(GROWN), None, presumed(world), lambda: pools, CycleRecipe.of(SHORT), silent)
+    made = redistil(old, old.expand_classes(GROWN), None, presumed(world), lambda: pools, CycleRecipe.of(SHORT), silent)
     assert made.chosen == "redistilled"
     assert made.lam is None
     assert made.detector.spec.labels == GROWN

@@ -28,7 +28,7 @@ every_source = pytest.mark.parametrize("name", sorted(SOURCES))
 @pytest.fixture(scope="module")
 def tutor(world: World) -> Detector:
     """One that has learned what a disc is, as the site's gap would have taught it."""
-    taught = world.detector().grown(GROWN)
+    taught = world.detector().expand_classes(GROWN)
     train(taught, world.site.mapped_to(GROWN).train, TrainRecipe(steps=150, batch=6, learning_rate=3e-3))
     return taught
 
@@ -114,7 +114,7 @@ def test_crops_are_of_the_new_class_and_their_boxes_are_where_the_tutor_sees_it(
 
 
 def test_a_tutor_that_finds_no_new_class_in_the_pool_gives_no_crops(stock: Stock, world: World) -> None:
-    blind = replace(stock, public=world.presumed.train[:20], tutor=world.detector().grown(GROWN))
+    blind = replace(stock, public=world.presumed.train[:20], tutor=world.detector().expand_classes(GROWN))
     made = images_of(blind, {"pasted": 1.0})
     assert {name: len(pool.samples) for name, pool in made.items()} == {"presumed": 30}
 

@@ -27,7 +27,7 @@ seeds = st.integers(1, 2**31)
 def contribution(
     site: str, seed: int, new: Sequence[str] = (), taught: Sequence[str] | None = None, images: int = 100
 ) -> Contribution:
-    labels = KNOWN.grown(new)
+    labels = KNOWN.expand(new)
     gap = compute(weights(seed, classes=len(labels)), BASE, BASE)
     note = GapNote(base_id="sha256:0", labels=labels, base_classes=2, taught=None if taught is None else tuple(taught))
     return Contribution(site, Gap(gap, note), images)
@@ -272,7 +272,7 @@ def test_a_liar_among_three_who_were_taught_a_class_does_not_own_its_row() -> No
 
 
 def test_ids_that_the_cloud_gave_out_are_kept_whoever_reports_first() -> None:
-    cloud = KNOWN.grown(["forklift", "crane", "excavator"])
+    cloud = KNOWN.expand(["forklift", "crane", "excavator"])
     early = contribution("z", 1, ["forklift"])
     late = contribution("a", 2, ["forklift", "crane", "excavator"], taught=["excavator"])
     assert merged([early, late], BASE, MergeRecipe()).note.labels.names == cloud.names

@@ -74,7 +74,7 @@ def test_tutor_2_learns_the_new_class_and_the_gap_brings_it_to_the_tutor(world: 
     assert np.mean([figures.per_class["disc"].ap50 for figures in found]) > 0.6
     assert np.mean([figures.map50 for figures in found]) > before.map50 + 0.2
     (_, gap), after = made[-1], found[-1]
-    again = tutor.grown(GROWN)
+    again = tutor.expand_classes(GROWN)
     again.load_weights(apply(tutor.weights(), gap, 1.0))
     assert evaluate(again, held_out, GROWN).map50 == pytest.approx(after.map50, abs=0.02)
 
@@ -124,7 +124,7 @@ def test_a_class_that_an_annotator_did_not_know_is_not_background(world: World) 
 
 def test_a_student_gap_carries_the_new_class(world: World) -> None:
     student: Detector = tiny(seed=1)
-    _, gap = distil_student(student, world.detector().grown(GROWN), site_data(world), recipe(), silent)
+    _, gap = distil_student(student, world.detector().expand_classes(GROWN), site_data(world), recipe(), silent)
     rows = {name: gap[name].shape[0] for name in student.class_rows()}
     assert set(rows.values()) == {len(GROWN)}
-    assert apply(student.weights(), gap).schema() == student.grown(GROWN).weights().schema()
+    assert apply(student.weights(), gap).schema() == student.expand_classes(GROWN).weights().schema()

@@ -3,7 +3,7 @@ import random
 import pytest
 
 from diredi.errors import InvalidInput, Unreachable
-from diredi.rpc.retry import Backoff, retrying
+from diredi.rpc.retry import Backoff, retry
 
 
 def test_pauses_grow_are_jittered_and_stay_bounded():
@@ -43,14 +43,14 @@ QUICK = {"backoff": Backoff(first_s=0.001, longest_s=0.002)}
 async def test_unreachable_is_tried_again():
     operation = Flaky(Unreachable("away"), Unreachable("away"), "here")
 
-    assert await retrying(operation, attempts=3, **QUICK) == "here"
+    assert await retry(operation, attempts=3, **QUICK) == "here"
 
 
 async def test_the_last_error_is_raised_after_as_many_attempts_as_asked_for():
     operation = Flaky(Unreachable("1"), Unreachable("2"), Unreachable("3"), "never")
 
     with pytest.raises(Unreachable, match="3"):
-        await retrying(operation, attempts=3, **QUICK)
+        await retry(operation, attempts=3, **QUICK)
     assert operation.calls == 3
 
 
@@ -58,5 +58,5 @@ async def test_what_no_retry_cures_is_raised_at_once():
     operation = Flaky(InvalidInput("wrong for ever"), "never")
 
     with pytest.raises(InvalidInput):
-        await retrying(operation, attempts=3, **QUICK)
+        await retry(operation, attempts=3, **QUICK)
     assert operation.calls == 1
