@@ -29,7 +29,8 @@ from diredi.jobs import Executor, LocalExecutor
 from diredi.rpc.blobs import BlobServicer
 from diredi.rpc.byte_counter import IngressMeter
 from diredi.rpc.server import Server, start_server
-from diredi.store.blobs import BlobStore, no_room_at
+from diredi.store.blobs import BlobStore
+from diredi.store.files import no_room_at
 from diredi.trust.identity import Credentials
 
 CYCLE_SERVICE: Final = "diredi.v1.CycleService"

@@ -4,7 +4,7 @@ A job is a module with `main(spec: dict, folder: Path, report: Report) -> dict`.
 `python -m diredi.jobs MODULE FOLDER`, reads `FOLDER/spec.json`, reports progress as JSON lines on standard output and
 leaves `FOLDER/result.json`. A result that is there is not worked out again: running a job twice does no harm, and a
 service that was killed in mid-job starts it once more. The folder is then as the first run left it, so that a job may
-go on where it was; another spec finds it empty.
+go on where it was; another spec finds it empty. A result that is damaged is set aside, and the job runs again.
 """
 
 from __future__ import annotations
@@ -24,9 +24,13 @@ from typing import Any, Protocol
 
 from diredi import errors
 from diredi.die_with_parent import die_with_parent
+from diredi.store.files import atomic_write, make_folder, read_state
 
 Report = Callable[[str, float, str], None]
 """report(step, fraction 0..1, one short line)."""
+
+
+RESULT = "result.json"
 
 
 @dataclass(frozen=True)
@@ -52,14 +56,13 @@ class LocalExecutor:
     async def run(
         self, module: str, spec: dict[str, Any], folder: Path, on_progress: Callable[[JobProgress], Awaitable[None]]
     ) -> dict[str, Any]:
-        result = folder / "result.json"
         wanted = json.dumps({"module": module, "spec": spec}, sort_keys=True, indent=1)
         if not _is_of(folder, wanted):
             shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            (folder / "spec.json").write_text(wanted)
-        elif result.exists():
-            return dict(json.loads(result.read_text()))
+            make_folder(folder)
+            atomic_write(folder / "spec.json", wanted)
+        elif (made := read_state(folder / RESULT, _object)) is not None:
+            return made
         with (folder / "log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "diredi.jobs", module, str(folder),
@@ -82,7 +85,10 @@ class LocalExecutor:
         assert process.stdout is not None
         error: errors.DirediError | None = None
         async for line in process.stdout:
-            said = json.loads(line)
+            try:
+                said = json.loads(line)
+            except ValueError:  # it died in the middle of a line
+                continue
             if "error" in said:
                 error = getattr(errors, said["error"], errors.DirediError)(said["message"])
             else:
@@ -93,7 +99,18 @@ class LocalExecutor:
         if code != 0:
             tail = (folder / "log").read_text(errors="replace").strip().splitlines()[-1:]
             raise errors.DirediError(f"job {module} ended with {code} ({''.join(tail)}): see {folder / 'log'}")
-        return dict(json.loads((folder / "result.json").read_text()))
+        made = read_state(folder / RESULT, _object)
+        if made is None:
+            raise errors.DirediError(f"job {module} ended and left no result: see {folder / 'log'}")
+        return made
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    """Raises ValueError for anything but a JSON object."""
+    found = json.loads(data)
+    if not isinstance(found, dict):
+        raise ValueError(f"a {type(found).__name__} is no result of a job")
+    return found
 
 
 def _is_of(folder: Path, wanted: str) -> bool:
@@ -119,12 +136,10 @@ def _main(module: str, folder: Path) -> int:
 
     try:
         result = importlib.import_module(module).main(spec, folder, report)
+        atomic_write(folder / RESULT, json.dumps(result, indent=1))
     except errors.DirediError as error:
         progress.write(json.dumps({"error": type(error).__name__, "message": str(error)}) + "\n")
         return 1
-    part = folder / "result.json.part"
-    part.write_text(json.dumps(result, indent=1))
-    part.replace(folder / "result.json")
     return 0
 
 

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diredi.store.files import atomic_write
 from diredi_cli.output import bytes_text, seconds_text
 from diredi_demo import charts
 from diredi_demo.charts import Change, Stretch, Volume, is_loss, signed
@@ -43,9 +44,7 @@ def write_page(report: Report, path: Path) -> None:
         cycle_time=seconds_text(report.seconds.get("cycle", 0.0)),
         how=_how(report),
     )
-    part = path.with_suffix(".part")
-    part.write_text(text)
-    part.replace(path)
+    atomic_write(path, text, durable=False)
 
 
 def _tiles(report: Report) -> list[dict[str, str]]:

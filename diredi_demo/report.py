@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from diredi.evaluation.metrics import DetectionMetrics
+from diredi.store.files import atomic_write
 
 
 class _Part(BaseModel):
@@ -154,6 +155,4 @@ class Report(_Part):
 
     def write(self, path: Path) -> None:
         """Atomically, so that a reader never sees half a report."""
-        part = path.with_suffix(".part")
-        part.write_text(self.model_dump_json(indent=2) + "\n")
-        part.replace(path)
+        atomic_write(path, self.model_dump_json(indent=2) + "\n", durable=False)

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from diredi.errors import InvalidInput, WrongState
+from diredi.store.files import atomic_write, read_state
 
 _MARK = ".diredi-demo"
 
@@ -104,10 +105,10 @@ class Folder:
     def record_processes(self, ids: dict[str, int]) -> None:
         """So that another command can stop them. A process is its id and the moment it began: ids are used again."""
         found = {name: {"pid": pid, "began": _began(pid)} for name, pid in ids.items()}
-        self._processes.write_text(json.dumps(found, indent=1))
+        atomic_write(self._processes, json.dumps(found, indent=1), durable=False)
 
     def record_addresses(self, addresses: dict[str, str]) -> None:
-        self._addresses.write_text(json.dumps(addresses, indent=1))
+        atomic_write(self._addresses, json.dumps(addresses, indent=1), durable=False)
 
     def addresses(self) -> dict[str, str]:
         """Where each service of this demo answers."""
@@ -118,14 +119,8 @@ class Folder:
 
     def running(self) -> dict[str, int]:
         """Name and process id of every service of this demo that still runs."""
-        if not self._processes.exists():
-            return {}
-        recorded = json.loads(self._processes.read_text())
-        return {
-            name: entry["pid"]
-            for name, entry in recorded.items()
-            if entry["began"] is not None and _began(entry["pid"]) == entry["began"]
-        }
+        recorded = read_state(self._processes, _processes_in) or {}
+        return {name: pid for name, (pid, began) in recorded.items() if began is not None and _began(pid) == began}
 
     def stop_running(self, grace_s: float = 10.0) -> list[str]:
         """Ends what still runs, gently and then not; returns the names."""
@@ -139,6 +134,10 @@ class Folder:
             os.killpg(pid, signal.SIGKILL)
         self.forget_processes()
         return stopped
+
+
+def _processes_in(data: bytes) -> dict[str, tuple[int, str | None]]:
+    return {str(name): (int(entry["pid"]), entry["began"]) for name, entry in json.loads(data).items()}
 
 
 def _began(pid: int) -> str | None:

@@ -9,6 +9,7 @@ leaves SWAPPING, so a node that dies at any point starts with the release that l
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated
@@ -44,6 +45,10 @@ MAX_STARTS = 3
 """How often a release may be loaded and not come to run; one that takes the process with it is given up after that."""
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
+RELEASE_FILE = re.compile(r"release-([1-9]\d{0,8})-([0-9a-f]{12})\.onnx")
+"""Names that `InstallableRelease.file_name` gives: version, and the beginning of the digest."""
 
 
 class _Value(BaseModel):

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-import structlog
-from pydantic import ValidationError
-
 from diredi.errors import NoRoom
+from diredi.store.files import atomic_write, read_state
 from edge_node.update_states import Record
 
 
@@ -18,22 +15,11 @@ class RecordFile:
 
     def read(self) -> Record:
         """A fresh record where there is none; also where the file is damaged: the cloud will name the release again."""
-        try:
-            return Record.model_validate_json(self._path.read_bytes())
-        except FileNotFoundError:
-            return Record()
-        except ValidationError as error:
-            structlog.get_logger().error("record_damaged", path=str(self._path), problems=error.error_count())
-            return Record()
+        return read_state(self._path, Record.model_validate_json) or Record()
 
     def write(self, record: Record) -> None:
         """Durable when it returns. Raises NoRoom when the disk is full."""
-        part = self._path.with_suffix(".part")
         try:
-            with part.open("w") as file:
-                file.write(record.model_dump_json(indent=1))
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self._path)
+            atomic_write(self._path, record.model_dump_json(indent=1))
         except OSError as error:
             raise NoRoom(f"{self._path} cannot be written ({error.strerror}): free some disk space") from error

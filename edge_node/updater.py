@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import structlog
 
 from diredi.detectors.predictor import Image
 from diredi.errors import CorruptData, DirediError, InvalidInput, NoRoom, NotFound, Unreachable
+from diredi.store.blobs import digest_of_file, hex_of
 from edge_node.active_model import ModelSlot, Running
-from edge_node.update_states import MAY_BE_ABANDONED, InstallableRelease, Record, State
+from edge_node.update_states import MAY_BE_ABANDONED, RELEASE_FILE, InstallableRelease, Record, State
 from edge_node.update_store import RecordFile
 from edge_node.warm_up import LoadedModel, warm_up
 
@@ -74,11 +75,28 @@ class Updater:
 
     def start_from_disk(self) -> None:
         """Puts the installed release in place, or the one before where that one's file is damaged; needs no cloud."""
-        for release in (self._record.installed, self._record.previous):
+        known = (self._record.installed, self._record.previous)
+        for release in known if self._record != Record() else self._found_on_disk():
             if release is not None and self._starts_with(release):
                 return
         if self._record.installed is not None:
-            self._write(self._record.model_copy(update={"installed": None, "previous": None}))
+            self._write_if_room(self._record.model_copy(update={"installed": None, "previous": None}))
+
+    def _found_on_disk(self) -> Iterator[InstallableRelease]:
+        """Without a record (it was damaged, and is set aside), what the files themselves prove, newest first."""
+        named = [(RELEASE_FILE.fullmatch(path.name), path) for path in self._releases.iterdir()]
+        for match, path in sorted(((m, p) for m, p in named if m), key=lambda one: -int(one[0][1])):
+            blob = digest_of_file(path)
+            if hex_of(blob.digest).startswith(match[2]):
+                try:
+                    spec = self._load(path).spec
+                except DirediError as error:
+                    self._problem("release_on_disk_not_usable", error, path=str(path))
+                    continue
+                yield InstallableRelease(
+                    version=int(match[1]), digest=blob.digest, bytes=blob.bytes, labels=spec.labels,
+                    image_size=spec.image_size,
+                )  # fmt: skip
 
     def _starts_with(self, release: InstallableRelease) -> bool:
         try:
@@ -90,7 +108,7 @@ class Updater:
         self._slot.accept()
         self._log.info("release_from_disk", version=release.version)
         if release != self._record.installed:
-            self._write(self._record.model_copy(update={"installed": release, "previous": None}))
+            self._write_if_room(self._record.model_copy(update={"installed": release, "previous": None}))
         return True
 
     def want(self, release: InstallableRelease) -> None:
@@ -269,6 +287,14 @@ class Updater:
             self._file.write(record)
             self._log.info("update_state", state=str(record.state), version=record.target and record.target.version)
         self._record = record
+
+    def _write_if_room(self, record: Record) -> None:
+        """At the start: a full disk is no reason not to detect, and the next start finds out the same again."""
+        try:
+            self._write(record)
+        except NoRoom as error:
+            self._problem("record_not_written", error)
+            self._record = record
 
     def _discard_others(self) -> None:
         """Installed and previous stay; a release that was refused, or is two back, goes."""

@@ -20,6 +20,7 @@ from diredi.rpc.byte_counter import EgressMeter, IngressMeter
 from diredi.rpc.client import connect
 from diredi.rpc.retry import Backoff
 from diredi.rpc.server import start_server
+from diredi.store.files import atomic_write
 from diredi.trust.identity import Credentials
 from peer_node.collect import Absence, Collected, collect
 from peer_node.config import PeerConfig
@@ -60,9 +61,7 @@ class Summary:
 
     def write(self, path: Path) -> None:
         """Replace the JSON file at a path with this summary."""
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(asdict(self), indent=1))
-        part.replace(path)
+        atomic_write(path, json.dumps(asdict(self), indent=1))
 
 
 async def serve(config: PeerConfig, stop: asyncio.Event) -> None:

@@ -5,14 +5,12 @@ It is small because everything else survives by itself: downloads by digest, job
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from diredi.errors import CorruptData
 from diredi.labels import LabelSpace
-from diredi.store.blobs import no_room_at
+from diredi.store.files import atomic_write, read_state
 
 
 class CycleEntry(BaseModel):
@@ -32,15 +30,16 @@ class _Contents(BaseModel):
 
 
 class Journal:
-    """Raises CorruptData when the file is damaged, NoRoom when the disk is full."""
+    """Raises NoRoom when the disk is full.
+
+    A file that is damaged is set aside, and nothing is assumed in its place: class ids are asked for again, and a task
+    that failed may be tried again. That a site has agreed to a cycle was never in it.
+    """
 
     def __init__(self, path: Path, keep_cycles: int) -> None:
         self._path = path
         self._keep = keep_cycles
-        try:
-            self._contents = _Contents.model_validate_json(path.read_bytes()) if path.exists() else _Contents()
-        except ValidationError:
-            raise CorruptData(f"{path} is damaged: move it away, the cloud will offer open tasks again") from None
+        self._contents = read_state(path, _Contents.model_validate_json) or _Contents()
 
     @property
     def cycles(self) -> list[str]:
@@ -74,9 +73,4 @@ class Journal:
         return self._contents.cycles.setdefault(cycle_id, CycleEntry())
 
     def _write(self) -> None:
-        part = self._path.with_name(self._path.name + ".part")
-        with no_room_at(self._path), part.open("w") as file:
-            file.write(self._contents.model_dump_json(indent=1))
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self._path)
+        atomic_write(self._path, self._contents.model_dump_json(indent=1))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from diredi.data.images import decode_image
 from diredi.errors import InvalidInput, NoRoom
-from diredi.store.blobs import no_room_at
+from diredi.store.files import atomic_write
 
 MAX_IMAGE_BYTES = 8 * 2**20
 _SUFFIXES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png"}
@@ -57,8 +57,5 @@ class SampleStore:
         return True
 
     def _write(self, name: str, suffix: str, image: bytes, sighting: Sighting) -> None:
-        part = self._folder / f"{name}.part"
-        with no_room_at(self._folder):
-            (self._folder / f"{name}.json").write_text(json.dumps(asdict(sighting)))
-            part.write_bytes(image)
-            part.replace(self._folder / f"{name}{suffix}")
+        atomic_write(self._folder / f"{name}.json", json.dumps(asdict(sighting)), durable=False)
+        atomic_write(self._folder / f"{name}{suffix}", image, durable=False)

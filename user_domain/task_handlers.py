@@ -13,7 +13,7 @@ from diredi.errors import DirediError, Unreachable
 from diredi.evaluation.metrics import DetectionMetrics
 from diredi.jobs import Executor, JobProgress, job_folder
 from diredi.labels import LabelSpace
-from diredi.store.blobs import no_room_at
+from diredi.store.files import no_room_at
 from user_domain.cloud import Cloud
 from user_domain.failure_reasons import Stage
 from user_domain.journal import Journal

@@ -15,7 +15,8 @@ from diredi.data.sources import SCENES, resolve
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import CorruptData, DirediError
 from diredi.jobs import Executor, JobProgress, job_folder
-from diredi.store.blobs import Blob, BlobStore, no_room_at
+from diredi.store.blobs import Blob, BlobStore
+from diredi.store.files import no_room_at
 
 JOBS: Final = "diredi.knowledge.jobs"
 OnProgress = Callable[[JobProgress], Awaitable[None]]

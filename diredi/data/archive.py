@@ -16,6 +16,7 @@ from pathlib import Path
 from diredi.data import yolo
 from diredi.data.dataset import SPLITS, DataSet, Split, load
 from diredi.errors import CorruptData, DataSetError, InvalidInput, NoRoom
+from diredi.store.files import part_of, publish
 
 _ENTRY = re.compile(r"data\.yaml|images/(train|val)/\d{6}\.(bmp|jpe?g|png|tiff?|webp)|labels/(train|val)/\d{6}\.txt")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
@@ -34,7 +35,7 @@ def pack(dataset: DataSet, path: Path, max_images: int | None = None) -> str:
         raise InvalidInput(
             f"an archive of {dataset.root} would hold {images} images: it takes 1 to {max_images or 'any'}"
         )
-    part = path.with_name(path.name + ".part")
+    part = part_of(path)
     try:
         with zipfile.ZipFile(part, "w") as archive:
             for name, data in _entries(dataset):
@@ -44,7 +45,7 @@ def pack(dataset: DataSet, path: Path, max_images: int | None = None) -> str:
                 archive.writestr(info, data, zipfile.ZIP_STORED)
         with part.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        part.replace(path)
+        publish(part, path)
     except OSError as error:
         raise _said(error, path) from None
     finally:

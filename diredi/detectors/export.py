@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from diredi.detectors.base import Detector, Outputs
 from diredi.detectors.onnx import INPUT, OUTPUTS, STRIDES_KEY
+from diredi.store.files import atomic_write
 
 OPSET = 17
 
@@ -32,7 +33,7 @@ def export_onnx(detector: Detector, path: Path) -> str:
 
     Equal weights give equal bytes. The detector is left as it was.
     """
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(path.name + ".graph")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         example = _traced(detector, part)
@@ -42,8 +43,7 @@ def export_onnx(detector: Detector, path: Path) -> str:
         onnx.helper.set_model_props(model, {**detector.spec.to_metadata(), STRIDES_KEY: strides})
         onnx.checker.check_model(model)
         data: bytes = model.SerializeToString(deterministic=True)
-        part.write_bytes(data)
-        part.replace(path)
+        atomic_write(path, data)
     finally:
         part.unlink(missing_ok=True)
     return "sha256:" + hashlib.sha256(data).hexdigest()

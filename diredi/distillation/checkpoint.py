@@ -22,6 +22,7 @@ from diredi.distillation.batches import Pool
 from diredi.distillation.recipe import TrainRecipe
 from diredi.errors import DirediError
 from diredi.store.blobs import digest_of_file
+from diredi.store.files import atomic_write, publish
 from diredi.store.weights import WeightMap
 
 Json = dict[str, Any]
@@ -53,10 +54,9 @@ class Checkpoint:
         self._folder.mkdir(parents=True, exist_ok=True)
         digest = arrays.save(self._folder / "new.safetensors")
         path = self._arrays_of(digest)
-        (self._folder / "new.safetensors").replace(path)
-        part = self._folder / "progress.json.part"
-        part.write_text(json.dumps({"made_from": self._made_from, "arrays": digest, "progress": progress}))
-        part.replace(self._folder / "progress.json")
+        publish(self._folder / "new.safetensors", path)
+        said = {"made_from": self._made_from, "arrays": digest, "progress": progress}
+        atomic_write(self._folder / "progress.json", json.dumps(said))
         for other in self._folder.glob("*.safetensors*"):
             if other != path:
                 other.unlink(missing_ok=True)

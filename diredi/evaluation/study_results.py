@@ -17,6 +17,7 @@ from statistics import mean
 from typing import Any, Final
 
 from diredi import __version__
+from diredi.store.files import atomic_write, read_state
 
 Json = dict[str, Any]
 Tables = dict[str, dict[str, dict[str, float]]]
@@ -34,13 +35,16 @@ def kept(path: Path, made_from: Json, make: Callable[[], Json]) -> Json:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if path.exists() and (there := json.loads(path.read_text()))["from"] == said:
-            return dict(there["made"])
-        made = make()
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps({"from": said, "made": made}))
-        part.replace(path)
+        made_from_that, made = read_state(path, _parsed) or ("", {})
+        if made_from_that != said:
+            made = make()
+            atomic_write(path, json.dumps({"from": said, "made": made}))
     return made
+
+
+def _parsed(data: bytes) -> tuple[str, Json]:
+    there = json.loads(data)
+    return str(there["from"]), dict(there["made"])
 
 
 def target(name: str, value: float, sign: str, bound: float) -> Json:

@@ -7,7 +7,6 @@ downloads are server streams. Both go on after a broken connection, bounded by a
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
@@ -20,7 +19,8 @@ from diredi.rpc.retry import Backoff
 from diredi.rpc.streams import read_messages
 from diredi.rpc.v1 import registry_pb2 as pb
 from diredi.rpc.v1 import registry_pb2_grpc as stubs
-from diredi.store.blobs import Blob, BlobStore, check_room, digest_of_file, hex_of, no_room_at
+from diredi.store.blobs import Blob, BlobStore, digest_of_file, hex_of
+from diredi.store.files import check_room, no_room_at, publish
 from diredi.trust.identity import Identity, Role
 
 if TYPE_CHECKING:
@@ -196,9 +196,7 @@ def _finish(part: Path, blob: Blob, path: Path) -> None:
     if found != blob:
         part.unlink()
         raise CorruptData(f"the bytes that came as blob {blob.digest} are {found.digest}: get it again")
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    part.replace(path)
+    publish(part, path)
 
 
 def _tell(on_progress: OnProgress | None, done: int, total: int) -> None:

@@ -12,8 +12,6 @@ One process owns a store; its threads may share a `BlobStore`. Nothing here hold
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import io
 import os
@@ -28,11 +26,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from diredi.errors import CorruptData, InvalidInput, NoRoom, NotFound, OffsetBeyondEnd
+from diredi.store.files import check_room, make_folder, no_room_at, publish
 
 READ_BYTES = 256 * 1024
 MAX_BLOB_BYTES = 8 * 2**30
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True)
@@ -73,24 +71,6 @@ def _digest_of(file: BinaryIO) -> Blob:
     return Blob("sha256:" + sha.hexdigest(), size)
 
 
-@contextlib.contextmanager
-def no_room_at(path: Path) -> Iterator[None]:
-    """Turns the operating system's "disk full" (and quota, and file too large) into NoRoom that names `path`."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        raise NoRoom(f"no room on the disk of {path} ({error.strerror}): free some and try again") from None
-
-
-def check_room(folder: Path, wanted_bytes: int) -> None:
-    """Raises NoRoom when the disk of `folder` has less left, before anything is written."""
-    free = shutil.disk_usage(folder).free
-    if free < wanted_bytes:
-        raise NoRoom(f"no room on the disk of {folder}: {wanted_bytes} bytes are to come, {free} are free; free some")
-
-
 class BlobStore:
     """Blobs of at most `max_blob_bytes` under `root`, which is made when it does not exist."""
 
@@ -100,7 +80,7 @@ class BlobStore:
         self._blobs = root / "sha256"
         self._partials = root / "partial"
         for folder in (self._blobs, self._partials):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
         self._locks = [threading.Lock() for _ in range(64)]
 
     def __contains__(self, digest: str) -> bool:
@@ -232,10 +212,8 @@ class BlobStore:
     def _publish(self, file: Path, digest: str) -> None:
         final = self._final(digest)
         with no_room_at(self.root):
-            final.parent.mkdir(exist_ok=True)
-            _sync(file)
-            file.replace(final)
-            _sync(final.parent)
+            make_folder(final.parent)
+            publish(file, final)
         self._partial(digest).unlink(missing_ok=True)  # of an upload that an added file overtook
 
     def _final(self, digest: str) -> Path:
@@ -254,11 +232,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

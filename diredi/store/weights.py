@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load as safetensors_load
 
 from diredi.errors import CorruptData, InvalidInput
+from diredi.store.files import atomic_write, make_folder
 
 Array = NDArray[Any]
 
@@ -128,13 +129,8 @@ class WeightMap(Mapping[str, Array]):
     def save(self, path: Path, metadata: Mapping[str, str] | None = None) -> str:
         """Writes the safetensors file whole or not at all; returns its digest."""
         data = self.to_bytes(metadata)
-        part = path.with_name(path.name + ".part")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            part.write_bytes(data)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        make_folder(path.parent)
+        atomic_write(path, data)
         return "sha256:" + hashlib.sha256(data).hexdigest()
 
     @classmethod

@@ -8,7 +8,6 @@ so that enrolment over the wire and rotation need no other path than this one.
 from __future__ import annotations
 
 import ipaddress
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from diredi.errors import InvalidInput, WrongState
+from diredi.store.files import atomic_write, make_folder
 from diredi.trust.identity import CA_FILE, CERTIFICATE_FILE, KEY_FILE, Credentials, Identity, Role
 
 CA_KEY_FILE = "ca-key.pem"
@@ -77,9 +77,9 @@ def init(folder: Path, name: str = "DiReDi", now: datetime | None = None) -> Aut
         .add_extension(_key_usage(authority=True), critical=True)
     )
     certificate = builder.sign(key, hashes.SHA256())
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / CA_KEY_FILE, _pem(key), 0o600)
-    _write(folder / CA_FILE, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+    make_folder(folder)
+    atomic_write(folder / CA_KEY_FILE, _pem(key), mode=0o600)
+    atomic_write(folder / CA_FILE, certificate.public_bytes(serialization.Encoding.PEM))
     return Authority(certificate, key)
 
 
@@ -117,10 +117,10 @@ def issue(
     key, request = new_request()
     authority = load(folder)
     certificate = authority.sign(request, identity, hosts, lifetime, now)
-    out.mkdir(parents=True, exist_ok=True)
-    _write(out / CA_FILE, authority.certificate.public_bytes(serialization.Encoding.PEM), 0o644)
-    _write(out / KEY_FILE, key, 0o600)
-    _write(out / CERTIFICATE_FILE, certificate, 0o644)
+    make_folder(out)
+    atomic_write(out / CA_FILE, authority.certificate.public_bytes(serialization.Encoding.PEM))
+    atomic_write(out / KEY_FILE, key, mode=0o600)
+    atomic_write(out / CERTIFICATE_FILE, certificate)
     return Credentials.load(out, now)
 
 
@@ -180,13 +180,3 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-
-
-def _write(path: Path, data: bytes, mode: int) -> None:
-    """Whole or not at all, and never readable by others for a moment."""
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-    part.replace(path)

@@ -72,6 +72,17 @@ async def test_a_job_reports_and_its_result_is_not_worked_out_twice(tmp_path: Pa
     assert await LocalExecutor().run("counting_job", spec, tmp_path / "job", remember) == {"sum": 5}
 
 
+@pytest.mark.parametrize("damage", [b"", b'{"sum": ', b"\xff\x00", b"[]", b"null"])
+async def test_a_damaged_result_is_set_aside_and_the_job_runs_again(tmp_path: Path, damage: bytes) -> None:
+    spec = {"numbers": [1, 2], "diary": str(tmp_path / "diary")}
+    await LocalExecutor().run("counting_job", spec, tmp_path / "job", _ignore)
+    (tmp_path / "job" / "result.json").write_bytes(damage)
+    for _ in range(2):
+        assert await LocalExecutor().run("counting_job", spec, tmp_path / "job", _ignore) == {"sum": 3}
+    assert (tmp_path / "diary").read_text() == "ran ran "
+    assert (tmp_path / "job" / "result.json.damaged-1").read_bytes() == damage
+
+
 async def test_an_error_of_a_job_arrives_as_itself(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="the numbers are wrong: give others"):
         await LocalExecutor().run("refusing_job", {}, tmp_path / "job", _ignore)

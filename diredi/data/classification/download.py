@@ -13,7 +13,7 @@ from typing import BinaryIO
 from urllib.request import urlopen
 
 from diredi.errors import CorruptData, InvalidInput, Unreachable
-from diredi.store.blobs import check_room, no_room_at
+from diredi.store.files import check_room, no_room_at, publish
 
 _CHUNK = 1 << 20
 _PATIENCE_S = 30.0
@@ -55,8 +55,7 @@ def fetch(remote: Remote, folder: Path) -> Path:
             try:
                 with os.fdopen(handle, "wb") as file:
                     _receive(remote, file)
-                    os.fsync(file.fileno())
-                Path(part).replace(path)
+                publish(Path(part), path)
             finally:
                 Path(part).unlink(missing_ok=True)
     except OSError as error:

@@ -20,6 +20,7 @@ from diredi.knowledge.merging import Contribution, merged
 from diredi.knowledge.recipe import CycleRecipe
 from diredi.labels import LabelSpace
 from diredi.store.blobs import digest_of_file
+from diredi.store.files import atomic_write
 
 Json = dict[str, Any]
 
@@ -90,7 +91,7 @@ def write_onnx(detector: Detector, path: Path) -> tuple[Json, OnnxPredictor]:
 
 
 def write_gap(gap: Gap, codec: str, path: Path, fp32_bytes: int) -> Json:
-    path.write_bytes(gap.to_bytes(codec))
+    atomic_write(path, gap.to_bytes(codec))
     said = {"codec": codec, "fp32_bytes": fp32_bytes, "schema_digest": gap.weights.schema_digest()}
     return {"path": str(path), **described(path), **said}
 

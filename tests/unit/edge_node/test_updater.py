@@ -178,7 +178,23 @@ async def test_a_release_that_is_withdrawn_during_its_installation_is_not_instal
     assert (world.running, [told[0] for told in world.told]) == (1, [1])
 
 
-async def test_a_damaged_record_is_a_fresh_start(world: World) -> None:
+@pytest.mark.parametrize("damage", [b"", b"{", b"\xff\x00 garbage", b"[]", b"null", b'{"state": "ASLEEP"}'])
+async def test_a_damaged_record_is_set_aside_and_the_newest_whole_release_on_disk_runs(
+    world: World, damage: bytes
+) -> None:
+    await install(world, 1)
+    await install(world, 2)
+    (world.folder / "update.json").write_bytes(damage)
+    (world.folder / "releases" / "release-9-0123456789ab.onnx").write_bytes(b"not what its name says")
+    updater = world.start()
+    assert world.running == 2, "without a word of the cloud's"
+    assert (world.folder / "update.json.damaged-1").read_bytes() == damage
+    assert updater.record.installed is not None
+    await install(world, 3)
+    assert world.running == 3
+
+
+async def test_a_damaged_record_without_a_release_is_a_fresh_start(world: World) -> None:
     (world.folder / "update.json").write_text("{")
     await install(world, 1)
     assert world.running == 1

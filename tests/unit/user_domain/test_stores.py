@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from diredi.errors import CorruptData, InvalidInput, NoRoom
+from diredi.errors import InvalidInput, NoRoom
 from diredi.labels import LabelSpace
 from user_domain.journal import Journal
 from user_domain.samples import SampleStore, Sighting
@@ -38,10 +38,16 @@ def test_a_journal_remembers_the_last_cycles_only(tmp_path: Path) -> None:
     assert Journal(tmp_path / "journal.json", 2).cycles == ["a", "c"]
 
 
-def test_a_damaged_journal_is_named_with_a_remedy(tmp_path: Path) -> None:
-    (tmp_path / "journal.json").write_text('{"cycles": [')
-    with pytest.raises(CorruptData, match="move it away"):
-        Journal(tmp_path / "journal.json", 2)
+@pytest.mark.parametrize("damage", [b"", b'{"cycles": [', b"\xff\x00", b"[]", b"null", b'{"cycles": {"a": 1}}'])
+def test_a_damaged_journal_is_set_aside_and_nothing_is_assumed_in_its_place(tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / "journal.json"
+    Journal(path, 2).set_labels("a", LABELS)
+    path.write_bytes(damage)
+    journal = Journal(path, 2)
+    assert (journal.cycles, journal.labels("a"), journal.failure("a", "a/extract")) == ([], None, None)
+    assert (tmp_path / "journal.json.damaged-1").read_bytes() == damage
+    journal.set_failure("a", "a/extract", "because")
+    assert Journal(path, 2).failure("a", "a/extract") == "because"
 
 
 def test_samples_are_kept_by_content_and_bounded_over_restarts(tmp_path: Path) -> None:
