@@ -90,7 +90,7 @@ class Cloud:
         self._job_runner = job_runner
         self._fleet = FleetService(context)
         self._access = BlobAccess(context)
-        meter = IngressMeter(config.state_dir / "ingress")
+        self._meter = meter = IngressMeter(config.state_dir / "ingress")
         servicers = [
             RegistryServicer(context),
             BlobServicer(self.blobs, may_read=self._access.check),
@@ -124,6 +124,7 @@ class Cloud:
             await self.work
         with suppress(Exception):  # heartbeats of the last seconds are no reason not to stop
             await self._fleet.flush()
+        await asyncio.to_thread(self._meter.close)
         self.context.database.close()
 
     async def __aenter__(self) -> Self:

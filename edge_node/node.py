@@ -46,6 +46,7 @@ async def serve(config: EdgeConfig, stop: asyncio.Event) -> None:
         confidence=config.confidence, frames_per_second=config.frames_per_second,
     )  # fmt: skip
     async with AsyncExitStack() as stack:
+        stack.push_async_callback(asyncio.to_thread, meter.close)
         channel = await stack.enter_async_context(connect(config.cloud, credentials, meter))
         cloud = CloudLink(
             channel, config.device, config.site, heartbeat_s=config.heartbeat_s, silence_s=config.silence_s

@@ -47,7 +47,7 @@ class NodeParts:
 
     @property
     def last_error(self) -> str:
-        return self.updater.last_error or self.inference.last_error or self.cloud.last_error
+        return self.updater.last_error or self.inference.last_error or self.cloud.last_error or self.meter.problem
 
 
 class EdgeServicer(stubs.EdgeServiceServicer):

@@ -56,5 +56,5 @@ class LocalServicer(stubs.LocalServiceServicer):
             private_bytes=data.bytes,
             cycle_id=parts.worker.cycle_id,
             sent_bytes=parts.meter.totals(),
-            last_error=parts.worker.last_error,
+            last_error=parts.worker.last_error or parts.meter.problem,
         )

@@ -54,6 +54,7 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
     data = await asyncio.to_thread(_Data, config)
     meter = EgressMeter(config.state_dir / "egress.json")
     async with AsyncExitStack() as stack:
+        stack.push_async_callback(asyncio.to_thread, meter.close)
         channel = await stack.enter_async_context(connect(config.cloud, credentials, meter))
         cloud = Cloud(channel, config.state_dir / "downloads", credentials)
         site = Site(

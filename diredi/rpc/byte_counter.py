@@ -7,57 +7,102 @@ could not be sent counts too. HTTP/2 headers and TLS records are not counted. Me
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 from urllib.parse import quote
 
-from diredi.errors import CorruptData
+import structlog
+
+from diredi.errors import DirediError
+from diredi.store.files import atomic_write, make_folder, read_state
 
 FRAME_BYTES = 5
+SAVE_EVERY_S: Final = 0.5
+"""The most of counting that a killed process loses, beside the time that its disk takes for a write."""
+_RETRY_S: Final = 5.0
+_CLOSE_S: Final = 1.0
 
 
 class EgressMeter:
-    """Totals since the file was made: written after each message, so that a killed process loses no count."""
+    """Totals since `since`. Counting is done in memory: no disk decides whether a message is sent.
 
-    def __init__(self, path: Path | None = None) -> None:
-        """Goes on from the totals in `path`; without one, counts in memory. Raises CorruptData."""
+    A thread saves what was counted to `path`, at once and then every `SAVE_EVERY_S` while there is more. A disk that
+    does not take it is said in the log and in `problem`, and tried again until it does.
+    """
+
+    def __init__(self, path: Path | None = None, on_count: Callable[[], None] | None = None) -> None:
+        """Go on from the totals in `path`, or count in memory alone.
+
+        Args:
+            path: Where the totals are saved. A damaged file is set aside and counting begins at zero, which `problem`
+                then says.
+            on_count: Called after each count in place of a thread of this meter's own; whoever passes it calls `save`.
+        """
         self._path = path
-        self._bytes: Counter[str] = Counter()
-        self._messages: Counter[str] = Counter()
-        if path is not None and path.exists():
-            self._load(path)
+        self._lock = threading.Lock()
+        self._counts, self._note = _begun(path)
+        self._unsaved, self._trouble = False, ""
+        self._saver = None if path is None or on_count is not None else _Saver(self.save)
+        self._on_count = on_count or (self._saver.soon if self._saver is not None else _nothing)
 
     def count(self, message_type: str, serialized_bytes: int) -> None:
         """One message of `message_type`, e.g. "diredi.v1.PutChunkRequest", of so many bytes before framing."""
-        self._bytes[message_type] += serialized_bytes + FRAME_BYTES
-        self._messages[message_type] += 1
-        if self._path is not None:
-            self._save(self._path)
+        with self._lock:
+            self._counts.by_bytes[message_type] += serialized_bytes + FRAME_BYTES
+            self._counts.by_messages[message_type] += 1
+            self._unsaved = True
+        self._on_count()
 
     def totals(self) -> dict[str, int]:
         """Message type to bytes."""
-        return dict(sorted(self._bytes.items()))
+        with self._lock:
+            return dict(sorted(self._counts.by_bytes.items()))
 
     def messages(self) -> dict[str, int]:
         """Message type to number of messages."""
-        return dict(sorted(self._messages.items()))
+        with self._lock:
+            return dict(sorted(self._counts.by_messages.items()))
 
     @property
     def total_bytes(self) -> int:
-        return self._bytes.total()
+        return sum(self.totals().values())
 
-    def _load(self, path: Path) -> None:
+    @property
+    def since(self) -> str:
+        """When counting began, in ISO form; empty for a file of an earlier version, which does not say it."""
+        return self._counts.since
+
+    @property
+    def problem(self) -> str:
+        """Why these totals are not all there is, or may not outlive this process; empty as a rule."""
+        return self._trouble or self._note
+
+    def save(self) -> bool:
+        """Write the totals to disk if there is anything new; return False where the disk does not take them."""
+        with self._lock:
+            if self._path is None or not self._unsaved:
+                return True
+            said, self._unsaved = self._counts.to_json(), False
         try:
-            kept = json.loads(path.read_text())
-            self._bytes.update({str(name): int(n) for name, n in kept["bytes"].items()})
-            self._messages.update({str(name): int(n) for name, n in kept["messages"].items()})
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise CorruptData(f"{path} is not a meter's file: move it away to count from zero") from None
+            atomic_write(self._path, said)
+        except (DirediError, OSError) as error:
+            self._unsaved = True
+            if not self._trouble:
+                structlog.get_logger().warning("byte_counts_not_saved", path=str(self._path), error=str(error))
+            self._trouble = f"byte counts cannot be saved ({error}): they are lost if this process ends"
+            return False
+        self._trouble = ""
+        return True
 
-    def _save(self, path: Path) -> None:
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps({"bytes": self.totals(), "messages": self.messages()}))
-        part.replace(path)
+    def close(self) -> None:
+        """Save for the last time. Waits for a disk that hangs no longer than a second."""
+        if self._saver is not None:
+            self._saver.close()
 
 
 class IngressMeter:
@@ -66,18 +111,106 @@ class IngressMeter:
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
         self._meters: dict[str, EgressMeter] = {}
+        self._saver = _Saver(self.save)
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
 
     def count(self, peer: str, message_type: str, serialized_bytes: int) -> None:
+        """One message from `peer`, of so many bytes before framing."""
         self._of(peer).count(message_type, serialized_bytes)
 
     def totals(self, peer: str) -> dict[str, int]:
         """Message type to bytes received from `peer`."""
         return self._of(peer).totals()
 
+    def save(self) -> bool:
+        """Write every peer's totals to disk where there is anything new; return False where some were not taken."""
+        saved = [meter.save() for meter in list(self._meters.values())]
+        return all(saved)
+
+    def close(self) -> None:
+        """Save for the last time. Waits for a disk that hangs no longer than a second."""
+        self._saver.close()
+
     def _of(self, peer: str) -> EgressMeter:
         if peer not in self._meters:
-            path = None if self._folder is None else self._folder / (quote(peer, safe="") + ".json")
-            self._meters[peer] = EgressMeter(path)
+            if self._folder is None:
+                self._meters[peer] = EgressMeter()
+            else:
+                self._meters[peer] = EgressMeter(self._folder / (quote(peer, safe="") + ".json"), self._saver.soon)
         return self._meters[peer]
+
+
+@dataclass
+class _Counts:
+    since: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    by_bytes: Counter[str] = field(default_factory=Counter)
+    by_messages: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def from_json(cls, data: bytes) -> _Counts:
+        said = json.loads(data)
+        return cls(str(said.get("since", "")), _counter(said["bytes"]), _counter(said["messages"]))
+
+    def to_json(self) -> str:
+        return json.dumps({"since": self.since, "bytes": self.by_bytes, "messages": self.by_messages}, sort_keys=True)
+
+
+def _counter(said: dict[str, int]) -> Counter[str]:
+    """Raises one of the usual errors of parsing for anything but counts."""
+    found = Counter({str(name): int(count) for name, count in said.items()})
+    if any(count < 0 for count in found.values()):
+        raise ValueError("a count below zero")
+    return found
+
+
+def _begun(path: Path | None) -> tuple[_Counts, str]:
+    """What to go on from, and what there is to say about it."""
+    if path is None or not path.exists():
+        return _Counts(), ""
+    try:
+        counts = read_state(path, _Counts.from_json)
+    except DirediError as error:
+        return _Counts(), f"{error}; bytes are counted from zero since this process began"
+    if counts is not None:
+        return counts, ""
+    fresh = _Counts()
+    return fresh, f"{path} was damaged and is set aside: bytes are counted since {fresh.since}"
+
+
+def _nothing() -> None:
+    """Counting in memory alone."""
+
+
+class _Saver:
+    """Calls `save` in a thread of its own, soon after it was asked to, and again until it returns True."""
+
+    def __init__(self, save: Callable[[], bool]) -> None:
+        self._save = save
+        self._wanted, self._closed = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="byte-counts", daemon=True)
+        self._starting = threading.Lock()
+
+    def soon(self) -> None:
+        self._wanted.set()
+        with self._starting:
+            if self._thread.ident is None and not self._closed.is_set():
+                self._thread.start()
+
+    def close(self) -> None:
+        self._closed.set()
+        self._wanted.set()
+        with self._starting:
+            started = self._thread.ident is not None
+        if started:
+            self._thread.join(_CLOSE_S)
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            self._wanted.wait()
+            self._wanted.clear()
+            saved = self._save()
+            if not saved:
+                self._wanted.set()
+            self._closed.wait(SAVE_EVERY_S if saved else _RETRY_S)
+        self._save()

@@ -92,10 +92,10 @@ async def test_a_caller_without_our_certificate_reaches_no_handler(world: World,
     ca.issue(tmp_path / "foreign", "operator", "mallory", [], tmp_path / "mallory")
     async with world.cloud():
         await world.operator().known_sites()
-        before = (world.state_dir / "ingress").stat().st_mtime_ns, sorted((world.state_dir / "ingress").iterdir())
         async with connect(world.address, Credentials.load(tmp_path / "mallory")) as channel:
             stub = cycles_pb2_grpc.CycleServiceStub(channel)
             with pytest.raises(Unreachable):
                 await ask(stub.StartCycle, cycles_pb2.StartCycleRequest(site="site-1", request_id="x"))
-        after = (world.state_dir / "ingress").stat().st_mtime_ns, sorted((world.state_dir / "ingress").iterdir())
-        assert before == after  # what reaches a handler is counted by its peer
+    counted = [path.name for path in (world.state_dir / "ingress").iterdir()]
+    assert any("operator" in name for name in counted)
+    assert not any("mallory" in name for name in counted), "what reaches a handler is counted by its peer"

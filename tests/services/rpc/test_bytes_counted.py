@@ -31,6 +31,32 @@ async def test_what_was_counted_is_what_travelled_and_what_arrived(serve, site, 
     assert 0 < overhead < 0.02 * sent.total_bytes  # TLS records, HTTP/2 headers, the handshake
 
 
+async def test_a_disk_that_takes_no_count_empties_no_message(serve, site, tmp_path):
+    """Neither the sender's nor the receiver's: what travels is whole, and the count is told as at risk."""
+    arrived = IngressMeter(tmp_path / "ingress")
+    (tmp_path / "ingress").rmdir()
+    store = BlobStore(tmp_path / "blobs")
+    server = await serve(BlobServicer(store), meter=arrived)
+    sent = EgressMeter(tmp_path / "gone" / "egress.json")
+    (tmp_path / "gap").write_bytes(os.urandom(MIB))
+    async with connect(server.address, site, sent) as channel:
+        blob = await upload(BlobServiceStub(channel), tmp_path / "gap")
+    assert store.path(blob.digest).read_bytes() == (tmp_path / "gap").read_bytes()
+    assert sent.totals() == arrived.totals("site/site-1")
+    assert not sent.save()
+    assert "cannot be saved" in sent.problem
+
+
+async def test_a_damaged_count_of_a_peer_refuses_it_nothing(serve, site, tmp_path):
+    (tmp_path / "ingress").mkdir()
+    (tmp_path / "ingress" / "site%2Fsite-1.json").write_text("")
+    arrived = IngressMeter(tmp_path / "ingress")
+    server = await serve(BlobServicer(BlobStore(tmp_path / "blobs")), meter=arrived)
+    async with connect(server.address, site) as channel:
+        await call(BlobServiceStub(channel).StatBlob, pb.StatBlobRequest(digest="sha256:" + "0" * 64), deadline_s=5)
+    assert list(arrived.totals("site/site-1")) == ["diredi.v1.StatBlobRequest"]
+
+
 async def test_each_message_is_counted_to_the_byte(serve, site, tmp_path):
     server = await serve(BlobServicer(BlobStore(tmp_path / "blobs")))
     request = pb.StatBlobRequest(digest="sha256:" + "0" * 64)
