@@ -71,3 +71,11 @@ def test_lists_look_in_the_site_as_they_do_in_the_repository():
         for before, line in pairwise(lines):
             starts = item.match(line) and before.strip() and not before.startswith(" ") and not item.match(before)
             assert not starts, f"{path.relative_to(ROOT)}: put a blank line before {line!r}"
+
+
+def test_every_decision_says_what_was_weighed_and_what_follows():
+    for path in sorted((ROOT / "docs" / "decisions").glob("0*.md")):
+        text = path.read_text(encoding="utf-8")
+        assert re.search(r"^Status: \w+.* Date: \d{4}-\d\d-\d\d\.$", text, re.M), path.name
+        headings = re.findall(r"^## (.*)$", text, re.M)
+        assert headings == ["Context", "Options", "Decision", "Consequences"], path.name
