@@ -103,7 +103,7 @@ async def test_a_cycle_of_jobs_ends_in_a_file_that_an_edge_node_can_run(world: W
 def test_the_gaps_of_two_sites_end_in_one_tutor_and_student_with_the_classes_of_both(
     world: World, tmp_path: Path
 ) -> None:
-    both = GROWN.expand_classes(["ring"])
+    both = GROWN.expand(["ring"])
     second = write_shapes(tmp_path / "second", (*KNOWN.names, "ring"), 16, 8, seed=2)
     specs = [extract_spec(world), extract_spec(world, data=str(second), labels=both.model_dump())]
     taken = [extract.main(spec, tmp_path / f"site-{i}", quiet) for i, spec in enumerate(specs)]
