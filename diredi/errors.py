@@ -22,17 +22,29 @@ from typing import ClassVar
 
 
 class DirediError(Exception):
-    """Root of the tree; `exit_code` is what the command line ends with."""
+    """The root of all errors that DiReDi raises on purpose.
+
+    Attributes:
+        exit_code: What the command line exits with after this error.
+    """
 
     exit_code: ClassVar[int] = 1
 
 
 class InvalidInput(DirediError):
+    """The input is wrong and will stay wrong: change it before trying again."""
+
     exit_code = 2
 
 
 class DataSetError(InvalidInput):
-    """A data set that cannot be used; `path` and `line` (1-based) say where."""
+    """A data set cannot be used.
+
+    Args:
+        message: What is wrong and what to do, without the place.
+        path: The file at fault, if it is one file.
+        line: The line at fault in that file, counted from 1.
+    """
 
     def __init__(self, message: str, path: Path | None = None, line: int | None = None) -> None:
         where = "" if path is None else f"{path}: " if line is None else f"{path}, line {line}: "
@@ -42,28 +54,42 @@ class DataSetError(InvalidInput):
 
 
 class CorruptData(DirediError):
+    """Bytes do not match their digest or their format: get them again."""
+
     exit_code = 3
 
 
 class NotFound(DirediError):
+    """Nothing has that name."""
+
     exit_code = 4
 
 
 class Refused(DirediError):
+    """The caller may not do that."""
+
     exit_code = 5
 
 
 class WrongState(DirediError):
+    """The request is right, but not in the present state."""
+
     exit_code = 6
 
 
 class NoRoom(DirediError):
+    """A disk or a quota is full: free some room and try again."""
+
     exit_code = 7
 
 
 class OffsetBeyondEnd(DirediError):
+    """An upload skipped bytes: go on from the offset that the other side names."""
+
     exit_code = 3
 
 
 class Unreachable(DirediError):
+    """The other side is away: try again later."""
+
     exit_code = 8

@@ -13,12 +13,17 @@ ClassName = Annotated[str, StringConstraints(min_length=1, max_length=64, strip_
 
 
 class LabelSpace(BaseModel):
-    """Class names in the order of their ids; an id is also the row of the head that predicts it.
+    """Class names in the order of their ids; an id is also the row of the head that predicts the class.
 
-    Ids are never reused and never change their meaning: a newer version only appends.
+    Ids are never reused and never change their meaning: a newer version only appends names.
 
-    >>> LabelSpace(names=("car", "person")).expand(["person", "forklift"]).names
-    ('car', 'person', 'forklift')
+    Attributes:
+        version: Number of the label space; it grows by one with each expansion.
+        names: Class names; the position of a name is its id.
+
+    Example:
+        >>> LabelSpace(names=("car", "person")).expand(["person", "forklift"]).names
+        ('car', 'person', 'forklift')
     """
 
     model_config = ConfigDict(frozen=True)
@@ -39,24 +44,52 @@ class LabelSpace(BaseModel):
         return len(self.names)
 
     def id_of(self, name: str) -> int:
-        """The id of `name`; raises InvalidInput when it is not in this label space."""
+        """Return the id of a class.
+
+        Args:
+            name: The class name, spelled as in this label space.
+
+        Returns:
+            The id, counted from 0.
+
+        Raises:
+            InvalidInput: The name is not in this label space.
+        """
         try:
             return self.names.index(name)
         except ValueError:
             raise InvalidInput(f"class {name!r} is not in the label space ({', '.join(self.names)})") from None
 
     def expand(self, names: Iterable[str]) -> LabelSpace:
-        """This label space with the unknown ones of `names` appended; itself when there are none."""
+        """Append the names that are not known yet.
+
+        Args:
+            names: Class names, known or new, in the order in which new ones get their ids.
+
+        Returns:
+            The larger label space, or this one if no name is new.
+        """
         new = [name for name in dict.fromkeys(names) if name not in self.names]
         return self if not new else LabelSpace(version=self.version + 1, names=(*self.names, *new))
 
     def new_since(self, older: LabelSpace) -> tuple[str, ...]:
-        """Names that `older` lacks, in id order."""
+        """Return the names that an older label space lacks, in the order of their ids."""
         return tuple(name for name in self.names if name not in older.names)
 
     def extends(self, older: LabelSpace) -> bool:
-        """Whether every id of `older` means the same here."""
+        """Return whether every id of an older label space means the same here."""
         return self.names[: len(older)] == older.names
 
     def ids_of(self, names: Sequence[str]) -> list[int]:
+        """Return the ids of several classes, in the order of the names given.
+
+        Args:
+            names: Class names, spelled as in this label space.
+
+        Returns:
+            One id for each name.
+
+        Raises:
+            InvalidInput: A name is not in this label space.
+        """
         return [self.id_of(name) for name in names]

@@ -1,4 +1,4 @@
-"""Structured logs: one line an event, for people on a terminal and as JSON elsewhere."""
+"""Structured logs: one event a line, coloured for people on a terminal and as JSON elsewhere."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ import structlog
 
 
 def configure(service: str, level: str = "INFO", as_json: bool | None = None) -> None:
-    """Call once at the start of a process; logs go to standard error. JSON when that is not a terminal."""
+    """Configure the logs of this process; call it once, at the start.
+
+    Args:
+        service: Name of the program, which every line carries.
+        level: The lowest level that is written: DEBUG, INFO, WARNING or ERROR.
+        as_json: Whether to write JSON; None writes JSON unless standard error is a terminal.
+    """
     as_json = not sys.stderr.isatty() if as_json is None else as_json
     renderer = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
     structlog.configure(

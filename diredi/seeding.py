@@ -1,4 +1,4 @@
-"""What is drawn from torch's generator, which a whole process shares, as one seed says and nobody else."""
+"""Reproducible random numbers from torch's generator, which all threads of a process share."""
 
 from __future__ import annotations
 
@@ -13,8 +13,21 @@ _GENERATOR = threading.RLock()
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Weights that are made inside are those of `seed`, also where another thread makes its own; outside the generator
-    goes on as if nothing had been drawn. For what takes moments: others wait."""
+    """Seed torch's global generator for a block, guarded by a process-wide lock.
+
+    After the block the generator goes on as if nothing had been drawn. Other threads that enter such a block wait, so
+    use it only for work of moments, such as making a network's first weights.
+
+    Args:
+        seed: Seed of what is drawn inside the block.
+
+    Example:
+        >>> with seeded(0):
+        ...     first = torch.rand(2)
+        >>> with seeded(0):
+        ...     bool((first == torch.rand(2)).all())
+        True
+    """
     with _GENERATOR, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield

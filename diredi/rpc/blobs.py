@@ -1,7 +1,8 @@
-"""Big bytes over the wire: resumable from any offset, verified by digest, one chunk in memory at a time.
+"""Large files over gRPC: resumable from any offset, verified by digest, with one chunk in memory at a time.
 
-Uploads are unary chunks, because a client-streaming call does not honour its deadline when the other side falls silent;
-downloads are server streams. Both go on after a broken connection, bounded by attempts without progress.
+Uploads are unary calls with one chunk each, because a client-streaming call does not keep its deadline when the other
+side falls silent. Downloads are server streams. Both continue after a broken connection and give up after a number of
+attempts without progress.
 """
 
 from __future__ import annotations
@@ -40,10 +41,23 @@ async def upload(
     attempts: int = 8,
     backoff: Backoff | None = None,
 ) -> Blob:
-    """Puts a file; goes on where an earlier try ended, and does nothing when the bytes are there already.
+    """Upload a file; continue where an earlier attempt ended, and send nothing if the server has it already.
 
-    Raises Unreachable after `attempts` in a row without progress, CorruptData when the file changed meanwhile, and
-    whatever the server refuses with (NoRoom, Refused).
+    Args:
+        stub: Client of the blob service.
+        path: The file to send.
+        on_progress: Called with the bytes sent and the bytes in all.
+        attempts: How many attempts in a row may make no progress.
+        backoff: Pauses between attempts.
+
+    Returns:
+        Digest and size of the file.
+
+    Raises:
+        Unreachable: The attempts are used up.
+        CorruptData: The file changed while it was sent.
+        NoRoom: The server has no room for it.
+        Refused: The server does not take uploads from this caller.
     """
     blob = await asyncio.to_thread(digest_of_file, path)
     backoff = backoff or Backoff()
@@ -92,23 +106,28 @@ async def _put_next(
 
 
 class Pace:
-    """How large the next chunk is: what the link takes in well under a second, 16 KiB to 1 MiB.
+    """The size of the next chunk: what the connection carries in well under a second, from 16 KiB to 1 MiB.
 
-    A chunk that fills a slow link for many seconds would hold up keepalive, and cost as much again when it is lost.
+    A chunk that fills a slow connection for many seconds would delay keepalive pings, and costs as much again if it is
+    lost.
     """
 
     def __init__(self) -> None:
         self.chunk_bytes = 64 * 1024
 
     def took(self, seconds: float) -> None:
-        """A chunk was acknowledged after so long."""
+        """Adapt to a chunk that was acknowledged.
+
+        Args:
+            seconds: Time from sending it to its acknowledgement.
+        """
         if seconds < 0.25:
             self.chunk_bytes = min(UPLOAD_CHUNK_BYTES, self.chunk_bytes * 2)
         elif seconds > 1:
             self.slow_down()
 
     def slow_down(self) -> None:
-        """A chunk took long, or was lost."""
+        """Halve the next chunk, after one that was slow or lost."""
         self.chunk_bytes = max(16 * 1024, self.chunk_bytes // 2)
 
 
@@ -122,10 +141,27 @@ async def download(
     backoff: Backoff | None = None,
     silence_s: float = 30.0,
 ) -> Path:
-    """Gets a blob into `path`, whole and verified or not at all; goes on where an earlier try ended.
+    """Download a blob into a file, complete and verified or not at all; continue where an earlier attempt ended.
 
-    What has come so far rests in `.<64 hex>.part` beside `path`. Raises CorruptData when the bytes are others,
-    Unreachable after `attempts` in a row without progress, NoRoom when the disk is full, NotFound, Refused.
+    Bytes received so far rest in `.<64 hex>.part` beside the file.
+
+    Args:
+        stub: Client of the blob service.
+        blob: Digest and size of what to get.
+        path: The file to write.
+        on_progress: Called with the bytes received and the bytes in all.
+        attempts: How many attempts in a row may make no progress.
+        backoff: Pauses between attempts.
+        silence_s: Seconds without a chunk after which the stream counts as broken.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        CorruptData: The bytes received do not have the digest.
+        Unreachable: The attempts are used up.
+        NoRoom: The disk is full.
+        NotFound: The server has no such blob, or not for this caller.
     """
     part = path.with_name(f".{hex_of(blob.digest)}.part")
     if path.exists() and await asyncio.to_thread(digest_of_file, path) == blob:
@@ -213,7 +249,13 @@ Access = Callable[[Identity, str], None]
 
 
 class BlobServicer(stubs.BlobServiceServicer):
-    """Serves a BlobStore. Only `putters` may upload; every caller may read what `may_read` does not refuse."""
+    """Serve a blob store: callers with one of the given roles may upload, and all others read what they are allowed to.
+
+    Args:
+        store: The blobs to serve.
+        putters: Roles that may upload.
+        may_read: Raises an error if a caller may not read a digest; None lets everybody read everything.
+    """
 
     def __init__(
         self, store: BlobStore, putters: Collection[Role] = (Role.SITE,), may_read: Access | None = None

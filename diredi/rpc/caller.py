@@ -1,4 +1,4 @@
-"""Who calls: the identity in the certificate that the other side proved to hold."""
+"""The caller of an RPC: the identity in the certificate whose key it has proved to hold."""
 
 # ruff: noqa: ANN401  (gRPC gives its handlers, contexts and serializers no types of their own)
 
@@ -18,19 +18,40 @@ class Context(Protocol):
 
 
 def caller_identity(context: Context) -> Identity:
-    """The caller. Raises Refused when its certificate, though of our authority, carries no identity."""
+    """Return the identity of the caller.
+
+    Raises:
+        Refused: The caller's certificate is of our authority but carries no identity.
+    """
     return _identity(caller_certificate(context))
 
 
 def caller_certificate(context: Context) -> bytes:
-    """The certificate, in PEM form, whose key the caller has proved to hold."""
+    """Return the certificate, in PEM form, whose key the caller has proved to hold.
+
+    Raises:
+        Refused: The caller has shown no certificate.
+    """
     for pem in context.auth_context().get("x509_pem_cert", ()):
         return bytes(pem)
     raise Refused("the caller shows no certificate: issue one with `diredi pki issue`")
 
 
 def require(context: Context, *roles: Role | str, name: str | None = None, site: str | None = None) -> Identity:
-    """The caller, when it has one of `roles` and, where given, that name and that site. Raises Refused."""
+    """Return the caller if it has one of the roles and, where given, the name and the site.
+
+    Args:
+        context: The servicer's context of this call.
+        *roles: Roles that are allowed.
+        name: The name that the caller must have; None allows every name.
+        site: The site that the caller must belong to; None allows every site.
+
+    Returns:
+        The identity of the caller.
+
+    Raises:
+        Refused: The caller has another role, name or site.
+    """
     caller = caller_identity(context)
     if caller.role not in roles:
         raise Refused(f"{caller} may not do that: it takes the role {' or '.join(roles)}")

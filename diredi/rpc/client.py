@@ -51,11 +51,11 @@ OnAnswer = Callable[[str, int], None]
 
 
 class Channel(grpc.aio.Channel):
-    """A grpc.aio channel for the generated stubs that counts each message as it is serialized, and each answer as it
-    comes.
+    """A channel for the generated stubs that counts each message as it is serialized and each answer as it arrives.
 
-    >>> async with connect("cloud:7070", credentials) as channel:          # doctest: +SKIP
-    ...     await call(RegistryServiceStub(channel).ListModels, ListModelsRequest(), deadline_s=10)
+    Example:
+        >>> async with connect("cloud:7070", credentials) as channel:          # doctest: +SKIP
+        ...     await call(RegistryServiceStub(channel).ListModels, ListModelsRequest(), deadline_s=10)
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class Channel(grpc.aio.Channel):
         await self._channel.channel_ready()
 
     async def lost(self) -> None:
-        """Returns when there is no connection, or no longer."""
+        """Wait until the channel has no connection."""
         while (state := self.get_state()) is grpc.ChannelConnectivity.READY:
             await self.wait_for_state_change(state)
 
@@ -143,10 +143,19 @@ class Channel(grpc.aio.Channel):
 def connect(
     address: str, credentials: Credentials, meter: EgressMeter | None = None, heard: OnAnswer | None = None
 ) -> Channel:
-    """A channel to "host:port"; it connects with the first call and again whenever the connection is lost.
+    """Return a channel to a server; it connects at the first call and again whenever the connection is lost.
 
-    It goes through the proxy that https_proxy or http_proxy names, as programs of the machine do, but for hosts in
-    no_proxy and for this machine itself. TLS is end to end: a proxy learns the address and the sizes alone.
+    The channel uses the proxy that https_proxy or http_proxy names, except for hosts in no_proxy and for this machine.
+    TLS is end to end: a proxy sees only the address and the sizes.
+
+    Args:
+        address: The server as host:port.
+        credentials: Own certificate and key, and the authority that the server's certificate must come from.
+        meter: Counts the bytes that are sent.
+        heard: Called with the message type and the bytes of each answer.
+
+    Returns:
+        A channel to be closed after use, or to be used in `async with`.
     """
     tls = grpc.ssl_channel_credentials(
         root_certificates=credentials.ca, private_key=credentials.key, certificate_chain=credentials.certificate
@@ -171,9 +180,21 @@ async def call(
     attempts: int = 1,
     backoff: Backoff | None = None,
 ) -> Response:
-    """One unary call. Raises the DirediError that the server raised; Unreachable when it does not answer in time.
+    """Make one unary call.
 
-    With `attempts` above 1 the call must be idempotent; only Unreachable is tried again, after a jittered pause.
+    Args:
+        method: Method of a stub.
+        request: The message to send.
+        deadline_s: Seconds to wait for the answer.
+        attempts: How often to try while the other side is away; above 1 the call must be idempotent.
+        backoff: Pauses between attempts.
+
+    Returns:
+        The answer.
+
+    Raises:
+        DirediError: The error that the server raised.
+        Unreachable: There was no answer in time.
     """
 
     async def once() -> Response:
@@ -186,12 +207,24 @@ async def call(
 
 
 def error_from(error: grpc.aio.AioRpcError, method: str = "") -> Exception:
-    """The DirediError that a status stands for."""
+    """Return the DirediError that a gRPC status stands for."""
     return error_of(error.code(), error.details() or "", method)
 
 
 async def is_serving(channel: grpc.aio.Channel, service: str = "", deadline_s: float = 5.0) -> bool:
-    """What standard health checking says. Raises Unreachable; an unknown service is not serving."""
+    """Ask a server's standard health service whether a service is ready.
+
+    Args:
+        channel: Channel to the server.
+        service: Full name of the service; empty for the server as a whole.
+        deadline_s: Seconds to wait for the answer.
+
+    Returns:
+        Whether it serves; False for an unknown service.
+
+    Raises:
+        Unreachable: The server did not answer.
+    """
     check = health_pb2_grpc.HealthStub(channel).Check
     try:
         answer = await call(check, health_pb2.HealthCheckRequest(service=service), deadline_s=deadline_s)

@@ -31,14 +31,17 @@ Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 
 
 class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Stands before every handler of the contract; health and reflection are left as their library wrote them."""
+    """The interceptor before every handler of the contract; health and reflection stay as their libraries wrote them.
+
+    It turns errors into status codes, counts received bytes and ends open streams when the server stops.
+    """
 
     def __init__(self, meter: IngressMeter | None = None, sent: EgressMeter | None = None) -> None:
         self._meter, self._sent = meter, sent
         self._stopping = asyncio.Event()
 
     def end_streams(self) -> None:
-        """Open streams end with UNAVAILABLE, so that clients connect again instead of holding up a stop."""
+        """End all open streams with UNAVAILABLE, so that clients connect again instead of delaying the stop."""
         self._stopping.set()
 
     async def intercept_service(self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails) -> Any:

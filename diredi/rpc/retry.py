@@ -1,4 +1,4 @@
-"""Trying again: bounded, jittered, and only where trying again can help (Unreachable)."""
+"""Retries: bounded, with jitter, and only after errors that a retry can cure (Unreachable)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ T = TypeVar("T")
 
 @dataclass
 class Backoff:
-    """Pauses that double from `first_s` to `longest_s`, each drawn between half of that and all of it."""
+    """Pauses that double from first to last, each drawn between half of its length and all of it.
+
+    Attributes:
+        first_s: Length of the first pause in seconds.
+        longest_s: Length that no pause exceeds, in seconds.
+        random: Source of the jitter.
+        failures: Failures since the last success.
+    """
 
     first_s: float = 0.2
     longest_s: float = 5.0
@@ -23,20 +30,29 @@ class Backoff:
     failures: int = 0
 
     def next_s(self) -> float:
-        """How long to pause after one more failure."""
+        """Count one more failure and return how many seconds to pause."""
         full: float = min(self.longest_s, self.first_s * 2 ** min(self.failures, 30))
         self.failures += 1
         return full * (0.5 + 0.5 * self.random.random())
 
     def reset(self) -> None:
-        """Call after a success."""
+        """Forget the failures; call it after a success."""
         self.failures = 0
 
 
 async def retry(operation: Callable[[], Awaitable[T]], *, attempts: int = 4, backoff: Backoff | None = None) -> T:
-    """The result of `operation`, which must be idempotent; tried again after Unreachable only.
+    """Run an operation again while the other side is away.
 
-    Raises the last error.
+    Args:
+        operation: What to run; it must be idempotent.
+        attempts: How often to run it at most.
+        backoff: Pauses between attempts.
+
+    Returns:
+        The result of the first attempt that succeeded.
+
+    Raises:
+        Unreachable: The last attempt failed, too.
     """
     backoff = backoff or Backoff()
     for _ in range(attempts - 1):

@@ -42,7 +42,11 @@ _OPTIONS = [
 
 
 class Server:
-    """A running server. `address` is where it listens, with the port that the system chose where 0 was asked for."""
+    """A running server.
+
+    Attributes:
+        address: Where it listens, with the port that the system chose if 0 was asked for.
+    """
 
     def __init__(self, server: grpc.aio.Server, address: str, guard: Interceptor, status: Any) -> None:
         self.address = address
@@ -55,18 +59,27 @@ class Server:
         return int(self.address.rpartition(":")[2])
 
     async def set_serving(self, service: str, serving: bool) -> None:
-        """Health of one service by its full name ("diredi.v1.CycleService"), or of the whole server by ""."""
+        """Set the health of a service.
+
+        Args:
+            service: Full name such as "diredi.v1.CycleService"; empty for the server as a whole.
+            serving: Whether it is ready.
+        """
         statuses = health_pb2.HealthCheckResponse
         await self._status.set(service, statuses.SERVING if serving else statuses.NOT_SERVING)
 
     async def stop(self, grace_s: float = 1.0) -> None:
-        """No new calls; open streams end at once with UNAVAILABLE, other calls get `grace_s` to finish."""
+        """Take no new calls, end open streams with UNAVAILABLE, and give other calls some time to finish.
+
+        Args:
+            grace_s: Seconds that calls under way may take.
+        """
         await self._status.enter_graceful_shutdown()
         self.interceptor.end_streams()
         await self._server.stop(grace_s)
 
     async def run_until(self, stop: asyncio.Event, grace_s: float = 1.0) -> None:
-        """Serves until `stop` is set, then stops."""
+        """Serve until the event is set, then stop."""
         try:
             await stop.wait()
         finally:
@@ -81,10 +94,23 @@ async def start_server(
     meter: IngressMeter | None = None,
     sent: EgressMeter | None = None,
 ) -> Server:
-    """Serves the generated servicers among `servicers` on `listen`, "host:port". `sent` counts what they answer.
+    """Start a server with mutual TLS; only a caller with a certificate of our authority reaches a handler.
 
-    Only a caller with a certificate of our authority reaches a handler. Health of every service begins as SERVING.
-    Raises WrongState when the port is taken, InvalidInput when `listen` is not an address.
+    The health of every service begins as SERVING.
+
+    Args:
+        credentials: The server's own certificate and key, and the authority of its callers.
+        listen: Where to listen, as host:port; with port 0 the system chooses a free port.
+        servicers: Implementations of the services of the contract.
+        meter: Counts the bytes that callers send.
+        sent: Counts the bytes that are answered.
+
+    Returns:
+        The running server.
+
+    Raises:
+        WrongState: The port is taken.
+        InvalidInput: `listen` is not an address.
     """
     if not listen.rpartition(":")[2].isdigit() or not listen.rpartition(":")[0]:
         raise InvalidInput(f"{listen!r} is not an address to listen on: write host:port, for example 0.0.0.0:7070")

@@ -37,7 +37,13 @@ _MODULES: tuple[tuple[ModuleType, ModuleType], ...] = (
 
 @dataclass(frozen=True)
 class Service:
-    """`name` is the full one, e.g. "diredi.v1.BlobService"; `add(servicer, server)` registers a servicer."""
+    """A service of the contract.
+
+    Attributes:
+        name: Full name such as "diredi.v1.BlobService".
+        servicer: Base class of its implementations.
+        add: Registers an implementation with a gRPC server.
+    """
 
     name: str
     servicer: type
@@ -55,7 +61,11 @@ SERVICES = tuple(_all())
 
 
 def service_of(servicer: object) -> Service:
-    """The service that `servicer` implements. Raises TypeError when it implements none."""
+    """Return the service that an object implements.
+
+    Raises:
+        TypeError: The object implements no service of the contract.
+    """
     for service in SERVICES:
         if isinstance(servicer, service.servicer):
             return service

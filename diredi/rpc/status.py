@@ -30,12 +30,21 @@ _ERRORS: dict[grpc.StatusCode, type[errors.DirediError]] = {
 
 
 def code_of(error: errors.DirediError) -> grpc.StatusCode:
-    """The status code that a server answers with."""
+    """Return the status code that a server answers with for an error."""
     return next((code for kind, code in _CODES.items() if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
 
 
 def error_of(code: grpc.StatusCode, details: str, method: str = "") -> errors.DirediError:
-    """The error that a client raises; keeps the server's own sentence where there is one."""
+    """Return the error that a client raises for a status; it keeps the server's own sentence if there is one.
+
+    Args:
+        code: Status of the call.
+        details: Sentence of the server, or gRPC's own words about a connection.
+        method: Name of the method, for the message.
+
+    Returns:
+        The error to raise.
+    """
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return errors.Unreachable(f"no answer in time to {method or 'a call'}: check the network, then try again")
     if code is grpc.StatusCode.UNAVAILABLE:

@@ -1,4 +1,4 @@
-"""Watching: a stream that outlives its connections."""
+"""Streams that survive a broken connection."""
 
 from __future__ import annotations
 
@@ -28,17 +28,30 @@ async def watch_stream(
     backoff: Backoff | None = None,
     on_online: Callable[[bool, str], None] | None = None,
 ) -> AsyncIterator[Response]:
-    """Messages of a server's stream, opened again whenever it breaks or says nothing for `silence_s`.
+    """Yield the messages of a server's stream; open it again whenever it breaks or is silent for too long.
 
-    A stream that the server ends in order is over where `ends` is true (a cycle's), and is opened again where it is not
-    (a site's tasks). After a reconnect the server begins anew, so taking a message twice must do no harm.
-    `on_online(True, "")` is called with the first message of each connection, `on_online(False, why)` when it breaks.
+    After a reconnect the server begins anew, so receiving a message twice must do no harm. Cancelling the task or
+    closing the iterator cancels the call.
 
-    Cancelling the task, or closing the iterator, cancels the call. Raises whatever no reconnect cures (Refused,
-    InvalidInput, NotFound...), and Unreachable after `give_up_after_s` without a message; None tries for ever.
+    Args:
+        open_stream: Opens the stream; called for each connection.
+        silence_s: Seconds without a message after which the connection counts as dead.
+        ends: Whether an end by the server is the end (as of a cycle), and no reason to open the stream again (as of
+            tasks).
+        give_up_after_s: Seconds without a message after which to stop trying; None tries for ever.
+        backoff: Pauses between connections.
+        on_online: Called with (True, "") at the first message of a connection and with (False, reason) when it breaks.
 
-    >>> async for answer in watch_stream(lambda: stub.WatchTasks(request)):     # doctest: +SKIP
-    ...     ...
+    Yields:
+        The messages of the server.
+
+    Raises:
+        Unreachable: There was no message for `give_up_after_s`.
+        DirediError: An error that no reconnect cures, such as Refused, InvalidInput or NotFound.
+
+    Example:
+        >>> async for answer in watch_stream(lambda: stub.WatchTasks(request)):     # doctest: +SKIP
+        ...     ...
     """
     backoff = backoff or Backoff(first_s=0.2, longest_s=10.0)
     heard = time.monotonic()
@@ -66,7 +79,19 @@ async def watch_stream(
 async def read_messages(
     stream: grpc.aio.UnaryStreamCall[Request, Response], silence_s: float
 ) -> AsyncGenerator[Response, None]:
-    """The messages of one call. Raises the DirediError it ended with; Unreachable after `silence_s` of silence."""
+    """Yield the messages of one streaming call.
+
+    Args:
+        stream: The call.
+        silence_s: Seconds without a message after which the connection counts as dead.
+
+    Yields:
+        The messages of the server.
+
+    Raises:
+        Unreachable: Nothing came for `silence_s`, or the connection broke.
+        DirediError: The error that the server ended the call with.
+    """
     try:
         while True:
             async with asyncio.timeout(silence_s):
