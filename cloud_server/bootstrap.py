@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import structlog
 
 from cloud_server.context import CloudContext
 from cloud_server.entities import Model, ModelKind, Release, ReleaseStatus
 from cloud_server.jobs.results import FirstModel
 from cloud_server.jobs.runner import JobRunner
-from cloud_server.notifier import RELEASES
 from cloud_server.store.repository import Repository
 from diredi.jobs import JobProgress
 
@@ -17,7 +18,7 @@ _log = structlog.get_logger()
 
 async def make_first_release(context: CloudContext, job_runner: JobRunner) -> Release:
     """The current release; makes it where there is none. Killed on the way, it goes on with what its job has left."""
-    current = await context.database.read(lambda r: r.releases.current())
+    current = await context.read(lambda r: r.releases.current())
     if current is not None:
         return current
     made = await job_runner.bootstrap(_log_progress)
@@ -25,12 +26,11 @@ async def make_first_release(context: CloudContext, job_runner: JobRunner) -> Re
     student = await _store_model(context, job_runner, ModelKind.STUDENT, made.student, tutor.id)
     teacher = None if made.teacher is None else await _store_model(context, job_runner, ModelKind.TEACHER, made.teacher)
     coreset = None if made.coreset is None else await job_runner.store_file(made.coreset.path, made.coreset.digest)
-    now = context.now()
 
-    def store(r: Repository) -> Release:
-        there = r.releases.current()
-        if there is not None:
-            return there
+    def store(r: Repository, now: datetime) -> Release:
+        existing = r.releases.current()
+        if existing is not None:
+            return existing
         for model in (teacher, tutor, student):
             if model is not None:
                 r.models.add(model)
@@ -39,8 +39,7 @@ async def make_first_release(context: CloudContext, job_runner: JobRunner) -> Re
             r.facts.put("coreset", {"digest": coreset.digest, "bytes": coreset.bytes})
         return r.releases.add(student, tutor.id, ReleaseStatus.RELEASED, (), "", now)
 
-    release = await context.database.write(store)
-    context.notifier.notify(RELEASES)
+    release = await context.write(store)
     job_runner.discard("bootstrap")
     return release
 

@@ -1,4 +1,9 @@
-"""What every desk of the cloud shares: the database, the clock, who is connected, and whom to wake after a change."""
+"""What all services of the cloud share, and the one way in which they change something.
+
+`CloudContext.write` opens a transaction, runs an action in it and wakes those who wait for what the action changed.
+`CloudContext.write_for_site` first checks that the caller may act on the cycle. Nothing else in the cloud opens a
+writing transaction or wakes anybody.
+"""
 
 from __future__ import annotations
 
@@ -7,51 +12,80 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeVar
 
-from cloud_server.entities import Cycle
-from cloud_server.notifier import CYCLES, RELEASES, Notifier, cycle_topic, site_topic
-from cloud_server.states import State
+from cloud_server import authorization
+from cloud_server.notifier import Notifier
 from cloud_server.store.database import Database
+from cloud_server.store.repository import Repository
+from diredi.trust.identity import Identity
 
 KEEP_ALIVE_S: Final = 15.0
 """The contract: a stream is never silent for longer."""
 
-_CHANGES_RELEASES: Final = frozenset({State.CANARY, State.RELEASED, State.ROLLED_BACK})
+_Result = TypeVar("_Result")
 
 
 def utc_now() -> datetime:
+    """Return the current time in UTC."""
     return datetime.now(UTC)
 
 
 @dataclass
 class CloudContext:
+    """The shared database, clock, notifier and list of open streams."""
+
     database: Database
     notifier: Notifier = field(default_factory=Notifier)
     now: Callable[[], datetime] = utc_now
     keep_alive_s: float = KEEP_ALIVE_S
     open_streams: Counter[str] = field(default_factory=Counter)
-    """"site/NAME" or "device/SITE/NAME" to the number of streams that are open; in memory, as connections are."""
+    """Number of open streams by caller ("site/NAME" or "device/SITE/NAME"). It is not stored: after a restart there are
+    none."""
+
+    async def read(self, query: Callable[[Repository], _Result]) -> _Result:
+        """Run `query` in a transaction that only reads, and return its result."""
+        return await self.database.read(query)
+
+    async def write(self, action: Callable[[Repository, datetime], _Result]) -> _Result:
+        """Run an action in one transaction, then wake those who wait for what it changed.
+
+        Args:
+            action: Called with the repository and the current time. It may be called again after a conflict with
+                another transaction, so it changes nothing but the repository.
+
+        Returns:
+            What the action returned.
+        """
+        now = self.now()
+        result, topics = await self.database.write(lambda r: (action(r, now), r.changed_topics))
+        self.notifier.notify(*topics)
+        return result
+
+    async def write_for_site(
+        self, actor: Identity, cycle_id: str, action: Callable[[Repository, datetime], _Result]
+    ) -> _Result:
+        """Let a site act on a cycle that it takes part in: check its role, then `write`.
+
+        Raises:
+            NotFound: There is no such cycle.
+            Refused: The caller is not a site of the cycle.
+        """
+        authorization.require_operator_or_site(actor)
+
+        def act(r: Repository, now: datetime) -> _Result:
+            authorization.require_member_site(actor, r.cycles.get(cycle_id).sites)
+            return action(r, now)
+
+        return await self.write(act)
 
     @contextmanager
-    def track_stream(self, who: str) -> Iterator[None]:
-        """Counts a stream of `who` while it is open."""
-        self.open_streams[who] += 1
+    def track_stream(self, caller: str) -> Iterator[None]:
+        """Count a stream of `caller` in `open_streams` while the block runs."""
+        self.open_streams[caller] += 1
         try:
             yield
         finally:
-            self.open_streams[who] -= 1
-            if not self.open_streams[who]:
-                del self.open_streams[who]
-
-    def moved(self, cycle: Cycle) -> Cycle:
-        """Wakes whoever may have to act on the cycle's new state."""
-        self.notifier.notify(cycle_topic(cycle.id), *(site_topic(site) for site in cycle.sites), CYCLES)
-        if cycle.state in _CHANGES_RELEASES:
-            self.notifier.notify(RELEASES)
-        return cycle
-
-    def progressed(self, cycle: Cycle) -> Cycle:
-        """Wakes those who look on."""
-        self.notifier.notify(cycle_topic(cycle.id))
-        return cycle
+            self.open_streams[caller] -= 1
+            if not self.open_streams[caller]:
+                del self.open_streams[caller]

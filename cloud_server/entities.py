@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from cloud_server.states import BEFORE_UPLOAD, DROPPED, ENDS, State
+from diredi.errors import NotFound
 from diredi.evaluation.metrics import DetectionMetrics
 from diredi.labels import LabelSpace
 from diredi.store.blobs import Blob
@@ -181,7 +182,17 @@ class Cycle(Record):
         return max((gap.labels for _, gap in self.gaps), key=len)
 
     def part(self, site: str) -> Part:
-        return next(part for part in self.parts if part.site == site)
+        """Return one site's part.
+
+        Raises:
+            NotFound: The site takes no part in this cycle.
+        """
+        part = next((part for part in self.parts if part.site == site), None)
+        if part is None:
+            raise NotFound(
+                f"site {site!r} has no part in cycle {self.id!r}: `diredi cycle show {self.id}` names its sites"
+            )
+        return part
 
     def figures_of(self, state: State) -> Json:
         """The figures that were recorded when the cycle became `state`; empty when it never did."""

@@ -1,12 +1,13 @@
-"""The cloud's half of a cycle, a function a state: work, then record what follows and the figures that decided it.
+"""The cloud's own steps of a cycle: one method for each state works, then records what follows and why.
 
-Work is done before the transition that tells of it and may be done twice: jobs keep their results, blobs and models are
-named by their digests, and each transaction checks the state that it starts from.
+Each step may run twice without harm: jobs keep their results, blobs and models are named by their digests, and each
+transaction checks that the cycle is still in the state that the step began with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from types import MappingProxyType
 from typing import Final
 
@@ -25,99 +26,105 @@ _REPORT_EVERY_S: Final = 1.0
 
 
 class CyclePipeline:
+    """Takes a cycle from UPLOADED to CANARY, one step at a time."""
+
     def __init__(self, context: CloudContext, job_runner: JobRunner, *, max_harm: float, canary_devices: int) -> None:
+        """Create the pipeline.
+
+        Args:
+            context: What the services share.
+            job_runner: Runs the training jobs.
+            max_harm: How much mAP50 (0..1) on presumed images an update may cost.
+            canary_devices: How many devices of each site run a release first.
+        """
         self._context = context
         self._job_runner = job_runner
         self._max_harm = max_harm
         self._canary_devices = canary_devices
-        self.table = MappingProxyType(
+        self._steps: MappingProxyType[State, Callable[[Cycle], Awaitable[Cycle]]] = MappingProxyType(
             {
-                State.UPLOADED: self.apply,
+                State.UPLOADED: self.apply_gaps,
                 State.APPLIED: self.gate_tutor,
-                State.GATED: self.redistil,
+                State.GATED: self.redistil_student,
                 State.REDISTILLED: self.release_to_canaries,
             }
         )
 
     async def advance(self, cycle: Cycle) -> Cycle:
-        """One step. Raises whatever the step raises; the caller decides what that means."""
-        step: Callable[[Cycle], Awaitable[Cycle]] = self.table[cycle.state]
-        return self._context.moved(await step(cycle))
+        """Run the step of the cycle's state and return the cycle after it. Whatever the step raises is raised."""
+        return await self._steps[cycle.state](cycle)
 
-    async def apply(self, cycle: Cycle) -> Cycle:
-        """UPLOADED to APPLIED: the sites' gaps merged and added to the tutor, lambda chosen on the gate's data."""
-        receiver = await self._context.database.read(lambda r: _receiver(r, cycle))
-        made = await self._job_runner.apply_gaps(cycle, receiver, self._progress_of(cycle))
+    async def apply_gaps(self, cycle: Cycle) -> Cycle:
+        """Go from UPLOADED to APPLIED: merge the sites' gaps and add them to the tutor."""
+        receiver = await self._context.read(lambda r: _find_receiver(r, cycle))
+        result = await self._job_runner.apply_gaps(cycle, receiver, self._progress_recorder(cycle))
         model = await self._job_runner.store_model(
-            receiver.kind, made, cycle.id, receiver.id, presumed=made.after, created=self._context.now()
+            receiver.kind, result, cycle.id, receiver.id, presumed=result.after, created=self._context.now()
         )
         gaps = "gap" if len(cycle.gaps) == 1 else f"gaps of {len(cycle.gaps)} sites merged and"
-        return await self._moved(
-            cycle,
-            State.APPLIED,
-            f"{gaps} added to the {receiver.kind}",
-            made.to_record(),
-            model,
-            updated_tutor_id=model.id,
-        )
+        reason = f"{gaps} added to the {receiver.kind}"
+        return await self._record(cycle, State.APPLIED, reason, result.to_record(), model, updated_tutor_id=model.id)
 
     async def gate_tutor(self, cycle: Cycle) -> Cycle:
-        """APPLIED to GATED or REJECTED."""
-        figures = cycle.figures_of(State.APPLIED)
-        tutor = await self._context.database.read(lambda r: r.models.get(cycle.updated_tutor_id))
-        verdict = await self._verdict(cycle, tutor, figures)
-        return await self._moved(
-            cycle, State.GATED if verdict.passed else State.REJECTED, f"tutor: {verdict.reason}", verdict.figures
-        )
+        """Go from APPLIED to GATED, or to REJECTED where the updated tutor does not pass the gate."""
+        tutor = await self._context.read(lambda r: r.models.get(cycle.updated_tutor_id))
+        verdict = await self._judge(cycle, tutor, cycle.figures_of(State.APPLIED))
+        state = State.GATED if verdict.passed else State.REJECTED
+        return await self._record(cycle, state, f"tutor: {verdict.reason}", verdict.figures)
 
-    async def redistil(self, cycle: Cycle) -> Cycle:
-        """GATED to REDISTILLED or REJECTED: a student from the updated tutor, gated as the very file that will ship."""
-        tutor, student = await self._context.database.read(
+    async def redistil_student(self, cycle: Cycle) -> Cycle:
+        """Go from GATED to REDISTILLED: make the next student and gate it as the very ONNX file that will ship.
+
+        A student that does not pass the gate ends the cycle as REJECTED.
+        """
+        tutor, student = await self._context.read(
             lambda r: (r.models.get(cycle.updated_tutor_id), r.models.get(cycle.base_student_id))
         )
-        made = await self._job_runner.redistil(cycle, tutor, student, self._progress_of(cycle))
+        result = await self._job_runner.redistil(cycle, tutor, student, self._progress_recorder(cycle))
         model = await self._job_runner.store_model(
-            ModelKind.STUDENT, made, cycle.id, student.id, presumed=made.after, created=self._context.now()
+            ModelKind.STUDENT, result, cycle.id, student.id, presumed=result.after, created=self._context.now()
         )
-        verdict = await self._verdict(cycle, model, made.to_record())
-        figures = made.to_record() | verdict.figures
+        verdict = await self._judge(cycle, model, result.to_record())
         state = State.REDISTILLED if verdict.passed else State.REJECTED
-        moved = await self._moved(
+        figures = result.to_record() | verdict.figures
+        after = await self._record(
             cycle, state, f"student: {verdict.reason}", figures, model, updated_student_id=model.id
         )
         self._job_runner.discard(cycle.id, "apply")
         self._job_runner.discard(cycle.id, "redistil")
-        return moved
+        return after
 
     async def release_to_canaries(self, cycle: Cycle) -> Cycle:
-        """REDISTILLED to CANARY: release and state in one transaction, so there is never one without the other."""
-        now, online = self._context.now(), set(self._context.open_streams)
+        """Go from REDISTILLED to CANARY, or to FAILED where another release has come first.
 
-        def release(r: Repository) -> Cycle:
-            if r.cycles.get(cycle.id).state is not cycle.state:
-                return r.cycles.get(cycle.id)
-            if newer := transitions.explain_superseded(r, cycle):
-                return r.cycles.move(cycle.id, State.FAILED, now, transitions.CLOUD, newer)
-            canaries = self._canaries(r, cycle, online)
+        The release and the state are recorded in one transaction, so there is never one without the other.
+        """
+        online = {caller.removeprefix("device/") for caller in self._context.open_streams}
+
+        def release(r: Repository, now: datetime) -> Cycle:
+            stored = r.cycles.get(cycle.id)
+            if stored.state is not cycle.state:
+                return stored
+            if conflict := transitions.explain_superseded(r, cycle):
+                return r.cycles.move(cycle.id, State.FAILED, now, transitions.CLOUD, conflict)
+            # Some devices of each site: what one site's cameras show says little of another's.
+            canaries = [
+                key
+                for part in cycle.active_parts
+                for key in canary.choose_canaries(r.devices.of_site(part.site), online, self._canary_devices)
+            ]
             student = r.models.get(cycle.updated_student_id)
-            made = r.releases.add(student, cycle.updated_tutor_id, ReleaseStatus.CANARY, canaries, cycle.id, now)
+            candidate = r.releases.add(student, cycle.updated_tutor_id, ReleaseStatus.CANARY, canaries, cycle.id, now)
             who = "the site validates it" if len(cycle.active_parts) == 1 else "each site validates it"
-            said = f"release {made.version} for {', '.join(canaries) or 'no device yet'}; {who}"
-            return r.cycles.move(cycle.id, State.CANARY, now, transitions.CLOUD, said, release_version=made.version)
+            reason = f"release {candidate.version} for {', '.join(canaries) or 'no device yet'}; {who}"
+            return r.cycles.move(
+                cycle.id, State.CANARY, now, transitions.CLOUD, reason, release_version=candidate.version
+            )
 
-        return await self._context.database.write(release)
+        return await self._context.write(release)
 
-    def _canaries(self, r: Repository, cycle: Cycle, online: set[str]) -> list[str]:
-        """Some devices of each site: what one site's cameras show says little of another's."""
-        chosen: list[str] = []
-        for part in cycle.active_parts:
-            devices = r.devices.of_site(part.site)
-            connected = {d.key for d in devices if f"device/{d.key}" in online}
-            chosen += canary.choose_canaries(devices, connected, self._canary_devices)
-        return chosen
-
-    async def _verdict(self, cycle: Cycle, model: Model, figures: Json) -> gate.Verdict:
-        base, known = await self._context.database.read(
+    async def _judge(self, cycle: Cycle, model: Model, figures: Json) -> gate.Verdict:
+        base, known = await self._context.read(
             lambda r: (r.models.get(cycle.base_student_id).labels, r.classes.labels())
         )
         labels = gate.check_labels(model.labels, base, known or base)
@@ -129,13 +136,12 @@ class CyclePipeline:
             return gate.Verdict(False, "a figure on the presumed images is not a number", figures)
         return gate.check_presumed(before, after, self._max_harm)
 
-    async def _moved(
+    async def _record(
         self, cycle: Cycle, state: State, reason: str, figures: Json, model: Model | None = None, **changes: str
     ) -> Cycle:
-        """Model and transition in one transaction; nothing when another run of this step was here first."""
-        now = self._context.now()
+        """Record a model and the transition in one; nothing where another run of this step was here first."""
 
-        def move(r: Repository) -> Cycle:
+        def record(r: Repository, now: datetime) -> Cycle:
             stored = r.cycles.get(cycle.id)
             if stored.state is not cycle.state:
                 return stored
@@ -143,31 +149,32 @@ class CyclePipeline:
                 r.models.add(model)
             return r.cycles.move(cycle.id, state, now, transitions.CLOUD, reason, figures, **changes)
 
-        return await self._context.database.write(move)
+        return await self._context.write(record)
 
-    def _progress_of(self, cycle: Cycle) -> OnProgress:
-        """Stores what a job says of itself, once a second at most."""
+    def _progress_recorder(self, cycle: Cycle) -> OnProgress:
+        """Return a function that records a job's progress in the cycle, at most once a second within a step."""
         last_step, last_at = "", 0.0
 
-        async def heard(progress: JobProgress) -> None:
+        async def record(progress: JobProgress) -> None:
             nonlocal last_step, last_at
-            now = self._context.now()
-            if progress.step == last_step and now.timestamp() - last_at < _REPORT_EVERY_S:
+            at = self._context.now().timestamp()
+            if progress.step == last_step and at - last_at < _REPORT_EVERY_S:
                 return
-            last_step, last_at = progress.step, now.timestamp()
-            told = Progress(step=progress.step, fraction=min(max(progress.fraction, 0), 1), message=progress.message)
+            last_step, last_at = progress.step, at
+            fraction = min(max(progress.fraction, 0), 1)
+            current = Progress(step=progress.step, fraction=fraction, message=progress.message)
 
-            def report(r: Repository) -> Cycle:
-                stored = r.cycles.get(cycle.id)
-                return r.cycles.record_progress(cycle.id, told, now) if stored.state is cycle.state else stored
+            def store(r: Repository, now: datetime) -> None:
+                if r.cycles.get(cycle.id).state is cycle.state:
+                    r.cycles.record_progress(cycle.id, current, now)
 
-            self._context.progressed(await self._context.database.write(report))
+            await self._context.write(store)
 
-        return heard
+        return record
 
 
-def _receiver(r: Repository, cycle: Cycle) -> Model:
-    """What the gap is added to. Raises WrongState when the recipe wants a teacher that cannot take it."""
+def _find_receiver(r: Repository, cycle: Cycle) -> Model:
+    """Return the model to which the gap is added. Raises WrongState where the recipe's teacher cannot take it."""
     tutor = r.models.get(cycle.base_tutor_id)
     if cycle.recipe.get("receiver") != "teacher":
         return tutor

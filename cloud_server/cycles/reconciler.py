@@ -55,7 +55,7 @@ class CycleReconciler:
         while True:
             seen_version = self._context.notifier.version(CYCLES)
             try:
-                for cycle in await self._context.database.read(lambda r: r.cycles.unfinished(states=CLOUD_WORKS)):
+                for cycle in await self._context.read(lambda r: r.cycles.unfinished(states=CLOUD_WORKS)):
                     await self._drive(cycle)
             except (Unreachable, NoRoom) as error:  # what is recorded is safe: wait until it can go on
                 _log.warning("cannot go on yet", error=str(error))
@@ -75,70 +75,57 @@ class CycleReconciler:
             except Exception:  # a defect that one cycle brings to light must not stop those of all other sites
                 _log.exception("step broke", cycle=cycle.id, state=str(cycle.state))
                 cycle = await self._fail(cycle, f"an error of the cloud's own while it was {cycle.state}: see its log")
-            _log.info("cycle moved", cycle=cycle.id, sites=cycle.sites, state=str(cycle.state), reason=_why(cycle))
+            reason = cycle.history[-1].reason
+            _log.info("cycle moved", cycle=cycle.id, sites=cycle.sites, state=str(cycle.state), reason=reason)
 
     async def _fail(self, cycle: Cycle, reason: str) -> Cycle:
-        now = self._context.now()
-
-        def fail(r: Repository) -> Cycle:
+        def fail(r: Repository, now: datetime) -> Cycle:
             stored = r.cycles.get(cycle.id)
             return stored if stored.ended else r.cycles.move(cycle.id, State.FAILED, now, transitions.CLOUD, reason)
 
-        return self._context.moved(await self._context.database.write(fail))
+        return await self._context.write(fail)
 
     async def _watch_deadlines(self) -> None:
         while True:
             try:
-                await self.end_overdue()
+                await self._context.write(self._end_overdue)
             except (Unreachable, NoRoom) as error:
                 _log.warning("deadlines not looked at", error=str(error))
             await asyncio.sleep(self._look_every_s)
 
-    async def end_overdue(self) -> list[Cycle]:
-        """Ends each cycle that has waited too long, and says for whom it waited."""
-        now = self._context.now()
-        ended = await self._context.database.write(lambda r: self._end_overdue(r, now))
-        return [self._context.moved(cycle) for cycle in ended]
-
-    def _end_overdue(self, r: Repository, now: datetime) -> list[Cycle]:
-        ended = []
+    def _end_overdue(self, r: Repository, now: datetime) -> None:
+        """End each cycle that has waited too long, and record for whom it waited."""
         for cycle in r.cycles.unfinished():
             waited = now - cycle.progressed_at
             if cycle.state in BEFORE_UPLOAD:
-                ended += self._drop_silent(r, cycle, now)
+                self._drop_overdue_sites(r, cycle, now)
             elif cycle.state is State.CANARY:
-                ended += self._end_canary(r, cycle, now)
+                self._roll_back_overdue_canary(r, cycle, now)
             elif waited > self._progress_deadline:
-                said = f"no progress for {_said(waited)} while it was {cycle.state}: see the cloud's log"
-                ended.append(r.cycles.move(cycle.id, State.FAILED, now, transitions.CLOUD, said))
-        return ended
+                reason = f"no progress for {_seconds(waited)} while it was {cycle.state}: see the cloud's log"
+                r.cycles.move(cycle.id, State.FAILED, now, transitions.CLOUD, reason)
 
-    def _drop_silent(self, r: Repository, cycle: Cycle, now: datetime) -> list[Cycle]:
-        """Sites that make no progress; the cycle goes on without them, or ends where none is left."""
-        dropped = []
+    def _drop_overdue_sites(self, r: Repository, cycle: Cycle, now: datetime) -> None:
+        """Go on without the sites that make no progress; where none is left, the cycle ends."""
         for part in deadlines.find_overdue(cycle.parts, now, self._progress_deadline, self._straggler_deadline):
-            said = f"no progress for {_said(now - part.progressed_at)} while it was {part.state}: is {part.site} up?"
-            dropped.append(transitions.drop_site(r, cycle.id, part.site, State.FAILED, said, transitions.CLOUD, now))
-        return dropped[-1:]
+            waited = _seconds(now - part.progressed_at)
+            reason = f"no progress for {waited} while it was {part.state}: is {part.site} up?"
+            transitions.drop_site(r, cycle.id, part.site, State.FAILED, reason, transitions.CLOUD, now)
 
-    def _end_canary(self, r: Repository, cycle: Cycle, now: datetime) -> list[Cycle]:
-        """A canary that is silent, or a site that does not validate: the release is taken back."""
+    def _roll_back_overdue_canary(self, r: Repository, cycle: Cycle, now: datetime) -> None:
+        """Take the release back where a canary is silent or a site does not validate."""
         since = next(t.at for t in reversed(cycle.history) if t.state is State.CANARY)
         silent = canary.find_silent(transitions.collect_canary_reports(r, cycle))
         missing = [part.site for part in cycle.active_parts if part.after is None]
         if silent and now - since > self._canary_deadline:
-            said = f"canary {', '.join(silent)} said nothing for {_said(now - since)}"
+            reason = f"canary {', '.join(silent)} said nothing for {_seconds(now - since)}"
         elif missing and now - cycle.progressed_at > self._progress_deadline:
-            said = f"site {', '.join(missing)} did not validate within {_said(now - cycle.progressed_at)}"
+            reason = f"site {', '.join(missing)} did not validate within {_seconds(now - cycle.progressed_at)}"
         else:
-            return []
-        decision = canary.Decision(State.ROLLED_BACK, said)
-        return [transitions.end_canary(r, cycle, decision, transitions.CLOUD, now, {})]
+            return
+        decision = canary.Decision(State.ROLLED_BACK, reason)
+        transitions.end_canary(r, cycle, decision, transitions.CLOUD, now, {})
 
 
-def _said(span: timedelta) -> str:
+def _seconds(span: timedelta) -> str:
     return f"{span.total_seconds():.0f} s"
-
-
-def _why(cycle: Cycle) -> str:
-    return cycle.history[-1].reason if cycle.history else ""

@@ -1,53 +1,92 @@
-"""What operators and sites may do with cycles: check who asks, run one command, wake the watchers."""
+"""The application layer of cycles: what operators and sites may ask of them."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from typing import Final
 
 from cloud_server import authorization
 from cloud_server.context import CloudContext
-from cloud_server.cycles import recipes, transitions
+from cloud_server.cycles import transitions
 from cloud_server.entities import Cycle, Json
 from cloud_server.notifier import cycle_topic
-from diredi.errors import DirediError
 from diredi.knowledge.recipe import CycleRecipe
 from diredi.trust.identity import Identity, Role
 
-_MAX_LIMIT = 1000
+_DEFAULT_LIMIT: Final = 100
+_MAX_LIMIT: Final = 1000
 
 
 class CycleService:
+    """Start, show, watch, approve and decline update cycles."""
+
     def __init__(self, context: CloudContext, recipe: CycleRecipe) -> None:
+        """Create the service.
+
+        Args:
+            context: What the services share.
+            recipe: The cloud's own recipe, which a request may override.
+        """
         self._context = context
         self._recipe = recipe
 
     async def start(self, actor: Identity, sites: Sequence[str], request_id: str, overrides: Json) -> Cycle:
+        """Start a cycle for an operator, or return the one that this request has started before.
+
+        Args:
+            actor: The caller.
+            sites: The sites to learn from.
+            request_id: Made up by the caller; the same id gives the same cycle.
+            overrides: Options of the recipe that differ from the cloud's own.
+
+        Raises:
+            Refused: The caller is not an operator.
+            InvalidInput: An option, the list of sites or the request id is not usable.
+            NotFound: A site has never called.
+            WrongState: A site has an unfinished cycle, or there is no release yet.
+        """
         authorization.require_operator(actor)
-        recipe = recipes.merged(self._recipe, overrides)
-        now = self._context.now()
-        start = transitions.start_cycle
-        return self._context.moved(
-            await self._context.database.write(lambda r: start(r, sites, request_id, recipe, str(actor), now))
+        recipe = self._recipe.override(overrides).model_dump(mode="json")
+        return await self._context.write(
+            lambda r, now: transitions.start_cycle(r, sites, request_id, recipe, str(actor), now)
         )
 
     async def get(self, actor: Identity, cycle_id: str) -> Cycle:
-        """Sites see their own only, and of one that they share their own part."""
+        """Return a cycle as the caller may see it: operators see all of it, a site only its own part.
+
+        Raises:
+            NotFound: There is no such cycle.
+            Refused: The caller is neither an operator nor a site of the cycle.
+        """
         authorization.require_operator_or_site(actor)
-        cycle = await self._context.database.read(lambda r: r.cycles.get(cycle_id))
+        cycle = await self._context.read(lambda r: r.cycles.get(cycle_id))
         authorization.require_view_of(actor, *cycle.sites)
-        return _shown(actor, cycle)
+        return _view(actor, cycle)
 
     async def recent(self, actor: Identity, site: str, limit: int) -> list[Cycle]:
-        """Newest first; a site that names no site means itself."""
+        """Return cycles, newest first.
+
+        Args:
+            actor: The caller.
+            site: Only cycles in which this site takes part. Empty: all, or the caller's own if it is a site.
+            limit: At most so many; 0 stands for 100, and 1000 is the most.
+
+        Raises:
+            Refused: The caller is neither an operator nor that site.
+        """
         authorization.require_operator_or_site(actor)
         wanted = actor.name if actor.role is Role.SITE and not site else site
         authorization.require_view_of(actor, wanted)
-        most = min(limit or 100, _MAX_LIMIT)
-        found = await self._context.database.read(lambda r: r.cycles.recent(wanted, most))
-        return [_shown(actor, cycle) for cycle in found]
+        cycles = await self._context.read(lambda r: r.cycles.recent(wanted, min(limit or _DEFAULT_LIMIT, _MAX_LIMIT)))
+        return [_view(actor, cycle) for cycle in cycles]
 
     async def watch(self, actor: Identity, cycle_id: str) -> AsyncGenerator[Cycle]:
-        """The cycle now, after each change, and every 15 s, until it ends."""
+        """Yield a cycle now, after each change, and at the keep-alive interval, until it ends.
+
+        Raises:
+            NotFound: There is no such cycle.
+            Refused: The caller is neither an operator nor a site of the cycle.
+        """
         notifier, topic = self._context.notifier, cycle_topic(cycle_id)
         while True:
             seen_version = notifier.version(topic)
@@ -58,28 +97,31 @@ class CycleService:
             await notifier.wait_for_change(topic, seen_version, self._context.keep_alive_s)
 
     async def approve(self, actor: Identity, cycle_id: str) -> Cycle:
-        await self._own(actor, cycle_id)
-        now = self._context.now()
-        write = self._context.database.write
-        moved = self._context.moved(await write(lambda r: transitions.approve(r, cycle_id, actor.name, now)))
-        return _shown(actor, moved)
+        """Record a site's yes and return the cycle. A second yes changes nothing.
+
+        Raises:
+            NotFound: There is no such cycle.
+            Refused: The caller is not a site of the cycle.
+            WrongState: The site is past approval.
+        """
+        cycle = await self._context.write_for_site(
+            actor, cycle_id, lambda r, now: transitions.approve(r, cycle_id, actor.name, now)
+        )
+        return _view(actor, cycle)
 
     async def decline(self, actor: Identity, cycle_id: str, reason: str) -> Cycle:
-        await self._own(actor, cycle_id)
-        now = self._context.now()
-        write = self._context.database.write
-        moved = self._context.moved(await write(lambda r: transitions.decline(r, cycle_id, actor.name, reason, now)))
-        return _shown(actor, moved)
+        """Record a site's no, with its reason, and return the cycle. A second no changes nothing.
 
-    async def _own(self, actor: Identity, cycle_id: str) -> None:
-        """An operator is told that it may not, a site that it is not its cycle."""
-        try:
-            cycle = await self._context.database.read(lambda r: r.cycles.get(cycle_id))
-        except DirediError:
-            authorization.require_operator_or_site(actor)
-            raise
-        authorization.require_member_site(actor, cycle.sites)
+        Raises:
+            NotFound: There is no such cycle.
+            Refused: The caller is not a site of the cycle.
+            WrongState: The site's gap has been uploaded.
+        """
+        cycle = await self._context.write_for_site(
+            actor, cycle_id, lambda r, now: transitions.decline(r, cycle_id, actor.name, reason, now)
+        )
+        return _view(actor, cycle)
 
 
-def _shown(actor: Identity, cycle: Cycle) -> Cycle:
+def _view(actor: Identity, cycle: Cycle) -> Cycle:
     return cycle.redact_for(actor.name) if actor.role is Role.SITE else cycle

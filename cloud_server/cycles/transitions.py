@@ -10,10 +10,11 @@ import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from cloud_server import canary, gate, tasks
+from cloud_server import canary, gate
 from cloud_server.entities import Cycle, GapManifest, Install, Json, Part, Progress, ReleaseStatus
 from cloud_server.states import BEFORE_UPLOAD, State
 from cloud_server.store.repository import Repository
+from cloud_server.tasks import TaskKind
 from diredi.errors import InvalidInput, WrongState
 from diredi.evaluation.metrics import DetectionMetrics
 from diredi.labels import LabelSpace
@@ -232,15 +233,14 @@ def explain_superseded(r: Repository, cycle: Cycle) -> str:
     return f"release {current.version} came first and stands on other knowledge: start the cycle again"
 
 
-def fail_task(r: Repository, task_id: str, site: str, reason: str, now: datetime) -> Cycle:
+def fail_task(r: Repository, cycle_id: str, kind: TaskKind, site: str, reason: str, now: datetime) -> Cycle:
     """The site cannot do it: it drops out, or the release is taken back. A task that is over changes nothing."""
-    cycle_id, kind = tasks.parse_task_id(task_id)
     cycle = r.cycles.get(cycle_id)
     part, actor = cycle.part(site), f"site/{site}"
     said = f"the site could not do {kind}: {reason[:_MAX_REASON] or 'no reason given'}"
-    if kind is tasks.TaskKind.EXTRACT and part.state in BEFORE_UPLOAD:
+    if kind is TaskKind.EXTRACT and part.state in BEFORE_UPLOAD:
         return drop_site(r, cycle_id, site, State.FAILED, said, actor, now)
-    if kind is tasks.TaskKind.VALIDATE and cycle.state is State.CANARY and part.active and part.after is None:
+    if kind is TaskKind.VALIDATE and cycle.state is State.CANARY and part.active and part.after is None:
         return end_canary(r, cycle, canary.Decision(State.ROLLED_BACK, said), actor, now, {})
     return cycle
 

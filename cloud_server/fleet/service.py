@@ -1,4 +1,7 @@
-"""What devices say to the cloud and hear from it. A watcher costs a task: no thread, no query while nothing changes."""
+"""The application layer of the fleet: what devices report, and which release they should run.
+
+A device that watches costs one task. It costs no thread, and no query while nothing changes.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import structlog
 from cloud_server import authorization, canary
 from cloud_server.context import CloudContext
 from cloud_server.cycles import transitions
-from cloud_server.entities import Cycle, Device, Install, Model, Outcome, Release, Vitals, device_key
+from cloud_server.entities import Device, Install, Model, Outcome, Release, Vitals, device_key
 from cloud_server.notifier import RELEASES
 from cloud_server.states import State
 from cloud_server.store.repository import Repository
@@ -28,7 +31,7 @@ _MAX_REASON: Final = 500
 
 @dataclass(frozen=True)
 class Deployment:
-    """A release and the student it is."""
+    """A release together with the student that it ships."""
 
     release: Release
     student: Model
@@ -36,82 +39,111 @@ class Deployment:
 
 @dataclass(frozen=True)
 class DeviceView:
+    """A device as operators see it."""
+
     device: Device
     online: bool
 
 
 class FleetService:
+    """Tell devices of releases and record what they report."""
+
     def __init__(self, context: CloudContext) -> None:
         self._context = context
         self._deployments: dict[int, Deployment] = {}
         self._deployments_version = -1
         self._loading = asyncio.Lock()
-        self._heard: dict[tuple[str, str], tuple[datetime, Vitals]] = {}
-        """Site and device to when and what they said last; not stored yet."""
+        self._pending: dict[tuple[str, str], tuple[datetime, Vitals]] = {}
+        """Last heartbeat and its time by site and device, where it is not stored yet."""
 
     async def register(self, actor: Identity, device: str, site: str, release_version: int) -> None:
+        """Record a device, its site and the release that it runs (0: none).
+
+        Raises:
+            Refused: The caller is not that device of that site.
+        """
         authorization.require_device(actor, device, site)
-        now, vitals = self._context.now(), Vitals(release_version=release_version)
-        await self._context.database.write(lambda r: r.devices.record_contact(device, site, now, vitals))
+        vitals = Vitals(release_version=release_version)
+        await self._context.write(lambda r, now: r.devices.record_contact(device, site, now, vitals))
 
     async def heartbeat(self, actor: Identity, device: str, vitals: Vitals) -> None:
-        """Kept in memory and stored with all others every few seconds: thousands of devices are one transaction."""
+        """Note a heartbeat in memory; `run` stores those of all devices in one transaction every few seconds.
+
+        Raises:
+            Refused: The caller is not that device.
+        """
         authorization.require_device(actor, device)
-        self._heard[actor.site, device] = (self._context.now(), vitals)
+        self._pending[actor.site, device] = (self._context.now(), vitals)
 
     async def watch(self, actor: Identity, device: str) -> AsyncGenerator[Deployment | None]:
-        """The release this device should run: now, after each change, and every 15 s. None: there is none yet."""
+        """Yield the release that a device should run: now, after each change, and at the keep-alive interval.
+
+        Yields:
+            The release with its student; None where there is none yet.
+
+        Raises:
+            Refused: The caller is not that device.
+        """
         authorization.require_device(actor, device)
-        context = self._context
-        key = device_key(actor.site, device)
+        context, key = self._context, device_key(actor.site, device)
+        sent_version: int | None = None
         with context.track_stream(f"device/{key}"):
-            said: int | None = None
             while True:
                 seen_version = context.notifier.version(RELEASES)
-                deployment = await self._deployment_for(key)
+                deployment = await self._find_deployment(key)
                 version = 0 if deployment is None else deployment.release.version
-                if version != said:
-                    said = version
+                if version != sent_version:
+                    sent_version = version
                     yield deployment
                 if not await context.notifier.wait_for_change(RELEASES, seen_version, context.keep_alive_s):
                     yield deployment
 
     async def report_install(self, actor: Identity, device: str, install: Install) -> None:
-        """Recorded, and the cycle whose canary this is decided, in one transaction."""
+        """Record an installation and decide the cycle for which this device is a canary, in one transaction.
+
+        Raises:
+            Refused: The caller is not that device.
+            InvalidInput: The version is below 1.
+            NotFound: There is no such release.
+        """
         authorization.require_device(actor, device)
         if install.release_version < 1:
             raise InvalidInput("an installation is of a release: its version must be above 0")
-        now, key = self._context.now(), device_key(actor.site, device)
+        key = device_key(actor.site, device)
+        install = install.model_copy(update={"reason": install.reason[:_MAX_REASON]})
 
-        def record(r: Repository) -> list[Cycle]:
+        def record(r: Repository, now: datetime) -> None:
             r.releases.get(install.release_version)
             known = r.devices.find(key)
-            r.devices.record_contact(
-                device, actor.site, now, Vitals() if known is None else Vitals.model_validate(known)
-            )
-            r.devices.record_install(key, install.model_copy(update={"reason": install.reason[:_MAX_REASON]}))
-            waiting = r.cycles.unfinished(states=[State.CANARY])
-            mine = [c for c in waiting if c.release_version == install.release_version]
-            return [transitions.decide_canary(r, cycle.id, str(actor), now) for cycle in mine]
+            vitals = Vitals() if known is None else Vitals.model_validate(known)
+            r.devices.record_contact(device, actor.site, now, vitals)
+            r.devices.record_install(key, install)
+            for cycle in r.cycles.unfinished(states=[State.CANARY]):
+                if cycle.release_version == install.release_version:
+                    transitions.decide_canary(r, cycle.id, str(actor), now)
 
-        if (actor.site, device) in self._heard and install.outcome is Outcome.INSTALLED:
-            at, vitals = self._heard[actor.site, device]
-            runs = {"release_version": install.release_version}
-            self._heard[actor.site, device] = (at, vitals.model_copy(update=runs))
-        for cycle in await self._context.database.write(record):
-            self._context.moved(cycle)
+        if (actor.site, device) in self._pending and install.outcome is Outcome.INSTALLED:
+            at, vitals = self._pending[actor.site, device]
+            update = {"release_version": install.release_version}
+            self._pending[actor.site, device] = (at, vitals.model_copy(update=update))
+        await self._context.write(record)
 
-    async def devices(self, actor: Identity, site: str) -> list[DeviceView]:
+    async def list_devices(self, actor: Identity, site: str) -> list[DeviceView]:
+        """Return the devices of one site, or of all where `site` is empty, by name.
+
+        Raises:
+            Refused: The caller is not an operator.
+        """
         authorization.require_operator(actor)
         await self.flush()
         now, open_streams = self._context.now(), set(self._context.open_streams)
         return [
             DeviceView(device, f"device/{device.key}" in open_streams or now - device.last_seen < _ONLINE_FOR)
-            for device in await self._context.database.read(lambda r: r.devices.of_site(site))
+            for device in await self._context.read(lambda r: r.devices.of_site(site))
         ]
 
     async def run(self) -> None:
-        """Stores heartbeats until cancelled."""
+        """Store heartbeats until cancelled."""
         while True:
             await asyncio.sleep(_FLUSH_EVERY_S)
             try:
@@ -120,27 +152,30 @@ class FleetService:
                 _log.warning("heartbeats not stored", error=str(error))
 
     async def flush(self) -> None:
-        heard = dict(self._heard)
-        if heard:
+        """Store the heartbeats that are only in memory."""
+        pending = dict(self._pending)
+        if not pending:
+            return
 
-            def store(r: Repository) -> None:
-                for (site, device), (at, vitals) in heard.items():
-                    r.devices.record_contact(device, site, at, vitals)
+        def store(r: Repository, _now: datetime) -> None:
+            for (site, device), (at, vitals) in pending.items():
+                r.devices.record_contact(device, site, at, vitals)
 
-            await self._context.database.write(store)
-            for who, word in heard.items():
-                if self._heard.get(who) == word:
-                    del self._heard[who]
+        await self._context.write(store)
+        for key, heartbeat in pending.items():
+            if self._pending.get(key) == heartbeat:  # else a newer one came while this one was stored
+                del self._pending[key]
 
-    async def _deployment_for(self, key: str) -> Deployment | None:
+    async def _find_deployment(self, key: str) -> Deployment | None:
+        """Return what the device of this key should run; the releases are read again only after they have changed."""
         async with self._loading:
             version = self._context.notifier.version(RELEASES)
             if version != self._deployments_version:
-                self._deployments = await self._context.database.read(_deployments)
+                self._deployments = await self._context.read(
+                    lambda r: {
+                        item.version: Deployment(item, r.models.get(item.student_id)) for item in r.releases.all()
+                    }
+                )
                 self._deployments_version = version
         release = canary.select_release(key, [deployment.release for deployment in self._deployments.values()])
         return None if release is None else self._deployments[release.version]
-
-
-def _deployments(r: Repository) -> dict[int, Deployment]:
-    return {release.version: Deployment(release, r.models.get(release.student_id)) for release in r.releases.all()}

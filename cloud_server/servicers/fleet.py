@@ -44,5 +44,5 @@ class FleetServicer(stubs.FleetServiceServicer):
         return pb.ReportInstallResponse()
 
     async def ListDevices(self, request: pb.ListDevicesRequest, context: Context) -> pb.ListDevicesResponse:
-        views = await self._service.devices(caller_identity(context), request.site)
+        views = await self._service.list_devices(caller_identity(context), request.site)
         return pb.ListDevicesResponse(devices=[device_to(view) for view in views])

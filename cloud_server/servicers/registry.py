@@ -19,10 +19,10 @@ class RegistryServicer(stubs.RegistryServiceServicer):
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         authorization.require_operator_or_site(caller_identity(context))
         kind = kind_from(request.kind)
-        models = await self._context.database.read(lambda r: r.models.all(ModelKind(kind) if kind else None))
+        models = await self._context.read(lambda r: r.models.all(ModelKind(kind) if kind else None))
         return pb.ListModelsResponse(models=[model_to(model) for model in models])
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
         authorization.require_operator_or_site(caller_identity(context))
-        model = await self._context.database.read(lambda r: r.models.get(request.id))
+        model = await self._context.read(lambda r: r.models.get(request.id))
         return pb.GetModelResponse(model=model_to(model))

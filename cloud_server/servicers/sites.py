@@ -28,12 +28,12 @@ class SiteServicer(stubs.SiteServiceServicer):
                 yield pb.WatchTasksResponse(task=None if assignment is None else task_to(assignment))
 
     async def ReportProgress(self, request: pb.ReportProgressRequest, context: Context) -> pb.ReportProgressResponse:
-        await self._service.report(caller_identity(context), request.cycle_id, progress_from(request.progress))
+        await self._service.report_progress(caller_identity(context), request.cycle_id, progress_from(request.progress))
         return pb.ReportProgressResponse()
 
     async def ProposeClasses(self, request: pb.ProposeClassesRequest, context: Context) -> pb.ProposeClassesResponse:
         names = class_names_from(request.names)
-        labels = await self._service.propose(caller_identity(context), request.cycle_id, names)
+        labels = await self._service.propose_classes(caller_identity(context), request.cycle_id, names)
         return pb.ProposeClassesResponse(labels=labels_to(labels))
 
     async def SubmitGap(self, request: pb.SubmitGapRequest, context: Context) -> pb.SubmitGapResponse:
@@ -53,6 +53,6 @@ class SiteServicer(stubs.SiteServiceServicer):
         return pb.FailTaskResponse()
 
     async def ListSites(self, request: pb.ListSitesRequest, context: Context) -> pb.ListSitesResponse:
-        views = await self._service.sites(caller_identity(context))
+        views = await self._service.list_sites(caller_identity(context))
         sites = [site_to(view, self._meter.totals(f"site/{view.site.name}")) for view in views]
         return pb.ListSitesResponse(sites=sites)

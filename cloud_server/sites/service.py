@@ -1,16 +1,18 @@
-"""What a site says to the cloud: its stream of tasks, its progress, its classes, its gap, its validation."""
+"""The application layer of sites: their stream of tasks, progress, classes, gaps and validations."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
 
 from cloud_server import authorization
 from cloud_server.context import CloudContext
 from cloud_server.cycles import transitions
 from cloud_server.cycles.gap_validation import GapValidator
-from cloud_server.entities import Cycle, GapManifest, Model, Progress, Site
+from cloud_server.entities import GapManifest, Model, Progress, Site
 from cloud_server.notifier import site_topic
 from cloud_server.states import BEFORE_UPLOAD
 from cloud_server.store.repository import Repository
@@ -20,13 +22,13 @@ from diredi.labels import LabelSpace
 from diredi.store.blobs import Blob
 from diredi.trust.identity import Identity
 
-_LOOK_BACK = 2
-"""Cycles of a site that a new stream hears of: the one under way, and the one before it where it was cut off."""
+_LOOK_BACK: Final = 2
+"""Cycles of a site that its stream tells of: the unfinished one, and the one before it, which it may have to cancel."""
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """A task with everything that the site needs for it."""
+    """A task with the models and the coreset that the site needs for it."""
 
     task: Task
     tutor: Model | None = None
@@ -36,7 +38,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Policy:
-    """What a site says of itself when it opens its stream."""
+    """What a site decides by itself; it says so when it opens its stream."""
 
     auto_approve: bool
     publish_style: bool = False
@@ -53,116 +55,163 @@ class SiteView:
 
 
 class SiteService:
+    """Give sites their tasks and take their results."""
+
     def __init__(self, context: CloudContext, validator: GapValidator) -> None:
         self._context = context
         self._validator = validator
 
     async def watch(self, actor: Identity, site: str, policy: Policy) -> AsyncGenerator[Assignment | None]:
-        """Every open task now, then each new or changed one; None keeps the stream alive."""
+        """Yield a site's open tasks, then each one that is new or has changed.
+
+        Args:
+            actor: The caller.
+            site: The site's name, which must be the caller's own.
+            policy: Whether the site approves by itself and publishes its style.
+
+        Yields:
+            A task, or None where there was none within the keep-alive interval.
+
+        Raises:
+            Refused: The caller is not that site.
+        """
         authorization.require_site(actor, site)
         context, topic = self._context, site_topic(site)
         sent: set[tuple[str, bool]] = set()
         with context.track_stream(f"site/{site}"):
             while True:
                 seen_version = context.notifier.version(topic)
-                for assignment in await self._assignments(site, policy):
+                # A task is recorded as offered before it is sent.
+                for assignment in await context.write(lambda r, now: _offer_tasks(r, site, policy, now)):
                     if assignment.task.key not in sent:
                         sent.add(assignment.task.key)
                         yield assignment
                 if not await context.notifier.wait_for_change(topic, seen_version, context.keep_alive_s):
                     yield None
 
-    async def _assignments(self, site: str, policy: Policy) -> list[Assignment]:
-        """Recorded as offered before anything is sent."""
-        now = self._context.now()
-        before = await self._context.database.read(lambda r: r.cycles.recent(site, _LOOK_BACK))
+    async def report_progress(self, actor: Identity, cycle_id: str, progress: Progress) -> None:
+        """Record how far a site's extraction is; the first report says that it has begun.
 
-        def offer_all(r: Repository) -> list[Assignment]:
-            r.sites.record_contact(site, now, policy.auto_approve)
-            for cycle in r.cycles.recent(site, _LOOK_BACK):
-                if cycle.state in BEFORE_UPLOAD:
-                    auto, style = policy.auto_approve, policy.publish_style
-                    transitions.offer(r, cycle.id, site, now, auto_approve=auto, publish_style=style)
-            return [_assign(r, task) for task in reversed(open_tasks(r.cycles.recent(site, _LOOK_BACK), site))]
+        Raises:
+            NotFound: There is no such cycle.
+            Refused: The caller is not a site of the cycle.
+            WrongState: The site is not extracting.
+        """
+        await self._context.write_for_site(
+            actor, cycle_id, lambda r, now: transitions.report_progress(r, cycle_id, actor.name, progress, now)
+        )
 
-        assignments = await self._context.database.write(offer_all)
-        known = {cycle.id: len(cycle.history) for cycle in before}
-        for assignment in assignments:
-            if known.get(assignment.task.cycle.id) != len(assignment.task.cycle.history):
-                self._context.moved(assignment.task.cycle)
-        return assignments
+    async def propose_classes(self, actor: Identity, cycle_id: str, names: Sequence[str]) -> LabelSpace:
+        """Give ids to class names and return the whole label space. Names that are known keep their ids.
 
-    async def report(self, actor: Identity, cycle_id: str, progress: Progress) -> None:
-        before = await self._own(actor, cycle_id)
-        now = self._context.now()
-        write = self._context.database.write
-        after = await write(lambda r: transitions.report_progress(r, cycle_id, actor.name, progress, now))
-        moved = len(after.history) != len(before.history)
-        (self._context.moved if moved else self._context.progressed)(after)
-
-    async def propose(self, actor: Identity, cycle_id: str, names: Sequence[str]) -> LabelSpace:
-        await self._own(actor, cycle_id)
-        now = self._context.now()
-        propose = transitions.propose_classes
-        return await self._context.database.write(lambda r: propose(r, cycle_id, actor.name, names, now))
+        Raises:
+            NotFound: There is no such cycle.
+            Refused: The caller is not a site of the cycle.
+            WrongState: The site has not approved the cycle, or its gap has been uploaded.
+        """
+        return await self._context.write_for_site(
+            actor, cycle_id, lambda r, now: transitions.propose_classes(r, cycle_id, actor.name, names, now)
+        )
 
     async def submit_gap(self, actor: Identity, manifest: GapManifest, certificate: str) -> None:
-        """Verifies everything, then changes the state: after a refusal every store is as it was.
+        """Verify a gap and record it. After a refusal every store is as it was. The same gap again changes nothing.
 
-        `certificate` (PEM) is the one whose key made the manifest's signature.
+        Args:
+            actor: The caller.
+            manifest: What the site says about its gap.
+            certificate: PEM of the certificate whose key signed the manifest.
+
+        Raises:
+            NotFound: There is no such cycle.
+            Refused: The caller is not a site of the cycle.
+            WrongState: The site is not extracting, a blob is missing, or the gap has another base.
+            InvalidInput: The manifest and the gap do not agree.
+            NoRoom: The gap is larger than its base model.
+            CorruptData: The gap cannot be decoded.
         """
-        await self._own(actor, manifest.cycle_id)
-        database, site = self._context.database, actor.name
-        if await database.read(lambda r: transitions.check_manifest(r, site, manifest)):
+        authorization.require_operator_or_site(actor)
+        bases = await self._context.read(lambda r: _find_bases(r, actor, manifest))
+        if bases is None:
             return
-        tutor, student = await database.read(lambda r: _bases(r, manifest.cycle_id))
-        await asyncio.to_thread(self._validator.validate, manifest, tutor, student)
-        now = self._context.now()
-        accept = transitions.accept_gap
-        self._context.moved(await database.write(lambda r: accept(r, site, manifest, certificate, now)))
+        await asyncio.to_thread(self._validator.validate, manifest, *bases)
+        await self._context.write_for_site(
+            actor,
+            manifest.cycle_id,
+            lambda r, now: transitions.accept_gap(r, actor.name, manifest, certificate, now),
+        )
 
     async def submit_validation(self, actor: Identity, cycle_id: str, after: DetectionMetrics) -> None:
-        await self._own(actor, cycle_id)
-        now = self._context.now()
-        write = self._context.database.write
-        self._context.moved(await write(lambda r: transitions.accept_validation(r, cycle_id, actor.name, after, now)))
+        """Record how the new release does on a site's held-out images.
+
+        Raises:
+            NotFound: There is no such cycle.
+            Refused: The caller is not a site of the cycle.
+            WrongState: The cycle waits for no validation of this site.
+        """
+        await self._context.write_for_site(
+            actor, cycle_id, lambda r, now: transitions.accept_validation(r, cycle_id, actor.name, after, now)
+        )
 
     async def fail_task(self, actor: Identity, task_id: str, reason: str) -> None:
-        await self._own(actor, parse_task_id(task_id)[0])
-        now = self._context.now()
-        write = self._context.database.write
-        self._context.moved(await write(lambda r: transitions.fail_task(r, task_id, actor.name, reason, now)))
+        """Record that a site cannot do a task. A task that is over changes nothing.
 
-    async def sites(self, actor: Identity) -> list[SiteView]:
+        Raises:
+            InvalidInput: That is not the id of a task.
+            NotFound: There is no such cycle.
+            Refused: The caller is not a site of the cycle.
+        """
+        cycle_id, kind = parse_task_id(task_id)
+        await self._context.write_for_site(
+            actor, cycle_id, lambda r, now: transitions.fail_task(r, cycle_id, kind, actor.name, reason, now)
+        )
+
+    async def list_sites(self, actor: Identity) -> list[SiteView]:
+        """Return every site that has ever called, by name.
+
+        Raises:
+            Refused: The caller is not an operator.
+        """
         authorization.require_operator(actor)
         online = set(self._context.open_streams)
 
-        def views(r: Repository) -> list[SiteView]:
+        def query(r: Repository) -> list[SiteView]:
             devices = r.devices.count_by_site()
-            running = {part.site: cycle.id for cycle in r.cycles.unfinished() for part in cycle.active_parts}
+            cycle_ids = {part.site: cycle.id for cycle in r.cycles.unfinished() for part in cycle.active_parts}
             return [
-                SiteView(site, f"site/{site.name}" in online, devices.get(site.name, 0), running.get(site.name, ""))
+                SiteView(site, f"site/{site.name}" in online, devices.get(site.name, 0), cycle_ids.get(site.name, ""))
                 for site in r.sites.all()
             ]
 
-        return await self._context.database.read(views)
+        return await self._context.read(query)
 
-    async def _own(self, actor: Identity, cycle_id: str) -> Cycle:
-        cycle = await self._context.database.read(lambda r: r.cycles.get(cycle_id))
-        authorization.require_member_site(actor, cycle.sites)
-        return cycle
+
+def _offer_tasks(r: Repository, site: str, policy: Policy, now: datetime) -> list[Assignment]:
+    """Offer the site what waits for it and return its open tasks, oldest first."""
+    r.sites.record_contact(site, now, policy.auto_approve)
+    for cycle in r.cycles.recent(site, _LOOK_BACK):
+        if cycle.state in BEFORE_UPLOAD:
+            transitions.offer(
+                r, cycle.id, site, now, auto_approve=policy.auto_approve, publish_style=policy.publish_style
+            )
+    return [_assign(r, task) for task in reversed(open_tasks(r.cycles.recent(site, _LOOK_BACK), site))]
 
 
 def _assign(r: Repository, task: Task) -> Assignment:
     cycle = task.cycle
-    if task.kind is TaskKind.EXTRACT:
-        student = r.models.get(cycle.base_student_id)
-        return Assignment(task, r.models.get(cycle.base_tutor_id), student, r.facts.coreset)
-    if task.kind is TaskKind.VALIDATE:
-        return Assignment(task, student=r.models.get(cycle.updated_student_id))
-    return Assignment(task)
+    match task.kind:
+        case TaskKind.EXTRACT:
+            tutor, student = r.models.get(cycle.base_tutor_id), r.models.get(cycle.base_student_id)
+            return Assignment(task, tutor, student, r.facts.coreset)
+        case TaskKind.VALIDATE:
+            return Assignment(task, student=r.models.get(cycle.updated_student_id))
+        case TaskKind.CANCEL:
+            return Assignment(task)
 
 
-def _bases(r: Repository, cycle_id: str) -> tuple[Model, Model]:
-    cycle = r.cycles.get(cycle_id)
+def _find_bases(r: Repository, actor: Identity, manifest: GapManifest) -> tuple[Model, Model] | None:
+    """Return the tutor and student that the gaps are differences to; None if this gap has been accepted before."""
+    cycle = r.cycles.get(manifest.cycle_id)
+    authorization.require_member_site(actor, cycle.sites)
+    if transitions.check_manifest(r, actor.name, manifest):
+        return None
     return r.models.get(cycle.base_tutor_id), r.models.get(cycle.base_student_id)

@@ -9,14 +9,16 @@ from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
 
 from cloud_server.entities import Cycle, Json, Progress
+from cloud_server.notifier import CYCLES, cycle_topic, site_topic
 from cloud_server.states import DROPPED, ENDS, State, check_transition, joint_state
 from cloud_server.store.schema import CycleRow, PartRow, TransitionRow
 from diredi.errors import NotFound
 
 
 class Cycles:
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, changed_topics: set[str]) -> None:
         self._session = session
+        self._changed_topics = changed_topics
 
     def add(self, cycle: Cycle, actor: str, reason: str) -> Cycle:
         values = cycle.model_dump(mode="json", exclude={"history", "parts", "progressed_at", "created"})
@@ -102,6 +104,7 @@ class Cycles:
         self._change(self._part(row, site), now, changes)
         self._change(row, now, {})
         self._session.flush()
+        self._changed_topics.add(cycle_topic(cycle_id))
         return Cycle.model_validate(row)
 
     def record_progress(self, cycle_id: str, progress: Progress, now: datetime, site: str = "") -> Cycle:
@@ -111,6 +114,7 @@ class Cycles:
             self._change(self._part(row, site), now, values)
         self._change(row, now, values)
         self._session.flush()
+        self._changed_topics.add(cycle_topic(cycle_id))
         return Cycle.model_validate(row)
 
     def _row(self, cycle_id: str) -> CycleRow:
@@ -120,7 +124,12 @@ class Cycles:
         return row
 
     def _part(self, row: CycleRow, site: str) -> PartRow:
-        return next(part for part in row.parts if part.site == site)
+        part = next((part for part in row.parts if part.site == site), None)
+        if part is None:
+            raise NotFound(
+                f"site {site!r} has no part in cycle {row.id!r}: `diredi cycle show {row.id}` names its sites"
+            )
+        return part
 
     def _change(self, row: CycleRow | PartRow, now: datetime, changes: Mapping[str, object]) -> None:
         row.progressed_at = now
@@ -128,6 +137,7 @@ class Cycles:
             setattr(row, name, value)
 
     def _record(self, row: CycleRow, state: State, at: datetime, actor: str, reason: str, figures: Json) -> None:
+        self._changed_topics |= {CYCLES, cycle_topic(row.id), *(site_topic(part.site) for part in row.parts)}
         row.history.append(
             TransitionRow(cycle_id=row.id, state=state.value, at=at, actor=actor, reason=reason, figures=figures)
         )

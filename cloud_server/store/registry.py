@@ -9,6 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from cloud_server.entities import Json, Model, ModelKind, Release, ReleaseStatus
+from cloud_server.notifier import RELEASES
 from cloud_server.store.schema import ClassRow, FactRow, ModelRow, ReleaseRow
 from diredi.errors import NotFound, WrongState
 from diredi.labels import LabelSpace
@@ -50,8 +51,9 @@ class Models:
 
 
 class Releases:
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, changed_topics: set[str]) -> None:
         self._session = session
+        self._changed_topics = changed_topics
 
     def add(
         self,
@@ -70,10 +72,12 @@ class Releases:
         )  # fmt: skip
         self._session.add(row)
         self._session.flush()
+        self._changed_topics.add(RELEASES)
         return Release.model_validate(row)
 
     def set_status(self, version: int, status: ReleaseStatus) -> None:
         self._session.get_one(ReleaseRow, version).status = status.value
+        self._changed_topics.add(RELEASES)
 
     def all(self) -> list[Release]:
         """Newest first."""

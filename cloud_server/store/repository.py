@@ -10,11 +10,15 @@ from cloud_server.store.registry import Classes, Facts, Models, Releases
 
 
 class Repository:
+    """The tables, as one transaction sees them."""
+
     def __init__(self, session: Session) -> None:
+        self.changed_topics: set[str] = set()
+        """What the transaction has changed, as topics of `cloud_server.notifier`; to be notified after the commit."""
         self.models = Models(session)
-        self.releases = Releases(session)
+        self.releases = Releases(session, self.changed_topics)
         self.classes = Classes(session)
         self.facts = Facts(session)
-        self.cycles = Cycles(session)
+        self.cycles = Cycles(session, self.changed_topics)
         self.sites = Sites(session)
         self.devices = Devices(session)

@@ -48,6 +48,22 @@ class Recipe(Config):
             said = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors())
             raise InvalidInput(f"the recipe is not usable: {said}") from None
 
+    def override(self, overrides: dict[str, Any]) -> Self:
+        """Return this recipe with `overrides` laid over it, in nested options too.
+
+        Raises:
+            InvalidInput: An option does not exist or cannot have that value; the message names it.
+        """
+        return self.of(_overlay(self.model_dump(mode="json"), overrides))
+
+
+def _overlay(base: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    combined = dict(base)
+    for name, value in overrides.items():
+        inner = combined.get(name)
+        combined[name] = _overlay(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return combined
+
 
 def _merged(default: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """`losses` are named weights, not options: naming some means these and no others."""

@@ -25,11 +25,13 @@ from diredi.errors import (
 from diredi.knowledge.gap import Gap, GapNote
 from diredi.rpc import convert
 from diredi.rpc.manifest_signature import check_manifest
-from diredi.rpc.v1 import common_pb2, cycles_pb2, registry_pb2, sites_pb2
+from diredi.rpc.server import start_server
+from diredi.rpc.v1 import common_pb2, cycles_pb2, cycles_pb2_grpc, registry_pb2, sites_pb2
 from diredi.store.blobs import Blob
 from diredi.store.weights import WeightMap
 from tests.services.cloud.extracting import STRANGER, Extracting, extracting
 from tests.services.cloud.world import CODEC, STYLE, World, ask, figures, gap_weights, make_gap, state_of
+from tests.unit.cloud_server.samples import cycle
 
 
 async def another_base_in_manifest(e: Extracting) -> None:
@@ -382,3 +384,22 @@ async def test_what_does_not_exist_is_not_found(world: World) -> None:
                 await ask(method, request)
         with pytest.raises(NotFound):
             await site.fetch(convert.blob_to(Blob(STRANGER, 9)))
+
+
+class PartServicer(cycles_pb2_grpc.CycleServiceServicer):
+    """Answers with the part of the site that is asked for, whoever asks: the checks of the cloud stand before it."""
+
+    async def GetCycle(self, request: Any, context: Any) -> cycles_pb2.GetCycleResponse:
+        return cycles_pb2.GetCycleResponse(cycle=cycles_pb2.Cycle(site=cycle().part(request.id).site))
+
+
+async def test_the_part_of_a_site_that_a_cycle_does_not_have_is_not_found(empty_world: World) -> None:
+    server = await start_server(empty_world.credentials("cloud"), "127.0.0.1:0", [PartServicer()])
+    empty_world.address = server.address
+    get = cycles_pb2_grpc.CycleServiceStub(empty_world.channel("alice")).GetCycle
+    try:
+        assert (await ask(get, cycles_pb2.GetCycleRequest(id="site-1"))).cycle.site == "site-1"
+        with pytest.raises(NotFound, match="site-9"):
+            await ask(get, cycles_pb2.GetCycleRequest(id="site-9"))
+    finally:
+        await server.stop(0)

@@ -11,6 +11,7 @@ from cloud_server.entities import Cycle, Install, Outcome, Progress, ReleaseStat
 from cloud_server.states import State
 from cloud_server.store.database import Database, sqlite_url
 from cloud_server.store.repository import Repository
+from cloud_server.tasks import TaskKind
 from diredi.errors import InvalidInput, NotFound, WrongState
 from diredi.labels import LabelSpace
 from tests.unit.cloud_server.samples import (
@@ -73,6 +74,14 @@ def installs(r: Repository, outcome: Outcome, cycle: Cycle) -> Cycle:
 def test_a_cycle_of_an_unknown_site_is_not_started(run) -> None:
     with pytest.raises(NotFound, match="site-9"):
         run(lambda r: transitions.start_cycle(r, ["site-9"], "r1", {}, "operator/a", NOON))
+
+
+def test_a_site_that_takes_no_part_in_a_cycle_is_not_found_in_it(run) -> None:
+    cycle = run(started)
+    with pytest.raises(NotFound, match=f"site-2.*{cycle.id}"):
+        run(lambda r: transitions.approve(r, cycle.id, OTHER, NOON))
+    with pytest.raises(NotFound, match=f"site-2.*{cycle.id}"):
+        run(lambda r: r.cycles.move_part(cycle.id, OTHER, State.OFFERED, NOON, "site/site-2", ""))
 
 
 def test_a_request_id_of_other_sites_is_refused(run) -> None:
@@ -148,7 +157,7 @@ def test_a_gap_with_classes_that_the_cloud_did_not_number_is_refused(run, names:
 def test_ids_of_a_cycle_that_failed_stay_reserved(run) -> None:
     cycle = run(extracting)
     assert run(lambda r: transitions.propose_classes(r, cycle.id, SITE, ["forklift"], NOON)).names == GROWN.names
-    run(lambda r: transitions.fail_task(r, f"{cycle.id}/extract", SITE, "no room", NOON))
+    run(lambda r: transitions.fail_task(r, cycle.id, TaskKind.EXTRACT, SITE, "no room", NOON))
     second = run(lambda r: started(r, "r2"))
     run(lambda r: transitions.offer(r, second.id, SITE, NOON, auto_approve=True))
     labels = run(lambda r: transitions.propose_classes(r, second.id, SITE, ["crane", "forklift"], NOON))
@@ -188,7 +197,7 @@ def test_a_canary_that_cannot_install_takes_the_release_back(run) -> None:
 
 def test_a_site_that_cannot_validate_takes_the_release_back(run) -> None:
     cycle = run(in_canary)
-    ended = run(lambda r: transitions.fail_task(r, f"{cycle.id}/validate", SITE, "no pictures", NOON))
+    ended = run(lambda r: transitions.fail_task(r, cycle.id, TaskKind.VALIDATE, SITE, "no pictures", NOON))
     assert ended.state is State.ROLLED_BACK
     assert "no pictures" in ended.history[-1].reason
 
@@ -218,9 +227,9 @@ def test_a_release_that_would_undo_a_newer_one_is_taken_back(run) -> None:
 
 def test_a_task_that_is_over_cannot_fail_any_more(run) -> None:
     cycle = run(extracting)
-    failed = run(lambda r: transitions.fail_task(r, f"{cycle.id}/extract", SITE, "no room", NOON))
+    failed = run(lambda r: transitions.fail_task(r, cycle.id, TaskKind.EXTRACT, SITE, "no room", NOON))
     assert failed.state is State.FAILED
-    assert run(lambda r: transitions.fail_task(r, f"{cycle.id}/extract", SITE, "again", NOON)) == failed
+    assert run(lambda r: transitions.fail_task(r, cycle.id, TaskKind.EXTRACT, SITE, "again", NOON)) == failed
 
 
 def both_extracting(r: Repository) -> Cycle:
@@ -253,7 +262,7 @@ def test_what_one_site_says_is_on_record_as_its_own(run) -> None:
     cycle = run(both_extracting)
     half = Progress(step="tutor-2", fraction=0.5)
     run(lambda r: transitions.report_progress(r, cycle.id, OTHER, half, later(9)))
-    dropped = run(lambda r: transitions.fail_task(r, f"{cycle.id}/extract", SITE, "no room", later(10)))
+    dropped = run(lambda r: transitions.fail_task(r, cycle.id, TaskKind.EXTRACT, SITE, "no room", later(10)))
     assert dropped.part(OTHER).progress == half
     assert (dropped.part(OTHER).progressed_at, dropped.part(SITE).progressed_at) == (later(9), later(10))
     assert dropped.part(SITE).dropped_because == "the site could not do extract: no room"
