@@ -12,7 +12,7 @@ from edge_node.update_states import InstallableRelease
 
 
 @dataclass(frozen=True)
-class Running:
+class RunningModel:
     release: InstallableRelease
     predictor: Predictor
 
@@ -21,37 +21,37 @@ class Running:
 class _Trial:
     """A model that has not found anything on a live frame yet, and what ran before it."""
 
-    before: Running | None
+    before: RunningModel | None
     on_outcome: Callable[[Exception | None], None]
 
 
-class ModelSlot:
+class ActiveModel:
     """Threads ask it to detect; the updater swaps. A frame is detected by one model from beginning to end."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._current: Running | None = None
+        self._current: RunningModel | None = None
         self._trial: _Trial | None = None
-        self.filled = threading.Event()
+        self.available = threading.Event()
 
     @property
-    def current(self) -> Running | None:
+    def current(self) -> RunningModel | None:
         return self._current
 
-    def swap(self, new: Running, on_outcome: Callable[[Exception | None], None] = lambda _: None) -> None:
+    def swap(self, new: RunningModel, on_outcome: Callable[[Exception | None], None] = lambda _: None) -> None:
         """From the next frame on, `new` detects. `on_outcome` hears, from whichever thread, how its first frame went;
         where that failed, the model before is in place again and has detected the very frame."""
         with self._lock:
             self._trial = _Trial(self._current, on_outcome)
             self._current = new
-            self.filled.set()
+            self.available.set()
 
     def accept(self) -> None:
         """End the trial: no frame came by, and the warm-up must do."""
         with self._lock:
             self._trial = None
 
-    def detect(self, image: Image, confidence: float) -> tuple[Running, Detections]:
+    def detect(self, image: Image, confidence: float) -> tuple[RunningModel, Detections]:
         """Raises WrongState when there is no model."""
         current = self._current
         if current is None:
@@ -67,7 +67,7 @@ class ModelSlot:
             self._prove(current)
         return current, detections
 
-    def _prove(self, running: Running) -> None:
+    def _prove(self, running: RunningModel) -> None:
         with self._lock:
             trial = self._trial if running is self._current else None
             if trial is not None:
@@ -75,7 +75,7 @@ class ModelSlot:
         if trial is not None:
             trial.on_outcome(None)
 
-    def _fall_back(self, failed: Running, error: Exception) -> Running | None:
+    def _fall_back(self, failed: RunningModel, error: Exception) -> RunningModel | None:
         with self._lock:
             trial = self._trial
             if trial is None:
@@ -84,7 +84,7 @@ class ModelSlot:
             self._trial = None
             self._current = trial.before
             if trial.before is None:
-                self.filled.clear()
+                self.available.clear()
         trial.on_outcome(error)
         return trial.before
 

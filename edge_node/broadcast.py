@@ -23,9 +23,9 @@ class Broadcast:
         """From any thread; None when there will be no more."""
         if self._loop.is_closed():
             return
-        self._loop.call_soon_threadsafe(self._hand_out, result)
+        self._loop.call_soon_threadsafe(self._deliver, result)
 
-    def _hand_out(self, result: Result | None) -> None:
+    def _deliver(self, result: Result | None) -> None:
         self._ended = self._ended or result is None
         for queue in self._readers:
             if queue.full():

@@ -41,7 +41,7 @@ class CloudLink:
     def online(self) -> bool:
         return bool(self._said)
 
-    async def watch(self, on_release: Callable[[InstallableRelease], None]) -> None:
+    async def watch_releases(self, on_release: Callable[[InstallableRelease], None]) -> None:
         """For ever; hands on every release that the cloud names. One that makes no sense is logged and passed over."""
         request = pb.WatchReleasesRequest(device=self._device)
         while True:
@@ -53,7 +53,7 @@ class CloudLink:
                     on_online=self._note,
                 ):
                     if answer.HasField("release"):
-                        self._hand_on(answer.release, on_release)
+                        self._forward(answer.release, on_release)
             except DirediError as error:  # refused or unknown: an operator may put that right while we run
                 self._note(False, str(error))
             await asyncio.sleep(self._heartbeat_s)
@@ -91,12 +91,12 @@ class CloudLink:
         """Goes on where an earlier try ended, even in another process. Raises what `download` raises."""
         await blobs.download(self._blobs, Blob(release.digest, release.bytes), path, attempts=3)
 
-    async def tell(self, version: int, installed: bool, reason: str) -> None:
+    async def report_install(self, version: int, installed: bool, reason: str) -> None:
         outcome = pb.INSTALL_OUTCOME_INSTALLED if installed else pb.INSTALL_OUTCOME_FAILED
         request = pb.ReportInstallRequest(device=self._device, release_version=version, outcome=outcome, reason=reason)
         await call(self._fleet.ReportInstall, request, deadline_s=10)
 
-    def _hand_on(self, message: pb.Release, on_release: Callable[[InstallableRelease], None]) -> None:
+    def _forward(self, message: pb.Release, on_release: Callable[[InstallableRelease], None]) -> None:
         try:
             on_release(release_from_message(message))
         except DirediError as error:

@@ -15,7 +15,7 @@ from edge_node.broadcast import Broadcast
 from edge_node.inference import Result
 
 
-class SampleHandOver:
+class HardSampleSender:
     """At most `per_minute` frames; a user domain that is away or full costs the node nothing but the frame."""
 
     def __init__(self, channel: Channel, device: str, *, per_minute: float, uncertain_below: float) -> None:

@@ -11,7 +11,7 @@ import structlog
 
 from diredi.detectors.predictor import Detections, Image
 from diredi.errors import DirediError, NotFound, Unreachable
-from edge_node.active_model import ModelSlot, Running
+from edge_node.active_model import ActiveModel, RunningModel
 from edge_node.sources import Source
 from edge_node.telemetry import Telemetry
 
@@ -25,7 +25,7 @@ class Result:
     number: int
     image: Image
     detections: Detections
-    running: Running
+    running: RunningModel
 
 
 class InferenceLoop:
@@ -35,7 +35,7 @@ class InferenceLoop:
         self,
         source: Source,
         reopen: Callable[[], Source],
-        slot: ModelSlot,
+        active: ActiveModel,
         telemetry: Telemetry,
         on_result: Callable[[Result | None], None],
         *,
@@ -44,7 +44,7 @@ class InferenceLoop:
     ) -> None:
         self._source: Source | None = source
         self._reopen = reopen
-        self._slot = slot
+        self._active = active
         self._telemetry = telemetry
         self._on_result = on_result
         self._confidence = confidence
@@ -61,7 +61,7 @@ class InferenceLoop:
     def stop(self, timeout_s: float = 1.0) -> None:
         """A camera that hangs does not hold the node: the thread ends with the process."""
         self._stop.set()
-        self._slot.filled.set()
+        self._active.available.set()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
@@ -87,7 +87,7 @@ class InferenceLoop:
     def _wait_until(self, due: float) -> bool:
         """Frames are read at the rate that was asked for, and only while there is a model; False once stopped."""
         self._stop.wait(max(0.0, due - time.monotonic()))
-        while not self._slot.filled.wait(timeout=1.0):
+        while not self._active.available.wait(timeout=1.0):
             if self._stop.is_set():
                 break
         return not self._stop.is_set()
@@ -107,12 +107,12 @@ class InferenceLoop:
     def _detect(self, image: Image) -> None:
         began = time.perf_counter()
         try:
-            running, detections = self._slot.detect(image, self._confidence)
+            running, detections = self._active.detect(image, self._confidence)
         except Exception as error:  # a frame that no model takes must not end the loop; it is counted and logged
-            self._telemetry.dropped()
+            self._telemetry.record_dropped()
             self._note(error)
             return
-        self._telemetry.detected(time.perf_counter() - began)
+        self._telemetry.record_frame(time.perf_counter() - began)
         self._number += 1
         self.last_image = image
         self._on_result(Result(self._number, image, detections, running))

@@ -16,16 +16,16 @@ from diredi.rpc.byte_counter import EgressMeter
 from diredi.rpc.client import connect
 from diredi.rpc.server import start_server
 from diredi.trust.identity import Credentials, Role
-from edge_node.active_model import ModelSlot
+from edge_node.active_model import ActiveModel
 from edge_node.broadcast import Broadcast
 from edge_node.cloud import CloudLink
 from edge_node.config import EdgeConfig
-from edge_node.hard_samples import SampleHandOver
+from edge_node.hard_samples import HardSampleSender
 from edge_node.inference import InferenceLoop
 from edge_node.servicer import EdgeServicer, NodeParts
 from edge_node.sources import SourceOptions, open_source
 from edge_node.telemetry import Telemetry
-from edge_node.update_store import RecordFile
+from edge_node.update_store import UpdateStore
 from edge_node.updater import Updater
 
 STOP_S = 0.5
@@ -39,10 +39,10 @@ async def serve(config: EdgeConfig, stop: asyncio.Event) -> None:
     reopen = partial(open_source, config.source, options)
     source = await asyncio.to_thread(reopen)
     meter = EgressMeter(config.state_dir / "egress.json")
-    slot, telemetry = ModelSlot(), Telemetry()
+    active, telemetry = ActiveModel(), Telemetry()
     broadcast = Broadcast(asyncio.get_running_loop())
     inference = InferenceLoop(
-        source, reopen, slot, telemetry, broadcast.publish,
+        source, reopen, active, telemetry, broadcast.publish,
         confidence=config.confidence, frames_per_second=config.frames_per_second,
     )  # fmt: skip
     async with AsyncExitStack() as stack:
@@ -52,23 +52,27 @@ async def serve(config: EdgeConfig, stop: asyncio.Event) -> None:
             channel, config.device, config.site, heartbeat_s=config.heartbeat_s, silence_s=config.silence_s
         )
         updater = Updater(
-            config.state_dir / "releases", RecordFile(config.state_dir / "update.json"), slot,
-            fetch=cloud.fetch, tell=cloud.tell, load=partial(OnnxPredictor, threads=config.threads),
+            config.state_dir / "releases", UpdateStore(config.state_dir / "update.json"), active,
+            fetch=cloud.fetch, report_install=cloud.report_install, load=partial(OnnxPredictor, threads=config.threads),
             frame=lambda: inference.last_image, retry_failed_s=config.retry_failed_s,
         )  # fmt: skip
         await asyncio.to_thread(updater.start_from_disk)
         parts = NodeParts(
             config.device, config.site, config.confidence,
-            slot, telemetry, broadcast, inference, updater, cloud, meter,
+            active, telemetry, broadcast, inference, updater, cloud, meter,
         )  # fmt: skip
         server = await start_server(credentials, config.listen, [EdgeServicer(parts)])
         stack.push_async_callback(server.stop, STOP_S)
         stack.callback(inference.stop, STOP_S)
         inference.start()
-        tasks = [cloud.watch(updater.want), cloud.heartbeat(telemetry, partial(running_version, slot)), updater.run()]
+        tasks = [
+            cloud.watch_releases(updater.request),
+            cloud.heartbeat(telemetry, partial(running_version, active)),
+            updater.run(),
+        ]
         if config.hand_samples_per_minute > 0:
-            tasks.append(await _hand_over(config, credentials, broadcast, stack))
-        process.ready(server.address, device=config.device, site=config.site, release=running_version(slot))
+            tasks.append(await _send_hard_samples(config, credentials, broadcast, stack))
+        process.ready(server.address, device=config.device, site=config.site, release=running_version(active))
         await process.run_all(tasks, stop)
 
 
@@ -84,18 +88,18 @@ def own_credentials(config: EdgeConfig) -> Credentials:
     return credentials
 
 
-def running_version(slot: ModelSlot) -> int:
+def running_version(active: ActiveModel) -> int:
     """0 for none."""
-    return 0 if slot.current is None else slot.current.release.version
+    return 0 if active.current is None else active.current.release.version
 
 
-async def _hand_over(
+async def _send_hard_samples(
     config: EdgeConfig, credentials: Credentials, broadcast: Broadcast, stack: AsyncExitStack
 ) -> Coroutine[Any, Any, None]:
     if config.user_domain is None:
         raise InvalidInput("hand_samples_per_minute is set and user_domain is not: name its host:port")
     channel = await stack.enter_async_context(connect(config.user_domain, credentials))
-    hand_over = SampleHandOver(
+    hand_over = HardSampleSender(
         channel, config.device, per_minute=config.hand_samples_per_minute, uncertain_below=config.uncertain_below
     )
     return hand_over.run(broadcast)

@@ -20,7 +20,7 @@ from diredi.rpc.caller import require
 from diredi.rpc.v1 import edge_pb2 as pb
 from diredi.rpc.v1 import edge_pb2_grpc as stubs
 from diredi.trust.identity import Role
-from edge_node.active_model import ModelSlot, Running
+from edge_node.active_model import ActiveModel, RunningModel
 from edge_node.broadcast import Broadcast
 from edge_node.cloud import CloudLink
 from edge_node.inference import InferenceLoop
@@ -37,7 +37,7 @@ class NodeParts:
     device: str
     site: str
     confidence: float
-    slot: ModelSlot
+    active: ActiveModel
     telemetry: Telemetry
     broadcast: Broadcast
     inference: InferenceLoop
@@ -59,7 +59,7 @@ class EdgeServicer(stubs.EdgeServiceServicer):
         began = time.perf_counter()
         running, found = await asyncio.to_thread(self._detect, request.image, request.confidence)
         return pb.DetectImageResponse(
-            detections=as_messages(found, running.release.labels),
+            detections=detections_to_messages(found, running.release.labels),
             release_version=running.release.version,
             latency_ms=(time.perf_counter() - began) * 1000,
         )
@@ -68,14 +68,14 @@ class EdgeServicer(stubs.EdgeServiceServicer):
         """What a camera sees is the site's affair: neither another site nor the manufacturer may look."""
         require(context, Role.SITE, Role.DEVICE, site=self._node.site)
 
-    def _detect(self, encoded: bytes, confidence: float) -> tuple[Running, Detections]:
-        if self._node.slot.current is None:
+    def _detect(self, encoded: bytes, confidence: float) -> tuple[RunningModel, Detections]:
+        if self._node.active.current is None:
             raise WrongState("no release is installed on this node yet: wait until the cloud has published one")
         if len(encoded) > MAX_IMAGE_BYTES:
             raise InvalidInput(f"the image has {len(encoded)} bytes, more than {MAX_IMAGE_BYTES}: send it smaller")
         if not 0 <= confidence <= 1:
             raise InvalidInput(f"confidence {confidence} is not within 0 and 1: leave it out for the node's own")
-        return self._node.slot.detect(decode_image(encoded), confidence or self._node.confidence)
+        return self._node.active.detect(decode_image(encoded), confidence or self._node.confidence)
 
     async def DetectStream(
         self, request: pb.DetectStreamRequest, context: Any
@@ -85,13 +85,13 @@ class EdgeServicer(stubs.EdgeServiceServicer):
             release = result.running.release
             yield pb.DetectStreamResponse(
                 frame=result.number,
-                detections=as_messages(result.detections, release.labels),
+                detections=detections_to_messages(result.detections, release.labels),
                 release_version=release.version,
             )
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Any) -> pb.GetStatusResponse:
         self._require_own_site(context)
-        node, rates, running = self._node, self._node.telemetry.rates(), self._node.slot.current
+        node, rates, running = self._node, self._node.telemetry.rates(), self._node.active.current
         return pb.GetStatusResponse(
             device=node.device,
             site=node.site,
@@ -107,7 +107,7 @@ class EdgeServicer(stubs.EdgeServiceServicer):
         )
 
 
-def as_messages(found: Detections, labels: LabelSpace) -> list[pb.Detection]:
+def detections_to_messages(found: Detections, labels: LabelSpace) -> list[pb.Detection]:
     """Best first, as the model said it."""
     return [
         pb.Detection(

@@ -31,13 +31,13 @@ class Telemetry:
         self._ends: deque[float] = deque(maxlen=WINDOW)
         self._latencies_s: deque[float] = deque(maxlen=WINDOW)
 
-    def detected(self, latency_s: float) -> None:
+    def record_frame(self, latency_s: float) -> None:
         with self._lock:
             self._frames += 1
             self._ends.append(self._clock())
             self._latencies_s.append(latency_s)
 
-    def dropped(self) -> None:
+    def record_dropped(self) -> None:
         with self._lock:
             self._dropped += 1
 

@@ -39,8 +39,8 @@ NEXT: Mapping[State, frozenset[State]] = {
     State.FAILED: frozenset({State.IDLE}),
 }
 
-UNDER_WAY = (State.DOWNLOADING, State.VERIFYING, State.WARMING, State.SWAPPING)
-MAY_BE_ABANDONED = frozenset({State.DOWNLOADING, State.VERIFYING, State.WARMING})
+IN_PROGRESS = (State.DOWNLOADING, State.VERIFYING, State.WARMING, State.SWAPPING)
+CANCELLABLE = frozenset({State.DOWNLOADING, State.VERIFYING, State.WARMING})
 MAX_STARTS = 3
 """How often a release may be loaded and not come to run; one that takes the process with it is given up after that."""
 
@@ -80,7 +80,7 @@ class Failure(_Value):
     times: int = 1
 
 
-class Record(_Value):
+class UpdateRecord(_Value):
     """What the updater knows; stored before each step."""
 
     state: State = State.IDLE
@@ -90,25 +90,25 @@ class Record(_Value):
     starts: int = 0
     failure: Failure | None = None
 
-    def beginning(self, target: InstallableRelease) -> Record:
+    def begin(self, target: InstallableRelease) -> UpdateRecord:
         """A failure of another release is history."""
         failure = self.failure if self.failure and _same(self.failure, target) else None
         return self._to(State.DOWNLOADING, target=target, starts=0, failure=failure)
 
-    def going(self, state: State) -> Record:
+    def advance(self, state: State) -> UpdateRecord:
         starts = self.starts + 1 if state is State.VERIFYING else self.starts
         return self._to(state, starts=starts)
 
-    def resumed(self) -> Record:
+    def resume(self) -> UpdateRecord:
         """After a restart in the middle: from the download on, whose finished part is not fetched again."""
-        return self.model_copy(update={"state": State.DOWNLOADING}) if self.state in UNDER_WAY else self
+        return self.model_copy(update={"state": State.DOWNLOADING}) if self.state in IN_PROGRESS else self
 
-    def swapped(self) -> Record:
+    def finish_swap(self) -> UpdateRecord:
         assert self.target is not None
         previous = self.previous if _is(self.installed, self.target) else self.installed
         return self._to(State.REPORTING, installed=self.target, previous=previous, failure=None)
 
-    def failed(self, reason: str, *, lasting: bool) -> Record:
+    def fail(self, reason: str, *, lasting: bool) -> UpdateRecord:
         assert self.target is not None
         before = self.failure
         times = before.times + 1 if before and _same(before, self.target) else 1
@@ -117,11 +117,11 @@ class Record(_Value):
         )
         return self._to(State.FAILED, failure=failure)
 
-    def idle(self) -> Record:
+    def finish(self) -> UpdateRecord:
         return self._to(State.IDLE, target=None, starts=0)
 
     @property
-    def gives_up(self) -> bool:
+    def has_crashed_too_often(self) -> bool:
         return self.starts > MAX_STARTS
 
     def should_install(self, offered: InstallableRelease) -> bool:
@@ -136,7 +136,7 @@ class Record(_Value):
             return 0.0
         return float(min(first_s * 2 ** (self.failure.times - 1), 64 * first_s))
 
-    def _to(self, state: State, **changes: object) -> Record:
+    def _to(self, state: State, **changes: object) -> UpdateRecord:
         if state not in NEXT[self.state]:
             raise AssertionError(f"{self.state} is never followed by {state}")
         return self.model_copy(update={"state": state, **changes})

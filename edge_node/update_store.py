@@ -6,18 +6,18 @@ from pathlib import Path
 
 from diredi.errors import NoRoom
 from diredi.store.files import atomic_write, read_state
-from edge_node.update_states import Record
+from edge_node.update_states import UpdateRecord
 
 
-class RecordFile:
+class UpdateStore:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def read(self) -> Record:
+    def read(self) -> UpdateRecord:
         """A fresh record where there is none; also where the file is damaged: the cloud will name the release again."""
-        return read_state(self._path, Record.model_validate_json) or Record()
+        return read_state(self._path, UpdateRecord.model_validate_json) or UpdateRecord()
 
-    def write(self, record: Record) -> None:
+    def write(self, record: UpdateRecord) -> None:
         """Durable when it returns. Raises NoRoom when the disk is full."""
         try:
             atomic_write(self._path, record.model_dump_json(indent=1))

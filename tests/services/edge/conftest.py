@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from edge_peers import EdgeCloud
+from edge_doubles import EdgeCloud
 
 from diredi.detectors.spec import DetectorSpec
 from diredi.labels import LabelSpace
@@ -23,12 +23,12 @@ def students(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, Detec
     from diredi.detectors.registry import create
 
     folder = tmp_path_factory.mktemp("students")
-    made = []
+    students = []
     for seed, labels in enumerate((LABELS, LABELS, GROWN)):
         detector = create("yolo11-w0.125", 64, labels, seed)
         export_onnx(detector, folder / f"{seed}.onnx")
-        made.append((folder / f"{seed}.onnx", detector.spec))
-    return made
+        students.append((folder / f"{seed}.onnx", detector.spec))
+    return students
 
 
 @pytest.fixture(scope="session")
@@ -38,10 +38,10 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
 
 @pytest.fixture
 async def cloud(tmp_path: Path, pki: Pki) -> AsyncIterator[EdgeCloud]:
-    peer = EdgeCloud(tmp_path / "cloud", pki)
-    await peer.start()
-    yield peer
-    await peer.stop()
+    fake = EdgeCloud(tmp_path / "cloud", pki)
+    await fake.start()
+    yield fake
+    await fake.stop()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from edge_peers import EdgeCloud, Node, config_of, running
+from edge_doubles import EdgeCloud, Node, config_of, running
 
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import InvalidInput, Refused, WrongState
@@ -14,7 +14,7 @@ from diredi.labels import LabelSpace
 from diredi.rpc.client import connect, is_serving
 from diredi.rpc.streams import read_messages
 from diredi.rpc.v1 import edge_pb2
-from edge_node.update_states import Record
+from edge_node.update_states import UpdateRecord
 from tests.support.pki import Pki
 
 Students = list[tuple[Path, DetectorSpec]]
@@ -181,7 +181,7 @@ async def test_a_download_goes_on_after_a_restart_where_it_stopped(
             while cloud.blobs.served_bytes < 2 * 256 * 1024:
                 await asyncio.sleep(0.02)
             await asyncio.sleep(0.2)
-    assert Record.model_validate_json((config.state_dir / "update.json").read_bytes()).state == "DOWNLOADING"
+    assert UpdateRecord.model_validate_json((config.state_dir / "update.json").read_bytes()).state == "DOWNLOADING"
     cloud.blobs.stall_after = None
     async with running(config, pki) as node:
         await node.until(runs(1))

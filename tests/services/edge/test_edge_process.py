@@ -17,12 +17,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from edge_peers import EdgeCloud, Node, config_of
+from edge_doubles import EdgeCloud, Node, config_of
 
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import InvalidInput
 from edge_node.config import EdgeConfig
-from edge_node.update_states import UNDER_WAY, Record, State
+from edge_node.update_states import IN_PROGRESS, State, UpdateRecord
 from tests.support.pki import Pki
 
 Students = list[tuple[Path, DetectorSpec]]
@@ -45,9 +45,9 @@ async def said_ready(process: Process) -> str:
     assert process.stderr is not None
     async with asyncio.timeout(30):
         async for line in process.stderr:
-            said = json.loads(line)
-            if said["event"] == "ready":
-                return str(said["address"])
+            event = json.loads(line)
+            if event["event"] == "ready":
+                return str(event["address"])
     raise AssertionError("it ended before it was ready")
 
 
@@ -102,7 +102,7 @@ async def test_killed_in_the_middle_of_a_download_it_comes_back_and_finishes(
     assert cloud.blobs.served_bytes == served + release.onnx.bytes, "no byte of it was fetched twice"
 
 
-@pytest.mark.parametrize("state", [*UNDER_WAY, State.REPORTING, State.FAILED])
+@pytest.mark.parametrize("state", [*IN_PROGRESS, State.REPORTING, State.FAILED])
 async def test_what_a_kill_in_each_state_leaves_behind_is_finished_by_the_next_start(
     tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str, students: Students, state: State
 ) -> None:
@@ -126,24 +126,24 @@ async def test_what_a_kill_in_each_state_leaves_behind_is_finished_by_the_next_s
     assert cloud.fleet.reports[1][:2] == (2, "FAILED" if state is State.FAILED else "INSTALLED")
 
 
-def stored(config: EdgeConfig) -> Record:
-    return Record.model_validate_json((config.state_dir / "update.json").read_bytes())
+def stored(config: EdgeConfig) -> UpdateRecord:
+    return UpdateRecord.model_validate_json((config.state_dir / "update.json").read_bytes())
 
 
 def left_in(state_dir: Path, state: State, digest: str, size: int) -> None:
     """The record and files as they are on disk when the process dies right after storing `state`."""
     file = state_dir / "update.json"
-    record = Record.model_validate_json(file.read_bytes())
+    record = UpdateRecord.model_validate_json(file.read_bytes())
     assert record.installed is not None
     target = record.installed.model_copy(update={"version": 2, "digest": digest, "bytes": size})
-    record = record.beginning(target)
-    for step in (*UNDER_WAY[1:],):
+    record = record.begin(target)
+    for step in (*IN_PROGRESS[1:],):
         if record.state is not state and state not in (State.FAILED,):
-            record = record.going(step)
+            record = record.advance(step)
     if state is State.REPORTING:
-        record = record.swapped()
+        record = record.finish_swap()
     if state is State.FAILED:
-        record = record.failed("warming: of a test", lasting=True)
+        record = record.fail("warming: of a test", lasting=True)
     assert record.state is state
     if state is not State.DOWNLOADING:
         blob = next((state_dir.parent / "cloud" / "blobs").rglob(digest.removeprefix("sha256:")[2:]))
@@ -152,12 +152,12 @@ def left_in(state_dir: Path, state: State, digest: str, size: int) -> None:
 
 
 async def refused(config: EdgeConfig, *flags: str) -> tuple[int, str]:
-    """Exit code and the last line of what it said."""
+    """Exit code and the last line of standard error."""
     process = await start(config, *flags)
-    _, said = await asyncio.wait_for(process.communicate(), 30)
-    assert b"Traceback" not in said
+    _, err = await asyncio.wait_for(process.communicate(), 30)
+    assert b"Traceback" not in err
     assert process.returncode is not None
-    return process.returncode, said.decode().strip().splitlines()[-1]
+    return process.returncode, err.decode().strip().splitlines()[-1]
 
 
 async def test_a_port_in_use_is_one_sentence_and_exit_code_6(tmp_path: Path, pki: Pki, frames: str) -> None:
@@ -165,30 +165,30 @@ async def test_a_port_in_use_is_one_sentence_and_exit_code_6(tmp_path: Path, pki
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
-        code, said = await refused(config_of(tmp_path / "node", pki, "localhost:1", frames, listen=listen))
+        code, err = await refused(config_of(tmp_path / "node", pki, "localhost:1", frames, listen=listen))
     assert code == 6
-    assert said.startswith("edge_node: ")
-    assert listen in said
+    assert err.startswith("edge_node: ")
+    assert listen in err
 
 
 async def test_a_missing_certificate_is_one_sentence_and_exit_code_2(tmp_path: Path, pki: Pki, frames: str) -> None:
-    code, said = await refused(config_of(tmp_path / "node", pki, "localhost:1", frames, identity=tmp_path / "none"))
+    code, err = await refused(config_of(tmp_path / "node", pki, "localhost:1", frames, identity=tmp_path / "none"))
     assert code == 2
-    assert "ca.pem" in said
-    assert "diredi pki issue" in said
+    assert "ca.pem" in err
+    assert "diredi pki issue" in err
 
 
 async def test_a_source_that_is_not_there_is_one_sentence_and_exit_code_4(tmp_path: Path, pki: Pki) -> None:
-    code, said = await refused(config_of(tmp_path / "node", pki, "localhost:1", "folder:/does/not/exist"))
+    code, err = await refused(config_of(tmp_path / "node", pki, "localhost:1", "folder:/does/not/exist"))
     assert code == 4
-    assert "/does/not/exist" in said
+    assert "/does/not/exist" in err
 
 
 async def test_an_unknown_flag_is_refused_without_a_traceback(tmp_path: Path, pki: Pki, frames: str) -> None:
     config = config_of(tmp_path / "node", pki, "localhost:1", frames)
-    code, said = await refused(config, "--confidence", "7")
+    code, err = await refused(config, "--confidence", "7")
     assert code == 2
-    assert "confidence" in said
+    assert "confidence" in err
 
 
 def test_the_node_runs_without_torch() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from edge_peers import EdgeCloud, config_of
+from edge_doubles import EdgeCloud, config_of
 
 from diredi.detectors.spec import DetectorSpec
 from tests.support.pki import Pki

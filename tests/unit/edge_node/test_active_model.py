@@ -11,7 +11,7 @@ import pytest
 from diredi.detectors.predictor import Detections, Image
 from diredi.errors import WrongState
 from diredi.labels import LabelSpace
-from edge_node.active_model import ModelSlot, Running
+from edge_node.active_model import ActiveModel, RunningModel
 from edge_node.update_states import InstallableRelease
 
 FRAME = np.zeros((8, 8, 3), np.uint8)
@@ -32,56 +32,56 @@ class Model:
         return [Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))] * len(images)
 
 
-def running(version: int, model: Model) -> Running:
+def running(version: int, model: Model) -> RunningModel:
     release = InstallableRelease(version=version, digest="sha256:" + "0" * 64, bytes=1, labels=LABELS, image_size=64)
-    return Running(release, model)
+    return RunningModel(release, model)
 
 
 def test_without_a_model_it_says_what_to_wait_for() -> None:
     with pytest.raises(WrongState, match="no release is installed"):
-        ModelSlot().detect(FRAME, 0.25)
+        ActiveModel().detect(FRAME, 0.25)
 
 
 def test_a_frame_on_which_the_new_model_breaks_is_detected_by_the_old_one() -> None:
-    slot, outcomes = ModelSlot(), []
-    slot.swap(running(1, Model()))
-    slot.accept()
-    slot.swap(running(2, Model(breaks=True)), outcomes.append)
-    assert slot.detect(FRAME, 0.25)[0].release.version == 1
-    assert slot.current is not None
-    assert slot.current.release.version == 1
+    active, outcomes = ActiveModel(), []
+    active.swap(running(1, Model()))
+    active.accept()
+    active.swap(running(2, Model(breaks=True)), outcomes.append)
+    assert active.detect(FRAME, 0.25)[0].release.version == 1
+    assert active.current is not None
+    assert active.current.release.version == 1
     assert isinstance(outcomes[0], RuntimeError)
 
 
 def test_a_model_that_proved_itself_is_not_taken_back_for_a_later_error() -> None:
-    slot, outcomes, new = ModelSlot(), [], Model()
-    slot.swap(running(1, Model()))
-    slot.swap(running(2, new), outcomes.append)
-    slot.detect(FRAME, 0.25)
+    active, outcomes, new = ActiveModel(), [], Model()
+    active.swap(running(1, Model()))
+    active.swap(running(2, new), outcomes.append)
+    active.detect(FRAME, 0.25)
     new.breaks = True
     with pytest.raises(RuntimeError):
-        slot.detect(FRAME, 0.25)
-    assert slot.current is not None
-    assert slot.current.release.version == 2
+        active.detect(FRAME, 0.25)
+    assert active.current is not None
+    assert active.current.release.version == 2
     assert outcomes == [None]
 
 
 def test_every_frame_of_many_threads_is_detected_while_models_change() -> None:
-    slot = ModelSlot()
-    slot.swap(running(1, Model()))
+    active = ActiveModel()
+    active.swap(running(1, Model()))
     seen: list[int] = []
     stop = threading.Event()
 
     def camera() -> None:
         while not stop.is_set():
-            seen.append(slot.detect(FRAME, 0.25)[0].release.version)
+            seen.append(active.detect(FRAME, 0.25)[0].release.version)
 
     threads = [threading.Thread(target=camera) for _ in range(4)]
     for thread in threads:
         thread.start()
     for version in range(2, 100):
         proved = threading.Event()
-        slot.swap(running(version, Model(breaks=version % 3 == 0)), lambda _, proved=proved: proved.set())
+        active.swap(running(version, Model(breaks=version % 3 == 0)), lambda _, proved=proved: proved.set())
         assert proved.wait(10)
     stop.set()
     for thread in threads:

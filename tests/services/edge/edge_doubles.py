@@ -25,7 +25,7 @@ from tests.support.pki import Pki
 from tests.support.stub_cloud import StubCloud
 
 
-class StallingBlobs(BlobServicer):
+class FakeBlobService(BlobServicer):
     """Serves blobs; while `stall_after` is set a download stops after so many chunks and stays silent."""
 
     stall_after: int | None = None
@@ -44,7 +44,7 @@ class StallingBlobs(BlobServicer):
             yield chunk
 
 
-class FleetPeer(fleet_pb2_grpc.FleetServiceServicer):
+class FakeFleetService(fleet_pb2_grpc.FleetServiceServicer):
     """FleetService as the contract tells it, with memory only."""
 
     def __init__(self, blobs: BlobStore) -> None:
@@ -92,8 +92,8 @@ class FleetPeer(fleet_pb2_grpc.FleetServiceServicer):
 class EdgeCloud(StubCloud):
     def __init__(self, folder: Path, pki: Pki) -> None:
         store = BlobStore(folder / "blobs")
-        self.fleet = FleetPeer(store)
-        self.blobs = StallingBlobs(store)
+        self.fleet = FakeFleetService(store)
+        self.blobs = FakeBlobService(store)
         super().__init__(pki.credentials("cloud", "cloud"), [self.fleet, self.blobs])
 
 

@@ -1,4 +1,4 @@
-"""A world for the updater: files of a cloud, models described in JSON, and a power switch."""
+"""A harness for the updater: files of a cloud, models described in JSON, and a power switch."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from diredi.detectors.predictor import Detections, Image
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import CorruptData, DirediError, Unreachable
 from diredi.labels import LabelSpace
-from edge_node.active_model import ModelSlot
-from edge_node.update_states import InstallableRelease, Record, State
-from edge_node.update_store import RecordFile
+from edge_node.active_model import ActiveModel
+from edge_node.update_states import InstallableRelease, State, UpdateRecord
+from edge_node.update_store import UpdateStore
 from edge_node.updater import Updater
 
 FRAME = np.zeros((48, 64, 3), np.uint8)
@@ -45,19 +45,19 @@ class PowerCut(BaseException):
     """The machine is off from here on."""
 
 
-class World:
+class UpdaterHarness:
     """What lies outside the updater. `power_cut` is asked after each write of the record."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.files: dict[str, bytes] = {}
-        self.told: list[tuple[int, bool, str]] = []
+        self.reports: list[tuple[int, bool, str]] = []
         self.fetches = 0
         self.fetch_error: DirediError | None = None
         self.cloud_away = False
-        self.power_cut: Callable[[Record], bool] = lambda _: False
+        self.power_cut: Callable[[UpdateRecord], bool] = lambda _: False
         self.states: list[State] = []
-        self.slot = ModelSlot()
+        self.active = ActiveModel()
 
     def publish(
         self, version: int, *, breaks: str | None = None, labels: tuple[str, ...] = ("car",), image_size: int = 64
@@ -79,17 +79,17 @@ class World:
             raise self.fetch_error
         path.write_bytes(self.files[release.digest])
 
-    async def tell(self, version: int, installed: bool, reason: str) -> None:
+    async def report_install(self, version: int, installed: bool, reason: str) -> None:
         if self.cloud_away:
             raise Unreachable("the cloud is away")
-        self.told.append((version, installed, reason))
+        self.reports.append((version, installed, reason))
 
     def start(self) -> Updater:
         """As after switching the device on: nothing survives but the disk."""
-        self.slot = ModelSlot()
+        self.active = ActiveModel()
         updater = Updater(
-            self.folder / "releases", _Switchable(self.folder / "update.json", self), self.slot,
-            fetch=self.fetch, tell=self.tell, load=DescribedModel,
+            self.folder / "releases", _Switchable(self.folder / "update.json", self), self.active,
+            fetch=self.fetch, report_install=self.report_install, load=DescribedModel,
             frame=lambda: FRAME, retry_failed_s=0.01, away_s=0.01,
         )  # fmt: skip
         updater.start_from_disk()
@@ -112,22 +112,22 @@ class World:
 
     async def _camera(self) -> None:
         while True:
-            if self.slot.current is not None:
-                self.slot.detect(FRAME, 0.25)
+            if self.active.current is not None:
+                self.active.detect(FRAME, 0.25)
             await asyncio.sleep(0.001)
 
     @property
     def running(self) -> int:
-        return 0 if self.slot.current is None else self.slot.current.release.version
+        return 0 if self.active.current is None else self.active.current.release.version
 
 
-class _Switchable(RecordFile):
-    def __init__(self, path: Path, world: World) -> None:
+class _Switchable(UpdateStore):
+    def __init__(self, path: Path, harness: UpdaterHarness) -> None:
         super().__init__(path)
-        self._world = world
+        self._harness = harness
 
-    def write(self, record: Record) -> None:
+    def write(self, record: UpdateRecord) -> None:
         super().write(record)
-        self._world.states.append(record.state)
-        if self._world.power_cut(record):
+        self._harness.states.append(record.state)
+        if self._harness.power_cut(record):
             raise PowerCut
