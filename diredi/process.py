@@ -30,7 +30,16 @@ Serve = Callable[[_C, asyncio.Event], Coroutine[Any, Any, None]]
 
 
 def run(name: str, configure: Callable[[], _C], serve: Serve[_C]) -> int:
-    """The exit code: 0 after SIGTERM or SIGINT, that of the error otherwise. Never a traceback for an error of ours."""
+    """Run a service until it is told to stop.
+
+    Args:
+        name: Name of the program, for logs and messages.
+        configure: Reads the configuration.
+        serve: Serves with that configuration until the event is set.
+
+    Returns:
+        The exit code: 0 after SIGTERM or SIGINT, else that of the error, which is printed as one sentence.
+    """
     try:
         config = configure()
         log.configure(name, getattr(config, "log_level", "INFO"))
@@ -45,7 +54,12 @@ def run(name: str, configure: Callable[[], _C], serve: Serve[_C]) -> int:
 
 
 def ready(address: str, **more: object) -> None:
-    """The line that scripts wait for; `address` has the real port where the configured one was 0."""
+    """Log the line that scripts wait for.
+
+    Args:
+        address: Where the service answers, with the real port where the configured one was 0.
+        **more: Further fields of the line.
+    """
     structlog.get_logger().info("ready", address=address, **more)
 
 
@@ -78,7 +92,12 @@ def _begin_to_stop(stop: asyncio.Event) -> None:
 
 
 async def run_all(coroutines: Sequence[Coroutine[Any, Any, None]], stop: asyncio.Event) -> None:
-    """Runs them beside each other until `stop`; one that returns is done, the first that raises ends the service."""
+    """Run coroutines side by side until the event is set; the first that raises ends the others.
+
+    Args:
+        coroutines: What to run; one that returns is simply done.
+        stop: Ends them all when it is set.
+    """
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(coroutine) for coroutine in coroutines]

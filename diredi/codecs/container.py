@@ -91,7 +91,14 @@ class Header(BaseModel):
 
 
 def pack(codec: str, arrays: list[ArrayHeader], payload: bytes, metadata: Mapping[str, str] | None) -> bytes:
-    """The file."""
+    """Return the file of encoded arrays.
+
+    Args:
+        codec: Name of the codec.
+        arrays: What each array is and how it is stored.
+        payload: The stored arrays, one after the other.
+        metadata: Texts to store beside them.
+    """
     header = Header(codec=codec, arrays=arrays, metadata=dict(sorted((metadata or {}).items())))
     text = json.dumps(header.model_dump(), sort_keys=True, separators=(",", ":")).encode()
     body = len(text).to_bytes(4, "little") + text + zstandard.ZstdCompressor(level=6).compress(payload)
@@ -99,12 +106,25 @@ def pack(codec: str, arrays: list[ArrayHeader], payload: bytes, metadata: Mappin
 
 
 def read_header(data: bytes) -> Header:
-    """The header of a whole file. Raises CorruptData when the file is damaged or not of this format."""
+    """Return the header of a complete file.
+
+    Raises:
+        CorruptData: The file is damaged or not of this format.
+    """
     return _split(data)[0]
 
 
 def unpack(data: bytes, codec: str, max_bytes: int) -> tuple[Header, bytes]:
-    """Header and unpacked payload of a file that `codec` wrote. Raises CorruptData."""
+    """Return header and unpacked payload of a file.
+
+    Args:
+        data: The complete file.
+        codec: The codec that must have written it.
+        max_bytes: The most bytes that the arrays may take.
+
+    Raises:
+        CorruptData: The file is damaged, too large, or of another codec.
+    """
     header, frame = _split(data)
     if header.codec != codec:
         raise CorruptData(f"the weights are written in codec {header.codec!r}, not {codec!r}: name the one they are in")

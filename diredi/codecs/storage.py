@@ -18,7 +18,11 @@ bits a value once zstd has seen them. Finer steps are noise that travels; int4 (
 
 
 def header_of(name: str, array: Array, storage: Storage) -> ArrayHeader:
-    """Raises InvalidInput for a type of array that weights do not have."""
+    """Return the header of one array for a way of storing it.
+
+    Raises:
+        InvalidInput: The array has a type that weights do not have.
+    """
     if str(array.dtype) not in get_args(DType):
         raise InvalidInput(f"{name!r} is of type {array.dtype}, which weights do not have: use float32")
     return ArrayHeader.model_validate(
@@ -50,9 +54,13 @@ def restored(header: Header, payload: bytes) -> WeightMap:
 
 
 def row_scales(array: Array) -> NDArray[np.float32]:
-    """The width of one step in each row: as fine as is of use, and wide enough for the row's largest value.
+    """Return the width of one step in each row, wide enough for the row's largest value.
 
-    0 for a row that holds nothing which float32 can divide.
+    Args:
+        array: float32 values; the first axis counts the rows.
+
+    Returns:
+        float32 [rows]; 0 for a row that holds nothing float32 can divide.
     """
     rows = np.abs(array.reshape(len(array), -1).astype(np.float64))
     largest = rows.max(axis=1, initial=0)
@@ -62,7 +70,7 @@ def row_scales(array: Array) -> NDArray[np.float32]:
 
 
 def largest_error(array: Array, storage: Storage) -> Array:
-    """For each value, how far the restored one may be from it."""
+    """Return for each value how far the restored one may be from it."""
     if storage == "raw":
         return np.zeros(array.shape)
     if storage == "float16":

@@ -1,4 +1,4 @@
-"""How good a detector is: average precision, precision, recall, F1 and forgetting."""
+"""Evaluation of detectors: average precision, precision, recall, F1 and forgetting."""
 
 from diredi.evaluation.metrics import ClassMetrics, DetectionMetrics, forgetting
 

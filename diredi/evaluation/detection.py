@@ -1,4 +1,4 @@
-"""Average precision by faster-coco-eval; precision, recall and F1 from the same matches. No torch."""
+"""Average precision by faster-coco-eval; precision, recall and F1 from the same matches. Torch is not needed."""
 
 from __future__ import annotations
 
@@ -24,10 +24,19 @@ Table = NDArray[np.float64]
 
 
 def evaluate(predictor: Predictor, samples: Sequence[Sample], labels: LabelSpace) -> DetectionMetrics:
-    """How well `predictor` finds the boxes of `samples`, whose class ids are those of `labels`.
+    """Evaluate a detector on labelled images.
 
-    `labels` may be larger than the predictor's own label space: what it does not know, it does not find.
-    Raises InvalidInput for an empty set or one without boxes, DataSetError for an unreadable image.
+    Args:
+        predictor: The detector, in any runtime.
+        samples: Images with boxes whose class ids are those of `labels`.
+        labels: The label space of the samples; classes that the detector does not know count as not found.
+
+    Returns:
+        Its metrics on these images.
+
+    Raises:
+        InvalidInput: There is no image, or no labelled box.
+        DataSetError: An image cannot be read.
     """
     if not any(len(sample.boxes) for sample in samples):
         raise InvalidInput("there is nothing to measure on: the set has no labelled boxes")
@@ -56,9 +65,17 @@ def compute_metrics(
     labels: LabelSpace,
     to_ours: Sequence[int] | None = None,
 ) -> DetectionMetrics:
-    """Metrics of detections against n x 5 boxes (class, x1, y1, x2, y2) in pixels, image by image.
+    """Compute the metrics of detections against labelled boxes.
 
-    `to_ours` maps the detections' class ids to those of `labels`, -1 for a class that `labels` lacks.
+    Args:
+        found: Detections of each image.
+        wanted: Labelled boxes of each image, float [n, 5]: class id, x1, y1, x2, y2 in pixels.
+        labels: The label space of the labelled boxes.
+        to_ours: Class id in `labels` for each class id of the detections, -1 for a class that `labels` lacks; None if
+            they are the same.
+
+    Returns:
+        The metrics over all images.
     """
     answers = _answers(found, list(range(len(labels))) if to_ours is None else to_ours)
     counts = np.bincount(np.concatenate([w[:, 0] for w in wanted]).astype(int), minlength=len(labels))

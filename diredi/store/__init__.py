@@ -1,1 +1,1 @@
-"""What rests on disk: content-addressed blobs and safetensors weights."""
+"""Storage on disk: content-addressed blobs, safetensors weights and files that are written whole or not at all."""

@@ -35,7 +35,12 @@ _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
 @dataclass(frozen=True)
 class Blob:
-    """The name of some bytes, and how many they are."""
+    """Digest and size of some bytes.
+
+    Attributes:
+        digest: "sha256:" and 64 lower-case hex digits.
+        bytes: The size in bytes.
+    """
 
     digest: str
     bytes: int
@@ -43,14 +48,23 @@ class Blob:
 
 @dataclass(frozen=True)
 class BlobState:
-    """How much of a blob is here, contiguous from 0; `complete` means verified too."""
+    """How much of a blob the store has.
+
+    Attributes:
+        complete: Whether the blob is here and its digest was verified.
+        received_bytes: How many bytes are here, counted from the beginning without a hole.
+    """
 
     complete: bool
     received_bytes: int
 
 
 def hex_of(digest: str) -> str:
-    """The 64 hex digits of a digest. Raises InvalidInput for anything else, so that a digest is safe in a path."""
+    """Return the 64 hex digits of a digest, which are safe to use in a path.
+
+    Raises:
+        InvalidInput: The text is not a digest.
+    """
     match = _DIGEST.fullmatch(digest)
     if match is None:
         raise InvalidInput(f"{digest[:80]!r} is not a digest: it must be 'sha256:' and 64 lower-case hex digits")
@@ -58,7 +72,7 @@ def hex_of(digest: str) -> str:
 
 
 def digest_of_file(path: Path) -> Blob:
-    """Digest and size of a file, read in pieces."""
+    """Compute digest and size of a file, reading it in pieces."""
     with path.open("rb") as file:
         return _digest_of(file)
 
@@ -72,7 +86,12 @@ def _digest_of(file: BinaryIO) -> Blob:
 
 
 class BlobStore:
-    """Blobs of at most `max_blob_bytes` under `root`, which is made when it does not exist."""
+    """A store of blobs in a folder.
+
+    Args:
+        root: The folder; it is made if it does not exist.
+        max_blob_bytes: The largest blob that the store takes.
+    """
 
     def __init__(self, root: Path, max_blob_bytes: int = MAX_BLOB_BYTES) -> None:
         self.root = root
@@ -87,22 +106,47 @@ class BlobStore:
         return self._final(digest).exists()
 
     def path(self, digest: str) -> Path:
-        """Where a complete blob lies; read it, never write it. Raises NotFound."""
+        """Return the path of a complete blob, which callers may read and must not write.
+
+        Raises:
+            NotFound: The blob is not here, or not complete.
+        """
         path = self._final(digest)
         if not path.exists():
             raise NotFound(f"blob {digest} is not here, or not complete: put it first")
         return path
 
     def blob(self, digest: str) -> Blob:
-        """A complete blob's name and size. Raises NotFound."""
+        """Return digest and size of a complete blob.
+
+        Raises:
+            NotFound: The blob is not here, or not complete.
+        """
         return Blob(digest, self.path(digest).stat().st_size)
 
     def open(self, digest: str) -> BinaryIO:
-        """A complete blob for reading. Raises NotFound."""
+        """Open a complete blob for reading.
+
+        Raises:
+            NotFound: The blob is not here, or not complete.
+        """
         return self.path(digest).open("rb")
 
     def chunks(self, digest: str, offset: int = 0, chunk_bytes: int = READ_BYTES) -> Iterator[bytes]:
-        """The bytes from `offset` on. Raises NotFound; OffsetBeyondEnd when there are not so many."""
+        """Yield the bytes of a blob in pieces.
+
+        Args:
+            digest: The blob.
+            offset: The first byte to yield.
+            chunk_bytes: The size of a piece; only the last may be smaller.
+
+        Yields:
+            The bytes from the offset to the end.
+
+        Raises:
+            NotFound: The blob is not here, or not complete.
+            OffsetBeyondEnd: The blob has fewer bytes than the offset.
+        """
         with self.open(digest) as file:
             size = os.fstat(file.fileno()).st_size
             if not 0 <= offset <= size:
@@ -112,18 +156,29 @@ class BlobStore:
                 yield data
 
     def stat(self, digest: str) -> BlobState:
-        """How much of a blob is here; tells an uploader where to go on."""
+        """Return how much of a blob is here, so that an uploader knows where to continue."""
         final = self._final(digest)
         if final.exists():
             return BlobState(True, final.stat().st_size)
         return BlobState(False, _size(self._partial(digest)))
 
     def put_chunk(self, digest: str, total_bytes: int, offset: int, data: bytes) -> BlobState:
-        """Takes one piece of an upload; a piece that is there already is accepted again.
+        """Take one piece of an upload; a piece that is here already is accepted again.
 
-        Raises InvalidInput (not a digest, beyond `total_bytes`, other total than the blob's), OffsetBeyondEnd (bytes
-        before `offset` are missing), NoRoom (disk full or blob too large; the store is as it was before), CorruptData
-        (the last piece came and the digest is wrong; what was received is dropped).
+        Args:
+            digest: The blob that the piece belongs to.
+            total_bytes: The size of the whole blob.
+            offset: Where the piece begins.
+            data: The bytes of the piece.
+
+        Returns:
+            How much of the blob is here now.
+
+        Raises:
+            InvalidInput: The digest is none, the piece ends beyond the total, or the blob has another size.
+            OffsetBeyondEnd: Bytes before the offset are missing.
+            NoRoom: The disk is full or the blob is too large; the store is as it was before.
+            CorruptData: The blob is complete but has another digest; the bytes received were dropped.
         """
         end = offset + len(data)
         if offset < 0 or end > total_bytes:
@@ -171,7 +226,11 @@ class BlobStore:
         self._publish(partial, digest)
 
     def add_file(self, path: Path) -> Blob:
-        """Copies a file of this machine into the store. Raises NoRoom, leaving the store as it was."""
+        """Copy a file of this machine into the store.
+
+        Raises:
+            NoRoom: The disk is full; the store is as it was before.
+        """
         with path.open("rb") as file:
             return self._add(file)
 
@@ -191,17 +250,28 @@ class BlobStore:
         return blob
 
     def add_bytes(self, data: bytes) -> Blob:
-        """Puts small bytes into the store. Raises NoRoom, leaving the store as it was."""
+        """Put a few bytes into the store.
+
+        Raises:
+            NoRoom: The disk is full; the store is as it was before.
+        """
         return self._add(io.BytesIO(data))
 
     def remove(self, digest: str) -> None:
-        """Forgets a blob and what was received of it; nothing happens when it is not here."""
+        """Remove a blob and what was received of it; nothing happens if it is not here."""
         with self._locked(digest):
             self._final(digest).unlink(missing_ok=True)
             self._partial(digest).unlink(missing_ok=True)
 
     def drop_partials(self, older_than_s: float) -> int:
-        """Removes uploads that nobody went on with for so long; returns how many."""
+        """Remove uploads that nobody has continued for some time.
+
+        Args:
+            older_than_s: Seconds since the last piece.
+
+        Returns:
+            How many uploads were removed.
+        """
         dropped = 0
         for partial in self._partials.iterdir():
             if time.time() - partial.stat().st_mtime > older_than_s:

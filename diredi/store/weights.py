@@ -66,26 +66,30 @@ class WeightMap(Mapping[str, Array]):
         return WeightMap({n: a for n, a in self._arrays.items() if keep(n)})
 
     def norm(self) -> float:
-        """Euclidean norm over all float entries."""
+        """Return the Euclidean norm over all float entries."""
         return math.sqrt(
             sum(float(np.square(a, dtype=np.float64).sum()) for a in self._arrays.values() if _is_float(a))
         )
 
     @property
     def fp32_bytes(self) -> int:
-        """What the float entries weigh as float32, in bytes."""
+        """Return the size of the float entries as float32, in bytes."""
         return sum(a.size * 4 for a in self._arrays.values() if _is_float(a))
 
     def schema(self) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """Name to (dtype, shape)."""
+        """Return dtype and shape of each entry by name."""
         return {n: (str(a.dtype), a.shape) for n, a in self._arrays.items()}
 
     def schema_digest(self) -> str:
-        """Digest of names, dtypes and shapes: equal for two maps that may be added."""
+        """Return a digest of names, dtypes and shapes, which is equal for two maps that may be added."""
         return "sha256:" + hashlib.sha256(json.dumps(self.schema(), sort_keys=True).encode()).hexdigest()
 
     def check_same_schema(self, other: WeightMap) -> None:
-        """Raises InvalidInput that names the first key that differs."""
+        """Check that another map has the same names, dtypes and shapes.
+
+        Raises:
+            InvalidInput: It has not; the message names the first entry that differs.
+        """
         if self._arrays.keys() == other.keys() and all(_alike(a, other[n]) for n, a in self._arrays.items()):
             return
         mine, theirs = self.schema(), other.schema()
@@ -97,13 +101,21 @@ class WeightMap(Mapping[str, Array]):
                 )
 
     def check_finite(self) -> None:
-        """Raises InvalidInput that names the first array with a NaN or infinite value."""
+        """Check that every value is a number.
+
+        Raises:
+            InvalidInput: A value is NaN or infinite; the message names the first such array.
+        """
         for name, array in self._arrays.items():
             if _is_float(array) and not np.isfinite(array).all():
                 raise InvalidInput(f"{name!r} holds a NaN or infinite value: these weights are not usable")
 
     def to_bytes(self, metadata: Mapping[str, str] | None = None) -> bytes:
-        """The safetensors file. Equal maps with equal metadata give equal bytes."""
+        """Return the safetensors file of this map; equal maps with equal metadata give equal bytes.
+
+        Args:
+            metadata: Texts to store beside the arrays.
+        """
         arrays = {n: np.asarray(a, order="C") for n, a in self._arrays.items()}
         # The library's own layout (wide types first, then by name), but every array is copied once and not five times.
         header: dict[str, Any] = {"__metadata__": dict(metadata or {})}
@@ -120,14 +132,26 @@ class WeightMap(Mapping[str, Array]):
 
     @classmethod
     def from_bytes(cls, data: bytes) -> WeightMap:
-        """Raises CorruptData when `data` is not a whole safetensors file."""
+        """Read a map from the bytes of a safetensors file.
+
+        Raises:
+            CorruptData: The bytes are no complete safetensors file.
+        """
         try:
             return cls(safetensors_load(data))
         except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
             raise CorruptData(f"not a safetensors file ({error}): download it again") from None
 
     def save(self, path: Path, metadata: Mapping[str, str] | None = None) -> str:
-        """Writes the safetensors file whole or not at all; returns its digest."""
+        """Write the safetensors file, complete or not at all.
+
+        Args:
+            path: The file to write.
+            metadata: Texts to store beside the arrays.
+
+        Returns:
+            The digest of the file.
+        """
         data = self.to_bytes(metadata)
         make_folder(path.parent)
         atomic_write(path, data)
@@ -135,11 +159,20 @@ class WeightMap(Mapping[str, Array]):
 
     @classmethod
     def load(cls, path: Path) -> WeightMap:
+        """Read a map from a safetensors file.
+
+        Raises:
+            CorruptData: The file is damaged or of another format.
+        """
         return cls.from_bytes(path.read_bytes())
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a safetensors file, without reading its arrays. Raises CorruptData."""
+    """Return the metadata of a safetensors file without reading its arrays.
+
+    Raises:
+        CorruptData: The file is damaged or of another format.
+    """
     try:
         with safetensors.safe_open(str(path), framework="numpy") as file:
             return dict(file.metadata() or {})
@@ -157,7 +190,11 @@ _RANKS = list(_DTYPES.values())
 
 
 def read_schema(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """What `WeightMap.schema` says of a safetensors file, without reading its arrays. Raises CorruptData."""
+    """Return dtype and shape of each array of a safetensors file without reading the arrays.
+
+    Raises:
+        CorruptData: The file is damaged or of another format.
+    """
     try:
         with safetensors.safe_open(str(path), framework="numpy") as file:
             slices = {name: file.get_slice(name) for name in sorted(file.keys())}

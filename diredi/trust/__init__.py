@@ -1,1 +1,1 @@
-"""Who is who: a small certificate authority, identities, and the credentials of a service."""
+"""Trust: a small certificate authority, identities, credentials and signatures."""

@@ -1,9 +1,4 @@
-"""A small certificate authority (ECDSA P-256): whom the fleet believes.
-
-Its folder holds `ca.pem` and `ca-key.pem`. Only `ca.pem` is ever copied into the folder of a service; the key stays
-where `diredi pki init` made it. A holder's key is made where it will be used and only a signing request reaches `sign`,
-so that enrolment over the wire and rotation need no other path than this one.
-"""
+"""A small certificate authority (ECDSA P-256), which all parts of one fleet trust."""
 
 from __future__ import annotations
 
@@ -31,7 +26,12 @@ _CLOCK_SKEW = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Authority:
-    """An authority that can sign: its certificate and its key."""
+    """An authority that can sign.
+
+    Attributes:
+        certificate: Its own certificate.
+        key: Its private key.
+    """
 
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
@@ -44,9 +44,20 @@ class Authority:
         lifetime: timedelta = LIFETIME,
         now: datetime | None = None,
     ) -> bytes:
-        """A certificate in PEM form for the key in `request`. Names in the request itself are not believed.
+        """Issue a certificate for the key in a request; names in the request itself are ignored.
 
-        `hosts` are DNS names and addresses alike. Raises InvalidInput for one that is neither.
+        Args:
+            request: The request with the public key.
+            identity: Whom the certificate is for.
+            hosts: DNS names and IP addresses at which the holder answers.
+            lifetime: How long the certificate is valid.
+            now: The time to count from; None takes the clock.
+
+        Returns:
+            The certificate in PEM form.
+
+        Raises:
+            InvalidInput: A host is neither a name nor an address.
         """
         if not request.is_signature_valid:
             raise InvalidInput("the signing request is not signed by its own key: make it again")
@@ -66,7 +77,19 @@ class Authority:
 
 
 def init(folder: Path, name: str = "DiReDi", now: datetime | None = None) -> Authority:
-    """Makes an authority in `folder`. Raises WrongState when there is one: replacing it would lock the fleet out."""
+    """Make an authority in a folder.
+
+    Args:
+        folder: Where its key and certificate go.
+        name: What its certificate is called.
+        now: The time to count from; None takes the clock.
+
+    Returns:
+        The new authority.
+
+    Raises:
+        WrongState: The folder holds an authority; replacing it would lock the fleet out.
+    """
     if (folder / CA_KEY_FILE).exists() or (folder / CA_FILE).exists():
         raise WrongState(f"{folder} holds an authority already: use it, or name another folder")
     key = ec.generate_private_key(ec.SECP256R1())
@@ -84,7 +107,11 @@ def init(folder: Path, name: str = "DiReDi", now: datetime | None = None) -> Aut
 
 
 def load(folder: Path) -> Authority:
-    """Raises InvalidInput when `folder` holds no authority that can sign."""
+    """Load the authority of a folder.
+
+    Raises:
+        InvalidInput: The folder holds no authority that can sign.
+    """
     try:
         certificate = x509.load_pem_x509_certificate((folder / CA_FILE).read_bytes())
         key = serialization.load_pem_private_key((folder / CA_KEY_FILE).read_bytes(), password=None)
@@ -105,9 +132,23 @@ def issue(
     lifetime: timedelta = LIFETIME,
     now: datetime | None = None,
 ) -> Credentials:
-    """Makes a key and a certificate in `out`, signed by the authority in `folder`; what was there is replaced.
+    """Make a key and a certificate signed by an authority; files that are there are replaced.
 
-    `site` is for devices. Raises InvalidInput: no authority, a role, name or host that cannot be.
+    Args:
+        folder: The folder of the authority.
+        role: Role of the holder: cloud, site, device or operator.
+        name: Name of the holder.
+        hosts: DNS names and IP addresses at which the holder answers.
+        out: The folder for key, certificate and the authority's certificate.
+        site: The site that a device belongs to; empty for other roles.
+        lifetime: How long the certificate is valid.
+        now: The time to count from; None takes the clock.
+
+    Returns:
+        The new credentials.
+
+    Raises:
+        InvalidInput: There is no authority, or the role, the name or a host cannot be used.
     """
     if role not in set(Role):
         raise InvalidInput(f"{role!r} is not a role: use one of {', '.join(Role)}")
@@ -125,7 +166,11 @@ def issue(
 
 
 def new_request() -> tuple[bytes, x509.CertificateSigningRequest]:
-    """A new private key in PEM form and a request to sign it; the key need never leave where this ran."""
+    """Make a private key and a request to sign it, so that the key never leaves the machine that uses it.
+
+    Returns:
+        The private key in PEM form, and the request.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     request = x509.CertificateSigningRequestBuilder().subject_name(_subject("to be named")).sign(key, hashes.SHA256())
     return _pem(key), request

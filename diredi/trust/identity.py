@@ -1,4 +1,4 @@
-"""Who a certificate speaks for, and the folder that holds one's own.
+"""Identities in certificates, and the folder that holds one's own credentials.
 
 A certificate carries its identity as a URI in its subject alternative names: `diredi://cloud/cloud`,
 `diredi://site/site-1`, `diredi://operator/alice`, and for a device, which belongs to a site,
@@ -28,7 +28,7 @@ _REMEDY = "make one with `diredi pki issue`"
 
 
 class Role(StrEnum):
-    """What a certificate's holder may be."""
+    """The role of a certificate's holder."""
 
     CLOUD = "cloud"
     SITE = "site"
@@ -38,10 +38,16 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class Identity:
-    """A role and a name; `site` is the site a device belongs to, a site's own name, or empty.
+    """A role and a name.
 
-    >>> str(Identity(Role.DEVICE, "camera-1", "site-1"))
-    'device/site-1/camera-1'
+    Attributes:
+        role: What the holder may do.
+        name: The name of the holder.
+        site: The site that a device belongs to, a site's own name, or empty.
+
+    Example:
+        >>> str(Identity(Role.DEVICE, "camera-1", "site-1"))
+        'device/site-1/camera-1'
     """
 
     role: Role
@@ -64,12 +70,16 @@ class Identity:
 
     @property
     def uri(self) -> str:
-        """How it stands in a certificate."""
+        """Return the form in which a certificate carries this identity."""
         return _SCHEME + str(self)
 
     @classmethod
     def from_uri(cls, uri: str) -> Self:
-        """Raises InvalidInput when `uri` is not an identity."""
+        """Read an identity from the form in which a certificate carries it.
+
+        Raises:
+            InvalidInput: The text is no identity.
+        """
         role, *names = uri.removeprefix(_SCHEME).split("/")
         if not uri.startswith(_SCHEME) or role not in set(Role) or len(names) != (2 if role == Role.DEVICE else 1):
             raise InvalidInput(f"{uri[:120]!r} is not an identity of DiReDi's: {_REMEDY}")
@@ -77,7 +87,11 @@ class Identity:
 
     @classmethod
     def from_certificate(cls, pem: bytes) -> Self:
-        """Raises InvalidInput when the certificate carries none, or more than one."""
+        """Read the identity in a certificate in PEM form.
+
+        Raises:
+            InvalidInput: The certificate carries none, or more than one.
+        """
         return cls._of(x509.load_pem_x509_certificate(pem))
 
     @classmethod
@@ -146,6 +160,7 @@ def _check_key(path: Path, pem: bytes, certificate: x509.Certificate) -> None:
 
 
 def issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    """Return whether an authority signed a certificate."""
     try:
         certificate.verify_directly_issued_by(authority)
     except (ValueError, TypeError, InvalidSignature):

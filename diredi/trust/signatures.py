@@ -1,7 +1,7 @@
-"""Signatures by the key of a certificate: what was said can be shown later, not only believed while it was heard.
+"""Signatures by the key of a certificate, so that a statement can be proved later to others.
 
-ECDSA with SHA-256 in DER form, as `diredi pki issue` makes keys for. Every signature is over a purpose, a zero byte and
-the data, so that one made for a purpose (or by TLS, which uses the same key) never passes for another.
+ECDSA with SHA-256 in DER form, for the keys that `diredi pki issue` makes. Every signature is over a purpose, a zero
+byte and the data, so that one made for one purpose (or by TLS, which uses the same key) is never valid for another.
 """
 
 from __future__ import annotations
@@ -18,7 +18,19 @@ _ALGORITHM = ec.ECDSA(hashes.SHA256())
 
 
 def sign(credentials: Credentials, purpose: str, data: bytes) -> bytes:
-    """Raises InvalidInput for a key of another kind."""
+    """Sign data for a purpose.
+
+    Args:
+        credentials: Certificate and key of the signer.
+        purpose: What the signature is for, in ASCII.
+        data: The bytes to sign.
+
+    Returns:
+        The signature.
+
+    Raises:
+        InvalidInput: The key is of a kind that cannot sign.
+    """
     key = serialization.load_pem_private_key(credentials.key, password=None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise InvalidInput(f"the key of {credentials.identity} cannot sign: issue an ECDSA one with `diredi pki issue`")
@@ -26,7 +38,19 @@ def sign(credentials: Credentials, purpose: str, data: bytes) -> bytes:
 
 
 def check(certificate: bytes, purpose: str, data: bytes, signature: bytes) -> None:
-    """Raises Refused unless the key of `certificate` (PEM) made `signature`; whom it names, the caller judges."""
+    """Check that the key of a certificate signed data for a purpose.
+
+    Whom the certificate names is for the caller to judge.
+
+    Args:
+        certificate: The signer's certificate in PEM form.
+        purpose: What the signature is for, in ASCII.
+        data: The bytes that were signed.
+        signature: The signature.
+
+    Raises:
+        Refused: The signature is not by that key, over these bytes, for this purpose.
+    """
     holder = x509.load_pem_x509_certificate(certificate)
     key = holder.public_key()
     try:
@@ -41,9 +65,19 @@ def check(certificate: bytes, purpose: str, data: bytes, signature: bytes) -> No
 
 
 def holder_of(certificate: bytes, authority: bytes) -> Identity:
-    """Whom a certificate on record names (both PEM), expired or not: what was signed while it held stays signed.
+    """Return whom a recorded certificate names.
 
-    Raises Refused when the authority did not issue it: anybody can make a key and a certificate with any name.
+    It may have expired, since what was signed while it was valid stays signed.
+
+    Args:
+        certificate: The certificate in PEM form.
+        authority: The authority's certificates in PEM form.
+
+    Returns:
+        The identity in the certificate.
+
+    Raises:
+        Refused: The authority did not issue it. Anybody can make a certificate with any name.
     """
     found, trusted = x509.load_pem_x509_certificate(certificate), x509.load_pem_x509_certificates(authority)
     if not any(issued_by(found, one) for one in trusted):
