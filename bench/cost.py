@@ -26,10 +26,10 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from environment import GPU, QUICK, Plan, Site, World, emptied, one_thread, plan_asked, said, silent
+from environment import GPU, QUICK, Plan, Site, World, emptied, plan_asked, said, silent, use_one_thread
 from harness import conclude, parser_of
 from numpy.typing import NDArray
-from report import COMMIT, Json, kept, seconds, target
+from report import COMMIT, Json, cached, seconds, target
 
 from diredi.detectors import registry
 from diredi.knowledge.gap import Gap
@@ -88,13 +88,13 @@ class Trial:
             weights = found["tutor"]["weights"]
             return {"weights": weights, "map50": self.site.figures(registry.load(Path(weights))).map50}
 
-        return kept(self.folder / f"tutor-{architecture}.json", spec, made)
+        return cached(self.folder / f"tutor-{architecture}.json", spec, made)
 
     def _cell(self, architecture: str, epochs: int) -> dict[str, float]:
         tutor, folder = self._tutor(architecture), self.folder / f"{architecture}-{epochs}"
         recipe = self._recipe(epochs)
         spec = {**self.world.extract_spec(self.site, recipe), "tutor": tutor["weights"]}
-        cell = kept(folder / "cell.json", spec, lambda: self._made(spec, folder))
+        cell = cached(folder / "cell.json", spec, lambda: self._made(spec, folder))
         gaps, student = (cell["tutor_gap"], cell["student_gap"]), cell["student"]
         return {
             "gained": 100 * student["map50"] - self.before,
@@ -139,7 +139,7 @@ def in_a_process(spec: Json, folder: Path) -> Json:
 
 def cell(folder: Path) -> None:
     """What `in_a_process` starts."""
-    one_thread()
+    use_one_thread()
     spec, began = json.loads((folder / "spec.json").read_text()), seconds()
     result = extract.main(spec, folder, silent)
     used = {"cpu_s": seconds() - began, "peak_mib": peak_mib()}
@@ -219,7 +219,7 @@ def measured(seed: int, folder: Path) -> Json:
     def made() -> Json:
         return {"commits": [COMMIT], "tables": {TABLE: Trial(grid, seed, folder).cells()}}
 
-    return kept(folder / f"seed-{seed}.json", asked, made)
+    return cached(folder / f"seed-{seed}.json", asked, made)
 
 
 def main() -> None:

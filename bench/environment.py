@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from report import Json, kept, seconds
+from report import Json, cached, seconds
 
 from diredi.data import yolo
 from diredi.data.dataset import DataSet, Sample, load, subset
@@ -88,7 +88,7 @@ def plan_asked() -> Plan:
     return quick_plan() if QUICK else gpu_plan() if GPU else Plan()
 
 
-def one_thread() -> None:
+def use_one_thread() -> None:
     """Seconds are the processor's, on one thread, so that a process beside it does not change them."""
     torch.set_num_threads(1)
 
@@ -127,10 +127,10 @@ class World:
             "recipe": BootstrapRecipe.of({"seed": seed, **self.plan.bootstrap}).model_dump(mode="json"),
         }
         name = "-".join(map(_short, (self.plan.tutor, self.plan.student, str(self.plan.image_size))))
-        self.made = kept(
+        self.made = cached(
             self.folder / name / "bootstrap.json", spec, lambda: bootstrap.main(spec, self.folder / name, silent)
         )
-        self.presumed = load(path).mapped_to(self.known)
+        self.presumed = load(path).with_labels(self.known)
 
     @cached_property
     def tutor(self) -> Detector:
@@ -164,7 +164,7 @@ class World:
         data = load(path)
         new = tuple(name for name in data.names if name not in self.known.names)
         name = ref.removeprefix(SCENES) if ref.startswith(SCENES) else path.parent.name
-        return Site(name, path, data.mapped_to(labels), labels, data.names, new)
+        return Site(name, path, data.with_labels(labels), labels, data.names, new)
 
     def cycle(self, **more: Any) -> Json:  # noqa: ANN401 - options of a recipe
         """The recipe of a cycle in this world, with `more` options; whole, so that what is kept knows every default."""
@@ -229,7 +229,7 @@ def real_plan(tutor: str, student: str, image_size: int, **more: Any) -> Plan | 
 
 
 def said(plan: Plan) -> Json:
-    """The plan as `kept` compares it, with every default of the recipes that it does not name."""
+    """The plan as `cached` compares it, with every default of the recipes that it does not name."""
     recipes = {"bootstrap": BootstrapRecipe.of(plan.bootstrap), "cycle": CycleRecipe.of(plan.cycle)}
     return asdict(plan) | {name: recipe.model_dump(mode="json") for name, recipe in recipes.items()}
 
@@ -243,7 +243,7 @@ def job_done(main: Callable[[Json, Path, Report], Json], folder: Path, spec: Jso
         result = main(spec, place, silent)
         return {**result, "cpu_s": seconds() - began}
 
-    return kept(folder / "result.json", spec, made)
+    return cached(folder / "result.json", spec, made)
 
 
 def emptied(folder: Path) -> Path:

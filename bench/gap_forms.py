@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from environment import World, job_done, said
 from harness import conduct
-from report import COMMIT, Json, draw, kept, target
+from report import COMMIT, Json, cached, draw, target
 
 from diredi.data.dataset import Sample, load, subset
 from diredi.data.sources import resolve
@@ -76,7 +76,7 @@ class Trial:
         self.site = self.world.site(SITE)
         self.labels = self.site.labels
         self.note = GapNote(base_id=self.world.base_id, labels=self.labels, base_classes=len(self.world.known))
-        self.presumed = self.world.presumed.mapped_to(self.labels)
+        self.presumed = self.world.presumed.with_labels(self.labels)
         self.recipe = self.world.recipe()
         ours = folder.parent / folder.name.replace("gap_forms", "update") / SITE_OF_UPDATE / f"seed-{seed}" / "ours"
         self._at_site = ours / "extract"  # the site's part of the cycle is that of bench-update
@@ -85,7 +85,7 @@ class Trial:
     def table(self, name: str, make: Callable[[], Table]) -> Json:
         """A table and the commit that measured it."""
         made_from = said(self.world.plan) | ({"coreset": SMALL} if name == "lambda" else {})
-        return kept(self.folder / f"{name}.json", made_from, lambda: {"commit": COMMIT, "table": make()})
+        return cached(self.folder / f"{name}.json", made_from, lambda: {"commit": COMMIT, "table": make()})
 
     def figures(self, predictor: Predictor) -> dict[str, float]:
         return self._on(predictor, self.site.data.val)
@@ -162,7 +162,7 @@ class Trial:
         """Images of the site that no score has seen: those after the held-out ones."""
         seen = len(self.site.data.val)
         path = resolve(SITE, self.world.plan.folder / "data", self.world.seed, 1, 2 * seen)
-        return load(path, ["val"]).mapped_to(self.labels).val[seen:]
+        return load(path, ["val"]).with_labels(self.labels).val[seen:]
 
     def _on(self, predictor: Predictor, samples: Sequence[Sample]) -> dict[str, float]:
         site = evaluate(predictor, samples, self.labels)

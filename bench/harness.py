@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from environment import GPU, QUICK, ROOT, one_thread
+from environment import GPU, QUICK, ROOT, use_one_thread
 from report import WARNING, Json, document, rows_of, shown, write
 
-from diredi.decentralized.executors import processes
+from diredi.decentralized.executors import process_pool
 
 Measured = Callable[[int, Path], Json]
 """measured(seed, folder for cells): "commits", and "tables": table to form to column to number."""
@@ -63,9 +63,9 @@ def side_by_side(measured: Callable[[Work, Path], Json], work: Sequence[Work], f
     """As much at once as there are cores, each on one thread in a process of its own; one at a time on a GPU."""
     at_once = 1 if torch.cuda.is_available() else min(len(work), os.cpu_count() or 1)
     if at_once == 1:
-        one_thread()
+        use_one_thread()
         return [measured(one, folder) for one in work]
-    with processes(at_once) as pool:
+    with process_pool(at_once) as pool:
         return list(pool.map(measured, work, repeat(folder)))
 
 

@@ -31,7 +31,7 @@ from baselines.libreyolo_losses import RIVAL_LOSSES
 from baselines.ultralytics_training import ITS_OWN, short
 from environment import FAST, GPU, QUICK, REAL, Plan, World, gpu_plan, quick_plan, said
 from harness import conduct, folder_of
-from report import COMMIT, Json, draw, kept, seconds, target
+from report import COMMIT, Json, cached, draw, seconds, target
 
 from diredi.data.dataset import DataSet
 from diredi.data.dataset import load as load_dataset
@@ -236,7 +236,7 @@ class Trial:
         stem = re.sub("[^a-z0-9.]+", "-", f"{ground.name} {architecture} {form}".lower())
         course = {"recipe": ground.recipe.model_dump(mode="json"), "every": ground.every}
         made_from = {"form": form, "architecture": architecture, "options": make.keywords, **ground.made_from, **course}
-        found = kept(self._folder / f"{stem}.json", made_from, lambda: {"commit": COMMIT, **make()})
+        found = cached(self._folder / f"{stem}.json", made_from, lambda: {"commit": COMMIT, **make()})
         self._commits.add(found["commit"])
         return found
 
@@ -325,7 +325,7 @@ def real_teacher(setting: Setting, name: str, data: DataSet) -> Path:
         return {"digest": registry.save(teacher, path)}
 
     made_from = {"weights": setting.real_teacher, "size": setting.real_size, "recipe": recipe.model_dump()}
-    kept(path.with_suffix(".json"), made_from, made)
+    cached(path.with_suffix(".json"), made_from, made)
     return path
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from environment import QUICK, Plan, Site, World, job_done, plan_asked, said
 from harness import conduct
-from report import COMMIT, Json, draw, kept, target
+from report import COMMIT, Json, cached, draw, target
 
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
@@ -204,7 +204,7 @@ def measured(seed: int, folder: Path) -> Json:
             },
         }
 
-    return kept(folder / f"seed-{seed}" / "tables.json", made_from, made)
+    return cached(folder / f"seed-{seed}" / "tables.json", made_from, made)
 
 
 def targets_of(rows: list[Json]) -> list[Json]:

@@ -38,7 +38,7 @@ from environment import Plan as WorldPlan
 from harness import conclude, folder_of, parser_of, side_by_side
 from matplotlib import pyplot as plt
 from numpy.typing import NDArray
-from report import COMMIT, Json, kept, target
+from report import COMMIT, Json, cached, target
 
 from diredi.data.dataset import DataSet, Sample, by_camera, load
 from diredi.data.sources import resolve
@@ -117,7 +117,7 @@ class Ground:
     def cell(self, camera: str, seed: int) -> Json:
         """The figures of every form for a camera, or for ALL together."""
         file = self.folder / f"seed-{seed}" / f"{camera}.json"
-        return kept(file, self._made_from(seed), lambda: self._cell(camera, seed))
+        return cached(file, self._made_from(seed), lambda: self._cell(camera, seed))
 
     def _cell(self, camera: str, seed: int) -> Json:
         cameras = self.cameras if camera == ALL else {camera: self.cameras[camera]}
@@ -146,7 +146,7 @@ class Ground:
         """A camera's images with what the teacher's looks find for labels; its own labels are not read."""
         samples = self.cameras[camera].train
         made_from = {"sizes": self.lesson.sizes, "confidence": self.lesson.confidence, "images": len(samples)}
-        found = kept(self.folder / "looks" / f"{camera}.json", made_from, lambda: self._looked(samples))
+        found = cached(self.folder / "looks" / f"{camera}.json", made_from, lambda: self._looked(samples))
         boxes = [np.array(rows, np.float32).reshape(-1, 5) for rows in found["boxes"]]
         return [replace(sample, boxes=rows) for sample, rows in zip(samples, boxes, strict=True)]
 
@@ -189,13 +189,13 @@ def roads() -> DataSet | None:
 def grounds_of(plan: Plan, seed: int) -> list[Ground]:
     """Built-in cameras and, where there are any, real ones."""
     world = World(seed, plan.general)
-    data, folder = car_park(plan, seed).mapped_to(world.known), plan.folder / f"built-in-{seed}"
+    data, folder = car_park(plan, seed).with_labels(world.known), plan.folder / f"built-in-{seed}"
     grounds = [Ground("built-in", folder, data, world.tutor, world.student, plan.built_in)]
     if (real := roads()) is not None:
         teacher, student = (
             registry.load(REAL / "weights" / f"yolov8{size}.pt", image_size=plan.real_size) for size in ("s", "n")
         )
-        mapped = real.mapped_to(student.spec.labels)
+        mapped = real.with_labels(student.spec.labels)
         grounds.append(Ground("real", plan.folder / "real", mapped, teacher, student, plan.real))
     return grounds
 

@@ -30,7 +30,7 @@ from environment import QUICK, ROOT, emptied
 from harness import conclude, parser_of
 from matplotlib.ticker import NullLocator
 from programs import FLOWER, flower_python, ran
-from report import COMMIT, HERE, Json, kept, target
+from report import COMMIT, HERE, Json, cached, target
 
 from diredi.detectors import registry
 from diredi.labels import LabelSpace
@@ -163,7 +163,7 @@ def cell(place: Path, spec: Json, make: Any) -> Json:  # noqa: ANN401 - any of t
         found: Json = make(spec, place)
         return found
 
-    return kept(place.with_name(f"{place.name}.json"), spec, made)
+    return cached(place.with_name(f"{place.name}.json"), spec, made)
 
 
 def targets_of(rows: list[Json]) -> list[Json]:

@@ -26,7 +26,7 @@ __all__ = [
     "Json",
     "document",
     "draw",
-    "kept",
+    "cached",
     "rows_of",
     "seconds",
     "shown",
@@ -37,8 +37,8 @@ HERE = Path(__file__).parent
 WARNING = "QUICK: tiny models that learn next to nothing; these figures say only that the bench runs"
 
 
-def kept(path: Path, made_from: Json, make: Callable[[], Json]) -> Json:
-    """As `study_results.kept`, whatever folder this checkout lies in, and it says how long a cell took."""
+def cached(path: Path, made_from: Json, make: Callable[[], Json]) -> Json:
+    """As `study_results.cached`, whatever folder this checkout lies in, and it says how long a cell took."""
 
     def timed() -> Json:
         began, made = time.monotonic(), make()
@@ -46,7 +46,7 @@ def kept(path: Path, made_from: Json, make: Callable[[], Json]) -> Json:
         return made
 
     said = json.dumps(made_from, default=str).replace(str(HERE.parent), "")
-    return study_results.kept(path, json.loads(said), timed)
+    return study_results.cached(path, json.loads(said), timed)
 
 
 def seconds() -> float:

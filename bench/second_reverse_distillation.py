@@ -28,7 +28,7 @@ import numpy as np
 from environment import GPU, QUICK, Site, World, plan_asked, said
 from harness import conduct
 from numpy.typing import NDArray
-from report import COMMIT, Json, draw, kept, target
+from report import COMMIT, Json, cached, draw, target
 
 from diredi.data.archive import unpack
 from diredi.data.dataset import DataSet, load, subset
@@ -78,7 +78,7 @@ class Trial:
         self.sites = [self.world.site(first, second), self.world.site(second, first)]
         self.labels = self.sites[0].labels
         self.note = GapNote(base_id="", labels=self.labels, base_classes=len(self.world.known))
-        data = self.world.presumed.mapped_to(self.labels)
+        data = self.world.presumed.with_labels(self.labels)
         self.presumed = Presumed(self.labels, data.train, data.val)
         training = self.world.plan.cycle["tutor"] | ({} if GPU or QUICK else {"steps": STEPS})
         self.recipe = self.world.recipe(tutor=training)
@@ -186,7 +186,7 @@ class Trial:
             detector.weights().save(path)
             return {"seconds": report.seconds}
 
-        kept(path.with_suffix(".json"), {"training": training.model_dump(), "world": said(self.world.plan)}, make)
+        cached(path.with_suffix(".json"), {"training": training.model_dump(), "world": said(self.world.plan)}, make)
         return WeightMap.load(path)
 
     def _gap(self, case: Case, form: str) -> Gap:
@@ -266,7 +266,7 @@ def targets_of(rows: list[Json]) -> list[Json]:
 
 def measured(seed: int, folder: Path) -> Json:
     from_these = {"plan": said(plan_asked()), "steps": STEPS, "lambdas": LAMS}
-    return kept(folder / f"seed-{seed}.json", from_these, partial(tables, seed, folder))
+    return cached(folder / f"seed-{seed}.json", from_these, partial(tables, seed, folder))
 
 
 def picture(rows: list[Json], title: str, path: Path) -> None:

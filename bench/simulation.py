@@ -27,7 +27,7 @@ from environment import QUICK, ROOT, emptied
 from harness import conclude, parser_of
 from numpy.typing import NDArray
 from programs import flower_python, ran
-from report import COMMIT, HERE, Json, kept, target
+from report import COMMIT, HERE, Json, cached, target
 
 from diredi.data.classification import load
 
@@ -81,7 +81,7 @@ def measured(seed: int, folder: Path) -> Json:
             for side, command in sides.items():
                 spec = {"network": network, "clients": clients, "seed": seed, "cpus": cpus, **LEARNING}
                 place = folder / f"seed-{seed}" / f"{network}-{clients}-{side}"
-                made = kept(place.with_suffix(".json"), spec, lambda c=command, s=spec, p=place: figures_of(c, s, p))
+                made = cached(place.with_suffix(".json"), spec, lambda c=command, s=spec, p=place: figures_of(c, s, p))
                 tables.setdefault(network, {})[named(side, clients)] = made
     return {"commits": [COMMIT], "tables": tables}
 

@@ -24,7 +24,7 @@ import numpy as np
 from environment import QUICK, World, job_done, said
 from harness import conduct, folder_of
 from numpy.typing import NDArray
-from report import COMMIT, Json, draw, kept, target
+from report import COMMIT, Json, cached, draw, target
 
 from diredi.data.dataset import Sample, load
 from diredi.data.sources import resolve
@@ -90,7 +90,7 @@ class Trial:
         self.world = World(seed)
         self.site = self.world.site(SITE)
         self.folder = folder_of("sources") / f"seed-{seed}"
-        self.presumed = self.world.presumed.mapped_to(self.site.labels)
+        self.presumed = self.world.presumed.with_labels(self.site.labels)
 
     @cached_property
     def taken(self) -> Json:
@@ -159,7 +159,7 @@ def measured(seed: int, folder: Path) -> Json:
             how = asdict((HELD if table == WITH else TEACHINGS)[name]) if name in (TEACHINGS | HELD) else None
             path = trial.folder / f"{re.sub('[^a-z0-9]+', '-', f'{table} {name}')}.json"
             made_from = {"table": table, "row": name, "seed": seed, "plan": said(trial.world.plan), "how": how}
-            cell = kept(path, made_from, partial(_cell, trial, make))
+            cell = cached(path, made_from, partial(_cell, trial, make))
             commits.add(cell["commit"])
             made[table] = made.get(table, {}) | cell["rows"]
     return {"commits": sorted(commits), "tables": made}

@@ -23,10 +23,10 @@ from pathlib import Path
 
 import numpy as np
 from baselines import alone, duet, federated, ultralytics_training
-from environment import FAST, GPU, QUICK, Plan, World, job_done, one_thread, plan_asked, real_plan, said
+from environment import FAST, GPU, QUICK, Plan, World, job_done, plan_asked, real_plan, said, use_one_thread
 from harness import conclude, folder_of, parser_of
 from numpy.typing import NDArray
-from report import COMMIT, Json, draw, kept, seconds, target
+from report import COMMIT, Json, cached, draw, seconds, target
 
 from diredi.data.dataset import Sample
 from diredi.detectors import registry
@@ -166,7 +166,7 @@ def direct(trial: Trial) -> Outcome:
         student, seconds = _timed(lambda: alone.direct(world))
         return {"digest": registry.save(student, file), "cpu_s": seconds}
 
-    found = kept(file.with_suffix(".json"), {"plan": said(world.plan)}, made)
+    found = cached(file.with_suffix(".json"), {"plan": said(world.plan)}, made)
     student = registry.load(file)
     return Outcome(student, student, cloud_s=found["cpu_s"])
 
@@ -270,7 +270,7 @@ def measured(ground: Ground, seed: int, folder: Path) -> Json:
     commits = set()
     for name in ground.methods:
         cell = trial.folder / f"{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}.json"
-        found = kept(cell, {"method": name, "plan": said(ground.plan), "seed": seed}, partial(_cell, trial, name))
+        found = cached(cell, {"method": name, "plan": said(ground.plan), "seed": seed}, partial(_cell, trial, name))
         commits.add(found["commit"])
         for table, columns in found["tables"].items():
             tables.setdefault(f"{ground.name}: {table}", {})[name] = columns
@@ -338,7 +338,7 @@ def main() -> None:
     if not (asked.grounds or asked.methods):
         conclude("update", asked.seeds, measure, targets_of, picture)
         return
-    one_thread()
+    use_one_thread()
     for seed in asked.seeds:  # the cells are kept; a run without these options makes the tables of them
         measure(seed, folder_of("update"))
 

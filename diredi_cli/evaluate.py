@@ -84,7 +84,7 @@ def in_one_label_space(labels: LabelSpace, dataset: DataSet) -> tuple[LabelSpace
     A class that the model does not know counts: it cannot be found, so its figures are 0.
     """
     grown = labels.expand(dataset.label_names)
-    return grown, dataset.mapped_to(grown)
+    return grown, dataset.with_labels(grown)
 
 
 def shown_figures(figures: DetectionMetrics) -> list[RenderableType]:

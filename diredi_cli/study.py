@@ -53,7 +53,7 @@ def study(
 ) -> None:
     """Compare methods of decentralised learning. Stopped at any point, the same command goes on with what is
     missing."""
-    from diredi.decentralized.studies import STUDIES, Options, conducted
+    from diredi.decentralized.studies import STUDIES, Options, run_study
 
     if listed:
         about = {name: one.about for name, one in STUDIES.items()}
@@ -68,7 +68,7 @@ def study(
         def finished(done: int, cells: int) -> None:
             bar.step(f"Study {preset}", done / cells, f"{done} of {cells} cells")
 
-        found = conducted(chosen, options, runs / ("quick" if quick else "") / preset, finished)
+        found = run_study(chosen, options, runs / ("quick" if quick else "") / preset, finished)
     place = out / "quick" if quick else out
     place.mkdir(parents=True, exist_ok=True)
     chosen.draw(

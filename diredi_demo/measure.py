@@ -46,7 +46,7 @@ def measure(setting: Setting, folder: Folder, outcome: Outcome, clock: Clock, ba
     with clock.span("evaluate", "after"):
         old, new = OnnxPredictor(folder.release(version - 1)), OnnxPredictor(folder.release(version))
         labels = new.labels
-        presumed, private = (load(path).mapped_to(labels) for path in (outcome.data.presumed, outcome.data.private))
+        presumed, private = (load(path).with_labels(labels) for path in (outcome.data.presumed, outcome.data.private))
         before = _pair(old, presumed, private, labels, bar, version - 1)
         after = _pair(new, presumed, private, labels, bar, version)
         new_classes = labels.new_since(old.labels)

@@ -1,4 +1,4 @@
-"""The built-in data: what fixed cameras at several sites see. Drawn from models in perspective, labelled by pixel."""
+"""Camera scenes of several sites, rendered from 3D models in perspective and labelled per pixel."""
 
 from diredi_scenes.profiles import PRESUMED, SITES, SiteProfile
 from diredi_scenes.write import write_scenes

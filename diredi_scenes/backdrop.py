@@ -21,13 +21,13 @@ from diredi_scenes.meshes import (
     frustum,
     on_end,
     on_side,
-    painted,
     shade,
     side_of,
+    with_faces,
 )
 from diredi_scenes.models.clutter import tree
 from diredi_scenes.models.vehicles import paint
-from diredi_scenes.rasterizer import Painter, Place, Sunlight
+from diredi_scenes.rasterizer import Place, Rasterizer, Sunlight
 
 Picture = NDArray[np.float32]
 
@@ -57,31 +57,31 @@ def paint_backdrop(
     """`camera.size` is that of the result; what has edges is painted larger and shrunk."""
     fine, size = camera.resized(camera.size * _FINER), camera.size
     models = _skyline(rng, layout, away, turn, industrial)
-    ground, depth = _small(_ground(fine, layout), size), camera.ground()[2]
+    ground, depth = _shrink(_ground(fine, layout), size), camera.ground()[2]
     sun = np.array([rng.uniform(-0.8, 0.8), rng.uniform(-0.8, -0.2), 0.8])
     clouds = rng.normal(0, 1, (10, 10)).astype(np.float32)
     lights = (
         (Sunlight(sun / np.linalg.norm(sun), 0.45, 0.62), _sky(camera, clouds, (0.86, 0.66, 0.48), (0.95, 0.92, 0.88))),
         (Sunlight(np.array([0, 0, 1.0]), 0.0, 0.92), _sky(camera, clouds, (0.70, 0.68, 0.66), (0.82, 0.81, 0.80))),
     )
-    painters = [_painted(fine, light, models) for light, _ in lights]
-    distances = np.array([0.0, *(d.distance for d in painters[0].drawn)], np.float32)
-    owner = painters[0].owner[1::_FINER, 1::_FINER]
-    cover = _small((painters[0].owner > 0).astype(np.uint8) * 255, size)[..., None]
+    rasterizers = [_rasterize(fine, light, models) for light, _ in lights]
+    distances = np.array([0.0, *(d.distance for d in rasterizers[0].drawn)], np.float32)
+    owner = rasterizers[0].owner[1::_FINER, 1::_FINER]
+    cover = _shrink((rasterizers[0].owner > 0).astype(np.uint8) * 255, size)[..., None]
     haze = np.clip(np.where(owner > 0, distances[owner] * 1.6, depth) / 260, 0, 0.7)[..., None]
     sunny, cloudy = (
-        _blend(_blend(ground, sky, depth[..., None] >= 400) * (1 - cover) + _small(painter.colour, size), sky, haze)
-        for painter, (_, sky) in zip(painters, lights, strict=True)
+        _blend(_blend(ground, sky, depth[..., None] >= 400) * (1 - cover) + _shrink(rasterizer.colour, size), sky, haze)
+        for rasterizer, (_, sky) in zip(rasterizers, lights, strict=True)
     )
-    lit = _small(_painted(fine, _GLOW, [(_dark(model), place) for model, place in models]).colour, size)
+    lit = _shrink(_rasterize(fine, _GLOW, [(_at_night(model), place) for model, place in models]).colour, size)
     return Backdrop(sunny, cloudy, lit, np.where(owner > 0, distances[owner], depth).astype(np.float32))
 
 
-def _painted(camera: Camera, light: Sunlight, models: list[tuple[Model, Place]]) -> Painter:
-    painter = Painter(camera, light)
+def _rasterize(camera: Camera, light: Sunlight, models: list[tuple[Model, Place]]) -> Rasterizer:
+    rasterizer = Rasterizer(camera, light)
     for model, place in models:
-        painter.draw(model, place)
-    return painter
+        rasterizer.draw(model, place)
+    return rasterizer
 
 
 def _blend(a: Picture, b: Picture, share: NDArray[Any]) -> Picture:
@@ -89,7 +89,7 @@ def _blend(a: Picture, b: Picture, share: NDArray[Any]) -> Picture:
     return np.asarray(a * (1 - share) + b * share, np.float32)
 
 
-def _small(picture: NDArray[np.uint8], size: int) -> Picture:
+def _shrink(picture: NDArray[np.uint8], size: int) -> Picture:
     return np.asarray(cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA), np.float32) / np.float32(255)
 
 
@@ -116,7 +116,7 @@ def _sky(camera: Camera, clouds: Picture, zenith: Colour, horizon: Colour) -> Pi
     return np.asarray(sky * (1 - cloud) + 0.95 * cloud, np.float32)
 
 
-def _dark(model: Model) -> Model:
+def _at_night(model: Model) -> Model:
     def dark(solid: Solid) -> Solid:
         faces = tuple(replace(f, colour=shade(WARM, f.glow), glow=0.0) for f in solid.faces)
         return Solid(faces, tuple(Ball(b.centre, b.radius, (0, 0, 0)) for b in solid.balls), solid.part)
@@ -135,7 +135,7 @@ def _skyline(
             model = _warehouse(rng) if industrial and y < away + 30 else _house(rng)
             x += model.width / 2
             at = y + float(rng.uniform(0, 5)) + abs(x) * 0.05
-            lean = float(np.clip(_upright(turn), -0.25, 0.25))
+            lean = float(np.clip(_turn_from_square(turn), -0.25, 0.25))
             if layout.is_free(x, at, model.width / 2 + 1.5) and rng.random() < 0.9:
                 placed.append((model, Place(x, at, np.pi / 2 + lean)))
             x += model.width / 2 + float(rng.uniform(0.5, 6))
@@ -146,7 +146,7 @@ def _skyline(
     return sorted(placed, key=lambda item: -item[1].y)
 
 
-def _upright(turn: float) -> float:
+def _turn_from_square(turn: float) -> float:
     """How far a layout is turned from facing the camera squarely, between -45 and 45 degrees."""
     return (turn + np.pi / 4) % (np.pi / 2) - np.pi / 4
 
@@ -179,7 +179,7 @@ def _house(rng: np.random.Generator) -> Model:
         (-0.4, 0.4, -wide / 2 + 1.5, wide / 2 - 1.5),
         high + float(rng.choice([0.5, 2.6])), red,
     )  # fmt: skip
-    return Model(((painted(hull, *faces), roof),), (None,), deep, wide, high)
+    return Model(((with_faces(hull, *faces), roof),), (None,), deep, wide, high)
 
 
 def _warehouse(rng: np.random.Generator) -> Model:
@@ -197,4 +197,4 @@ def _warehouse(rng: np.random.Generator) -> Model:
         if rng.random() < 0.75:
             faces.append(on_end(front, (y - 1.6, y + 1.6), (0.3, 4.0), (0.62, 0.62, 0.60)))
         faces.append(on_end(front, (y - 0.5, y + 0.5), (4.4, 4.6), (0.8, 0.8, 0.8), 1.0))
-    return Model(((painted(hull, *faces),),), (None,), deep, wide, high)
+    return Model(((with_faces(hull, *faces),),), (None,), deep, wide, high)

@@ -13,7 +13,7 @@ from diredi_scenes.backdrop import Backdrop, Picture, paint_backdrop
 from diredi_scenes.camera import Camera
 from diredi_scenes.layout import LAYOUTS, Layout
 from diredi_scenes.light import Lamp
-from diredi_scenes.meshes import METAL, Model, box, painted, side_of, tube
+from diredi_scenes.meshes import METAL, Model, box, side_of, tube, with_faces
 from diredi_scenes.meshes import on_end as _on_end
 from diredi_scenes.models import CLUTTER
 from diredi_scenes.profiles import SITES, SiteProfile
@@ -74,7 +74,7 @@ def _lamps(rng: np.random.Generator, layout: Layout, site: SiteProfile) -> tuple
 def _lamp_post() -> Model:
     pole = tube((0, 0, 0), (0, 0, 5.8), 0.1, 0.06, (0.3, 0.3, 0.3), 6)
     hood = box((-0.9, -0.15, 5.7), (0.15, 0.15, 5.9), METAL)
-    hood = painted(hood, _on_end(side_of(hood, 0, -1), (-0.14, 0.14), (5.7, 5.88), (0.7, 0.9, 1.0), glow=1.0))
+    hood = with_faces(hood, _on_end(side_of(hood, 0, -1), (-0.14, 0.14), (5.7, 5.88), (0.7, 0.9, 1.0), glow=1.0))
     return Model(((pole, hood),), (None,), 0.4, 0.4, 5.9)
 
 

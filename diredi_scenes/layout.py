@@ -65,7 +65,7 @@ class Layout:
         )
 
 
-class Plan:
+class GroundPlan:
     """A ground being painted, in the layout's own metres: its origin `away` metres in front of the camera, turned."""
 
     def __init__(self, rng: np.random.Generator, away: float, turn: float, base: Colour) -> None:
@@ -75,7 +75,7 @@ class Plan:
         width = int((EXTENT_M[1] - EXTENT_M[0]) * PIXELS_PER_M)
         height = int((EXTENT_M[3] - EXTENT_M[2]) * PIXELS_PER_M)
         self.picture: NDArray[np.uint8] = np.full((height, width, 3), 0, np.uint8)
-        self.picture[:] = _bytes(base)
+        self.picture[:] = _to_bytes(base)
         self.lanes: list[Lane] = []
         self.verges: list[Place] = []
 
@@ -88,7 +88,7 @@ class Plan:
 
     def polygon(self, points: Points, colour: Colour) -> None:
         pixels = (self.world(points) - [EXTENT_M[0], EXTENT_M[2]]) * PIXELS_PER_M
-        cv2.fillPoly(self.picture, [np.round(pixels * 16).astype(np.int32)], _bytes(colour), cv2.LINE_AA, 4)
+        cv2.fillPoly(self.picture, [np.round(pixels * 16).astype(np.int32)], _to_bytes(colour), cv2.LINE_AA, 4)
 
     def dashes(self, x0: float, x1: float, y: float, dash: float, gap: float, wide: float, colour: Colour) -> None:
         """A broken line along x; whole when `gap` is 0."""
@@ -103,7 +103,7 @@ class Plan:
         at = self.world(np.array([[x, y]]))[0]
         self.verges.append(Place(float(at[0]), float(at[1]), heading + self.turn))
 
-    def done(self) -> Layout:
+    def finish(self) -> Layout:
         """With grain, stains, cracks and patches on the ground."""
         self._wear()
         return Layout(self.picture, tuple(self.lanes), tuple(self.verges))
@@ -129,7 +129,7 @@ class Plan:
 
 def street(rng: np.random.Generator, away: float, turn: float) -> Layout:
     """Two lanes with pavements; sometimes a zebra crossing, parked cars, a cycle track."""
-    plan = Plan(rng, away, turn, _pick(rng, GRASSES))
+    plan = GroundPlan(rng, away, turn, _pick(rng, GRASSES))
     road, half = _pick(rng, ASPHALTS), float(rng.uniform(3.1, 3.6))
     walk = float(rng.uniform(2.2, 3.2))
     plan.area(-60, 60, -half - walk, half + walk, _pick(rng, PAVEMENTS))
@@ -155,12 +155,12 @@ def street(rng: np.random.Generator, away: float, turn: float) -> Layout:
         side = float(rng.choice([-1.0, 1.0]))
         plan.area(-60, 60, side * (half + walk), side * (half + walk + 2.4), road)
         plan.lane((-20, side * (half + walk + 1.2)), (20, side * (half + walk + 1.2)), 0.3, "park")
-    return plan.done()
+    return plan.finish()
 
 
 def crossing(rng: np.random.Generator, away: float, turn: float) -> Layout:
     """Two roads that meet, with stop lines and zebra crossings."""
-    plan = Plan(rng, away, turn, _pick(rng, PAVEMENTS))
+    plan = GroundPlan(rng, away, turn, _pick(rng, PAVEMENTS))
     road, half = _pick(rng, ASPHALTS), float(rng.uniform(3.2, 4.0))
     for a, b, c, d in ((-60.0, -half - 3, -60.0, -half - 3), (half + 3, 60.0, half + 3, 60.0)):
         plan.area(a, b, c, d, _pick(rng, GRASSES))
@@ -181,12 +181,12 @@ def crossing(rng: np.random.Generator, away: float, turn: float) -> Layout:
         for x in np.arange(half + 3.2, 16, 2.8):
             plan.verge(sign * float(x), float(rng.uniform(half + 3, half + 6)))
             plan.verge(sign * float(x), -float(rng.uniform(half + 3, half + 6)))
-    return plan.done()
+    return plan.finish()
 
 
 def car_park(rng: np.random.Generator, away: float, turn: float) -> Layout:
     """Rows of bays on both sides of an aisle."""
-    plan = Plan(rng, away, turn, _pick(rng, ASPHALTS))
+    plan = GroundPlan(rng, away, turn, _pick(rng, ASPHALTS))
     aisle, deep, wide = float(rng.uniform(3.0, 3.6)), 5.2, float(rng.uniform(2.6, 2.9))
     colour = WHITE if rng.random() < 0.75 else YELLOW
     for sign in (-1, 1):
@@ -207,12 +207,12 @@ def car_park(rng: np.random.Generator, away: float, turn: float) -> Layout:
         )
         for x in np.arange(-18, 18, 3.0):
             plan.verge(float(x), sign * (aisle + deep + float(rng.uniform(0.8, 2.0))))
-    return plan.done()
+    return plan.finish()
 
 
 def yard(rng: np.random.Generator, away: float, turn: float) -> Layout:
     """Concrete slabs before a warehouse: work in any direction."""
-    plan = Plan(rng, away, turn, (0.50, 0.52, 0.53) if rng.random() < 0.6 else _pick(rng, ASPHALTS))
+    plan = GroundPlan(rng, away, turn, (0.50, 0.52, 0.53) if rng.random() < 0.6 else _pick(rng, ASPHALTS))
     for at in np.arange(-36, 36, 4.5):
         plan.area(-60, 60, at, at + 0.06, (0.34, 0.35, 0.35))
         plan.area(at, at + 0.06, -60, 60, (0.34, 0.35, 0.35))
@@ -230,7 +230,7 @@ def yard(rng: np.random.Generator, away: float, turn: float) -> Layout:
         plan.lane((-14, y), (14, y), 1.6, "walk")
         for x in np.arange(-15, 15, 2.2):
             plan.verge(float(x), y * float(rng.uniform(1.15, 1.5)), float(rng.uniform(-0.3, 0.3)))
-    return plan.done()
+    return plan.finish()
 
 
 LAYOUTS: Mapping[str, Callable[[np.random.Generator, float, float], Layout]] = {
@@ -245,7 +245,7 @@ def _pick(rng: np.random.Generator, colours: tuple[Colour, ...]) -> Colour:
     return colours[int(rng.integers(len(colours)))]
 
 
-def _bytes(colour: Colour) -> tuple[float, float, float]:
+def _to_bytes(colour: Colour) -> tuple[float, float, float]:
     b, g, r = (c * 255 for c in colour)
     return (b, g, r)
 

@@ -166,7 +166,7 @@ def sheet(points: Sequence[Sequence[float]], colour: Colour, part: int = 0, glow
     )
 
 
-def painted(solid: Solid, *decals: Face) -> Solid:
+def with_faces(solid: Solid, *decals: Face) -> Solid:
     """The solid with more paint on it."""
     return replace(solid, faces=(*solid.faces, *decals))
 

@@ -42,7 +42,7 @@ class Sunlight:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnPart:
     """A part of a model that was drawn, under `owner` in the picture of owners."""
 
     owner: int
@@ -65,7 +65,7 @@ class Glow:
     colour: tuple[float, float, float]
 
 
-class Painter:
+class Rasterizer:
     """A picture of `camera.size` in the making. Nothing drawn is black and has owner 0."""
 
     def __init__(self, camera: Camera, light: Sunlight) -> None:
@@ -75,7 +75,7 @@ class Painter:
         self.owner: NDArray[np.uint8] = np.zeros((camera.size, camera.size), np.uint8)
         self.shadow: NDArray[np.uint8] = np.zeros((camera.size, camera.size), np.uint8)
         self.contact: NDArray[np.uint8] = np.zeros((camera.size, camera.size), np.uint8)
-        self.drawn: list[Drawn] = []
+        self.drawn: list[DrawnPart] = []
         self.glows: list[Glow] = []
 
     def draw(self, model: Model, place: Place) -> None:
@@ -87,7 +87,7 @@ class Painter:
         for part, name in enumerate(model.classes):
             mine = [shape for solid, group in zip(solids, shapes, strict=True) if solid.part == part for shape in group]
             area = 0 if name is None else _area(mine, self.camera.size)
-            self.drawn.append(Drawn(first + part, name, area, place, distance))
+            self.drawn.append(DrawnPart(first + part, name, area, place, distance))
         for solid, group in zip(solids, shapes, strict=True):
             for shape in group:
                 shape.fill(self.colour, shape.colour)
@@ -95,7 +95,7 @@ class Painter:
                 if shape.glow:
                     self._glow(shape, first + solid.part)
 
-    def cast(self, model: Model, place: Place) -> None:
+    def draw_shadow(self, model: Model, place: Place) -> None:
         """The model's shadows on the ground: from the sun, and the dark patch under it."""
         half_x, half_y = model.length * 0.5, model.width * 0.5
         foot = np.array([[-half_x, -half_y, 0], [half_x, -half_y, 0], [half_x, half_y, 0], [-half_x, half_y, 0]])

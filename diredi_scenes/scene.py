@@ -17,7 +17,7 @@ from diredi_scenes.light import Beam, Light, Picture, halo, illumination, light_
 from diredi_scenes.meshes import Model
 from diredi_scenes.models import OBJECTS
 from diredi_scenes.profiles import SITES, SiteProfile
-from diredi_scenes.rasterizer import Drawn, Painter, Place
+from diredi_scenes.rasterizer import DrawnPart, Place, Rasterizer
 
 _USES = {
     "person": (("walk", 0.75), ("work", 0.15), ("drive", 0.1)),
@@ -62,22 +62,22 @@ def render(site_name: str, split: str, index: int, seed: int, size: int = 320) -
     view = view_of(site.name, number, size)
     light = light_of(choose(site.light_at(number), rng), rng)
     weather = choose(site.weather, rng)
-    painter = Painter(view.camera.resized(size * _SUPERSAMPLED), light.sun)
+    rasterizer = Rasterizer(view.camera.resized(size * _SUPERSAMPLED), light.sun)
     things = _populate(site, view, rng)
     for model, place in things:
-        painter.cast(model, place)
-    for model, place in sorted(things, key=lambda item: -_nearness(item)):
-        painter.draw(model, place)
-    picture = _expose(view, painter, light, weather, things, rng)
-    boxes, drawn = labels_of(painter, site)
+        rasterizer.draw_shadow(model, place)
+    for model, place in sorted(things, key=lambda item: -_distance(item)):
+        rasterizer.draw(model, place)
+    picture = _expose(view, rasterizer, light, weather, things, rng)
+    boxes, drawn = labels_of(rasterizer, site)
     return Scene(
-        sensor_effects.jpeg(sensor_effects.developed(picture, site, rng, light.grey), site, rng), boxes,
-        tuple(str(d.name) for d in drawn), number, painter.owner, tuple(d.owner for d in drawn),
+        sensor_effects.encode(sensor_effects.apply_sensor(picture, site, rng, light.grey), site, rng), boxes,
+        tuple(str(d.name) for d in drawn), number, rasterizer.owner, tuple(d.owner for d in drawn),
         tuple(d.place for d in drawn),
     )  # fmt: skip
 
 
-def _nearness(item: tuple[Model, Place]) -> float:
+def _distance(item: tuple[Model, Place]) -> float:
     return math.hypot(item[1].x, item[1].y)
 
 
@@ -91,7 +91,7 @@ def _populate(site: SiteProfile, view: View, rng: np.random.Generator) -> list[t
         model = OBJECTS[name](rng)
         for _ in range(16):
             place = _place(name, model, site, view, rng)
-            if place is not None and all(_apart(model, place, *other) for other in things):
+            if place is not None and all(_are_apart(model, place, *other) for other in things):
                 things.append((model, place))
                 break
     return things
@@ -124,7 +124,7 @@ def _lane(name: str, lanes: tuple[Lane, ...], rng: np.random.Generator) -> Lane:
     return fitting[int(rng.integers(len(fitting)))]
 
 
-def _apart(a: Model, at: Place, b: Model, bt: Place) -> bool:
+def _are_apart(a: Model, at: Place, b: Model, bt: Place) -> bool:
     """Whether two footprints do not touch, each taken as a row of discs."""
     if math.hypot(at.x - bt.x, at.y - bt.y) > (a.length + b.length) / 2 + 1:
         return True
@@ -140,7 +140,7 @@ def _discs(model: Model, place: Place) -> NDArray[np.float64]:
 
 def _expose(
     view: View,
-    painter: Painter,
+    rasterizer: Rasterizer,
     light: Light,
     weather: str,
     things: list[tuple[Model, Place]],
@@ -148,26 +148,26 @@ def _expose(
 ) -> Picture:
     """The light that reaches the sensor: reflectance, times light, plus lamps, through the air."""
     size = view.camera.size
-    cover = _shrunk((painter.owner > 0).astype(np.uint8) * 255, size)[..., None] / 255
+    cover = _shrink((rasterizer.owner > 0).astype(np.uint8) * 255, size)[..., None] / 255
     base = view.backdrop.sunny if light.sun.sun > 0 else view.backdrop.cloudy
-    shown = base * _shadows(painter, size)[..., None] * (1 - cover) + _shrunk(painter.colour, size) / 255
-    owner = painter.owner[::_SUPERSAMPLED, ::_SUPERSAMPLED]
-    depth, x, y = _standing(view, painter.drawn, owner)
+    shown = base * _shadows(rasterizer, size)[..., None] * (1 - cover) + _shrink(rasterizer.colour, size) / 255
+    owner = rasterizer.owner[::_SUPERSAMPLED, ::_SUPERSAMPLED]
+    depth, x, y = _ground_positions(view, rasterizer.drawn, owner)
     beams = [
         Beam(p.x + np.cos(p.heading) * m.length / 2, p.y + np.sin(p.heading) * m.length / 2, p.heading)
         for m, p in things if m.headlights
     ]  # fmt: skip
     lit = _lighting(light, x, y, view, beams)
     picture = np.asarray(shown * shown * lit, np.float32)
-    glare = _glare(view, painter, light, owner)
+    glare = _glare(view, rasterizer, light, owner)
     if weather == "rain":
         ground = (owner == 0) & (view.backdrop.depth < 60)
-        picture = sensor_effects.wet(picture, glare, ground)
+        picture = sensor_effects.add_wet_ground(picture, glare, ground)
     picture = np.asarray(picture + glare, np.float32)
     if weather == "fog":
         haze = np.asarray(lit.mean(axis=(0, 1)) * 0.55, np.float32)
-        picture = sensor_effects.fogged(picture, depth, haze, float(rng.uniform(45, 130)))
-    return sensor_effects.rained(picture, rng, float(rng.uniform(0.4, 1.5))) if weather == "rain" else picture
+        picture = sensor_effects.add_fog(picture, depth, haze, float(rng.uniform(45, 130)))
+    return sensor_effects.add_rain(picture, rng, float(rng.uniform(0.4, 1.5))) if weather == "rain" else picture
 
 
 def _lighting(light: Light, x: Picture, y: Picture, view: View, beams: list[Beam]) -> Picture:
@@ -178,7 +178,7 @@ def _lighting(light: Light, x: Picture, y: Picture, view: View, beams: list[Beam
     return np.asarray(cv2.resize(coarse, (view.camera.size, view.camera.size)), np.float32)
 
 
-def _standing(view: View, drawn: list[Drawn], owner: NDArray[np.uint8]) -> tuple[Picture, Picture, Picture]:
+def _ground_positions(view: View, drawn: list[DrawnPart], owner: NDArray[np.uint8]) -> tuple[Picture, Picture, Picture]:
     """Depth and ground position of each pixel; those of an object are where it stands."""
     table = np.zeros((256, 3), np.float32)
     for item in drawn:
@@ -189,25 +189,25 @@ def _standing(view: View, drawn: list[Drawn], owner: NDArray[np.uint8]) -> tuple
     return depth, x, y
 
 
-def _shadows(painter: Painter, size: int) -> Picture:
-    sun = cv2.GaussianBlur(_shrunk(painter.shadow, size), (0, 0), size / 500)
-    patch = cv2.GaussianBlur(_shrunk(painter.contact, size), (0, 0), size / 130)
-    strength = np.float32(0.42 / 255) if painter.light.sun > 0 else np.float32(0)
+def _shadows(rasterizer: Rasterizer, size: int) -> Picture:
+    sun = cv2.GaussianBlur(_shrink(rasterizer.shadow, size), (0, 0), size / 500)
+    patch = cv2.GaussianBlur(_shrink(rasterizer.contact, size), (0, 0), size / 130)
+    strength = np.float32(0.42 / 255) if rasterizer.light.sun > 0 else np.float32(0)
     return np.asarray((1 - sun * strength) * (1 - patch * np.float32(0.45 / 255)), np.float32)
 
 
-def _glare(view: View, painter: Painter, light: Light, owner: NDArray[np.uint8]) -> Picture:
+def _glare(view: View, rasterizer: Rasterizer, light: Light, owner: NDArray[np.uint8]) -> Picture:
     """Lit windows and lamps that look at the camera; an object in front hides them."""
     size = view.camera.size
     if not light.headlights:
         return np.zeros((size, size, 3), np.float32)
     points = []
-    for glow in painter.glows:
+    for glow in rasterizer.glows:
         column, row = int(glow.x), int(glow.y)
         if (
-            0 <= column < painter.camera.size
-            and 0 <= row < painter.camera.size
-            and painter.owner[row, column] == glow.owner
+            0 <= column < rasterizer.camera.size
+            and 0 <= row < rasterizer.camera.size
+            and rasterizer.owner[row, column] == glow.owner
         ):
             b, g, r = (c / 255 for c in glow.colour)
             points.append(
@@ -217,16 +217,16 @@ def _glare(view: View, painter: Painter, light: Light, owner: NDArray[np.uint8])
     return np.asarray(halo(points, size) + windows, np.float32)
 
 
-def labels_of(painter: Painter, site: SiteProfile) -> tuple[NDArray[np.float32], list[Drawn]]:
+def labels_of(rasterizer: Rasterizer, site: SiteProfile) -> tuple[NDArray[np.float32], list[DrawnPart]]:
     """Tight boxes around what can be seen of each object."""
-    size = painter.camera.size
+    size = rasterizer.camera.size
     rows: list[tuple[float, ...]] = []
-    kept: list[Drawn] = []
-    visible = np.bincount(painter.owner.ravel(), minlength=256)
-    for item in painter.drawn:
+    kept: list[DrawnPart] = []
+    visible = np.bincount(rasterizer.owner.ravel(), minlength=256)
+    for item in rasterizer.drawn:
         if item.name is None or visible[item.owner] <= (1 - MOST_HIDDEN) * item.area:
             continue
-        x0, y0, x1, y1 = bounds(painter.owner, item.owner)
+        x0, y0, x1, y1 = bounds(rasterizer.owner, item.owner)
         wide, high = (x1 - x0) / size, (y1 - y0) / size
         if max(wide, high) < SMALLEST or min(wide, high) < SMALLEST / 2:
             continue
@@ -242,5 +242,5 @@ def bounds(owner: NDArray[np.uint8], which: int) -> tuple[int, int, int, int]:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def _shrunk(picture: NDArray[np.uint8], size: int) -> Picture:
+def _shrink(picture: NDArray[np.uint8], size: int) -> Picture:
     return np.asarray(cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA), np.float32)

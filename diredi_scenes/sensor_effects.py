@@ -12,13 +12,13 @@ from diredi_scenes.profiles import SiteProfile
 Picture = NDArray[np.float32]
 
 
-def fogged(picture: Picture, depth: Picture, ambient: Picture, visibility_m: float) -> Picture:
+def add_fog(picture: Picture, depth: Picture, ambient: Picture, visibility_m: float) -> Picture:
     """Fog of the colour of the light: at `visibility_m` one twentieth of the contrast is left."""
     clear = np.exp(depth * np.float32(-3.0 / visibility_m))[..., None]
     return np.asarray(picture * clear + ambient * (1 - clear), np.float32)
 
 
-def wet(picture: Picture, glare: Picture, ground: NDArray[np.bool_]) -> Picture:
+def add_wet_ground(picture: Picture, glare: Picture, ground: NDArray[np.bool_]) -> Picture:
     """Rain on the ground: darker, with lamps mirrored in it downwards."""
     size = picture.shape[0]
     streak = cv2.blur(
@@ -28,7 +28,7 @@ def wet(picture: Picture, glare: Picture, ground: NDArray[np.bool_]) -> Picture:
     return np.asarray(darker + np.where(ground[..., None], streak * 0.9, 0), np.float32)
 
 
-def rained(picture: Picture, rng: np.random.Generator, strength: float) -> Picture:
+def add_rain(picture: Picture, rng: np.random.Generator, strength: float) -> Picture:
     """Streaks of falling drops, and drops on the glass."""
     size = picture.shape[0]
     drops = (rng.random((size, size)) < 0.004 * strength).astype(np.float32)
@@ -56,7 +56,7 @@ def rained(picture: Picture, rng: np.random.Generator, strength: float) -> Pictu
     return picture
 
 
-def developed(picture: Picture, site: SiteProfile, rng: np.random.Generator, grey: bool) -> NDArray[np.uint8]:
+def apply_sensor(picture: Picture, site: SiteProfile, rng: np.random.Generator, grey: bool) -> NDArray[np.uint8]:
     """What a cheap camera makes of light: gain in the dark and the noise that goes with it, blur, vignette."""
     size = picture.shape[0]
     blur = float(rng.uniform(*site.blur)) * size / 320
@@ -74,7 +74,7 @@ def developed(picture: Picture, site: SiteProfile, rng: np.random.Generator, gre
     return np.asarray(np.clip(shown * 255 + 0.5, 0, 255), np.uint8)
 
 
-def jpeg(picture: NDArray[np.uint8], site: SiteProfile, rng: np.random.Generator) -> bytes:
+def encode(picture: NDArray[np.uint8], site: SiteProfile, rng: np.random.Generator) -> bytes:
     return encode_jpeg(picture, int(rng.integers(site.jpeg[0], site.jpeg[1] + 1)))
 
 

@@ -15,8 +15,8 @@ from pydantic import Field, ValidationError
 from diredi.config import Config
 from diredi.data import classification
 from diredi.data.classification import ClassificationSet
-from diredi.decentralized.network import create
-from diredi.decentralized.partitions import PartitionRecipe, partitioned
+from diredi.decentralized.network import create_network
+from diredi.decentralized.partitions import PartitionRecipe, partition_labels
 from diredi.decentralized.peer import Peer
 from diredi.decentralized.recipe import NetworkRecipe
 from diredi.errors import InvalidInput
@@ -83,7 +83,9 @@ def create_peer(
         dataset: The whole set.
         seed: Seed of the network; None for one that no other peer has.
     """
-    shards = partitioned(dataset.train.labels[: data.private], context.peers, data.partition, context.seed)
+    shards = partition_labels(dataset.train.labels[: data.private], context.peers, data.partition, context.seed)
     own_seed = context.seed * context.peers + context.peer
-    model = create(network, dataset.train.images.shape[1:], len(dataset.classes), own_seed if seed is None else seed)
-    return Peer(f"peer-{context.peer}", model, dataset.train.taken(shards[context.peer]), own_seed)
+    model = create_network(
+        network, dataset.train.images.shape[1:], len(dataset.classes), own_seed if seed is None else seed
+    )
+    return Peer(f"peer-{context.peer}", model, dataset.train.select(shards[context.peer]), own_seed)

@@ -20,7 +20,7 @@ import torch
 from pydantic import Field
 
 from diredi.config import Config
-from diredi.decentralized.averaging import averaged
+from diredi.decentralized.averaging import average
 from diredi.decentralized.network import MAIN
 from diredi.decentralized.recipe import NetworkRecipe, TrainingRecipe
 from diredi.errors import InvalidInput
@@ -92,7 +92,7 @@ class FedAvgLearner:
             updates = [self.compute_update(round_), *updates]
         mean = self._last_finite
         if updates:
-            mean = averaged([update.weights for update in updates], [update.samples for update in updates])
+            mean = average([update.weights for update in updates], [update.samples for update in updates])
         if _is_finite(mean):
             self._load(mean)
         return self._accuracy()
@@ -105,7 +105,7 @@ class FedAvgLearner:
 
     def _accuracy(self) -> Metrics:
         """Measure on the set's test images; 0 to 1."""
-        classes = self._peer.answers(torch.from_numpy(self._test.images), MAIN).argmax(-1).numpy()
+        classes = self._peer.predict_logits(torch.from_numpy(self._test.images), MAIN).argmax(-1).numpy()
         return {"accuracy": float(np.mean(classes == self._test.labels))}
 
 

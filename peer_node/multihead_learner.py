@@ -71,7 +71,7 @@ class MultiheadLearner:
 
     def compute_update(self, round_: int) -> Predictions:
         """Predict every public image with every head."""
-        outputs = multihead.said(self._peer.network, self._public)
+        outputs = multihead.predict_public(self._peer.network, self._public)
         embeddings = None if outputs.embeddings is None else outputs.embeddings.numpy()
         return Predictions(outputs.probabilities.numpy(), embeddings)
 
@@ -88,7 +88,7 @@ class MultiheadLearner:
 
     def _accuracies(self) -> Metrics:
         """Measure the main head and the last one on the set's test images; 0 to 1."""
-        outputs = multihead.said(self._peer.network, torch.from_numpy(self._test.images)).probabilities
+        outputs = multihead.predict_public(self._peer.network, torch.from_numpy(self._test.images)).probabilities
         right = (outputs.argmax(-1).numpy() == self._test.labels).mean(-1)
         return {"main head": float(right[0]), "last head": float(right[-1])}
 
@@ -98,6 +98,6 @@ def _digest(images: NDArray[np.uint8] | NDArray[np.float32]) -> str:
     return f"sha256:{hashlib.sha256(f'{images.shape}'.encode() + np.ascontiguousarray(images).data).hexdigest()}"
 
 
-def _tensors(predictions: Predictions) -> multihead.Said:
+def _tensors(predictions: Predictions) -> multihead.PublicPredictions:
     embeddings = None if predictions.embeddings is None else torch.from_numpy(predictions.embeddings.copy())
-    return multihead.Said(torch.from_numpy(predictions.probabilities.copy()), embeddings)
+    return multihead.PublicPredictions(torch.from_numpy(predictions.probabilities.copy()), embeddings)

@@ -13,7 +13,7 @@ from networks import network
 def main(folder: Path) -> None:
     import numpy as np
 
-    from diredi.data.classification.base import ClassificationSet, Labelled
+    from diredi.data.classification.base import ClassificationSet, LabelledImages
     from diredi.decentralized.simulation.recipe import EngineRecipe, SimulationRecipe
     from diredi.decentralized.simulation.simulate import simulate
     from diredi.decentralized.strategies import StrategyRecipe
@@ -24,7 +24,7 @@ def main(folder: Path) -> None:
     recipe = SimulationRecipe(
         strategy=learning, rounds=spec["rounds"], seed=spec["seed"], chunk=chunk, training="stacked"
     )
-    splits = Labelled(data["images"], data["labels"]), Labelled(data["test_images"], data["test_labels"])
+    splits = LabelledImages(data["images"], data["labels"]), LabelledImages(data["test_images"], data["test_labels"])
     digits = ClassificationSet("digits", tuple("0123456789"), *splits)
     shards = [np.flatnonzero(data["client"] == client) for client in range(spec["clients"])]
     ended: list[float] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from diredi.decentralized.averaging import averaged
+from diredi.decentralized.averaging import average
 from diredi.store.weights import WeightMap
 from peer_node.learner import LearnerContext, Metrics, Weights, WeightsSpec
 
@@ -26,7 +26,7 @@ class Idle:
 
     def learn(self, round_: int, answers: Mapping[str, Weights]) -> Metrics:
         heard = list(answers.values())
-        self._weights = averaged([one.weights for one in heard], [one.samples for one in heard])
+        self._weights = average([one.weights for one in heard], [one.samples for one in heard])
         return {"heard": len(heard)}
 
 

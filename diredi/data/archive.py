@@ -47,7 +47,7 @@ def pack(dataset: DataSet, path: Path, max_images: int | None = None) -> str:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         publish(part, path)
     except OSError as error:
-        raise _said(error, path) from None
+        raise _translate(error, path) from None
     finally:
         part.unlink(missing_ok=True)
     return f"sha256:{digest}"
@@ -75,7 +75,7 @@ def unpack(path: Path, folder: Path, max_bytes: int = 4 << 30) -> DataSet:
     except (zipfile.BadZipFile, DataSetError, NotImplementedError, EOFError) as error:
         raise CorruptData(f"{path} is not an archive of a data set ({error}): fetch it again") from None
     except OSError as error:
-        raise _said(error, folder) from None
+        raise _translate(error, folder) from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return load(folder / "data.yaml", splits)
@@ -131,7 +131,7 @@ def _stop(error: DataSetError) -> None:
     raise error
 
 
-def _said(error: OSError, path: Path) -> InvalidInput | NoRoom:
+def _translate(error: OSError, path: Path) -> InvalidInput | NoRoom:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoRoom(f"no room on the disk for {path}: free some and try again")
     return InvalidInput(f"{path} cannot be used ({error.strerror}): check the path and its permissions")

@@ -56,7 +56,7 @@ class DataSet:
         files = {*images, *(label for image in images if (label := yolo.label_file_of(image)).exists())}
         return sum(file.stat().st_size for file in files)
 
-    def mapped_to(self, labels: LabelSpace) -> DataSet:
+    def with_labels(self, labels: LabelSpace) -> DataSet:
         """The same boxes with the ids of `labels`. Raises InvalidInput when it lacks one of this set's classes."""
         missing = [name for name in self.names if name not in labels.names]
         if missing:

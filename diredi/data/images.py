@@ -22,7 +22,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         raise DataSetError(
             f"image cannot be read ({error.strerror}): check the path and its permissions", path
         ) from None
-    image = _decoded(data)
+    image = _decode(data)
     if image is None:
         raise DataSetError("image cannot be decoded: replace the file or take it out of the data set", path)
     return image
@@ -30,7 +30,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 def decode_image(data: bytes) -> NDArray[np.uint8]:
     """height x width x 3, BGR. Raises InvalidInput when the bytes are not an image."""
-    image = _decoded(data)
+    image = _decode(data)
     if image is None:
         raise InvalidInput(f"these {len(data)} bytes are not an image: send JPEG, PNG, BMP, TIFF or WebP")
     return image
@@ -44,7 +44,7 @@ def encode_jpeg(image: NDArray[np.uint8], quality: int = 90) -> bytes:
     return data.tobytes()
 
 
-def _decoded(data: bytes) -> NDArray[np.uint8] | None:
+def _decode(data: bytes) -> NDArray[np.uint8] | None:
     if not data:
         return None
     try:

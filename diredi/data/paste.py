@@ -33,7 +33,7 @@ class Crop:
     """Of the crop, 0..1 of the image's height."""
 
 
-def cut(image: Image, box: NDArray[np.float32] | Sequence[float], kind: int) -> Crop | None:
+def cut_out(image: Image, box: NDArray[np.float32] | Sequence[float], kind: int) -> Crop | None:
     """The object in `box` (x1, y1, x2, y2, pixels); None where it is tiny or cut off by the image's edge."""
     x1, y1, x2, y2 = (float(v) for v in box)
     height, width = image.shape[:2]
@@ -46,7 +46,7 @@ def cut(image: Image, box: NDArray[np.float32] | Sequence[float], kind: int) -> 
     return Crop(image[top:bottom, left:right].copy(), kind, y2 / height, (bottom - top) / height)
 
 
-def pasted(image: Image, boxes: Boxes, crop: Crop, rng: np.random.Generator) -> tuple[Image, Boxes]:
+def paste(image: Image, boxes: Boxes, crop: Crop, rng: np.random.Generator) -> tuple[Image, Boxes]:
     """`image` with the crop in it, about where it stood and as large as it was, and the boxes of both.
 
     `boxes` as in a `Sample`. The edge is soft, and the crop takes half of the way to the light of the place.
@@ -61,22 +61,22 @@ def pasted(image: Image, boxes: Boxes, crop: Crop, rng: np.random.Generator) -> 
     top = int(np.clip((crop.ground + 0.05 * rng.uniform(-1, 1)) * height - tall, 0, height - tall))
     there = image[top : top + tall, left : left + wide].astype(np.float32)
     scaled = scaled * (1 + (there.mean() + 1) / (scaled.mean() + 1)) / 2
-    mask = _soft(tall, wide)
+    mask = _soft_mask(tall, wide)
     made = image.copy()
     made[top : top + tall, left : left + wide] = np.clip(there * (1 - mask) + scaled * mask + 0.5, 0, 255)
     inner = 1 / (1 + 2 * _MARGIN)
     centre = (left + wide / 2) / width, (top + tall / 2) / height
     ours = np.array([[crop.kind, *centre, wide * inner / width, tall * inner / height]], np.float32)
-    return made, np.concatenate([boxes[_covered(boxes, ours[0]) < HIDDEN], ours])
+    return made, np.concatenate([boxes[_covered_share(boxes, ours[0]) < HIDDEN], ours])
 
 
-def _soft(tall: int, wide: int) -> NDArray[np.float32]:
+def _soft_mask(tall: int, wide: int) -> NDArray[np.float32]:
     """tall x wide x 1: 1 inside, falling to 0 across the margin."""
     down, across = (np.minimum(np.arange(n) + 0.5, n - 0.5 - np.arange(n)) / max(n * _MARGIN, 1) for n in (tall, wide))
     return np.asarray(np.clip(np.minimum(down[:, None], across[None]), 0, 1), np.float32)[..., None]
 
 
-def _covered(boxes: Boxes, other: NDArray[np.float32]) -> NDArray[np.float32]:
+def _covered_share(boxes: Boxes, other: NDArray[np.float32]) -> NDArray[np.float32]:
     """Share of each box that `other` covers."""
     low = np.maximum(boxes[:, 1:3] - boxes[:, 3:] / 2, other[1:3] - other[3:] / 2)
     high = np.minimum(boxes[:, 1:3] + boxes[:, 3:] / 2, other[1:3] + other[3:] / 2)

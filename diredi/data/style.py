@@ -51,20 +51,20 @@ class SiteStyle(Config):
     """Standard deviation of the sensor's noise, as a share of white."""
 
 
-def measure(samples: Sequence[Sample]) -> SiteStyle:
+def measure_style(samples: Sequence[Sample]) -> SiteStyle:
     """The style of all images of `samples`. Raises InvalidInput for none, DataSetError for an unreadable image."""
     if not samples:
         raise InvalidInput("there are no images to take a style from: the training split is empty")
-    styles = [of_image(read_image(sample.image)) for sample in samples]
+    styles = [image_style(read_image(sample.image)) for sample in samples]
     names = SiteStyle.model_fields
     mean = {name: np.mean([getattr(style, name) for style in styles], 0).round(4).tolist() for name in names}
     middles = [np.mean(style.lightness) for style in styles]
     return SiteStyle.model_validate(mean | {"lightness_spread": round(float(np.std(middles)), 4)})
 
 
-def of_image(image: Picture) -> SiteStyle:
+def image_style(image: Picture) -> SiteStyle:
     """The style of one image, which has no spread between images."""
-    small, _ = _at_side(image)
+    small, _ = _shrink(image)
     lab = cv2.cvtColor(small, cv2.COLOR_BGR2LAB).astype(np.float32)
     means, spreads = lab.mean((0, 1)), lab.std((0, 1))
     return SiteStyle(
@@ -73,40 +73,40 @@ def of_image(image: Picture) -> SiteStyle:
         colour=tuple(means[1:].tolist()),
         colour_spread=tuple(spreads[1:].tolist()),
         sharpness=_sharpness(lab[..., 0]),
-        noise=_noise(small),
+        noise=_noise_level(small),
     )
 
 
-def restyled(image: Picture, style: SiteStyle, rng: np.random.Generator) -> Picture:
+def restyle(image: Picture, style: SiteStyle, rng: np.random.Generator) -> Picture:
     """`image` as a camera of that site might have taken it: blurred, relit, tinted, noisy, in this order.
 
     An image is never sharpened nor cleaned of noise, and its boxes stay where they are.
     """
-    small, scale = _at_side(image)
-    own = of_image(image)
-    blur = _blur_to(_lightness(small), style.sharpness) * scale
+    small, scale = _shrink(image)
+    own = image_style(image)
+    blur = _find_blur(_lightness(small), style.sharpness) * scale
     lab = cv2.cvtColor(cv2.GaussianBlur(image, (0, 0), blur) if blur else image, cv2.COLOR_BGR2LAB)
     wanted = np.array(style.lightness) + style.lightness_spread * rng.standard_normal()
-    lab[..., 0] = cv2.LUT(lab[..., 0], _relit(np.array(own.lightness), np.clip(wanted, 0, 255)))
+    lab[..., 0] = cv2.LUT(lab[..., 0], _lightness_table(np.array(own.lightness), np.clip(wanted, 0, 255)))
     for channel in (0, 1):
         ratio = min(style.colour_spread[channel] / max(own.colour_spread[channel], 1.0), 2.0)
         tinted = (np.arange(256) - own.colour[channel]) * ratio + style.colour[channel]
         lab[..., channel + 1] = cv2.LUT(lab[..., channel + 1], np.clip(tinted, 0, 255).round().astype(np.uint8))
-    return _noisy(np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2BGR), np.uint8), style.noise, scale, rng)
+    return _add_noise(np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2BGR), np.uint8), style.noise, scale, rng)
 
 
 def _lightness(image: Picture) -> NDArray[np.float32]:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2LAB)[..., 0], np.float32)
 
 
-def _relit(own: NDArray[np.float64], wanted: NDArray[np.float64]) -> Picture:
+def _lightness_table(own: NDArray[np.float64], wanted: NDArray[np.float64]) -> Picture:
     """A table of 256 levels that takes the quantiles of an image to those that are wanted, black to black."""
     rising = np.maximum.accumulate(own) + np.linspace(0, 1e-3, len(own))  # np.interp needs no two alike
     ends = [-1.0, *rising, 256.0], [0.0, *wanted, 255.0]
     return np.asarray(np.interp(np.arange(256), *ends).round(), np.uint8)
 
 
-def _at_side(image: Picture) -> tuple[Picture, float]:
+def _shrink(image: Picture) -> tuple[Picture, float]:
     """The image no larger than `SIDE`, and how many times larger it was."""
     scale = max(image.shape[:2]) / SIDE
     if scale <= 1:
@@ -120,7 +120,7 @@ def _sharpness(light: NDArray[np.float32]) -> float:
     return min(float(cv2.Laplacian(smooth, cv2.CV_32F).std() / max(float(light.std()), 1.0)), 100.0)
 
 
-def _blur_to(light: NDArray[np.float32], sharpness: float) -> float:
+def _find_blur(light: NDArray[np.float32], sharpness: float) -> float:
     """The blur, in pixels, that brings an image nearest to `sharpness`; 0 where it is not sharper."""
 
     def miss(blur: float) -> float:
@@ -130,7 +130,7 @@ def _blur_to(light: NDArray[np.float32], sharpness: float) -> float:
     return min(_BLURS, key=miss)
 
 
-def _noise(image: Picture) -> float:
+def _noise_level(image: Picture) -> float:
     """What varies within a few pixels where an image is flat, edges and texture left out. Survives JPEG, which a mask
     of three pixels does not see."""
     grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.float32) / 255
@@ -138,9 +138,9 @@ def _noise(image: Picture) -> float:
     return min(math.sqrt(float(np.quantile(cv2.blur(fine * fine, (9, 9)), FLAT))), 1.0)
 
 
-def _noisy(image: Picture, noise: float, scale: float, rng: np.random.Generator) -> Picture:
+def _add_noise(image: Picture, noise: float, scale: float, rng: np.random.Generator) -> Picture:
     """With as much noise as is missing. At `scale` times `SIDE` it is that much stronger: shrinking averages it."""
-    there = _noise(_at_side(image)[0])
+    there = _noise_level(_shrink(image)[0])
     missing = math.sqrt(max(noise**2 - there**2, 0)) * scale * 255 / _GREY
     if missing < 0.5:
         return image

@@ -53,7 +53,7 @@ def list_images(place: Path, split: str, description: Description, sink: Sink) -
     if place.is_dir():
         return sorted(p for p in place.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
     if place.suffix == ".txt" and place.is_file():
-        return _listed(place, sink)
+        return _read_list(place, sink)
     if place.suffix.lower() in IMAGE_SUFFIXES and place.is_file():
         return [place]
     sink(DataSetError(f"`{split}` names {place}, which does not exist: correct the path", description.path))
@@ -84,7 +84,7 @@ def read_labels(path: Path, classes: int, sink: Sink) -> Boxes:
         if not line.strip():
             continue
         try:
-            rows[_label(line, classes)] = None
+            rows[_parse_label(line, classes)] = None
         except ValueError as error:
             sink(DataSetError(str(error), path, number))
     return np.asarray(list(rows), np.float32).reshape(-1, 5)
@@ -151,7 +151,7 @@ def _names(values: dict[str, Any], path: Path, sink: Sink) -> tuple[str, ...]:
     return names
 
 
-def _listed(path: Path, sink: Sink) -> list[Path]:
+def _read_list(path: Path, sink: Sink) -> list[Path]:
     images = []
     for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
         if not line.strip():
@@ -164,7 +164,7 @@ def _listed(path: Path, sink: Sink) -> list[Path]:
     return sorted(images)
 
 
-def _label(line: str, classes: int) -> tuple[float, ...]:
+def _parse_label(line: str, classes: int) -> tuple[float, ...]:
     """One box, from `class cx cy w h` or from a polygon `class x1 y1 x2 y2 x3 y3 ...`. Raises ValueError when wrong."""
     words = line.split()
     try:

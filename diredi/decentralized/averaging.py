@@ -9,7 +9,7 @@ import numpy as np
 from diredi.store.weights import Array, WeightMap
 
 
-def averaged(weights: Sequence[WeightMap], samples: Sequence[float]) -> WeightMap:
+def average(weights: Sequence[WeightMap], samples: Sequence[float]) -> WeightMap:
     """Weighted by `samples`; counters (integers) are the first one's. Equal weights come out bit for bit as they are.
 
     Raises InvalidInput where schemas differ. `weights` must not be empty, `samples` not add up to 0.

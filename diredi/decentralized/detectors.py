@@ -18,7 +18,7 @@ from diredi.distillation.trainer import autocast
 from diredi.errors import InvalidInput
 from diredi.store.weights import WeightMap
 
-_LEAST = 1e-6
+_EPSILON = 1e-6
 
 
 class EnsembleTeacher:
@@ -53,8 +53,8 @@ class EnsembleTeacher:
         scores = torch.stack([one.class_logits.sigmoid() for one in said]).mean(0)
         boxes = torch.stack([one.box_logits.softmax(-1) for one in said]).mean(0) if _has_bins(first) else None
         return Outputs(
-            scores.logit(_LEAST),
-            torch.stack([one.box_logits for one in said]).mean(0) if boxes is None else boxes.clamp(min=_LEAST).log(),
+            scores.logit(_EPSILON),
+            torch.stack([one.box_logits for one in said]).mean(0) if boxes is None else boxes.clamp(min=_EPSILON).log(),
             first.anchors,
             first.strides,
             first.features,
@@ -82,7 +82,7 @@ class DetectorClient:
         self._detector, self._pool, self._recipe = detector, Pool(samples), recipe
         self.samples, self.steps = len(samples), self._batches(recipe).steps
 
-    def start(self) -> Message:
+    def initial_state(self) -> Message:
         """Weights and buffers of its detector now."""
         module = self._detector.module
         weights = {name: one.detach().clone() for name, one in module.named_parameters() if one.requires_grad}
@@ -118,18 +118,18 @@ class DetectorLearner:
         self._detector, self._batches, self._epoch, self._recipe = detector, batches, epoch, recipe
         self._batch: Batch | None = None
 
-    def whole(self) -> Tree:
+    def full_gradient(self) -> Tree:
         total: Tree = {}
         for batch in self._epoch:
             gradient, _ = self._gradient(self.start, self._first_buffers, batch)
             total = {name: total[name] + one for name, one in gradient.items()} if total else gradient
         return {name: one / self._epoch.steps for name, one in total.items()}
 
-    def minibatch(self, weights: Tree, step: int) -> Tree:
+    def minibatch_gradient(self, weights: Tree, step: int) -> Tree:
         gradient, self.buffers = self._gradient(weights, self.buffers, self._of_step(step))
         return gradient
 
-    def twin(self, step: int) -> Tree:
+    def reference_gradient(self, step: int) -> Tree:
         gradient, _ = self._gradient(self.start, self._first_buffers, self._of_step(step))
         return gradient
 

@@ -3,7 +3,7 @@
     stopping = MetaStopping(recipe=StoppingRecipe())
     while stopping.reason is None:
         ...  # a round
-        stopping = stopping.after(local_loss, neighbours_loss)
+        stopping = stopping.after_round(local_loss, neighbours_loss)
 
 The criteria are those of the program that goes with "A Meta Stopping Mechanism for a KD-based Decentralized System", by
 authors of FGCS 176, 2025. After each round a peer looks at two losses: that on its own validation data, and the mean of
@@ -60,7 +60,7 @@ class StoppingRecipe(Config):
     most_rounds: int = Field(default=40, ge=1)
 
 
-class Reason(StrEnum):
+class StopReason(StrEnum):
     """Why a peer has stopped."""
 
     PATIENCE = "patience"
@@ -86,7 +86,7 @@ class MetaStopping(Config):
     """Changes in a row, up to the last, in which the peer's own loss rose and the neighbours' fell."""
     flat: int = Field(default=0, ge=0)
     """Changes in a row, up to the last, within tolerance."""
-    reason: Reason | None = None
+    reason: StopReason | None = None
     """Why the peer stops; None: it goes on. Who has stopped stays so."""
 
     @classmethod
@@ -102,7 +102,7 @@ class MetaStopping(Config):
         """Everything but the recipe, as JSON can hold it."""
         return self.model_dump(mode="json", exclude={"recipe"})
 
-    def after(self, local_loss: float, neighbours_loss: float | None) -> Self:
+    def after_round(self, local_loss: float, neighbours_loss: float | None) -> Self:
         """What is so after one more round. Losses may be any numbers at all.
 
         `local_loss` is on the peer's own validation data, `neighbours_loss` the mean of those on its neighbours'; None
@@ -112,18 +112,18 @@ class MetaStopping(Config):
             return self
         told = self.model_copy(update={"rounds": self.rounds + 1})
         if not (math.isfinite(local_loss) and (neighbours_loss is None or math.isfinite(neighbours_loss))):
-            return told.model_copy(update={"reason": Reason.NOT_FINITE})
+            return told.model_copy(update={"reason": StopReason.NOT_FINITE})
         if neighbours_loss is not None:
-            told = told._compared(float(local_loss), float(neighbours_loss))
-        return told.model_copy(update={"reason": told._met()})
+            told = told._observe(float(local_loss), float(neighbours_loss))
+        return told.model_copy(update={"reason": told._stop_reason()})
 
-    def _compared(self, local: float, neighbours: float) -> Self:
-        falls = self.fallen is None or (neighbours < self.fallen and not self._still(self.fallen, neighbours))
+    def _observe(self, local: float, neighbours: float) -> Self:
+        falls = self.fallen is None or (neighbours < self.fallen and not self._is_unchanged(self.fallen, neighbours))
         apart = flat = False
         if self.last is not None:
             local_before, neighbours_before = self.last
             apart = local > local_before and neighbours < neighbours_before
-            flat = self._still(local_before, local) and self._still(neighbours_before, neighbours)
+            flat = self._is_unchanged(local_before, local) and self._is_unchanged(neighbours_before, neighbours)
         return self.model_copy(
             update={
                 "fallen": neighbours if falls else self.fallen,
@@ -134,14 +134,14 @@ class MetaStopping(Config):
             }
         )
 
-    def _still(self, before: float, now: float) -> bool:
+    def _is_unchanged(self, before: float, now: float) -> bool:
         return abs(now - before) <= self.recipe.tolerance * abs(before)
 
-    def _met(self) -> Reason | None:
+    def _stop_reason(self) -> StopReason | None:
         if self.waited >= self.recipe.patience:
-            return Reason.PATIENCE
+            return StopReason.PATIENCE
         if self.apart >= self.recipe.n_div:
-            return Reason.DIVERGING
+            return StopReason.DIVERGING
         if self.flat >= self.recipe.n_conv:
-            return Reason.CONVERGED
-        return Reason.ROUNDS if self.rounds >= self.recipe.most_rounds else None
+            return StopReason.CONVERGED
+        return StopReason.ROUNDS if self.rounds >= self.recipe.most_rounds else None

@@ -18,7 +18,7 @@ from diredi.errors import DirediError, InvalidInput
 
 
 @contextmanager
-def processes(
+def process_pool(
     workers: int, prepare: Callable[..., None] | None = None, *given: object
 ) -> Iterator[ProcessPoolExecutor]:
     """Processes of one thread each, so that figures do not depend on the number of cores. Each calls `prepare(*given)`
@@ -26,7 +26,7 @@ def processes(
 
     Raises DirediError when one of them dies.
     """
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _started, (prepare, given))
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (prepare, given))
     try:
         yield pool
     except BrokenProcessPool:
@@ -38,9 +38,9 @@ def processes(
         pool.shutdown(cancel_futures=True)
 
 
-def _started(prepare: Callable[..., None] | None, given: tuple[object, ...]) -> None:
+def _start_worker(prepare: Callable[..., None] | None, given: tuple[object, ...]) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    one_thread()
+    use_one_thread()
     if prepare is not None:
         prepare(*given)
 
@@ -53,13 +53,13 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def one_thread() -> None:
+def use_one_thread() -> None:
     """So that figures do not depend on the number of cores, and workers do not wait for each other."""
     torch.set_num_threads(1)
 
 
 @contextmanager
-def cluster(address: str) -> Iterator[Any]:
+def ray_cluster(address: str) -> Iterator[Any]:
     """The module `ray`, connected to the cluster at `address` for as long as the context lasts; "local" starts one on
     this machine. Its nodes must have this package, and be able to import what is sent to them.
 
@@ -71,7 +71,7 @@ def cluster(address: str) -> Iterator[Any]:
         raise InvalidInput(
             "Ray is not installed: `pip install 'diredi[ray]'`, or give the number of workers instead"
         ) from None
-    _knock(address)
+    _check_reachable(address)
     try:
         ray.init(address=address, log_to_driver=False)
         yield ray
@@ -82,7 +82,7 @@ def cluster(address: str) -> Iterator[Any]:
         ray.shutdown()
 
 
-def _knock(address: str) -> None:
+def _check_reachable(address: str) -> None:
     """Raises DirediError where nothing listens: Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdecimal():

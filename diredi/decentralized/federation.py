@@ -1,8 +1,8 @@
 """Federated rounds of a few clients in this process, whatever they learn: detectors, or anything that has gradients.
 
-    federation = Federation(created(StrategyRecipe(kind="scaffold")), clients, clients[0].start())
+    federation = Federation(create_strategy(StrategyRecipe(kind="scaffold")), clients, clients[0].initial_state())
     for number in range(10):
-        federation.play(number)
+        federation.run_round(number)
 
 Everyone is awake in every round. Hundreds of classifiers are the affair of `diredi.decentralized.simulation`, which has
 the same strategies, the same halves of a round, and workers, stacks and disks besides.
@@ -15,8 +15,8 @@ from typing import Protocol
 
 import torch
 
-from diredi.decentralized.strategies import Clients, Local, Message, Strategy
-from diredi.decentralized.strategies.base import Learner, added, learned, part_of_mean, size
+from diredi.decentralized.strategies import ClientContext, Cohort, Message, Strategy
+from diredi.decentralized.strategies.base import Learner, add_messages, message_bytes, train_client, weight_upload
 
 
 class BufferedLearner(Learner, Protocol):
@@ -49,54 +49,56 @@ class Federation:
     def __init__(self, strategy: Strategy, clients: Sequence[Client], start: Message) -> None:
         """`start`: weights and buffers that all begin with."""
         self._strategy, self._clients = strategy, clients
-        self.server = strategy.first_server(start["weights"]) | {"buffers": start["buffers"]}
-        self._memories = [strategy.first_memory(self.server) for _ in clients]
+        self.server = strategy.initial_server_state(start["weights"]) | {"buffers": start["buffers"]}
+        self._memories = [strategy.initial_client_state(self.server) for _ in clients]
         samples, steps = (torch.tensor([float(getattr(one, what)) for one in clients]) for what in ("samples", "steps"))
-        self._numbers = Clients(samples, steps, len(clients), int(samples.sum()), float(steps.mean()))
+        self._numbers = Cohort(samples, steps, len(clients), int(samples.sum()), float(steps.mean()))
         self.bytes_down = self.bytes_up = 0
         """Of all rounds so far, uncompressed."""
 
-    def state_of(self, client: int) -> Message:
+    def client_state(self, client: int) -> Message:
         """Weights and buffers that a client would use now: its own where nothing is shared, else the server's."""
         memory = self._memories[client]
         return memory if "weights" in memory else self.server
 
-    def play(self, number: int) -> None:
+    def run_round(self, number: int) -> None:
         """One round. Rounds are numbered from 0."""
         strategy, sent = self._strategy, self._strategy.broadcast(self.server)
         if sent:
             sent = sent | {"buffers": self.server["buffers"]}
         mean: Message = {}
-        if strategy.asks_gradient:
-            asked = [{"gradient": self._learner(client, number).whole()} for client in range(len(self._clients))]
+        if strategy.requires_mean_gradient:
+            asked = [
+                {"gradient": self._learner(client, number).full_gradient()} for client in range(len(self._clients))
+            ]
             mean = self._mean(asked)
-            sent = sent | strategy.announced(mean["gradient"])
-        self.bytes_down += len(self._clients) * size(sent)
-        uploads = [self._learned(client, number, sent) for client in range(len(self._clients))]
+            sent = sent | strategy.broadcast_gradient(mean["gradient"])
+        self.bytes_down += len(self._clients) * message_bytes(sent)
+        uploads = [self._train_client(client, number, sent) for client in range(len(self._clients))]
         mean = mean | self._mean(uploads)
-        server = strategy.combined(self.server, mean, self._numbers)
+        server = strategy.aggregate(self.server, mean, self._numbers)
         self.server = server | {"buffers": mean.get("buffers", self.server["buffers"])}
 
-    def _learned(self, client: int, number: int, sent: Message) -> Message:
+    def _train_client(self, client: int, number: int, sent: Message) -> Message:
         strategy, learner = self._strategy, self._learner(client, number)
-        gradient = learner.whole() if strategy.needs_gradient else {}
-        rate = strategy.rates(self._numbers)[client]
-        local = Local(sent, self._memories[client], gradient, rate, self._numbers.steps[client])
-        upload, memory = learned(strategy, learner, local)
+        gradient = learner.full_gradient() if strategy.requires_full_gradient else {}
+        rate = strategy.learning_rates(self._numbers)[client]
+        local = ClientContext(sent, self._memories[client], gradient, rate, self._numbers.steps[client])
+        upload, memory = train_client(strategy, learner, local)
         if upload:
             upload = upload | {"buffers": learner.buffers}
         self._memories[client] = memory | {"buffers": learner.buffers} if "weights" in memory else memory
         return upload
 
     def _learner(self, client: int, number: int) -> BufferedLearner:
-        return self._clients[client].learner(self.state_of(client), number)
+        return self._clients[client].learner(self.client_state(client), number)
 
     def _mean(self, uploads: Sequence[Message]) -> Message:
-        self.bytes_up += sum(size(upload) for upload in uploads)
+        self.bytes_up += sum(message_bytes(upload) for upload in uploads)
         numbers = self._numbers
-        shares, of_samples = self._strategy.shares(numbers), numbers.samples / numbers.samples.sum()
+        shares, of_samples = self._strategy.aggregation_weights(numbers), numbers.samples / numbers.samples.sum()
         mean: Message = {}
         for upload, share, part in zip(uploads, shares, of_samples, strict=True):
-            one = part_of_mean(upload, share, part)
-            mean = added(mean, one) if mean else one
+            one = weight_upload(upload, share, part)
+            mean = add_messages(mean, one) if mean else one
         return mean

@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diredi.decentralized.network import MAIN, MultiHeaded, Outputs
-from diredi.decentralized.peer import Peer, device_of, evaluating
+from diredi.decentralized.network import MAIN, MultiHeadNetwork, NetworkOutputs
+from diredi.decentralized.peer import Peer, device_of, eval_mode
 from diredi.decentralized.recipe import MultiHeadRecipe, TrainingRecipe
 from diredi.distillation.dissimilarity import MEASURES
 
@@ -29,7 +29,7 @@ _AT_ONCE = 512
 
 
 @dataclass(frozen=True)
-class Said:
+class PublicPredictions:
     """What one peer says of public images: all of it that another one may see."""
 
     probabilities: Tensor
@@ -37,26 +37,30 @@ class Said:
     embeddings: Tensor | None
     """fp32 [n, features]."""
 
-    def of(self, indices: Tensor) -> Said:
+    def select(self, indices: Tensor) -> PublicPredictions:
         """Of some of the images."""
-        return Said(self.probabilities[:, indices], None if self.embeddings is None else self.embeddings[indices])
+        return PublicPredictions(
+            self.probabilities[:, indices], None if self.embeddings is None else self.embeddings[indices]
+        )
 
-    def on(self, device: torch.device) -> Said:
-        return Said(self.probabilities.to(device), None if self.embeddings is None else self.embeddings.to(device))
+    def to(self, device: torch.device) -> PublicPredictions:
+        return PublicPredictions(
+            self.probabilities.to(device), None if self.embeddings is None else self.embeddings.to(device)
+        )
 
 
-def said(network: MultiHeaded, images: Tensor) -> Said:
+def predict_public(network: MultiHeadNetwork, images: Tensor) -> PublicPredictions:
     """In eval mode; `images` uint8 [n, channels, height, width]."""
-    with evaluating(network), torch.no_grad():
+    with eval_mode(network), torch.no_grad():
         parts = [network(some) for some in torch.split(images.to(device_of(network)), _AT_ONCE)]
     logits = torch.cat([torch.stack(part.logits) for part in parts], 1)
-    return Said(logits.softmax(-1), torch.cat([part.embedding for part in parts]))
+    return PublicPredictions(logits.softmax(-1), torch.cat([part.embedding for part in parts]))
 
 
 def learn(
     peer: Peer,
     public: Tensor,
-    neighbours: Sequence[Said],
+    neighbours: Sequence[PublicPredictions],
     recipe: MultiHeadRecipe,
     training: TrainingRecipe,
     round_: int,
@@ -67,49 +71,54 @@ def learn(
     the last epoch.
     """
     rng, device = np.random.default_rng([peer.seed, round_, 1]), device_of(peer.network)
-    public, neighbours = public.to(device), [one.on(device) for one in neighbours]
+    public, neighbours = public.to(device), [one.to(device) for one in neighbours]
 
     def loss(indices: Tensor) -> Tensor:
-        private = F.cross_entropy(peer.network.said(peer.images[indices], MAIN), peer.labels[indices])
+        private = F.cross_entropy(peer.network.logits(peer.images[indices], MAIN), peer.labels[indices])
         if not neighbours:
             return private
         some = torch.from_numpy(rng.choice(len(public), min(recipe.public_batch, len(public)), replace=False))
         outputs = peer.network(public[some])
-        return private + distance(outputs, [one.of(some) for one in neighbours], recipe)
+        return private + distance(outputs, [one.select(some) for one in neighbours], recipe)
 
-    return peer.descend(loss, training, [peer.network], round_)
+    return peer.minimize(loss, training, [peer.network], round_)
 
 
-def distance(outputs: Outputs, neighbours: Sequence[Said], recipe: MultiHeadRecipe) -> Tensor:
+def distance(outputs: NetworkOutputs, neighbours: Sequence[PublicPredictions], recipe: MultiHeadRecipe) -> Tensor:
     """How far a peer is from its neighbours on a batch of public images, a scalar."""
     chain = zip(outputs.logits[:-1], outputs.logits[1:], strict=True)
     heads = sum(
-        (_head(mine, before, _level(neighbours, level), recipe) for level, (before, mine) in enumerate(chain)),
+        (
+            _head_distance(mine, before, _level_probabilities(neighbours, level), recipe)
+            for level, (before, mine) in enumerate(chain)
+        ),
         torch.zeros(()),
     )
-    return recipe.auxiliary_weight * heads + recipe.embedding_weight * _embedding(outputs.embedding, neighbours)
+    return recipe.auxiliary_weight * heads + recipe.embedding_weight * _embedding_distance(
+        outputs.embedding, neighbours
+    )
 
 
-def _level(neighbours: Sequence[Said], level: int) -> Tensor:
+def _level_probabilities(neighbours: Sequence[PublicPredictions], level: int) -> Tensor:
     """What the neighbours' heads of a level say, fp32 [neighbours, n, classes]; of one with fewer heads, its last."""
     return torch.stack([one.probabilities[min(level, len(one.probabilities) - 1)] for one in neighbours])
 
 
-def _head(logits: Tensor, before: Tensor, theirs: Tensor, recipe: MultiHeadRecipe) -> Tensor:
+def _head_distance(logits: Tensor, before: Tensor, theirs: Tensor, recipe: MultiHeadRecipe) -> Tensor:
     measure, mine = MEASURES[recipe.measure], (logits / recipe.temperature).softmax(-1)
     if recipe.confidence == "most_confident":
-        theirs = _surest(torch.cat([theirs, before.detach().softmax(-1)[None]]))[None]
+        theirs = _most_confident(torch.cat([theirs, before.detach().softmax(-1)[None]]))[None]
     softened = (theirs.clamp(min=1e-12).log() / recipe.temperature).softmax(-1)
     return measure(mine.expand_as(softened), softened).mean()
 
 
-def _surest(said: Tensor) -> Tensor:
+def _most_confident(said: Tensor) -> Tensor:
     """For each sample the row of `said`, fp32 [speakers, n, classes], whose highest probability is highest."""
     best = said.amax(-1).argmax(0)
     return said[best, torch.arange(said.shape[1], device=said.device)]
 
 
-def _embedding(mine: Tensor, neighbours: Sequence[Said]) -> Tensor:
+def _embedding_distance(mine: Tensor, neighbours: Sequence[PublicPredictions]) -> Tensor:
     """Mean squared distance of embeddings of length 1. Neighbours whose embeddings have another size say nothing
     here."""
     theirs = [

@@ -17,14 +17,14 @@ MAIN = 0
 
 
 @dataclass(frozen=True)
-class Outputs:
+class NetworkOutputs:
     embedding: Tensor
     """fp32 [n, features]."""
     logits: tuple[Tensor, ...]
     """Of each head, the main one first: fp32 [n, classes]."""
 
 
-class MultiHeaded(nn.Module):
+class MultiHeadNetwork(nn.Module):
     """Images uint8 [n, channels, height, width], on the network's device, in; what every head says out."""
 
     def __init__(self, backbone: Backbone, classes: int, recipe: NetworkRecipe) -> None:
@@ -36,11 +36,11 @@ class MultiHeaded(nn.Module):
         heads = [nn.Linear(features, classes), *auxiliary]
         self.heads = nn.ModuleList(heads)
 
-    def forward(self, images: Tensor) -> Outputs:
+    def forward(self, images: Tensor) -> NetworkOutputs:
         embedding = self.embedding(images)
-        return Outputs(embedding, tuple(head(embedding) for head in self.heads))
+        return NetworkOutputs(embedding, tuple(head(embedding) for head in self.heads))
 
-    def said(self, images: Tensor, head: int) -> Tensor:
+    def logits(self, images: Tensor, head: int) -> Tensor:
         """Logits of one head, fp32 [n, classes]."""
         logits: Tensor = self.heads[head](self.embedding(images))
         return logits
@@ -51,12 +51,12 @@ class MultiHeaded(nn.Module):
         return features.float()
 
 
-def create(recipe: NetworkRecipe, shape: Shape, classes: int, seed: int) -> MultiHeaded:
+def create_network(recipe: NetworkRecipe, shape: Shape, classes: int, seed: int) -> MultiHeadNetwork:
     """A fresh network: equal arguments give equal weights. Raises InvalidInput for an unknown backbone."""
     if recipe.backbone not in BACKBONES:
         raise InvalidInput(f"there is no backbone {recipe.backbone!r}: use {', '.join(sorted(BACKBONES))}")
     with seeded(seed):
-        return MultiHeaded(BACKBONES[recipe.backbone](shape), classes, recipe)
+        return MultiHeadNetwork(BACKBONES[recipe.backbone](shape), classes, recipe)
 
 
 def _head(kind: str, features: int, classes: int) -> nn.Module:

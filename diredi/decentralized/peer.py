@@ -12,17 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diredi.data.classification.base import Labelled
+from diredi.data.classification.base import LabelledImages
 from diredi.decentralized import distillation
-from diredi.decentralized.network import MAIN, MultiHeaded
+from diredi.decentralized.network import MAIN, MultiHeadNetwork
 from diredi.decentralized.recipe import DistillationRecipe, TrainingRecipe
 
 BatchLoss = Callable[[Tensor], Tensor]
 """The loss of a batch, given the indices of its samples: int64 [n]."""
-_ANSWERED_AT_ONCE = 512
+_BATCH = 512
 
 
-class Neighbours(Protocol):
+class NeighbourLogits(Protocol):
     """What neighbours say of a peer's samples."""
 
     def __call__(self, indices: Tensor) -> Tensor:
@@ -42,17 +42,17 @@ class CachedLogits:
 
 
 @dataclass(frozen=True)
-class InTraining:
+class TrainModeLogits:
     """Neighbours as the reference code asks them: in train mode, so that an answer depends on the batch, and batch-norm
     statistics drift as they are asked."""
 
-    networks: Sequence[tuple[MultiHeaded, int]]
+    networks: Sequence[tuple[MultiHeadNetwork, int]]
     """Each neighbour, and the head that is asked. They are changed: pass copies."""
     images: Tensor
 
     def __call__(self, indices: Tensor) -> Tensor:
         with torch.no_grad():
-            return torch.stack([network.train().said(self.images[indices], head) for network, head in self.networks])
+            return torch.stack([network.train().logits(self.images[indices], head) for network, head in self.networks])
 
 
 class Peer:
@@ -61,7 +61,7 @@ class Peer:
     It learns where `network` is: images and labels are copied to its device.
     """
 
-    def __init__(self, name: str, network: MultiHeaded, data: Labelled, seed: int) -> None:
+    def __init__(self, name: str, network: MultiHeadNetwork, data: LabelledImages, seed: int) -> None:
         self.name, self.network, self.seed = name, network, seed
         device = device_of(network)
         self.images, self.labels = torch.from_numpy(data.images).to(device), torch.from_numpy(data.labels).to(device)
@@ -70,13 +70,13 @@ class Peer:
         """Backbone and main head learn the peer's own labels; the mean loss of the last epoch."""
 
         def taught(indices: Tensor) -> Tensor:
-            return F.cross_entropy(self.network.said(self.images[indices], MAIN), self.labels[indices])
+            return F.cross_entropy(self.network.logits(self.images[indices], MAIN), self.labels[indices])
 
-        return self.descend(taught, recipe, [self.network.backbone, self.network.heads[MAIN]], round_)
+        return self.minimize(taught, recipe, [self.network.backbone, self.network.heads[MAIN]], round_)
 
-    def learn_from(
+    def learn_from_neighbours(
         self,
-        neighbours: Neighbours | None,
+        neighbours: NeighbourLogits | None,
         recipe: DistillationRecipe,
         training: TrainingRecipe,
         head: int = 1,
@@ -86,16 +86,16 @@ class Peer:
 
         def mixed(indices: Tensor) -> Tensor:
             said = None if neighbours is None else neighbours(indices)
-            logits = self.network.said(self.images[indices], head)
+            logits = self.network.logits(self.images[indices], head)
             return distillation.loss(logits, self.labels[indices], said, recipe)
 
-        return self.descend(mixed, training, [self.network.backbone, self.network.heads[head]], round_)
+        return self.minimize(mixed, training, [self.network.backbone, self.network.heads[head]], round_)
 
-    def answers(self, images: Tensor, head: int) -> Tensor:
+    def predict_logits(self, images: Tensor, head: int) -> Tensor:
         """What a head says of uint8 images [n, channels, height, width], in eval mode: logits fp32 [n, classes]."""
-        return answers(self.network, images, head)
+        return predict_logits(self.network, images, head)
 
-    def descend(self, loss: BatchLoss, recipe: TrainingRecipe, parts: Sequence[nn.Module], round_: int) -> float:
+    def minimize(self, loss: BatchLoss, recipe: TrainingRecipe, parts: Sequence[nn.Module], round_: int) -> float:
         """Steps along `recipe` on batches of the private data; equal seed, round and data give equal weights. The mean
         loss of the last epoch."""
         parameters = [parameter for part in parts for parameter in part.parameters()]
@@ -127,11 +127,11 @@ class Peer:
             waiting = waiting[size:]
 
 
-def answers(network: MultiHeaded, images: Tensor, head: int) -> Tensor:
+def predict_logits(network: MultiHeadNetwork, images: Tensor, head: int) -> Tensor:
     """Logits of one head in eval mode, without gradient: fp32 [n, classes], on the network's device."""
-    with evaluating(network), torch.no_grad():
-        pieces = torch.split(images.to(device_of(network)), _ANSWERED_AT_ONCE)
-        return torch.cat([network.said(some, head) for some in pieces])
+    with eval_mode(network), torch.no_grad():
+        pieces = torch.split(images.to(device_of(network)), _BATCH)
+        return torch.cat([network.logits(some, head) for some in pieces])
 
 
 def device_of(network: nn.Module) -> torch.device:
@@ -139,7 +139,7 @@ def device_of(network: nn.Module) -> torch.device:
 
 
 @contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
+def eval_mode(network: nn.Module) -> Iterator[None]:
     """Eval mode for a while."""
     before = network.training
     network.eval()

@@ -8,7 +8,7 @@ has left them. One round is the one-shot protocol of Molo et al., SISAP 2024; se
 Neighbours answer for the receiver's own private images, as in the papers: their weights have to travel for that, or the
 images would.
 
-With `Stopping` a peer that has had enough learns no more, and goes on teaching with what it knows.
+With `EarlyStopping` a peer that has had enough learns no more, and goes on teaching with what it knows.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from statistics import mean
 import torch
 import torch.nn.functional as F
 
-from diredi.data.classification.base import Labelled
+from diredi.data.classification.base import LabelledImages
 from diredi.decentralized.early_stopping import MetaStopping, StoppingRecipe
-from diredi.decentralized.network import MAIN, MultiHeaded
-from diredi.decentralized.peer import CachedLogits, InTraining, Neighbours, Peer, answers
+from diredi.decentralized.network import MAIN, MultiHeadNetwork
+from diredi.decentralized.peer import CachedLogits, NeighbourLogits, Peer, TrainModeLogits, predict_logits
 from diredi.decentralized.recipe import DistillationRecipe, TrainingRecipe
 
 AUXILIARY = 1
 
 
 @dataclass(frozen=True)
-class Stopping:
+class EarlyStopping:
     """Meta early stopping (see `diredi.decentralized.early_stopping`), which looks at every peer's validation data."""
 
     recipe: StoppingRecipe
-    validation: Sequence[Labelled]
+    validation: Sequence[LabelledImages]
     """Of each peer, its own."""
 
 
-def distilled(
+def distil(
     peers: Sequence[Peer],
     neighbours: Sequence[Mapping[int, Sequence[int]]],
     recipe: DistillationRecipe,
     training: TrainingRecipe,
-    stopping: Stopping | None = None,
+    stopping: EarlyStopping | None = None,
 ) -> list[MetaStopping]:
     """Rounds of peers that have learned their labels: `neighbours` says for each round who listens to whom.
 
@@ -58,24 +58,26 @@ def distilled(
         asked = MAIN if number == 1 else AUXILIARY
         for index in learning:
             theirs = _neighbours(peers[index], [before[other] for other in graph[index]], asked, recipe)
-            peers[index].learn_from(theirs, recipe, training, AUXILIARY, number)
+            peers[index].learn_from_neighbours(theirs, recipe, training, AUXILIARY, number)
             if stopping:
                 losses = {other: _loss(peers[index], stopping.validation[other]) for other in (index, *graph[index])}
-                watched[index] = watched[index].after(losses.pop(index), mean(losses.values()) if losses else None)
+                watched[index] = watched[index].after_round(
+                    losses.pop(index), mean(losses.values()) if losses else None
+                )
     return watched
 
 
-def _loss(peer: Peer, data: Labelled) -> float:
+def _loss(peer: Peer, data: LabelledImages) -> float:
     """Mean cross-entropy of its auxiliary head."""
-    logits = peer.answers(torch.from_numpy(data.images), AUXILIARY)
+    logits = peer.predict_logits(torch.from_numpy(data.images), AUXILIARY)
     return float(F.cross_entropy(logits, torch.from_numpy(data.labels).to(logits.device)))
 
 
 def _neighbours(
-    peer: Peer, networks: Sequence[MultiHeaded], head: int, recipe: DistillationRecipe
-) -> Neighbours | None:
+    peer: Peer, networks: Sequence[MultiHeadNetwork], head: int, recipe: DistillationRecipe
+) -> NeighbourLogits | None:
     if not networks or recipe.alpha == 1:
         return None
     if recipe.mode == "reference_code":
-        return InTraining([(copy.deepcopy(network), head) for network in networks], peer.images)
-    return CachedLogits(torch.stack([answers(network, peer.images, head) for network in networks]))
+        return TrainModeLogits([(copy.deepcopy(network), head) for network in networks], peer.images)
+    return CachedLogits(torch.stack([predict_logits(network, peer.images, head) for network in networks]))

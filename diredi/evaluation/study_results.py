@@ -29,7 +29,7 @@ _WRITTEN: Final = ("bench/results", "docs/results")
 """By benchmarks."""
 
 
-def kept(path: Path, made_from: Json, make: Callable[[], Json]) -> Json:
+def cached(path: Path, made_from: Json, make: Callable[[], Json]) -> Json:
     """What `make` gives, or what is at `path` if that was made from the same. One process makes it, others wait."""
     said = json.dumps(made_from, sort_keys=True, default=str)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -49,11 +49,11 @@ class SiteData:
         """Images say nothing of classes that their annotator did not know; the manufacturer's are known to show no new
         class unless `presumed_shows_new`. Raises InvalidInput when a class is not in `labels`."""
         known = frozenset(labels.ids_of(private.names))
-        ours = Pool(private.mapped_to(labels).train, known if len(known) < len(labels) else None)
+        ours = Pool(private.with_labels(labels).train, known if len(known) < len(labels) else None)
         if coreset is None:
             return cls(labels, ours, Pool([]))
         theirs = frozenset(labels.ids_of(coreset.names)) if presumed_shows_new else None
-        return cls(labels, ours, Pool(coreset.mapped_to(labels).train, theirs))
+        return cls(labels, ours, Pool(coreset.with_labels(labels).train, theirs))
 
     @property
     def pools(self) -> list[Pool]:

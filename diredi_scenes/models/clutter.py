@@ -15,11 +15,11 @@ from diredi_scenes.meshes import (
     frustum,
     on_end,
     on_side,
-    painted,
     shade,
     sheet,
     side_of,
     tube,
+    with_faces,
 )  # fmt: skip
 from diredi_scenes.models.machines import BLACK, WARNING
 from diredi_scenes.models.vehicles import paint
@@ -43,7 +43,7 @@ def cabinet(rng: np.random.Generator) -> Model:
         for sign in (-1, 1)
         for y in ((-0.26, -0.02), (0.02, 0.26))
     ]
-    return _model([(painted(hull, *doors),)], 0.5, 0.7, 1.6)
+    return _model([(with_faces(hull, *doors),)], 0.5, 0.7, 1.6)
 
 
 def cone(rng: np.random.Generator) -> Model:
@@ -65,7 +65,7 @@ def crates(rng: np.random.Generator) -> Model:
             for side in range(4)
             for v in (0.28, 0.6, 0.93)
         ]
-        stack.append(painted(part, *slats))
+        stack.append(with_faces(part, *slats))
         z += high
     return _model([tuple(stack)], size, size, z)
 
@@ -94,7 +94,7 @@ def generator(rng: np.random.Generator) -> Model:
         for sign in (-1, 1)
         for y in (-0.45, -0.15, 0.15)
     ]
-    return _model([(skid, painted(hull, *vents, *stripes))], long, 1.0, 1.6)
+    return _model([(skid, with_faces(hull, *vents, *stripes))], long, 1.0, 1.6)
 
 
 def planter(rng: np.random.Generator) -> Model:
@@ -159,7 +159,7 @@ def skip(rng: np.random.Generator) -> Model:
         for side in (0, 2)
         for u in (0.05, 0.28, 0.5, 0.72, 0.92)
     ]
-    return _model([(painted(hull, *ribs),)], long, 1.9, 1.6)
+    return _model([(with_faces(hull, *ribs),)], long, 1.9, 1.6)
 
 
 def tree(rng: np.random.Generator) -> Model:

@@ -17,11 +17,11 @@ from diredi_scenes.meshes import (
     extrude,
     frustum,
     on_end,
-    painted,
     shade,
     side_of,
     tube,
     wheel,
+    with_faces,
 )  # fmt: skip
 from diredi_scenes.models.people import body, head, outfit
 from diredi_scenes.models.vehicles import HEADLIGHT
@@ -49,7 +49,7 @@ def forklift(rng: np.random.Generator) -> Model:
         for part in wheel(x, y, r, shade(colour, 0.8))
     ]
     weight = extrude([(-1.24, 0.38), (-0.75, 0.3), (-0.75, 0.9), (-1.15, 0.9), (-1.26, 0.7)], 1.1, (0.12, 0.12, 0.12))
-    weight = painted(
+    weight = with_faces(
         weight, *[on_end(side_of(weight, 0, -1), (y, y + 0.15), (0.42, 0.68), colour) for y in (-0.45, -0.08, 0.29)]
     )
     cage = [
@@ -67,7 +67,7 @@ def forklift(rng: np.random.Generator) -> Model:
     beacon = tube((-0.6, 0.3, top + 0.03), (-0.6, 0.3, top + 0.16), 0.06, 0.05, (0.05, 0.45, 0.98), 6)
     seat = box((-0.65, -0.25, 0.9), (-0.45, 0.25, 1.35), BLACK)
     frame = box((-1.0, -0.5, 0.04), (0.7, 0.5, 0.35), BLACK)
-    stack = (frame, painted(hull, *stripes, *wheels), seat, *driver, *arms, *cage, painted(roof, *slats), beacon)
+    stack = (frame, with_faces(hull, *stripes, *wheels), seat, *driver, *arms, *cage, with_faces(roof, *slats), beacon)
     mast, forks = _mast(lift, loaded, rng)
     return Model(((weight,), stack, mast, forks), ("forklift",), 2.9, 1.2, 2.35, headlights=False)
 
@@ -97,14 +97,14 @@ def _mast(lift: float, loaded: bool, rng: np.random.Generator) -> tuple[tuple[So
         )
         for f in load.faces[:4]
     ]
-    return (*bars, *rails, *chains), (*carriage, *blades, pallet, painted(load, *tape))
+    return (*bars, *rails, *chains), (*carriage, *blades, pallet, with_faces(load, *tape))
 
 
 def excavator(rng: np.random.Generator) -> Model:
     """A digger on tracks: cab beside a boom that ends in a bucket."""
     colour = shade(WARNING[int(rng.choice(2, p=[0.7, 0.3]))], float(rng.uniform(0.85, 1.05)))
     tracks = [
-        painted(
+        with_faces(
             extrude(
                 [
                     (-1.2, 0.2),
@@ -123,11 +123,11 @@ def excavator(rng: np.random.Generator) -> Model:
         )
         for _ in (0, 1)
     ]
-    left, right = (_moved(track, y) for track, y in zip(tracks, (0.72, -0.72), strict=True))
+    left, right = (_shift(track, y) for track, y in zip(tracks, (0.72, -0.72), strict=True))
     house = extrude([(-1.35, 0.75), (0.75, 0.72), (0.85, 0.95), (0.6, 1.25), (-1.2, 1.45), (-1.45, 1.1)], 1.7, colour)
-    house = painted(house, *[on_end(side_of(house, 0, -1), (-0.7, 0.7), (0.85, 1.02), BLACK)])
+    house = with_faces(house, *[on_end(side_of(house, 0, -1), (-0.7, 0.7), (0.85, 1.02), BLACK)])
     cab = frustum((-0.35, 0.8, 0.05, 0.85), 1.2, (-0.3, 0.55, 0.1, 0.8), 2.35, colour)
-    cab = painted(cab, *[decal(cab, side, (0.1, 0.9), (0.12, 0.88), GLASS) for side in range(4)])
+    cab = with_faces(cab, *[decal(cab, side, (0.1, 0.9), (0.12, 0.88), GLASS) for side in range(4)])
     reach, raise_ = float(rng.uniform(0.0, 0.7)), float(rng.uniform(0.0, 0.6))
     elbow = (2.0 + reach, -0.25, 2.5 + raise_)
     wrist = (2.9 + reach, -0.25, 1.2 + raise_ * 0.6)
@@ -142,12 +142,12 @@ def excavator(rng: np.random.Generator) -> Model:
     stacks = (
         (left,),
         (right,),
-        (box((-0.7, -0.6, 0.3), (0.7, 0.6, 0.78), BLACK), painted(house, lights), cab),
-        (*boom, _moved(bucket, -0.25)),
+        (box((-0.7, -0.6, 0.3), (0.7, 0.6, 0.78), BLACK), with_faces(house, lights), cab),
+        (*boom, _shift(bucket, -0.25)),
     )
     return Model(stacks, ("excavator",), 4.4, 1.9, 2.6, headlights=False)
 
 
-def _moved(solid: Solid, y: float) -> Solid:
+def _shift(solid: Solid, y: float) -> Solid:
     faces = tuple(Face(f.points + np.array([0, y, 0]), f.normal, f.colour, f.glow, f.both_sides) for f in solid.faces)
     return Solid(faces, solid.balls, solid.part)

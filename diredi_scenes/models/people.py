@@ -16,12 +16,12 @@ from diredi_scenes.meshes import (
     ball,
     box,
     disc,
-    painted,
     prism,
     ring,
     shade,
     sheet,
     tube,
+    with_faces,
 )  # fmt: skip
 from diredi_scenes.models.vehicles import HEADLIGHT, TAIL_LIGHT, paint
 
@@ -118,7 +118,7 @@ def body(
     for at in (0.2, 0.55):
         a, b = lower + (upper - lower) * at, lower + (upper - lower) * (at + 0.13)
         bands += prism(centre + (a - centre) * 1.02, centre + (b - centre) * 1.02, (0.8, 0.8, 0.8)).faces[:8]
-    return painted(torso, *bands)
+    return with_faces(torso, *bands)
 
 
 def head(
@@ -185,7 +185,7 @@ def motorcycle(rng: np.random.Generator) -> Model:
             for y in (-0.07, 0.07)
             for face in (disc(x, y, radius, radius, TYRE), disc(x, y * 1.01, radius, 0.16, METAL))
         ]
-        stack.append(painted(tyre, *sides))
+        stack.append(with_faces(tyre, *sides))
     stack.append(box((-0.4, -0.17, 0.22), (0.35, 0.17, 0.6), (0.12, 0.12, 0.12)))
     stack.append(tube((-0.75, -0.2, 0.36), (0.1, -0.2, 0.3), 0.07, 0.05, METAL, 6))
     stack += [tube((0.45, y, 0.95), (base, y, radius), 0.035, 0.035, METAL, 4) for y in (-0.1, 0.1)]

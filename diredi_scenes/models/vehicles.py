@@ -17,10 +17,10 @@ from diredi_scenes.meshes import (
     frustum,
     on_end,
     on_side,
-    painted,
     shade,
     side_of,
     wheel,
+    with_faces,
 )
 
 PAINTS: tuple[Colour, ...] = (
@@ -58,7 +58,11 @@ def car(rng: np.random.Generator) -> Model:
     )
     radius = 0.33 if kind != "suv" else 0.38
     wheels = [part for x in (-half * 0.62, half * 0.64) for y in (-0.91, 0.91) for part in wheel(x, y, radius)]
-    stack = (_underbody(length, width), painted(body, *_trim(half, belt, colour, body), *wheels), _glazed(cabin, True))
+    stack = (
+        _underbody(length, width),
+        with_faces(body, *_trim(half, belt, colour, body), *wheels),
+        _add_windows(cabin, True),
+    )
     return Model((stack,), ("car",), length, width, height, headlights=True)
 
 
@@ -95,7 +99,7 @@ def bus(rng: np.random.Generator) -> Model:
     faces += [part for x in (-half * 0.52, half * 0.58) for y in (-1.22, 1.22) for part in wheel(x, y, 0.48)]
     unit = box((-1.6, -0.7, height - 0.02), (0.8, 0.7, height + 0.2), shade(livery, 0.9))
     return Model(
-        ((_underbody(length, width), painted(body, *faces), unit),), ("bus",), length, width, height + 0.2, True
+        ((_underbody(length, width), with_faces(body, *faces), unit),), ("bus",), length, width, height + 0.2, True
     )
 
 
@@ -123,7 +127,12 @@ def _lorry(rng: np.random.Generator, kind: str) -> Model:
     load = _cargo(rng, half, width) if kind == "box" else _tipper(rng, half, width)
     frame = box((-half + 0.1, -0.9, 0.4), (half - 0.2, 0.9, 0.85), CHASSIS)
     return Model(
-        ((painted(cab, *faces),), (frame, *load)), ("truck",), length, width, 3.1 if kind == "box" else cab_height, True
+        ((with_faces(cab, *faces),), (frame, *load)),
+        ("truck",),
+        length,
+        width,
+        3.1 if kind == "box" else cab_height,
+        True,
     )
 
 
@@ -141,7 +150,7 @@ def _cargo(rng: np.random.Generator, half: float, width: float) -> tuple[Solid, 
     rear = side_of(body, 0, -1)
     faces += [on_end(rear, y, (1.0, top - 0.15), shade(colour, 0.85)) for y in ((-1.0, -0.04), (0.04, 1.0))]
     faces += [on_end(rear, y, (0.87, 0.98), TAIL_LIGHT, glow=0.3) for y in ((-1.1, -0.8), (0.8, 1.1))]
-    return (painted(body, *faces),)
+    return (with_faces(body, *faces),)
 
 
 def _tipper(rng: np.random.Generator, half: float, width: float) -> tuple[Solid, ...]:
@@ -163,7 +172,7 @@ def _tipper(rng: np.random.Generator, half: float, width: float) -> tuple[Solid,
         (-half + 0.15, half - 2.05, -width / 2 + 0.12, width / 2 - 0.12), top - 0.05,
         (-half + 1.2, half - 2.9, -0.35, 0.35), top + float(rng.uniform(0.1, 0.5)), heap,
     )  # fmt: skip
-    return (painted(body, *faces), load)
+    return (with_faces(body, *faces), load)
 
 
 def _van(rng: np.random.Generator) -> Model:
@@ -187,7 +196,7 @@ def _van(rng: np.random.Generator) -> Model:
     faces += [on_end(rear, y, (1.3, height - 0.3), GLASS) for y in ((-0.75, -0.06), (0.06, 0.75))]
     faces += [on_end(rear, y, (0.8, 1.2), TAIL_LIGHT, glow=0.3) for y in ((-0.92, -0.78), (0.78, 0.92))]
     faces += [part for x in (-half * 0.6, half * 0.62) for y in (-1.0, 1.0) for part in wheel(x, y, 0.36)]
-    return Model(((_underbody(length, width), painted(body, *faces)),), ("truck",), length, width, height, True)
+    return Model(((_underbody(length, width), with_faces(body, *faces)),), ("truck",), length, width, height, True)
 
 
 def _underbody(length: float, width: float) -> Solid:
@@ -218,14 +227,14 @@ def _arch(y: float, x: float) -> Face:
     return Face(points, np.array([0.0, np.sign(y), 0.0]), CHASSIS)
 
 
-def _glazed(cabin: Solid, pillars: bool) -> Solid:
+def _add_windows(cabin: Solid, pillars: bool) -> Solid:
     """Windows on the four upright sides of a frustum, as `frustum` lists them: right, front, left, rear."""
     faces = [decal(cabin, 1, (0.07, 0.93), (0.08, 0.92), GLASS), decal(cabin, 3, (0.1, 0.9), (0.15, 0.9), GLASS)]
     for side in (0, 2):
         faces.append(decal(cabin, side, (0.05, 0.95), (0.1, 0.88), GLASS))
         if pillars:
             faces.append(decal(cabin, side, (0.46, 0.5), (0.0, 1.0), cabin.faces[side].colour))
-    return painted(cabin, *faces)
+    return with_faces(cabin, *faces)
 
 
 def _inset(face: Face, margin: float, colour: Colour) -> Face:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from diredi.decentralized.network import create
+from diredi.decentralized.network import create_network
 from diredi.decentralized.recipe import NetworkRecipe
 from diredi.detectors import registry
 from diredi.labels import LabelSpace
@@ -14,7 +14,7 @@ from diredi.seeding import seeded
 
 
 def of_peer(seed: int) -> list[torch.Tensor]:
-    return list(create(NetworkRecipe(backbone="mlp"), (1, 8, 8), 10, seed).state_dict().values())
+    return list(create_network(NetworkRecipe(backbone="mlp"), (1, 8, 8), 10, seed).state_dict().values())
 
 
 def of_detector(seed: int) -> list[torch.Tensor]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from diredi.data.classification.base import ClassificationSet, Labelled
+from diredi.data.classification.base import ClassificationSet, LabelledImages
 from diredi.data.classification.cifar10 import cifar10
 from diredi.data.classification.digits import digits
 from diredi.data.classification.fashion_mnist import fashion_mnist
@@ -24,7 +24,7 @@ SETS: Final[dict[str, Callable[[Path | None], ClassificationSet]]] = {
     "fashion_mnist": fashion_mnist,
 }
 
-__all__ = ["SETS", "ClassificationSet", "Labelled", "load"]
+__all__ = ["SETS", "ClassificationSet", "LabelledImages", "load"]
 
 
 def load(name: str, folder: Path | None = None) -> ClassificationSet:

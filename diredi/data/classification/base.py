@@ -18,7 +18,7 @@ from diredi.errors import CorruptData, DataSetError, NotFound
 
 
 @dataclass(frozen=True, eq=False)
-class Labelled:
+class LabelledImages:
     """Images and the class of each."""
 
     images: NDArray[np.uint8]
@@ -29,9 +29,9 @@ class Labelled:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def taken(self, indices: NDArray[np.int64]) -> Labelled:
+    def select(self, indices: NDArray[np.int64]) -> LabelledImages:
         """A copy of these, in this order."""
-        return Labelled(self.images[indices], self.labels[indices])
+        return LabelledImages(self.images[indices], self.labels[indices])
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,21 +40,21 @@ class ClassificationSet:
 
     name: str
     classes: tuple[str, ...]
-    train: Labelled
-    test: Labelled
+    train: LabelledImages
+    test: LabelledImages
 
 
-def labelled(images: NDArray[np.uint8], labels: NDArray[np.integer], classes: int, path: Path) -> Labelled:
+def check_labelled(images: NDArray[np.uint8], labels: NDArray[np.integer], classes: int, path: Path) -> LabelledImages:
     """Raises DataSetError that names `path`: no image, a label too few or too many, a label that is no class."""
     if len(images) == 0 or len(images) != len(labels):
         raise DataSetError(f"there are {len(labels)} labels of {len(images)} images: restore the file", path)
     if labels.min() < 0 or labels.max() >= classes:
         raise DataSetError(f"a label is not within 0 to {classes - 1}: this is another data set, name its folder", path)
-    return Labelled(np.ascontiguousarray(images), labels.astype(np.int64))
+    return LabelledImages(np.ascontiguousarray(images), labels.astype(np.int64))
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def translate_file_errors(path: Path) -> Iterator[None]:
     """Turns what may go wrong with a file into NotFound, CorruptData or DataSetError, which name it."""
     try:
         yield

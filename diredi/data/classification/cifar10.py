@@ -20,7 +20,7 @@ from typing import IO, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from diredi.data.classification.base import ClassificationSet, Labelled, labelled, reading
+from diredi.data.classification.base import ClassificationSet, LabelledImages, check_labelled, translate_file_errors
 from diredi.data.classification.download import Remote, cache_folder, fetch
 from diredi.data.images import decode_image
 from diredi.errors import CorruptData, DataSetError, InvalidInput, NotFound
@@ -46,52 +46,52 @@ def cifar10(folder: Path | None = None, archive: Remote = ARCHIVE) -> Classifica
     Raises what `fetch` raises; NotFound, CorruptData and DataSetError, which name the file that is at fault.
     """
     if folder is not None:
-        found = _found(folder)
+        found = _read_folder(folder)
         if found is None:
             raise NotFound(
                 f"{folder} holds no CIFAR-10 that is read: put {archive.name} there, or the .bin files that are in it"
             )
     else:
         folder = cache_folder("cifar10")
-        found = _found(folder) or _from_archive(fetch(archive, folder))
+        found = _read_folder(folder) or _read_archive(fetch(archive, folder))
     train, test = found
     return ClassificationSet("cifar10", CLASSES, train, test)
 
 
-def _found(folder: Path) -> tuple[Labelled, Labelled] | None:
+def _read_folder(folder: Path) -> tuple[LabelledImages, LabelledImages] | None:
     if (folder / "train.npz").exists():
-        return _from_npz(folder / "train.npz"), _from_npz(folder / "test.npz")
+        return _read_npz(folder / "train.npz"), _read_npz(folder / "test.npz")
     for place in (folder, folder / _INSIDE):
         if (place / _TEST).exists():
-            return _from_files(place)
+            return _read_batches(place)
     archive = folder / ARCHIVE.name
-    return _from_archive(archive) if archive.exists() else None
+    return _read_archive(archive) if archive.exists() else None
 
 
-def _from_files(folder: Path) -> tuple[Labelled, Labelled]:
+def _read_batches(folder: Path) -> tuple[LabelledImages, LabelledImages]:
     records = {}
     for name in (*_TRAIN, _TEST):
         path = folder / name
-        with reading(path), path.open("rb") as file:
-            records[name] = _records(file, path)
+        with translate_file_errors(path), path.open("rb") as file:
+            records[name] = _read_records(file, path)
     return _splits(records, folder)
 
 
-def _from_archive(path: Path) -> tuple[Labelled, Labelled]:
+def _read_archive(path: Path) -> tuple[LabelledImages, LabelledImages]:
     wanted = {f"{_INSIDE}/{name}": name for name in (*_TRAIN, _TEST)}
     records = {}
-    with reading(path), tarfile.open(path, "r:gz") as archive:
+    with translate_file_errors(path), tarfile.open(path, "r:gz") as archive:
         for member in archive:
             content = archive.extractfile(member) if member.isfile() and member.name in wanted else None
             if content is not None:
-                records[wanted[member.name]] = _records(content, path)
+                records[wanted[member.name]] = _read_records(content, path)
     missing = sorted(set(wanted.values()) - set(records))
     if missing:
         raise CorruptData(f"{path} lacks {', '.join(missing)}: delete it and fetch it again")
     return _splits(records, path)
 
 
-def _records(file: IO[bytes], path: Path) -> NDArray[np.uint8]:
+def _read_records(file: IO[bytes], path: Path) -> NDArray[np.uint8]:
     """n x 3073: the label, then red, green and blue, row by row."""
     data = file.read(_LONGEST + 1)
     if len(data) > _LONGEST or len(data) % _RECORD:
@@ -99,17 +99,17 @@ def _records(file: IO[bytes], path: Path) -> NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8).reshape(-1, _RECORD)
 
 
-def _splits(records: Mapping[str, NDArray[np.uint8]], path: Path) -> tuple[Labelled, Labelled]:
-    return _joined((records[name] for name in _TRAIN), path), _joined([records[_TEST]], path)
+def _splits(records: Mapping[str, NDArray[np.uint8]], path: Path) -> tuple[LabelledImages, LabelledImages]:
+    return _join((records[name] for name in _TRAIN), path), _join([records[_TEST]], path)
 
 
-def _joined(batches: Iterable[NDArray[np.uint8]], path: Path) -> Labelled:
+def _join(batches: Iterable[NDArray[np.uint8]], path: Path) -> LabelledImages:
     records = np.concatenate(list(batches))
-    return labelled(records[:, 1:].reshape(-1, 3, _SIDE, _SIDE), records[:, 0], len(CLASSES), path)
+    return check_labelled(records[:, 1:].reshape(-1, 3, _SIDE, _SIDE), records[:, 0], len(CLASSES), path)
 
 
-def _from_npz(path: Path) -> Labelled:
-    arrays = _arrays(path)
+def _read_npz(path: Path) -> LabelledImages:
+    arrays = _read_arrays(path)
     jpeg, offsets, labels = arrays["jpeg"], arrays["offsets"], arrays["labels"]
     if jpeg.dtype != np.uint8 or any(a.ndim != 1 or a.dtype.kind not in "iu" for a in (jpeg, offsets, labels)):
         raise DataSetError("`jpeg`, `offsets` and `labels` must be lists, of bytes and of whole numbers", path)
@@ -118,12 +118,12 @@ def _from_npz(path: Path) -> Labelled:
     bounds = [0, *offsets.tolist()]
     if any(a > b for a, b in pairwise(bounds)) or bounds[-1] != len(jpeg):
         raise DataSetError("`offsets` must rise from 0 to the length of `jpeg`", path)
-    images = [_image(jpeg[a:b].tobytes(), path) for a, b in pairwise(offsets.tolist())]
-    return labelled(np.array(images, np.uint8), labels, len(CLASSES), path)
+    images = [_decode(jpeg[a:b].tobytes(), path) for a, b in pairwise(offsets.tolist())]
+    return check_labelled(np.array(images, np.uint8), labels, len(CLASSES), path)
 
 
-def _arrays(path: Path) -> dict[str, NDArray[Any]]:
-    with reading(path):
+def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    with translate_file_errors(path):
         try:
             with np.load(path, allow_pickle=False) as file:
                 return {name: file[name] for name in ("jpeg", "offsets", "labels", "classes")}
@@ -131,7 +131,7 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
             raise DataSetError("this is not an .npz of JPEG images: fetch it again", path) from None
 
 
-def _image(data: bytes, path: Path) -> NDArray[np.uint8]:
+def _decode(data: bytes, path: Path) -> NDArray[np.uint8]:
     """3 x 32 x 32, red, green, blue."""
     try:
         image = decode_image(data)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diredi.data.classification.base import ClassificationSet, Labelled
+from diredi.data.classification.base import ClassificationSet, LabelledImages
 from diredi.errors import InvalidInput
 
 CLASSES = tuple("0123456789")
@@ -29,8 +29,8 @@ def digits(folder: Path | None = None) -> ClassificationSet:
         ) from None
     pixels, labels = load_digits(return_X_y=True)
     images = np.rint(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
-    whole = Labelled(images, labels.astype(np.int64))
+    whole = LabelledImages(images, labels.astype(np.int64))
     order = np.random.default_rng([0]).permutation(len(whole))
     of_class = [order[whole.labels[order] == label] for label in range(len(CLASSES))]
     test = np.sort(np.concatenate([indices[: round(_TEST_SHARE * len(indices))] for indices in of_class]))
-    return ClassificationSet("digits", CLASSES, whole.taken(np.setdiff1d(order, test)), whole.taken(test))
+    return ClassificationSet("digits", CLASSES, whole.select(np.setdiff1d(order, test)), whole.select(test))

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from diredi.data.classification.base import ClassificationSet, Labelled, labelled, reading
+from diredi.data.classification.base import ClassificationSet, LabelledImages, check_labelled, translate_file_errors
 from diredi.data.classification.download import Remote, cache_folder, fetch
 from diredi.errors import CorruptData, DataSetError
 
@@ -56,19 +56,19 @@ def fashion_mnist(folder: Path | None = None, files: Sequence[Remote] = FILES) -
         folder = cache_folder("fashion_mnist")
         for file in files:
             fetch(file, folder)
-    return ClassificationSet("fashion_mnist", CLASSES, _split(folder, "train"), _split(folder, "t10k"))
+    return ClassificationSet("fashion_mnist", CLASSES, _read_split(folder, "train"), _read_split(folder, "t10k"))
 
 
-def _split(folder: Path, split: str) -> Labelled:
+def _read_split(folder: Path, split: str) -> LabelledImages:
     path = folder / f"{split}-labels-idx1-ubyte.gz"
     images = _read(folder / f"{split}-images-idx3-ubyte.gz", (_SIDE, _SIDE))
-    return labelled(images[:, None], _read(path, ()), len(CLASSES), path)
+    return check_labelled(images[:, None], _read(path, ()), len(CLASSES), path)
 
 
 def _read(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """n x shape from an IDX file: two zeros, 8 for bytes, the number of dimensions, each of them, the bytes."""
     kind = bytes([0, 0, 8, 1 + len(shape)])
-    with reading(path), gzip.open(path) as file:
+    with translate_file_errors(path), gzip.open(path) as file:
         magic, sizes = file.read(4), file.read(4 * kind[3])
         if magic != kind or len(sizes) < 4 * kind[3]:
             raise DataSetError("this is not an IDX file of bytes: fetch it again", path)

@@ -46,26 +46,26 @@ class PartitionRecipe(Config):
         return pattern
 
 
-Partition = Callable[[Indices, int, PartitionRecipe, np.random.Generator], list[Indices]]
+PartitionFunction = Callable[[Indices, int, PartitionRecipe, np.random.Generator], list[Indices]]
 """labels (n), peers, recipe, random numbers: for each peer the samples that are its own, in rising order.
 
 Every sample is somebody's and nobody's list is empty. Raises InvalidInput when that cannot be.
 """
 
 
-def generator(seed: int, *more: int) -> np.random.Generator:
+def random_generator(seed: int, *more: int) -> np.random.Generator:
     """Raises InvalidInput for a seed below 0."""
     if seed < 0:
         raise InvalidInput(f"a seed cannot be {seed}: use 0 or more")
     return np.random.default_rng([seed, *more])
 
 
-def cut(order: Indices, sizes: Indices) -> list[Indices]:
+def split_by_sizes(order: Indices, sizes: Indices) -> list[Indices]:
     """The first `sizes[0]` of `order` for the first peer and so on, each part in rising order."""
     return [np.sort(part) for part in np.split(order, np.cumsum(sizes)[:-1])]
 
 
-def dealt_by_shares(
+def assign_by_shares(
     labels: Indices, draw_shares: Callable[[int], Shares], recipe: PartitionRecipe, random: np.random.Generator
 ) -> list[Indices]:
     """Deals the samples of every label by the peers' shares of it, again and again until nobody is empty.
@@ -77,23 +77,23 @@ def dealt_by_shares(
     for _ in range(_DRAWS):
         counts = random.multinomial(sizes, draw_shares(len(sizes)))
         if counts.any(axis=0).all():
-            return dealt_by_counts(kinds, counts, random)
+            return assign_by_counts(kinds, counts, random)
     raise InvalidInput(
         f"in {_DRAWS} draws of a {recipe.kind} partition one of {counts.shape[1]} peers always went without any of "
         f"{len(labels)} samples: have fewer peers, a larger concentration or a smaller gamma"
     )
 
 
-def dealt_by_counts(kinds: Indices, counts: Indices, random: np.random.Generator) -> list[Indices]:
+def assign_by_counts(kinds: Indices, counts: Indices, random: np.random.Generator) -> list[Indices]:
     """Deals as many samples of every kind, 0 to k - 1, to every peer as `counts` (k x peers) says, chance which."""
     order = random.permutation(len(kinds))
     by_kind = order[np.argsort(kinds[order], kind="stable")]
     owners = np.empty(len(kinds), np.int64)
     owners[by_kind] = np.repeat(np.tile(np.arange(counts.shape[1]), len(counts)), counts.ravel())
-    return cut(np.argsort(owners, kind="stable"), counts.sum(axis=0))
+    return split_by_sizes(np.argsort(owners, kind="stable"), counts.sum(axis=0))
 
 
-def own_distribution(labels: Indices, n_classes: int) -> Shares:
+def label_distribution(labels: Indices, n_classes: int) -> Shares:
     """The share of every class among a peer's labels: the weights of its accuracy on its own distribution.
 
     Raises InvalidInput when there is no label, or one that is not within 0 to `n_classes` - 1.

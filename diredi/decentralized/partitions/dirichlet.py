@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from diredi.decentralized.partitions.base import Indices, PartitionRecipe, dealt_by_shares
+from diredi.decentralized.partitions.base import Indices, PartitionRecipe, assign_by_shares
 
 
 def dirichlet(labels: Indices, peers: int, recipe: PartitionRecipe, random: np.random.Generator) -> list[Indices]:
     concentrations = np.full(peers, recipe.concentration)
-    return dealt_by_shares(labels, lambda kinds: random.dirichlet(concentrations, size=kinds), recipe, random)
+    return assign_by_shares(labels, lambda kinds: random.dirichlet(concentrations, size=kinds), recipe, random)

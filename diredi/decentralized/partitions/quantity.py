@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from diredi.decentralized.partitions.base import Indices, PartitionRecipe, cut
+from diredi.decentralized.partitions.base import Indices, PartitionRecipe, split_by_sizes
 
 
 def quantity(labels: Indices, peers: int, recipe: PartitionRecipe, random: np.random.Generator) -> list[Indices]:
     """Everybody gets one sample before the rest is dealt: small concentrations would leave many with none."""
     shares = random.dirichlet(np.full(peers, recipe.concentration))
-    return cut(random.permutation(len(labels)), 1 + random.multinomial(len(labels) - peers, shares))
+    return split_by_sizes(random.permutation(len(labels)), 1 + random.multinomial(len(labels) - peers, shares))

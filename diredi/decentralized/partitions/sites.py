@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 
 from diredi.data.dataset import DataSet, Sample, by_camera
-from diredi.decentralized.partitions import partitioned
-from diredi.decentralized.partitions.base import Indices, PartitionRecipe, Shares, dealt_by_counts, generator
+from diredi.decentralized.partitions import partition_labels
+from diredi.decentralized.partitions.base import Indices, PartitionRecipe, Shares, assign_by_counts, random_generator
 from diredi.errors import InvalidInput
 
 CAMERA = "camera"
 
 
-def partitioned_sites(dataset: DataSet, peers: int, recipe: PartitionRecipe, seed: int) -> list[DataSet]:
+def partition_sites(dataset: DataSet, peers: int, recipe: PartitionRecipe, seed: int) -> list[DataSet]:
     """One data set a peer, with the names of the whole; the same arguments give the same ones.
 
     "camera" gives every peer whole cameras, as many as the others. Any other kind sees an image as the class of most of
@@ -23,7 +23,7 @@ def partitioned_sites(dataset: DataSet, peers: int, recipe: PartitionRecipe, see
     the same proportions, so that a peer is measured on what it sees.
 
     Nobody is without images to learn from; someone may be without any in `val`. Raises InvalidInput when there are too
-    few, and what `partitioned` and `by_camera` raise.
+    few, and what `partition_labels` and `by_camera` raise.
     """
     return (_by_camera if recipe.kind == CAMERA else _by_label)(dataset, peers, recipe, seed)
 
@@ -33,7 +33,7 @@ def _by_camera(dataset: DataSet, peers: int, recipe: PartitionRecipe, seed: int)
     learning = sum(bool(camera.train) for camera in cameras)
     if not 1 <= peers <= learning:
         raise InvalidInput(f"{learning} cameras with images to learn from cannot be dealt to {peers} peers")
-    order = generator(seed, peers).permutation(len(cameras))
+    order = random_generator(seed, peers).permutation(len(cameras))
     # Those with images to learn from are dealt first: everybody then has one.
     deck = sorted((cameras[index] for index in order), key=lambda camera: not camera.train)
     return [
@@ -47,15 +47,15 @@ def _all(parts: Iterable[Sequence[Sample]]) -> list[Sample]:
 
 
 def _by_label(dataset: DataSet, peers: int, recipe: PartitionRecipe, seed: int) -> list[DataSet]:
-    random = generator(seed, peers, 1)
+    random = random_generator(seed, peers, 1)
     train, val = (np.array([_label(sample) for sample in split], np.int64) for split in (dataset.train, dataset.val))
     with_boxes, without = np.flatnonzero(train), np.flatnonzero(train == 0)
-    labelled = partitioned(train[with_boxes], peers, recipe, seed)
+    labelled = partition_labels(train[with_boxes], peers, recipe, seed)
     empty = np.array_split(random.permutation(without), peers)
     own = [np.sort(np.concatenate([with_boxes[a], b])) for a, b in zip(labelled, empty, strict=True)]
     shares = _shares([train[indices] for indices in own], 1 + len(dataset.names))
     sizes = np.bincount(val, minlength=len(shares))
-    measured = dealt_by_counts(val, random.multinomial(sizes, shares), random)
+    measured = assign_by_counts(val, random.multinomial(sizes, shares), random)
     return [
         replace(dataset, train=[dataset.train[i] for i in a], val=[dataset.val[i] for i in b])
         for a, b in zip(own, measured, strict=True)

@@ -9,19 +9,19 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from diredi.decentralized.partitions.base import Indices, PartitionRecipe, Shares, dealt_by_shares
+from diredi.decentralized.partitions.base import Indices, PartitionRecipe, Shares, assign_by_shares
 from diredi.errors import InvalidInput
 
 
 def skew(labels: Indices, peers: int, recipe: PartitionRecipe, random: np.random.Generator) -> list[Indices]:
     """Equal seeds deal equal primary labels to two splits in which the same labels occur."""
     kinds = len(np.unique(labels))
-    weights = 1 + recipe.gamma * primaries(kinds, peers, recipe.primary, random).T
+    weights = 1 + recipe.gamma * primary_labels(kinds, peers, recipe.primary, random).T
     shares: Shares = weights / weights.sum(axis=1, keepdims=True)
-    return dealt_by_shares(labels, lambda _: shares, recipe, random)
+    return assign_by_shares(labels, lambda _: shares, recipe, random)
 
 
-def primaries(labels: int, peers: int, primary: int | None, random: np.random.Generator) -> NDArray[np.bool_]:
+def primary_labels(labels: int, peers: int, primary: int | None, random: np.random.Generator) -> NDArray[np.bool_]:
     """peers x labels: who has which as primary. Peers have equally many, and so have labels, give or take one.
 
     Raises InvalidInput when a peer would need more primary labels than there are.
@@ -30,11 +30,11 @@ def primaries(labels: int, peers: int, primary: int | None, random: np.random.Ge
     if primary > labels:
         raise InvalidInput(f"a peer cannot have {primary} primary labels of {labels}: lower partition.primary")
     dealt = np.zeros((peers, labels), np.bool_)
-    np.put_along_axis(dealt, _hands(labels, peers, primary, random), True, axis=1)
+    np.put_along_axis(dealt, _deal_primary_labels(labels, peers, primary, random), True, axis=1)
     return dealt
 
 
-def _hands(labels: int, peers: int, primary: int, random: np.random.Generator) -> Indices:
+def _deal_primary_labels(labels: int, peers: int, primary: int, random: np.random.Generator) -> Indices:
     """peers x primary: packs of all labels, each shuffled, dealt one after the other."""
     packs: list[Indices] = []
     pack = np.arange(labels)

@@ -17,21 +17,21 @@ from diredi.store.weights import WeightMap
 Arrays = dict[str, dict[str, NDArray[Any]]]
 
 
-def arrays_of(message: Message) -> Arrays:
+def to_arrays(message: Message) -> Arrays:
     return {kind: {name: tensor.numpy() for name, tensor in tree.items()} for kind, tree in message.items()}
 
 
-def tensors_of(arrays: Mapping[str, Mapping[str, NDArray[Any]]]) -> Message:
+def to_tensors(arrays: Mapping[str, Mapping[str, NDArray[Any]]]) -> Message:
     """Copies, for what comes from another process may be read-only."""
     return {kind: {name: torch.tensor(array) for name, array in tree.items()} for kind, tree in arrays.items()}
 
 
-def weight_map_of(arrays: Arrays) -> WeightMap:
+def to_weight_map(arrays: Arrays) -> WeightMap:
     return WeightMap({f"{kind}/{name}": array for kind, tree in arrays.items() for name, array in tree.items()})
 
 
-def arrays_in(weights: WeightMap) -> Arrays:
-    """What `weight_map_of` was given, but for empty trees."""
+def from_weight_map(weights: WeightMap) -> Arrays:
+    """What `to_weight_map` was given, but for empty trees."""
     found: Arrays = {}
     for key, array in weights.items():
         kind, _, name = key.partition("/")

@@ -11,13 +11,13 @@ from diredi.data.classification.base import ClassificationSet
 from diredi.decentralized.simulation.client_batch import batches_in_epoch
 from diredi.decentralized.simulation.learner import Indices, mixes_samples
 from diredi.decentralized.simulation.recipe import SimulationRecipe
-from diredi.decentralized.strategies import created
+from diredi.decentralized.strategies import create_strategy
 from diredi.errors import InvalidInput
 
 
 def check(recipe: SimulationRecipe, module: nn.Module, data: ClassificationSet, shards: Sequence[Indices]) -> None:
     """Raises InvalidInput that says what does not fit what."""
-    created(recipe.strategy)
+    create_strategy(recipe.strategy)
     if not shards or (recipe.clients_per_round or 0) > len(shards):
         raise InvalidInput(f"there are {len(shards)} clients, and more are to be awake: lower clients_per_round")
     for client, shard in enumerate(shards):

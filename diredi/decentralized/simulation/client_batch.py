@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from diredi.data.classification.base import Labelled
-from diredi.decentralized.simulation.arrays import Arrays, arrays_of, tensors_of
+from diredi.data.classification.base import LabelledImages
+from diredi.decentralized.simulation.arrays import Arrays, to_arrays, to_tensors
 from diredi.decentralized.simulation.learner import Indices, ModuleLearner
-from diredi.decentralized.strategies import Local, Message, StrategyRecipe, Tree, created
-from diredi.decentralized.strategies.base import added, learned, part_of_mean, size
+from diredi.decentralized.strategies import ClientContext, Message, StrategyRecipe, Tree, create_strategy
+from diredi.decentralized.strategies.base import add_messages, message_bytes, train_client, weight_upload
 
 Numbers = NDArray[np.float32]
 
@@ -25,11 +25,11 @@ class WorkerContext:
     """What every worker has and no task carries."""
 
     module: nn.Module
-    data: Labelled
+    data: LabelledImages
 
 
 @dataclass(frozen=True)
-class Task:
+class ClientBatch:
     """The work of one chunk. Sequences and arrays have an entry for each client."""
 
     recipe: StrategyRecipe
@@ -51,7 +51,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Done:
+class ClientBatchResult:
     mean: Arrays
     """The chunk's part of the round's mean."""
     memories: Sequence[Arrays]
@@ -60,40 +60,40 @@ class Done:
     """The chunk's part of the round's mean training loss."""
 
 
-def work(context: WorkerContext, task: Task) -> Done:
+def run_client_batch(context: WorkerContext, task: ClientBatch) -> ClientBatchResult:
     """What the clients of a task upload, added up, and what each of them remembers."""
     everyone = range(len(task.clients))
     groups: list[Sequence[int]] = [everyone] if task.stacked else [[place] for place in everyone]
-    sent = tensors_of(task.sent)
+    sent = to_tensors(task.sent)
     mean: Message = {}
     memories: list[Arrays] = []
     bytes_up, loss = 0, 0.0
-    with _one_thread_and_own_randomness():
+    with _isolate_threads_and_randomness():
         context.module.train()
         for group in groups:
-            one = _Group(context, task, sent, group)
-            upload = {"gradient": one.learner.whole()} if task.gradient_only else one.learned()
-            part = part_of_mean(upload, one.shares, one.of_samples)
-            mean = added(mean, part) if mean else part
+            one = _ClientGroup(context, task, sent, group)
+            upload = {"gradient": one.learner.full_gradient()} if task.gradient_only else one.train()
+            part = weight_upload(upload, one.shares, one.of_samples)
+            mean = add_messages(mean, part) if mean else part
             memories += one.memories
-            bytes_up += size(upload)
+            bytes_up += message_bytes(upload)
             loss += float((one.learner.losses / one.steps * one.of_samples).sum())
-    return Done(arrays_of(mean), memories, bytes_up, loss)
+    return ClientBatchResult(to_arrays(mean), memories, bytes_up, loss)
 
 
-class _Group:
+class _ClientGroup:
     """Clients of a chunk that learn at once: all in a stack, or one without a leading dimension."""
 
-    def __init__(self, context: WorkerContext, task: Task, sent: Message, places: Sequence[int]) -> None:
+    def __init__(self, context: WorkerContext, task: ClientBatch, sent: Message, places: Sequence[int]) -> None:
         self._task, self._sent, self._places = task, sent, places
-        self._memory = self._joined([tensors_of(task.memories[place]) for place in places])
+        self._memory = self._stack([to_tensors(task.memories[place]) for place in places])
         self.shares, self.of_samples = self._numbers(task.shares), self._numbers(task.of_samples)
         self.steps = self._numbers(task.steps)
         self.memories: list[Arrays] = []
         seeds = [np.random.SeedSequence([task.seed, task.number, 1 + task.clients[place]]) for place in places]
         torch.manual_seed(int(seeds[0].generate_state(1)[0]))
         has_own = "weights" in self._memory
-        start = self._memory if has_own else {kind: self._repeated(self._sent[kind]) for kind in ("weights", "buffers")}
+        start = self._memory if has_own else {kind: self._repeat(self._sent[kind]) for kind in ("weights", "buffers")}
         indices = [task.indices[place] for place in places]
         batches = [
             batches_of(task.recipe, own, np.random.default_rng(seed)) for own, seed in zip(indices, seeds, strict=True)
@@ -102,29 +102,29 @@ class _Group:
             context.module, context.data, start["weights"], start.get("buffers", {}), indices, batches, task.stacked
         )
 
-    def learned(self) -> Message:
+    def train(self) -> Message:
         """What they upload; what they remember is in `memories`."""
-        strategy = created(self._task.recipe)
-        gradient = self.learner.whole() if strategy.needs_gradient else {}
-        local = Local(self._sent, self._memory, gradient, self._numbers(self._task.rates), self.steps)
-        upload, memory = learned(strategy, self.learner, local)
+        strategy = create_strategy(self._task.recipe)
+        gradient = self.learner.full_gradient() if strategy.requires_full_gradient else {}
+        local = ClientContext(self._sent, self._memory, gradient, self._numbers(self._task.rates), self.steps)
+        upload, memory = train_client(strategy, self.learner, local)
         if upload:
             upload["buffers"] = self.learner.buffers
         if "weights" in memory:
             memory["buffers"] = self.learner.buffers
-        self.memories = [self._of_one(memory, place) for place in range(len(self._places))]
+        self.memories = [self._unstack(memory, place) for place in range(len(self._places))]
         return upload
 
     def _numbers(self, numbers: Numbers) -> Tensor:
         chosen = torch.tensor(numbers[list(self._places)])
         return chosen if self._task.stacked else chosen[0]
 
-    def _repeated(self, tree: Tree) -> Tree:
+    def _repeat(self, tree: Tree) -> Tree:
         if not self._task.stacked:
             return tree
         return {name: tensor.expand(len(self._places), *tensor.shape) for name, tensor in tree.items()}
 
-    def _joined(self, memories: list[Message]) -> Message:
+    def _stack(self, memories: list[Message]) -> Message:
         if not self._task.stacked:
             return memories[0]
         return {
@@ -132,10 +132,10 @@ class _Group:
             for kind, tree in memories[0].items()
         }
 
-    def _of_one(self, memory: Message, place: int) -> Arrays:
+    def _unstack(self, memory: Message, place: int) -> Arrays:
         if not self._task.stacked:
-            return arrays_of(memory)
-        return arrays_of({kind: {n: tensor[place] for n, tensor in tree.items()} for kind, tree in memory.items()})
+            return to_arrays(memory)
+        return to_arrays({kind: {n: tensor[place] for n, tensor in tree.items()} for kind, tree in memory.items()})
 
 
 def steps_of(recipe: StrategyRecipe, samples: int) -> int:
@@ -158,7 +158,7 @@ def batches_in_epoch(recipe: StrategyRecipe, samples: int) -> int:
 
 
 @contextmanager
-def _one_thread_and_own_randomness() -> Iterator[None]:
+def _isolate_threads_and_randomness() -> Iterator[None]:
     """Sums of several threads may differ in their last bits."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from diredi.decentralized.simulation.arrays import Arrays, arrays_in, weight_map_of
+from diredi.decentralized.simulation.arrays import Arrays, from_weight_map, to_weight_map
 from diredi.store.weights import WeightMap
 
 
@@ -23,10 +23,10 @@ class ClientStates:
     def read(self, client: int, number: int) -> Arrays | None:
         """What a client knows when a round begins; None: it was never awake."""
         newest = max((round_ for round_ in self._rounds(client) if round_ < number), default=None)
-        return None if newest is None else arrays_in(WeightMap.load(self._path(client, newest)))
+        return None if newest is None else from_weight_map(WeightMap.load(self._path(client, newest)))
 
     def write(self, client: int, number: int, memory: Arrays) -> None:
-        weight_map_of(memory).save(self._path(client, number))
+        to_weight_map(memory).save(self._path(client, number))
 
     def forget(self, clients: Iterable[int], number: int) -> None:
         """Whatever is older than that round, which is over."""

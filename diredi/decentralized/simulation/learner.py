@@ -13,12 +13,12 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from diredi.data.classification.base import Labelled
+from diredi.data.classification.base import LabelledImages
 from diredi.decentralized.strategies import Tree
-from diredi.decentralized.strategies.base import scaled
+from diredi.decentralized.strategies.base import scale
 
 Indices = NDArray[np.int64]
-AT_ONCE = 256
+IMAGES_AT_ONCE = 256
 """Images, where a gradient of all of a client's is asked for."""
 
 
@@ -38,39 +38,39 @@ class ModuleLearner:
     def __init__(
         self,
         module: nn.Module,
-        data: Labelled,
+        data: LabelledImages,
         start: Tree,
         buffers: Tree,
         indices: Sequence[Indices],
         batches: Sequence[Sequence[Indices]],
         stacked: bool,
     ) -> None:
-        self.start, self.buffers = start, _cloned(buffers)
+        self.start, self.buffers = start, _clone(buffers)
         self._module, self._data, self._stacked = module, data, stacked
         self._first_buffers, self._indices, self._batches = buffers, indices, batches
         self.losses = torch.zeros(len(indices)) if stacked else torch.zeros(())
         """Of each client, the sum over its steps."""
 
-    def whole(self) -> Tree:
+    def full_gradient(self) -> Tree:
         counts = self._counts(self._indices)
-        pieces = -(-max(len(indices) for indices in self._indices) // AT_ONCE)
+        pieces = -(-max(len(indices) for indices in self._indices) // IMAGES_AT_ONCE)
         split = [np.array_split(indices, pieces) for indices in self._indices]
         total: Tree = {}
         for number in range(pieces):
             chosen = [parts[number] for parts in split]
             share = self._counts(chosen) / counts
-            gradient, _ = self._gradient(self.start, _cloned(self._first_buffers), chosen)
-            part = {name: scaled(tensor, share) for name, tensor in gradient.items()}
+            gradient, _ = self._gradient(self.start, _clone(self._first_buffers), chosen)
+            part = {name: scale(tensor, share) for name, tensor in gradient.items()}
             total = {name: total[name] + tensor for name, tensor in part.items()} if total else part
         return total
 
-    def minibatch(self, weights: Tree, step: int) -> Tree:
+    def minibatch_gradient(self, weights: Tree, step: int) -> Tree:
         gradient, loss = self._gradient(weights, self.buffers, self._of_step(step))
         self.losses += loss
         return gradient
 
-    def twin(self, step: int) -> Tree:
-        return self._gradient(self.start, _cloned(self._first_buffers), self._of_step(step))[0]
+    def reference_gradient(self, step: int) -> Tree:
+        return self._gradient(self.start, _clone(self._first_buffers), self._of_step(step))[0]
 
     def _of_step(self, step: int) -> list[Indices]:
         """Nothing for a client that has taken all its steps."""
@@ -85,7 +85,7 @@ class ModuleLearner:
         if self._stacked:
             return self._of_stack(weights, buffers, chosen)
         leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
-        loss = self._loss(leaves, buffers, *self._loaded(chosen[0]), torch.ones(len(chosen[0])))
+        loss = self._loss(leaves, buffers, *self._load(chosen[0]), torch.ones(len(chosen[0])))
         found = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
         return dict(zip(leaves, found, strict=True)), loss.detach()
 
@@ -95,10 +95,10 @@ class ModuleLearner:
             row[: len(indices)] = indices
         mask = torch.arange(padded.shape[1]) < self._counts(chosen).unsqueeze(1)
         stack = vmap(grad_and_value(self._loss), randomness="different")
-        gradient, losses = stack(weights, buffers, *self._loaded(padded), mask.float())
+        gradient, losses = stack(weights, buffers, *self._load(padded), mask.float())
         return gradient, losses.detach()
 
-    def _loaded(self, indices: Indices) -> tuple[Tensor, Tensor]:
+    def _load(self, indices: Indices) -> tuple[Tensor, Tensor]:
         return torch.from_numpy(self._data.images[indices]), torch.from_numpy(self._data.labels[indices])
 
     def _loss(self, weights: Tree, buffers: Tree, images: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
@@ -107,5 +107,5 @@ class ModuleLearner:
         return (losses * mask).sum() / mask.sum().clamp(min=1)
 
 
-def _cloned(tree: Tree) -> Tree:
+def _clone(tree: Tree) -> Tree:
     return {name: tensor.clone() for name, tensor in tree.items()}

@@ -13,18 +13,18 @@ from torch import nn
 from torch.func import functional_call
 
 from diredi.config import Config
-from diredi.data.classification.base import ClassificationSet, Labelled
-from diredi.decentralized.simulation.arrays import Arrays, arrays_of, tensors_of
-from diredi.decentralized.simulation.client_batch import Task, steps_of
+from diredi.data.classification.base import ClassificationSet, LabelledImages
+from diredi.decentralized.simulation.arrays import Arrays, to_arrays, to_tensors
+from diredi.decentralized.simulation.client_batch import ClientBatch, steps_of
 from diredi.decentralized.simulation.client_state import ClientStates
 from diredi.decentralized.simulation.engines import Engine
 from diredi.decentralized.simulation.learner import Indices, is_faster_stacked
 from diredi.decentralized.simulation.recipe import SimulationRecipe
-from diredi.decentralized.strategies import Clients, Message, Tree, created
-from diredi.decentralized.strategies.base import added, size
+from diredi.decentralized.strategies import Cohort, Message, Tree, create_strategy
+from diredi.decentralized.strategies.base import add_messages, message_bytes
 from diredi.errors import InvalidInput
 
-AT_ONCE = 512
+IMAGES_AT_ONCE = 512
 """Test images."""
 
 
@@ -59,14 +59,14 @@ class SimulationContext:
         memories: ClientStates,
     ) -> None:
         self.recipe, self.module, self.test, self.shards, self.memories = recipe, module, data.test, shards, memories
-        self.strategy = created(recipe.strategy)
+        self.strategy = create_strategy(recipe.strategy)
         self.stacked = recipe.training == "stacked" or (recipe.training == "auto" and is_faster_stacked(module))
         self.samples = np.array([len(shard) for shard in shards])
         self.steps = np.array([steps_of(recipe.strategy, len(shard)) for shard in shards])
 
-    def first_server(self) -> Message:
+    def initial_server_state(self) -> Message:
         weights = {name: weight.detach() for name, weight in self.module.named_parameters() if weight.requires_grad}
-        return self.strategy.first_server(weights) | {"buffers": dict(self.module.named_buffers())}
+        return self.strategy.initial_server_state(weights) | {"buffers": dict(self.module.named_buffers())}
 
     def awake(self, number: int) -> list[int]:
         """Clients of a round, those with few samples first, so that those of a chunk have about as many steps."""
@@ -75,9 +75,9 @@ class SimulationContext:
         drawn = rng.choice(len(self.shards), count, replace=False)
         return sorted(drawn.tolist(), key=lambda client: (self.samples[client], client))
 
-    def clients(self, awake: Sequence[int]) -> Clients:
+    def clients(self, awake: Sequence[int]) -> Cohort:
         samples, steps = (torch.tensor(numbers[awake], dtype=torch.float32) for numbers in (self.samples, self.steps))
-        return Clients(samples, steps, len(self.shards), int(self.samples.sum()), float(self.steps.mean()))
+        return Cohort(samples, steps, len(self.shards), int(self.samples.sum()), float(self.steps.mean()))
 
 
 class Round:
@@ -97,22 +97,22 @@ class Round:
         began, strategy = time.monotonic(), self._context.strategy
         if self._sent:
             self._sent = self._sent | {"buffers": self._server["buffers"]}
-        if strategy.asks_gradient:
+        if strategy.requires_mean_gradient:
             self._gather(gradient_only=True)
-            self._sent = self._sent | strategy.announced(self._mean["gradient"])
+            self._sent = self._sent | strategy.broadcast_gradient(self._mean["gradient"])
         self._gather()
         if not math.isfinite(self._loss):
             raise InvalidInput(f"the loss is no number any more in round {self._number}: lower the learning rate")
-        server = strategy.combined(self._server, self._mean, self._clients)
+        server = strategy.aggregate(self._server, self._mean, self._clients)
         server = server | {"buffers": self._mean.get("buffers", self._server["buffers"])}
-        accuracy, loss = self._judged(server)
+        accuracy, loss = self._evaluate(server)
         return server, RoundMetrics(
             number=self._number,
             awake=len(self.awake),
             training_loss=self._loss,
             accuracy=accuracy,
             loss=loss,
-            bytes_down=len(self.awake) * size(self._sent),
+            bytes_down=len(self.awake) * message_bytes(self._sent),
             bytes_up=self._bytes_up,
             seconds=time.monotonic() - began,
         )
@@ -122,8 +122,8 @@ class Round:
         mean: Message = {}
         chunks = self._chunks()
         for places, done in zip(chunks, self._engine(self._tasks(chunks, gradient_only)), strict=True):
-            part = tensors_of(done.mean)
-            mean = added(mean, part) if mean else part
+            part = to_tensors(done.mean)
+            mean = add_messages(mean, part) if mean else part
             self._bytes_up += done.bytes_up
             self._loss += done.loss
             for place, memory in zip(places, done.memories, strict=False):
@@ -135,14 +135,17 @@ class Round:
         count, most = len(self.awake), self._context.recipe.chunk
         return [range(start, min(start + most, count)) for start in range(0, count, most)]
 
-    def _tasks(self, chunks: Sequence[range], gradient_only: bool) -> Iterator[Task]:
+    def _tasks(self, chunks: Sequence[range], gradient_only: bool) -> Iterator[ClientBatch]:
         context, clients = self._context, self._clients
-        sent, first = arrays_of(self._sent), arrays_of(context.strategy.first_memory(self._server))
+        sent, first = to_arrays(self._sent), to_arrays(context.strategy.initial_client_state(self._server))
         of_samples = (clients.samples / clients.samples.sum()).numpy()
-        shares, rates = context.strategy.shares(clients).numpy(), context.strategy.rates(clients).numpy()
+        shares, rates = (
+            context.strategy.aggregation_weights(clients).numpy(),
+            context.strategy.learning_rates(clients).numpy(),
+        )
         for places in chunks:
             chosen = [self.awake[place] for place in places]
-            yield Task(
+            yield ClientBatch(
                 recipe=context.recipe.strategy,
                 stacked=context.stacked,
                 gradient_only=gradient_only,
@@ -161,31 +164,33 @@ class Round:
     def _remember(self, client: int, memory: Arrays) -> None:
         if memory:
             self._context.memories.write(client, self._number, memory)
-        if "weights" in memory and self._is_judged():
-            own = tensors_of(memory)
-            self._own.append(judged(self._context.module, own["weights"] | own["buffers"], self._context.test))
+        if "weights" in memory and self._is_evaluated():
+            own = to_tensors(memory)
+            self._own.append(evaluate_module(self._context.module, own["weights"] | own["buffers"], self._context.test))
 
-    def _judged(self, server: Message) -> tuple[float | None, float | None]:
+    def _evaluate(self, server: Message) -> tuple[float | None, float | None]:
         """Accuracy and loss of the server's weights, or, where clients have their own, the mean of theirs."""
-        if not self._is_judged():
+        if not self._is_evaluated():
             return None, None
         if self._own:
             accuracy, loss = np.mean(self._own, axis=0).tolist()
             return accuracy, loss
-        return judged(self._context.module, server["weights"] | server["buffers"], self._context.test)
+        return evaluate_module(self._context.module, server["weights"] | server["buffers"], self._context.test)
 
-    def _is_judged(self) -> bool:
+    def _is_evaluated(self) -> bool:
         after = self._number + 1
         return after % self._context.recipe.evaluate_every == 0 or after == self._context.recipe.rounds
 
 
-def judged(module: nn.Module, state: Tree, test: Labelled) -> tuple[float, float]:
+def evaluate_module(module: nn.Module, state: Tree, test: LabelledImages) -> tuple[float, float]:
     """Accuracy, 0 to 1, and mean cross-entropy of a module with weights and buffers from `state`."""
     module.eval()
     right, loss = 0, 0.0
     with torch.no_grad():
-        for start in range(0, len(test), AT_ONCE):
-            images, labels = (torch.tensor(array[start : start + AT_ONCE]) for array in (test.images, test.labels))
+        for start in range(0, len(test), IMAGES_AT_ONCE):
+            images, labels = (
+                torch.tensor(array[start : start + IMAGES_AT_ONCE]) for array in (test.images, test.labels)
+            )
             logits = functional_call(module, state, (images,))
             right += int((logits.argmax(1) == labels).sum())
             loss += float(F.cross_entropy(logits, labels, reduction="sum"))

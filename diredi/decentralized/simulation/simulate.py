@@ -20,11 +20,11 @@ import numpy as np
 from torch import nn
 
 from diredi.data.classification.base import ClassificationSet
-from diredi.decentralized.simulation.arrays import arrays_in, arrays_of, tensors_of, weight_map_of
+from diredi.decentralized.simulation.arrays import from_weight_map, to_arrays, to_tensors, to_weight_map
 from diredi.decentralized.simulation.check import check
 from diredi.decentralized.simulation.client_batch import WorkerContext
 from diredi.decentralized.simulation.client_state import ClientStates
-from diredi.decentralized.simulation.engines import opened
+from diredi.decentralized.simulation.engines import open_engine
 from diredi.decentralized.simulation.learner import Indices
 from diredi.decentralized.simulation.recipe import EngineRecipe, SimulationRecipe
 from diredi.decentralized.simulation.round import Round, RoundMetrics, SimulationContext
@@ -59,20 +59,20 @@ def simulate(
     check(recipe, module, data, shards)
     context = SimulationContext(recipe, copy.deepcopy(module), data, shards, ClientStates(folder / "clients"))
     checkpoint = Checkpoint(folder / "checkpoint", _fingerprint(recipe, module, data, shards))
-    server, history = context.first_server(), list[RoundMetrics]()
+    server, history = context.initial_server_state(), list[RoundMetrics]()
     if kept := checkpoint.read():
-        server |= tensors_of(arrays_in(kept[1]))
+        server |= to_tensors(from_weight_map(kept[1]))
         history = [RoundMetrics(**figures) for figures in kept[0]["history"]]
     else:
         context.memories.clear()
     if len(history) < recipe.rounds:
-        with opened(engine or EngineRecipe(), WorkerContext(context.module, data.train), folder) as working:
+        with open_engine(engine or EngineRecipe(), WorkerContext(context.module, data.train), folder) as working:
             for number in range(len(history), recipe.rounds):
                 this = Round(context, number, server, working)
                 server, figures = this.run()
                 history.append(figures)
                 said = {"history": [one.model_dump() for one in history]}
-                checkpoint.write(said, weight_map_of(arrays_of(server)))
+                checkpoint.write(said, to_weight_map(to_arrays(server)))
                 context.memories.forget(this.awake, number)
                 on_round(figures)
     return SimulationResult(server["weights"] | server["buffers"], tuple(history))

@@ -1,6 +1,6 @@
 """How clients with private data and a server learn together: FedAvg and its kind. No torch at import.
 
-    strategy = created(StrategyRecipe(kind="scaffold", learning_rate=0.1))
+    strategy = create_strategy(StrategyRecipe(kind="scaffold", learning_rate=0.1))
 
 A strategy is one class in a file beside this one and one line in STRATEGIES. `base` says what it decides and has the
 rest of a round; `diredi.decentralized.simulation` runs it for many clients on one machine.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from diredi.decentralized.strategies.base import Clients, Local, Message, Strategy, Tree
+from diredi.decentralized.strategies.base import ClientContext, Cohort, Message, Strategy, Tree
 from diredi.decentralized.strategies.fedavg import FedAvg
 from diredi.decentralized.strategies.fedlin import FedLin
 from diredi.decentralized.strategies.fednova import FedNova
@@ -33,10 +33,10 @@ STRATEGIES: Final[dict[str, type[Strategy]]] = {
     "alone": LocalOnly,
 }
 
-__all__ = ["STRATEGIES", "Clients", "Local", "Message", "Strategy", "StrategyRecipe", "Tree", "created"]
+__all__ = ["STRATEGIES", "Cohort", "ClientContext", "Message", "Strategy", "StrategyRecipe", "Tree", "create_strategy"]
 
 
-def created(recipe: StrategyRecipe) -> Strategy:
+def create_strategy(recipe: StrategyRecipe) -> Strategy:
     """Raises InvalidInput with the strategies that there are."""
     if recipe.kind not in STRATEGIES:
         raise InvalidInput(f"there is no strategy {recipe.kind!r}: use {', '.join(sorted(STRATEGIES))}")

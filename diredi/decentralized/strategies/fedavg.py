@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from diredi.decentralized.strategies.base import Clients, Local, Message, Strategy, Tree, each
+from diredi.decentralized.strategies.base import ClientContext, Cohort, Message, Strategy, Tree, map_trees
 
 
 class FedAvg(Strategy):
     """What is averaged is the change, so that the server may have a rate of its own; with 1 it is the paper's."""
 
-    def direction(self, here: Tree, gradient: Tree, twin: Tree, local: Local) -> Tree:
+    def step_direction(self, weights: Tree, gradient: Tree, reference: Tree, local: ClientContext) -> Tree:
         return gradient
 
-    def finished(self, here: Tree, local: Local) -> tuple[Message, Message]:
-        return {"change": each(lambda after, before: after - before, here, local.sent["weights"])}, {}
+    def finish_round(self, weights: Tree, local: ClientContext) -> tuple[Message, Message]:
+        return {"change": map_trees(lambda after, before: after - before, weights, local.received["weights"])}, {}
 
-    def combined(self, server: Message, mean: Message, clients: Clients) -> Message:
+    def aggregate(self, server: Message, mean: Message, clients: Cohort) -> Message:
         rate = self.recipe.server_learning_rate
-        weights = each(lambda weight, change: weight + rate * change, server["weights"], mean["change"])
+        weights = map_trees(lambda weight, change: weight + rate * change, server["weights"], mean["change"])
         return {**server, "weights": weights}

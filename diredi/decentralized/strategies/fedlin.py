@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from diredi.decentralized.strategies.base import Clients, Local, Tree, each
+from diredi.decentralized.strategies.base import ClientContext, Cohort, Tree, map_trees
 from diredi.decentralized.strategies.fedavg import FedAvg
 
 if TYPE_CHECKING:
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 class FedLin(FedAvg):
     """A step goes along gradient - own gradient at the start + everyone's. Nothing is remembered between rounds."""
 
-    asks_gradient = needs_gradient = True
+    requires_mean_gradient = requires_full_gradient = True
 
-    def rates(self, clients: Clients) -> Tensor:
+    def learning_rates(self, clients: Cohort) -> Tensor:
         """Inversely proportional to a client's steps (Theorem 1); `learning_rate` is that of one with a mean number."""
-        return super().rates(clients) * clients.mean_steps / clients.steps
+        return super().learning_rates(clients) * clients.mean_steps / clients.steps
 
-    def direction(self, here: Tree, gradient: Tree, twin: Tree, local: Local) -> Tree:
-        return each(lambda g, own, mean: g - own + mean, gradient, local.gradient, local.sent["gradient"])
+    def step_direction(self, weights: Tree, gradient: Tree, reference: Tree, local: ClientContext) -> Tree:
+        return map_trees(lambda g, own, mean: g - own + mean, gradient, local.full_gradient, local.received["gradient"])

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from diredi.decentralized.strategies.base import Clients, Local, Message, Tree, each, scaled
+from diredi.decentralized.strategies.base import ClientContext, Cohort, Message, Tree, map_trees, scale
 from diredi.decentralized.strategies.fedavg import FedAvg
 
 
 class FedNova(FedAvg):
     """The mean change of one step, times the mean number of steps (the paper's tau_eff)."""
 
-    def finished(self, here: Tree, local: Local) -> tuple[Message, Message]:
-        upload, _ = super().finished(here, local)
-        return {"change": each(lambda change: scaled(change, 1 / local.steps), upload["change"])}, {}
+    def finish_round(self, weights: Tree, local: ClientContext) -> tuple[Message, Message]:
+        upload, _ = super().finish_round(weights, local)
+        return {"change": map_trees(lambda change: scale(change, 1 / local.steps), upload["change"])}, {}
 
-    def combined(self, server: Message, mean: Message, clients: Clients) -> Message:
-        effective = (self.shares(clients) * clients.steps).sum()
-        return super().combined(server, {"change": each(lambda d: d * effective, mean["change"])}, clients)
+    def aggregate(self, server: Message, mean: Message, clients: Cohort) -> Message:
+        effective = (self.aggregation_weights(clients) * clients.steps).sum()
+        return super().aggregate(server, {"change": map_trees(lambda d: d * effective, mean["change"])}, clients)

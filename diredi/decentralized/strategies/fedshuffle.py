@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from diredi.decentralized.strategies.base import Clients
+from diredi.decentralized.strategies.base import Cohort
 from diredi.decentralized.strategies.fedavg import FedAvg
 
 if TYPE_CHECKING:
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 class FedShuffle(FedAvg):
-    def rates(self, clients: Clients) -> Tensor:
+    def learning_rates(self, clients: Cohort) -> Tensor:
         """Inversely proportional to a client's steps; `learning_rate` is that of one with a mean number."""
-        return super().rates(clients) * clients.mean_steps / clients.steps
+        return super().learning_rates(clients) * clients.mean_steps / clients.steps
 
-    def shares(self, clients: Clients) -> Tensor:
+    def aggregation_weights(self, clients: Cohort) -> Tensor:
         """w_i / p_i, a client's weight over its chance to be awake. They add up to 1 only on average over the rounds:
         shares that always do favour clients that are awake beside small ones.
         """
-        return clients.samples / clients.all_samples * clients.all_clients / len(clients.samples)
+        return clients.samples / clients.total_samples * clients.total_clients / len(clients.samples)

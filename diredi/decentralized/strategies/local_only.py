@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from diredi.decentralized.strategies.base import Clients, Local, Message, Strategy, Tree
+from diredi.decentralized.strategies.base import ClientContext, Cohort, Message, Strategy, Tree
 
 
 class LocalOnly(Strategy):
     """Everyone starts from the same weights, and nothing ever travels."""
 
-    def first_memory(self, server: Message) -> Message:
+    def initial_client_state(self, server: Message) -> Message:
         return dict(server)
 
     def broadcast(self, server: Message) -> Message:
         return {}
 
-    def direction(self, here: Tree, gradient: Tree, twin: Tree, local: Local) -> Tree:
+    def step_direction(self, weights: Tree, gradient: Tree, reference: Tree, local: ClientContext) -> Tree:
         return gradient
 
-    def finished(self, here: Tree, local: Local) -> tuple[Message, Message]:
-        return {}, {"weights": here}
+    def finish_round(self, weights: Tree, local: ClientContext) -> tuple[Message, Message]:
+        return {}, {"weights": weights}
 
-    def combined(self, server: Message, mean: Message, clients: Clients) -> Message:
+    def aggregate(self, server: Message, mean: Message, clients: Cohort) -> Message:
         return server

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from diredi.decentralized.studies.base import Cell, Options, Study, conducted
+from diredi.decentralized.studies.base import Cell, Options, Study, run_study
 from diredi.decentralized.studies.detection import DETECTION
 from diredi.decentralized.studies.dissimilarity import DISSIMILARITY
 from diredi.decentralized.studies.federated import FEDERATED
@@ -15,4 +15,4 @@ from diredi.decentralized.studies.multihead import MULTIHEAD
 
 STUDIES: Final[dict[str, Study]] = {one.name: one for one in (DISSIMILARITY, MULTIHEAD, FEDERATED, DETECTION)}
 
-__all__ = ["STUDIES", "Cell", "Options", "Study", "conducted"]
+__all__ = ["STUDIES", "Cell", "Options", "Study", "run_study"]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from diredi.data import classification
 from diredi.data.classification import ClassificationSet
-from diredi.decentralized.executors import cluster, one_thread, processes
-from diredi.evaluation.study_results import Json, commit, kept, machine
+from diredi.decentralized.executors import process_pool, ray_cluster, use_one_thread
+from diredi.evaluation.study_results import Json, cached, commit, machine
 
 Measure = Callable[[Json, Path], Json]
 """measure(what a cell is made from, the study's folder): its figures. A function of a module, for other processes call
@@ -59,7 +59,7 @@ class Study:
     """draw(rows, title, path of the picture)."""
 
 
-def conducted(study: Study, options: Options, folder: Path, finished: Callable[[int, int], None]) -> Json:
+def run_study(study: Study, options: Options, folder: Path, finished: Callable[[int, int], None]) -> Json:
     """Measures every cell that `folder` does not hold yet, and gives what was found in the project's one shape.
 
     `finished(cells that are finished, all cells)` is called after each. Stopped at any point, the next call goes on
@@ -67,7 +67,7 @@ def conducted(study: Study, options: Options, folder: Path, finished: Callable[[
     """
     cells = study.cells(options)
     figures: dict[str, Json] = {}
-    for key, found in _measured(study, cells, folder, options):
+    for key, found in _measure_cells(study, cells, folder, options):
         figures[key] = found
         finished(len(figures), len(cells))
     rows = study.rows({cell.key: figures[cell.key]["figures"] for cell in cells}, options)
@@ -77,36 +77,36 @@ def conducted(study: Study, options: Options, folder: Path, finished: Callable[[
     return {**shape, "rows": rows, "targets": study.targets(rows)}
 
 
-def _measured(study: Study, cells: Sequence[Cell], folder: Path, options: Options) -> Iterator[tuple[str, Json]]:
+def _measure_cells(study: Study, cells: Sequence[Cell], folder: Path, options: Options) -> Iterator[tuple[str, Json]]:
     """Key and figures of each cell, as they come. Finished cells are kept here, wherever they were measured."""
     folder = folder.absolute()
     if options.ray is not None:
-        with cluster(options.ray) as ray:
-            remote = ray.remote(num_cpus=1)(_figures)
+        with ray_cluster(options.ray) as ray:
+            remote = ray.remote(num_cpus=1)(_run_measure)
 
             def on_ray(cell: Cell) -> Json:
                 there = remote.options(num_gpus=int(cell.spec.get("device") == "cuda"))
                 return dict(ray.get(there.remote(study.measure, cell.spec, folder)))
 
-            yield from _at_once(on_ray, cells, folder, int(ray.cluster_resources()["CPU"]))
+            yield from _measure_concurrently(on_ray, cells, folder, int(ray.cluster_resources()["CPU"]))
     elif options.workers > 1:
-        with processes(options.workers) as pool:
+        with process_pool(options.workers) as pool:
 
             def in_a_process(cell: Cell) -> Json:
-                return pool.submit(_figures, study.measure, cell.spec, folder).result()
+                return pool.submit(_run_measure, study.measure, cell.spec, folder).result()
 
-            yield from _at_once(in_a_process, cells, folder, options.workers)
+            yield from _measure_concurrently(in_a_process, cells, folder, options.workers)
     else:
         for cell in cells:
-            yield _one(lambda cell: _figures(study.measure, cell.spec, folder), folder, cell)
+            yield _measure_cell(lambda cell: _run_measure(study.measure, cell.spec, folder), folder, cell)
 
 
-def _at_once(
+def _measure_concurrently(
     ask: Callable[[Cell], Json], cells: Sequence[Cell], folder: Path, workers: int
 ) -> Iterator[tuple[str, Json]]:
     """A thread waits for each worker."""
     with ThreadPoolExecutor(workers) as threads:
-        waiting = [threads.submit(_one, ask, folder, cell) for cell in cells]
+        waiting = [threads.submit(_measure_cell, ask, folder, cell) for cell in cells]
         try:
             for done in as_completed(waiting):
                 yield done.result()
@@ -114,12 +114,12 @@ def _at_once(
             threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _one(ask: Callable[[Cell], Json], folder: Path, cell: Cell) -> tuple[str, Json]:
-    return cell.key, kept(folder / f"{cell.key}.json", cell.spec, partial(ask, cell))
+def _measure_cell(ask: Callable[[Cell], Json], folder: Path, cell: Cell) -> tuple[str, Json]:
+    return cell.key, cached(folder / f"{cell.key}.json", cell.spec, partial(ask, cell))
 
 
-def _figures(measure: Measure, spec: Json, folder: Path) -> Json:
-    one_thread()
+def _run_measure(measure: Measure, spec: Json, folder: Path) -> Json:
+    use_one_thread()
     return {"commit": commit(), "figures": measure(spec, folder)}
 
 

@@ -22,16 +22,16 @@ from diredi.data.dataset import DataSet, load
 from diredi.data.sources import resolve
 from diredi.decentralized.detectors import EnsembleTeacher
 from diredi.decentralized.partitions import PartitionRecipe
-from diredi.decentralized.partitions.sites import partitioned_sites
+from diredi.decentralized.partitions.sites import partition_sites
 from diredi.decentralized.studies.base import Cell, Options, Study
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
 from diredi.distillation.recipe import TrainRecipe
 from diredi.distillation.trainer import train
 from diredi.evaluation.detection import evaluate
-from diredi.evaluation.study_results import Json, Tables, kept, rows_of, target
+from diredi.evaluation.study_results import Json, Tables, cached, rows_of, target
 from diredi.knowledge.merging.base import MergeRecipe
-from diredi.knowledge.merging.mean import mean as averaged
+from diredi.knowledge.merging.mean import mean as average
 from diredi.knowledge.weight_kinds import KeyKind, kind_of
 from diredi.labels import LabelSpace
 from diredi.store.weights import WeightMap
@@ -58,34 +58,34 @@ def cells(options: Options) -> list[Cell]:
     ]
 
 
-def measured(spec: Json, folder: Path) -> Json:
+def measure(spec: Json, folder: Path) -> Json:
     """mAP50-95 and mAP50 of each site's detector on all held-out images and on its own; seconds of the processor."""
     whole, sites = _sites(spec, folder)
-    detectors = _untrained(spec, sites) if spec["form"] == FEDAVG else _main(spec, sites, folder)
+    detectors = _create_detectors(spec, sites) if spec["form"] == FEDAVG else _train_on_labels(spec, sites, folder)
     began = time.process_time()
     if spec["form"] == FEDAVG:
-        _averaged(detectors, sites, spec)
+        _train_fedavg(detectors, sites, spec)
     elif spec["form"] != MAIN:
-        _taught(detectors, sites, spec)
+        _train_with_neighbours(detectors, sites, spec)
     took = time.process_time() - began
-    return {"sites": [_figures(one, whole, site) for one, site in zip(detectors, sites, strict=True)], "seconds": took}
+    return {"sites": [_evaluate(one, whole, site) for one, site in zip(detectors, sites, strict=True)], "seconds": took}
 
 
 def _sites(spec: Json, folder: Path) -> tuple[DataSet, list[DataSet]]:
     whole = load(resolve("scenes:presumed", folder / "data", spec["seed"], *spec["images"]))
-    return whole, partitioned_sites(whole, SITES, PartitionRecipe(**spec["partition"]), spec["seed"])
+    return whole, partition_sites(whole, SITES, PartitionRecipe(**spec["partition"]), spec["seed"])
 
 
-def _untrained(spec: Json, sites: list[DataSet]) -> list[Detector]:
+def _create_detectors(spec: Json, sites: list[DataSet]) -> list[Detector]:
     """All alike."""
     labels = LabelSpace(names=sites[0].names)
     return [registry.create(spec["architecture"], spec["size"], labels, spec["seed"]) for _ in sites]
 
 
-def _main(spec: Json, sites: list[DataSet], folder: Path) -> list[Detector]:
+def _train_on_labels(spec: Json, sites: list[DataSet], folder: Path) -> list[Detector]:
     """Detectors that have learned their own labels: once for all forms."""
     made_from = {name: value for name, value in spec.items() if name != "form"}
-    place, detectors = folder / f"seed-{spec['seed']}", _untrained(spec, sites)
+    place, detectors = folder / f"seed-{spec['seed']}", _create_detectors(spec, sites)
     paths = [place / f"site-{number}.safetensors" for number in range(SITES)]
 
     def make() -> Json:
@@ -94,13 +94,13 @@ def _main(spec: Json, sites: list[DataSet], folder: Path) -> list[Detector]:
             detector.weights().save(path)
         return {}
 
-    kept(place / "main.json", made_from, make)
+    cached(place / "main.json", made_from, make)
     for detector, path in zip(detectors, paths, strict=True):
         detector.load_weights(WeightMap.load(path))
     return detectors
 
 
-def _taught(detectors: list[Detector], sites: list[DataSet], spec: Json) -> None:
+def _train_with_neighbours(detectors: list[Detector], sites: list[DataSet], spec: Json) -> None:
     """All listen to what the others were before."""
     before = [registry.from_weights(one.spec, one.weights(), one.device) for one in detectors]
     losses = {} if spec["form"] == ALONE else {spec["form"]: 1.0, "boxes": 1.0}
@@ -110,7 +110,7 @@ def _taught(detectors: list[Detector], sites: list[DataSet], spec: Json) -> None
         train(detector, site.train, _recipe(spec, 1).model_copy(update={"losses": losses}), teacher=teacher)
 
 
-def _averaged(detectors: list[Detector], sites: list[DataSet], spec: Json) -> None:
+def _train_fedavg(detectors: list[Detector], sites: list[DataSet], spec: Json) -> None:
     """Rounds of local training and a mean weighted by images. The learning rate falls from round to round."""
     images = [len(site.train) for site in sites]
     shares = [count / sum(images) for count in images]
@@ -122,14 +122,14 @@ def _averaged(detectors: list[Detector], sites: list[DataSet], spec: Json) -> No
         recipe = whole.model_copy(update={**length, **rate})
         for detector, site in zip(detectors, sites, strict=True):
             train(detector, site.train, recipe)
-        _share(detectors, shares)
+        _average_weights(detectors, shares)
 
 
-def _share(detectors: list[Detector], shares: list[float]) -> None:
+def _average_weights(detectors: list[Detector], shares: list[float]) -> None:
     """Counters of batches stay each detector's own: the mean of two counts counts nothing."""
     mine = [one.weights() for one in detectors]
     shared = [one.selected(lambda name: kind_of(name, str(mine[0][name].dtype)) is not KeyKind.COUNTER) for one in mine]
-    together = averaged(shared, shares, MergeRecipe())
+    together = average(shared, shares, MergeRecipe())
     for detector, own in zip(detectors, mine, strict=True):
         detector.load_weights(WeightMap({**own, **together}))
 
@@ -139,7 +139,7 @@ def _recipe(spec: Json, phase: int) -> TrainRecipe:
     return TrainRecipe.model_validate({**spec["training"], "epochs": spec["epochs"][phase], "seed": seed})
 
 
-def _figures(detector: Detector, whole: DataSet, site: DataSet) -> dict[str, float]:
+def _evaluate(detector: Detector, whole: DataSet, site: DataSet) -> dict[str, float]:
     everywhere = evaluate(detector, whole.val, detector.spec.labels)
     own = evaluate(detector, site.val, detector.spec.labels) if site.val else everywhere
     return {
@@ -196,7 +196,7 @@ DETECTION = Study(
     "detection",
     "four sites' detectors: alone, averaged, or taught by each measure",
     cells,
-    measured,
+    measure,
     rows,
     targets,
     draw,

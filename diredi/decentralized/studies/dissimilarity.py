@@ -25,13 +25,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from diredi.data.classification import ClassificationSet
-from diredi.decentralized.network import MAIN, create
-from diredi.decentralized.partitions import PartitionRecipe, partitioned
+from diredi.decentralized.network import MAIN, create_network
+from diredi.decentralized.partitions import PartitionRecipe, partition_labels
 from diredi.decentralized.peer import Peer
 from diredi.decentralized.recipe import DistillationRecipe, NetworkRecipe, TrainingRecipe
-from diredi.decentralized.rounds import AUXILIARY, distilled
+from diredi.decentralized.rounds import AUXILIARY, distil
 from diredi.decentralized.studies.base import Cell, Options, Study, data_of
-from diredi.evaluation.study_results import Json, Tables, kept, rows_of, target
+from diredi.evaluation.study_results import Json, Tables, cached, rows_of, target
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -122,7 +122,7 @@ def _forms(whole: bool) -> dict[str, DistillationRecipe]:
     grid = product(("paper",), MEASURES, SCHEMES, ALPHAS, TEMPERATURES) if whole else _at_half(("paper",), warm)
     beside = _at_half(("reference_code", "matched"), warm) if whole else ()
     names = ("mode", "measure", "scheme", "alpha", "temperature")
-    asked = {_named(*one): dict(zip(names, one, strict=True)) for one in (*grid, *beside)}
+    asked = {_form_name(*one): dict(zip(names, one, strict=True)) for one in (*grid, *beside)}
     return {LABELS: DistillationRecipe(alpha=1)} | {
         form: DistillationRecipe.model_validate(values) for form, values in asked.items()
     }
@@ -132,16 +132,16 @@ def _at_half(modes: Sequence[str], temperatures: Sequence[float]) -> product[tup
     return product(modes, MEASURES, SCHEMES, (0.5,), temperatures)
 
 
-def _named(mode: str, measure: str, scheme: str, alpha: float, temperature: float) -> str:
+def _form_name(mode: str, measure: str, scheme: str, alpha: float, temperature: float) -> str:
     return f"{measure}, {scheme}, alpha {alpha:g}, T {temperature:g}" + ("" if mode == "paper" else f", {mode}")
 
 
-def measured(spec: Json, folder: Path) -> Json:
+def measure(spec: Json, folder: Path) -> Json:
     """Of each peer, the accuracy on the whole test set of its auxiliary head, in percent; seconds of the processor."""
     data = data_of(spec)
     peers = _peers(spec, data, folder)
     began = time.process_time()
-    distilled(peers, [NEIGHBOURS], DistillationRecipe(**spec["distillation"]), TrainingRecipe(**spec["training"]))
+    distil(peers, [NEIGHBOURS], DistillationRecipe(**spec["distillation"]), TrainingRecipe(**spec["training"]))
     took = time.process_time() - began
     return {"accuracy": [_accuracy(peer, AUXILIARY, data, spec["test"]) for peer in peers], "seconds": took}
 
@@ -149,14 +149,14 @@ def measured(spec: Json, folder: Path) -> Json:
 def _peers(spec: Json, data: ClassificationSet, folder: Path) -> list[Peer]:
     """Peers that have learned their labels: once for all cells of a ground."""
     labels = data.train.labels[: spec["images"]]
-    shards = partitioned(labels, PEERS, PartitionRecipe(**spec["partition"]), spec["seed"])
+    shards = partition_labels(labels, PEERS, PartitionRecipe(**spec["partition"]), spec["seed"])
     shape, classes = data.train.images.shape[1:], len(data.classes)
     seeds = [PEERS * spec["seed"] + number for number in range(PEERS)]
     peers = [
         Peer(
             f"peer-{seed % PEERS}",
-            create(NetworkRecipe(**spec["network"]), shape, classes, seed).to(spec["device"]),
-            data.train.taken(shard),
+            create_network(NetworkRecipe(**spec["network"]), shape, classes, seed).to(spec["device"]),
+            data.train.select(shard),
             seed,
         )
         for seed, shard in zip(seeds, shards, strict=True)
@@ -170,14 +170,14 @@ def _peers(spec: Json, data: ClassificationSet, folder: Path) -> list[Peer]:
             save_file(peer.network.state_dict(), place / f"{peer.name}.safetensors")
         return {"main": [_accuracy(peer, MAIN, data, spec["test"]) for peer in peers]}
 
-    kept(place / "main heads.json", made_from, make)
+    cached(place / "main heads.json", made_from, make)
     for peer in peers:
         peer.network.load_state_dict(load_file(place / f"{peer.name}.safetensors"))
     return peers
 
 
 def _accuracy(peer: Peer, head: int, data: ClassificationSet, test: int) -> float:
-    said = peer.answers(torch.from_numpy(data.test.images[:test]), head).argmax(-1).cpu().numpy()
+    said = peer.predict_logits(torch.from_numpy(data.test.images[:test]), head).argmax(-1).cpu().numpy()
     return float(100 * np.mean(said == data.test.labels[:test]))
 
 
@@ -221,14 +221,14 @@ def _by_measure(
     forms: dict[str, DistillationRecipe], whole: dict[str, dict[str, float]]
 ) -> dict[str, dict[str, float]]:
     return {
-        f"{measure}, {scheme}": _averaged(
+        f"{measure}, {scheme}": _average(
             [whole[form] for form, recipe in forms.items() if (recipe.measure, recipe.scheme) == (measure, scheme)]
         )
         for measure, scheme in product(MEASURES, SCHEMES)
     }
 
 
-def _averaged(columns: list[dict[str, float]]) -> dict[str, float]:
+def _average(columns: list[dict[str, float]]) -> dict[str, float]:
     return {name: mean(one[name] for one in columns) for name in columns[0]}
 
 
@@ -290,12 +290,12 @@ def draw(rows: list[Json], title: str, path: Path) -> None:
 def _draw_panel(axis: Axes, found: dict[str, Json], scheme: str, temperature: float) -> None:
     """Says so where the grid has no such cells."""
     width, alone = 0.13, found[LABELS]
-    alphas = [alpha for alpha in ALPHAS if _named("paper", MEASURES[0], scheme, alpha, temperature) in found]
+    alphas = [alpha for alpha in ALPHAS if _form_name("paper", MEASURES[0], scheme, alpha, temperature) in found]
     if not alphas:
         axis.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axis.transAxes)
         return
     for number, measure in enumerate(MEASURES):
-        ours = [found[_named("paper", measure, scheme, alpha, temperature)] for alpha in alphas]
+        ours = [found[_form_name("paper", measure, scheme, alpha, temperature)] for alpha in alphas]
         low, middle, high = (np.array([one[what] for one in ours]) for what in ("low", "mean", "high"))
         reach = np.maximum([middle - low, high - middle], 0)
         axis.bar(np.arange(len(alphas)) + width * number, middle, width, yerr=reach, label=measure, capsize=1)
@@ -308,7 +308,7 @@ DISSIMILARITY = Study(
     "dissimilarity",
     "three peers: which measure, which scheme, how much, how soft",
     cells,
-    measured,
+    measure,
     rows,
     targets,
     draw,

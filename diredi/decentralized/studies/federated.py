@@ -14,8 +14,8 @@ from statistics import mean
 import numpy as np
 from torch import Tensor, nn
 
-from diredi.decentralized.network import MAIN, MultiHeaded, create
-from diredi.decentralized.partitions import PartitionRecipe, partitioned
+from diredi.decentralized.network import MAIN, MultiHeadNetwork, create_network
+from diredi.decentralized.partitions import PartitionRecipe, partition_labels
 from diredi.decentralized.recipe import NetworkRecipe
 from diredi.decentralized.simulation.recipe import SimulationRecipe
 from diredi.decentralized.simulation.simulate import simulate
@@ -33,12 +33,12 @@ TABLE, ALL_RATES = "digits, ten clients, gamma 15", "digits, ten clients, gamma 
 class Classifier(nn.Module):
     """The main head of a network alone: uint8 images in, logits [n, classes] out."""
 
-    def __init__(self, network: MultiHeaded) -> None:
+    def __init__(self, network: MultiHeadNetwork) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.network.said(images, MAIN)
+        return self.network.logits(images, MAIN)
 
 
 def cells(options: Options) -> list[Cell]:
@@ -64,12 +64,14 @@ def _rates(options: Options) -> tuple[float, ...]:
     return RATES[2:3] if options.quick else RATES
 
 
-def measured(spec: Json, folder: Path) -> Json:
+def measure(spec: Json, folder: Path) -> Json:
     """Of every round, accuracy in percent and bytes on the wire, both ways. All 0 where the learning rate was too high
     for the strategy and its loss left the numbers."""
     data, recipe = data_of(spec), SimulationRecipe(**spec["recipe"])
-    shards = partitioned(data.train.labels, CLIENTS, PartitionRecipe(**spec["partition"]), spec["seed"])
-    network = create(NetworkRecipe(**spec["network"]), data.train.images.shape[1:], len(data.classes), spec["seed"])
+    shards = partition_labels(data.train.labels, CLIENTS, PartitionRecipe(**spec["partition"]), spec["seed"])
+    network = create_network(
+        NetworkRecipe(**spec["network"]), data.train.images.shape[1:], len(data.classes), spec["seed"]
+    )
     place = folder / "rounds" / f"{recipe.strategy.kind}-{recipe.strategy.learning_rate:g}-{spec['seed']}"
     try:
         found = simulate(recipe, Classifier(network), data, shards, place)
@@ -136,5 +138,5 @@ def draw(rows: list[Json], title: str, path: Path) -> None:
 
 
 FEDERATED = Study(
-    "federated", "every federated baseline: rounds and bytes to a given accuracy", cells, measured, rows, targets, draw
+    "federated", "every federated baseline: rounds and bytes to a given accuracy", cells, measure, rows, targets, draw
 )

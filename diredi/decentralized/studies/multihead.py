@@ -20,8 +20,8 @@ import torch
 
 from diredi.data.classification import ClassificationSet
 from diredi.decentralized import multihead
-from diredi.decentralized.network import create
-from diredi.decentralized.partitions import PartitionRecipe, own_distribution, partitioned
+from diredi.decentralized.network import create_network
+from diredi.decentralized.partitions import PartitionRecipe, label_distribution, partition_labels
 from diredi.decentralized.peer import Peer
 from diredi.decentralized.recipe import MultiHeadRecipe, NetworkRecipe, TrainingRecipe
 from diredi.decentralized.studies.base import Cell, Options, Study, data_of
@@ -55,7 +55,7 @@ def cells(options: Options) -> list[Cell]:
     ]
 
 
-def measured(spec: Json, folder: Path) -> Json:
+def measure(spec: Json, folder: Path) -> Json:
     """Of each head, main one first, accuracy on the peers' own labels and on all alike; seconds of the processor."""
     data, began = data_of(spec), time.process_time()
     private, public = spec["private"], spec["public"]
@@ -64,36 +64,36 @@ def measured(spec: Json, folder: Path) -> Json:
     recipe, training = MultiHeadRecipe(**spec["multihead"]), TrainingRecipe(**spec["training"])
     for number in range(spec["rounds"]):
         edges = graph(TopologyRecipe(**spec["topology"]), PEERS, number, spec["seed"])
-        spoken = [multihead.said(peer.network, images) for peer in peers]
+        spoken = [multihead.predict_public(peer.network, images) for peer in peers]
         for index, peer in enumerate(peers):
             heard = [spoken[other] for other in neighbours(edges, index)]
             multihead.learn(peer, images, heard, recipe, training, number)
-    return {"heads": _heads(peers, data), "seconds": time.process_time() - began}
+    return {"heads": _evaluate_heads(peers, data), "seconds": time.process_time() - began}
 
 
 def _peers(spec: Json, data: ClassificationSet) -> list[Peer]:
     labels = data.train.labels[: spec["private"]]
-    shards = partitioned(labels, PEERS, PartitionRecipe(**spec["partition"]), spec["seed"])
+    shards = partition_labels(labels, PEERS, PartitionRecipe(**spec["partition"]), spec["seed"])
     shape, classes = data.train.images.shape[1:], len(data.classes)
     seeds = [PEERS * spec["seed"] + number for number in range(PEERS)]
     return [
         Peer(
             f"peer-{number}",
-            create(NetworkRecipe(**spec["network"]), shape, classes, seed),
-            data.train.taken(shard),
+            create_network(NetworkRecipe(**spec["network"]), shape, classes, seed),
+            data.train.select(shard),
             seed,
         )
         for number, (seed, shard) in enumerate(zip(seeds, shards, strict=True))
     ]
 
 
-def _heads(peers: list[Peer], data: ClassificationSet) -> list[dict[str, float]]:
+def _evaluate_heads(peers: list[Peer], data: ClassificationSet) -> list[dict[str, float]]:
     """Accuracy of each label is worked out once, and weighed in two ways."""
     images, classes = torch.from_numpy(data.test.images), len(data.classes)
     heads: list[list[dict[str, float]]] = [[] for _ in range(HEADS)]
     for peer in peers:
-        own = own_distribution(peer.labels.numpy(), classes)
-        said = multihead.said(peer.network, images).probabilities.argmax(-1).numpy()
+        own = label_distribution(peer.labels.numpy(), classes)
+        said = multihead.predict_public(peer.network, images).probabilities.argmax(-1).numpy()
         for head, answers in zip(heads, said, strict=True):
             each = np.array([np.mean(answers[data.test.labels == label] == label) for label in range(classes)])
             head.append({"own": float(100 * own @ each), "global": float(100 * each.mean())})
@@ -104,7 +104,7 @@ def rows(figures: dict[str, Json], options: Options) -> list[Json]:
     def tables(seed: int) -> Tables:
         return {
             topology: {
-                _named(head): columns for head, columns in enumerate(figures[f"{topology}/seed-{seed}"]["heads"])
+                _head_name(head): columns for head, columns in enumerate(figures[f"{topology}/seed-{seed}"]["heads"])
             }
             for topology in TOPOLOGIES
         }
@@ -112,7 +112,7 @@ def rows(figures: dict[str, Json], options: Options) -> list[Json]:
     return rows_of([tables(seed) for seed in SEEDS])
 
 
-def _named(head: int) -> str:
+def _head_name(head: int) -> str:
     return "main head" if head == 0 else f"auxiliary head {head}"
 
 
@@ -120,7 +120,7 @@ def targets(rows: list[Json]) -> list[Json]:
     found = {(row["table"], row["form"]): row for row in rows}
 
     def gain(topology: str, head: int, before: int) -> float:
-        later, earlier = (found[topology, _named(one)]["global"]["mean"] for one in (head, before))
+        later, earlier = (found[topology, _head_name(one)]["global"]["mean"] for one in (head, before))
         return float(later - earlier)
 
     return [
@@ -157,5 +157,5 @@ def draw(rows: list[Json], title: str, path: Path) -> None:
 
 
 MULTIHEAD = Study(
-    "multihead", "eight peers and public images: what later heads gain, by graph", cells, measured, rows, targets, draw
+    "multihead", "eight peers and public images: what later heads gain, by graph", cells, measure, rows, targets, draw
 )

@@ -10,8 +10,8 @@ import numpy as np
 
 from diredi.data.dataset import Sample
 from diredi.data.images import encode_jpeg, read_image
-from diredi.data.paste import Crop, cut, pasted
-from diredi.data.style import restyled
+from diredi.data.paste import Crop, cut_out, paste
+from diredi.data.style import restyle
 from diredi.detectors.predictor import Image
 from diredi.distillation.batches import Pool
 from diredi.knowledge.image_sources.base import Stock, drawn
@@ -45,7 +45,7 @@ def with_crops(stock: Stock, count: int) -> Pool:
     folder, random = _fresh(stock.folder / "pasted"), stock.random("pasted")
     samples = []
     for number, sample in enumerate(drawn(stock.presumed, count, random)):
-        image, boxes = pasted(read_image(sample.image), sample.boxes, crops[random.integers(len(crops))], random)
+        image, boxes = paste(read_image(sample.image), sample.boxes, crops[random.integers(len(crops))], random)
         if stock.presumed_shows_new:  # one forklift with a label beside one without teaches nothing: the tutor speaks
             boxes = boxes[~np.isin(boxes[:, 0], stock.new_ids)]
         samples.append(_written(_restyled(stock, image, number, random), boxes, folder, number))
@@ -58,13 +58,13 @@ def _crops(stock: Stock) -> Iterator[Crop]:
         images = [read_image(sample.image) for sample in pool[start : start + _BATCH]]
         for image, found in zip(images, stock.tutor.predict(images, SURE), strict=True):
             for box, kind in zip(found.boxes, found.classes, strict=True):
-                crop = cut(image, box, int(kind)) if kind in stock.new_ids else None
+                crop = cut_out(image, box, int(kind)) if kind in stock.new_ids else None
                 if crop is not None:
                     yield crop
 
 
 def _restyled(stock: Stock, image: Image, number: int, random: np.random.Generator) -> Image:
-    return restyled(image, stock.styles[number % len(stock.styles)], random) if stock.styles else image
+    return restyle(image, stock.styles[number % len(stock.styles)], random) if stock.styles else image
 
 
 def _fresh(folder: Path) -> Path:

@@ -44,7 +44,7 @@ def main(spec: Json, folder: Path, report: Report) -> Json:
         data = load_dataset(Path(spec["presumed"]))
         given = {kind: _given(spec.get(kind), spec["image_size"]) for kind in ("teacher", "tutor", "student")}
         labels = _labels(data, given)
-        mapped = data.mapped_to(labels)
+        mapped = data.with_labels(labels)
         presumed = Presumed(labels, mapped.train, mapped.val)
     result: Json = {"teacher": None}
     taught_by: Detector | None = None

@@ -16,7 +16,7 @@ from pathlib import Path
 from diredi.data.archive import unpack
 from diredi.data.dataset import DataSet, subset
 from diredi.data.dataset import load as load_dataset
-from diredi.data.style import measure
+from diredi.data.style import measure_style
 from diredi.detectors import registry
 from diredi.detectors.spec import DetectorSpec
 from diredi.evaluation.detection import evaluate
@@ -36,7 +36,7 @@ def main(spec: Json, folder: Path, report: Report) -> Json:
     with clock.step("read"):
         report("read", 0.0, "reading data and models")
         private = load_dataset(Path(spec["data"]))
-        held_out = private.mapped_to(labels).val
+        held_out = private.with_labels(labels).val
         data = SiteData.of(private, _coreset(spec, folder, recipe), labels, recipe.presumed_shows_new)
         tutor, student = (registry.load(Path(spec[kind])) for kind in ("tutor", "student"))
     with clock.step("measure-before"):
@@ -60,7 +60,7 @@ def main(spec: Json, folder: Path, report: Report) -> Json:
         "student_before": student_before.model_dump(),
         "tutor_after": tutor_after.model_dump(),
         "student_after": None,
-        "style": measure(private.train).model_dump() if spec.get("publish_style") else None,
+        "style": measure_style(private.train).model_dump() if spec.get("publish_style") else None,
     }
     if recipe.student_gap:
         with clock.step("student-gap"):

@@ -57,7 +57,7 @@ def labels_of(spec: Json) -> LabelSpace:
 
 
 def presumed_of(spec: Json, labels: LabelSpace) -> Presumed:
-    data = load_dataset(Path(spec["presumed"])).mapped_to(labels)
+    data = load_dataset(Path(spec["presumed"])).with_labels(labels)
     return Presumed(labels, data.train, data.val)
 
 

@@ -21,6 +21,6 @@ def main(spec: Json, folder: Path, report: Report) -> Json:
     clock, labels = Clock(), labels_of(spec)
     with clock.step(STEP):
         report(STEP, 0.0, "measuring the candidate on held-out images")
-        held_out = load_dataset(Path(spec["data"])).mapped_to(labels).val
+        held_out = load_dataset(Path(spec["data"])).with_labels(labels).val
         figures = evaluate(OnnxPredictor(Path(spec["onnx"])), held_out, labels)
     return {"figures": figures.model_dump(), "seconds": clock.seconds}

@@ -12,7 +12,7 @@ from test_peer_rounds import run_peers
 from test_peer_weights import DATA, OPTIONS
 
 from diredi.data import classification
-from diredi.decentralized.partitions import PartitionRecipe, partitioned
+from diredi.decentralized.partitions import PartitionRecipe, partition_labels
 from diredi.rpc.v1 import peers_pb2 as pb
 from diredi.store.weights import WeightMap
 
@@ -34,7 +34,7 @@ async def test_all_of_a_star_go_on_from_the_mean_worked_out_by_hand(tmp_path, pk
     summaries = await run_peers(star(tmp_path, pki, ["hub", "a", "b"], rounds=2))
     assert all(r["missing"] == {} for summary in summaries for r in summary["rounds"])
     labels = classification.load(DATA["set"], None).train.labels[: DATA["private"]]
-    images = [len(shard) for shard in partitioned(labels, 3, PartitionRecipe(**DATA["partition"]), seed=0)]
+    images = [len(shard) for shard in partition_labels(labels, 3, PartitionRecipe(**DATA["partition"]), seed=0)]
     for round_ in (1, 2):
         fitted, learned = (
             [saved_weights(tmp_path, p, round_, when) for p in range(3)] for when in ("fitted", "learned")

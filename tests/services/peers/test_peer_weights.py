@@ -8,7 +8,7 @@ from peer_network import configs_of, identity, predictions
 from test_peer_collect import Scripted
 from test_peer_rounds import run_peers
 
-from diredi.decentralized.averaging import averaged
+from diredi.decentralized.averaging import average
 from diredi.errors import InvalidInput
 from diredi.rpc.v1 import peers_pb2 as pb
 from diredi.store.weights import WeightMap
@@ -130,11 +130,11 @@ async def test_what_a_learner_must_not_share_is_not_published(network):
 
 
 def test_a_mean_is_weighted_and_counters_are_the_first_ones():
-    found = averaged([weights(1), weights(2), weights(3)], [10, 20, 70])
+    found = average([weights(1), weights(2), weights(3)], [10, 20, 70])
     by_hand = sum(share * weights(seed)["layer.weight"] for seed, share in ((1, 0.1), (2, 0.2), (3, 0.7)))
     assert found["layer.weight"] == pytest.approx(by_hand, abs=1e-6)
     assert found["steps"] == 1
-    assert averaged([weights(1)] * 3, [1, 2, 3]).to_bytes() == weights(1).to_bytes()
+    assert average([weights(1)] * 3, [1, 2, 3]).to_bytes() == weights(1).to_bytes()
 
 
 DATA = {"set": "digits", "private": 300, "public": 100, "partition": {"kind": "skew", "gamma": 100}}

@@ -24,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diredi.data.classification import SETS, load
-from diredi.data.classification.base import Labelled
+from diredi.data.classification.base import LabelledImages
 from diredi.data.classification.cifar10 import CLASSES, cifar10
 from diredi.data.classification.download import Remote, cache_folder, fetch
 from diredi.data.classification.fashion_mnist import fashion_mnist
@@ -78,8 +78,8 @@ def test_digits_without_scikit_learn_say_what_to_install(monkeypatch: pytest.Mon
 
 
 def test_taken_samples_are_a_copy_in_the_order_asked_for() -> None:
-    whole = Labelled(np.arange(12, dtype=np.uint8).reshape(3, 1, 2, 2), np.array([4, 5, 6]))
-    part = whole.taken(np.array([2, 0]))
+    whole = LabelledImages(np.arange(12, dtype=np.uint8).reshape(3, 1, 2, 2), np.array([4, 5, 6]))
+    part = whole.select(np.array([2, 0]))
     assert part.labels.tolist() == [6, 4]
     assert part.images[:, 0, 0, 0].tolist() == [8, 0]
     part.images[:] = 99

@@ -69,7 +69,7 @@ def test_labels_lie_beside_images_that_are_in_no_folder_called_images(tmp_path: 
 
 def test_mapped_set_has_the_ids_of_the_label_space(data_set: Builder) -> None:
     original = load(data_set())
-    mapped = original.mapped_to(LabelSpace(names=("person", "dog", "car")))
+    mapped = original.with_labels(LabelSpace(names=("person", "dog", "car")))
     assert mapped.names == ("person", "dog", "car")
     assert mapped.train[0].boxes[:, 0].tolist() == [2, 0]
     assert mapped.counts("train") == {"person": 1, "dog": 0, "car": 1}
@@ -78,7 +78,7 @@ def test_mapped_set_has_the_ids_of_the_label_space(data_set: Builder) -> None:
 
 def test_class_that_the_label_space_lacks_is_named(data_set: Builder) -> None:
     with pytest.raises(InvalidInput, match=r"label space lacks \(person\)"):
-        load(data_set()).mapped_to(LabelSpace(names=("car", "bus")))
+        load(data_set()).with_labels(LabelSpace(names=("car", "bus")))
 
 
 def _made_up(images: int) -> DataSet:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from diredi.data.dataset import Sample
-from diredi.data.style import SIDE, SiteStyle, measure, of_image, restyled
+from diredi.data.style import SIDE, SiteStyle, image_style, measure_style, restyle
 from diredi.errors import InvalidInput
 
 RANDOM = np.random.default_rng(0)
@@ -30,7 +30,7 @@ def of_pictures(folder: Path, **look: float) -> SiteStyle:
     for seed in range(8):
         cv2.imwrite(str(folder / f"{seed}.png"), picture(seed, **look))
         samples.append(Sample(folder / f"{seed}.png", np.zeros((0, 5), np.float32)))
-    return measure(samples)
+    return measure_style(samples)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def of_pictures(folder: Path, **look: float) -> SiteStyle:
 )
 def test_a_restyled_image_measures_as_the_site_does(look: dict[str, float], tmp_path: Path) -> None:
     wanted, other = of_pictures(tmp_path / "site", **look), of_pictures(tmp_path / "ours")
-    made = [of_image(restyled(picture(seed), wanted, RANDOM)) for seed in range(20, 28)]
+    made = [image_style(restyle(picture(seed), wanted, RANDOM)) for seed in range(20, 28)]
 
     def mean(name: str) -> np.ndarray:
         return np.mean([getattr(style, name) for style in made], 0)
@@ -51,27 +51,27 @@ def test_a_restyled_image_measures_as_the_site_does(look: dict[str, float], tmp_
 
 def test_an_image_in_its_own_style_stays_as_it_is() -> None:
     image = picture(3)
-    again = restyled(image, of_image(image), RANDOM)
+    again = restyle(image, image_style(image), RANDOM)
     assert np.abs(again.astype(int) - image).mean() < 3
 
 
 def test_large_and_small_images_of_the_same_scene_have_the_same_style() -> None:
     large = picture(1, size=3 * SIDE, blur=3.0)
     small = cv2.resize(large, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    a, b = of_image(large), of_image(small)
+    a, b = image_style(large), image_style(small)
     assert a.sharpness == pytest.approx(b.sharpness, rel=0.05)
     assert np.allclose(a.lightness, b.lightness, atol=3)
 
 
 def test_noise_on_a_large_image_is_as_strong_as_at_the_size_of_the_measure() -> None:
-    wanted = of_image(picture(2, noise=0.03))
-    made = restyled(picture(4, size=2 * SIDE, blur=1.2), wanted, RANDOM)
-    assert of_image(made).noise == pytest.approx(wanted.noise, rel=0.3)
+    wanted = image_style(picture(2, noise=0.03))
+    made = restyle(picture(4, size=2 * SIDE, blur=1.2), wanted, RANDOM)
+    assert image_style(made).noise == pytest.approx(wanted.noise, rel=0.3)
 
 
 def test_no_two_images_of_a_site_with_changing_light_get_the_same() -> None:
-    style = of_image(picture(0)).model_copy(update={"lightness_spread": 20.0})
-    means = [restyled(picture(0), style, np.random.default_rng(seed)).mean() for seed in range(12)]
+    style = image_style(picture(0)).model_copy(update={"lightness_spread": 20.0})
+    means = [restyle(picture(0), style, np.random.default_rng(seed)).mean() for seed in range(12)]
     assert 8 < np.std(means) < 35
 
 
@@ -87,17 +87,17 @@ def test_a_style_is_a_handful_of_numbers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wrong", [{"noise": float("nan")}, {"noise": -1}, {"lightness": [1, 2]}, {"image": "b64"}])
 def test_what_is_no_style_is_refused(wrong: dict[str, object]) -> None:
-    said = of_image(picture(0)).model_dump()
+    said = image_style(picture(0)).model_dump()
     with pytest.raises(ValueError, match=next(iter(wrong))):
         SiteStyle.model_validate(said | wrong)
 
 
 def test_no_images_have_no_style() -> None:
     with pytest.raises(InvalidInput, match="no images"):
-        measure([])
+        measure_style([])
 
 
 def test_a_grey_and_a_black_image_can_be_restyled() -> None:
-    style = of_image(picture(0))
+    style = image_style(picture(0))
     for image in (np.zeros((64, 48, 3), np.uint8), np.full((3, 3, 3), 128, np.uint8)):
-        assert restyled(image, style, RANDOM).shape == image.shape
+        assert restyle(image, style, RANDOM).shape == image.shape

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diredi.decentralized.detectors import DetectorClient
 from diredi.decentralized.federation import Federation
-from diredi.decentralized.strategies import STRATEGIES, Message, StrategyRecipe, Tree, created
+from diredi.decentralized.strategies import STRATEGIES, Message, StrategyRecipe, Tree, create_strategy
 from diredi.detectors import registry
 from tests.unit.distillation.rectangles import LABELS, recipe, rectangles
 
@@ -37,14 +37,14 @@ class Slope:
     start: Tree
     buffers: Tree
 
-    def whole(self) -> Tree:
+    def full_gradient(self) -> Tree:
         return self._slope(self.start)
 
-    def minibatch(self, weights: Tree, step: int) -> Tree:
+    def minibatch_gradient(self, weights: Tree, step: int) -> Tree:
         self.buffers = {"seen": self.buffers["seen"] + 1}
         return self._slope(weights)
 
-    def twin(self, step: int) -> Tree:
+    def reference_gradient(self, step: int) -> Tree:
         return self._slope(self.start)
 
     def _slope(self, weights: Tree) -> Tree:
@@ -54,13 +54,13 @@ class Slope:
 def quadratics(kind: str) -> Federation:
     clients = [Quadratic(1, 0, 10), Quadratic(2, 3, 30)]
     start: Message = {"weights": {"w": torch.tensor(1.0)}, "buffers": {"seen": torch.tensor(0.0)}}
-    return Federation(created(StrategyRecipe(kind=kind, learning_rate=0.1)), clients, start)
+    return Federation(create_strategy(StrategyRecipe(kind=kind, learning_rate=0.1)), clients, start)
 
 
 def test_a_round_of_fedavg_by_hand() -> None:
     """1 goes to 0.9 and 0.81; 2 to 1.4 and 1.72; 0.81 / 4 + 3 * 1.72 / 4 = 1.4925. Buffers are averaged, too."""
     federation = quadratics("fedavg")
-    federation.play(0)
+    federation.run_round(0)
     assert float(federation.server["weights"]["w"]) == pytest.approx(1.4925)
     assert float(federation.server["buffers"]["seen"]) == 2
     assert (federation.bytes_down, federation.bytes_up) == (2 * 8, 2 * 8), "a weight and a buffer, to and from each"
@@ -70,15 +70,15 @@ def test_a_round_of_fedavg_by_hand() -> None:
 def test_every_strategy_goes_towards_what_is_best_for_all(kind: str) -> None:
     federation, best = quadratics(kind), 18 / 7
     for number in range(30):
-        federation.play(number)
+        federation.run_round(number)
     assert abs(float(federation.server["weights"]["w"]) - best) < 0.5 * abs(1 - best)
 
 
 def test_alone_everybody_has_weights_of_its_own_and_nothing_travels() -> None:
     federation = quadratics("alone")
     for number in range(60):
-        federation.play(number)
-    found = [float(federation.state_of(client)["weights"]["w"]) for client in range(2)]
+        federation.run_round(number)
+    found = [float(federation.client_state(client)["weights"]["w"]) for client in range(2)]
     assert found == pytest.approx([0, 3], abs=0.01)
     assert federation.bytes_down == federation.bytes_up == 0
 
@@ -93,13 +93,13 @@ def test_detectors_learn_under_every_strategy(kind: str, tmp_path: Path) -> None
         samples = rectangles(tmp_path / str(number), 24, (number,), seed=number)
         clients.append(DetectorClient(detector, samples, training))
     strategy = StrategyRecipe(kind=kind, learning_rate=0.05, momentum=0.5)
-    federation = Federation(created(strategy), clients, clients[0].start())
-    before = [_loss(client, federation.state_of(index)) for index, client in enumerate(clients)]
+    federation = Federation(create_strategy(strategy), clients, clients[0].initial_state())
+    before = [_loss(client, federation.client_state(index)) for index, client in enumerate(clients)]
     for number in range(4):
-        federation.play(number)
-    after = [_loss(client, federation.state_of(index)) for index, client in enumerate(clients)]
+        federation.run_round(number)
+    after = [_loss(client, federation.client_state(index)) for index, client in enumerate(clients)]
     assert sum(after) < 0.75 * sum(before)
-    finite = [bool(torch.isfinite(one).all()) for one in _tensors(federation.state_of(0))]
+    finite = [bool(torch.isfinite(one).all()) for one in _tensors(federation.client_state(0))]
     assert all(finite)
 
 

@@ -261,11 +261,11 @@ def test_only_every_kth_round_and_the_last_is_evaluated(tmp_path) -> None:
 
 
 def test_workers_refuse_a_module_that_they_cannot_import(tmp_path) -> None:
-    class Local(Network):
+    class ClientContext(Network):
         pass
 
     with pytest.raises(InvalidInput, match="workers cannot import the module"):
-        run(recipe(), tmp_path, Local(nn.Flatten(), nn.Linear(16, 3)), workers=2)
+        run(recipe(), tmp_path, ClientContext(nn.Flatten(), nn.Linear(16, 3)), workers=2)
 
 
 @pytest.mark.usefixtures("ray_here")

@@ -15,8 +15,16 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from diredi.decentralized.strategies import STRATEGIES, Clients, Local, Message, StrategyRecipe, Tree, created
-from diredi.decentralized.strategies.base import added, learned, part_of_mean, size
+from diredi.decentralized.strategies import (
+    STRATEGIES,
+    ClientContext,
+    Cohort,
+    Message,
+    StrategyRecipe,
+    Tree,
+    create_strategy,
+)
+from diredi.decentralized.strategies.base import add_messages, message_bytes, train_client, weight_upload
 from diredi.errors import InvalidInput
 
 BEST = 18 / 7
@@ -30,14 +38,14 @@ class Quadratics:
     b: Tensor
     start: Tree
 
-    def whole(self) -> Tree:
-        return self.minibatch(self.start, 0)
+    def full_gradient(self) -> Tree:
+        return self.minibatch_gradient(self.start, 0)
 
-    def minibatch(self, weights: Tree, step: int) -> Tree:
+    def minibatch_gradient(self, weights: Tree, step: int) -> Tree:
         return {"w": self.a * (weights["w"] - self.b)}
 
-    def twin(self, step: int) -> Tree:
-        return self.whole()
+    def reference_gradient(self, step: int) -> Tree:
+        return self.full_gradient()
 
 
 @dataclass
@@ -55,8 +63,8 @@ class QuadraticTask:
     up: int = 0
 
     def __post_init__(self) -> None:
-        self.strategy = created(StrategyRecipe(**{"learning_rate": 0.1, **self.recipe}))
-        self.server: Message = self.strategy.first_server({"w": torch.tensor(1.0)})
+        self.strategy = create_strategy(StrategyRecipe(**{"learning_rate": 0.1, **self.recipe}))
+        self.server: Message = self.strategy.initial_server_state({"w": torch.tensor(1.0)})
 
     @property
     def w(self) -> float:
@@ -64,31 +72,33 @@ class QuadraticTask:
 
     def round(self, awake: tuple[int, ...] | None = None) -> QuadraticTask:
         awake = tuple(range(len(self.a))) if awake is None else awake
-        clients = Clients(
+        clients = Cohort(
             torch.tensor([self.samples[i] for i in awake]),
             torch.tensor([self.steps[i] for i in awake]),
             len(self.a),
             int(sum(self.samples)),
             sum(self.steps) / len(self.steps),
         )
-        shares, rates = self.strategy.shares(clients), self.strategy.rates(clients)
+        shares, rates = self.strategy.aggregation_weights(clients), self.strategy.learning_rates(clients)
         groups: list[Any] = [slice(0, len(awake))] if self.stacked else list(range(len(awake)))
         sent, mean = self.strategy.broadcast(self.server), {}
-        if self.strategy.asks_gradient:
-            mean = self._mean([{"gradient": self._learner(awake, at, sent).whole()} for at in groups], groups, shares)
-            sent = {**sent, **self.strategy.announced(mean["gradient"])}
-        self.down += size(sent) * len(awake)
+        if self.strategy.requires_mean_gradient:
+            mean = self._mean(
+                [{"gradient": self._learner(awake, at, sent).full_gradient()} for at in groups], groups, shares
+            )
+            sent = {**sent, **self.strategy.broadcast_gradient(mean["gradient"])}
+        self.down += message_bytes(sent) * len(awake)
         uploads = []
         for at in groups:
             learner = self._learner(awake, at, sent)
-            own = learner.whole() if self.strategy.needs_gradient else {}
-            local = Local(sent, self._memory(awake, at), own, rates[at], clients.steps[at])
-            upload, memory = learned(self.strategy, learner, local)
+            own = learner.full_gradient() if self.strategy.requires_full_gradient else {}
+            local = ClientContext(sent, self._memory(awake, at), own, rates[at], clients.steps[at])
+            upload, memory = train_client(self.strategy, learner, local)
             uploads.append(upload)
             for place, i in enumerate(awake[at] if self.stacked else [awake[at]]):
                 self.memories[i] = self._picked(memory, place) if self.stacked else memory
         mean = {**mean, **self._mean(uploads, groups, shares)}
-        self.server = self.strategy.combined(self.server, mean, clients)
+        self.server = self.strategy.aggregate(self.server, mean, clients)
         return self
 
     def _learner(self, awake: tuple[int, ...], at: Any, sent: Message) -> Quadratics:
@@ -99,16 +109,16 @@ class QuadraticTask:
         return Quadratics(a, b, {"w": start.expand(a.shape)})
 
     def _memory(self, awake: tuple[int, ...], at: Any) -> Message:
-        first = self.strategy.first_memory(self.server)
+        first = self.strategy.initial_client_state(self.server)
         found = [self.memories.get(i, first) for i in awake]
         return {name: {"w": torch.stack([one[name]["w"] for one in found])[at]} for name in first}
 
     def _mean(self, uploads: list[Message], groups: list[Any], shares: Tensor) -> Message:
-        self.up += sum(size(upload) for upload in uploads)
-        parts = [part_of_mean(upload, shares[at], shares[at]) for upload, at in zip(uploads, groups, strict=True)]
+        self.up += sum(message_bytes(upload) for upload in uploads)
+        parts = [weight_upload(upload, shares[at], shares[at]) for upload, at in zip(uploads, groups, strict=True)]
         total = parts[0]
         for part in parts[1:]:
-            total = added(total, part)
+            total = add_messages(total, part)
         return total
 
     @staticmethod
@@ -291,12 +301,12 @@ def test_buffers_are_averaged_by_samples_and_counters_are_the_largest_whatever_t
         "buffers": {"mean": torch.tensor([[0.0, 8.0], [4.0, 0.0]]), "batches": torch.tensor([5, 7])},
     }
     shares, of_samples = torch.tensor([2.0, 1.0]), torch.tensor([0.25, 0.75])
-    whole = part_of_mean(upload, shares, of_samples)
+    whole = weight_upload(upload, shares, of_samples)
     one, other = (
-        part_of_mean({n: {k: t[i] for k, t in tree.items()} for n, tree in upload.items()}, shares[i], of_samples[i])
+        weight_upload({n: {k: t[i] for k, t in tree.items()} for n, tree in upload.items()}, shares[i], of_samples[i])
         for i in (0, 1)
     )
-    for mean in (whole, added(one, other)):
+    for mean in (whole, add_messages(one, other)):
         assert mean["change"]["w"] == 5
         assert mean["buffers"]["mean"].tolist() == [3, 2]
         assert mean["buffers"]["batches"] == 7
@@ -305,7 +315,7 @@ def test_buffers_are_averaged_by_samples_and_counters_are_the_largest_whatever_t
 
 def test_an_unknown_strategy_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(InvalidInput, match=r"fedavgg.*alone, fedavg, fedlin"):
-        created(StrategyRecipe(kind="fedavgg"))
+        create_strategy(StrategyRecipe(kind="fedavgg"))
 
 
 def test_a_number_that_a_strategy_does_not_have_is_refused() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from diredi.decentralized.studies import STUDIES, Cell, Options, Study, conducted
+from diredi.decentralized.studies import STUDIES, Cell, Options, Study, run_study
 from diredi.evaluation.study_results import rows_of, target
 from diredi_cli.main import run
 
@@ -42,8 +42,8 @@ def test_a_study_that_was_stopped_goes_on_with_the_cells_that_are_missing(tmp_pa
         return {"figure": 10.0 * spec["seed"]}
 
     with pytest.raises(KeyboardInterrupt):
-        conducted(study_of(measure), Options(), tmp_path, lambda done, cells: None)
-    found = conducted(study_of(measure), Options(), tmp_path, lambda done, cells: None)
+        run_study(study_of(measure), Options(), tmp_path, lambda done, cells: None)
+    found = run_study(study_of(measure), Options(), tmp_path, lambda done, cells: None)
     assert asked == [0, 1, 1]
     assert found["rows"] == [
         {"table": "table", "form": "form", "figure": {"mean": 5, "low": 0, "high": 10, "seeds": [0, 10]}}
@@ -55,7 +55,7 @@ def test_a_study_that_was_stopped_goes_on_with_the_cells_that_are_missing(tmp_pa
 
 def test_a_cell_of_another_recipe_is_measured_anew(tmp_path: Path) -> None:
     (tmp_path / "seed-0.json").write_text(json.dumps({"from": '{"seed": 7}', "made": {}}))
-    found = conducted(study_of(lambda spec, folder: {"figure": 1.0}), Options(), tmp_path, lambda done, cells: None)
+    found = run_study(study_of(lambda spec, folder: {"figure": 1.0}), Options(), tmp_path, lambda done, cells: None)
     assert found["rows"][0]["figure"]["seeds"] == [1, 1]
 
 
@@ -69,7 +69,7 @@ def seventh(spec: Json, folder: Path) -> Json:
 def test_workers_and_ray_find_what_one_process_finds_and_the_study_keeps_it(tmp_path: Path) -> None:
     found = []
     for name, chosen in {"one": Options(), "two": Options(workers=2), "ray": Options(ray="local")}.items():
-        found.append(conducted(study_of(seventh), chosen, tmp_path / name, lambda done, cells: None))
+        found.append(run_study(study_of(seventh), chosen, tmp_path / name, lambda done, cells: None))
         assert {path.name for path in (tmp_path / name).glob("*.json")} == {"seed-0.json", "seed-1.json"}
         here = {path.name for path in (tmp_path / name).glob(f"* by {os.getpid()}")}
         assert len(here) == (2 if name == "one" else 0)

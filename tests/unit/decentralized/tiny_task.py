@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diredi.data.classification.base import ClassificationSet, Labelled
+from diredi.data.classification.base import ClassificationSet, LabelledImages
 
 
 def tiny_set(train: int = 240, test: int = 90) -> ClassificationSet:
@@ -14,10 +14,10 @@ def tiny_set(train: int = 240, test: int = 90) -> ClassificationSet:
     rng = np.random.default_rng([7])
     patterns = rng.integers(60, 196, (3, 1, 4, 4))
 
-    def drawn(count: int) -> Labelled:
+    def drawn(count: int) -> LabelledImages:
         labels = np.arange(count) % 3
         noisy = patterns[labels] + rng.normal(0, 50, (count, 1, 4, 4))
-        return Labelled(noisy.clip(0, 255).astype(np.uint8), labels.astype(np.int64))
+        return LabelledImages(noisy.clip(0, 255).astype(np.uint8), labels.astype(np.int64))
 
     return ClassificationSet("tiny", ("a", "b", "c"), drawn(train), drawn(test))
 

@@ -153,7 +153,7 @@ def test_official_weights_score_on_real_images(name, shared_data):
 
     detector = registry.load(shared_data / "weights" / f"{name}.pt", image_size=320, device="cpu")
     assert len(detector.labels) == 80
-    samples = load(shared_data / "detection" / "coco128" / "data.yaml").mapped_to(detector.labels).val[:24]
+    samples = load(shared_data / "detection" / "coco128" / "data.yaml").with_labels(detector.labels).val[:24]
     assert evaluate(detector, samples, detector.labels).map50 > 0.4
     grown = detector.expand_classes(LabelSpace(names=(*detector.labels.names, "forklift")))
     assert len(grown.labels) == 81

@@ -15,7 +15,7 @@ from diredi_scenes.light import light_of
 from diredi_scenes.meshes import Model, box
 from diredi_scenes.models import CLUTTER, OBJECTS
 from diredi_scenes.profiles import PRESUMED, SITES
-from diredi_scenes.rasterizer import Painter, Place, Sunlight
+from diredi_scenes.rasterizer import Place, Rasterizer, Sunlight
 from diredi_scenes.scene import MOST_HIDDEN, Scene, bounds, labels_of, render
 
 CAMERA = Camera(height=5.0, pitch=np.radians(20), roll=0.0, view=np.radians(54), size=640)
@@ -23,11 +23,11 @@ LIGHT = Sunlight(np.array([0.0, 0.0, 1.0]), 0.0, 0.92)
 SITE = SITES["presumed"]
 
 
-def drawn(*things: tuple[Model, Place]) -> Painter:
-    painter = Painter(CAMERA, LIGHT)
+def drawn(*things: tuple[Model, Place]) -> Rasterizer:
+    rasterizer = Rasterizer(CAMERA, LIGHT)
     for model, place in things:
-        painter.draw(model, place)
-    return painter
+        rasterizer.draw(model, place)
+    return rasterizer
 
 
 def model(name: str, seed: int = 1) -> Model:
@@ -68,11 +68,11 @@ def test_box_of_a_known_solid_is_where_geometry_says() -> None:
 def test_what_an_object_changes_in_the_picture_is_in_its_boxes(name: str) -> None:
     """Boxes against pixels, with nothing of the labelling in between."""
     thing, place = model(name, 3), Place(0.5, 13.0, 0.7)
-    painter = drawn((thing, place))
-    assert [d.name for d in painter.drawn] == list(thing.classes)
+    rasterizer = drawn((thing, place))
+    assert [d.name for d in rasterizer.drawn] == list(thing.classes)
     site = next(site for site in SITES.values() if set(filter(None, thing.classes)) <= set(site.names))
-    rows, _ = labels_of(painter, site)
-    changed = np.argwhere(painter.colour.any(axis=2))[:, ::-1]
+    rows, _ = labels_of(rasterizer, site)
+    changed = np.argwhere(rasterizer.colour.any(axis=2))[:, ::-1]
     low = (rows[:, 1:3] - rows[:, 3:5] / 2).min(axis=0) * CAMERA.size
     high = (rows[:, 1:3] + rows[:, 3:5] / 2).max(axis=0) * CAMERA.size
     assert np.abs(changed.min(axis=0) - low).max() <= 1
@@ -100,9 +100,9 @@ def test_object_that_is_mostly_hidden_has_no_label(wall_from: float, labelled: b
     pixel = (left + (right - left) * wall_from - middle) / CAMERA.focal
     depth = near * np.cos(CAMERA.pitch) + CAMERA.height * np.sin(CAMERA.pitch)
     wall = Model(((box((pixel * depth, 0, 0), (6, 0.01, 4.5), (0.5, 0.5, 0.5)),),), (None,), 6, 0.1, 4.5)
-    painter = drawn((person, place), (wall, Place(0.0, near, 0.0)))
-    rows, _ = labels_of(painter, SITE)
-    visible = np.count_nonzero(painter.owner == 1) / painter.drawn[0].area
+    rasterizer = drawn((person, place), (wall, Place(0.0, near, 0.0)))
+    rows, _ = labels_of(rasterizer, SITE)
+    visible = np.count_nonzero(rasterizer.owner == 1) / rasterizer.drawn[0].area
     assert labelled == (visible > 1 - MOST_HIDDEN)
     assert len(rows) == labelled
 
@@ -111,8 +111,11 @@ def test_object_of_which_the_frame_shows_little_has_no_label() -> None:
     bus = model("bus")
     shares = {}
     for x in (0.0, 8.0, 11.5, 30.0):
-        painter = drawn((bus, Place(x, 14.0, 0.0)))
-        shares[x] = (np.count_nonzero(painter.owner) / max(1, painter.drawn[0].area), len(labels_of(painter, SITE)[0]))
+        rasterizer = drawn((bus, Place(x, 14.0, 0.0)))
+        shares[x] = (
+            np.count_nonzero(rasterizer.owner) / max(1, rasterizer.drawn[0].area),
+            len(labels_of(rasterizer, SITE)[0]),
+        )
     assert shares[0.0] == (pytest.approx(1.0), 1)
     assert all(label == (share > 1 - MOST_HIDDEN) for share, label in shares.values())
     assert shares[30.0] == (0.0, 0)
@@ -120,9 +123,9 @@ def test_object_of_which_the_frame_shows_little_has_no_label() -> None:
 
 @pytest.mark.parametrize("name", [*CLUTTER])
 def test_clutter_is_seen_and_has_no_label(name: str) -> None:
-    painter = drawn((CLUTTER[name](np.random.default_rng(0)), Place(0, 12, 0.3)))
-    assert painter.owner.any()
-    assert len(labels_of(painter, SITE)[0]) == 0
+    rasterizer = drawn((CLUTTER[name](np.random.default_rng(0)), Place(0, 12, 0.3)))
+    assert rasterizer.owner.any()
+    assert len(labels_of(rasterizer, SITE)[0]) == 0
 
 
 @pytest.mark.parametrize("site", [*SITES])

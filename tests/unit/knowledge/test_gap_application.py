@@ -23,7 +23,7 @@ from diredi.store.weights import WeightMap
 
 
 def presumed(world: World) -> Presumed:
-    data = world.presumed.mapped_to(GROWN)
+    data = world.presumed.with_labels(GROWN)
     return Presumed(GROWN, data.train, data.val)
 
 
@@ -45,7 +45,7 @@ def gap_of(base: Detector, change: float) -> Gap:
 def taught_by_site(world: World, base: Detector, training: TrainRecipe, seed: int) -> Gap:
     """What `base` learns from the site's images and the manufacturer's, mixed."""
     taught = base.expand_classes(GROWN)
-    pools = [Pool(world.site.mapped_to(GROWN).train), Pool(world.presumed.mapped_to(GROWN).train)]
+    pools = [Pool(world.site.with_labels(GROWN).train), Pool(world.presumed.with_labels(GROWN).train)]
     train(taught, pools, training.model_copy(update={"seed": seed}))
     weights = base.weights()
     note = GapNote(base_id="sha256:00", labels=GROWN, base_classes=len(KNOWN))
@@ -160,7 +160,7 @@ def test_a_site_that_has_learned_scores_more_of_its_gap_higher_and_gets_the_best
     world: World, seed: int
 ) -> None:
     base, data = world.detector(), presumed(world)
-    site = world.site.mapped_to(GROWN)
+    site = world.site.with_labels(GROWN)
     at_site = Presumed(GROWN, site.train, site.val)
     gap = taught_by_site(world, base, TrainRecipe(steps=120, batch=6, learning_rate=4e-3, augment=GENTLE), seed)
     recipe = CycleRecipe.of({"lam_search": "two-axes", "lam_candidates": [1, 0.5, 0.01], "max_harm": 0.1})

@@ -12,7 +12,7 @@ from shapes import GROWN, KNOWN, World
 
 from diredi.data.dataset import Sample
 from diredi.data.images import read_image
-from diredi.data.style import measure, of_image
+from diredi.data.style import image_style, measure_style
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
 from diredi.distillation.recipe import TrainRecipe
@@ -29,14 +29,14 @@ every_source = pytest.mark.parametrize("name", sorted(SOURCES))
 def tutor(world: World) -> Detector:
     """One that has learned what a disc is, as the site's gap would have taught it."""
     taught = world.detector().expand_classes(GROWN)
-    train(taught, world.site.mapped_to(GROWN).train, TrainRecipe(steps=150, batch=6, learning_rate=3e-3))
+    train(taught, world.site.with_labels(GROWN).train, TrainRecipe(steps=150, batch=6, learning_rate=3e-3))
     return taught
 
 
 @pytest.fixture
 def stock(world: World, tutor: Detector, tmp_path: Path) -> Stock:
-    presumed, public = world.presumed.mapped_to(GROWN).train[:30], world.site.mapped_to(GROWN).train
-    return Stock(tutor, world.detector(), presumed, public, [measure(public)], False, tmp_path, 0)
+    presumed, public = world.presumed.with_labels(GROWN).train[:30], world.site.with_labels(GROWN).train
+    return Stock(tutor, world.detector(), presumed, public, [measure_style(public)], False, tmp_path, 0)
 
 
 def shown(samples: list[Sample]) -> list[bytes]:
@@ -130,8 +130,8 @@ def test_each_source_gives_its_share(stock: Stock) -> None:
 
 
 def test_styled_images_are_in_the_light_of_the_site(stock: Stock) -> None:
-    dark = np.mean([of_image(read_image(s.image)).lightness[3] for s in SOURCES["styled"](stock, 20).samples])
-    bright = np.mean([of_image(read_image(s.image)).lightness[3] for s in stock.presumed])
+    dark = np.mean([image_style(read_image(s.image)).lightness[3] for s in SOURCES["styled"](stock, 20).samples])
+    bright = np.mean([image_style(read_image(s.image)).lightness[3] for s in stock.presumed])
     assert abs(dark - stock.styles[0].lightness[3]) < 0.25 * abs(bright - stock.styles[0].lightness[3])
 
 

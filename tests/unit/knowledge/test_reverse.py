@@ -66,7 +66,7 @@ def test_the_same_cycle_twice_gives_the_same_gap(world: World, options: dict[str
 def test_tutor_2_learns_the_new_class_and_the_gap_brings_it_to_the_tutor(world: World) -> None:
     """Over three seeds: how far so short a training comes is a matter of luck."""
     tutor = world.detector()
-    held_out = world.site.mapped_to(GROWN).val
+    held_out = world.site.with_labels(GROWN).val
     before = evaluate(tutor, held_out, GROWN)
     made = [reverse_distil(tutor, tutor, site_data(world), recipe(**LEARN, seed=seed), silent) for seed in range(3)]
     found = [evaluate(tutor_2, held_out, GROWN) for tutor_2, _ in made]
