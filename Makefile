@@ -1,6 +1,6 @@
 # `make` alone says what there is. Needs make and Python 3.11 or newer with venv; everything else is set up here.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick bench-update bench-gap bench-sources bench-kd bench-merge bench-cost bench-parking bench-simulation bench-peers bench-studies up up-peers down logs docs lint format stubs setup clean
+.PHONY: help demo test test-quick bench-update bench-gap bench-sources bench-kd bench-merge bench-cost bench-parking bench-simulation bench-peers bench-studies up up-peers down logs docs lint format starter stubs setup clean
 
 # The newest-named Python that will do, else whatever is called python3, which then says what is wrong with it.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -79,6 +79,9 @@ lint: setup  ## ruff and mypy, as in `make test`
 
 format: setup  ## let ruff put the code in order
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+starter: .runtime  ## train the starter release that clouds begin with, ten minutes; CHECK=1 compares it with the one in the tree
+	@$(BIN)/python -m cloud_server.starter.train $(if $(CHECK),--check)
 
 stubs: setup  ## generate the gRPC stubs from proto/
 	@$(BIN)/python proto/generate.py

@@ -41,6 +41,7 @@ async def make_first_release(context: CloudContext, job_runner: JobRunner) -> Re
 
     release = await context.write(store)
     job_runner.discard("bootstrap")
+    job_runner.discard("starter")
     return release
 
 

@@ -45,6 +45,9 @@ class CloudConfig(ServiceConfig):
     """The first tutor: an architecture to train, such as `yolo11s`, or the path of weights."""
     student: str = "yolo11-w0.125"
     """The first student: an architecture to train, such as `yolo11n`, or the path of weights."""
+    from_scratch: bool = False
+    """Train the first models also where the starter release would do. It is used where the presumed data are the
+    built-in scenes, and models, image size, bootstrap recipe and seed are the defaults."""
     image_size: int = Field(160, ge=32, le=2048, multiple_of=32)
     """The side of the square input of every detector, in pixels."""
     bootstrap: BootstrapRecipe = Field(default_factory=lambda: BootstrapRecipe.of(None))
@@ -85,3 +88,12 @@ class CloudConfig(ServiceConfig):
         if "seed" in self.bootstrap.model_fields_set:
             return self.bootstrap
         return self.bootstrap.model_copy(update={"seed": self.seed})
+
+    @property
+    def begins_with_starter(self) -> bool:
+        """Whether the first models are those of the starter release, as `from_scratch` says."""
+        names = ("presumed", "teacher", "tutor", "student", "image_size")
+        usual = all(getattr(self, name) == type(self).model_fields[name].default for name in names)
+        default = BootstrapRecipe.of(None)
+        recipe = self.bootstrap_recipe.model_copy(update={"coreset_images": default.coreset_images})
+        return usual and recipe == default and not self.from_scratch

@@ -92,10 +92,13 @@ def download(pip: Pip, groups: list[str], folder: Path) -> None:
 
 def _install(pip: Pip, groups: list[str], project: bool) -> None:
     say(f"installing {', '.join(groups)}; minutes on a slow line")
+    # Python compiles a module when it is first imported. To compile all of them at once takes longer than the rest of
+    # set-up, and serves only an image, whose files are never written again.
+    options = ["--no-compile"] if project else []
     for packages in _packages(pip, groups):
-        pip.run("install", *packages)
+        pip.run("install", *options, *packages)
     if project:
-        pip.run("install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT))
+        pip.run("install", *options, "--no-deps", "--no-build-isolation", "--editable", str(ROOT))
 
 
 def _packages(pip: Pip, groups: list[str]) -> Iterator[list[str]]:

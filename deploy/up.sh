@@ -13,7 +13,8 @@ chmod 700 "$IDENTITY" && chmod 600 "$IDENTITY/key.pem"
 deploy/compose.sh ps
 cat <<'TEXT'
 
-Running. The cloud now trains its first models; `.venv/bin/diredi device list` shows release 1 on every edge when it has.
+Running. The cloud draws its scenes and begins with the starter release; with other data or models it trains release 1 first.
+`.venv/bin/diredi device list` shows release 1 on every edge when that is done.
 Then:   .venv/bin/diredi cycle start --site site-1 --watch
         make logs        make down
 TEXT

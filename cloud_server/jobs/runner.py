@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
+from cloud_server import starter
 from cloud_server.config import CloudConfig
 from cloud_server.entities import Cycle, EncodedGap, GapManifest, Json, Model, ModelKind
 from cloud_server.jobs import results
@@ -35,18 +36,28 @@ class JobRunner:
         self._one_at_a_time = asyncio.Lock()
 
     async def bootstrap(self, on_progress: OnProgress) -> results.Bootstrapped:
-        """The first models, as the configuration names or trains them."""
+        """The first models: those of the starter release, or as the configuration names or trains them."""
         config = self._config
+        tutor, student = config.tutor, config.student
+        if config.begins_with_starter:
+            tutor, student = map(str, await asyncio.to_thread(self._unpack_starter))
         spec: Json = {
             "presumed": await self.locate_presumed(on_progress),
             "teacher": config.teacher or None,
-            "tutor": config.tutor or None,
-            "student": config.student or None,
+            "tutor": tutor or None,
+            "student": student or None,
             "image_size": config.image_size,
             "recipe": config.bootstrap_recipe.model_dump(mode="json"),
         }
         made = await self._run(f"{self._package}.bootstrap", spec, on_progress, "bootstrap")
         return results.parse_result(results.Bootstrapped, made)
+
+    def _unpack_starter(self) -> tuple[Path, Path]:
+        """Write both models of the starter release as the fp32 files that the registry's copies are made from."""
+        folder = job_folder(self._root, "starter")
+        with no_room_at(folder):
+            files = starter.unpack(folder)
+        return files.tutor, files.student
 
     async def apply_gaps(self, cycle: Cycle, receiver: Model, on_progress: OnProgress) -> results.Applied:
         """The gaps of the cycle's sites, merged and added to the tutor."""

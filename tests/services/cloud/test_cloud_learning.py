@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cloud_server import starter
 from diredi.data.dataset import load
 from diredi.data.sources import resolve
 from diredi.detectors.onnx import OnnxPredictor
@@ -14,6 +15,8 @@ from diredi.evaluation.metrics import DetectionMetrics
 from diredi.jobs import JobProgress, LocalExecutor
 from diredi.rpc import convert
 from diredi.rpc.v1 import cycles_pb2, registry_pb2, sites_pb2
+from diredi.store.blobs import digest_of_file
+from diredi.store.weights import WeightMap
 from tests.services.cloud.world import SiteSide, World, ask, state_of, states_of
 
 TINY: dict[str, Any] = {"epochs": 1, "batch": 8}
@@ -48,6 +51,27 @@ async def test_a_cycle_with_real_detectors_ends_in_a_file_that_edge_nodes_can_ru
         await site.validate(task.cycle_id, map50=1.0)
         assert states_of(await operator.until(task.cycle_id))[-1] == "RELEASED"
         assert not list((cloud.config.state_dir / "jobs").glob("*/tutor.safetensors"))  # tidied up
+
+
+async def test_a_cloud_of_built_in_scenes_begins_with_the_fp32_weights_of_the_starter_release(
+    empty_world: World,
+) -> None:
+    world = empty_world
+    world.jobs = "diredi.knowledge.jobs"
+    world.settings |= {
+        "presumed": "scenes:presumed", "presumed_train": 16, "presumed_val": 8, "bootstrap": {"coreset_images": 8}
+    }  # fmt: skip
+    world.patience_s = 240
+    shipped = starter.unpack(world.folder / "shipped")
+    async with world.cloud() as cloud:
+        operator = world.operator()
+        first = (await ask(operator.registry.ListModels, registry_pb2.ListModelsRequest())).models
+        expected = {str(digest_of_file(path).digest) for path in (shipped.tutor, shipped.student)}
+        assert {model.id for model in first} == expected
+        assert all(model.weights.digest == model.id for model in first)
+        stored = [cloud.blobs.path(model.id) for model in first]
+        assert all("float16" not in {dtype for dtype, _ in WeightMap.load(path).schema().values()} for path in stored)
+        assert not list((cloud.config.state_dir / "jobs").glob("*/student.safetensors"))  # tidied up
 
 
 async def extracted(site: SiteSide, task: Any, private: Path, labels: Any) -> Any:
