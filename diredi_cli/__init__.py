@@ -1,1 +1,1 @@
-"""The `diredi` command. One file a group of commands; what is heavy is imported by the command that needs it."""
+"""The `diredi` command, one file for each group of commands; a command imports what is heavy when it runs."""

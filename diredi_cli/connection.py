@@ -1,4 +1,4 @@
-"""How a command reaches the cloud: dial, work, hang up."""
+"""Connections of commands to the cloud."""
 
 from __future__ import annotations
 
@@ -17,8 +17,19 @@ Response = TypeVar("Response")
 
 
 @asynccontextmanager
-async def dialled(address: str, identity: Path) -> AsyncIterator[Channel]:
-    """A channel to `address` as the identity in a folder. Raises InvalidInput for a folder that holds none."""
+async def open_channel(address: str, identity: Path) -> AsyncIterator[Channel]:
+    """Open a channel to a service for a block.
+
+    Args:
+        address: The service as host:port.
+        identity: Folder with the caller's credentials.
+
+    Yields:
+        The channel.
+
+    Raises:
+        InvalidInput: The folder holds no usable credentials.
+    """
     from diredi.rpc.client import connect
     from diredi.trust.identity import Credentials
 
@@ -30,10 +41,10 @@ async def dialled(address: str, identity: Path) -> AsyncIterator[Channel]:
 
 
 def with_cloud(address: str, identity: Path, work: Callable[[Channel], Awaitable[_T]]) -> _T:
-    """Runs `work` on a channel to the cloud and returns what it returns."""
+    """Run some work on a channel to the cloud and return its result."""
 
     async def run() -> _T:
-        async with dialled(address, identity) as channel:
+        async with open_channel(address, identity) as channel:
             return await work(channel)
 
     return asyncio.run(run())

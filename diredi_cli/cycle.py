@@ -102,7 +102,7 @@ def list_cycles(
     from diredi.rpc.v1.cycles_pb2 import ListCyclesRequest
     from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceStub
     from diredi_cli.connection import ask
-    from diredi_cli.proto_json import instant, plain
+    from diredi_cli.proto_json import message_to_dict, to_datetime
     from diredi_cli.watch import state_of
 
     request = ListCyclesRequest(site=site, limit=limit)
@@ -112,13 +112,13 @@ def list_cycles(
             cycle.id,
             ", ".join(_briefly(part) for part in cycle.sites),
             state_of(cycle),
-            time_text(instant(cycle.history[0].at)) if cycle.history else "",
+            time_text(to_datetime(cycle.history[0].at)) if cycle.history else "",
             cycle.release_version or "",
         )
         for cycle in response.cycles
     ]
     columns = ("cycle", "sites", "state", "requested", "release")
-    emit([plain(cycle) for cycle in response.cycles], as_json, table(columns, rows, right=("release",)))
+    emit([message_to_dict(cycle) for cycle in response.cycles], as_json, table(columns, rows, right=("release",)))
 
 
 @app.command("show")
@@ -185,7 +185,7 @@ def _briefly(part: SitePart) -> str:
 
 
 def _show(cycle: Cycle, as_json: bool) -> None:
-    from diredi_cli.proto_json import instant, plain
+    from diredi_cli.proto_json import message_to_dict, to_datetime
     from diredi_cli.watch import state_of
 
     values: dict[str, object] = {"cycle": cycle.id, "state": state_of(cycle)}
@@ -193,8 +193,8 @@ def _show(cycle: Cycle, as_json: bool) -> None:
         values["release"] = cycle.release_version
     if cycle.HasField("progress") and cycle.progress.step:
         values["under way"] = f"{cycle.progress.step}, {100 * cycle.progress.fraction:.0f} %"
-    steps = [(time_text(instant(step.at)), state_of(step), step.actor, step.reason) for step in cycle.history]
-    emit(plain(cycle), as_json, facts(values), _sites(cycle), table(("at", "state", "who", "why"), steps))
+    steps = [(time_text(to_datetime(step.at)), state_of(step), step.actor, step.reason) for step in cycle.history]
+    emit(message_to_dict(cycle), as_json, facts(values), _sites(cycle), table(("at", "state", "who", "why"), steps))
 
 
 def _sites(cycle: Cycle) -> RenderableType:

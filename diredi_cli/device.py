@@ -23,7 +23,7 @@ def list_devices(
     from diredi.rpc.v1.fleet_pb2 import INSTALL_OUTCOME_FAILED, Device, ListDevicesRequest, ListDevicesResponse
     from diredi.rpc.v1.fleet_pb2_grpc import FleetServiceStub
     from diredi_cli.connection import ask
-    from diredi_cli.proto_json import instant, plain
+    from diredi_cli.proto_json import message_to_dict, to_datetime
 
     response: ListDevicesResponse = ask(
         cloud, identity, lambda channel: FleetServiceStub(channel).ListDevices, ListDevicesRequest(site=site)
@@ -34,7 +34,7 @@ def list_devices(
             return "none"
         last = device.installs[-1]
         said = f"failed: {last.reason}" if last.outcome == INSTALL_OUTCOME_FAILED else "installed"
-        return f"{last.release_version} {said} {ago_text(instant(last.at))}"
+        return f"{last.release_version} {said} {ago_text(to_datetime(last.at))}"
 
     rows = [
         (
@@ -51,4 +51,4 @@ def list_devices(
     ]
     columns = ("device", "site", "state", "release", "last install", "frames", "frames/s", "latency ms")
     right = ("release", "frames", "frames/s", "latency ms")
-    emit([plain(device) for device in response.devices], as_json, table(columns, rows, right=right))
+    emit([message_to_dict(device) for device in response.devices], as_json, table(columns, rows, right=right))

@@ -37,16 +37,16 @@ def evaluate_model(
 
     dataset = load(data, (split,))
     predictor = open_predictor(model, image_size)
-    labels, dataset = in_one_label_space(predictor.labels, dataset)
+    labels, dataset = join_label_spaces(predictor.labels, dataset)
     with progress(as_json) as bar:
         samples = dataset.split(split)
         figures = evaluate(Reporting(predictor, len(samples), bar, f"Measuring {model.name}"), samples, labels)
     found = {"model": str(model), "data": str(data), "split": split, **figures.model_dump(mode="json")}
-    emit(found, as_json, *shown_figures(figures))
+    emit(found, as_json, *render_metrics(figures))
 
 
 class Reporting:
-    """A predictor that says how many of `total` images it has seen."""
+    """A predictor that reports how many of its images it has seen."""
 
     def __init__(self, predictor: Predictor, total: int, bar: Progress, step: str) -> None:
         self._predictor, self._total, self._bar, self._step = predictor, total, bar, step
@@ -64,7 +64,19 @@ class Reporting:
 
 
 def open_predictor(path: Path, image_size: int | None = None) -> Predictor:
-    """Whatever the file holds, as something that finds boxes. Raises CorruptData or NotFound."""
+    """Open any model file as a predictor.
+
+    Args:
+        path: A checkpoint, safetensors weights or an ONNX file.
+        image_size: Side of the input in pixels; None takes the model's own.
+
+    Returns:
+        The predictor.
+
+    Raises:
+        CorruptData: The file holds no model.
+        NotFound: There is no such file.
+    """
     from diredi.errors import NotFound
 
     if not path.exists():
@@ -78,17 +90,22 @@ def open_predictor(path: Path, image_size: int | None = None) -> Predictor:
     return load(path, image_size=image_size)
 
 
-def in_one_label_space(labels: LabelSpace, dataset: DataSet) -> tuple[LabelSpace, DataSet]:
-    """The model's label space with the classes of the data that it lacks at its end, and the data in it.
+def join_label_spaces(labels: LabelSpace, dataset: DataSet) -> tuple[LabelSpace, DataSet]:
+    """Append the data's unknown classes to a model's label space.
 
-    A class that the model does not know counts: it cannot be found, so its figures are 0.
+    Args:
+        labels: Label space of the model.
+        dataset: The data set with its own class ids.
+
+    Returns:
+        The joint label space, and the data set in its ids.
     """
     grown = labels.expand(dataset.label_names)
     return grown, dataset.with_labels(grown)
 
 
-def shown_figures(figures: DetectionMetrics) -> list[RenderableType]:
-    """For people: the means, and a row for each class."""
+def render_metrics(figures: DetectionMetrics) -> list[RenderableType]:
+    """Return the tables that people read: the means, and a row for each class."""
     means = {
         "images": figures.images,
         "mAP50": percent(figures.map50),

@@ -74,7 +74,14 @@ app.add_typer(pki.app, name="pki")
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit code and prints what went wrong as one sentence."""
+    """Run one command; what goes wrong is printed as one sentence.
+
+    Args:
+        arguments: The command line; None takes that of this process.
+
+    Returns:
+        The exit code.
+    """
     invocation = _Invocation()
     try:
         result = app(args=arguments, prog_name="diredi", standalone_mode=False, obj=invocation)
@@ -131,7 +138,7 @@ def _failed(message: str, code: int, invocation: _Invocation) -> int:
 
 
 def main() -> NoReturn:
-    """The console script."""
+    """Run the command line of this process and exit with its code."""
     sys.exit(run())
 
 

@@ -35,7 +35,7 @@ def list_models(
     from diredi.rpc.v1.registry_pb2 import ListModelsRequest, ListModelsResponse
     from diredi.rpc.v1.registry_pb2_grpc import RegistryServiceStub
     from diredi_cli.connection import ask
-    from diredi_cli.proto_json import instant, plain
+    from diredi_cli.proto_json import message_to_dict, to_datetime
 
     wanted = common_pb2.ModelKind.Value(f"MODEL_KIND_{kind.upper()}" if kind else "MODEL_KIND_UNSPECIFIED")
     response: ListModelsResponse = ask(
@@ -50,13 +50,13 @@ def list_models(
             bytes_text(model.weights.bytes),
             percent(model.presumed.map50),
             model.cycle_id or "first",
-            time_text(instant(model.created)),
+            time_text(to_datetime(model.created)),
         )
         for model in response.models
     ]
     columns = ("model", "kind", "architecture", "classes", "weights", "mAP50", "cycle", "made")
     right = ("classes", "weights", "mAP50")
-    emit([plain(model) for model in response.models], as_json, table(columns, rows, right=right))
+    emit([message_to_dict(model) for model in response.models], as_json, table(columns, rows, right=right))
 
 
 @app.command("show")
@@ -67,7 +67,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show one model: what it is, where it came from and how good it is."""
-    from diredi_cli.proto_json import instant, plain
+    from diredi_cli.proto_json import message_to_dict, to_datetime
 
     model = _get(cloud, identity, model_id)
     values = {
@@ -79,7 +79,7 @@ def show(
         "ONNX": bytes_text(model.onnx.bytes) if model.HasField("onnx") else "none",
         "came from": model.parent_id or "nothing, it is a first one",
         "cycle": model.cycle_id or "none",
-        "made": time_text(instant(model.created)),
+        "made": time_text(to_datetime(model.created)),
     }
     presumed = model.presumed
     rows = [
@@ -90,7 +90,7 @@ def show(
         ),
     ]
     columns = ("presumed data", "AP50", "AP50-95", "boxes")
-    emit(plain(model), as_json, facts(values), table(columns, rows, right=columns[1:]))
+    emit(message_to_dict(model), as_json, facts(values), table(columns, rows, right=columns[1:]))
 
 
 @app.command("export")
@@ -147,12 +147,12 @@ def _get(cloud: str, identity: Path, model_id: str) -> Model:
 
 
 def short_id(digest: str) -> str:
-    """The 12 first hex digits: enough to name a model, short enough for a table."""
+    """Return the first 12 hex digits of a digest: enough to name a model, short enough for a table."""
     return digest.removeprefix("sha256:")[:12]
 
 
 def kind_of(model: Model) -> str:
-    """`tutor`, not `MODEL_KIND_TUTOR`."""
+    """Return the kind of a model as people write it: `tutor`, not `MODEL_KIND_TUTOR`."""
     from diredi_cli.proto_json import short_name
 
     return short_name(model.DESCRIPTOR.fields_by_name["kind"].enum_type, model.kind).lower()

@@ -1,8 +1,4 @@
-"""What commands print: tables for people, JSON for programs, progress for whoever waits.
-
-Results go to standard output, everything else to standard error, so that `diredi model list --json | jq` works
-whatever else is said.
-"""
+"""What commands print: tables for people, JSON for programs, and progress on standard error."""
 
 from __future__ import annotations
 
@@ -21,14 +17,17 @@ if TYPE_CHECKING:
 
 
 def stdout() -> Console:
-    """For results. As wide as its contents need when it is not a terminal, so that no column is cut in a log."""
+    """Return the console for results.
+
+    Where it is not a terminal it is as wide as its contents need, so that no column is cut in a log.
+    """
     from rich.console import Console
 
     return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=_width(160))
 
 
 def stderr() -> Console:
-    """For progress, notes and errors."""
+    """Return the console for progress, notes and errors."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)
@@ -40,7 +39,13 @@ def _width(default: int) -> int:
 
 
 def emit(data: object, as_json: bool, *renderables: RenderableType) -> None:
-    """Prints `data` as JSON for programs, or `renderables` for people."""
+    """Print a result.
+
+    Args:
+        data: The result as plain values, printed as JSON with `--json`.
+        as_json: Whether `--json` was given.
+        *renderables: What people read instead.
+    """
     if as_json:
         sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n")
         return
@@ -50,14 +55,21 @@ def emit(data: object, as_json: bool, *renderables: RenderableType) -> None:
 
 
 def note(message: str) -> None:
-    """One line for people that is no result."""
+    """Print one line for people that is no result."""
     stderr().print(message, markup=False)
 
 
 def table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "", right: Sequence[str] = ()
 ) -> Table:
-    """A plain table; the columns named in `right` hold numbers. Cells are text, never markup."""
+    """Return a plain table.
+
+    Args:
+        columns: Titles of the columns.
+        rows: Cells of each row; they are texts, never markup.
+        title: A line above the table.
+        right: Titles of the columns that hold numbers.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -71,7 +83,7 @@ def table(
 
 
 def facts(values: Mapping[str, object]) -> Table:
-    """Two columns, name and value, for one thing in detail."""
+    """Return a table of names and values, for one thing in detail."""
     from rich.table import Table
     from rich.text import Text
 
@@ -82,7 +94,7 @@ def facts(values: Mapping[str, object]) -> Table:
 
 
 def bytes_text(count: float) -> str:
-    """`2621440` as "2.50 MiB"."""
+    """Return a number of bytes as people read it: 2621440 as "2.50 MiB"."""
     for unit in ("B", "KiB", "MiB"):
         if count < 1024:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.{_places(count)}f} {unit}"
@@ -95,7 +107,7 @@ def _places(value: float) -> int:
 
 
 def seconds_text(seconds: float) -> str:
-    """`75.3` as "1 min 15 s"."""
+    """Return a duration as people read it: 75.3 as "1 min 15 s"."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -103,12 +115,12 @@ def seconds_text(seconds: float) -> str:
 
 
 def time_text(moment: datetime | None) -> str:
-    """In this machine's time zone; "never" for none."""
+    """Return a moment in this machine's time zone, or "never"."""
     return "never" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def ago_text(moment: datetime | None, now: datetime | None = None) -> str:
-    """How long ago in the largest unit that fits: "12 s ago"."""
+    """Return how long ago a moment was, in the largest unit that fits: "12 s ago"."""
     if moment is None:
         return "never"
     seconds = max(0.0, ((now or datetime.now(UTC)) - moment).total_seconds())
@@ -119,15 +131,21 @@ def ago_text(moment: datetime | None, now: datetime | None = None) -> str:
 
 
 def percent(value: float) -> str:
-    """`0.1234` as "12.3", the points that papers use."""
+    """Return a share as the points that papers use: 0.1234 as "12.3"."""
     return f"{100 * value:.1f}"
 
 
 class Progress(Protocol):
-    """How far a long command is, told to whoever waits."""
+    """The progress of a long command, for the person who waits."""
 
     def step(self, name: str, fraction: float | None = None, message: str = "") -> None:
-        """`name` is under way; a new name ends the step before. `fraction` 0..1, None while it cannot be known."""
+        """Report that a step is under way; a new name ends the step before.
+
+        Args:
+            name: The step in words.
+            fraction: How much of it is done, from 0 to 1; None while that is not known.
+            message: One short line beside it.
+        """
         ...
 
 
@@ -198,7 +216,7 @@ class _Bars:
 
 @contextmanager
 def progress(as_json: bool = False) -> Iterator[Progress]:
-    """Bars on a terminal, lines elsewhere, nothing with `--json`."""
+    """Show progress for a block: bars on a terminal, lines elsewhere, nothing with `--json`."""
     if as_json:
         yield _Silent()
         return

@@ -1,4 +1,4 @@
-"""Messages of the wire as plain values for `--json`: numbers are numbers, states have their short names."""
+"""Messages of the wire as plain values for `--json`: numbers are numbers, and states have their short names."""
 
 # ruff: noqa: ANN401  (a field of a message may be anything that JSON can say)
 
@@ -14,11 +14,11 @@ _INSTANT = "google.protobuf.Timestamp"
 _STRUCT = "google.protobuf.Struct"
 
 
-def plain(message: Message) -> dict[str, Any]:
-    """Every field of `message`; one that is not set is None, or empty where the wire knows no difference.
+def message_to_dict(message: Message) -> dict[str, Any]:
+    """Return every field of a message by name.
 
-    Timestamps become ISO 8601 in UTC, enums their names without the enum's own ("RELEASED", not
-    "CYCLE_STATE_RELEASED").
+    A field that is not set is None, or empty where the wire knows no difference. Timestamps become ISO 8601 in UTC, and
+    enums their names without the enum's own ("RELEASED", not "CYCLE_STATE_RELEASED").
     """
     return {field.name: _field(message, cast(FieldDescriptor, field)) for field in message.DESCRIPTOR.fields}
 
@@ -47,12 +47,12 @@ def _single(value: Any, field: FieldDescriptor) -> Any:
 def _message(value: Any) -> Any:
     name = value.DESCRIPTOR.full_name
     if name == _INSTANT:
-        return instant(value).isoformat(timespec="milliseconds")
+        return to_datetime(value).isoformat(timespec="milliseconds")
     if name == _STRUCT:
         from google.protobuf.json_format import MessageToDict
 
         return _whole_numbers(MessageToDict(value))
-    return plain(value)
+    return message_to_dict(value)
 
 
 def _whole_numbers(value: Any) -> Any:
@@ -64,13 +64,16 @@ def _whole_numbers(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def instant(timestamp: Any) -> datetime:
-    """A wire timestamp as an aware datetime."""
+def to_datetime(timestamp: Any) -> datetime:
+    """Return a timestamp of the wire as a datetime in UTC."""
     return datetime.fromtimestamp(timestamp.seconds + timestamp.nanos / 1e9, UTC)
 
 
 def short_name(enum: Any, number: int) -> str:
-    """`CYCLE_STATE_RELEASED` of `CycleState` as "RELEASED"; the number itself when this version does not know it."""
+    """Return the short name of an enum's value: `CYCLE_STATE_RELEASED` of `CycleState` as "RELEASED".
+
+    A number that this version does not know is returned as it is.
+    """
     value = enum.values_by_number.get(number)
     if value is None:
         return str(number)

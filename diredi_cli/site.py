@@ -18,7 +18,7 @@ def list_sites(
     from diredi.rpc.v1.sites_pb2 import ListSitesRequest, ListSitesResponse
     from diredi.rpc.v1.sites_pb2_grpc import SiteServiceStub
     from diredi_cli.connection import ask
-    from diredi_cli.proto_json import instant, plain
+    from diredi_cli.proto_json import message_to_dict, to_datetime
 
     response: ListSitesResponse = ask(
         cloud, identity, lambda channel: SiteServiceStub(channel).ListSites, ListSitesRequest()
@@ -27,7 +27,7 @@ def list_sites(
         (
             site.name,
             "online" if site.online else "away",
-            ago_text(instant(site.last_seen)) if site.HasField("last_seen") else "never",
+            ago_text(to_datetime(site.last_seen)) if site.HasField("last_seen") else "never",
             site.devices,
             bytes_text(sum(site.received_bytes.values())),
             site.cycle_id or "none",
@@ -35,4 +35,6 @@ def list_sites(
         for site in response.sites
     ]
     columns = ("site", "state", "last seen", "devices", "received", "cycle under way")
-    emit([plain(site) for site in response.sites], as_json, table(columns, rows, right=("devices", "received")))
+    emit(
+        [message_to_dict(site) for site in response.sites], as_json, table(columns, rows, right=("devices", "received"))
+    )

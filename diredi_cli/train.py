@@ -109,7 +109,7 @@ def _train(
     as_json: bool,
     with_onnx: bool = False,
 ) -> None:
-    from diredi_cli.evaluate import Reporting, shown_figures
+    from diredi_cli.evaluate import Reporting, render_metrics
 
     recipe = _recipe({"epochs": epochs, "seed": seed, **parse_options(option or [])})
     _check_out(out)
@@ -154,7 +154,7 @@ def _train(
         "digest": digest,
         "trained": f"{report.epochs:g} epochs in {seconds_text(report.seconds)}",
     }
-    emit(found, as_json, facts(shown), *shown_figures(figures))
+    emit(found, as_json, facts(shown), *render_metrics(figures))
 
 
 def _recipe(values: dict[str, object]) -> TrainRecipe:
@@ -196,13 +196,13 @@ def _detector(
     """The detector to train, and the data with the ids of its label space."""
     from diredi.detectors import registry
     from diredi.labels import LabelSpace
-    from diredi_cli.evaluate import in_one_label_space
+    from diredi_cli.evaluate import join_label_spaces
 
     if start is None:
         labels = LabelSpace(names=dataset.label_names)
         return registry.create(architecture, image_size or 320, labels, seed), dataset
     detector = registry.load(start, image_size=image_size)
-    labels, dataset = in_one_label_space(detector.spec.labels, dataset)
+    labels, dataset = join_label_spaces(detector.spec.labels, dataset)
     return detector.expand_classes(labels) if labels != detector.spec.labels else detector, dataset
 
 

@@ -34,12 +34,12 @@ _ON_SITE = {"REQUESTED", "OFFERED", "EXTRACTING", "CANARY"}
 
 
 def state_of(cycle: Cycle | Transition | SitePart) -> str:
-    """The state of a cycle, of a site in it, or that a transition led to, by its short name: "RELEASED"."""
+    """Return the short name of the state of a cycle, of a site in it, or of a transition: "RELEASED"."""
     return short_name(cycle.DESCRIPTOR.fields_by_name["state"].enum_type, cycle.state)
 
 
 def standing_of(part: SitePart) -> str:
-    """How far a site is: "EXTRACTING, tutor-2 40 %"."""
+    """Return how far a site is: "EXTRACTING, tutor-2 40 %"."""
     state = "VALIDATED" if part.HasField("site_after") else state_of(part)
     if not part.progress.step:
         return state
@@ -47,7 +47,7 @@ def standing_of(part: SitePart) -> str:
 
 
 async def cycle_changes(channel: Channel, cycle_id: str) -> AsyncIterator[Cycle]:
-    """The cycle now and after each change, across reconnects, until it has ended."""
+    """Yield a cycle now and after each change, across reconnects, until it has ended."""
     from diredi.rpc.streams import watch_stream
     from diredi.rpc.v1.cycles_pb2 import WatchCycleRequest
     from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceStub
@@ -63,7 +63,7 @@ async def cycle_changes(channel: Channel, cycle_id: str) -> AsyncIterator[Cycle]
 async def follow(
     channel: Channel, cycle_id: str, bar: Progress, on_change: Callable[[Cycle], None] | None = None
 ) -> Cycle:
-    """Shows progress until the cycle has ended, and returns it as it ended."""
+    """Show the progress of a cycle until it has ended, and return it as it ended."""
     last: Cycle | None = None
     async for cycle in cycle_changes(channel, cycle_id):
         last = cycle
@@ -76,7 +76,7 @@ async def follow(
 
 
 def show_progress(cycle: Cycle, bar: Progress) -> None:
-    """One step of the bar: what is under way in words, and how far it is."""
+    """Show what is under way in a cycle, in words, and how far it is."""
     state = state_of(cycle)
     if state in ENDED:
         return

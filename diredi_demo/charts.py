@@ -1,4 +1,4 @@
-"""Plots as inline SVG whose colours come from the page's style sheet, so that light and dark both work."""
+"""Plots as inline SVG; their colours come from the page's style sheet, so that light and dark both work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROW = 30
 
 @dataclass(frozen=True)
 class Change:
-    """One row of a before-and-after plot; values are 0..1."""
+    """One row of a plot of before and after; values are from 0 to 1."""
 
     name: str
     before: float
@@ -45,7 +45,7 @@ class Stretch:
 
 
 def changes(rows: Sequence[Change], label: str, width: int = 520) -> str:
-    """A dumbbell a row, from the old release's value to the new one's."""
+    """Draw a line for each row from the old release's value to the new one's."""
     left, right = LABEL_WIDTH, width - 54
     scale = right - left
     height = ROW * len(rows) + 34
@@ -79,7 +79,7 @@ def _dumbbell(row: Change, y: float, left: float, scale: float, width: int) -> l
 
 
 def volumes(rows: Sequence[Volume], label: str, width: int = 1040) -> str:
-    """Bars of bytes on one linear scale, so that lengths may be compared."""
+    """Draw bars of bytes on one linear scale, so that their lengths may be compared."""
     left, right = 330, width - 90
     top = max((row.count for row in rows), default=1) or 1
     parts = [_open(width, ROW * len(rows) + 8, label)]
@@ -97,7 +97,7 @@ def volumes(rows: Sequence[Volume], label: str, width: int = 1040) -> str:
 
 
 def timeline(rows: Sequence[Stretch], label: str, width: int = 1040) -> str:
-    """A bar a step where it lay on the clock."""
+    """Draw a bar for each step at its place on the clock."""
     left, right = 250, width - 90
     end = max((row.start + row.seconds for row in rows), default=1.0) or 1.0
     height = 26 * len(rows) + 34
@@ -125,12 +125,12 @@ def timeline(rows: Sequence[Stretch], label: str, width: int = 1040) -> str:
 
 
 def is_loss(points: float) -> bool:
-    """Whether a change is worth a warning: more than a point down, as far as a point can be told."""
+    """Return whether a change is worth a warning: a loss of more than one point."""
     return round(points, 1) < -1
 
 
 def signed(points: float) -> str:
-    """`-0.04` as "0.0", with a real minus sign and no "-0.0"."""
+    """Return a number of points with its sign: a real minus sign, and never "-0.0"."""
     text = f"{abs(points):.1f}"
     sign = "" if text == "0.0" else "+" if points > 0 else "\N{MINUS SIGN}"
     return sign + text

@@ -13,7 +13,7 @@ from diredi_cli.options import AsJson, Seed
 from diredi_cli.output import emit, note, progress
 
 if TYPE_CHECKING:
-    from diredi_demo.workspace import Folder
+    from diredi_demo.workspace import Workspace
 
 _OWN = "Your own data and models"
 
@@ -64,17 +64,17 @@ def demo(
     Starts one cloud, one user domain and three edge nodes as real processes with mutual TLS, lets the site teach the
     fleet a class that its maker never trained, and measures both releases. Leaves nothing running.
     """
-    from diredi_demo.html_report import write_page
-    from diredi_demo.options import Setting, Tuning
-    from diredi_demo.run import play
-    from diredi_demo.table import shown
-    from diredi_demo.workspace import Folder
+    from diredi_demo.html_report import write_html_report
+    from diredi_demo.options import DemoConfig, DemoOptions
+    from diredi_demo.run import run_demo
+    from diredi_demo.table import render_report
+    from diredi_demo.workspace import Workspace
 
-    folder = Folder(out)
+    folder = Workspace(out)
     if stop:
         _stop(folder, as_json)
         return
-    setting = Setting(
+    setting = DemoOptions(
         out=out,
         presumed=presumed,
         private=private,
@@ -84,16 +84,16 @@ def demo(
         seed=seed,
         image_size=image_size,
         keep=keep,
-        tuning=Tuning.read(config) if config else Tuning(),
+        tuning=DemoConfig.read(config) if config else DemoConfig(),
         command=_command_line(),
     )
     setting.check()
     folder.prepare()
     with progress(as_json) as bar:
-        report = play(setting, folder, bar)
+        report = run_demo(setting, folder, bar)
         report.write(folder.report)
-        write_page(report, folder.page)
-    emit(report.model_dump(mode="json"), as_json, *shown(report))
+        write_html_report(report, folder.page)
+    emit(report.model_dump(mode="json"), as_json, *render_report(report))
     if not as_json:
         note(f"Report for people: {folder.page}\nReport for programs: {folder.report}")
     if keep:
@@ -110,13 +110,13 @@ def _command_line() -> str:
     return shlex.join(["diredi", *sys.argv[1:]])
 
 
-def _stop(folder: Folder, as_json: bool) -> None:
+def _stop(folder: Workspace, as_json: bool) -> None:
     stopped = folder.stop_running()
     words = f"stopped {', '.join(stopped)}" if stopped else f"nothing of the demo in {folder.out} was running"
     emit({"stopped": stopped}, as_json, words)
 
 
-def _how_to_go_on(folder: Folder) -> str:
+def _how_to_go_on(folder: Workspace) -> str:
     return (
         f"The fleet still runs. Talk to it:\n"
         f"  export DIREDI_CLOUD={folder.addresses()['cloud']} DIREDI_IDENTITY={folder.identity('operator').resolve()}\n"

@@ -1,4 +1,4 @@
-"""Whose images a demo uses: the user's own, or scenes that it generates into its folder."""
+"""The images of a demo: the user's own, or scenes that are generated into its folder."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from diredi_cli.output import Progress
-from diredi_demo.options import SITE, Setting
-from diredi_demo.workspace import Folder
+from diredi_demo.options import SITE, DemoOptions
+from diredi_demo.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,11 @@ class DataPaths:
     private: Path
 
 
-def provide(setting: Setting, folder: Folder, bar: Progress) -> DataPaths:
-    """Generates what was not given. The demo does it itself, so that no service waits for another's scenes."""
+def provide_data(setting: DemoOptions, folder: Workspace, bar: Progress) -> DataPaths:
+    """Return the data sets of a demo, after generating the scenes that are missing.
+
+    The demo generates them itself, so that no service waits for scenes of another.
+    """
     tuning = setting.tuning
     return DataPaths(
         _provided(setting, folder, bar, setting.presumed, "presumed", tuning.presumed_images),
@@ -29,7 +32,12 @@ def provide(setting: Setting, folder: Folder, bar: Progress) -> DataPaths:
 
 
 def _provided(
-    setting: Setting, folder: Folder, bar: Progress, given: Path | None, site: str, images: tuple[int, int] | None
+    setting: DemoOptions,
+    folder: Workspace,
+    bar: Progress,
+    given: Path | None,
+    site: str,
+    images: tuple[int, int] | None,
 ) -> Path:
     from diredi.data.sources import resolve
 

@@ -1,4 +1,4 @@
-"""`report.html`: one file that needs no network, readable by a person who was not there."""
+"""`report.html`: one file that needs no network, for a reader who was not there."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _SHOWN_PART_S = 1.0
 """Steps inside steps that were shorter are left out of the timeline."""
 
 
-def write_page(report: Report, path: Path) -> None:
-    """Renders the page atomically; every text that came from data is escaped."""
+def write_html_report(report: Report, path: Path) -> None:
+    """Write the page, complete or not at all; every text that came from data is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from diredi import __version__
 from diredi_cli.evaluate import Reporting
 from diredi_cli.output import Progress
-from diredi_cli.proto_json import plain
+from diredi_cli.proto_json import message_to_dict
 from diredi_cli.watch import state_of
-from diredi_demo.options import SITE, Setting
+from diredi_demo.options import SITE, DemoOptions
 from diredi_demo.report import (
     CycleSummary,
     DataSummary,
@@ -25,7 +25,7 @@ from diredi_demo.report import (
     StepTaken,
 )
 from diredi_demo.timing import Clock
-from diredi_demo.workspace import Folder
+from diredi_demo.workspace import Workspace
 
 if TYPE_CHECKING:
     from diredi.data.dataset import DataSet
@@ -37,7 +37,7 @@ _PICTURES = {"site": 3, "presumed": 1}
 _PICTURES_WITHOUT_SITE = 3
 
 
-def measure(setting: Setting, folder: Folder, outcome: Outcome, clock: Clock, bar: Progress) -> Report:
+def measure(setting: DemoOptions, folder: Workspace, outcome: Outcome, clock: Clock, bar: Progress) -> Report:
     """The demo owns all data, so it may measure what neither side of a real deployment could alone."""
     from diredi.data.dataset import load
     from diredi.detectors.onnx import OnnxPredictor
@@ -94,7 +94,7 @@ def _pair(
 
 
 def _pictures(
-    setting: Setting,
+    setting: DemoOptions,
     presumed: DataSet,
     private: DataSet,
     labels: LabelSpace,
@@ -115,7 +115,7 @@ def _pictures(
 
 
 def _cycle(outcome: Outcome) -> CycleSummary:
-    cycle = plain(outcome.cycle)
+    cycle = message_to_dict(outcome.cycle)
     history = tuple(
         StepTaken(
             state=entry["state"],

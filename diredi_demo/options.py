@@ -1,4 +1,4 @@
-"""Whose data and models a demo uses, and what differs from the services' own defaults."""
+"""The data and models of a demo, and what differs from the services' own defaults."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SITE = "site-1"
 EDGES = ("edge-1", "edge-2", "edge-3")
 
 
-class Tuning(Config):
+class DemoConfig(Config):
     """`--config FILE`: what to change in the demo's services; a value there wins over the demo's own."""
 
     presumed_images: tuple[int, int] | None = None
@@ -32,7 +32,7 @@ class Tuning(Config):
     """Options of the recipe that the cycle is started with."""
 
     @classmethod
-    def read(cls, path: Path) -> Tuning:
+    def read(cls, path: Path) -> DemoConfig:
         """Raises InvalidInput that names the file and the field."""
         try:
             return cls.model_validate(yaml.safe_load(path.read_text()) or {})
@@ -46,7 +46,7 @@ class Tuning(Config):
             raise InvalidInput(f"{path}: {name}: {first['msg']}: allowed are {', '.join(cls.model_fields)}") from None
 
 
-class Setting(Config):
+class DemoOptions(Config):
     """One demo. `None` for data means the built-in scenes, for models what the cloud trains by default."""
 
     out: Path
@@ -58,7 +58,7 @@ class Setting(Config):
     seed: int = Field(0, ge=0)
     image_size: int | None = None
     keep: bool = False
-    tuning: Tuning = Tuning()
+    tuning: DemoConfig = DemoConfig()
     command: str = "diredi demo"
 
     @property

@@ -1,4 +1,4 @@
-"""A few held-out images with what each release sees in them."""
+"""A few held-out images with the boxes of each release."""
 
 from __future__ import annotations
 

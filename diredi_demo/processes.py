@@ -1,4 +1,4 @@
-"""The processes of a demo: started, watched, stopped. They are the real services with their real configurations."""
+"""The processes of a demo; they are the real services with their real configurations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from diredi.child_process import ChildProcess
 from diredi.errors import DirediError
 from diredi_cli.output import note
-from diredi_demo.workspace import Folder
+from diredi_demo.workspace import Workspace
 
 _T = TypeVar("_T")
 
@@ -23,15 +23,15 @@ _LOOK_EVERY_S = 0.1
 
 
 class Fleet:
-    """Every process of a demo. `stop` leaves none of them, and none of their children."""
+    """All processes of a demo."""
 
-    def __init__(self, folder: Folder, outlive: bool) -> None:
+    def __init__(self, folder: Workspace, outlive: bool) -> None:
         self._folder = folder
         self._outlive = outlive
         self.services: dict[str, ChildProcess] = {}
 
     def start(self, name: str, module: str, config: dict[str, Any]) -> ChildProcess:
-        """Starts one service; its log is a file, so that it can go on without us."""
+        """Start one service; its log is a file, so that it can outlive the demo."""
         path = self._folder.write_config(name, config)
         log = self._folder.log(name)
         wrapper = [] if self._outlive else ["diredi.die_with_parent"]
@@ -50,7 +50,11 @@ class Fleet:
         return service
 
     async def ready(self, service: ChildProcess, timeout_s: float = 60.0) -> str:
-        """The address it answers on. Raises DirediError when it does not say so in time."""
+        """Wait until a service answers and return its address.
+
+        Raises:
+            DirediError: It did not say so in time.
+        """
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             for event in service.new_events():
@@ -62,7 +66,11 @@ class Fleet:
         raise self._failure(service, f"was not ready after {timeout_s:.0f} s")
 
     async def guard(self, work: Awaitable[_T]) -> _T:
-        """What `work` returns. Raises DirediError as soon as a service has died meanwhile."""
+        """Await some work and return its result, as long as all services live.
+
+        Raises:
+            DirediError: A service has died meanwhile.
+        """
         working = asyncio.ensure_future(work)
         watching = asyncio.create_task(self._first_death())
         try:
@@ -90,7 +98,7 @@ class Fleet:
         return DirediError(f"{service.name} {what}: its log is {service.log}")
 
     def stop(self, grace_s: float = 10.0) -> None:
-        """Ends every process: SIGTERM, then SIGKILL for it and all of its children."""
+        """End every process and its children: SIGTERM first, SIGKILL after some seconds."""
         for service in self.services.values():
             if service.process.poll() is None:
                 service.process.send_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""What a demo found out: the contents of `report.json`, which the table and the page are made from."""
+"""The results of a demo: the contents of `report.json`, from which the table and the page are made."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class Report(_Part):
 
     @property
     def bytes_left(self) -> int:
-        """All that left the site on the wire."""
+        """Return the bytes that left the site on the wire."""
         return sum(self.egress.values())
 
     @property
@@ -139,12 +139,12 @@ class Report(_Part):
         return tuple(name for name in self.labels if name not in self.new_classes)
 
     def points(self, where: Literal["presumed", "site"]) -> float:
-        """How many points of mAP50 the new release gained on a set."""
+        """Return how many points of mAP50 the new release gained on a set."""
         after, before = getattr(self.after, where), getattr(self.before, where)
         return 100 * float(after.map50 - before.map50)
 
     def most_forgotten(self) -> tuple[str, float] | None:
-        """The class that lost most AP50 on presumed data, and how many points; None when none lost any."""
+        """Return the class that lost most AP50 on presumed data and its loss in points, or None if none lost any."""
         losses = {
             name: 100 * (figures.ap50 - self.after.presumed.per_class[name].ap50)
             for name, figures in self.before.presumed.per_class.items()
@@ -154,5 +154,5 @@ class Report(_Part):
         return (name, losses[name]) if name is not None and losses[name] > 0 else None
 
     def write(self, path: Path) -> None:
-        """Atomically, so that a reader never sees half a report."""
+        """Write report.json, complete or not at all."""
         atomic_write(path, self.model_dump_json(indent=2) + "\n", durable=False)

@@ -1,4 +1,4 @@
-"""From the setting to the report, with a fleet that is gone at the end however it ends."""
+"""A whole demo, from its options to its report; at the end no process of it is left."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import asyncio
 import signal
 
 from diredi_cli.output import Progress
-from diredi_demo.data import provide
+from diredi_demo.data import provide_data
 from diredi_demo.measure import measure
-from diredi_demo.options import EDGES, SITE, Setting
+from diredi_demo.options import EDGES, SITE, DemoOptions
 from diredi_demo.processes import Fleet
 from diredi_demo.report import Report
-from diredi_demo.scenario import Story
+from diredi_demo.scenario import Scenario
 from diredi_demo.timing import Clock
-from diredi_demo.workspace import Folder
+from diredi_demo.workspace import Workspace
 
 
-def play(setting: Setting, folder: Folder, bar: Progress) -> Report:
+def run_demo(setting: DemoOptions, folder: Workspace, bar: Progress) -> Report:
     """Raises the DirediError of whatever went wrong, KeyboardInterrupt for Ctrl-C, SIGTERM and SIGHUP alike.
 
     No process is left, unless all went well and they are to stay.
@@ -26,9 +26,9 @@ def play(setting: Setting, folder: Folder, bar: Progress) -> Report:
     ended_well = False
     try:
         with clock.span("data", "set-up"):
-            data = provide(setting, folder, bar)
+            data = provide_data(setting, folder, bar)
             folder.make_identities(SITE, EDGES)
-        outcome = asyncio.run(Story(setting, folder, data, fleet, clock, bar).run())
+        outcome = asyncio.run(Scenario(setting, folder, data, fleet, clock, bar).run())
         if not setting.keep:
             bar.step("Stopping the fleet")
             fleet.stop()  # before measuring: its frames would compete for the processor

@@ -1,4 +1,4 @@
-"""What happens in a demo, in order; nothing here that a manufacturer, a site and an operator would not do."""
+"""What happens in a demo, in order: only what a manufacturer, a site and an operator would do, too."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from diredi.rpc.v1.registry_pb2 import GetModelRequest
 from diredi.rpc.v1.registry_pb2_grpc import BlobServiceStub, RegistryServiceStub
 from diredi.rpc.v1.sites_pb2 import ListSitesRequest
 from diredi.rpc.v1.sites_pb2_grpc import SiteServiceStub
-from diredi_cli.connection import dialled
+from diredi_cli.connection import open_channel
 from diredi_cli.output import Progress
 from diredi_cli.watch import check_ended_well, follow
 from diredi_demo.data import DataPaths
-from diredi_demo.options import EDGES, SITE, Setting
+from diredi_demo.options import EDGES, SITE, DemoOptions
 from diredi_demo.processes import Fleet
 from diredi_demo.timing import Clock, Stopwatch
-from diredi_demo.workspace import Folder
+from diredi_demo.workspace import Workspace
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -45,7 +45,7 @@ _BOOTSTRAP_S = 4 * 3600.0
 
 @dataclass
 class Outcome:
-    """What the story left behind, for whoever measures it."""
+    """What a scenario left behind, for measuring it."""
 
     cycle: Cycle
     data: DataPaths
@@ -55,11 +55,11 @@ class Outcome:
 
 
 @dataclass
-class Story:
-    """One demo from five processes that know nothing to a fleet that runs the new release."""
+class Scenario:
+    """One demo, from five processes that know nothing to a fleet that runs the new release."""
 
-    setting: Setting
-    folder: Folder
+    setting: DemoOptions
+    folder: Workspace
     data: DataPaths
     fleet: Fleet
     clock: Clock
@@ -132,7 +132,7 @@ class Story:
 
     async def _update(self) -> Outcome:
         operator = self.folder.identity("operator")
-        async with dialled(self.fleet.services["cloud"].address, operator) as cloud:
+        async with open_channel(self.fleet.services["cloud"].address, operator) as cloud:
             within = Stopwatch(self.clock)
             with self.clock.span("bootstrap", "set-up"):
                 await self._bootstrap(cloud, within)
@@ -210,11 +210,11 @@ class Story:
 
     async def _site_status(self) -> GetSiteStatusResponse:
         """Asked inside the site, with the site's own identity."""
-        async with dialled(self.fleet.services[SITE].address, self.folder.identity(SITE)) as channel:
+        async with open_channel(self.fleet.services[SITE].address, self.folder.identity(SITE)) as channel:
             return await _ask(LocalServiceStub(channel).GetSiteStatus, GetSiteStatusRequest())
 
     async def _edge_status(self, name: str) -> GetStatusResponse:
-        async with dialled(self.fleet.services[name].address, self.folder.identity(SITE)) as channel:
+        async with open_channel(self.fleet.services[name].address, self.folder.identity(SITE)) as channel:
             return await _ask(EdgeServiceStub(channel).GetStatus, GetStatusRequest())
 
 

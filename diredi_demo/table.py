@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from diredi.evaluation.metrics import DetectionMetrics
 
 
-def shown(report: Report) -> list[RenderableType]:
-    """What is printed at the end of a demo."""
+def render_report(report: Report) -> list[RenderableType]:
+    """Return what is printed at the end of a demo."""
     from rich.text import Text
 
     return [

@@ -1,4 +1,4 @@
-"""The sentences of a report, made from its figures; the page and the terminal say the same."""
+"""The sentences of a report; the page and the terminal have the same."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STEPS = {
 
 
 def step_name(step: str) -> str:
-    """For people; a step this version does not know is called as it is, one inside another by its own name."""
+    """Return the name of a step for people; a step that this version does not know keeps its own name."""
     return _STEPS.get(step, step.rpartition("/")[2])
 
 
@@ -46,7 +46,7 @@ _MESSAGES = {
 
 
 def egress_name(message_type: str) -> str:
-    """What a type of message says; the type itself for one this version does not know."""
+    """Return what a type of message says; a type that this version does not know keeps its own name."""
     return _MESSAGES.get(message_type, message_type)
 
 
@@ -61,7 +61,7 @@ def _is_learned(report: Report, name: str) -> bool:
 
 
 def headline(report: Report) -> str:
-    """What happened, in one line."""
+    """Return what happened, in one line."""
     if report.cycle.state != "RELEASED":
         return f"The update from {report.cycle.site} was not released: {report.cycle.state.lower().replace('_', ' ')}"
     devices = len(report.devices) or len(report.releases)
@@ -77,7 +77,7 @@ def headline(report: Report) -> str:
 
 
 def lead(report: Report) -> str:
-    """The figures that matter, in two sentences."""
+    """Return the numbers that matter, in two sentences."""
     site, presumed = report.points("site"), report.points("presumed")
     gap = report.gap
     share = f", {100 * gap.bytes / gap.tutor_fp32_bytes:.0f} % of the tutor's weights" if gap.tutor_fp32_bytes else ""

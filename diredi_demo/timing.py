@@ -1,4 +1,4 @@
-"""What took how long: spans on one clock that starts with the demo."""
+"""How long each step took: spans on one clock that starts with the demo."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STEP_IN_STATE = {
 
 
 class Clock:
-    """Collects spans. Nothing here waits."""
+    """A collection of spans."""
 
     def __init__(self) -> None:
         self._epoch = time.time()
@@ -38,12 +38,12 @@ class Clock:
         self.spans: list[Span] = []
 
     def now(self) -> float:
-        """Seconds since the demo began."""
+        """Return the seconds since the demo began."""
         return time.monotonic() - self._origin
 
     @contextmanager
     def span(self, name: str, part_of: Part) -> Iterator[None]:
-        """Measures what runs inside."""
+        """Measure the block as a span."""
         start = self.now()
         yield
         self.add(name, start, self.now(), part_of)
@@ -52,7 +52,7 @@ class Clock:
         self.spans.append(Span(name=name, start=start, seconds=max(0.0, end - start), part_of=part_of))
 
     def add_parts(self, name: str, parts: list[tuple[str, float, float]], part_of: Part) -> None:
-        """The steps inside a span."""
+        """Add the steps inside a span."""
         for step, begun, ended in parts:
             self.add(f"{name}/{step}", begun, ended, part_of)
 
@@ -66,12 +66,12 @@ class Clock:
                 self.add_parts(STEP_IN_STATE.get(state, state.lower()), within.steps_in(state, end), "cycle")
 
     def _since_epoch(self, timestamp: object) -> float:
-        from diredi_cli.proto_json import instant
+        from diredi_cli.proto_json import to_datetime
 
-        return instant(timestamp).timestamp() - self._epoch
+        return to_datetime(timestamp).timestamp() - self._epoch
 
     def seconds(self) -> dict[str, float]:
-        """Step to seconds; a step that ran twice counts with both."""
+        """Return the seconds of each step; a step that ran twice counts with both."""
         result: dict[str, float] = {}
         for span in self.spans:
             result[span.name] = round(result.get(span.name, 0.0) + span.seconds, 3)
@@ -79,18 +79,18 @@ class Clock:
 
 
 class Stopwatch:
-    """When each step inside something longer began, as its progress told."""
+    """The moments at which the steps inside something longer began, taken from its progress."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._began: dict[str, dict[str, float]] = {}
 
     def see(self, where: str, step: str) -> None:
-        """To be called with each sign of progress: the step is under way in `where`."""
+        """Note a sign of progress: this step is under way."""
         self._began.setdefault(where, {}).setdefault(step, self._clock.now())
 
     def see_cycle(self, cycle: Cycle) -> None:
-        """To be called with each change of a cycle."""
+        """Note a change of a cycle."""
         if cycle.HasField("progress") and cycle.progress.step:
             self.see(state_of(cycle), cycle.progress.step)
 

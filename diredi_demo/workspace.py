@@ -1,4 +1,4 @@
-"""Where everything of a demo lies: `DIR/fleet/` is the demo's own, the rest of DIR is for people."""
+"""The folder of a demo: `DIR/fleet/` is the demo's own, and the rest of DIR is for people."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MARK = ".diredi-demo"
 
 
 @dataclass(frozen=True)
-class Folder:
+class Workspace:
     """The places in a demo's folder."""
 
     out: Path
@@ -32,7 +32,7 @@ class Folder:
 
     @property
     def data(self) -> Path:
-        """Generated scenes: equal seeds give equal files, so a second demo uses them again."""
+        """Return the folder of generated scenes; equal seeds give equal files, so a second demo uses them again."""
         return self.fleet / "data"
 
     @property
@@ -56,7 +56,7 @@ class Folder:
         return self.out / f"release-{version}.onnx"
 
     def write_config(self, name: str, values: dict[str, Any]) -> Path:
-        """The YAML file of one service."""
+        """Write the YAML file of one service and return its path."""
         path = self.fleet / "config" / f"{name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(yaml.safe_dump(values, sort_keys=False))
@@ -83,7 +83,7 @@ class Folder:
         self.log("x").parent.mkdir(parents=True)
 
     def make_identities(self, site: str, devices: Iterable[str]) -> None:
-        """An authority, and an identity for everybody who takes part."""
+        """Make an authority, and an identity for everybody who takes part."""
         from diredi.trust import ca
 
         authority = self.identity("ca")
@@ -111,19 +111,19 @@ class Folder:
         atomic_write(self._addresses, json.dumps(addresses, indent=1), durable=False)
 
     def addresses(self) -> dict[str, str]:
-        """Where each service of this demo answers."""
+        """Return where each service of this demo answers."""
         return dict(json.loads(self._addresses.read_text()))
 
     def forget_processes(self) -> None:
         self._processes.unlink(missing_ok=True)
 
     def running(self) -> dict[str, int]:
-        """Name and process id of every service of this demo that still runs."""
+        """Return the process id of every service of this demo that still runs, by name."""
         recorded = read_state(self._processes, _processes_in) or {}
         return {name: pid for name, (pid, began) in recorded.items() if began is not None and _began(pid) == began}
 
     def stop_running(self, grace_s: float = 10.0) -> list[str]:
-        """Ends what still runs, gently and then not; returns the names."""
+        """End what still runs, first gently, and return the names."""
         stopped = list(self.running())
         for pid in self.running().values():
             os.kill(pid, signal.SIGTERM)

@@ -30,7 +30,7 @@ _PARTS = (
     ("How images are varied in training", "diredi.distillation.recipe", "Augment"),
     ("Who is a neighbour of whom", "diredi.decentralized.topologies", "TopologyRecipe"),
     ("How private data is dealt", "diredi.decentralized.partitions", "PartitionRecipe"),
-    ("What a demo may change", "diredi_demo.options", "Tuning"),
+    ("What a demo may change", "diredi_demo.options", "DemoConfig"),
 )
 _WORDS = ("required", "none", "empty", "as listed")
 """Defaults that are said rather than written down."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from diredi.rpc.v1.cycles_pb2 import Cycle
-from diredi_cli.connection import dialled
+from diredi_cli.connection import open_channel
 from diredi_cli.watch import cycle_changes, state_of
 from diredi_scenes import PRESUMED, SITES
 from tests.containers.deployment import EDGES, Deployment
@@ -56,7 +56,7 @@ async def test_a_cycle_ends_released_though_every_container_is_killed_on_the_way
 async def killing_on_the_way(deployment: Deployment, cycle_id: str) -> list[tuple[str, str]]:
     """Follows the cycle to its end; what was killed, in order, with the state of the cycle at that moment."""
     kills: list[tuple[str, str]] = []
-    async with dialled(deployment.address, deployment.identity) as channel:
+    async with open_channel(deployment.address, deployment.identity) as channel:
         async for cycle in cycle_changes(channel, cycle_id):
             for service in KILLS.get(state_of(cycle), ()):
                 if (state_of(cycle), service) not in kills and _is_at_work(service, cycle):

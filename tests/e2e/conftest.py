@@ -13,7 +13,7 @@ import pytest
 from demo_world import Demo, Diredi, Said, environment, small_demo
 from recorder import Recorder
 
-from diredi_demo.workspace import Folder
+from diredi_demo.workspace import Workspace
 from tests.support.net import free_port
 
 
@@ -39,7 +39,7 @@ def diredi() -> Diredi:
 def demo(tmp_path_factory: pytest.TempPathFactory, diredi: Diredi) -> Iterator[Demo]:
     """One small demo, left running; its user domain and its edge nodes reach the cloud through a recorder."""
     root = tmp_path_factory.mktemp("demo")
-    folder = Folder(root / "out")
+    folder = Workspace(root / "out")
     cloud = f"127.0.0.1:{free_port()}"
     with Recorder(cloud, folder.identity) as recorder:
         site_side = {"cloud": recorder.address}

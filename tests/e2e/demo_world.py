@@ -13,7 +13,7 @@ import psutil
 import yaml
 from recorder import Recorder
 
-from diredi_demo.workspace import Folder
+from diredi_demo.workspace import Workspace
 
 # Models that learn next to nothing, in a minute: what is tested is the trip, not its profit.
 SMALL = {
@@ -79,7 +79,7 @@ def processes_of(out: Path) -> list[psutil.Process]:
 class Demo:
     """A demo that went well and still runs, with all that its site sent to the cloud."""
 
-    folder: Folder
+    folder: Workspace
     said: Said
     sent: Recorder
 

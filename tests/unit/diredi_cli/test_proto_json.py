@@ -4,7 +4,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from diredi.rpc.convert import struct_to
 from diredi.rpc.v1 import common_pb2, cycles_pb2, fleet_pb2
-from diredi_cli.proto_json import instant, plain
+from diredi_cli.proto_json import message_to_dict, to_datetime
 from diredi_cli.watch import state_of
 
 
@@ -17,7 +17,7 @@ def test_a_message_becomes_values_that_json_knows():
         recipe=struct_to({"coreset_images": 200, "lam": 0.5, "layers": ["head"]}),
         release_version=3,
     )
-    said = plain(cycle)
+    said = message_to_dict(cycle)
     assert said["state"] == "ROLLED_BACK"
     assert said["history"][0]["at"] == "2023-11-14T22:13:20.250+00:00"
     assert said["recipe"] == {"coreset_images": 200, "lam": 0.5, "layers": ["head"]}
@@ -28,8 +28,8 @@ def test_a_message_becomes_values_that_json_knows():
 
 def test_maps_and_numbers_of_64_bits_stay_what_they_are():
     figures = common_pb2.Figures(per_class={"car": common_pb2.ClassFigures(ap50=0.5, boxes=7)})
-    assert plain(figures)["per_class"]["car"] == {"ap50": 0.5, "ap50_95": 0.0, "boxes": 7}
-    assert plain(fleet_pb2.Device(frames=2**40))["frames"] == 2**40
+    assert message_to_dict(figures)["per_class"]["car"] == {"ap50": 0.5, "ap50_95": 0.0, "boxes": 7}
+    assert message_to_dict(fleet_pb2.Device(frames=2**40))["frames"] == 2**40
 
 
 def test_a_state_of_a_newer_version_is_told_by_its_number():
@@ -37,4 +37,4 @@ def test_a_state_of_a_newer_version_is_told_by_its_number():
 
 
 def test_a_timestamp_is_aware():
-    assert instant(Timestamp(seconds=0)) == datetime(1970, 1, 1, tzinfo=UTC)
+    assert to_datetime(Timestamp(seconds=0)) == datetime(1970, 1, 1, tzinfo=UTC)

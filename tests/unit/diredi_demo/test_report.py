@@ -8,9 +8,9 @@ from typing import ClassVar
 import pytest
 
 from diredi_demo.charts import Change, changes, is_loss, signed
-from diredi_demo.html_report import write_page
+from diredi_demo.html_report import write_html_report
 from diredi_demo.report import CycleSummary, Report
-from diredi_demo.table import shown
+from diredi_demo.table import render_report
 from diredi_demo.texts import egress_name, headline, step_name
 
 MakeReport = Callable[..., Report]
@@ -18,7 +18,7 @@ MakeReport = Callable[..., Report]
 
 def page(report: Report, tmp_path: Path, **changes: object) -> str:
     path = tmp_path / "report.html"
-    write_page(report.model_copy(update=changes), path)
+    write_html_report(report.model_copy(update=changes), path)
     return path.read_text()
 
 
@@ -108,7 +108,7 @@ def test_the_terminal_shows_before_and_after_bytes_seconds_and_devices(
 ):
     from diredi_cli.output import emit
 
-    emit({}, False, *shown(make_report()))
+    emit({}, False, *render_report(make_report()))
     said = capsys.readouterr().out
     for word in ("AP50 forklift (new)", "+71.0", "PutChunkRequest", "private data that stayed", "edge-2", "Forgetting"):
         assert word in said

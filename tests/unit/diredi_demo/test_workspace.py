@@ -6,25 +6,25 @@ from pathlib import Path
 import pytest
 
 from diredi.errors import DataSetError, InvalidInput, NotFound, WrongState
-from diredi_demo.options import Setting, Tuning
-from diredi_demo.workspace import Folder
+from diredi_demo.options import DemoConfig, DemoOptions
+from diredi_demo.workspace import Workspace
 
 
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path):
     (tmp_path / "thesis.txt").write_text("x")
     with pytest.raises(InvalidInput, match="no demo made it"):
-        Folder(tmp_path).prepare()
+        Workspace(tmp_path).prepare()
     assert (tmp_path / "thesis.txt").read_text() == "x"
 
 
 def test_a_file_is_not_a_folder(tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(InvalidInput, match="is a file"):
-        Folder(tmp_path / "file").prepare()
+        Workspace(tmp_path / "file").prepare()
 
 
 def test_a_second_demo_replaces_the_first_but_for_the_scenes(tmp_path: Path):
-    folder = Folder(tmp_path / "out")
+    folder = Workspace(tmp_path / "out")
     folder.prepare()
     (folder.data).mkdir()
     (folder.data / "scene.jpg").touch()
@@ -36,7 +36,7 @@ def test_a_second_demo_replaces_the_first_but_for_the_scenes(tmp_path: Path):
 
 
 def test_a_demo_that_runs_is_not_replaced_and_can_be_stopped_from_elsewhere(tmp_path: Path):
-    folder = Folder(tmp_path / "out")
+    folder = Workspace(tmp_path / "out")
     folder.prepare()
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True) as process:
         folder.record_processes({"cloud": process.pid})
@@ -49,7 +49,7 @@ def test_a_demo_that_runs_is_not_replaced_and_can_be_stopped_from_elsewhere(tmp_
 
 
 def test_a_process_that_only_has_the_same_number_is_not_ours(tmp_path: Path):
-    folder = Folder(tmp_path / "out")
+    folder = Workspace(tmp_path / "out")
     folder.prepare()
     folder.record_processes({"cloud": os.getpid()})
     path = folder.fleet / "processes.json"
@@ -60,7 +60,7 @@ def test_a_process_that_only_has_the_same_number_is_not_ours(tmp_path: Path):
 def test_identities_are_made_for_everybody(tmp_path: Path):
     from diredi.trust.identity import Credentials
 
-    folder = Folder(tmp_path / "out")
+    folder = Workspace(tmp_path / "out")
     folder.prepare()
     folder.make_identities("site-1", ["edge-1"])
     said = [str(Credentials.load(folder.identity(name)).identity) for name in ("cloud", "site-1", "edge-1", "operator")]
@@ -71,17 +71,17 @@ def test_tuning_names_the_file_and_the_field(tmp_path: Path):
     path = tmp_path / "tuning.yaml"
     path.write_text("clod: {}\n")
     with pytest.raises(InvalidInput, match=r"tuning\.yaml: clod.*allowed are"):
-        Tuning.read(path)
+        DemoConfig.read(path)
     path.write_text("a: [\n")
     with pytest.raises(InvalidInput, match="is not YAML"):
-        Tuning.read(path)
+        DemoConfig.read(path)
     with pytest.raises(InvalidInput, match="cannot be read"):
-        Tuning.read(tmp_path / "none.yaml")
+        DemoConfig.read(tmp_path / "none.yaml")
 
 
 def test_input_that_would_fail_later_fails_at_once(tmp_path: Path):
     with pytest.raises(NotFound, match="--student"):
-        Setting(out=tmp_path, student="models/none.pt").check()
+        DemoOptions(out=tmp_path, student="models/none.pt").check()
     with pytest.raises(DataSetError):
-        Setting(out=tmp_path, private=tmp_path / "data.yaml").check()
-    Setting(out=tmp_path, student="yolo11n.pt").check()  # a name that Ultralytics knows
+        DemoOptions(out=tmp_path, private=tmp_path / "data.yaml").check()
+    DemoOptions(out=tmp_path, student="yolo11n.pt").check()  # a name that Ultralytics knows
