@@ -10,6 +10,7 @@
     ├── NoRoom                  stop: a disk or a quota is full                        RESOURCE_EXHAUSTED  exit 7
     ├── OffsetBeyondEnd         go back: an upload skipped bytes                       OUT_OF_RANGE        exit 3
     └── Unreachable             retry: the other side is away                          UNAVAILABLE         exit 8
+        └── RemoteFailure       ... or is there and failed at it, which may pass       INTERNAL            exit 1
 
 A message is one sentence that names the thing and the remedy: "what is wrong, where: what to do".
 `diredi/rpc/` turns these into gRPC status codes and back; `diredi_cli/` turns them into exit codes.
@@ -93,3 +94,9 @@ class Unreachable(DirediError):
     """The other side is away: try again later."""
 
     exit_code = 8
+
+
+class RemoteFailure(Unreachable):
+    """The other side answered that something went wrong there; that says nothing about what was asked of it."""
+
+    exit_code = 1

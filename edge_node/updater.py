@@ -11,7 +11,17 @@ from pathlib import Path
 import structlog
 
 from diredi.detectors.predictor import Image
-from diredi.errors import CorruptData, DirediError, InvalidInput, NoRoom, NotFound, Unreachable
+from diredi.errors import (
+    CorruptData,
+    DirediError,
+    InvalidInput,
+    NoRoom,
+    NotFound,
+    Refused,
+    RemoteFailure,
+    Unreachable,
+    WrongState,
+)
 from diredi.store.blobs import digest_of_file, hex_of
 from edge_node.active_model import ActiveModel, RunningModel
 from edge_node.update_states import CANCELLABLE, RELEASE_FILE, InstallableRelease, State, UpdateRecord
@@ -237,13 +247,15 @@ class Updater:
         return self._record.fail(reason, lasting=isinstance(error, InvalidInput))
 
     async def _report(self, version: int, installed: bool, reason: str) -> None:
-        """Raises Unreachable; any other answer of the cloud's is final and only logged."""
+        """Raises Unreachable to be called again; an answer that is about this report is final and only logged."""
         try:
             await self._report_install(version, installed, reason)
+        except (WrongState, NotFound, Refused, InvalidInput) as error:
+            self._log_problem("report_refused", error, version=version)
         except Unreachable:
             raise
         except DirediError as error:
-            self._log_problem("report_refused", error, version=version)
+            raise RemoteFailure(str(error)) from error
         self._delete_other_releases()
         if installed:
             self.last_error = ""

@@ -7,13 +7,28 @@ import shutil
 
 import structlog
 
-from diredi.errors import DirediError, NoRoom, Unreachable
+from diredi.errors import (
+    CorruptData,
+    DirediError,
+    InvalidInput,
+    NoRoom,
+    NotFound,
+    Refused,
+    RemoteFailure,
+    Unreachable,
+    WrongState,
+)
 from diredi.jobs import job_folder
 from diredi.rpc.retry import Backoff
 from diredi.rpc.v1 import sites_pb2
-from user_domain.failure_reasons import Reason, reason_for
+from user_domain.failure_reasons import Reason, Stage, reason_for
 from user_domain.task_handlers import Site, TaskFailed, perform
 from user_domain.tasks import Kind, Task, task_from
+
+NOT_WANTED = (WrongState, NotFound, Refused, InvalidInput)
+"""Answers by which the cloud says that it does not want this task of us, or no longer. Nothing else drops a task."""
+TRIES_OF_DAMAGED = 4
+"""How often bytes that arrive damaged, on either side, are sent or fetched again before the task has failed."""
 
 
 class Worker:
@@ -25,7 +40,9 @@ class Worker:
         self._open: dict[str, Task] = {}
         self._changed = asyncio.Event()
         self._current: tuple[Task, asyncio.Task[None]] | None = None
+        self._telling: dict[str, asyncio.Task[None]] = {}
         self._log = structlog.get_logger()
+        self._damaged = 0
         self.last_error = ""
 
     @property
@@ -39,8 +56,8 @@ class Worker:
             task = task_from(message)
         except DirediError as error:
             self._note("task_not_usable", error)
-            if message.kind != sites_pb2.TASK_KIND_CANCEL:
-                await self._tell_failure(message.id, Reason.TASK)
+            if message.kind != sites_pb2.TASK_KIND_CANCEL and message.id not in self._telling:
+                self._telling[message.id] = asyncio.create_task(self._tell_failure(message.id, Reason.TASK))
             return
         if task.kind is Kind.CANCEL:
             self._cancel(task.cycle_id)
@@ -83,10 +100,14 @@ class Worker:
                 self._current[1].cancel()
 
     async def _perform(self, task: Task) -> None:
-        """Until it is done or cannot be done, however often the cloud goes away meanwhile."""
+        """Until it is done or cannot be done, however often the cloud goes away or fails meanwhile."""
+        self._backoff.reset()
+        self._damaged = 0
         while True:
             try:
                 return await self._attempt(task)
+            except RemoteFailure as error:
+                self._note("cloud_failed", error, task=task.id)
             except Unreachable as error:
                 self._site.cloud.note_online(False, str(error))
             except NoRoom as error:
@@ -100,24 +121,43 @@ class Worker:
             failure = self._site.journal.failure(task.cycle_id, task.id) or await self._failure(task)
             if failure is not None:
                 await self._site.cloud.fail(task.id, failure)
+        except NOT_WANTED as error:
+            self._note("task_dropped", error, task=task.id)
         except (Unreachable, NoRoom):
             raise
-        except DirediError as error:  # WrongState: the cycle moved on without us
-            self._note("task_dropped", error, task=task.id)
+        except DirediError as error:
+            raise RemoteFailure(str(error)) from error
 
     async def _failure(self, task: Task) -> str | None:
         """None when the task was performed; else the reason, in the journal before anybody hears it."""
         try:
             await perform(self._site, task)
         except TaskFailed as failed:
+            if self._may_pass(failed):
+                raise RemoteFailure(str(failed.error)) from failed
             self._note("task_failed", failed.error, task=task.id, stage=str(failed.stage))
-            reason = reason_for(failed.stage, failed.error)
-            self._site.journal.set_failure(task.cycle_id, task.id, reason)
-            return reason
+            return self._remember(task, reason_for(failed.stage, failed.error))
+        except DirediError:
+            raise
+        except Exception as error:  # a defect that one task brings to light must not end the site's service
+            self.last_error = f"{type(error).__name__}: {error}"
+            self._log.exception("task_broke", task=task.id)
+            return self._remember(task, Reason.JOB)
         self._log.info("task_done", task=task.id)
         self._backoff.reset()
         self.last_error = ""
         return None
+
+    def _may_pass(self, failed: TaskFailed) -> bool:
+        """Whether bytes were damaged on their way or where they lay, which another try may cure."""
+        if failed.stage in (Stage.DATA, Stage.JOB) or not isinstance(failed.error, CorruptData):
+            return False
+        self._damaged += 1
+        return self._damaged < TRIES_OF_DAMAGED
+
+    def _remember(self, task: Task, reason: Reason) -> Reason:
+        self._site.journal.set_failure(task.cycle_id, task.id, reason)
+        return reason
 
     def _begin(self, task: Task) -> None:
         """The journal and the work folders keep the last cycles only."""
@@ -130,10 +170,19 @@ class Worker:
                     shutil.rmtree(folder, ignore_errors=True)
 
     async def _tell_failure(self, task_id: str, reason: Reason) -> None:
+        """Until the cloud has heard it, beside whatever else is done."""
+        backoff = Backoff(self._backoff.first_s, self._backoff.longest_s)
         try:
-            await self._site.cloud.fail(task_id, reason)
-        except DirediError as error:
-            self._note("failure_not_told", error)
+            while True:
+                try:
+                    return await self._site.cloud.fail(task_id, reason)
+                except NOT_WANTED as error:
+                    return self._note("failure_not_told", error)
+                except DirediError as error:
+                    self._note("failure_not_told", error)
+                await asyncio.sleep(backoff.next_s())
+        finally:
+            del self._telling[task_id]
 
     def _note(self, event: str, error: DirediError, **more: object) -> None:
         self.last_error = str(error)

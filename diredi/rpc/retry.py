@@ -1,4 +1,4 @@
-"""Retries: bounded, with jitter, and only after errors that a retry can cure (Unreachable)."""
+"""Retries: bounded, with jitter, and only after errors that a retry can cure (Unreachable, RemoteFailure)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Backoff:
 
 
 async def retry(operation: Callable[[], Awaitable[T]], *, attempts: int = 4, backoff: Backoff | None = None) -> T:
-    """Run an operation again while the other side is away.
+    """Run an operation again while the other side is away or fails.
 
     Args:
         operation: What to run; it must be idempotent.

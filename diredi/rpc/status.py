@@ -17,6 +17,7 @@ _CODES: dict[type[errors.DirediError], grpc.StatusCode] = {
     errors.WrongState: grpc.StatusCode.FAILED_PRECONDITION,
     errors.NoRoom: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.OffsetBeyondEnd: grpc.StatusCode.OUT_OF_RANGE,
+    errors.RemoteFailure: grpc.StatusCode.INTERNAL,
     errors.Unreachable: grpc.StatusCode.UNAVAILABLE,
 }
 _ERRORS: dict[grpc.StatusCode, type[errors.DirediError]] = {
@@ -26,6 +27,7 @@ _ERRORS: dict[grpc.StatusCode, type[errors.DirediError]] = {
     # The other side went away in mid-call: it stopped, or its process died.
     grpc.StatusCode.CANCELLED: errors.Unreachable,
     grpc.StatusCode.ABORTED: errors.Unreachable,
+    grpc.StatusCode.UNKNOWN: errors.RemoteFailure,
 }
 
 

@@ -9,7 +9,8 @@ For every call of every service:
   - every client sets a deadline; "deadline" below is the one our clients use.
   - INVALID_ARGUMENT: the request is wrong and will always be wrong. FAILED_PRECONDITION: right, but not in this state.
     NOT_FOUND / ALREADY_EXISTS / PERMISSION_DENIED / RESOURCE_EXHAUSTED / DATA_LOSS as gRPC defines them.
-    UNAVAILABLE and DEADLINE_EXCEEDED may be retried; nothing else may.
+    UNAVAILABLE and DEADLINE_EXCEEDED may be retried; so may INTERNAL and UNKNOWN, which say that the other side
+    failed and nothing about the request. Whoever has work that waits for the answer retries until there is one.
 """
 
 from collections import abc as _abc

@@ -31,9 +31,14 @@ class FakeBlobService(BlobServicer):
     stall_after: int | None = None
     served_bytes = 0
     corrupt = False
+    failures = 0
+    """So many downloads end with a defect of the server's."""
 
     async def GetBlob(self, request: registry_pb2.GetBlobRequest, context: Any) -> AsyncIterator[Any]:
         chunks = 0
+        if self.failures:
+            self.failures -= 1
+            raise RuntimeError("a defect")
         async for chunk in super().GetBlob(request, context):
             if self.stall_after is not None and chunks >= self.stall_after:
                 await asyncio.Event().wait()
@@ -54,6 +59,8 @@ class FakeFleetService(fleet_pb2_grpc.FleetServiceServicer):
         self.registered: list[tuple[str, int]] = []
         self.heartbeats: list[fleet_pb2.HeartbeatRequest] = []
         self.reports: list[tuple[int, str, str]] = []
+        self.report_errors: list[Exception] = []
+        """What reports are answered with, one after the other, before they are taken."""
 
     async def RegisterDevice(self, request: fleet_pb2.RegisterDeviceRequest, context: Any) -> Any:
         self.registered.append((str(caller_identity(context)), request.release_version))
@@ -72,6 +79,8 @@ class FakeFleetService(fleet_pb2_grpc.FleetServiceServicer):
                     await asyncio.wait_for(self.changed.wait_for(lambda seen=release: self.release is not seen), 0.3)
 
     async def ReportInstall(self, request: fleet_pb2.ReportInstallRequest, context: Any) -> Any:
+        if self.report_errors:
+            raise self.report_errors.pop()
         outcome = fleet_pb2.InstallOutcome.Name(request.outcome).removeprefix("INSTALL_OUTCOME_")
         self.reports.append((request.release_version, outcome, request.reason))
         return fleet_pb2.ReportInstallResponse()

@@ -9,7 +9,7 @@ import pytest
 from edge_doubles import EdgeCloud, Node, config_of, running
 
 from diredi.detectors.spec import DetectorSpec
-from diredi.errors import InvalidInput, Refused, WrongState
+from diredi.errors import CorruptData, InvalidInput, Refused, WrongState
 from diredi.labels import LabelSpace
 from diredi.rpc.client import connect, is_serving
 from diredi.rpc.streams import read_messages
@@ -121,6 +121,18 @@ async def test_a_corrupt_download_is_refused_and_the_old_release_runs_on(
         assert (2, "FAILED", "downloading: the bytes do not match the digest") in cloud.fleet.reports
         cloud.blobs.corrupt = False
         await node.until(runs(2))
+
+
+async def test_a_cloud_that_fails_at_downloads_and_reports_for_a_while_costs_no_release_and_no_report(
+    tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str, students: Students
+) -> None:
+    cloud.blobs.failures = 5  # more often than one download is tried
+    cloud.fleet.report_errors = [RuntimeError("a defect"), CorruptData("a count is damaged")]
+    await cloud.fleet.publish(1, *students[0])
+    async with running(config_of(tmp_path / "node", pki, cloud.address, frames), pki) as node:
+        await node.until(lambda status: runs(1)(status) and bool(cloud.fleet.reports))
+    assert cloud.fleet.reports == [(1, "INSTALLED", "")]
+    assert (cloud.blobs.failures, cloud.fleet.report_errors) == (0, [])
 
 
 @pytest.mark.parametrize("wrong", ["labels", "size", "garbage"])

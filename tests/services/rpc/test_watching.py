@@ -3,7 +3,7 @@ import contextlib
 
 import pytest
 
-from diredi.errors import NotFound, Unreachable
+from diredi.errors import NotFound, RemoteFailure, Unreachable
 from diredi.rpc.client import connect
 from diredi.rpc.retry import Backoff
 from diredi.rpc.streams import watch_stream
@@ -171,3 +171,22 @@ async def test_cancelling_a_watch_ends_the_call_on_the_server(serve, site):
         await task
     async with asyncio.timeout(5):
         await servicer.closed.wait()
+
+
+async def test_a_watch_outlives_a_defect_of_the_server_and_gives_up_on_one_that_stays(serve, site):
+    log = Log()
+    servicer = Fleet(2, error=RuntimeError("a defect"))
+    server = await serve(servicer)
+    async with watcher(server.address, site, on_online=log) as stream:
+        upcoming = asyncio.create_task(versions(stream, 2))
+        async with asyncio.timeout(20):
+            while servicer.opened < 3:
+                await asyncio.sleep(0.01)
+        servicer.error = None
+        assert await upcoming == [1, 2]
+    assert "internal error" in log.said[0][1]
+
+    servicer.error = RuntimeError("a defect")
+    async with watcher(server.address, site, give_up_after_s=0.3) as stream:
+        with pytest.raises(RemoteFailure, match="internal error"):
+            await versions(stream, 1)

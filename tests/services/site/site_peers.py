@@ -94,6 +94,8 @@ class SitePeer(sites_pb2_grpc.SiteServiceServicer):
         self.validations: list[sites_pb2.SubmitValidationRequest] = []
         self.failures: list[tuple[str, str]] = []
         self.refuse_gap: DirediError | None = None
+        self.fails: dict[str, list[Exception]] = {}
+        """Method to what it raises instead of answering, one after the other."""
         self.callers: set[str] = set()
 
     async def offer(self, task: sites_pb2.Task) -> None:
@@ -101,7 +103,12 @@ class SitePeer(sites_pb2_grpc.SiteServiceServicer):
             self.tasks[task.id] = task
             self.changed.notify_all()
 
+    def _fail(self, method: str) -> None:
+        if self.fails.get(method):
+            raise self.fails[method].pop()
+
     async def WatchTasks(self, request: sites_pb2.WatchTasksRequest, context: Any) -> AsyncIterator[Any]:
+        self._fail("WatchTasks")
         self.callers.add(str(caller_identity(context)))
         self.auto_approve, self.publish_style = request.auto_approve, request.publish_style
         self.watchers += 1
@@ -121,6 +128,7 @@ class SitePeer(sites_pb2_grpc.SiteServiceServicer):
             await self.changed.wait()
 
     async def ReportProgress(self, request: sites_pb2.ReportProgressRequest, context: Any) -> Any:
+        self._fail("ReportProgress")
         open_tasks = [task for task in self.tasks.values() if task.cycle_id == request.cycle_id]
         if not any(task.kind == sites_pb2.TASK_KIND_EXTRACT and task.approved for task in open_tasks):
             raise WrongState(f"cycle {request.cycle_id} is not extracting")
@@ -129,10 +137,12 @@ class SitePeer(sites_pb2_grpc.SiteServiceServicer):
         return sites_pb2.ReportProgressResponse()
 
     async def ProposeClasses(self, request: sites_pb2.ProposeClassesRequest, context: Any) -> Any:
+        self._fail("ProposeClasses")
         self.labels = self.labels.expand(request.names)
         return sites_pb2.ProposeClassesResponse(labels=convert.labels_to(self.labels))
 
     async def SubmitGap(self, request: sites_pb2.SubmitGapRequest, context: Any) -> Any:
+        self._fail("SubmitGap")
         if self.refuse_gap is not None:
             raise self.refuse_gap
         self.gaps.append(request.manifest)
@@ -140,11 +150,13 @@ class SitePeer(sites_pb2_grpc.SiteServiceServicer):
         return sites_pb2.SubmitGapResponse()
 
     async def SubmitValidation(self, request: sites_pb2.SubmitValidationRequest, context: Any) -> Any:
+        self._fail("SubmitValidation")
         self.validations.append(request)
         self.tasks.pop(f"{request.cycle_id}/validate", None)
         return sites_pb2.SubmitValidationResponse()
 
     async def FailTask(self, request: sites_pb2.FailTaskRequest, context: Any) -> Any:
+        self._fail("FailTask")
         self.failures.append((request.task_id, request.reason))
         self.tasks.pop(request.task_id, None)
         return sites_pb2.FailTaskResponse()

@@ -9,13 +9,14 @@ import pytest
 from site_peers import CLASSES, RECIPE, Local, Models, SiteCloud, config_of, running, write_data_set
 
 from diredi.data.style import SiteStyle
-from diredi.errors import InvalidInput, NoRoom, Refused
+from diredi.errors import CorruptData, InvalidInput, NoRoom, Refused
 from diredi.rpc import convert
 from diredi.rpc.client import connect, is_serving
 from diredi.rpc.manifest_signature import check_manifest
 from diredi.rpc.v1 import sites_pb2
 from tests.support.pki import Pki
 from tests.support.waiting import until
+from user_domain.cloud import TRIES
 
 
 async def test_an_extraction_ends_in_a_gap_whose_blobs_the_cloud_has(
@@ -172,6 +173,90 @@ async def test_a_user_domain_starts_while_the_cloud_is_away(
         assert await local.hand(jpeg)
         await cloud.start()
         await until(lambda: bool(cloud.site.gaps))
+
+
+SITE_CALLS = ("WatchTasks", "ReportProgress", "ProposeClasses", "SubmitGap")
+
+
+async def test_a_cloud_that_fails_at_every_call_for_a_while_costs_no_task(
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path
+) -> None:
+    for method in SITE_CALLS:  # more often than a single call is tried
+        cloud.site.fails[method] = [RuntimeError("a defect") for _ in range(TRIES + 2)]
+    await cloud.site.offer(models.extract_task(cloud))
+    async with running(config_of(tmp_path / "site", pki, cloud.address, data), pki) as local:
+        await until(lambda: has_error(local, "internal error"))
+        await until(lambda: bool(cloud.site.gaps or cloud.site.failures))
+        await until(lambda: waits_for(local, ""))
+        assert (await local.status()).last_error == ""
+    assert not any(cloud.site.fails.values()), "each was asked again"
+    assert (len(cloud.site.gaps), cloud.site.failures) == (1, [])
+
+
+async def has_error(local: Local, words: str) -> bool:
+    return words in (await local.status()).last_error
+
+
+@pytest.mark.parametrize("times", [2, 100])
+async def test_a_validation_that_arrives_damaged_is_sent_again_and_told_as_failed_only_if_that_stays(
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, times: int
+) -> None:
+    cloud.site.fails["SubmitValidation"] = [CorruptData("bytes of /secret/path are damaged") for _ in range(times)]
+    await cloud.site.offer(models.validate_task(cloud))
+    known = write_data_set(tmp_path / "known", classes=2)
+    async with running(config_of(tmp_path / "site", pki, cloud.address, known), pki):
+        await until(lambda: bool(cloud.site.validations or cloud.site.failures))
+    told = [] if times == 2 else [("cycle-1/validate", "the cloud refused what the site worked out")]
+    assert (len(cloud.site.validations), cloud.site.failures) == (int(times == 2), told)
+
+
+async def test_that_a_task_makes_no_sense_is_told_until_the_cloud_has_heard_it(
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, data: Path
+) -> None:
+    cloud.site.fails["FailTask"] = [RuntimeError("a defect") for _ in range(2 * TRIES)]
+    await cloud.site.offer(sites_pb2.Task(id="cycle-0/extract", kind=sites_pb2.TASK_KIND_EXTRACT, cycle_id="cycle-0"))
+    async with running(config_of(tmp_path / "site", pki, cloud.address, data), pki):
+        await until(lambda: bool(cloud.site.failures))
+    assert cloud.site.failures == [("cycle-0/extract", "the task itself is not usable")]
+
+
+async def test_a_site_whose_state_files_are_all_damaged_starts_and_does_its_work_again(
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models
+) -> None:
+    known, config = write_data_set(tmp_path / "known", classes=2), None
+    for damage in (b"", b'{"cut": ', b"\xff\x00 garbage"):
+        await cloud.site.offer(models.validate_task(cloud))
+        config = config_of(tmp_path / "site", pki, cloud.address, known)
+        async with running(config, pki):
+            await until(lambda: bool(cloud.site.validations or cloud.site.failures))
+        cloud.site.validations.clear()
+        results = list((tmp_path / "site" / "jobs").rglob("result.json"))
+        for path in (tmp_path / "site" / "egress.json", tmp_path / "site" / "journal.json", *results):
+            path.write_bytes(damage)
+        await cloud.site.offer(models.validate_task(cloud))
+        async with running(config, pki) as local:
+            assert "counted since" in (await local.status()).last_error
+            await until(lambda: bool(cloud.site.validations or cloud.site.failures))
+        assert (len(results), cloud.site.failures, cloud.site.validations[0].after.images) == (1, [], 4)
+        cloud.site.validations.clear()
+    set_aside = sorted(path.name for path in (tmp_path / "site").rglob("*.damaged-*"))
+    assert set_aside == [f"{name}.json.damaged-{n}" for name in ("egress", "journal", "result") for n in (1, 2, 3)]
+
+
+async def test_a_defect_that_a_task_brings_to_light_fails_that_task_and_not_the_service(
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models
+) -> None:
+    config = config_of(tmp_path / "site", pki, cloud.address, write_data_set(tmp_path / "known", classes=2))
+    await cloud.site.offer(models.validate_task(cloud))
+    async with running(config, pki) as local:
+        await until(lambda: bool(cloud.site.validations))
+        await until(lambda: waits_for(local, ""))
+        next((tmp_path / "site" / "jobs").rglob("result.json")).write_text('{"whole": "and not what a job leaves"}')
+        await cloud.site.offer(models.validate_task(cloud))
+        await until(lambda: bool(cloud.site.failures))
+        assert cloud.site.failures == [("cycle-1/validate", "the work at the site failed: its own log says why")]
+        await cloud.site.offer(models.validate_task(cloud, "cycle-2"))
+        await until(lambda: len(cloud.site.validations) == 2)
 
 
 BAD = {
