@@ -79,3 +79,10 @@ def test_every_decision_says_what_was_weighed_and_what_follows():
         assert re.search(r"^Status: \w+.* Date: \d{4}-\d\d-\d\d\.$", text, re.M), path.name
         headings = re.findall(r"^## (.*)$", text, re.M)
         assert headings == ["Context", "Options", "Decision", "Consequences"], path.name
+
+
+def test_the_links_of_the_front_pages_lead_somewhere():
+    """What mkdocs does not see: the pages outside docs/."""
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", (ROOT / name).read_text(encoding="utf-8")):
+            assert target.startswith("https://") or (ROOT / target).exists(), f"{name} links to {target}"
