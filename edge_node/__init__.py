@@ -1,4 +1,4 @@
-"""The device: reads a source, finds objects with the release it has, and changes releases between two frames."""
+"""The edge node: it detects objects in frames of a source, and changes releases between two frames."""
 
 import os
 

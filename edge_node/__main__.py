@@ -1,4 +1,4 @@
-"""`python -m edge_node`: configuration in, exit code out."""
+"""Runs an edge node: `python -m edge_node`."""
 
 from __future__ import annotations
 

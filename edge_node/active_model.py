@@ -1,4 +1,4 @@
-"""Which model runs: the one place that knows, and that changes it between two frames."""
+"""Holds the model that detects, and changes it between two frames."""
 
 from __future__ import annotations
 
@@ -13,63 +13,88 @@ from edge_node.update_states import InstallableRelease
 
 @dataclass(frozen=True)
 class RunningModel:
+    """Hold a loaded model and the release that it belongs to."""
+
     release: InstallableRelease
     predictor: Predictor
 
 
 @dataclass(frozen=True)
 class _Trial:
-    """A model that has not found anything on a live frame yet, and what ran before it."""
+    """A model that has not detected on a live frame yet, and the one before it."""
 
-    before: RunningModel | None
+    previous: RunningModel | None
     on_outcome: Callable[[Exception | None], None]
 
 
 class ActiveModel:
-    """Threads ask it to detect; the updater swaps. A frame is detected by one model from beginning to end."""
+    """Detect with the current model, from any thread, while the updater may swap it.
+
+    One model detects a frame from beginning to end. A new model is on trial until it has detected on one frame; if it
+    fails there, the previous one is put back and detects that frame.
+    """
 
     def __init__(self) -> None:
+        """Begin without a model."""
         self._lock = threading.Lock()
         self._current: RunningModel | None = None
         self._trial: _Trial | None = None
         self.available = threading.Event()
+        """Set while there is a model."""
 
     @property
     def current(self) -> RunningModel | None:
+        """The model that detects now."""
         return self._current
 
     def swap(self, new: RunningModel, on_outcome: Callable[[Exception | None], None] = lambda _: None) -> None:
-        """From the next frame on, `new` detects. `on_outcome` hears, from whichever thread, how its first frame went;
-        where that failed, the model before is in place again and has detected the very frame."""
+        """Let a new model detect from the next frame on.
+
+        Args:
+            new: The model, which is on trial.
+            on_outcome: Called once, from whichever thread, with the error of the first frame, or None if that went
+                well. After an error the previous model is in place again.
+        """
         with self._lock:
             self._trial = _Trial(self._current, on_outcome)
             self._current = new
             self.available.set()
 
     def accept(self) -> None:
-        """End the trial: no frame came by, and the warm-up must do."""
+        """End the trial without a frame."""
         with self._lock:
             self._trial = None
 
     def detect(self, image: Image, confidence: float) -> tuple[RunningModel, Detections]:
-        """Raises WrongState when there is no model."""
+        """Detect objects in one image.
+
+        Args:
+            image: uint8, [height, width, 3], BGR.
+            confidence: Detections below it are left out; 0 to 1.
+
+        Returns:
+            The model that detected, and what it found.
+
+        Raises:
+            WrongState: There is no model yet.
+        """
         current = self._current
         if current is None:
             raise WrongState("no release is installed on this node yet: wait until the cloud has published one")
         try:
-            detections = _first(current.predictor, image, confidence)
-        except Exception as error:  # whatever a new model does wrong, the one before it detects this frame
-            before = self._fall_back(current, error)
-            if before is None:
+            detections = current.predictor.predict([image], confidence)[0]
+        except Exception as error:  # whatever a new model does wrong, the previous one detects this frame
+            previous = self._fall_back(current, error)
+            if previous is None:
                 raise
-            return before, _first(before.predictor, image, confidence)
+            return previous, previous.predictor.predict([image], confidence)[0]
         if self._trial is not None:
-            self._prove(current)
+            self._end_trial(current)
         return current, detections
 
-    def _prove(self, running: RunningModel) -> None:
+    def _end_trial(self, model: RunningModel) -> None:
         with self._lock:
-            trial = self._trial if running is self._current else None
+            trial = self._trial if model is self._current else None
             if trial is not None:
                 self._trial = None
         if trial is not None:
@@ -79,15 +104,11 @@ class ActiveModel:
         with self._lock:
             trial = self._trial
             if trial is None:
-                # Another thread's frame may have failed first and put the model before back already.
+                # Another thread's frame may have failed first and put the previous model back already.
                 return self._current if self._current is not failed else None
             self._trial = None
-            self._current = trial.before
-            if trial.before is None:
+            self._current = trial.previous
+            if trial.previous is None:
                 self.available.clear()
         trial.on_outcome(error)
-        return trial.before
-
-
-def _first(predictor: Predictor, image: Image, confidence: float) -> Detections:
-    return predictor.predict([image], confidence)[0]
+        return trial.previous

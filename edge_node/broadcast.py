@@ -1,4 +1,4 @@
-"""Results of the inference thread, for whoever reads them in the event loop."""
+"""Delivers the results of the inference thread to readers in the event loop."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from collections.abc import AsyncIterator
 from edge_node.inference import Result
 
 BACKLOG = 8
-"""Results that a reader may be behind before it skips."""
+"""How many results a reader may be behind; the oldest ones beyond that are skipped."""
 
 
 class Broadcast:
-    """Every reader gets results in order; one that is slow skips the oldest, and holds nobody up."""
+    """Give every reader the results in order. A slow reader skips the oldest ones and delays nobody."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Make a broadcast for readers in this event loop."""
         self._loop = loop
         self._readers: set[asyncio.Queue[Result | None]] = set()
         self._ended = False
 
     def publish(self, result: Result | None) -> None:
-        """From any thread; None when there will be no more."""
-        if self._loop.is_closed():
-            return
-        self._loop.call_soon_threadsafe(self._deliver, result)
+        """Deliver a result to all readers, from any thread; None says that there will be no more."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._deliver, result)
 
     def _deliver(self, result: Result | None) -> None:
         self._ended = self._ended or result is None
@@ -33,7 +33,7 @@ class Broadcast:
             queue.put_nowait(result)
 
     async def results(self) -> AsyncIterator[Result]:
-        """From now on, until the source ends."""
+        """Yield results from now on, until the source ends."""
         queue: asyncio.Queue[Result | None] = asyncio.Queue(maxsize=BACKLOG)
         self._readers.add(queue)
         try:

@@ -1,4 +1,4 @@
-"""The node's side of FleetService: registers, says that it lives, hears of releases, reports. It dials out, always."""
+"""The client of FleetService: registers the device, sends heartbeats, watches releases and reports installations."""
 
 from __future__ import annotations
 
@@ -22,10 +22,19 @@ from edge_node.telemetry import Telemetry
 from edge_node.update_states import InstallableRelease
 
 
-class CloudLink:
-    """`online` says whether the cloud answered last; going away and coming back are each said once."""
+class CloudClient:
+    """Talk to the cloud on behalf of this device. Losing the cloud and reaching it again are each logged once."""
 
     def __init__(self, channel: Channel, device: str, site: str, *, heartbeat_s: float, silence_s: float) -> None:
+        """Make a client.
+
+        Args:
+            channel: The connection to the cloud.
+            device: Name of this device.
+            site: The site that it stands at.
+            heartbeat_s: Seconds between two heartbeats.
+            silence_s: A release stream that is silent for so many seconds is opened again.
+        """
         self._fleet = FleetServiceStub(channel)
         self._blobs = BlobServiceStub(channel)
         self._device = device
@@ -34,15 +43,16 @@ class CloudLink:
         self._silence_s = silence_s
         self._log = structlog.get_logger()
         self._registered = False
-        self._said: bool | None = None
+        self._online: bool | None = None
         self.last_error = ""
 
     @property
     def online(self) -> bool:
-        return bool(self._said)
+        """Whether the last call to the cloud was answered."""
+        return bool(self._online)
 
     async def watch_releases(self, on_release: Callable[[InstallableRelease], None]) -> None:
-        """For ever; hands on every release that the cloud names. One that makes no sense is logged and passed over."""
+        """Call `on_release` with every release that the cloud names, for ever; an invalid one is logged and skipped."""
         request = pb.WatchReleasesRequest(device=self._device)
         while True:
             try:
@@ -50,33 +60,38 @@ class CloudLink:
                     lambda: self._fleet.WatchReleases(request),
                     silence_s=self._silence_s,
                     backoff=Backoff(0.2, 5.0),
-                    on_online=self._note,
+                    on_online=self._set_online,
                 ):
                     if answer.HasField("release"):
                         self._forward(answer.release, on_release)
-            except DirediError as error:  # refused or unknown: an operator may put that right while we run
-                self._note(False, str(error))
+            except DirediError as error:  # refused or unknown: an operator may correct that while we run
+                self._set_online(False, str(error))
             await asyncio.sleep(self._heartbeat_s)
 
     async def heartbeat(self, telemetry: Telemetry, version: Callable[[], int]) -> None:
-        """For ever. A cloud that was away hears of the device anew before the next heartbeat."""
+        """Send heartbeats for ever. After a failed call the device registers again before the next one.
+
+        Args:
+            telemetry: What is sent.
+            version: Returns the version of the release that runs; 0 for none.
+        """
         while True:
             try:
-                await self._register_once(version())
-                await self._beat(telemetry, version())
-                self._note(True, "")
+                if not self._registered:
+                    await self._register(version())
+                await self._send_heartbeat(telemetry, version())
+                self._set_online(True, "")
             except DirediError as error:
                 self._registered = False
-                self._note(False, str(error))
+                self._set_online(False, str(error))
             await asyncio.sleep(self._heartbeat_s if self._registered else min(2.0, self._heartbeat_s))
 
-    async def _register_once(self, version: int) -> None:
-        if not self._registered:
-            request = pb.RegisterDeviceRequest(device=self._device, site=self._site, release_version=version)
-            await call(self._fleet.RegisterDevice, request, deadline_s=10)
-            self._registered = True
+    async def _register(self, version: int) -> None:
+        request = pb.RegisterDeviceRequest(device=self._device, site=self._site, release_version=version)
+        await call(self._fleet.RegisterDevice, request, deadline_s=10)
+        self._registered = True
 
-    async def _beat(self, telemetry: Telemetry, version: int) -> None:
+    async def _send_heartbeat(self, telemetry: Telemetry, version: int) -> None:
         rates = telemetry.rates()
         request = pb.HeartbeatRequest(
             device=self._device,
@@ -88,10 +103,14 @@ class CloudLink:
         await call(self._fleet.Heartbeat, request, deadline_s=5)
 
     async def fetch(self, release: InstallableRelease, path: Path) -> None:
-        """Goes on where an earlier try ended, even in another process. Raises what `download` raises."""
+        """Download a release to a path, going on where an earlier try ended, even one of another process.
+
+        Raises what `blobs.download` raises.
+        """
         await blobs.download(self._blobs, Blob(release.digest, release.bytes), path, attempts=3)
 
     async def report_install(self, version: int, installed: bool, reason: str) -> None:
+        """Report the outcome of an installation, with the reason if it failed."""
         outcome = pb.INSTALL_OUTCOME_INSTALLED if installed else pb.INSTALL_OUTCOME_FAILED
         request = pb.ReportInstallRequest(device=self._device, release_version=version, outcome=outcome, reason=reason)
         await call(self._fleet.ReportInstall, request, deadline_s=10)
@@ -100,31 +119,31 @@ class CloudLink:
         try:
             on_release(release_from_message(message))
         except DirediError as error:
-            self._log.error("release_makes_no_sense", error=str(error))
+            self._log.error("release_rejected", error=str(error))
             self.last_error = str(error)
 
-    def _note(self, online: bool, why: str) -> None:
-        if online != self._said:
+    def _set_online(self, online: bool, why: str) -> None:
+        if online != self._online:
             if online:
-                self._log.info("cloud_online")
+                self._log.info("cloud_connected")
             else:
-                self._log.warning("cloud_away", why=why)
-            self._said = online
+                self._log.warning("cloud_disconnected", why=why)
+            self._online = online
         self.last_error = "" if online else why
 
 
 def release_from_message(message: pb.Release) -> InstallableRelease:
-    """Raises InvalidInput when the message is no release that can be installed."""
-    said = convert.release_from(message)
+    """Turn a message into a release. Raises InvalidInput when it is none that can be installed."""
+    release = convert.release_from(message)
     try:
         return InstallableRelease(
-            version=said.version,
-            digest=said.onnx.digest,
-            bytes=said.onnx.bytes,
-            labels=said.labels,
-            image_size=said.image_size,
+            version=release.version,
+            digest=release.onnx.digest,
+            bytes=release.onnx.bytes,
+            labels=release.labels,
+            image_size=release.image_size,
         )
     except ValidationError as error:
         raise InvalidInput(
-            f"release {said.version} of the cloud's makes no sense ({error.errors()[0]['msg']})"
+            f"the cloud named release {release.version}, which cannot be installed: {error.errors()[0]['msg']}"
         ) from None

@@ -1,4 +1,4 @@
-"""Hands uncertain frames to the site's user domain, where the site asked for that; to nobody else."""
+"""Sends uncertain frames to the site's user domain, where the site asked for that, and to nobody else."""
 
 from __future__ import annotations
 
@@ -16,40 +16,45 @@ from edge_node.inference import Result
 
 
 class HardSampleSender:
-    """At most `per_minute` frames; a user domain that is away or full costs the node nothing but the frame."""
+    """Send uncertain frames; if the user domain is away or full, the frame is dropped and the node goes on."""
 
     def __init__(self, channel: Channel, device: str, *, per_minute: float, uncertain_below: float) -> None:
+        """Make a sender.
+
+        Args:
+            channel: The connection to the user domain.
+            device: Name of this device.
+            per_minute: The most frames that are sent in a minute.
+            uncertain_below: A frame is uncertain when a detection in it is below this confidence.
+        """
         self._local = LocalServiceStub(channel)
         self._device = device
         self._pause_s = 60 / per_minute
         self._uncertain_below = uncertain_below
         self._log = structlog.get_logger()
-        self._said = ""
+        self._last_error = ""
 
     async def run(self, broadcast: Broadcast) -> None:
-        """Until the source ends."""
+        """Send frames until the source ends."""
         async for result in broadcast.results():
             if not is_uncertain(result, self._uncertain_below):
                 continue
+            request = pb.HandSampleRequest(
+                device=self._device,
+                image=await asyncio.to_thread(encode_jpeg, result.image),
+                class_ids=[int(class_id) for class_id in result.detections.classes],
+                lowest_confidence=float(result.detections.scores.min()),
+            )
             try:
-                await self._hand(result)
-                self._said = ""
+                await call(self._local.HandSample, request, deadline_s=10)
+                self._last_error = ""
             except DirediError as error:
-                if str(error) != self._said:
-                    self._log.warning("sample_not_taken", error=str(error))
-                self._said = str(error)
+                if str(error) != self._last_error:
+                    self._log.warning("sample_rejected", error=str(error))
+                self._last_error = str(error)
             await asyncio.sleep(self._pause_s)
-
-    async def _hand(self, result: Result) -> None:
-        request = pb.HandSampleRequest(
-            device=self._device,
-            image=await asyncio.to_thread(encode_jpeg, result.image),
-            class_ids=[int(c) for c in result.detections.classes],
-            lowest_confidence=float(result.detections.scores.min()),
-        )
-        await call(self._local.HandSample, request, deadline_s=10)
 
 
 def is_uncertain(result: Result, below: float) -> bool:
-    """Whether something was found that the model is not sure of."""
+    """Return whether a detection of this frame has a confidence below a limit."""
     return len(result.detections) > 0 and float(result.detections.scores.min()) < below

@@ -1,4 +1,4 @@
-"""The inference loop: read a frame, detect, tell everybody; in a thread of its own."""
+"""The inference loop: a thread that reads frames, detects objects in them and publishes the results."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ REOPEN_S = 2.0
 
 @dataclass(frozen=True)
 class Result:
-    """One frame of the node's own source and what was found in it. `number` counts from 1 since start."""
+    """Hold one frame of the node's own source and what was detected in it; `number` counts from 1 since the start."""
 
     number: int
     image: Image
     detections: Detections
-    running: RunningModel
+    model: RunningModel
 
 
 class InferenceLoop:
-    """Runs until the source ends or `stop` is called. A source that goes away is opened again."""
+    """Detect until the source ends or `stop` is called. A source that goes away is opened again."""
 
     def __init__(
         self,
@@ -42,6 +42,17 @@ class InferenceLoop:
         confidence: float,
         frames_per_second: float,
     ) -> None:
+        """Make a loop; `start` starts it.
+
+        Args:
+            source: Where frames come from.
+            reopen: Opens the source again after it went away.
+            active: The model that detects.
+            telemetry: Counts the frames.
+            on_result: Called with each result from the loop's thread, and with None at the end of the source.
+            confidence: Detections below it are left out; 0 to 1.
+            frames_per_second: The most frames that are read in a second.
+        """
         self._source: Source | None = source
         self._reopen = reopen
         self._active = active
@@ -56,10 +67,11 @@ class InferenceLoop:
         self.last_error = ""
 
     def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
     def stop(self, timeout_s: float = 1.0) -> None:
-        """A camera that hangs does not hold the node: the thread ends with the process."""
+        """Ask the thread to end and wait for it, but not for a camera that hangs: then it ends with the process."""
         self._stop.set()
         self._active.available.set()
         if self._thread.is_alive():
@@ -72,7 +84,7 @@ class InferenceLoop:
             try:
                 image = self._read()
             except DirediError as error:
-                self._note(error)
+                self._log_error(error)
                 self._stop.wait(REOPEN_S if self._source is None else 0)
                 continue
             if image is None:
@@ -85,7 +97,7 @@ class InferenceLoop:
             self._on_result(None)
 
     def _wait_until(self, due: float) -> bool:
-        """Frames are read at the rate that was asked for, and only while there is a model; False once stopped."""
+        """Wait until a frame is due and there is a model; return False once the loop is stopped."""
         self._stop.wait(max(0.0, due - time.monotonic()))
         while not self._active.available.wait(timeout=1.0):
             if self._stop.is_set():
@@ -93,7 +105,7 @@ class InferenceLoop:
         return not self._stop.is_set()
 
     def _read(self) -> Image | None:
-        """Raises a DirediError where this frame cannot be had; a source that is away is closed first."""
+        """Read a frame; None at the end of the source. A source that is away is closed before its error is raised."""
         if self._source is None:
             self._source = self._reopen()
         try:
@@ -105,19 +117,19 @@ class InferenceLoop:
             raise
 
     def _detect(self, image: Image) -> None:
-        began = time.perf_counter()
+        started = time.perf_counter()
         try:
-            running, detections = self._active.detect(image, self._confidence)
-        except Exception as error:  # a frame that no model takes must not end the loop; it is counted and logged
+            model, detections = self._active.detect(image, self._confidence)
+        except Exception as error:  # a frame on which every model fails must not end the loop; it is counted and logged
             self._telemetry.record_dropped()
-            self._note(error)
+            self._log_error(error)
             return
-        self._telemetry.record_frame(time.perf_counter() - began)
+        self._telemetry.record_frame(time.perf_counter() - started)
         self._number += 1
         self.last_image = image
-        self._on_result(Result(self._number, image, detections, running))
+        self._on_result(Result(self._number, image, detections, model))
 
-    def _note(self, error: Exception) -> None:
+    def _log_error(self, error: Exception) -> None:
         if str(error) != self.last_error:
             structlog.get_logger().warning("frame_failed", error=str(error))
         self.last_error = str(error)

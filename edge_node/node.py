@@ -1,4 +1,4 @@
-"""An edge node put together: which part talks to which, in what order they start and stop."""
+"""Puts an edge node together, and starts and stops its parts in order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from diredi.rpc.server import start_server
 from diredi.trust.identity import Credentials, Role
 from edge_node.active_model import ActiveModel
 from edge_node.broadcast import Broadcast
-from edge_node.cloud import CloudLink
+from edge_node.cloud import CloudClient
 from edge_node.config import EdgeConfig
 from edge_node.hard_samples import HardSampleSender
 from edge_node.inference import InferenceLoop
@@ -32,7 +32,11 @@ STOP_S = 0.5
 
 
 async def serve(config: EdgeConfig, stop: asyncio.Event) -> None:
-    """Runs until `stop`. Raises a DirediError when something that the configuration names cannot be used."""
+    """Run an edge node until `stop` is set.
+
+    Raises:
+        DirediError: Something that the configuration names cannot be used.
+    """
     credentials = own_credentials(config)
     config.state_dir.mkdir(parents=True, exist_ok=True)
     options = SourceOptions(config.state_dir / "scenes", config.repeat, seed=zlib.crc32(config.device.encode()))
@@ -48,7 +52,7 @@ async def serve(config: EdgeConfig, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(asyncio.to_thread, meter.close)
         channel = await stack.enter_async_context(connect(config.cloud, credentials, meter))
-        cloud = CloudLink(
+        cloud = CloudClient(
             channel, config.device, config.site, heartbeat_s=config.heartbeat_s, silence_s=config.silence_s
         )
         updater = Updater(
@@ -89,7 +93,7 @@ def own_credentials(config: EdgeConfig) -> Credentials:
 
 
 def running_version(active: ActiveModel) -> int:
-    """0 for none."""
+    """Return the version of the release that runs; 0 for none."""
     return 0 if active.current is None else active.current.release.version
 
 
@@ -99,7 +103,7 @@ async def _send_hard_samples(
     if config.user_domain is None:
         raise InvalidInput("hand_samples_per_minute is set and user_domain is not: name its host:port")
     channel = await stack.enter_async_context(connect(config.user_domain, credentials))
-    hand_over = HardSampleSender(
+    sender = HardSampleSender(
         channel, config.device, per_minute=config.hand_samples_per_minute, uncertain_below=config.uncertain_below
     )
-    return hand_over.run(broadcast)
+    return sender.run(broadcast)

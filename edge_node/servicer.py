@@ -1,4 +1,4 @@
-"""EdgeService: what a node serves to its own site, and to nobody else. Each method converts, asks, converts back."""
+"""EdgeService: what a node serves to its own site, and to nobody else."""
 
 # ruff: noqa: ANN401  (gRPC gives its contexts no type of their own)
 
@@ -22,7 +22,7 @@ from diredi.rpc.v1 import edge_pb2_grpc as stubs
 from diredi.trust.identity import Role
 from edge_node.active_model import ActiveModel, RunningModel
 from edge_node.broadcast import Broadcast
-from edge_node.cloud import CloudLink
+from edge_node.cloud import CloudClient
 from edge_node.inference import InferenceLoop
 from edge_node.telemetry import Telemetry
 from edge_node.updater import Updater
@@ -32,7 +32,7 @@ MAX_IMAGE_BYTES = 8 * 2**20
 
 @dataclass(frozen=True)
 class NodeParts:
-    """What the service looks at; made by `node.py`."""
+    """Hold the parts of a node that its service reads; `node.py` makes them."""
 
     device: str
     site: str
@@ -42,30 +42,33 @@ class NodeParts:
     broadcast: Broadcast
     inference: InferenceLoop
     updater: Updater
-    cloud: CloudLink
+    cloud: CloudClient
     meter: EgressMeter
 
     @property
     def last_error(self) -> str:
+        """The last error of any part; empty for none."""
         return self.updater.last_error or self.inference.last_error or self.cloud.last_error or self.meter.problem
 
 
 class EdgeServicer(stubs.EdgeServiceServicer):
+    """Serve detections and the status of a node."""
+
     def __init__(self, node: NodeParts) -> None:
         self._node = node
 
     async def DetectImage(self, request: pb.DetectImageRequest, context: Any) -> pb.DetectImageResponse:
         self._require_own_site(context)
-        began = time.perf_counter()
-        running, found = await asyncio.to_thread(self._detect, request.image, request.confidence)
+        started = time.perf_counter()
+        model, detections = await asyncio.to_thread(self._detect, request.image, request.confidence)
         return pb.DetectImageResponse(
-            detections=detections_to_messages(found, running.release.labels),
-            release_version=running.release.version,
-            latency_ms=(time.perf_counter() - began) * 1000,
+            detections=detections_to_messages(detections, model.release.labels),
+            release_version=model.release.version,
+            latency_ms=(time.perf_counter() - started) * 1000,
         )
 
     def _require_own_site(self, context: Any) -> None:
-        """What a camera sees is the site's affair: neither another site nor the manufacturer may look."""
+        """Refuse callers of another site and of the manufacturer: only a site may see what its cameras see."""
         require(context, Role.SITE, Role.DEVICE, site=self._node.site)
 
     def _detect(self, encoded: bytes, confidence: float) -> tuple[RunningModel, Detections]:
@@ -82,7 +85,7 @@ class EdgeServicer(stubs.EdgeServiceServicer):
     ) -> AsyncIterator[pb.DetectStreamResponse]:
         self._require_own_site(context)
         async for result in self._node.broadcast.results():
-            release = result.running.release
+            release = result.model.release
             yield pb.DetectStreamResponse(
                 frame=result.number,
                 detections=detections_to_messages(result.detections, release.labels),
@@ -91,12 +94,12 @@ class EdgeServicer(stubs.EdgeServiceServicer):
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Any) -> pb.GetStatusResponse:
         self._require_own_site(context)
-        node, rates, running = self._node, self._node.telemetry.rates(), self._node.active.current
+        node, rates, model = self._node, self._node.telemetry.rates(), self._node.active.current
         return pb.GetStatusResponse(
             device=node.device,
             site=node.site,
-            release_version=running.release.version if running else 0,
-            labels=convert.labels_to(running.release.labels) if running else None,
+            release_version=model.release.version if model else 0,
+            labels=convert.labels_to(model.release.labels) if model else None,
             frames=rates.frames,
             dropped_frames=rates.dropped,
             frames_per_second=rates.frames_per_second,
@@ -107,8 +110,8 @@ class EdgeServicer(stubs.EdgeServiceServicer):
         )
 
 
-def detections_to_messages(found: Detections, labels: LabelSpace) -> list[pb.Detection]:
-    """Best first, as the model said it."""
+def detections_to_messages(detections: Detections, labels: LabelSpace) -> list[pb.Detection]:
+    """Convert detections to messages, in their order: the most confident comes first."""
     return [
         pb.Detection(
             class_id=int(class_id),
@@ -119,5 +122,5 @@ def detections_to_messages(found: Detections, labels: LabelSpace) -> list[pb.Det
             x2=float(box[2]),
             y2=float(box[3]),
         )
-        for box, score, class_id in zip(found.boxes, found.scores, found.classes, strict=True)
+        for box, score, class_id in zip(detections.boxes, detections.scores, detections.classes, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""How fast frames are detected, and how many were not."""
+"""Counts frames and measures how fast they are detected."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ WINDOW = 100
 
 @dataclass(frozen=True)
 class Rates:
+    """Hold counts since the start, and the speed of the last frames."""
+
     frames: int
     dropped: int
     frames_per_second: float
@@ -21,9 +23,14 @@ class Rates:
 
 
 class Telemetry:
-    """Written by the inference thread, read by everybody."""
+    """Collect measurements of the inference thread for readers in any thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin with nothing.
+
+        Args:
+            clock: Returns seconds that never go back.
+        """
         self._clock = clock
         self._lock = threading.Lock()
         self._frames = 0
@@ -32,17 +39,19 @@ class Telemetry:
         self._latencies_s: deque[float] = deque(maxlen=WINDOW)
 
     def record_frame(self, latency_s: float) -> None:
+        """Count a frame on which the model detected for so many seconds."""
         with self._lock:
             self._frames += 1
             self._ends.append(self._clock())
             self._latencies_s.append(latency_s)
 
     def record_dropped(self) -> None:
+        """Count a frame on which no model could detect."""
         with self._lock:
             self._dropped += 1
 
     def rates(self) -> Rates:
-        """Frames a second over the last WINDOW frames, and the median latency of the same."""
+        """Return frames per second over the last WINDOW frames, and the median latency of the same."""
         with self._lock:
             latency = statistics.median(self._latencies_s) * 1000 if self._latencies_s else 0.0
             span = self._clock() - self._ends[0] if self._ends else 0.0

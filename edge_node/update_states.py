@@ -1,10 +1,10 @@
-"""The updater's table of states: which comes after which, what a restart does, what is installed. No I/O here.
+"""The updater's table of states and its record. There is no I/O here.
 
     IDLE ─► DOWNLOADING ─► VERIFYING ─► WARMING ─► SWAPPING ─► REPORTING ─► IDLE
                  └────────────┴────────────┴───────────┴─────► FAILED ────► IDLE
 
 A state is stored before it is acted on, and acting on it twice does no harm. `installed` changes in the same write that
-leaves SWAPPING, so a node that dies at any point starts with the release that last proved itself on a live frame.
+leaves SWAPPING, so a node that dies at any point starts with the last release that detected on a live frame.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from diredi.labels import LabelSpace
 
 
 class State(StrEnum):
+    """Name what the updater is doing."""
+
     IDLE = "IDLE"
     DOWNLOADING = "DOWNLOADING"
     VERIFYING = "VERIFYING"
@@ -42,13 +44,13 @@ NEXT: Mapping[State, frozenset[State]] = {
 IN_PROGRESS = (State.DOWNLOADING, State.VERIFYING, State.WARMING, State.SWAPPING)
 CANCELLABLE = frozenset({State.DOWNLOADING, State.VERIFYING, State.WARMING})
 MAX_STARTS = 3
-"""How often a release may be loaded and not come to run; one that takes the process with it is given up after that."""
+"""How often a release may be loaded without being installed; one that crashes the process more often is rejected."""
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
 RELEASE_FILE = re.compile(r"release-([1-9]\d{0,8})-([0-9a-f]{12})\.onnx")
-"""Names that `InstallableRelease.file_name` gives: version, and the beginning of the digest."""
+"""The names that `InstallableRelease.file_name` makes: the version and the first digits of the digest."""
 
 
 class _Value(BaseModel):
@@ -56,7 +58,7 @@ class _Value(BaseModel):
 
 
 class InstallableRelease(_Value):
-    """A release as the cloud announced it."""
+    """Describe a release as the cloud announced it."""
 
     version: int = Field(ge=1)
     digest: Digest
@@ -66,22 +68,23 @@ class InstallableRelease(_Value):
 
     @property
     def file_name(self) -> str:
+        """The name of its file in the folder of releases."""
         return f"release-{self.version}-{self.digest.removeprefix('sha256:')[:12]}.onnx"
 
 
 class Failure(_Value):
-    """The installation that failed last."""
+    """Describe the installation that failed last."""
 
     version: int
     digest: Digest
     reason: str
     lasting: bool
-    """The release itself is wrong, so the same bytes will fail again."""
+    """Whether the release itself is wrong, so that the same bytes would fail again."""
     times: int = 1
 
 
 class UpdateRecord(_Value):
-    """What the updater knows; stored before each step."""
+    """Hold what the updater knows; it is stored before each step. The methods return the next record."""
 
     state: State = State.IDLE
     target: InstallableRelease | None = None
@@ -91,48 +94,66 @@ class UpdateRecord(_Value):
     failure: Failure | None = None
 
     def begin(self, target: InstallableRelease) -> UpdateRecord:
-        """A failure of another release is history."""
-        failure = self.failure if self.failure and _same(self.failure, target) else None
+        """Start to install a release; the failure of another one is forgotten."""
+        failure = self.failure if self.failure and _is_failure_of(self.failure, target) else None
         return self._to(State.DOWNLOADING, target=target, starts=0, failure=failure)
 
     def advance(self, state: State) -> UpdateRecord:
+        """Enter the next state of an installation."""
         starts = self.starts + 1 if state is State.VERIFYING else self.starts
         return self._to(state, starts=starts)
 
     def resume(self) -> UpdateRecord:
-        """After a restart in the middle: from the download on, whose finished part is not fetched again."""
+        """Go on after a restart: an installation begins again with the download, which keeps its finished part."""
         return self.model_copy(update={"state": State.DOWNLOADING}) if self.state in IN_PROGRESS else self
 
     def finish_swap(self) -> UpdateRecord:
+        """Make the target the installed release, and the installed one the previous."""
         assert self.target is not None
-        previous = self.previous if _is(self.installed, self.target) else self.installed
+        previous = self.previous if _is_release(self.installed, self.target) else self.installed
         return self._to(State.REPORTING, installed=self.target, previous=previous, failure=None)
 
     def fail(self, reason: str, *, lasting: bool) -> UpdateRecord:
+        """Record that the installation failed.
+
+        Args:
+            reason: A sentence for the cloud.
+            lasting: Whether the same release would fail again.
+        """
         assert self.target is not None
-        before = self.failure
-        times = before.times + 1 if before and _same(before, self.target) else 1
+        last = self.failure
+        times = last.times + 1 if last and _is_failure_of(last, self.target) else 1
         failure = Failure(
             version=self.target.version, digest=self.target.digest, reason=reason, lasting=lasting, times=times
         )
         return self._to(State.FAILED, failure=failure)
 
     def finish(self) -> UpdateRecord:
+        """End the installation, whatever became of it."""
         return self._to(State.IDLE, target=None, starts=0)
 
     @property
     def has_crashed_too_often(self) -> bool:
+        """Whether the target was loaded more than MAX_STARTS times without being installed."""
         return self.starts > MAX_STARTS
 
     def should_install(self, offered: InstallableRelease) -> bool:
-        """Any release other than the one that runs, in whichever direction, unless it can only fail again."""
-        if _is(self.installed, offered):
+        """Return whether to install a release: any other than the one that runs, older or newer, that can succeed."""
+        if _is_release(self.installed, offered):
             return False
-        return not (self.failure and self.failure.lasting and _same(self.failure, offered))
+        return not (self.failure and self.failure.lasting and _is_failure_of(self.failure, offered))
 
     def wait_before(self, offered: InstallableRelease, first_s: float) -> float:
-        """Seconds after the last failure of `offered` before it is worth another try; 0 where it never failed."""
-        if self.failure is None or not _same(self.failure, offered):
+        """Return how long to wait after the last failure of a release before it is tried again.
+
+        Args:
+            offered: The release.
+            first_s: Seconds after the first failure; doubled after each further one, up to 64 times.
+
+        Returns:
+            Seconds; 0 where it never failed.
+        """
+        if self.failure is None or not _is_failure_of(self.failure, offered):
             return 0.0
         return float(min(first_s * 2 ** (self.failure.times - 1), 64 * first_s))
 
@@ -142,9 +163,9 @@ class UpdateRecord(_Value):
         return self.model_copy(update={"state": state, **changes})
 
 
-def _same(failure: Failure, release: InstallableRelease) -> bool:
+def _is_failure_of(failure: Failure, release: InstallableRelease) -> bool:
     return (failure.version, failure.digest) == (release.version, release.digest)
 
 
-def _is(installed: InstallableRelease | None, release: InstallableRelease) -> bool:
+def _is_release(installed: InstallableRelease | None, release: InstallableRelease) -> bool:
     return installed is not None and (installed.version, installed.digest) == (release.version, release.digest)

@@ -1,4 +1,4 @@
-"""The updater's record on disk: one file, replaced as a whole."""
+"""Stores the updater's record in one file, which is replaced as a whole."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from edge_node.update_states import UpdateRecord
 
 
 class UpdateStore:
+    """Read and write the updater's record."""
+
     def __init__(self, path: Path) -> None:
+        """Use the file at a path, which need not exist yet."""
         self._path = path
 
     def read(self) -> UpdateRecord:
-        """A fresh record where there is none; also where the file is damaged: the cloud will name the release again."""
+        """Return the stored record, or an empty one if there is none or it is damaged."""
         return read_state(self._path, UpdateRecord.model_validate_json) or UpdateRecord()
 
     def write(self, record: UpdateRecord) -> None:
-        """Durable when it returns. Raises NoRoom when the disk is full."""
+        """Write the record to disk durably. Raises NoRoom when the disk is full."""
         try:
             atomic_write(self._path, record.model_dump_json(indent=1))
         except OSError as error:

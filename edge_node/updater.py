@@ -1,9 +1,8 @@
-"""Installs the release that the cloud names, and survives being killed at any step of it."""
+"""Installs the release that the cloud names. It may be killed at any step and goes on at the next start."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -24,17 +23,17 @@ from diredi.errors import (
 )
 from diredi.store.blobs import digest_of_file, hex_of
 from edge_node.active_model import ActiveModel, RunningModel
-from edge_node.update_states import CANCELLABLE, RELEASE_FILE, InstallableRelease, State, UpdateRecord
+from edge_node.update_states import CANCELLABLE, MAX_STARTS, RELEASE_FILE, InstallableRelease, State, UpdateRecord
 from edge_node.update_store import UpdateStore
 from edge_node.warm_up import LoadedModel, warm_up
 
 FIRST_FRAME_S = 5.0
-"""How long a swapped model has to meet a live frame; where none comes by, its warm-up must do."""
+"""How long to wait for a live frame after a swap; where none comes, the warm-up is all the proof there is."""
 
 Fetch = Callable[[InstallableRelease, Path], Awaitable[None]]
-"""Downloads a release to a path, going on where it stopped. Raises Unreachable, CorruptData, NotFound or NoRoom."""
+"""Downloads a release to a path, going on where it stopped; may raise Unreachable, CorruptData, NotFound or NoRoom."""
 ReportInstall = Callable[[int, bool, str], Awaitable[None]]
-"""Tells the cloud about a version: installed or not, and why not. Raises Unreachable when it is away."""
+"""Reports a version to the cloud: whether it was installed, and if not, why; may raise Unreachable."""
 Load = Callable[[Path], LoadedModel]
 
 REASONS: dict[type[DirediError], str] = {
@@ -43,10 +42,12 @@ REASONS: dict[type[DirediError], str] = {
     NotFound: "the cloud does not have the file",
     InvalidInput: "the file is not the detector that the release says it is",
 }
-"""What the cloud hears; the node's own log has every detail."""
+"""What the cloud is told of an error; the details are in the node's own log."""
 
 
 class Updater:
+    """Run the updater's states: download, verify, warm up, swap and report one release after the other."""
+
     def __init__(
         self,
         releases: Path,
@@ -60,6 +61,19 @@ class Updater:
         retry_failed_s: float = 60.0,
         away_s: float = 1.0,
     ) -> None:
+        """Make an updater from the record on disk.
+
+        Args:
+            releases: Folder of the downloaded releases.
+            file: Where the record is stored.
+            active: The model that is swapped.
+            fetch: Downloads a release.
+            report_install: Reports an outcome to the cloud.
+            load: Loads a model file.
+            frame: Returns the last live frame; None if there was none.
+            retry_failed_s: Pause before a passing failure is tried again; doubled each time.
+            away_s: Pause while the cloud is away or the disk is full.
+        """
         releases.mkdir(parents=True, exist_ok=True)
         self._releases = releases
         self._file = file
@@ -81,10 +95,11 @@ class Updater:
 
     @property
     def record(self) -> UpdateRecord:
+        """The record as it was stored last."""
         return self._record
 
     def start_from_disk(self) -> None:
-        """Puts the installed release in place, or the one before where that one's file is damaged; needs no cloud."""
+        """Activate the installed release, or the previous one if its file is damaged; this needs no cloud."""
         known = (self._record.installed, self._record.previous)
         for release in known if self._record != UpdateRecord() else self._releases_on_disk():
             if release is not None and self._activate(release):
@@ -93,15 +108,15 @@ class Updater:
             self._save_if_room(self._record.model_copy(update={"installed": None, "previous": None}))
 
     def _releases_on_disk(self) -> Iterator[InstallableRelease]:
-        """Without a record (it was damaged, and is set aside), what the files themselves prove, newest first."""
+        """Yield the releases whose files are sound, newest first; used where the record was damaged and set aside."""
         named = [(RELEASE_FILE.fullmatch(path.name), path) for path in self._releases.iterdir()]
-        for match, path in sorted(((m, p) for m, p in named if m), key=lambda one: -int(one[0][1])):
+        for match, path in sorted(((m, p) for m, p in named if m), key=lambda pair: -int(pair[0][1])):
             blob = digest_of_file(path)
             if hex_of(blob.digest).startswith(match[2]):
                 try:
                     spec = self._load(path).spec
                 except DirediError as error:
-                    self._log_problem("release_on_disk_not_usable", error, path=str(path))
+                    self._log_problem("release_on_disk_rejected", error, path=str(path))
                     continue
                 yield InstallableRelease(
                     version=int(match[1]), digest=blob.digest, bytes=blob.bytes, labels=spec.labels,
@@ -112,22 +127,22 @@ class Updater:
         try:
             running = RunningModel(release, self._load_verified(release))
         except DirediError as error:
-            self._log_problem("installed_release_damaged", error, version=release.version)
+            self._log_problem("installed_release_rejected", error, version=release.version)
             return False
         self._active.swap(running)
         self._active.accept()
-        self._log.info("release_from_disk", version=release.version)
+        self._log.info("release_loaded_from_disk", version=release.version)
         if release != self._record.installed:
             self._save_if_room(self._record.model_copy(update={"installed": release, "previous": None}))
         return True
 
     def request(self, release: InstallableRelease) -> None:
-        """The cloud names this release: newer, older or the same. The last word counts."""
+        """Ask for a release that the cloud named, newer or older than the installed one; the last request counts."""
         self._wanted = release
         self._changed.set()
 
     async def run(self) -> None:
-        """For ever: what a restart left unfinished first, then whatever the cloud wants."""
+        """Finish what a restart interrupted, then install what is requested, for ever."""
         await self._save_when_possible(self._record.resume())
         while True:
             await self._run_until_idle()
@@ -139,24 +154,24 @@ class Updater:
             await self._changed.wait()
 
     async def _run_until_idle(self) -> None:
-        """Acts on states until the updater is idle."""
+        """Perform one state after the other until the updater is idle."""
         while self._record.state is not State.IDLE:
             if self._record.state in CANCELLABLE and self._wanted != self._record.target:
-                self._log.info("install_abandoned", version=self._target.version)
+                self._log.info("install_cancelled", version=self._target.version)
                 await self._save_when_possible(self._record.finish())
                 return
             try:
-                after = await self._perform(self._record)
+                following = await self._perform(self._record)
             except Unreachable as error:
-                self._log_problem("waiting_for_cloud", error, state=str(self._record.state))
+                self._log_problem("update_paused_without_cloud", error, state=str(self._record.state))
                 await self._wait_for_change(self._away_s)
             except DirediError as error:
                 await self._save_when_possible(self._failed(error))
             else:
-                await self._save_when_possible(after)
+                await self._save_when_possible(following)
 
     async def _perform(self, record: UpdateRecord) -> UpdateRecord:
-        """The next record. Raises Unreachable to be called again, any other DirediError to give the release up."""
+        """Return the next record; raise Unreachable to be called again, any other DirediError to reject the release."""
         match record.state:
             case State.DOWNLOADING:
                 return record.advance(State.VERIFYING) if await self._download() else record
@@ -177,7 +192,7 @@ class Updater:
                 return record.finish()
 
     async def _download(self) -> bool:
-        """False when the cloud named another release meanwhile; what has come so far is kept."""
+        """Download the target; return False if another release was requested meanwhile. What has come is kept."""
         path = self._path(self._target)
         if await asyncio.to_thread(_has_digest, path, self._target.digest):
             return True
@@ -195,9 +210,11 @@ class Updater:
             fetching.cancel()
 
     async def _verify(self, record: UpdateRecord) -> UpdateRecord:
-        """Digest, format, and that the file is the detector that the release says it is."""
+        """Check the digest, the format, and that the file is the detector that the release says it is."""
         if record.has_crashed_too_often:
-            raise InvalidInput(f"release {self._target.version} took the process with it again and again")
+            raise InvalidInput(
+                f"release {self._target.version} crashed the process more than {MAX_STARTS} times and was rejected"
+            )
         self._candidate = RunningModel(self._target, await asyncio.to_thread(self._load_verified, self._target))
         return record.advance(State.WARMING)
 
@@ -214,20 +231,22 @@ class Updater:
             ) from error
         if model.labels.names != release.labels.names:
             raise InvalidInput(f"release {release.version} has other classes than its file: publish it again")
-        said, found = release.image_size, model.spec.image_size
-        if said != found:
-            raise InvalidInput(f"release {release.version} says {said} px and its file {found} px: publish it again")
+        expected, actual = release.image_size, model.spec.image_size
+        if expected != actual:
+            raise InvalidInput(
+                f"release {release.version} says {expected} px and its file {actual} px: publish it again"
+            )
         return model
 
     async def _swap(self) -> None:
-        """Raises InvalidInput when the first live frame shows that the model fails; the old one is back then."""
+        """Swap the model; raise InvalidInput if it fails on its first live frame, when the previous one is back."""
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[Exception | None] = loop.create_future()
 
-        def hear(error: Exception | None) -> None:
+        def on_outcome(error: Exception | None) -> None:
             loop.call_soon_threadsafe(_resolve, outcome, error)
 
-        self._active.swap(self._next, hear)
+        self._active.swap(self._next, on_outcome)
         try:
             error = await asyncio.wait_for(outcome, FIRST_FRAME_S)
         except TimeoutError:
@@ -238,7 +257,7 @@ class Updater:
         self._log.info("release_swapped", version=self._target.version)
 
     def _failed(self, error: DirediError) -> UpdateRecord:
-        """The node goes on with the release that runs."""
+        """Return the record of a failure; the node goes on with the release that runs."""
         self._log_problem("install_failed", error, version=self._target.version, state=str(self._record.state))
         self._failed_at = time.monotonic()
         reason = (
@@ -261,11 +280,12 @@ class Updater:
             self.last_error = ""
 
     def _is_due(self, wanted: InstallableRelease) -> bool:
-        """Whether a release that failed for a passing reason may be tried again; the cloud repeats its name anyway."""
+        """Return whether a release that failed for a passing reason may be tried again."""
         wait_s = self._record.wait_before(wanted, self._retry_failed_s)
         return time.monotonic() - self._failed_at >= wait_s
 
     async def _wait_for_change(self, seconds: float) -> None:
+        """Wait for another request, for so many seconds at the longest."""
         try:
             await asyncio.wait_for(self._changed.wait(), seconds)
         except TimeoutError:
@@ -286,22 +306,24 @@ class Updater:
         return self._candidate
 
     async def _save_when_possible(self, record: UpdateRecord) -> None:
-        """Returns once the record is on disk: without that nothing is acted on, however long the disk stays full."""
+        """Return once the record is on disk, however long the disk stays full: only then is the state performed."""
         while True:
             try:
                 return self._save(record)
             except NoRoom as error:
-                self._log_problem("waiting_for_disk_space", error)
+                self._log_problem("update_paused_without_disk_space", error)
                 await asyncio.sleep(self._away_s)
 
     def _save(self, record: UpdateRecord) -> None:
         if record != self._record:
             self._file.write(record)
-            self._log.info("update_state", state=str(record.state), version=record.target and record.target.version)
+            self._log.info(
+                "update_state_changed", state=str(record.state), version=record.target and record.target.version
+            )
         self._record = record
 
     def _save_if_room(self, record: UpdateRecord) -> None:
-        """At the start: a full disk is no reason not to detect, and the next start finds out the same again."""
+        """Store the record at the start. A full disk does not keep the node from detecting."""
         try:
             self._save(record)
         except NoRoom as error:
@@ -309,10 +331,10 @@ class Updater:
             self._record = record
 
     def _delete_other_releases(self) -> None:
-        """Installed and previous stay; a release that was refused, or is two back, goes."""
-        keep = {r.file_name for r in (self._record.installed, self._record.previous) if r}
+        """Delete the files of all releases but the installed and the previous one."""
+        known = {release.file_name for release in (self._record.installed, self._record.previous) if release}
         for path in self._releases.iterdir():
-            if path.name not in keep:
+            if path.name not in known:
                 path.unlink()
 
     def _log_problem(self, event: str, error: DirediError, **more: object) -> None:
@@ -327,7 +349,4 @@ def _resolve(outcome: asyncio.Future[Exception | None], error: Exception | None)
 
 
 def _has_digest(path: Path, digest: str) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest() == digest
+    return path.is_file() and digest_of_file(path).digest == digest

@@ -1,4 +1,4 @@
-"""Where frames come from. A new source is one file beside this one and one line in SOURCES."""
+"""The sources of frames. A new source is one file in this folder and one line in SOURCES."""
 
 from __future__ import annotations
 
@@ -20,7 +20,16 @@ SOURCES: dict[str, OpenSource] = {
 
 
 def open_source(reference: str, options: SourceOptions) -> Source:
-    """The source that "kind:place" names. Raises InvalidInput or NotFound when it cannot be read."""
+    """Open a source of frames.
+
+    Args:
+        reference: "kind:place", such as "video:gate.mp4" or "camera:0".
+        options: What all sources are told.
+
+    Raises:
+        InvalidInput: There is no such kind, or what is at the place cannot be read.
+        NotFound: There is nothing at the place.
+    """
     kind, colon, place = reference.partition(":")
     if not colon or not place or kind not in SOURCES:
         known = ", ".join(f"{name}:..." for name in SOURCES)

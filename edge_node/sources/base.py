@@ -1,4 +1,4 @@
-"""What a source of frames is."""
+"""The interface of a source of frames."""
 
 from __future__ import annotations
 
@@ -11,21 +11,31 @@ from diredi.detectors.predictor import Image
 
 
 class Source(Protocol):
-    """Frames, one after the other. Used by one thread only."""
+    """Give frames one after the other. Only one thread uses it."""
 
     def read(self) -> Image | None:
-        """The next frame, or None when there are no more. Raises Unreachable when the source went away for now."""
+        """Return the next frame, or None if there are no more.
+
+        Raises:
+            Unreachable: The source is away for now.
+        """
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Release what the source holds."""
+        ...
 
 
 @dataclass(frozen=True)
 class SourceOptions:
+    """Hold what every source is told."""
+
     cache: Path
-    """Where a source that makes its own frames may keep them."""
+    """Folder in which a source that makes its own frames may keep them."""
     repeat: bool = True
+    """Whether a folder or a video starts again at its end."""
     seed: int = 0
+    """Seed of frames that are made."""
 
 
 OpenSource = Callable[[str, SourceOptions], Source]

@@ -1,4 +1,4 @@
-"""A camera at this machine, by its index, through OpenCV."""
+"""Reads a camera at this machine through OpenCV."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from edge_node.sources.base import SourceOptions
 
 
 class Camera:
+    """Read frames of the camera with an index."""
+
     def __init__(self, index: int) -> None:
+        """Open a camera. Raises NotFound when it does not open."""
         self._index = index
         self._capture = cv2.VideoCapture(index)
         if not self._capture.isOpened():
             raise NotFound(f"camera {index} does not open: check that it is connected and that no other program has it")
 
     def read(self) -> Image:
+        """Return the next frame. Raises Unreachable when there is none."""
         frame: Image
         there, frame = self._capture.read()
         if not there:
@@ -24,11 +28,12 @@ class Camera:
         return frame
 
     def close(self) -> None:
+        """Close the camera."""
         self._capture.release()
 
 
 def open_camera(place: str, options: SourceOptions) -> Camera:
-    """Raises InvalidInput when `place` is no index, NotFound when there is no such camera."""
+    """Open a camera by its index. Raises InvalidInput for anything but an index, NotFound for one without a camera."""
     if not place.isdecimal():
         raise InvalidInput(f"camera {place!r} is not an index such as camera:0")
     return Camera(int(place))

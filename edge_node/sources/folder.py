@@ -1,4 +1,4 @@
-"""A folder of images, in the order of their names."""
+"""Reads the images of a folder in the order of their names."""
 
 from __future__ import annotations
 
@@ -15,19 +15,28 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
 
 class Folder:
+    """Read image files one after the other."""
+
     def __init__(self, images: Sequence[Path], repeat: bool) -> None:
+        """Read these files, and start again after the last where `repeat` is set."""
         self._images: Iterator[Path] = cycle(images) if repeat else iter(images)
 
     def read(self) -> Image | None:
+        """Return the next image, or None after the last."""
         path = next(self._images, None)
         return None if path is None else read_image(path)
 
     def close(self) -> None:
-        pass
+        """Do nothing: no file is open between two frames."""
 
 
 def open_folder(place: str, options: SourceOptions) -> Folder:
-    """Raises NotFound when there is no such folder, InvalidInput when it holds no image or a first one that is none."""
+    """Open a folder of images.
+
+    Raises:
+        NotFound: There is no such folder.
+        InvalidInput: It holds no image, or its first one cannot be decoded.
+    """
     folder = Path(place)
     if not folder.is_dir():
         raise NotFound(f"source folder {folder} does not exist: check --source")

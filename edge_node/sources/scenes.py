@@ -1,4 +1,4 @@
-"""The built-in scenes of a site, so that a node runs where there is no camera."""
+"""Shows the built-in scenes of a site, so that a node runs without a camera."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ FRAMES = 24
 
 
 def open_scenes(place: str, options: SourceOptions) -> Folder:
-    """Raises InvalidInput when there is no such built-in site."""
+    """Open the scenes of a built-in site. Raises InvalidInput when there is no such site."""
     from diredi.data.dataset import load  # a node with a camera does without the painter of scenes
     from diredi.data.sources import resolve
 

@@ -1,4 +1,4 @@
-"""A video file, through OpenCV."""
+"""Reads a video file through OpenCV."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from edge_node.sources.base import SourceOptions
 
 
 class Video:
+    """Read the frames of a video file."""
+
     def __init__(self, path: Path, repeat: bool) -> None:
+        """Open a file, to be started again at its end where `repeat` is set. Raises InvalidInput if it is no video."""
         self._path = path
         self._repeat = repeat
         self._capture = cv2.VideoCapture(str(path))
@@ -20,6 +23,7 @@ class Video:
             raise InvalidInput(f"source video {path} cannot be decoded: use a format that OpenCV reads")
 
     def read(self) -> Image | None:
+        """Return the next frame, or None after the last."""
         there, frame = self._capture.read()
         if not there and self._repeat:
             self._capture.release()
@@ -28,11 +32,12 @@ class Video:
         return frame if there else None
 
     def close(self) -> None:
+        """Close the file."""
         self._capture.release()
 
 
 def open_video(place: str, options: SourceOptions) -> Video:
-    """Raises NotFound when there is no such file, InvalidInput when OpenCV cannot decode it."""
+    """Open a video file. Raises NotFound when there is none, InvalidInput when OpenCV cannot decode it."""
     path = Path(place)
     if not path.is_file():
         raise NotFound(f"source video {path} does not exist: check --source")
