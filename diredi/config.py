@@ -6,7 +6,7 @@ The string below a field is its one description: `--help` prints it and `docs/re
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -75,6 +75,24 @@ class ServiceConfig(BaseSettings):
         except SettingsError as error:
             said = str(error).removeprefix("error parsing CLI: ")
             raise InvalidInput(f"{said}: see `{cls.program} --help`") from None
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> Self:
+        """Validate the values of a configuration file that is still to be written, without flags and environment.
+
+        Args:
+            values: Names of fields and their values.
+
+        Returns:
+            The validated configuration.
+
+        Raises:
+            InvalidInput: A value is missing or wrong. The message names the field and what is allowed.
+        """
+        try:
+            return cls(_env_prefix=f"{cls.program}:", **values)  # type: ignore[call-arg]  # no variable has such a name
+        except ValidationError as error:
+            raise InvalidInput(_explained(error)) from None
 
     @classmethod
     def settings_customise_sources(

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 _OWN = "Your own data and models"
 
+NEXT = (
+    "Next: your own data with --presumed maker/data.yaml --private site/data.yaml, this fleet left running with "
+    "--keep, or containers with `make up`."
+)
+"""The last line of a demo."""
+
 
 def demo(
     out: Annotated[
@@ -55,6 +61,9 @@ def demo(
             help="YAML with changes: presumed_images, site_images, cloud, site, edge, recipe.",
         ),
     ] = None,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Train the first models, where the starter release would be used.")
+    ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the fleet running at the end.")] = False,
     stop: Annotated[bool, typer.Option("--stop", help="Only stop a fleet that --keep left running in DIR.")] = False,
     as_json: AsJson = False,
@@ -64,6 +73,7 @@ def demo(
     Starts one cloud, one user domain and three edge nodes as real processes with mutual TLS, lets the site teach the
     fleet a class that its maker never trained, and measures both releases. Leaves nothing running.
     """
+    from diredi_demo.checks import check
     from diredi_demo.html_report import write_html_report
     from diredi_demo.options import DemoConfig, DemoOptions
     from diredi_demo.run import run_demo
@@ -78,16 +88,18 @@ def demo(
         out=out,
         presumed=presumed,
         private=private,
-        teacher=_absolute(teacher),
-        tutor=_absolute(tutor),
-        student=_absolute(student),
+        teacher=teacher,
+        tutor=tutor,
+        student=student,
         seed=seed,
         image_size=image_size,
+        from_scratch=from_scratch,
         keep=keep,
         tuning=DemoConfig.read(config) if config else DemoConfig(),
         command=_command_line(),
     )
-    setting.check()
+    folder.check()
+    check(setting, folder)
     folder.prepare()
     with progress(as_json) as bar:
         report = run_demo(setting, folder, bar)
@@ -98,12 +110,8 @@ def demo(
         note(f"Report for people: {folder.page}\nReport for programs: {folder.report}")
     if keep:
         note(_how_to_go_on(folder))
-
-
-def _absolute(model: str) -> str:
-    """A path as the services will need it, whose working folder is another; an architecture or a bare name as it is."""
-    path = Path(model)
-    return str(path.resolve()) if model and path.is_file() else model
+    if not as_json:
+        note(NEXT)
 
 
 def _command_line() -> str:

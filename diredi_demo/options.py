@@ -38,6 +38,8 @@ class DemoConfig(Config):
             return cls.model_validate(yaml.safe_load(path.read_text()) or {})
         except OSError as error:
             raise InvalidInput(f"{path} cannot be read ({error.strerror}): check --config") from None
+        except UnicodeDecodeError:
+            raise InvalidInput(f"{path} is not a text file: check --config") from None
         except yaml.YAMLError as error:
             raise InvalidInput(f"{path} is not YAML ({error}): correct it") from None
         except ValidationError as error:
@@ -57,6 +59,7 @@ class DemoOptions(Config):
     student: str = ""
     seed: int = Field(0, ge=0)
     image_size: int | None = None
+    from_scratch: bool = False
     keep: bool = False
     tuning: DemoConfig = DemoConfig()
     command: str = "diredi demo"
@@ -65,16 +68,3 @@ class DemoOptions(Config):
     def private_is_generated(self) -> bool:
         """Whether pictures of the site may be shown: only where they are nobody's."""
         return self.private is None
-
-    def check(self) -> None:
-        """Raises DataSetError, NotFound or InvalidInput for input that would only fail minutes later."""
-        from diredi.data.dataset import load
-        from diredi.errors import NotFound
-
-        for data in (self.presumed, self.private):
-            if data is not None:
-                load(data)
-        for option, model in (("teacher", self.teacher), ("tutor", self.tutor), ("student", self.student)):
-            path = Path(model)
-            if path.suffix in {".pt", ".safetensors"} and len(path.parts) > 1 and not path.is_file():
-                raise NotFound(f"--{option} {model} does not exist: check the path")

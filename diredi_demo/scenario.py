@@ -32,6 +32,7 @@ from diredi_cli.watch import check_ended_well, follow
 from diredi_demo.data import DataPaths
 from diredi_demo.options import EDGES, SITE, DemoOptions
 from diredi_demo.processes import Fleet
+from diredi_demo.service_configs import cloud_values, edge_values, site_values, with_scenes
 from diredi_demo.timing import Clock, Stopwatch
 from diredi_demo.workspace import Workspace
 
@@ -73,56 +74,19 @@ class Scenario:
 
     async def _start_services(self) -> None:
         self.bar.step("Starting one cloud, one user domain and three edge nodes")
-        cloud = self.fleet.start("cloud", "cloud_server", self._cloud_config())
+        values = with_scenes(cloud_values(self.setting, self.folder), self.data.presumed, self.folder)
+        cloud = self.fleet.start("cloud", "cloud_server", values)
         address = await self._ready(cloud)
-        site = self.fleet.start(SITE, "user_domain", self._site_config(address))
-        local = await self._ready(site)
-        edges = [self.fleet.start(name, "edge_node", self._edge_config(name, address, local)) for name in EDGES]
-        for edge in edges:
-            await self._ready(edge)
+        site = self.fleet.start(SITE, "user_domain", site_values(self.setting, self.folder, address, self.data.private))
+        local, frames = await self._ready(site), self._frames()
+        for name in EDGES:
+            values = edge_values(self.setting, self.folder, name, address, local, frames)
+            self.fleet.start(name, "edge_node", values)
+        for name in EDGES:
+            await self._ready(self.fleet.services[name])
 
     async def _ready(self, service: ChildProcess) -> str:
         return await self.fleet.guard(self.fleet.ready(service))
-
-    def _cloud_config(self) -> dict[str, Any]:
-        setting = self.setting
-        models = {"teacher": setting.teacher, "tutor": setting.tutor, "student": setting.student}
-        return {
-            "listen": "127.0.0.1:0",
-            "state_dir": str(self.folder.state("cloud").resolve()),
-            "identity": str(self.folder.identity("cloud").resolve()),
-            "presumed": str(self.data.presumed),
-            **{name: model for name, model in models.items() if model},
-            **({"image_size": setting.image_size} if setting.image_size else {}),
-            "seed": setting.seed,
-            **setting.tuning.cloud,
-        }
-
-    def _site_config(self, cloud: str) -> dict[str, Any]:
-        return {
-            "site": SITE,
-            "cloud": cloud,
-            "listen": "127.0.0.1:0",
-            "state_dir": str(self.folder.state(SITE).resolve()),
-            "identity": str(self.folder.identity(SITE).resolve()),
-            "data": str(self.data.private),
-            "seed": self.setting.seed,
-            **self.setting.tuning.site,
-        }
-
-    def _edge_config(self, name: str, cloud: str, user_domain: str) -> dict[str, Any]:
-        return {
-            "device": name,
-            "site": SITE,
-            "cloud": cloud,
-            "user_domain": user_domain,
-            "listen": "127.0.0.1:0",
-            "state_dir": str(self.folder.state(name).resolve()),
-            "identity": str(self.folder.identity(name).resolve()),
-            "source": f"folder:{self._frames()}",
-            "frames_per_second": 1.0,  # they share this machine with the training
-            **self.setting.tuning.edge,
-        }
 
     def _frames(self) -> Path:
         """Held-out images stand for what the cameras see."""
@@ -146,7 +110,7 @@ class Scenario:
     async def _bootstrap(self, cloud: Channel, within: Stopwatch) -> None:
         """Until release 1 exists and every edge node runs it, and the site can be asked."""
         service = self.fleet.services["cloud"]
-        step = "The manufacturer trains release 1"
+        step = "The manufacturer makes release 1"
         self.bar.step(step)
 
         async def released() -> bool:

@@ -9,7 +9,7 @@ from diredi_demo.report import Report
 _STEPS = {
     "data": "Scenes and identities",
     "start": "Five services start",
-    "bootstrap": "Release 1 is trained",
+    "bootstrap": "Release 1 is made",
     "request": "The request reaches the site",
     "approve": "The site agrees",
     "extract": "The site extracts the gap",

@@ -62,10 +62,12 @@ class Workspace:
         path.write_text(yaml.safe_dump(values, sort_keys=False))
         return path
 
-    def prepare(self) -> None:
-        """Makes the folder ready for a new demo; what an earlier one left is replaced, but for the scenes.
+    def check(self) -> None:
+        """Find out whether a demo may use the folder; nothing is changed.
 
-        Raises WrongState when that one still runs, InvalidInput when the folder is somebody else's.
+        Raises:
+            InvalidInput: The folder is somebody else's, or cannot be written.
+            WrongState: Another demo still runs in it.
         """
         if self.out.exists() and not self.out.is_dir():
             raise InvalidInput(f"{self.out} is a file: name a folder with --out")
@@ -73,8 +75,23 @@ class Workspace:
             raise InvalidInput(f"{self.out} is not empty and no demo made it: name another folder with --out")
         if self.running():
             raise WrongState(f"the demo in {self.out} still runs: stop it with `diredi demo --out {self.out} --stop`")
-        self.out.mkdir(parents=True, exist_ok=True)
-        (self.out / _MARK).touch()
+        there = next(folder for folder in (self.out, *self.out.absolute().parents) if folder.exists())
+        if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+            raise InvalidInput(f"{self.out} cannot be made or written, because of {there}: name another with --out")
+
+    def prepare(self) -> None:
+        """Make the folder ready for a new demo; what an earlier one left is replaced, but for the scenes.
+
+        Raises:
+            InvalidInput: The folder is somebody else's, or cannot be written.
+            WrongState: Another demo still runs in it.
+        """
+        self.check()
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            (self.out / _MARK).touch()
+        except OSError as error:
+            raise InvalidInput(f"{self.out} cannot be written ({error.strerror}): name another with --out") from None
         for old in (self.report, self.page, *self.out.glob("release-*.onnx")):
             old.unlink(missing_ok=True)
         for old in self.fleet.glob("*"):

@@ -50,8 +50,8 @@ def test_no_frame_is_dropped_by_the_update(demo: Demo):
 def test_the_table_is_on_standard_output_and_progress_is_not(demo: Demo):
     for word in ("mAP50", "AP50 forklift (new)", "PutChunkRequest", "private data that stayed", "edge-3"):
         assert word in demo.said.out
-    assert "The manufacturer trains release 1" in demo.said.err
-    assert "The manufacturer trains release 1" not in demo.said.out
+    assert "The manufacturer makes release 1" in demo.said.err
+    assert "The manufacturer makes release 1" not in demo.said.out
 
 
 def test_keep_says_how_to_talk_to_the_fleet_and_how_to_stop_it(demo: Demo):

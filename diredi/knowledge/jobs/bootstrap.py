@@ -8,6 +8,7 @@ result  teacher or null, tutor, student (weights, digest, bytes, architecture, f
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from diredi.data.archive import pack
@@ -15,6 +16,7 @@ from diredi.data.dataset import DataSet, subset
 from diredi.data.dataset import load as load_dataset
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
+from diredi.detectors.spec import DetectorSpec
 from diredi.distillation.recipe import TrainRecipe
 from diredi.distillation.trainer import train
 from diredi.errors import InvalidInput
@@ -42,8 +44,11 @@ def main(spec: Json, folder: Path, report: Report) -> Json:
     with clock.step("read"):
         report("read", 0.0, "reading the presumed data")
         data = load_dataset(Path(spec["presumed"]))
-        given = {kind: _given(spec.get(kind), spec["image_size"]) for kind in ("teacher", "tutor", "student")}
-        labels = _labels(data, given)
+        given = {kind: read_model(spec.get(kind), spec["image_size"]) for kind in ("teacher", "tutor", "student")}
+        for kind, model in given.items():
+            if model is not None and (said := other_size(Path(spec[kind]), spec["image_size"])):
+                report("read", 0.0, f"{kind} {said}: see image_size")
+        labels = shared_labels(data, given)
         mapped = data.with_labels(labels)
         presumed = Presumed(labels, mapped.train, mapped.val)
     result: Json = {"teacher": None}
@@ -72,15 +77,54 @@ def main(spec: Json, folder: Path, report: Report) -> Json:
     return {**result, "seconds": clock.seconds}
 
 
-def _given(name: str | None, image_size: int) -> Detector | None:
-    """The model in a file, or None when `name` is an architecture that is still to be trained."""
+def read_model(name: str | None, image_size: int) -> Detector | None:
+    """Read a model that is given as a file.
+
+    Args:
+        name: An architecture, the path of weights, the name of an official checkpoint, or nothing.
+        image_size: Side of the model's square input, in pixels.
+
+    Returns:
+        The model, or None if `name` is no file: an architecture is still to be trained.
+
+    Raises:
+        DirediError: The file is missing, cannot be downloaded or is not a model that can be used.
+    """
     if not name or Path(name).suffix not in (".pt", ".safetensors"):
         return None
     return registry.load(Path(name), image_size=image_size)
 
 
-def _labels(data: DataSet, given: dict[str, Detector | None]) -> LabelSpace:
-    """The label space of the models that are given, which must agree; else the data set's."""
+def other_size(path: Path, image_size: int) -> str:
+    """Say that a model is to be used at another size than its own.
+
+    Args:
+        path: A file of weights.
+        image_size: Side of the square input that it is to have, in pixels.
+
+    Returns:
+        A sentence without its subject; empty if the sizes are equal.
+    """
+    ours = path.suffix == ".safetensors"
+    own = DetectorSpec.of_file(path).image_size if ours else registry.DEFAULT_IMAGE_SIZE
+    if own == image_size:
+        return ""
+    return f"{'was made' if ours else 'is a checkpoint, usually made'} for {own} pixels and is used at {image_size}"
+
+
+def shared_labels(data: DataSet, given: Mapping[str, Detector | None]) -> LabelSpace:
+    """Find the label space of the first models.
+
+    Args:
+        data: The presumed data.
+        given: The models that are not trained here, by kind; None for one that is.
+
+    Returns:
+        The label space of tutor and student where one is given, else that of the data.
+
+    Raises:
+        InvalidInput: Tutor and student have different classes, or the data has none of them.
+    """
     spaces = {kind: model.spec.labels for kind, model in given.items() if model is not None and kind != "teacher"}
     if not spaces:
         return LabelSpace(names=data.names)
@@ -90,9 +134,24 @@ def _labels(data: DataSet, given: dict[str, Detector | None]) -> LabelSpace:
     if not set(first.names) & set(data.names):
         raise InvalidInput(
             f"the presumed data ({', '.join(data.names[:8])}) has none of the tutor's classes "
-            f"({', '.join(first.names[:8])}): name the data that it was trained for"
+            f"({', '.join(first.names[:8])}): name the data that it was trained for, or {respelled(data.names, first)}"
         )
     return LabelSpace(names=first.names)
+
+
+def respelled(names: Iterable[str], labels: LabelSpace) -> str:
+    """Say how to write the names of classes that a label space has in another spelling.
+
+    Args:
+        names: The names that a data set uses.
+        labels: The label space that they are looked for in.
+
+    Returns:
+        What to do, as the end of a sentence.
+    """
+    known = {name.casefold(): name for name in labels.names}
+    found = [f"{name!r} as {known[name.casefold()]!r}" for name in names if name.casefold() in known]
+    return f"write {', '.join(found[:8])} in data.yaml" if found else "rename its classes in data.yaml"
 
 
 def _kept(model: Detector, kind: str, presumed: Presumed, folder: Path) -> Json:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from diredi.errors import DataSetError, InvalidInput, NotFound, WrongState
-from diredi_demo.options import DemoConfig, DemoOptions
+from diredi.errors import InvalidInput, WrongState
+from diredi_demo.options import DemoConfig
 from diredi_demo.workspace import Workspace
 
 
@@ -77,11 +77,3 @@ def test_tuning_names_the_file_and_the_field(tmp_path: Path):
         DemoConfig.read(path)
     with pytest.raises(InvalidInput, match="cannot be read"):
         DemoConfig.read(tmp_path / "none.yaml")
-
-
-def test_input_that_would_fail_later_fails_at_once(tmp_path: Path):
-    with pytest.raises(NotFound, match="--student"):
-        DemoOptions(out=tmp_path, student="models/none.pt").check()
-    with pytest.raises(DataSetError):
-        DemoOptions(out=tmp_path, private=tmp_path / "data.yaml").check()
-    DemoOptions(out=tmp_path, student="yolo11n.pt").check()  # a name that Ultralytics knows

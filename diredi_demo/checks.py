@@ -1,0 +1,84 @@
+"""What can be wrong with a demo's arguments, told in seconds and before anything is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diredi.errors import DataSetError, InvalidInput, NotFound
+from diredi_cli.output import note
+from diredi_demo import service_configs
+from diredi_demo.options import SITE, DemoOptions
+from diredi_demo.workspace import Workspace
+
+if TYPE_CHECKING:
+    from cloud_server.config import CloudConfig
+    from diredi.data.dataset import DataSet
+
+
+def check(setting: DemoOptions, folder: Workspace) -> None:
+    """Look at every argument of a demo; nothing is written but an official checkpoint that has to be downloaded.
+
+    Args:
+        setting: What was asked for.
+        folder: The demo's folder.
+
+    Raises:
+        DirediError: An argument cannot be used. The message names it and says what to do.
+    """
+    size = setting.image_size
+    if size is not None and size % 32:
+        below = max(32, size // 32 * 32)
+        raise InvalidInput(f"--image-size {size} is not a multiple of 32: take {below} or {below + 32}")
+    for option, model in (("teacher", setting.teacher), ("tutor", setting.tutor), ("student", setting.student)):
+        path = Path(model)
+        if path.suffix in {".pt", ".safetensors"} and len(path.parts) > 1 and not path.is_file():
+            raise NotFound(f"--{option} {model} does not exist: check the path")
+    cloud = service_configs.check(setting, folder)
+    presumed, private = _data(setting.presumed, "presumed"), _data(setting.private, SITE)
+    kinds = ("teacher", "tutor", "student")
+    models = {kind: getattr(cloud, kind) for kind in kinds if kind in cloud.model_fields_set and getattr(cloud, kind)}
+    _check_classes(private, _check_models(models, presumed, cloud) if models else presumed.names)
+
+
+def _data(path: Path | None, site: str) -> DataSet:
+    """The user's set with every label file read, or what is known of scenes before they are drawn."""
+    from diredi.data.dataset import DataSet, load
+    from diredi_scenes import SITES
+
+    if path is None:
+        return DataSet(Path(f"scenes:{site}"), SITES[site].names, [], [])
+    data = load(path)
+    for split, samples in (("train", data.train), ("val", data.val)):
+        if not any(len(sample.boxes) for sample in samples):
+            raise DataSetError(f"`{split}:` has no labelled box: put the labels in `labels/` beside `images/`", path)
+    return data
+
+
+def _check_models(models: dict[str, str], presumed: DataSet, cloud: CloudConfig) -> tuple[str, ...]:
+    """Reads or builds every model that was named; the classes that release 1 will know."""
+    from diredi.detectors import registry
+    from diredi.knowledge.jobs.bootstrap import other_size, read_model, shared_labels
+
+    given = {kind: read_model(model, cloud.image_size) for kind, model in models.items()}
+    labels = shared_labels(presumed, given)
+    presumed.with_labels(labels)
+    for kind, model in models.items():
+        if given[kind] is None:
+            registry.create(model, cloud.image_size, labels, cloud.seed, device="cpu")
+        elif said := other_size(Path(model), cloud.image_size):
+            note(f"--{kind} {model} {said}: --image-size changes that")
+    return labels.names
+
+
+def _check_classes(private: DataSet, known: tuple[str, ...]) -> None:
+    """A site may show nothing but new classes, but not the known ones in another spelling."""
+    from diredi.knowledge.jobs.bootstrap import respelled
+    from diredi.labels import LabelSpace
+
+    if set(private.names) & set(known):
+        return
+    names = f"{private.root} has none of the manufacturer's classes ({', '.join(known[:8])})"
+    if {name.casefold() for name in private.names} & {name.casefold() for name in known}:
+        raise InvalidInput(f"{names}: {respelled(private.names, LabelSpace(names=known))}")
+    note(f"{names}: all of its own ({', '.join(private.names[:8])}) will be learned as new ones")

@@ -1,0 +1,127 @@
+"""The configuration of each service of a demo, as it is checked at first and written to a file later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cloud_server import starter
+from cloud_server.config import CloudConfig
+from diredi.errors import InvalidInput
+from diredi.knowledge.recipe import CycleRecipe
+from diredi_demo.options import EDGES, SITE, DemoOptions
+from diredi_demo.workspace import Workspace
+from edge_node.config import EdgeConfig
+from user_domain.config import UserDomainConfig
+
+BUILT_IN = "scenes:presumed"
+
+
+def cloud_values(setting: DemoOptions, folder: Workspace) -> dict[str, Any]:
+    """Return the fields of the cloud's configuration; its data are the user's, or the built-in scenes."""
+    models = {"teacher": setting.teacher, "tutor": setting.tutor, "student": setting.student}
+    return {
+        "listen": "127.0.0.1:0",
+        "state_dir": str(folder.state("cloud").resolve()),
+        "identity": str(folder.identity("cloud").resolve()),
+        "presumed": BUILT_IN if setting.presumed is None else str(setting.presumed.resolve()),
+        **{name: _absolute(model) for name, model in models.items() if model},
+        **({"image_size": setting.image_size} if setting.image_size else {}),
+        "from_scratch": setting.from_scratch,
+        "seed": setting.seed,
+        **setting.tuning.cloud,
+    }
+
+
+def site_values(setting: DemoOptions, folder: Workspace, cloud: str, data: Path) -> dict[str, Any]:
+    """Return the fields of the user domain's configuration."""
+    return {
+        "site": SITE,
+        "cloud": cloud,
+        "listen": "127.0.0.1:0",
+        "state_dir": str(folder.state(SITE).resolve()),
+        "identity": str(folder.identity(SITE).resolve()),
+        "data": str(data),
+        "seed": setting.seed,
+        **setting.tuning.site,
+    }
+
+
+def edge_values(
+    setting: DemoOptions, folder: Workspace, name: str, cloud: str, user_domain: str, frames: Path
+) -> dict[str, Any]:
+    """Return the fields of one edge node's configuration."""
+    return {
+        "device": name,
+        "site": SITE,
+        "cloud": cloud,
+        "user_domain": user_domain,
+        "listen": "127.0.0.1:0",
+        "state_dir": str(folder.state(name).resolve()),
+        "identity": str(folder.identity(name).resolve()),
+        "source": f"folder:{frames}",
+        "frames_per_second": 1.0,  # they share this machine with the training
+        **setting.tuning.edge,
+    }
+
+
+def with_scenes(values: dict[str, Any], presumed: Path, folder: Workspace) -> dict[str, Any]:
+    """Let the cloud use scenes that the demo has drawn, and the starter release where it would with its own.
+
+    Args:
+        values: The fields of the cloud's configuration.
+        presumed: The data.yaml of the scenes, or of the user.
+        folder: The demo's folder, which gets the unpacked starter release.
+
+    Returns:
+        The fields with the paths of data and models.
+    """
+    if values["presumed"] != BUILT_IN:
+        return values
+    drawn = {**values, "presumed": str(presumed)}
+    if not CloudConfig.from_values(values).begins_with_starter:
+        return drawn
+    files = starter.unpack(folder.state("starter"))
+    return {**drawn, "tutor": str(files.tutor.resolve()), "student": str(files.student.resolve())}
+
+
+def check(setting: DemoOptions, folder: Workspace) -> CloudConfig:
+    """Validate the configurations of all services and the recipe of the cycle, before anything is made.
+
+    Args:
+        setting: What was asked for.
+        folder: The demo's folder.
+
+    Returns:
+        The cloud's configuration.
+
+    Raises:
+        InvalidInput: A field is wrong. The message says of which service, and what is allowed.
+    """
+    nowhere, frames = "127.0.0.1:1", Path("frames")
+    with _named("cloud"):
+        cloud = CloudConfig.from_values(cloud_values(setting, folder))
+    with _named("site"):
+        UserDomainConfig.from_values(site_values(setting, folder, nowhere, Path("data.yaml")))
+    with _named("edge"):
+        EdgeConfig.from_values(edge_values(setting, folder, EDGES[0], nowhere, nowhere, frames))
+    with _named("recipe"):
+        CycleRecipe.of(setting.tuning.recipe)
+    return cloud
+
+
+@contextmanager
+def _named(part: str) -> Iterator[None]:
+    """Says in an error which part of `--config` it belongs to."""
+    try:
+        yield
+    except InvalidInput as error:
+        raise InvalidInput(f"{part}: {error}") from None
+
+
+def _absolute(model: str) -> str:
+    """A path as the services need it, whose working folder is another; an architecture stays as it is."""
+    path = Path(model)
+    return str(path.resolve()) if path.is_file() else model

@@ -1,0 +1,152 @@
+"""Faults in a demo's arguments: each is told in one sentence, before anything is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from cloud_server.starter import FOLDER as SHIPPED
+from diredi.data.images import encode_jpeg
+from diredi.detectors import registry
+from diredi.errors import CorruptData, DataSetError, InvalidInput, NotFound
+from diredi.labels import LabelSpace
+from diredi_demo.checks import check
+from diredi_demo.options import DemoConfig, DemoOptions
+from diredi_demo.service_configs import cloud_values, with_scenes
+from diredi_demo.workspace import Workspace
+
+Told = Callable[..., None]
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Told:
+    """told(image_size=100) checks a demo with these arguments; its folder must not appear."""
+
+    def run(**arguments: Any) -> None:
+        out = tmp_path / "out"
+        try:
+            check(DemoOptions(out=out, **arguments), Workspace(out))
+        finally:
+            assert not out.exists()
+
+    return run
+
+
+def data_set(folder: Path, names: list[str], val_label: str = "0 0.5 0.5 0.2 0.2\n") -> Path:
+    for split, label in (("train", "0 0.5 0.5 0.2 0.2\n"), ("val", val_label)):
+        (folder / "images" / split).mkdir(parents=True)
+        (folder / "labels" / split).mkdir(parents=True)
+        (folder / "images" / split / "a.jpg").write_bytes(encode_jpeg(np.zeros((32, 32, 3), np.uint8)))
+        (folder / "labels" / split / "a.txt").write_text(label)
+    path = folder / "data.yaml"
+    path.write_text(yaml.safe_dump({"train": "images/train", "val": "images/val", "names": names}))
+    return path
+
+
+def test_a_demo_without_arguments_has_no_fault(told: Told):
+    told()
+
+
+def test_an_image_size_that_no_detector_takes_is_told_with_those_beside_it(told: Told):
+    with pytest.raises(InvalidInput, match="--image-size 100 is not a multiple of 32: take 96 or 128"):
+        told(image_size=100)
+
+
+@pytest.mark.parametrize(
+    ("tuning", "said"),
+    [
+        ({"cloud": {"tutr": "yolo11n"}}, "cloud: .*tutr"),
+        ({"cloud": {"bootstrap": {"tutor": {"epoch": 1}}}}, "cloud: .*bootstrap.tutor.epoch"),
+        ({"site": {"aproval": "ask"}}, "site: .*aproval"),
+        ({"edge": {"frames_per_second": 0}}, "edge: .*frames_per_second"),
+        ({"recipe": {"lamda": 1}}, "recipe: .*lamda"),
+    ],
+)
+def test_a_wrong_field_in_the_config_file_is_named_with_its_part(told: Told, tuning: dict[str, Any], said: str):
+    with pytest.raises(InvalidInput, match=said):
+        told(tuning=DemoConfig.model_validate(tuning))
+
+
+def test_an_unknown_architecture_is_told(told: Told):
+    with pytest.raises(InvalidInput, match="yolo12000"):
+        told(tutor="yolo12000")
+    with pytest.raises(InvalidInput, match="yolo11nn"):
+        told(tuning=DemoConfig(cloud={"student": "yolo11nn"}))
+
+
+def test_a_file_of_weights_that_is_missing_or_damaged_is_told(told: Told, tmp_path: Path):
+    with pytest.raises(NotFound, match="--student"):
+        told(student="models/none.pt")
+    with pytest.raises(NotFound, match="no checkpoint"):
+        told(tutor="no-such-model.pt")
+    for name in ("bad.pt", "bad.safetensors"):
+        (tmp_path / name).write_bytes(b"not a model")
+        with pytest.raises(CorruptData, match=name):
+            told(student=str(tmp_path / name))
+
+
+def test_faults_of_data_are_told_also_those_in_val(told: Told, tmp_path: Path):
+    with pytest.raises(DataSetError):
+        told(private=tmp_path / "data.yaml")
+    path = data_set(tmp_path / "bad", ["car"], val_label="7 0.5 0.5 0.2 0.2\n")
+    with pytest.raises(DataSetError, match=r"labels/val/a.txt, line 1"):
+        told(presumed=path)
+    empty = data_set(tmp_path / "empty", ["car"], val_label="")
+    with pytest.raises(DataSetError, match="`val:` has no labelled box"):
+        told(private=empty)
+
+
+def test_classes_in_another_spelling_are_told_and_new_ones_alone_are_no_fault(
+    told: Told, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(InvalidInput, match="write 'Person' as 'person', 'CAR' as 'car'"):
+        told(private=data_set(tmp_path / "shouted", ["Person", "CAR"]))
+    told(private=data_set(tmp_path / "new", ["crane"]))
+    assert "learned as new ones" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_model_of_other_classes_than_the_data_is_told(told: Told, tmp_path: Path):
+    model = tmp_path / "model.safetensors"
+    registry.save(registry.create("yolo11-w0.0625", 160, LabelSpace(names=("Car", "Bus")), 0), model)
+    with pytest.raises(InvalidInput, match="none of the tutor's classes"):
+        told(student=str(model))
+    with pytest.raises(InvalidInput, match="write 'car' as 'Car'"):
+        told(student=str(model), presumed=data_set(tmp_path / "maker", ["car"]))
+
+
+def test_a_model_that_is_used_at_another_size_than_its_own_is_told(
+    told: Told, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    model = tmp_path / "model.safetensors"
+    registry.save(registry.create("yolo11-w0.0625", 640, LabelSpace(names=("car",)), 0), model)
+    presumed = data_set(tmp_path / "maker", ["car"])
+    told(student=str(model), presumed=presumed)
+    assert "was made for 640 pixels and is used at 160" in capsys.readouterr().err.replace("\n", " ")
+    told(student=str(model), presumed=presumed, image_size=640)
+    assert "640" not in capsys.readouterr().err
+
+
+def test_an_out_that_cannot_be_written_is_told(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidInput, match="--out"):
+        Workspace(tmp_path / "file" / "out").check()
+    with pytest.raises(InvalidInput, match="--out"):
+        Workspace(Path("/proc/diredi-demo")).prepare()
+
+
+def test_release_1_of_built_in_scenes_is_the_starter_release_unless_it_is_to_be_trained(tmp_path: Path):
+    def models(**arguments: Any) -> list[str]:
+        setting, folder = DemoOptions(out=tmp_path / "out", **arguments), Workspace(tmp_path / "out")
+        values = with_scenes(cloud_values(setting, folder), Path("scenes/data.yaml"), folder)
+        return [values.get("tutor", ""), values.get("student", "")]
+
+    tutor, student = models()
+    assert Path(tutor).is_file() and Path(student).is_file()
+    assert Path(tutor).stat().st_size > 1.9 * (SHIPPED / "tutor.safetensors").stat().st_size  # fp32
+    assert models(from_scratch=True) == models(seed=1) == models(presumed=Path("data.yaml")) == ["", ""]
+    assert models(student="yolo11n") == ["", "yolo11n"]
