@@ -1,9 +1,19 @@
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+_STILL_SENTENCES = {
+    "cannot go on yet",
+    "cycle moved",
+    "cycles can start",
+    "deadlines not looked at",
+    "handler broke",
+    "heartbeats not stored",
+    "step broke",
+}
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference"
 
 
@@ -24,6 +34,15 @@ def test_the_reference_of_configuration_is_current(generate: ModuleType):
     assert (REFERENCE / "configuration.md").read_text() == generate.configuration_page(), (
         "run docs/reference/generate.py"
     )
+
+
+def test_the_reference_of_log_events_is_current(generate: ModuleType):
+    assert (REFERENCE / "events.md").read_text() == generate.events_page(), "run docs/reference/generate.py"
+
+
+def test_log_events_are_named_in_snake_case(generate: ModuleType):
+    names = {event.name for event in generate._events_module().events()}
+    assert {name for name in names if not re.fullmatch(r"[a-z]+(_[a-z]+)*", name)} <= _STILL_SENTENCES
 
 
 def test_every_command_says_what_it_does(generate: ModuleType):
