@@ -5,6 +5,7 @@ The string below a field is its one description: `--help` prints it and `docs/re
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -63,7 +64,7 @@ class ServiceConfig(BaseSettings):
         arguments = list(sys.argv[1:] if arguments is None else arguments)
         for flag in ("--help", "-h"):
             if flag in arguments:
-                print(help_text(cls, arguments[arguments.index(flag) + 1 :]))  # noqa: T201
+                _print_help(help_text(cls, arguments[arguments.index(flag) + 1 :]))
                 raise SystemExit(0)
         try:
             flags = CliSettingsSource[Any](
@@ -105,6 +106,14 @@ class ServiceConfig(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Put the file that `config` names behind the flags and the environment, as pydantic-settings asks for it."""
         return init_settings, env_settings, _ConfigFile(settings_cls)
+
+
+def _print_help(text: str) -> None:
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough, as in `--help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _ConfigFile(YamlConfigSettingsSource):

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -110,3 +113,15 @@ def test_help_fits_a_narrow_terminal(capsys: pytest.CaptureFixture[str], monkeyp
     with pytest.raises(SystemExit):
         Settings.from_command_line(["--help"])
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 60
+
+
+def test_help_of_which_a_reader_takes_only_the_first_lines_ends_in_silence() -> None:
+    """The reading end is closed before the program writes, as by `--help | head` on a slow machine."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        program = [sys.executable, "-m", "user_domain", "--help"]
+        done = subprocess.run(program, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
