@@ -21,11 +21,11 @@ from diredi.store.blobs import Blob
 from diredi.trust.identity import Credentials
 from user_domain.progress import Progress
 
-TRIES = 3
+ATTEMPTS = 3
 """Of one call, before the task waits for the cloud to come back."""
 
 
-class Cloud:
+class CloudClient:
     """Raises Unreachable while the cloud is away, and whatever it refuses with."""
 
     def __init__(self, channel: Channel, downloads: Path, credentials: Credentials) -> None:
@@ -40,7 +40,7 @@ class Cloud:
     def online(self) -> bool:
         return bool(self._said)
 
-    def note_online(self, online: bool, why: str = "") -> None:
+    def set_online(self, online: bool, why: str = "") -> None:
         """Going away and coming back are each said once."""
         if online != self._said:
             if online:
@@ -49,7 +49,7 @@ class Cloud:
                 structlog.get_logger().warning("cloud_away", why=why)
         self._said = online
 
-    async def tasks(
+    async def watch_tasks(
         self,
         site: str,
         *,
@@ -62,7 +62,7 @@ class Cloud:
         """For ever, whatever happens to the connection; after a break the cloud says again which tasks are open."""
 
         def note(online: bool, why: str) -> None:
-            self.note_online(online, why)
+            self.set_online(online, why)
             if not online:
                 on_break()
 
@@ -76,41 +76,41 @@ class Cloud:
             if answer.HasField("task"):
                 yield answer.task
 
-    async def report(self, cycle_id: str, progress: Progress) -> None:
+    async def report_progress(self, cycle_id: str, progress: Progress) -> None:
         message = cycles_pb2.Progress(step=progress.step, fraction=progress.fraction, message=progress.message)
         request = sites_pb2.ReportProgressRequest(cycle_id=cycle_id, progress=message)
         await call(self._sites.ReportProgress, request, deadline_s=10)
 
     async def propose_classes(self, cycle_id: str, names: tuple[str, ...]) -> LabelSpace:
         request = sites_pb2.ProposeClassesRequest(cycle_id=cycle_id, names=names)
-        answer = await call(self._sites.ProposeClasses, request, deadline_s=10, attempts=TRIES)
+        answer = await call(self._sites.ProposeClasses, request, deadline_s=10, attempts=ATTEMPTS)
         return convert.labels_from(answer.labels)
 
     async def fetch(self, blob: Blob, suffix: str, on_progress: Callable[[int, int], None] | None = None) -> Path:
         """Cached by digest. Raises CorruptData when the bytes are not the digest's, NotFound, NoRoom."""
         path = self._downloads / (blob.digest.removeprefix("sha256:") + suffix)
-        return await blobs.download(self._blobs, blob, path, on_progress=on_progress, attempts=TRIES)
+        return await blobs.download(self._blobs, blob, path, on_progress=on_progress, attempts=ATTEMPTS)
 
-    def discard_downloads_but(self, keep: set[Path]) -> None:
+    def delete_downloads_except(self, keep: set[Path]) -> None:
         """What another cycle needed makes room."""
         for path in self._downloads.iterdir():
             if path not in keep:
                 path.unlink()
 
-    async def put(self, path: Path, on_progress: Callable[[int, int], None]) -> Blob:
+    async def upload(self, path: Path, on_progress: Callable[[int, int], None]) -> Blob:
         """Sends what the cloud does not have of it yet."""
-        return await blobs.upload(self._blobs, path, on_progress=on_progress, attempts=TRIES)
+        return await blobs.upload(self._blobs, path, on_progress=on_progress, attempts=ATTEMPTS)
 
     async def submit_gap(self, manifest: cycles_pb2.GapManifest) -> None:
         """Signed by this site's key, with which the manifest can be held against it later."""
         sign_manifest(manifest, self._credentials)
         request = sites_pb2.SubmitGapRequest(manifest=manifest)
-        await call(self._sites.SubmitGap, request, deadline_s=60, attempts=TRIES)
+        await call(self._sites.SubmitGap, request, deadline_s=60, attempts=ATTEMPTS)
 
     async def submit_validation(self, cycle_id: str, after: DetectionMetrics) -> None:
         request = sites_pb2.SubmitValidationRequest(cycle_id=cycle_id, after=convert.metrics_to(after))
-        await call(self._sites.SubmitValidation, request, deadline_s=10, attempts=TRIES)
+        await call(self._sites.SubmitValidation, request, deadline_s=10, attempts=ATTEMPTS)
 
-    async def fail(self, task_id: str, reason: str) -> None:
+    async def report_failure(self, task_id: str, reason: str) -> None:
         request = sites_pb2.FailTaskRequest(task_id=task_id, reason=reason)
-        await call(self._sites.FailTask, request, deadline_s=10, attempts=TRIES)
+        await call(self._sites.FailTask, request, deadline_s=10, attempts=ATTEMPTS)

@@ -29,7 +29,7 @@ class GapFile(BaseModel):
     schema_digest: str
 
     @classmethod
-    def all_of(cls, result: dict[str, Any]) -> list[Self]:
+    def from_result(cls, result: dict[str, Any]) -> list[Self]:
         """The tutor's gap, and the student's where the site distilled one."""
         return [cls.model_validate(result[name]) for name in ("tutor_gap", "student_gap") if result.get(name)]
 
@@ -43,7 +43,7 @@ class GapFile(BaseModel):
         )
 
 
-def manifest_of(
+def build_manifest(
     task: Task, labels: LabelSpace, result: dict[str, Any], *, publish_style: bool
 ) -> cycles_pb2.GapManifest:
     """Field by field, so that whatever else a job leaves in its result stays here; not signed yet.

@@ -14,12 +14,12 @@ from diredi.errors import DirediError, WrongState
 
 STEP = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _FIGURE = re.compile(r"[-+]?\d{1,9}([./]\d{1,9})?%?")
-_SAID_BY_JOBS = """
+_JOB_WORDS = """
     after and batch batches before begin boxes box bytes candidate class class_scores classes coreset data detection
     distilling done epoch epochs evaluating fgd gap held-out image images lambda loss map map50 map50-95 measuring mib
     models of on presumed reading seconds step steps student teacher the training tutor tutor-1 tutor-2
 """
-_WORDS = frozenset(_SAID_BY_JOBS.split())
+_WORDS = frozenset(_JOB_WORDS.split())
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class Progress:
     message: str
 
 
-def harmless(step: str, fraction: float, message: str) -> Progress:
+def sanitize(step: str, fraction: float, message: str) -> Progress:
     """Whatever is neither a known word nor a figure is left out, so that no name or path can travel in a message."""
-    words = [word for word in message.split()[:16] if _is_harmless(word.strip(",;:()"))]
+    words = [word for word in message.split()[:16] if _is_allowed(word.strip(",;:()"))]
     return Progress(step if STEP.fullmatch(step) else "work", min(1.0, max(0.0, fraction)), " ".join(words))
 
 
-def _is_harmless(word: str) -> bool:
+def _is_allowed(word: str) -> bool:
     parts = word.lower().split("=", 1)
     return all(part in _WORDS or _FIGURE.fullmatch(part) for part in parts)
 
@@ -56,9 +56,9 @@ class ProgressReporter:
         """Nothing more is told: the cloud is about to hear the result."""
         self._closed = True
 
-    def note(self, step: str, fraction: float, message: str = "") -> None:
+    def update(self, step: str, fraction: float, message: str = "") -> None:
         """Replaces what has not been sent yet; a new step is told at once."""
-        self._newest = harmless(step, fraction, message)
+        self._newest = sanitize(step, fraction, message)
         self._fresh.set()
         if self._newest.step != self._sent_step:
             self._new_step.set()

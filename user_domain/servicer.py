@@ -15,10 +15,10 @@ from diredi.rpc.caller import require
 from diredi.rpc.v1 import local_pb2 as pb
 from diredi.rpc.v1 import local_pb2_grpc as stubs
 from diredi.trust.identity import Role
-from user_domain.cloud import Cloud
+from user_domain.cloud import CloudClient
 from user_domain.private_data import PrivateData
 from user_domain.samples import SampleStore, Sighting
-from user_domain.task_worker import Worker
+from user_domain.task_worker import TaskWorker
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class SiteParts:
     site: str
     data: Callable[[], PrivateData]
     samples: SampleStore
-    cloud: Cloud
-    worker: Worker
+    cloud: CloudClient
+    worker: TaskWorker
     meter: EgressMeter
 
 

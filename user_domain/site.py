@@ -15,14 +15,14 @@ from diredi.rpc.client import connect
 from diredi.rpc.retry import Backoff
 from diredi.rpc.server import start_server
 from diredi.trust.identity import Credentials, Role
-from user_domain.cloud import Cloud
+from user_domain.cloud import CloudClient
 from user_domain.config import UserDomainConfig
 from user_domain.journal import Journal
 from user_domain.private_data import PrivateData, read_private_data
 from user_domain.samples import SampleStore
 from user_domain.servicer import LocalServicer, SiteParts
-from user_domain.task_handlers import Site
-from user_domain.task_worker import Worker
+from user_domain.task_handlers import SiteContext
+from user_domain.task_worker import TaskWorker
 
 STOP_S = 0.5
 
@@ -56,8 +56,8 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(asyncio.to_thread, meter.close)
         channel = await stack.enter_async_context(connect(config.cloud, credentials, meter))
-        cloud = Cloud(channel, config.state_dir / "downloads", credentials)
-        site = Site(
+        cloud = CloudClient(channel, config.state_dir / "downloads", credentials)
+        site = SiteContext(
             cloud=cloud,
             executor=LocalExecutor(),
             journal=Journal(config.state_dir / "journal.json", config.keep_cycles),
@@ -66,7 +66,7 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
             progress_every_s=config.progress_every_s,
             publish_style=config.publish_style,
         )
-        worker = Worker(site, Backoff(0.5, config.retry_longest_s))
+        worker = TaskWorker(site, Backoff(0.5, config.retry_longest_s))
         samples = SampleStore(config.state_dir / "samples", config.max_samples)
         parts = SiteParts(config.site, lambda: data.last, samples, cloud, worker, meter)
         server = await start_server(credentials, config.listen, [LocalServicer(parts)])
@@ -75,22 +75,22 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
         await process.run_all([_follow(config, cloud, worker), worker.run()], stop)
 
 
-async def _follow(config: UserDomainConfig, cloud: Cloud, worker: Worker) -> None:
+async def _follow(config: UserDomainConfig, cloud: CloudClient, worker: TaskWorker) -> None:
     """For ever. A refusal is not the end: an operator may put it right while we run."""
     while True:
         try:
-            async for message in cloud.tasks(
+            async for message in cloud.watch_tasks(
                 config.site,
                 auto_approve=config.approval == "auto",
                 publish_style=config.publish_style,
                 silence_s=config.silence_s,
                 longest_s=config.retry_longest_s,
-                on_break=worker.forget,
+                on_break=worker.forget_waiting,
             ):
-                await worker.take(message)
+                await worker.accept(message)
         except DirediError as error:
             structlog.get_logger().error("tasks_refused", error=str(error))
-            cloud.note_online(False, str(error))
+            cloud.set_online(False, str(error))
         await asyncio.sleep(config.retry_longest_s)
 
 

@@ -14,13 +14,13 @@ from diredi.evaluation.metrics import DetectionMetrics
 from diredi.jobs import Executor, JobProgress, job_folder
 from diredi.labels import LabelSpace
 from diredi.store.files import no_room_at
-from user_domain.cloud import Cloud
+from user_domain.cloud import CloudClient
 from user_domain.failure_reasons import Stage
 from user_domain.journal import Journal
-from user_domain.manifest import GapFile, manifest_of
+from user_domain.manifest import GapFile, build_manifest
 from user_domain.private_data import PrivateData
 from user_domain.progress import Progress, ProgressReporter
-from user_domain.tasks import Kind, Task
+from user_domain.tasks import Task, TaskKind
 
 EXTRACT_JOB = "diredi.knowledge.jobs.extract"
 VALIDATE_JOB = "diredi.knowledge.jobs.validate"
@@ -47,10 +47,10 @@ def _at(stage: Stage) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Site:
+class SiteContext:
     """What work at this site needs."""
 
-    cloud: Cloud
+    cloud: CloudClient
     executor: Executor
     journal: Journal
     jobs: Path
@@ -63,11 +63,11 @@ class Site:
         return job_folder(self.jobs, task.cycle_id) / task.kind.value
 
 
-async def perform(site: Site, task: Task) -> None:
+async def perform(site: SiteContext, task: Task) -> None:
     """Raises WrongState when the cloud no longer wants the task, TaskFailed, or Unreachable while it is away."""
-    work = {Kind.EXTRACT: _extract, Kind.VALIDATE: _validate}[task.kind]
-    if task.kind is Kind.EXTRACT:
-        await site.cloud.report(task.cycle_id, Progress("begin", 0.0, ""))
+    work = {TaskKind.EXTRACT: _extract, TaskKind.VALIDATE: _validate}[task.kind]
+    if task.kind is TaskKind.EXTRACT:
+        await site.cloud.report_progress(task.cycle_id, Progress("begin", 0.0, ""))
     reporter = ProgressReporter(_sender(site, task), site.progress_every_s)
     telling = asyncio.create_task(reporter.run())
     working = asyncio.create_task(work(site, task, reporter))
@@ -80,26 +80,26 @@ async def perform(site: Site, task: Task) -> None:
         await asyncio.gather(telling, working, return_exceptions=True)
 
 
-def _sender(site: Site, task: Task) -> Callable[[Progress], Awaitable[None]]:
+def _sender(site: SiteContext, task: Task) -> Callable[[Progress], Awaitable[None]]:
     """The cloud takes progress of an extraction only."""
 
     async def send(progress: Progress) -> None:
-        if task.kind is Kind.EXTRACT:
-            await site.cloud.report(task.cycle_id, progress)
+        if task.kind is TaskKind.EXTRACT:
+            await site.cloud.report_progress(task.cycle_id, progress)
 
     return send
 
 
-async def _extract(site: Site, task: Task, reporter: ProgressReporter) -> None:
+async def _extract(site: SiteContext, task: Task, reporter: ProgressReporter) -> None:
     assert task.tutor and task.tutor.weights and task.student and task.student.weights
     with _at(Stage.DATA):
         data = await asyncio.to_thread(site.read_data)
     with _at(Stage.DOWNLOAD):
-        note = _share_of(reporter, "download")
+        note = _byte_progress(reporter, "download")
         tutor = await site.cloud.fetch(task.tutor.weights, ".safetensors", note)
         student = await site.cloud.fetch(task.student.weights, ".safetensors", note)
         coreset = await site.cloud.fetch(task.coreset, ".zip", note) if task.coreset else None
-        site.cloud.discard_downloads_but({path for path in (tutor, student, coreset) if path})
+        site.cloud.delete_downloads_except({path for path in (tutor, student, coreset) if path})
     labels = await _labels(site, task, data)
     spec = {
         "data": str(data.path),
@@ -111,16 +111,16 @@ async def _extract(site: Site, task: Task, reporter: ProgressReporter) -> None:
         "publish_style": site.publish_style,
     }
     result = await _run(site, task, EXTRACT_JOB, spec, reporter)
-    gaps = GapFile.all_of(result)
+    gaps = GapFile.from_result(result)
     with _at(Stage.UPLOAD):
         for gap in gaps:
-            await site.cloud.put(gap.path, _share_of(reporter, "upload"))
+            await site.cloud.upload(gap.path, _byte_progress(reporter, "upload"))
     reporter.close()
     with _at(Stage.SUBMIT):
-        await site.cloud.submit_gap(manifest_of(task, labels, result, publish_style=site.publish_style))
+        await site.cloud.submit_gap(build_manifest(task, labels, result, publish_style=site.publish_style))
 
 
-async def _labels(site: Site, task: Task, data: PrivateData) -> LabelSpace:
+async def _labels(site: SiteContext, task: Task, data: PrivateData) -> LabelSpace:
     """Asked for once a cycle: another site may have added classes since, and the job must stay the same job."""
     known = site.journal.labels(task.cycle_id)
     if known is not None and set(data.names) <= set(known.names):
@@ -132,7 +132,7 @@ async def _labels(site: Site, task: Task, data: PrivateData) -> LabelSpace:
     return labels
 
 
-async def _validate(site: Site, task: Task, reporter: ProgressReporter) -> None:
+async def _validate(site: SiteContext, task: Task, reporter: ProgressReporter) -> None:
     assert task.student and task.student.onnx
     with _at(Stage.DATA):
         data = await asyncio.to_thread(site.read_data)
@@ -145,16 +145,18 @@ async def _validate(site: Site, task: Task, reporter: ProgressReporter) -> None:
         await site.cloud.submit_validation(task.cycle_id, DetectionMetrics.model_validate(result["figures"]))
 
 
-async def _run(site: Site, task: Task, module: str, spec: dict[str, Any], reporter: ProgressReporter) -> dict[str, Any]:
+async def _run(
+    site: SiteContext, task: Task, module: str, spec: dict[str, Any], reporter: ProgressReporter
+) -> dict[str, Any]:
     async def note(progress: JobProgress) -> None:
-        reporter.note(progress.step, progress.fraction, progress.message)
+        reporter.update(progress.step, progress.fraction, progress.message)
 
     with _at(Stage.JOB), no_room_at(site.jobs):
         return await site.executor.run(module, spec, site.folder(task), note)
 
 
-def _share_of(reporter: ProgressReporter, step: str) -> Callable[[int, int], None]:
+def _byte_progress(reporter: ProgressReporter, step: str) -> Callable[[int, int], None]:
     def note(done: int, total: int) -> None:
-        reporter.note(step, done / total if total else 1.0, f"{done}/{total} bytes")
+        reporter.update(step, done / total if total else 1.0, f"{done}/{total} bytes")
 
     return note

@@ -22,19 +22,19 @@ from diredi.jobs import job_folder
 from diredi.rpc.retry import Backoff
 from diredi.rpc.v1 import sites_pb2
 from user_domain.failure_reasons import Reason, Stage, reason_for
-from user_domain.task_handlers import Site, TaskFailed, perform
-from user_domain.tasks import Kind, Task, task_from
+from user_domain.task_handlers import SiteContext, TaskFailed, perform
+from user_domain.tasks import Task, TaskKind, parse_task
 
 NOT_WANTED = (WrongState, NotFound, Refused, InvalidInput)
 """Answers by which the cloud says that it does not want this task of us, or no longer. Nothing else drops a task."""
-TRIES_OF_DAMAGED = 4
+DAMAGED_ATTEMPTS = 4
 """How often bytes that arrive damaged, on either side, are sent or fetched again before the task has failed."""
 
 
-class Worker:
+class TaskWorker:
     """Taking a task twice does no harm: one that is under way goes on, one that is finished is found finished."""
 
-    def __init__(self, site: Site, backoff: Backoff) -> None:
+    def __init__(self, site: SiteContext, backoff: Backoff) -> None:
         self._site = site
         self._backoff = backoff
         self._open: dict[str, Task] = {}
@@ -50,25 +50,25 @@ class Worker:
         """The cycle under way or waiting for approval; empty for none."""
         return next((task.cycle_id for task in self._open.values()), "")
 
-    async def take(self, message: sites_pb2.Task) -> None:
+    async def accept(self, message: sites_pb2.Task) -> None:
         """A task from the stream: new, changed or said again."""
         try:
-            task = task_from(message)
+            task = parse_task(message)
         except DirediError as error:
             self._note("task_not_usable", error)
             if message.kind != sites_pb2.TASK_KIND_CANCEL and message.id not in self._telling:
                 self._telling[message.id] = asyncio.create_task(self._tell_failure(message.id, Reason.TASK))
             return
-        if task.kind is Kind.CANCEL:
+        if task.kind is TaskKind.CANCEL:
             self._cancel(task.cycle_id)
             return
         if task.id not in self._open:
-            style = {"publishes_style": self._site.publish_style} if task.kind is Kind.EXTRACT else {}
+            style = {"publishes_style": self._site.publish_style} if task.kind is TaskKind.EXTRACT else {}
             self._log.info("task_offered", task=task.id, approved=task.approved, **style)
         self._open[task.id] = task
         self._changed.set()
 
-    def forget(self) -> None:
+    def forget_waiting(self) -> None:
         """A new connection: the cloud says again which tasks are open, so whatever has not begun is dropped."""
         current = self._current[0].id if self._current else ""
         self._open = {name: task for name, task in self._open.items() if name == current}
@@ -109,7 +109,7 @@ class Worker:
             except RemoteFailure as error:
                 self._note("cloud_failed", error, task=task.id)
             except Unreachable as error:
-                self._site.cloud.note_online(False, str(error))
+                self._site.cloud.set_online(False, str(error))
             except NoRoom as error:
                 self._note("waiting_for_disk_space", error)
             await asyncio.sleep(self._backoff.next_s())
@@ -120,7 +120,7 @@ class Worker:
         try:
             failure = self._site.journal.failure(task.cycle_id, task.id) or await self._failure(task)
             if failure is not None:
-                await self._site.cloud.fail(task.id, failure)
+                await self._site.cloud.report_failure(task.id, failure)
         except NOT_WANTED as error:
             self._note("task_dropped", error, task=task.id)
         except (Unreachable, NoRoom):
@@ -153,7 +153,7 @@ class Worker:
         if failed.stage in (Stage.DATA, Stage.JOB) or not isinstance(failed.error, CorruptData):
             return False
         self._damaged += 1
-        return self._damaged < TRIES_OF_DAMAGED
+        return self._damaged < DAMAGED_ATTEMPTS
 
     def _remember(self, task: Task, reason: Reason) -> Reason:
         self._site.journal.set_failure(task.cycle_id, task.id, reason)
@@ -175,7 +175,7 @@ class Worker:
         try:
             while True:
                 try:
-                    return await self._site.cloud.fail(task_id, reason)
+                    return await self._site.cloud.report_failure(task_id, reason)
                 except NOT_WANTED as error:
                     return self._note("failure_not_told", error)
                 except DirediError as error:

@@ -14,23 +14,23 @@ from diredi.store.blobs import Blob
 MAX_ID = 200
 
 
-class Kind(StrEnum):
+class TaskKind(StrEnum):
     EXTRACT = "extract"
     VALIDATE = "validate"
     CANCEL = "cancel"
 
 
 _KINDS = {
-    pb.TASK_KIND_EXTRACT: Kind.EXTRACT,
-    pb.TASK_KIND_VALIDATE: Kind.VALIDATE,
-    pb.TASK_KIND_CANCEL: Kind.CANCEL,
+    pb.TASK_KIND_EXTRACT: TaskKind.EXTRACT,
+    pb.TASK_KIND_VALIDATE: TaskKind.VALIDATE,
+    pb.TASK_KIND_CANCEL: TaskKind.CANCEL,
 }
 
 
 @dataclass(frozen=True)
 class Task:
     id: str
-    kind: Kind
+    kind: TaskKind
     cycle_id: str
     approved: bool = False
     recipe: dict[str, Any] = field(default_factory=dict)
@@ -41,10 +41,10 @@ class Task:
     @property
     def may_begin(self) -> bool:
         """Extraction begins only with the site's yes on record; what it is about is then the site's own wish."""
-        return self.approved or self.kind is not Kind.EXTRACT
+        return self.approved or self.kind is not TaskKind.EXTRACT
 
 
-def task_from(message: pb.Task) -> Task:
+def parse_task(message: pb.Task) -> Task:
     """Raises InvalidInput that says what is wrong with it."""
     kind = _KINDS.get(message.kind)
     if kind is None:
@@ -67,9 +67,9 @@ def task_from(message: pb.Task) -> Task:
 
 
 def _check_models(task: Task) -> None:
-    if task.kind is Kind.EXTRACT and (not task.tutor or not task.tutor.weights):
+    if task.kind is TaskKind.EXTRACT and (not task.tutor or not task.tutor.weights):
         raise InvalidInput("the task names no tutor to begin with")
-    if task.kind is Kind.EXTRACT and (not task.student or not task.student.weights):
+    if task.kind is TaskKind.EXTRACT and (not task.student or not task.student.weights):
         raise InvalidInput("the task names no deployed student")
-    if task.kind is Kind.VALIDATE and (not task.student or not task.student.onnx):
+    if task.kind is TaskKind.VALIDATE and (not task.student or not task.student.onnx):
         raise InvalidInput("the task names no candidate to validate")

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from site_peers import Models, SiteCloud, write_data_set
+from site_doubles import Models, SiteCloud, write_data_set
 
 from diredi.labels import LabelSpace
 from tests.support.pki import Pki

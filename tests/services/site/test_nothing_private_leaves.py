@@ -22,7 +22,7 @@ from google.protobuf.message import Message
 from http2_log import Stream, bytes_by_path, streams_of
 from leaks import LeakDetector
 from recording_proxy import RecordingProxy
-from site_peers import RECIPE, Local, Models, SiteCloud, config_of, write_data_set
+from site_doubles import RECIPE, Local, Models, SiteCloud, config_of, write_data_set
 from test_user_domain_process import site_process
 
 from diredi.codecs import codec_named

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from site_peers import Models, config_of, running, write_data_set
+from site_doubles import Models, config_of, running, write_data_set
 
 from cloud_server.app import serve as serve_cloud
 from cloud_server.config import CloudConfig

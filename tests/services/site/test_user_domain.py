@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from site_peers import CLASSES, RECIPE, Local, Models, SiteCloud, config_of, running, write_data_set
+from site_doubles import CLASSES, RECIPE, Local, Models, SiteCloud, config_of, running, write_data_set
 
 from diredi.data.style import SiteStyle
 from diredi.errors import CorruptData, InvalidInput, NoRoom, Refused
@@ -16,7 +16,7 @@ from diredi.rpc.manifest_signature import check_manifest
 from diredi.rpc.v1 import sites_pb2
 from tests.support.pki import Pki
 from tests.support.waiting import until
-from user_domain.cloud import TRIES
+from user_domain.cloud import ATTEMPTS
 
 
 async def test_an_extraction_ends_in_a_gap_whose_blobs_the_cloud_has(
@@ -182,7 +182,7 @@ async def test_a_cloud_that_fails_at_every_call_for_a_while_costs_no_task(
     tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path
 ) -> None:
     for method in SITE_CALLS:  # more often than a single call is tried
-        cloud.site.fails[method] = [RuntimeError("a defect") for _ in range(TRIES + 2)]
+        cloud.site.fails[method] = [RuntimeError("a defect") for _ in range(ATTEMPTS + 2)]
     await cloud.site.offer(models.extract_task(cloud))
     async with running(config_of(tmp_path / "site", pki, cloud.address, data), pki) as local:
         await until(lambda: has_error(local, "internal error"))
@@ -213,7 +213,7 @@ async def test_a_validation_that_arrives_damaged_is_sent_again_and_told_as_faile
 async def test_that_a_task_makes_no_sense_is_told_until_the_cloud_has_heard_it(
     tmp_path: Path, pki: Pki, cloud: SiteCloud, data: Path
 ) -> None:
-    cloud.site.fails["FailTask"] = [RuntimeError("a defect") for _ in range(2 * TRIES)]
+    cloud.site.fails["FailTask"] = [RuntimeError("a defect") for _ in range(2 * ATTEMPTS)]
     await cloud.site.offer(sites_pb2.Task(id="cycle-0/extract", kind=sites_pb2.TASK_KIND_EXTRACT, cycle_id="cycle-0"))
     async with running(config_of(tmp_path / "site", pki, cloud.address, data), pki):
         await until(lambda: bool(cloud.site.failures))

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from site_peers import Models, SiteCloud, config_of, write_data_set
+from site_doubles import Models, SiteCloud, config_of, write_data_set
 
 from tests.support.net import free_port
 from tests.support.pki import Pki

@@ -11,8 +11,8 @@ from diredi.errors import DirediError
 from diredi.labels import LabelSpace
 from diredi.rpc.convert import Model
 from diredi.store.blobs import Blob
-from user_domain.manifest import manifest_of
-from user_domain.tasks import Kind, Task
+from user_domain.manifest import build_manifest
+from user_domain.tasks import Task, TaskKind
 
 LABELS = LabelSpace(names=("car", "forklift"))
 DIGEST = "sha256:" + "a" * 64
@@ -39,29 +39,29 @@ def result(**more: Any) -> dict[str, Any]:
 def task() -> Task:
     spec = DetectorSpec(architecture="yolo11n", image_size=64, labels=LABELS)
     tutor, student = (Model(DIGEST, kind, spec, Blob(DIGEST, 9)) for kind in ("tutor", "student"))
-    return Task("c1/extract", Kind.EXTRACT, "c1", True, tutor=tutor, student=student)
+    return Task("c1/extract", TaskKind.EXTRACT, "c1", True, tutor=tutor, student=student)
 
 
 def test_scores_travel_as_figures_and_nothing_beside_them(task: Task) -> None:
     scores = [{"lam": 0.2, "figures": figures(0.3), "worst_image": "/srv/private/gate.jpg"}]
-    manifest = manifest_of(task, LABELS, result(scores=scores), publish_style=False)
+    manifest = build_manifest(task, LABELS, result(scores=scores), publish_style=False)
     assert [(score.lam, score.figures.map50) for score in manifest.scores] == [(0.2, 0.3)]
     assert b"/srv" not in manifest.SerializeToString()
 
 
 @pytest.mark.parametrize("scores", [[], None])
 def test_a_recipe_without_scores_sends_none(task: Task, scores: list[Any] | None) -> None:
-    assert not manifest_of(task, LABELS, result(scores=scores), publish_style=False).scores
-    assert not manifest_of(task, LABELS, result(), publish_style=False).scores
+    assert not build_manifest(task, LABELS, result(scores=scores), publish_style=False).scores
+    assert not build_manifest(task, LABELS, result(), publish_style=False).scores
 
 
 def test_style_travels_only_where_the_policy_publishes_it(task: Task) -> None:
-    assert not manifest_of(task, LABELS, result(style=STYLE), publish_style=False).HasField("style")
-    assert not manifest_of(task, LABELS, result(style=None), publish_style=True).HasField("style")
-    published = manifest_of(task, LABELS, result(style=STYLE), publish_style=True)
+    assert not build_manifest(task, LABELS, result(style=STYLE), publish_style=False).HasField("style")
+    assert not build_manifest(task, LABELS, result(style=None), publish_style=True).HasField("style")
+    published = build_manifest(task, LABELS, result(style=STYLE), publish_style=True)
     assert published.style["colour"][0] == 120.25
 
 
 def test_what_is_no_style_is_not_published_as_one(task: Task) -> None:
     with pytest.raises(DirediError, match="not usable"):
-        manifest_of(task, LABELS, result(style=STYLE | {"thumbnail": "/9j/4AAQ"}), publish_style=True)
+        build_manifest(task, LABELS, result(style=STYLE | {"thumbnail": "/9j/4AAQ"}), publish_style=True)

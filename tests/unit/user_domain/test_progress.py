@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from diredi.errors import Unreachable, WrongState
-from user_domain.progress import Progress, ProgressReporter, harmless
+from user_domain.progress import Progress, ProgressReporter, sanitize
 
 
 @pytest.mark.parametrize(
@@ -22,26 +22,26 @@ from user_domain.progress import Progress, ProgressReporter, harmless
     ],
 )
 def test_no_name_path_or_content_gets_through(message: str) -> None:
-    said = harmless("tutor-2", 0.5, message).message
-    assert not any(word in said for word in ("gate", "private", "srv", "Hans", "aGVs", "jpg", "txt"))
+    progress = sanitize("tutor-2", 0.5, message).message
+    assert not any(word in progress for word in ("gate", "private", "srv", "Hans", "aGVs", "jpg", "txt"))
 
 
 def test_steps_and_figures_get_through() -> None:
-    said = harmless("tutor-2", 0.5, "step 3 of 12 detection 1.234, class_scores 0.5, boxes 0.25")
-    assert said == Progress("tutor-2", 0.5, "step 3 of 12 detection 1.234, class_scores 0.5, boxes 0.25")
+    progress = sanitize("tutor-2", 0.5, "step 3 of 12 detection 1.234, class_scores 0.5, boxes 0.25")
+    assert progress == Progress("tutor-2", 0.5, "step 3 of 12 detection 1.234, class_scores 0.5, boxes 0.25")
 
 
 def test_a_step_that_is_none_and_a_fraction_beyond_one_are_put_right() -> None:
-    assert harmless("/etc/passwd", 7.0, "") == Progress("work", 1.0, "")
+    assert sanitize("/etc/passwd", 7.0, "") == Progress("work", 1.0, "")
 
 
 class Cloud:
     def __init__(self, error: Exception | None = None) -> None:
-        self.heard: list[Progress] = []
+        self.progress: list[Progress] = []
         self.error = error
 
     async def send(self, progress: Progress) -> None:
-        self.heard.append(progress)
+        self.progress.append(progress)
         if self.error is not None:
             raise self.error
 
@@ -58,17 +58,17 @@ async def test_many_words_of_one_step_become_few_and_a_new_step_is_told_at_once(
     running = await run_beside(reporter, 0.01)
     for step in ("download", "tutor-2", "upload"):
         for fraction in range(100):
-            reporter.note(step, fraction / 100)
+            reporter.update(step, fraction / 100)
             await asyncio.sleep(0)
         await asyncio.sleep(0.05)
     running.cancel()
-    assert [said.step for said in cloud.heard] == ["download", "tutor-2", "upload"]
+    assert [progress.step for progress in cloud.progress] == ["download", "tutor-2", "upload"]
 
 
 async def test_a_cloud_that_is_away_stops_nobody() -> None:
     cloud = Cloud(Unreachable("away"))
     reporter = ProgressReporter(cloud.send, every_s=0.01)
-    reporter.note("tutor-2", 0.1)
+    reporter.update("tutor-2", 0.1)
     running = await run_beside(reporter, 0.1)
     assert not running.done()
     running.cancel()
@@ -76,7 +76,7 @@ async def test_a_cloud_that_is_away_stops_nobody() -> None:
 
 async def test_a_task_that_is_no_longer_wanted_ends_it() -> None:
     reporter = ProgressReporter(Cloud(WrongState("past extraction")).send, every_s=0.01)
-    reporter.note("tutor-2", 0.1)
+    reporter.update("tutor-2", 0.1)
     with pytest.raises(WrongState):
         await (await run_beside(reporter, 1))
 
@@ -85,6 +85,6 @@ async def test_after_closing_nothing_is_told() -> None:
     cloud = Cloud()
     reporter = ProgressReporter(cloud.send, every_s=0.01)
     reporter.close()
-    reporter.note("upload", 1.0)
+    reporter.update("upload", 1.0)
     (await run_beside(reporter, 0.05)).cancel()
-    assert not cloud.heard
+    assert not cloud.progress

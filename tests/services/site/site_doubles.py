@@ -61,7 +61,7 @@ def write_data_set(folder: Path, train: int = 8, val: int = 4, classes: int = le
     return folder / "data.yaml"
 
 
-class CountingBlobs(BlobServicer):
+class FakeBlobService(BlobServicer):
     """Serves blobs; counts what is put, and closes its doors after so many chunks when told to."""
 
     put_bytes = 0
@@ -79,7 +79,7 @@ class CountingBlobs(BlobServicer):
         return await super().PutChunk(request, context)
 
 
-class SitePeer(sites_pb2_grpc.SiteServiceServicer):
+class FakeSiteService(sites_pb2_grpc.SiteServiceServicer):
     """SiteService as the contract tells it. `tasks` are the open ones; whatever a site says is written down."""
 
     def __init__(self) -> None:
@@ -165,8 +165,8 @@ class SitePeer(sites_pb2_grpc.SiteServiceServicer):
 class SiteCloud(StubCloud):
     def __init__(self, folder: Path, pki: Pki) -> None:
         self.store = BlobStore(folder / "blobs")
-        self.site = SitePeer()
-        self.blobs = CountingBlobs(self.store)
+        self.site = FakeSiteService()
+        self.blobs = FakeBlobService(self.store)
         super().__init__(pki.credentials("cloud", "cloud"), [self.site, self.blobs])
 
 
