@@ -1,4 +1,5 @@
-"""Learning without a cloud: peers that are students and teachers at once, and whose data never leaves them.
+"""Decentralised learning: peers teach each other while their data stays with them.
 
-Beside them the federated methods that they are measured against, on the same partitions of the same data.
+The package also has the federated strategies that such peers are compared with, on the same partitions of the same
+data.
 """

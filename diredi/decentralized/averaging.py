@@ -1,4 +1,4 @@
-"""The mean of several peers' weights: federated averaging (McMahan et al., AISTATS 2017, Algorithm 1). No torch."""
+"""Federated averaging of weight maps, without torch."""
 
 from __future__ import annotations
 
@@ -10,9 +10,21 @@ from diredi.store.weights import Array, WeightMap
 
 
 def average(weights: Sequence[WeightMap], samples: Sequence[float]) -> WeightMap:
-    """Weighted by `samples`; counters (integers) are the first one's. Equal weights come out bit for bit as they are.
+    """Average weight maps, each weighted by its number of samples.
 
-    Raises InvalidInput where schemas differ. `weights` must not be empty, `samples` not add up to 0.
+    McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017,
+    Algorithm 1: sum_k n_k / n * w_k. It is computed as w_1 + sum_k n_k / n * (w_k - w_1), so that equal weights come
+    out bit for bit as they are.
+
+    Args:
+        weights: At least one map; all must have the same names, shapes and dtypes.
+        samples: Number of samples behind each map; their sum must not be 0.
+
+    Returns:
+        The mean. Integer arrays (batch norm's counters) are those of the first map.
+
+    Raises:
+        InvalidInput: The maps differ in names, shapes or dtypes.
     """
     first, others = weights[0], weights[1:]
     if not others:

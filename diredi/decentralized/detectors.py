@@ -1,5 +1,4 @@
-"""Detectors as peers: several that answer as one, so that a detector may learn from all its neighbours; and detectors
-as clients of a federation."""
+"""Detectors in decentralised learning: an ensemble as teacher, and detectors as clients of a federation."""
 
 from __future__ import annotations
 
@@ -22,84 +21,106 @@ _EPSILON = 1e-6
 
 
 class EnsembleTeacher:
-    """The average of what several detectors say, as the holistic scheme has it: the mean of their scores, and of their
-    distributions over the bins of a box. What their necks hold is the first one's, for features of several cannot be
-    averaged; use no loss that compares features.
+    """Several detectors that teach as one, by the average of their outputs.
+
+    This is the holistic scheme of Molo et al., SISAP 2024, for detectors: the mean of the class scores, and of the
+    distributions over the bins of a box. Features of several detectors cannot be averaged, so those of the first are
+    returned; do not use it with a loss that compares features.
+
+    Args:
+        detectors: At least one; all with the label space, the image size and the output shapes of the first.
+
+    Raises:
+        InvalidInput: There are no detectors, or their label spaces or image sizes differ.
     """
 
     def __init__(self, detectors: Sequence[Detector]) -> None:
-        """Raises InvalidInput for none at all, or detectors of other label spaces or image sizes than the first's."""
         if not detectors:
-            raise InvalidInput("nobody to learn from: name one detector or more")
+            raise InvalidInput("EnsembleTeacher needs at least one detector")
         self.detectors = list(detectors)
         for other in self.detectors[1:]:
             if (other.spec.labels, other.spec.image_size) != (self.spec.labels, self.spec.image_size):
-                raise InvalidInput("detectors that answer as one need one label space and one image size")
+                raise InvalidInput("all detectors of an EnsembleTeacher need the same label space and image size")
 
     @property
     def spec(self) -> DetectorSpec:
+        """The specification of the first detector."""
         return self.detectors[0].spec
 
     @property
     def device(self) -> torch.device:
+        """The device of the first detector."""
         return self.detectors[0].device
 
     def forward(self, images: Tensor) -> Outputs:
-        """Raises InvalidInput where detectors look at different grids or cut boxes into different bins."""
-        said = [detector.forward(images) for detector in self.detectors]
-        first = said[0]
-        if any(one.box_logits.shape != first.box_logits.shape for one in said):
-            raise InvalidInput("detectors that answer as one need one grid and as many bins: use one family of them")
-        scores = torch.stack([one.class_logits.sigmoid() for one in said]).mean(0)
-        boxes = torch.stack([one.box_logits.softmax(-1) for one in said]).mean(0) if _has_bins(first) else None
-        return Outputs(
-            scores.logit(_EPSILON),
-            torch.stack([one.box_logits for one in said]).mean(0) if boxes is None else boxes.clamp(min=_EPSILON).log(),
-            first.anchors,
-            first.strides,
-            first.features,
-        )
+        """Average the outputs of all detectors.
+
+        Args:
+            images: A batch as `Detector.forward` takes it.
+
+        Returns:
+            Outputs with the mean scores and box distributions as logits.
+
+        Raises:
+            InvalidInput: The detectors have different grids or numbers of bins.
+        """
+        outputs = [detector.forward(images) for detector in self.detectors]
+        first = outputs[0]
+        if any(each.box_logits.shape != first.box_logits.shape for each in outputs):
+            raise InvalidInput(
+                "all detectors of an EnsembleTeacher need the same grid and number of bins: use one family of detectors"
+            )
+        scores = torch.stack([each.class_logits.sigmoid() for each in outputs]).mean(0)
+        if first.box_logits.shape[-1] > 1:
+            distributions = torch.stack([each.box_logits.softmax(-1) for each in outputs]).mean(0)
+            boxes = distributions.clamp(min=_EPSILON).log()
+        else:  # without bins a box is regressed as distances, which are averaged directly
+            boxes = torch.stack([each.box_logits for each in outputs]).mean(0)
+        return Outputs(scores.logit(_EPSILON), boxes, first.anchors, first.strides, first.features)
 
     def weights(self) -> WeightMap:
-        """Of all of them."""
-        return WeightMap({f"{n}/{k}": v for n, one in enumerate(self.detectors) for k, v in one.weights().items()})
-
-
-def _has_bins(outputs: Outputs) -> bool:
-    """Families without them regress distances, whose mean is the mean."""
-    return outputs.box_logits.shape[-1] > 1
+        """Return the weights of all detectors, under "0/...", "1/..." and so on."""
+        return WeightMap(
+            {
+                f"{number}/{name}": array
+                for number, detector in enumerate(self.detectors)
+                for name, array in detector.weights().items()
+            }
+        )
 
 
 class DetectorClient:
-    """A site's images and the detector that learns them: a `Client` of `diredi.decentralized.federation`.
+    """A detector and its images as a `Client` of `diredi.decentralized.federation`.
 
-    Of `recipe` it heeds how batches are made, their number, precision and the clipping of a step's gradient; the steps
-    are the strategy's.
+    Args:
+        detector: Its weights are overwritten in each round.
+        samples: The client's images with boxes; at least one.
+        recipe: Batches, their number, precision and gradient clipping are used; the optimiser is the strategy's.
     """
 
     def __init__(self, detector: Detector, samples: Sequence[Sample], recipe: TrainRecipe) -> None:
-        """`samples` must not be empty; `detector` is changed at will."""
         self._detector, self._pool, self._recipe = detector, Pool(samples), recipe
         self.samples, self.steps = len(samples), self._batches(recipe).steps
 
     def initial_state(self) -> Message:
-        """Weights and buffers of its detector now."""
+        """Return the "weights" and "buffers" of the detector as it is now."""
         module = self._detector.module
-        weights = {name: one.detach().clone() for name, one in module.named_parameters() if one.requires_grad}
+        weights = {name: weight.detach().clone() for name, weight in module.named_parameters() if weight.requires_grad}
         return {"weights": weights, "buffers": _buffers(module)}
 
     def load(self, state: Message) -> Detector:
-        """Its detector with these weights and buffers, in eval mode."""
+        """Load "weights" and "buffers" into the detector and return it in eval mode."""
         _load(self._detector.module, state["weights"] | state["buffers"])
         self._detector.module.eval()
         return self._detector
 
     def learner(self, start: Message, number: int) -> DetectorLearner:
+        """Create the learner of round `number`, from "weights" and "buffers" of `start`."""
         batches = self._batches(self._recipe.model_copy(update={"seed": self._recipe.seed + number}))
         return DetectorLearner(self._detector, start, batches, self.epoch(number), self._recipe)
 
     def epoch(self, number: int) -> Batches:
-        """All images once, as round `number` changes them."""
+        """Return batches of all images once, augmented as in round `number`."""
         changes = {"steps": None, "epochs": 1, "seed": self._recipe.seed + number}
         return self._batches(self._recipe.model_copy(update=changes))
 
@@ -108,7 +129,15 @@ class DetectorClient:
 
 
 class DetectorLearner:
-    """Gradients of a detector's own loss, in train mode, for one round."""
+    """Gradients of a detector's own loss in train mode, for one round: a `BufferedLearner`.
+
+    Args:
+        detector: Its weights are overwritten for each gradient.
+        start: "weights" and "buffers" that the round starts from.
+        batches: One batch for each step.
+        epoch: All images once, for the full gradient.
+        recipe: Precision and gradient clipping.
+    """
 
     def __init__(
         self, detector: Detector, start: Message, batches: Batches, epoch: Batches, recipe: TrainRecipe
@@ -119,28 +148,31 @@ class DetectorLearner:
         self._batch: Batch | None = None
 
     def full_gradient(self) -> Tree:
+        """Return the mean gradient over all images at `start`."""
         total: Tree = {}
         for batch in self._epoch:
             gradient, _ = self._gradient(self.start, self._first_buffers, batch)
-            total = {name: total[name] + one for name, one in gradient.items()} if total else gradient
-        return {name: one / self._epoch.steps for name, one in total.items()}
+            total = {name: total[name] + part for name, part in gradient.items()} if total else gradient
+        return {name: tensor / self._epoch.steps for name, tensor in total.items()}
 
     def minibatch_gradient(self, weights: Tree, step: int) -> Tree:
-        gradient, self.buffers = self._gradient(weights, self.buffers, self._of_step(step))
+        """Return the gradient of the batch of a step at `weights`, and update `buffers`."""
+        gradient, self.buffers = self._gradient(weights, self.buffers, self._batch_of_step(step))
         return gradient
 
     def reference_gradient(self, step: int) -> Tree:
-        gradient, _ = self._gradient(self.start, self._first_buffers, self._of_step(step))
+        """Return the gradient of the batch of a step at `start`."""
+        gradient, _ = self._gradient(self.start, self._first_buffers, self._batch_of_step(step))
         return gradient
 
-    def _of_step(self, step: int) -> Batch:
-        """A step may ask twice, and steps come in their order."""
+    def _batch_of_step(self, step: int) -> Batch:
+        """Return the batch of a step; steps come in order, and a step may ask for its batch twice."""
         if self._batch is None or self._batches.done <= step:
             self._batch = next(self._batches)
         return self._batch
 
     def _gradient(self, weights: Tree, buffers: Tree, batch: Batch) -> tuple[Tree, Tree]:
-        """And the buffers as the batch leaves them. A gradient that is not finite is one of no length."""
+        """Return the clipped gradient, zero where it is not finite, and the buffers after the batch."""
         detector, module = self._detector, self._detector.module
         _load(module, weights | buffers)
         module.train()
@@ -148,17 +180,16 @@ class DetectorLearner:
         with autocast(detector, self._recipe):
             outputs = detector.forward(batch.images)
         parameters = dict(module.named_parameters())
-        learning = [parameters[name] for name in weights]
         loss = detector.detection_loss(outputs, batch.targets)
-        found = torch.autograd.grad(loss, learning, materialize_grads=True)
-        norm = nn.utils.get_total_norm(found)
+        gradients = torch.autograd.grad(loss, [parameters[name] for name in weights], materialize_grads=True)
+        norm = nn.utils.get_total_norm(gradients)
         scale = (self._recipe.gradient_clip / norm).clamp(max=1) if torch.isfinite(norm) else torch.zeros(())
-        gradient = {name: torch.nan_to_num(one) * scale for name, one in zip(weights, found, strict=True)}
-        return gradient, _buffers(module)
+        clipped = {name: torch.nan_to_num(each) * scale for name, each in zip(weights, gradients, strict=True)}
+        return clipped, _buffers(module)
 
 
 def _buffers(module: nn.Module) -> Tree:
-    return {name: one.detach().clone() for name, one in module.named_buffers()}
+    return {name: buffer.detach().clone() for name, buffer in module.named_buffers()}
 
 
 def _load(module: nn.Module, state: Tree) -> None:

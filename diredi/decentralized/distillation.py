@@ -1,8 +1,8 @@
-"""What a peer's auxiliary head learns from labels and from its neighbours.
+"""The loss of a peer's auxiliary head: labels and the outputs of its neighbours.
 
-Molo, Vadicamo, Carlini, Gennaro, Connor: "Information Dissimilarity Measures in Decentralized Knowledge Distillation",
-SISAP 2024: alpha * L_stu + (1 - alpha) * L_KD, where L_KD is either the sum of the dissimilarities to each neighbour
-(pairwise, "SUM") or the dissimilarity to the average of what the neighbours say (holistic, "AVG").
+Molo, Vadicamo, Carlini, Gennaro, Connor, "Information Dissimilarity Measures in Decentralized Knowledge Distillation",
+SISAP 2024: alpha * L_stu + (1 - alpha) * L_KD. L_KD is either the sum of the dissimilarities to each neighbour
+(pairwise, "SUM") or the dissimilarity to the average of the neighbours' outputs (holistic, "AVG").
 """
 
 from __future__ import annotations
@@ -16,39 +16,57 @@ from diredi.distillation.dissimilarity import MEASURES, msed
 
 
 def loss(logits: Tensor, labels: Tensor, neighbours: Tensor | None, recipe: DistillationRecipe) -> Tensor:
-    """The whole loss of an auxiliary head for a batch, a scalar.
+    """Compute the loss of an auxiliary head for a batch, alpha * L_stu + (1 - alpha) * L_KD.
 
-    `logits` fp32 [n, classes], `labels` int64 [n], `neighbours` fp32 [neighbours, n, classes], logits too, without
-    gradient; None or none of them: labels alone, whatever alpha is.
+    Args:
+        logits: The head's logits, fp32 [n, classes].
+        labels: int64 [n].
+        neighbours: The neighbours' logits without gradient, fp32 [neighbours, n, classes]. With None or no neighbours
+            the loss is that of the labels alone, whatever alpha is.
+        recipe: Dissimilarity, scheme, alpha and temperature.
+
+    Returns:
+        A scalar.
     """
-    taught = F.cross_entropy(logits, labels)
+    label_loss = F.cross_entropy(logits, labels)
     if neighbours is None or len(neighbours) == 0 or recipe.alpha == 1:
-        return taught
-    far = distance(logits, neighbours, recipe)
+        return label_loss
+    distillation = distance(logits, neighbours, recipe)
     if recipe.mode == "matched":
-        far = far * _match(taught, far, logits)
-    return recipe.alpha * taught + (1 - recipe.alpha) * far
+        distillation = distillation * _gradient_ratio(label_loss, distillation, logits)
+    return recipe.alpha * label_loss + (1 - recipe.alpha) * distillation
 
 
 def distance(logits: Tensor, neighbours: Tensor, recipe: DistillationRecipe) -> Tensor:
-    """How unlike the neighbours a peer is, a scalar: the mean over the batch, in `reference_code` the sum."""
-    measure, heat = MEASURES[recipe.measure], recipe.temperature
-    each: Tensor
-    mine, theirs = (logits / heat).softmax(-1), (neighbours / heat).softmax(-1)
+    """Compute L_KD, the dissimilarity between a peer and its neighbours.
+
+    Args:
+        logits: The peer's logits, fp32 [n, classes].
+        neighbours: The neighbours' logits, fp32 [neighbours, n, classes].
+        recipe: Dissimilarity, scheme, mode and temperature; alpha is ignored.
+
+    Returns:
+        A scalar: the mean over the batch, or the sum under mode "reference_code".
+    """
+    measure, temperature = MEASURES[recipe.measure], recipe.temperature
+    own, theirs = (logits / temperature).softmax(-1), (neighbours / temperature).softmax(-1)
+    per_sample: Tensor
     if recipe.scheme == "pairwise":
-        each = measure(mine.expand_as(theirs), theirs).sum(0)
+        per_sample = measure(own.expand_as(theirs), theirs).sum(0)
     elif recipe.measure == "msed":
-        each = msed(mine, *theirs)
+        per_sample = msed(own, *theirs)
     elif recipe.mode == "reference_code":
-        each = measure(mine, (neighbours.mean(0) / heat).softmax(-1))
+        per_sample = measure(own, (neighbours.mean(0) / temperature).softmax(-1))
     else:
-        each = measure(mine, theirs.mean(0))
+        per_sample = measure(own, theirs.mean(0))
     if recipe.mode == "reference_code":
-        return each.sum()
-    return each.mean() * (heat**2 if recipe.temperature_squared else 1.0)
+        return per_sample.sum()
+    return per_sample.mean() * (temperature**2 if recipe.temperature_squared else 1.0)
 
 
-def _match(taught: Tensor, far: Tensor, logits: Tensor) -> Tensor:
-    """What makes the gradient of `far` by the logits as long as that of `taught`."""
-    wanted, found = (torch.autograd.grad(one, logits, retain_graph=True)[0].norm() for one in (taught, far))
-    return torch.div(wanted, found.clamp(min=1e-12))
+def _gradient_ratio(label_loss: Tensor, distillation: Tensor, logits: Tensor) -> Tensor:
+    """Return the factor that makes both losses' gradients by the logits equally long."""
+    wanted, actual = (
+        torch.autograd.grad(each, logits, retain_graph=True)[0].norm() for each in (label_loss, distillation)
+    )
+    return torch.div(wanted, actual.clamp(min=1e-12))

@@ -1,33 +1,34 @@
-"""Meta early stopping: when a peer has had enough of its neighbours. No torch.
+"""Meta early stopping: stop a peer once it gains nothing more from its neighbours. No torch.
 
     stopping = MetaStopping(recipe=StoppingRecipe())
     while stopping.reason is None:
         ...  # a round
         stopping = stopping.after_round(local_loss, neighbours_loss)
 
-The criteria are those of the program that goes with "A Meta Stopping Mechanism for a KD-based Decentralized System", by
-authors of FGCS 176, 2025. After each round a peer looks at two losses: that on its own validation data, and the mean of
-those on its neighbours' validation data. The first criterion that is met stops it:
+The criteria are those of the program that belongs to "A Meta Stopping Mechanism for a KD-based Decentralized System",
+by authors of FGCS 176, 2025. After each round a peer computes two losses: that on its own validation data, and the mean
+of those on its neighbours' validation data. The first criterion that is met stops it:
 
     patience    C1: the neighbours' loss has not fallen for `patience` rounds
     diverging   C2: the peer's own loss has risen and the neighbours' has fallen, `n_div` times in a row
     converged   C3: both have changed by no more than `tolerance`, `n_conv` times in a row
-    rounds          it has had `most_rounds`
-    not finite      a loss is infinite or not a number; this one comes before all others
+    rounds          `most_rounds` are over
+    not finite      a loss is infinite or not a number; this criterion comes before all others
 
-What such a short description leaves open is decided here, and is not always what the program does:
+The description leaves details open. They are decided here as follows, not always as in the program:
 
-- Patience watches the neighbours' loss: it says what a peer gets out of its neighbours, and its own is what C2 is for.
-  It has fallen when it is more than `tolerance`, as a share, below the last one that had; so small steps add up. (The
-  program counts rounds in which the peer's own loss is that far above its best, anew when either loss is its best.)
-- C2 compares with the round before, without a tolerance. (The program takes a neighbours' loss that stays for a fall.)
-- C3 compares with the round before, as a share of what the loss was then. (The program: of the best so far.)
-- A round in which no neighbour could be asked counts as a round and as nothing else. (The program has none such.)
+- Patience watches the neighbours' loss, which shows what a peer gains from them; its own loss is the subject of C2.
+  The loss has fallen when it is lower by more than the share `tolerance` than when it last fell, so small steps add up.
+  (The program counts rounds in which the peer's own loss is that far above its best, and starts again when either loss
+  is its best.)
+- C2 compares with the round before, without a tolerance. (The program counts a constant neighbours' loss as a fall.)
+- C3 compares with the round before, as a share of the loss then. (The program: as a share of the best loss so far.)
+- A round in which no neighbour answered counts as a round and nothing else. (The program has no such rounds.)
 
-Privacy: this assumes that neighbours let their private validation data be used. No sample leaves a neighbour, but in
-each round one number does, the loss on them, of a model that somebody else has made. It is not nothing: who may ask
-often, with models of their choice, learns about single samples. So it is an option, and its place is among peers that
-trust each other that far. Where the topology changes with the rounds, so do the neighbours, and their loss is noisier.
+Privacy: neighbours must allow the use of their private validation data. No sample leaves a neighbour, but in each
+round one number does: the loss of a model that somebody else has made. Someone who may ask often, with models of their
+choice, learns about single samples. So this is an option for peers that trust each other that far. Where the topology
+changes with the rounds, so do the neighbours, and their loss is noisier.
 """
 
 from __future__ import annotations
@@ -44,24 +45,25 @@ from diredi.errors import CorruptData
 
 
 class StoppingRecipe(Config):
-    """When a peer stops. The defaults are those of the authors' program where it uses all criteria at once.
+    """Choose when a peer stops. The defaults are those of the authors' program when it uses all criteria at once.
 
-    A criterion that asks for `most_rounds` or more is as good as left out.
+    A criterion that needs `most_rounds` rounds or more is switched off in effect.
     """
 
     patience: int = Field(default=5, ge=1)
-    """Rounds in a row that the neighbours' loss may go without falling."""
+    """C1: rounds in a row without a fall of the neighbours' loss."""
     tolerance: float = Field(default=0.02, ge=0, lt=1)
-    """The share of a loss up to which a change is none, for `patience` and `n_conv`."""
+    """Share of a loss up to which a change counts as none, for `patience` and `n_conv`."""
     n_div: int = Field(default=4, ge=1)
-    """Changes in a row in which the two losses move apart."""
+    """C2: changes in a row in which the two losses move apart."""
     n_conv: int = Field(default=4, ge=1)
-    """Changes in a row in which neither loss moves."""
+    """C3: changes in a row in which neither loss moves."""
     most_rounds: int = Field(default=40, ge=1)
+    """Stop after this many rounds in any case."""
 
 
 class StopReason(StrEnum):
-    """Why a peer has stopped."""
+    """The criterion that has stopped a peer."""
 
     PATIENCE = "patience"
     DIVERGING = "diverging"
@@ -71,15 +73,21 @@ class StopReason(StrEnum):
 
 
 class MetaStopping(Config):
-    """What one peer has seen of its losses so far. It never changes; `after` a round there is another one."""
+    """The state of early stopping of one peer, as an immutable value.
+
+    Example:
+        >>> stopping = MetaStopping(recipe=StoppingRecipe(most_rounds=1)).after_round(0.5, 0.7)
+        >>> stopping.reason.value
+        'rounds'
+    """
 
     recipe: StoppingRecipe
     rounds: int = Field(default=0, ge=0)
-    """Rounds that it has been told of."""
+    """Rounds so far."""
     fallen: FiniteFloat | None = None
-    """The neighbours' loss when it last fell, which is what patience compares with."""
+    """The neighbours' loss when it last fell, with which patience compares."""
     last: tuple[FiniteFloat, FiniteFloat] | None = None
-    """The peer's own loss and its neighbours', of the last round that had both."""
+    """The peer's own loss and its neighbours' loss in the last round that had both."""
     waited: int = Field(default=0, ge=0)
     """Rounds since the neighbours' loss fell."""
     apart: int = Field(default=0, ge=0)
@@ -87,35 +95,49 @@ class MetaStopping(Config):
     flat: int = Field(default=0, ge=0)
     """Changes in a row, up to the last, within tolerance."""
     reason: StopReason | None = None
-    """Why the peer stops; None: it goes on. Who has stopped stays so."""
+    """The criterion that has stopped the peer; None while it goes on. A peer that has stopped stays stopped."""
 
     @classmethod
     def from_record(cls, recipe: StoppingRecipe, record: Mapping[str, Any]) -> Self:
-        """What `to_record` had said. Raises CorruptData where the record is none."""
+        """Restore a state from `to_record`.
+
+        Args:
+            recipe: The recipe, which the record does not contain.
+            record: What `to_record` has returned.
+
+        Raises:
+            CorruptData: The record is not one of `to_record`.
+        """
         try:
             return cls.model_validate({**record, "recipe": recipe})
         except ValidationError as error:
-            said = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            raise CorruptData(f"the record of a peer's losses is not usable ({said}): start it anew") from None
+            problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise CorruptData(f"the record of a peer's losses is not usable ({problems}): start it anew") from None
 
     def to_record(self) -> dict[str, Any]:
-        """Everything but the recipe, as JSON can hold it."""
+        """Return the state without the recipe, as values that JSON can hold."""
         return self.model_dump(mode="json", exclude={"recipe"})
 
     def after_round(self, local_loss: float, neighbours_loss: float | None) -> Self:
-        """What is so after one more round. Losses may be any numbers at all.
+        """Return the state after one more round.
 
-        `local_loss` is on the peer's own validation data, `neighbours_loss` the mean of those on its neighbours'; None
-        where none could be asked. Both are of the head that the round has taught.
+        Args:
+            local_loss: Loss on the peer's own validation data, of the head that the round has trained. Any number,
+                infinite ones and NaN included.
+            neighbours_loss: Mean loss of the same head on the neighbours' validation data; None where no neighbour
+                answered.
+
+        Returns:
+            A new state. A state that has stopped is returned unchanged.
         """
         if self.reason is not None:
             return self
-        told = self.model_copy(update={"rounds": self.rounds + 1})
+        state = self.model_copy(update={"rounds": self.rounds + 1})
         if not (math.isfinite(local_loss) and (neighbours_loss is None or math.isfinite(neighbours_loss))):
-            return told.model_copy(update={"reason": StopReason.NOT_FINITE})
+            return state.model_copy(update={"reason": StopReason.NOT_FINITE})
         if neighbours_loss is not None:
-            told = told._observe(float(local_loss), float(neighbours_loss))
-        return told.model_copy(update={"reason": told._stop_reason()})
+            state = state._observe(float(local_loss), float(neighbours_loss))
+        return state.model_copy(update={"reason": state._stop_reason()})
 
     def _observe(self, local: float, neighbours: float) -> Self:
         falls = self.fallen is None or (neighbours < self.fallen and not self._is_unchanged(self.fallen, neighbours))

@@ -1,4 +1,4 @@
-"""Who works for simulations and studies beside this process: processes of its own, or a Ray cluster."""
+"""Executors for simulations and studies: a pool of worker processes, or a Ray cluster."""
 
 from __future__ import annotations
 
@@ -19,34 +19,44 @@ from diredi.errors import DirediError, InvalidInput
 
 @contextmanager
 def process_pool(
-    workers: int, prepare: Callable[..., None] | None = None, *given: object
+    workers: int, prepare: Callable[..., None] | None = None, *arguments: object
 ) -> Iterator[ProcessPoolExecutor]:
-    """Processes of one thread each, so that figures do not depend on the number of cores. Each calls `prepare(*given)`
-    first, and ends with this process however that ends.
+    """Start worker processes of one thread each for a block.
 
-    Raises DirediError when one of them dies.
+    One thread makes results independent of the number of cores. The workers end with this process, however it ends.
+
+    Args:
+        workers: Number of processes.
+        prepare: Called once in each worker, as prepare(*arguments), before its first task.
+        arguments: Arguments of `prepare`.
+
+    Yields:
+        The pool.
+
+    Raises:
+        DirediError: A worker process died.
     """
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (prepare, given))
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (prepare, arguments))
     try:
         yield pool
     except BrokenProcessPool:
         raise DirediError(
-            "a worker process died, as when memory runs out, or at once where a program that starts one has no "
-            '`if __name__ == "__main__"`: start it again with fewer workers, and it goes on where it was'
+            "a worker process died, either because memory ran out or because the program that starts it has no "
+            '`if __name__ == "__main__"`: start it again with fewer workers, and it continues where it was'
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _start_worker(prepare: Callable[..., None] | None, given: tuple[object, ...]) -> None:
+def _start_worker(prepare: Callable[..., None] | None, arguments: tuple[object, ...]) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     use_one_thread()
     if prepare is not None:
-        prepare(*given)
+        prepare(*arguments)
 
 
 def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for its next task for ever."""
+    """Exit when the parent process ends: a worker whose parent was killed would wait for tasks for ever."""
     parent = parent_process()
     assert parent is not None
     parent.join()
@@ -54,16 +64,24 @@ def _end_with_parent() -> None:
 
 
 def use_one_thread() -> None:
-    """So that figures do not depend on the number of cores, and workers do not wait for each other."""
+    """Limit torch to one thread in this process, so that results do not depend on the number of cores."""
     torch.set_num_threads(1)
 
 
 @contextmanager
 def ray_cluster(address: str) -> Iterator[Any]:
-    """The module `ray`, connected to the cluster at `address` for as long as the context lasts; "local" starts one on
-    this machine. Its nodes must have this package, and be able to import what is sent to them.
+    """Connect to a Ray cluster for a block.
 
-    Raises InvalidInput where Ray is not installed, DirediError when the cluster or work on it fails.
+    Args:
+        address: Address of the cluster; "local" starts one on this machine. Its nodes need this package and must be
+            able to import whatever is sent to them.
+
+    Yields:
+        The module `ray`.
+
+    Raises:
+        InvalidInput: Ray is not installed.
+        DirediError: The cluster does not answer, or work on it fails.
     """
     try:
         import ray
@@ -83,7 +101,7 @@ def ray_cluster(address: str) -> Iterator[Any]:
 
 
 def _check_reachable(address: str) -> None:
-    """Raises DirediError where nothing listens: Ray itself would try for minutes."""
+    """Raise DirediError where nothing listens; Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdecimal():
         return

@@ -1,11 +1,11 @@
-"""Federated rounds of a few clients in this process, whatever they learn: detectors, or anything that has gradients.
+"""Federated rounds of a few clients in this process, whatever they learn.
 
     federation = Federation(create_strategy(StrategyRecipe(kind="scaffold")), clients, clients[0].initial_state())
     for number in range(10):
         federation.run_round(number)
 
-Everyone is awake in every round. Hundreds of classifiers are the affair of `diredi.decentralized.simulation`, which has
-the same strategies, the same halves of a round, and workers, stacks and disks besides.
+Every client participates in every round. For hundreds of classifiers use `diredi.decentralized.simulation`, which runs
+the same strategies with workers, stacks of clients and state on disk.
 """
 
 from __future__ import annotations
@@ -20,74 +20,95 @@ from diredi.decentralized.strategies.base import Learner, add_messages, message_
 
 
 class BufferedLearner(Learner, Protocol):
-    """A learner of a module that has buffers, too: running statistics and the like."""
+    """A learner of a module that also has buffers, such as running statistics."""
 
     @property
     def buffers(self) -> dict[str, torch.Tensor]:
-        """As its minibatches have left them."""
+        """The buffers as its minibatches have left them."""
 
 
 class Client(Protocol):
-    """Somebody's private data, and how a model learns it."""
+    """One client's private data and model. Implement it to train models of any kind under `Federation`."""
 
     @property
-    def samples(self) -> int: ...
+    def samples(self) -> int:
+        """Number of samples."""
+        ...
 
     @property
     def steps(self) -> int:
-        """Of a round."""
+        """Number of steps in a round."""
         ...
 
     def learner(self, start: Message, number: int) -> BufferedLearner:
-        """For round `number`, from "weights" and "buffers" of `start`."""
+        """Create the learner of a round.
+
+        Args:
+            start: "weights" and "buffers" that the round starts from.
+            number: Number of the round, from 0.
+        """
         ...
 
 
 class Federation:
-    """A server and its clients. `server` has "weights" and "buffers"; after a round, those that came of it."""
+    """A server and its clients.
+
+    Args:
+        strategy: Decides how clients train and how the server aggregates.
+        clients: All clients.
+        start: "weights" and "buffers" that all clients start with.
+
+    Attributes:
+        server: The server's state; it has "weights" and "buffers".
+        bytes_down: Bytes sent to clients in all rounds so far, uncompressed.
+        bytes_up: Bytes sent by clients in all rounds so far, uncompressed.
+    """
 
     def __init__(self, strategy: Strategy, clients: Sequence[Client], start: Message) -> None:
-        """`start`: weights and buffers that all begin with."""
         self._strategy, self._clients = strategy, clients
         self.server = strategy.initial_server_state(start["weights"]) | {"buffers": start["buffers"]}
-        self._memories = [strategy.initial_client_state(self.server) for _ in clients]
-        samples, steps = (torch.tensor([float(getattr(one, what)) for one in clients]) for what in ("samples", "steps"))
-        self._numbers = Cohort(samples, steps, len(clients), int(samples.sum()), float(steps.mean()))
+        self._states = [strategy.initial_client_state(self.server) for _ in clients]
+        samples = torch.tensor([float(client.samples) for client in clients])
+        steps = torch.tensor([float(client.steps) for client in clients])
+        self._cohort = Cohort(samples, steps, len(clients), int(samples.sum()), float(steps.mean()))
         self.bytes_down = self.bytes_up = 0
-        """Of all rounds so far, uncompressed."""
 
     def client_state(self, client: int) -> Message:
-        """Weights and buffers that a client would use now: its own where nothing is shared, else the server's."""
-        memory = self._memories[client]
-        return memory if "weights" in memory else self.server
+        """Return the "weights" and "buffers" that a client would use now.
+
+        They are its own where the strategy shares nothing, else the server's.
+        """
+        state = self._states[client]
+        return state if "weights" in state else self.server
 
     def run_round(self, number: int) -> None:
-        """One round. Rounds are numbered from 0."""
+        """Run one round of all clients.
+
+        Args:
+            number: Number of the round, from 0.
+        """
         strategy, sent = self._strategy, self._strategy.broadcast(self.server)
         if sent:
             sent = sent | {"buffers": self.server["buffers"]}
         mean: Message = {}
+        clients = range(len(self._clients))
         if strategy.requires_mean_gradient:
-            asked = [
-                {"gradient": self._learner(client, number).full_gradient()} for client in range(len(self._clients))
-            ]
-            mean = self._mean(asked)
+            mean = self._mean([{"gradient": self._learner(client, number).full_gradient()} for client in clients])
             sent = sent | strategy.broadcast_gradient(mean["gradient"])
         self.bytes_down += len(self._clients) * message_bytes(sent)
-        uploads = [self._train_client(client, number, sent) for client in range(len(self._clients))]
-        mean = mean | self._mean(uploads)
-        server = strategy.aggregate(self.server, mean, self._numbers)
+        mean = mean | self._mean([self._train_client(client, number, sent) for client in clients])
+        server = strategy.aggregate(self.server, mean, self._cohort)
         self.server = server | {"buffers": mean.get("buffers", self.server["buffers"])}
 
     def _train_client(self, client: int, number: int, sent: Message) -> Message:
         strategy, learner = self._strategy, self._learner(client, number)
         gradient = learner.full_gradient() if strategy.requires_full_gradient else {}
-        rate = strategy.learning_rates(self._numbers)[client]
-        local = ClientContext(sent, self._memories[client], gradient, rate, self._numbers.steps[client])
-        upload, memory = train_client(strategy, learner, local)
+        rate = strategy.learning_rates(self._cohort)[client]
+        context = ClientContext(sent, self._states[client], gradient, rate, self._cohort.steps[client])
+        upload, state = train_client(strategy, learner, context)
         if upload:
             upload = upload | {"buffers": learner.buffers}
-        self._memories[client] = memory | {"buffers": learner.buffers} if "weights" in memory else memory
+        self._states[client] = state | {"buffers": learner.buffers} if "weights" in state else state
         return upload
 
     def _learner(self, client: int, number: int) -> BufferedLearner:
@@ -95,10 +116,10 @@ class Federation:
 
     def _mean(self, uploads: Sequence[Message]) -> Message:
         self.bytes_up += sum(message_bytes(upload) for upload in uploads)
-        numbers = self._numbers
-        shares, of_samples = self._strategy.aggregation_weights(numbers), numbers.samples / numbers.samples.sum()
+        cohort = self._cohort
+        weights, sample_shares = self._strategy.aggregation_weights(cohort), cohort.samples / cohort.samples.sum()
         mean: Message = {}
-        for upload, share, part in zip(uploads, shares, of_samples, strict=True):
-            one = weight_upload(upload, share, part)
-            mean = add_messages(mean, one) if mean else one
+        for upload, weight, share in zip(uploads, weights, sample_shares, strict=True):
+            part = weight_upload(upload, weight, share)
+            mean = add_messages(mean, part) if mean else part
         return mean

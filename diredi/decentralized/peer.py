@@ -1,4 +1,4 @@
-"""One peer: a network with a main head and auxiliary ones, its private data, and how it learns from both sides."""
+"""A peer: a network with a main head and auxiliary heads, its private data, and how it learns."""
 
 from __future__ import annotations
 
@@ -18,47 +18,61 @@ from diredi.decentralized.network import MAIN, MultiHeadNetwork
 from diredi.decentralized.recipe import DistillationRecipe, TrainingRecipe
 
 BatchLoss = Callable[[Tensor], Tensor]
-"""The loss of a batch, given the indices of its samples: int64 [n]."""
+"""Computes the loss of a batch, given the indices of its samples, int64 [n]."""
 _BATCH = 512
 
 
 class NeighbourLogits(Protocol):
-    """What neighbours say of a peer's samples."""
+    """A function that gives the neighbours' logits for a peer's samples."""
 
     def __call__(self, indices: Tensor) -> Tensor:
-        """Logits, fp32 [neighbours, n, classes], of the samples `indices`; no gradient."""
+        """Return logits without gradient, fp32 [neighbours, n, classes].
+
+        Args:
+            indices: Indices of the peer's samples, int64 [n].
+        """
         ...
 
 
 @dataclass(frozen=True)
 class CachedLogits:
-    """Neighbours that have answered for every sample once, in eval mode."""
+    """Neighbours' logits for all samples of a peer, computed once in eval mode."""
 
     logits: Tensor
     """fp32 [neighbours, samples, classes]."""
 
     def __call__(self, indices: Tensor) -> Tensor:
+        """Select the logits of a batch."""
         return self.logits[:, indices]
 
 
 @dataclass(frozen=True)
 class TrainModeLogits:
-    """Neighbours as the reference code asks them: in train mode, so that an answer depends on the batch, and batch-norm
-    statistics drift as they are asked."""
+    """Neighbours' logits computed in train mode for each batch, as the reference code does.
+
+    A prediction then depends on its batch, and the neighbours' batch-norm statistics change with each call.
+    """
 
     networks: Sequence[tuple[MultiHeadNetwork, int]]
-    """Each neighbour, and the head that is asked. They are changed: pass copies."""
+    """Each neighbour's network, and the head that is asked. They are changed: pass copies."""
     images: Tensor
+    """The peer's images, uint8 [samples, channels, height, width]."""
 
     def __call__(self, indices: Tensor) -> Tensor:
+        """Compute the logits of a batch."""
+        images = self.images[indices]
         with torch.no_grad():
-            return torch.stack([network.train().logits(self.images[indices], head) for network, head in self.networks])
+            return torch.stack([network.train().logits(images, head) for network, head in self.networks])
 
 
 class Peer:
-    """Its private data never leaves it; a neighbour sees what its heads say, or, in a study, its weights.
+    """A learner that shares predictions or weights, and never its private data.
 
-    It learns where `network` is: images and labels are copied to its device.
+    Args:
+        name: Name of the peer.
+        network: Trained in place, on the device where it is. Images and labels are copied there.
+        data: The private images and labels.
+        seed: Seeds the order of batches.
     """
 
     def __init__(self, name: str, network: MultiHeadNetwork, data: LabelledImages, seed: int) -> None:
@@ -67,12 +81,20 @@ class Peer:
         self.images, self.labels = torch.from_numpy(data.images).to(device), torch.from_numpy(data.labels).to(device)
 
     def learn_labels(self, recipe: TrainingRecipe, round_: int = 0) -> float:
-        """Backbone and main head learn the peer's own labels; the mean loss of the last epoch."""
+        """Train backbone and main head on the peer's own labels.
 
-        def taught(indices: Tensor) -> Tensor:
+        Args:
+            recipe: Epochs, batch size and optimiser.
+            round_: Number of the round, which also seeds the batches.
+
+        Returns:
+            The mean loss of the last epoch.
+        """
+
+        def label_loss(indices: Tensor) -> Tensor:
             return F.cross_entropy(self.network.logits(self.images[indices], MAIN), self.labels[indices])
 
-        return self.minimize(taught, recipe, [self.network.backbone, self.network.heads[MAIN]], round_)
+        return self.minimize(label_loss, recipe, [self.network.backbone, self.network.heads[MAIN]], round_)
 
     def learn_from_neighbours(
         self,
@@ -82,30 +104,60 @@ class Peer:
         head: int = 1,
         round_: int = 0,
     ) -> float:
-        """Backbone and an auxiliary head learn labels and what the neighbours say of the same images."""
+        """Train backbone and an auxiliary head on labels and on the neighbours' logits for the same images.
 
-        def mixed(indices: Tensor) -> Tensor:
-            said = None if neighbours is None else neighbours(indices)
+        Args:
+            neighbours: Gives the neighbours' logits; None to learn from labels alone.
+            recipe: The distillation loss.
+            training: Epochs, batch size and optimiser.
+            head: Index of the auxiliary head.
+            round_: Number of the round, which also seeds the batches.
+
+        Returns:
+            The mean loss of the last epoch.
+        """
+
+        def mixed_loss(indices: Tensor) -> Tensor:
+            theirs = None if neighbours is None else neighbours(indices)
             logits = self.network.logits(self.images[indices], head)
-            return distillation.loss(logits, self.labels[indices], said, recipe)
+            return distillation.loss(logits, self.labels[indices], theirs, recipe)
 
-        return self.minimize(mixed, training, [self.network.backbone, self.network.heads[head]], round_)
+        return self.minimize(mixed_loss, training, [self.network.backbone, self.network.heads[head]], round_)
 
     def predict_logits(self, images: Tensor, head: int) -> Tensor:
-        """What a head says of uint8 images [n, channels, height, width], in eval mode: logits fp32 [n, classes]."""
+        """Predict images with one head in eval mode.
+
+        Args:
+            images: uint8 [n, channels, height, width].
+            head: Index of the head.
+
+        Returns:
+            Logits without gradient, fp32 [n, classes], on the network's device.
+        """
         return predict_logits(self.network, images, head)
 
     def minimize(self, loss: BatchLoss, recipe: TrainingRecipe, parts: Sequence[nn.Module], round_: int) -> float:
-        """Steps along `recipe` on batches of the private data; equal seed, round and data give equal weights. The mean
-        loss of the last epoch."""
+        """Minimise a loss over batches of the private data by SGD with a cosine schedule.
+
+        Equal seed, round and data give equal weights.
+
+        Args:
+            loss: Computes the loss of a batch.
+            recipe: Epochs, batch size and optimiser.
+            parts: The modules whose parameters are trained.
+            round_: Number of the round, which also seeds the batches.
+
+        Returns:
+            The mean loss of the last epoch.
+        """
         parameters = [parameter for part in parts for parameter in part.parameters()]
         optimizer = torch.optim.SGD(
             parameters, recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
         )
         steps = max(1, round(recipe.epochs * len(self.labels) / recipe.batch))
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        last = max(1, round(len(self.labels) / recipe.batch))
-        lost: list[float] = []
+        last_epoch = max(1, round(len(self.labels) / recipe.batch))
+        losses: list[float] = []
         self.network.train()
         for _, indices in zip(range(steps), self._batches(recipe.batch, round_), strict=False):
             optimizer.zero_grad()
@@ -113,11 +165,11 @@ class Peer:
             value.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-            lost.append(value.item())
-        return float(np.mean(lost[-last:]))
+            losses.append(value.item())
+        return float(np.mean(losses[-last_epoch:]))
 
     def _batches(self, size: int, round_: int) -> Iterator[Tensor]:
-        """Without end: every sample once before any comes again; equal sizes, so that no batch is of one sample."""
+        """Yield batches of equal size for ever; every sample comes once before any comes again."""
         rng = np.random.default_rng([self.seed, round_])
         size, waiting = min(size, len(self.labels)), np.empty(0, np.int64)
         while True:
@@ -128,19 +180,29 @@ class Peer:
 
 
 def predict_logits(network: MultiHeadNetwork, images: Tensor, head: int) -> Tensor:
-    """Logits of one head in eval mode, without gradient: fp32 [n, classes], on the network's device."""
+    """Predict images with one head in eval mode.
+
+    Args:
+        network: Left in the mode in which it was.
+        images: uint8 [n, channels, height, width].
+        head: Index of the head.
+
+    Returns:
+        Logits without gradient, fp32 [n, classes], on the network's device.
+    """
     with eval_mode(network), torch.no_grad():
-        pieces = torch.split(images.to(device_of(network)), _BATCH)
-        return torch.cat([network.logits(some, head) for some in pieces])
+        batches = torch.split(images.to(device_of(network)), _BATCH)
+        return torch.cat([network.logits(batch, head) for batch in batches])
 
 
 def device_of(network: nn.Module) -> torch.device:
+    """Return the device of a module's parameters."""
     return next(network.parameters()).device
 
 
 @contextmanager
 def eval_mode(network: nn.Module) -> Iterator[None]:
-    """Eval mode for a while."""
+    """Put a module into eval mode for a block, then back into the mode in which it was."""
     before = network.training
     network.eval()
     try:

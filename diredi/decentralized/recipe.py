@@ -1,4 +1,4 @@
-"""How peers learn, as values without torch: what a study's cells and a peer's configuration hold."""
+"""The recipes of peers, as values without torch: used by studies and by the configuration of a peer."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ MeasureName = Literal["ce", "kl", "js", "sed", "td", "msed"]
 
 
 class NetworkRecipe(Config):
+    """Choose the network of a peer."""
+
     backbone: str = "cnn"
     """By its name in `diredi.decentralized.backbones.BACKBONES`."""
     auxiliary: int = Field(default=1, ge=0)
@@ -23,30 +25,31 @@ class NetworkRecipe(Config):
 
 
 class DistillationRecipe(Config):
-    """What an auxiliary head's loss is: alpha * labels + (1 - alpha) * distillation."""
+    """Choose the loss of an auxiliary head: alpha * labels + (1 - alpha) * distillation."""
 
     measure: MeasureName = "td"
+    """The dissimilarity, by its name in `diredi.distillation.dissimilarity.MEASURES`."""
     scheme: Literal["pairwise", "holistic"] = "holistic"
-    """The sum of the distances to each neighbour, or the distance to the neighbours' average. With "msed" and
-    "holistic": the distance of all to each other, which needs no average."""
+    """pairwise: the sum of the dissimilarities to each neighbour. holistic: the dissimilarity to the neighbours'
+    average, or with "msed" that of all peers to each other, which needs no average."""
     alpha: float = Field(default=0.5, ge=0, le=1)
-    """Weight of the labels; 1 asks no neighbour anything."""
+    """Weight of the labels. With 1 no neighbour is asked."""
     temperature: float = Field(default=1.0, gt=0)
     """Divides the logits of both sides."""
     temperature_squared: bool = False
-    """Multiplies the distillation by the square of the temperature (Hinton et al., 2015), which keeps its gradient's
-    size."""
+    """Multiply the distillation by the square of the temperature (Hinton et al., 2015), which keeps the size of its
+    gradient."""
     mode: Literal["paper", "reference_code", "matched"] = "paper"
     """`paper`: probabilities are averaged, losses are means over the batch, neighbours answer in eval mode.
-    `reference_code`: as the authors' program does it: logits are averaged, distillation is summed over the batch while
-    the label loss is a mean, neighbours answer in train mode, the temperature is never squared. `matched`: as `paper`,
-    and the gradient of the distillation by the logits is made as long as that of the label loss, for measures differ
-    much in the length of their gradients and little in their direction (at high temperature KL : TD : JS : SED as 4 :
-    2 : 1 : 1)."""
+    `reference_code`: as in the authors' program, logits are averaged, distillation is summed over the batch while the
+    label loss is a mean, neighbours answer in train mode, and the temperature is never squared. `matched`: as `paper`,
+    with the gradient of the distillation by the logits scaled to the length of that of the label loss, because the
+    dissimilarities differ much in the length of their gradients and little in their direction (at high temperature KL :
+    TD : JS : SED as 4 : 2 : 1 : 1)."""
 
 
 class TrainingRecipe(Config):
-    """Stochastic gradient descent with momentum, its rate falling to 0 along a cosine."""
+    """Choose epochs, batch size and optimiser: SGD with momentum and a learning rate that falls to 0 along a cosine."""
 
     epochs: float = Field(default=5, gt=0)
     batch: int = Field(default=64, ge=2)
@@ -56,18 +59,20 @@ class TrainingRecipe(Config):
 
 
 class MultiHeadRecipe(Config):
-    """Multi-headed distillation on public images. Where the paper's numbers could not be read, ours are said to be
-    so."""
+    """Choose the loss of multi-headed distillation on public images.
+
+    The defaults are ours, for we had no access to the paper's constants.
+    """
 
     auxiliary: int = Field(default=3, ge=1)
-    """Heads of the chain: head k + 1 learns from the neighbours' head k, the first from their main heads."""
+    """Heads of the chain. Head k + 1 learns from the neighbours' head k, the first from their main heads."""
     auxiliary_weight: float = Field(default=3.0, ge=0)
-    """Of each auxiliary head's loss, where the private labels' has 1."""
+    """Weight of each auxiliary head's loss; that of the private labels is 1."""
     embedding_weight: float = Field(default=1.0, ge=0)
-    """Of the distance between normalised embeddings."""
+    """Weight of the distance between normalised embeddings."""
     confidence: Literal["all", "most_confident"] = "most_confident"
-    """A head learns from all neighbours alike, or for each sample from the one that is surest, which may be the peer's
-    own head of the level before."""
+    """all: a head learns from all neighbours alike. most_confident: for each sample from the most confident one, which
+    may be the peer's own head of the level before."""
     measure: MeasureName = "ce"
     temperature: float = Field(default=1.0, gt=0)
     public_batch: int = Field(default=64, ge=2)

@@ -1,14 +1,11 @@
-"""Peers in one process learn from each other, round by round.
+"""Rounds of mutual distillation between peers in one process.
 
-At first every peer learns its own labels. In each round that follows, a peer's auxiliary head learns from its labels
-and from its neighbours: from their main heads in the first round, then from their auxiliary heads as the round before
-has left them. One round is the one-shot protocol of Molo et al., SISAP 2024; several are its iterative form (FGCS 176,
-2025).
+Each peer has learned its own labels. In a round a peer's auxiliary head learns from its labels and from its neighbours:
+from their main heads in the first round, then from their auxiliary heads as the round before has left them. One round
+is the one-shot protocol of Molo et al., SISAP 2024; several rounds are its iterative form (FGCS 176, 2025).
 
-Neighbours answer for the receiver's own private images, as in the papers: their weights have to travel for that, or the
-images would.
-
-With `EarlyStopping` a peer that has had enough learns no more, and goes on teaching with what it knows.
+As in the papers, neighbours predict the receiver's own private images: in a deployment their weights have to travel for
+that, or the images would.
 """
 
 from __future__ import annotations
@@ -28,15 +25,19 @@ from diredi.decentralized.peer import CachedLogits, NeighbourLogits, Peer, Train
 from diredi.decentralized.recipe import DistillationRecipe, TrainingRecipe
 
 AUXILIARY = 1
+"""Index of the auxiliary head that learns from neighbours."""
 
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Meta early stopping (see `diredi.decentralized.early_stopping`), which looks at every peer's validation data."""
+    """Options of meta early stopping, which uses every peer's validation data.
+
+    See `diredi.decentralized.early_stopping`. A peer that has stopped learns no more and goes on teaching.
+    """
 
     recipe: StoppingRecipe
     validation: Sequence[LabelledImages]
-    """Of each peer, its own."""
+    """Each peer's validation data."""
 
 
 def distil(
@@ -46,34 +47,43 @@ def distil(
     training: TrainingRecipe,
     stopping: EarlyStopping | None = None,
 ) -> list[MetaStopping]:
-    """Rounds of peers that have learned their labels: `neighbours` says for each round who listens to whom.
+    """Let peers that have learned their labels learn from each other.
 
-    Within a round all listen to what the others were before it, so their order is of no matter. With `stopping` the
-    answer is what it says of each peer, without it nothing; rounds that nobody would learn in are left out.
+    Within a round each peer learns from the others as they were before it, so the order of the peers does not matter.
+
+    Args:
+        peers: Their networks are trained in place.
+        neighbours: For each round, the indices of each peer's neighbours.
+        recipe: The distillation loss.
+        training: Epochs, batch size and optimiser of a round.
+        stopping: Stop each peer once it gains nothing more from its neighbours. Rounds in which no peer would learn are
+            left out.
+
+    Returns:
+        The state of early stopping for each peer; an empty list without `stopping`.
     """
-    watched = [MetaStopping(recipe=stopping.recipe) for _ in peers] if stopping else []
+    states = [MetaStopping(recipe=stopping.recipe) for _ in peers] if stopping else []
     for number, graph in enumerate(neighbours, start=1):
-        learning = [index for index in range(len(peers)) if not watched or watched[index].reason is None]
+        learning = [index for index in range(len(peers)) if not states or states[index].reason is None]
         before = [copy.deepcopy(peer.network) for peer in peers] if learning else []
-        asked = MAIN if number == 1 else AUXILIARY
+        head = MAIN if number == 1 else AUXILIARY
         for index in learning:
-            theirs = _neighbours(peers[index], [before[other] for other in graph[index]], asked, recipe)
+            theirs = _neighbour_logits(peers[index], [before[other] for other in graph[index]], head, recipe)
             peers[index].learn_from_neighbours(theirs, recipe, training, AUXILIARY, number)
             if stopping:
                 losses = {other: _loss(peers[index], stopping.validation[other]) for other in (index, *graph[index])}
-                watched[index] = watched[index].after_round(
-                    losses.pop(index), mean(losses.values()) if losses else None
-                )
-    return watched
+                own = losses.pop(index)
+                states[index] = states[index].after_round(own, mean(losses.values()) if losses else None)
+    return states
 
 
 def _loss(peer: Peer, data: LabelledImages) -> float:
-    """Mean cross-entropy of its auxiliary head."""
+    """Compute the mean cross-entropy of a peer's auxiliary head."""
     logits = peer.predict_logits(torch.from_numpy(data.images), AUXILIARY)
     return float(F.cross_entropy(logits, torch.from_numpy(data.labels).to(logits.device)))
 
 
-def _neighbours(
+def _neighbour_logits(
     peer: Peer, networks: Sequence[MultiHeadNetwork], head: int, recipe: DistillationRecipe
 ) -> NeighbourLogits | None:
     if not networks or recipe.alpha == 1:

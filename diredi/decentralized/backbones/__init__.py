@@ -1,7 +1,7 @@
-"""What turns images into features: any torch module that says how many features it gives.
+"""Backbones: torch modules that turn images into features.
 
-A backbone is one file beside this one and one line in BACKBONES. Peers of different backbones learn from each other,
-for what they exchange is what their heads say.
+To add a backbone, subclass `Backbone` in a file beside this one and add a line to BACKBONES. Peers with different
+backbones can learn from each other, because they exchange the predictions of their heads.
 """
 
 from __future__ import annotations

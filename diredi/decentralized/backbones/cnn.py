@@ -1,4 +1,4 @@
-"""A small convolutional network, for grids of hundreds of cells on a processor."""
+"""A small convolutional network, fast enough on a CPU for grids of hundreds of trainings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from diredi.decentralized.backbones.base import Backbone, Shape
 
 
 class Cnn(Backbone):
-    """Two convolutions with batch norm, each halving the image, and a dense layer."""
+    """Two convolutions with batch norm, each followed by 2x2 pooling, and a dense layer."""
 
     features = 64
 

@@ -1,4 +1,4 @@
-"""Two dense layers: for digits, and wherever a thousand clients must fit on one machine."""
+"""Two dense layers, for digits and for simulations of a thousand clients on one machine."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from diredi.decentralized.backbones.base import Backbone, Shape
 
 
 class Mlp(Backbone):
+    """Two dense layers with ReLU."""
+
     features = 64
 
     def __init__(self, shape: Shape) -> None:

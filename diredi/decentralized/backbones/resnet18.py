@@ -1,5 +1,4 @@
-"""ResNet-18 (He et al., CVPR 2016) with the stem that is usual for CIFAR's small images: one 3x3 convolution, no
-pooling."""
+"""ResNet-18 (He et al., CVPR 2016) for small images."""
 
 from __future__ import annotations
 
@@ -11,6 +10,8 @@ from diredi.decentralized.backbones.base import Backbone, Shape
 
 
 class ResNet18(Backbone):
+    """ResNet-18 with the stem that is usual for CIFAR: one 3x3 convolution and no pooling."""
+
     features = 512
 
     def __init__(self, shape: Shape) -> None:
@@ -22,7 +23,7 @@ class ResNet18(Backbone):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        # Channels last: a fifth faster on a processor, and what a GPU wants in half precision.
+        # Channels last is a fifth faster on a CPU, and the preferred layout of GPUs in half precision.
         features: Tensor = self.stages(self.stem(images.contiguous(memory_format=torch.channels_last)))
         return features.mean((2, 3))
 

@@ -1,10 +1,10 @@
-"""How the samples of a set are dealt to peers, each of whom then sees its own part alone. No torch.
+"""Partitions: assign the samples of a data set to peers, each of which then sees its own part alone.
 
-    parts = partition_labels(found.train.labels, 10, PartitionRecipe(kind="skew", gamma=100), seed=0)
-    private = [found.train.select(part) for part in parts]
+    parts = partition_labels(data.train.labels, 10, PartitionRecipe(kind="skew", gamma=100), seed=0)
+    private = [data.train.select(part) for part in parts]
 
-A partition is one function in a file beside this one and one line in PARTITIONS. Sets of images with boxes are dealt by
-`sites.partition_sites`.
+To add a partition, write a `PartitionFunction` in a file beside this one and add a line to PARTITIONS. Sets of images
+with boxes are split by `sites.partition_sites`. Importing this package needs no torch.
 """
 
 from __future__ import annotations
@@ -18,10 +18,7 @@ from diredi.decentralized.partitions.base import (
     label_distribution,
     random_generator,
 )
-from diredi.decentralized.partitions.dirichlet import dirichlet
-from diredi.decentralized.partitions.iid import iid
-from diredi.decentralized.partitions.quantity import quantity
-from diredi.decentralized.partitions.skew import skew
+from diredi.decentralized.partitions.labels import dirichlet, iid, quantity, skew
 from diredi.errors import InvalidInput
 
 PARTITIONS: Final[dict[str, PartitionFunction]] = {
@@ -35,10 +32,26 @@ __all__ = ["PARTITIONS", "Indices", "PartitionFunction", "PartitionRecipe", "lab
 
 
 def partition_labels(labels: Indices, peers: int, recipe: PartitionRecipe, seed: int) -> list[Indices]:
-    """For each peer the samples that are its own: rising, disjoint, all of them together, never none.
+    """Assign each sample to a peer.
 
-    `labels` (n) are any whole numbers; a label that does not occur is no label. Same arguments, same answer.
-    Raises InvalidInput: an unknown kind, fewer samples than peers, a recipe that leaves somebody without.
+    Args:
+        labels: Label of each sample, any integers, int64 [n]. Labels that do not occur are ignored.
+        peers: Number of peers, 1 to n.
+        recipe: Kind and numbers of the partition.
+        seed: Equal arguments give equal partitions.
+
+    Returns:
+        The indices of each peer's samples, in rising order: disjoint, together all samples, and never empty.
+
+    Raises:
+        InvalidInput: The kind is unknown, there are fewer samples than peers, the seed is below 0, or the recipe leaves
+            a peer without samples.
+
+    Example:
+        >>> import numpy as np
+        >>> parts = partition_labels(np.array([0, 0, 1, 1]), 2, PartitionRecipe(kind="iid"), seed=0)
+        >>> sorted(np.concatenate(parts).tolist())
+        [0, 1, 2, 3]
     """
     if recipe.kind not in PARTITIONS:
         raise InvalidInput(f"there is no partition {recipe.kind!r} of labels: use {', '.join(sorted(PARTITIONS))}")

@@ -1,4 +1,4 @@
-"""What a partition is given, what it may be told, and the two ways in which samples are dealt."""
+"""The recipe and the type of a partition, and helpers that assign samples by shares or counts."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from diredi.config import Config
 from diredi.errors import InvalidInput
 
 Indices = NDArray[np.int64]
+"""Positions of samples, or their labels: int64 [n]."""
 Shares = NDArray[np.float64]
 
 _DRAWS = 100
 
 
 class PartitionRecipe(Config):
-    """How samples become the private data of peers. What a partition does not name it does not read."""
+    """Choose a partition and its numbers. A partition ignores the fields that are marked for others."""
 
     kind: str = "iid"
     """The kind of partition, by its name in `diredi.decentralized.partitions.PARTITIONS`. Detection sets also have
@@ -47,31 +48,44 @@ class PartitionRecipe(Config):
 
 
 PartitionFunction = Callable[[Indices, int, PartitionRecipe, np.random.Generator], list[Indices]]
-"""labels (n), peers, recipe, random numbers: for each peer the samples that are its own, in rising order.
+"""Called as partition(labels, peers, recipe, random); gives the indices of each peer's samples, in rising order.
 
-Every sample is somebody's and nobody's list is empty. Raises InvalidInput when that cannot be.
+Every sample belongs to one peer and no peer is empty. Raises InvalidInput where that is impossible.
 """
 
 
 def random_generator(seed: int, *more: int) -> np.random.Generator:
-    """Raises InvalidInput for a seed below 0."""
+    """Create a random generator from a seed and further integers.
+
+    Raises:
+        InvalidInput: The seed is below 0.
+    """
     if seed < 0:
         raise InvalidInput(f"a seed cannot be {seed}: use 0 or more")
     return np.random.default_rng([seed, *more])
 
 
 def split_by_sizes(order: Indices, sizes: Indices) -> list[Indices]:
-    """The first `sizes[0]` of `order` for the first peer and so on, each part in rising order."""
+    """Split `order` into consecutive parts of the given sizes, and sort each part."""
     return [np.sort(part) for part in np.split(order, np.cumsum(sizes)[:-1])]
 
 
 def assign_by_shares(
     labels: Indices, draw_shares: Callable[[int], Shares], recipe: PartitionRecipe, random: np.random.Generator
 ) -> list[Indices]:
-    """Deals the samples of every label by the peers' shares of it, again and again until nobody is empty.
+    """Assign the samples of every label by the peers' shares of it, and draw again until no peer is empty.
 
-    `draw_shares` is called with the number of labels that occur, k, for k x peers shares; each row adds up to 1.
-    Raises InvalidInput after a hundred draws.
+    Args:
+        labels: Label of each sample, int64 [n].
+        draw_shares: Called with the number k of labels that occur; gives float [k, peers] whose rows add up to 1.
+        recipe: Names the partition in the error message.
+        random: Source of randomness.
+
+    Returns:
+        The indices of each peer's samples, in rising order.
+
+    Raises:
+        InvalidInput: A peer was empty in each of a hundred draws.
     """
     _, kinds, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     for _ in range(_DRAWS):
@@ -85,7 +99,16 @@ def assign_by_shares(
 
 
 def assign_by_counts(kinds: Indices, counts: Indices, random: np.random.Generator) -> list[Indices]:
-    """Deals as many samples of every kind, 0 to k - 1, to every peer as `counts` (k x peers) says, chance which."""
+    """Assign random samples of each kind to peers.
+
+    Args:
+        kinds: Kind of each sample, 0 to k - 1, int64 [n].
+        counts: How many samples of a kind go to a peer, int64 [k, peers].
+        random: Source of randomness.
+
+    Returns:
+        The indices of each peer's samples, in rising order.
+    """
     order = random.permutation(len(kinds))
     by_kind = order[np.argsort(kinds[order], kind="stable")]
     owners = np.empty(len(kinds), np.int64)
@@ -94,9 +117,17 @@ def assign_by_counts(kinds: Indices, counts: Indices, random: np.random.Generato
 
 
 def label_distribution(labels: Indices, n_classes: int) -> Shares:
-    """The share of every class among a peer's labels: the weights of its accuracy on its own distribution.
+    """Compute the share of every class among a peer's labels, which weights accuracy on its own distribution.
 
-    Raises InvalidInput when there is no label, or one that is not within 0 to `n_classes` - 1.
+    Args:
+        labels: The peer's labels, int64 [n].
+        n_classes: Number of classes.
+
+    Returns:
+        Shares that add up to 1, float64 [n_classes].
+
+    Raises:
+        InvalidInput: There are no labels, or one is not within 0 to `n_classes` - 1.
     """
     if len(labels) == 0 or labels.min() < 0 or labels.max() >= n_classes:
         raise InvalidInput(f"{len(labels)} labels have no distribution over {n_classes} classes: all must be of them")

@@ -1,4 +1,4 @@
-"""Images with boxes dealt to peers, so that each is a site of its own: by what they show, or by their camera."""
+"""Assign images with boxes to peers, by the classes that they show or by their camera."""
 
 from __future__ import annotations
 
@@ -16,14 +16,25 @@ CAMERA = "camera"
 
 
 def partition_sites(dataset: DataSet, peers: int, recipe: PartitionRecipe, seed: int) -> list[DataSet]:
-    """One data set a peer, with the names of the whole; the same arguments give the same ones.
+    """Split a data set into one data set for each peer.
 
-    "camera" gives every peer whole cameras, as many as the others. Any other kind sees an image as the class of most of
-    its boxes; images without a box are dealt evenly. Images of `val` go where those of `train` of their class went, in
-    the same proportions, so that a peer is measured on what it sees.
+    "camera" gives every peer whole cameras, in numbers that differ by one at most. Any other kind takes the class of
+    most of an image's boxes as its label; images without boxes are split evenly. Images of `val` follow those of
+    `train` with the same label, in the same proportions, so that a peer is measured on what it sees.
 
-    Nobody is without images to learn from; someone may be without any in `val`. Raises InvalidInput when there are too
-    few, and what `partition_labels` and `by_camera` raise.
+    Args:
+        dataset: The whole set.
+        peers: Number of peers.
+        recipe: Kind and numbers of the partition; the kind is "camera" or a name in PARTITIONS.
+        seed: Equal arguments give equal partitions.
+
+    Returns:
+        A data set for each peer, with the class names of the whole. None is without images in `train`; some may be
+        without images in `val`.
+
+    Raises:
+        InvalidInput: There are too few images or cameras for the peers; an image does not name its camera; and what
+            `partition_labels` raises.
     """
     return (_by_camera if recipe.kind == CAMERA else _by_label)(dataset, peers, recipe, seed)
 
@@ -34,7 +45,7 @@ def _by_camera(dataset: DataSet, peers: int, recipe: PartitionRecipe, seed: int)
     if not 1 <= peers <= learning:
         raise InvalidInput(f"{learning} cameras with images to learn from cannot be dealt to {peers} peers")
     order = random_generator(seed, peers).permutation(len(cameras))
-    # Those with images to learn from are dealt first: everybody then has one.
+    # Cameras with training images are assigned first, so that each peer gets one of them.
     deck = sorted((cameras[index] for index in order), key=lambda camera: not camera.train)
     return [
         replace(dataset, train=_all(c.train for c in deck[peer::peers]), val=_all(c.val for c in deck[peer::peers]))
@@ -63,12 +74,12 @@ def _by_label(dataset: DataSet, peers: int, recipe: PartitionRecipe, seed: int) 
 
 
 def _label(sample: Sample) -> int:
-    """1 + the class of most boxes, the first of equals; 0 without a box."""
+    """Return 1 + the class of most boxes, the first of equals; 0 without a box."""
     return 1 + int(np.bincount(sample.boxes[:, 0].astype(np.int64)).argmax()) if len(sample.boxes) else 0
 
 
 def _shares(labels: Sequence[Indices], kinds: int) -> Shares:
-    """kinds x peers: each peer's share of what there is of a kind; of a kind that nobody has, an equal one."""
+    """Compute each peer's share of every kind, [kinds, peers]; shares of a kind that no peer has are equal."""
     counts = np.stack([np.bincount(own, minlength=kinds) for own in labels], axis=1).astype(np.float64)
     counts[~counts.any(axis=1)] = 1
     shares: Shares = counts / counts.sum(axis=1, keepdims=True)

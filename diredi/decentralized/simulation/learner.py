@@ -1,4 +1,4 @@
-"""Where gradients come from: a module, and the samples of a client or of a stack of them."""
+"""Gradients of a module on the samples of one client, or of a stack of clients."""
 
 from __future__ import annotations
 
@@ -7,33 +7,47 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from diredi.data.classification.base import LabelledImages
+from diredi.decentralized.partitions import Indices
 from diredi.decentralized.strategies import Tree
 from diredi.decentralized.strategies.base import scale
 
-Indices = NDArray[np.int64]
 IMAGES_AT_ONCE = 256
-"""Images, where a gradient of all of a client's is asked for."""
+"""Images in memory while a full gradient is computed."""
 
 
 def mixes_samples(module: nn.Module) -> bool:
-    """Whether it has batch norm, to which the padding of a stack would be samples like any others."""
+    """Return whether a module has batch norm, which would take the padding of a stack for samples."""
     return any(isinstance(part, _NormBase) for part in module.modules())
 
 
 def is_faster_stacked(module: nn.Module) -> bool:
-    """On a processor, where a stack of dense layers is one product and a stack of convolutions many small ones."""
+    """Return whether stacking pays on a CPU: dense layers become one product, convolutions many small ones."""
     return not any(isinstance(part, _NormBase | _ConvNd) for part in module.modules())
 
 
 class ModuleLearner:
-    """A `Learner`. A stack's tensors have a leading dimension, and its shorter batches are filled up and masked."""
+    """A `Learner` of a torch module.
+
+    In a stack, tensors have a leading dimension for clients, and shorter batches are padded and masked.
+
+    Args:
+        module: Maps uint8 images to logits; used with the weights and buffers that are given.
+        data: All training images.
+        start: Weights that the round starts from.
+        buffers: Buffers that the round starts from.
+        indices: Indices of each client's samples.
+        batches: Indices of each client's batches, one for each step.
+        stacked: Whether the clients are trained as a stack; otherwise there is one client.
+
+    Attributes:
+        losses: Sum of each client's losses over its steps, [clients] or [].
+    """
 
     def __init__(
         self,
@@ -49,9 +63,9 @@ class ModuleLearner:
         self._module, self._data, self._stacked = module, data, stacked
         self._first_buffers, self._indices, self._batches = buffers, indices, batches
         self.losses = torch.zeros(len(indices)) if stacked else torch.zeros(())
-        """Of each client, the sum over its steps."""
 
     def full_gradient(self) -> Tree:
+        """Return the gradient of all samples at `start`."""
         counts = self._counts(self._indices)
         pieces = -(-max(len(indices) for indices in self._indices) // IMAGES_AT_ONCE)
         split = [np.array_split(indices, pieces) for indices in self._indices]
@@ -65,15 +79,17 @@ class ModuleLearner:
         return total
 
     def minibatch_gradient(self, weights: Tree, step: int) -> Tree:
+        """Return the gradient of the batch of a step at `weights`; update `buffers` and `losses`."""
         gradient, loss = self._gradient(weights, self.buffers, self._of_step(step))
         self.losses += loss
         return gradient
 
     def reference_gradient(self, step: int) -> Tree:
+        """Return the gradient of the batch of a step at `start`."""
         return self._gradient(self.start, _clone(self._first_buffers), self._of_step(step))[0]
 
     def _of_step(self, step: int) -> list[Indices]:
-        """Nothing for a client that has taken all its steps."""
+        """Return each client's batch; an empty one for a client that has taken all its steps."""
         return [batches[step] if step < len(batches) else batches[0][:0] for batches in self._batches]
 
     def _counts(self, chosen: Sequence[Indices]) -> Tensor:
@@ -81,13 +97,13 @@ class ModuleLearner:
         return counts if self._stacked else counts[0]
 
     def _gradient(self, weights: Tree, buffers: Tree, chosen: Sequence[Indices]) -> tuple[Tree, Tensor]:
-        """And the loss, of the samples that `chosen` has for each client. Changes `buffers` as the module does."""
+        """Return gradient and loss of the chosen samples of each client. The module may change `buffers`."""
         if self._stacked:
             return self._of_stack(weights, buffers, chosen)
         leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
         loss = self._loss(leaves, buffers, *self._load(chosen[0]), torch.ones(len(chosen[0])))
-        found = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
-        return dict(zip(leaves, found, strict=True)), loss.detach()
+        gradients = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
+        return dict(zip(leaves, gradients, strict=True)), loss.detach()
 
     def _of_stack(self, weights: Tree, buffers: Tree, chosen: Sequence[Indices]) -> tuple[Tree, Tensor]:
         padded = np.zeros((len(chosen), max(len(indices) for indices in chosen)), np.int64)

@@ -1,9 +1,10 @@
-"""How clients with private data and a server learn together: FedAvg and its kind. No torch at import.
+"""Federated strategies: how clients with private data and a server train one model. Importing this needs no torch.
 
     strategy = create_strategy(StrategyRecipe(kind="scaffold", learning_rate=0.1))
 
-A strategy is one class in a file beside this one and one line in STRATEGIES. `base` says what it decides and has the
-rest of a round; `diredi.decentralized.simulation` runs it for many clients on one machine.
+To add a strategy, subclass `Strategy` in a file beside this one and add a line to STRATEGIES. `base` defines what a
+strategy decides and implements the rest of a round. `diredi.decentralized.simulation` runs a strategy for many clients
+on one machine, `diredi.decentralized.federation` for a few clients of any kind.
 """
 
 from __future__ import annotations
@@ -37,7 +38,17 @@ __all__ = ["STRATEGIES", "Cohort", "ClientContext", "Message", "Strategy", "Stra
 
 
 def create_strategy(recipe: StrategyRecipe) -> Strategy:
-    """Raises InvalidInput with the strategies that there are."""
+    """Create the strategy that a recipe names.
+
+    Args:
+        recipe: Kind and numbers of the strategy.
+
+    Returns:
+        A new strategy, which is stateless.
+
+    Raises:
+        InvalidInput: The kind is unknown; the message lists those that exist.
+    """
     if recipe.kind not in STRATEGIES:
         raise InvalidInput(f"there is no strategy {recipe.kind!r}: use {', '.join(sorted(STRATEGIES))}")
     return STRATEGIES[recipe.kind](recipe)

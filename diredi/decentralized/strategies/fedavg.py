@@ -1,4 +1,4 @@
-"""FedAvg: the mean of what the clients' weights became (McMahan et al., AISTATS 2017, Algorithm 1)."""
+"""FedAvg: average the clients' weights (McMahan et al., AISTATS 2017, Algorithm 1)."""
 
 from __future__ import annotations
 
@@ -6,15 +6,23 @@ from diredi.decentralized.strategies.base import ClientContext, Cohort, Message,
 
 
 class FedAvg(Strategy):
-    """What is averaged is the change, so that the server may have a rate of its own; with 1 it is the paper's."""
+    """Federated averaging, with a learning rate of the server.
 
-    def step_direction(self, weights: Tree, gradient: Tree, reference: Tree, local: ClientContext) -> Tree:
+    McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017,
+    Algorithm 1: w <- w + server_learning_rate * sum_k p_k (y_k - w), where y_k are the weights of client k after its
+    steps. `server_learning_rate` 1 is the paper's algorithm.
+    """
+
+    def step_direction(self, weights: Tree, gradient: Tree, reference: Tree, client: ClientContext) -> Tree:
+        """Return the minibatch's gradient."""
         return gradient
 
-    def finish_round(self, weights: Tree, local: ClientContext) -> tuple[Message, Message]:
-        return {"change": map_trees(lambda after, before: after - before, weights, local.received["weights"])}, {}
+    def finish_round(self, weights: Tree, client: ClientContext) -> tuple[Message, Message]:
+        """Upload the change y_k - w; keep no state."""
+        return {"change": map_trees(lambda after, before: after - before, weights, client.received["weights"])}, {}
 
-    def aggregate(self, server: Message, mean: Message, clients: Cohort) -> Message:
+    def aggregate(self, server: Message, mean: Message, cohort: Cohort) -> Message:
+        """Add the mean change, times the server's learning rate."""
         rate = self.recipe.server_learning_rate
         weights = map_trees(lambda weight, change: weight + rate * change, server["weights"], mean["change"])
         return {**server, "weights": weights}

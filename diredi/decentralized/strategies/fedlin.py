@@ -1,4 +1,4 @@
-"""FedLin: each step is corrected by the gradients at the server's weights (Mitra et al., NeurIPS 2021, Algorithm 1)."""
+"""FedLin: correct each step by the gradients at the server's weights (Mitra et al., NeurIPS 2021, Algorithm 1)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,24 @@ if TYPE_CHECKING:
 
 
 class FedLin(FedAvg):
-    """A step goes along gradient - own gradient at the start + everyone's. Nothing is remembered between rounds."""
+    """Averaging with a gradient correction; nothing is kept between rounds.
+
+    Mitra, Jaafar, Pappas, Hassani, "Linear Convergence in Federated Learning: Tackling Client Heterogeneity and Sparse
+    Gradients", NeurIPS 2021, Algorithm 1: y <- y - eta_k (g_k(y) - grad f_k(w) + grad f(w)), where f_k is the loss of
+    all of a client's samples and f their mean.
+    """
 
     requires_mean_gradient = requires_full_gradient = True
 
-    def learning_rates(self, clients: Cohort) -> Tensor:
-        """Inversely proportional to a client's steps (Theorem 1); `learning_rate` is that of one with a mean number."""
-        return super().learning_rates(clients) * clients.mean_steps / clients.steps
+    def learning_rates(self, cohort: Cohort) -> Tensor:
+        """Return rates inversely proportional to a client's steps (Theorem 1).
 
-    def step_direction(self, weights: Tree, gradient: Tree, reference: Tree, local: ClientContext) -> Tree:
-        return map_trees(lambda g, own, mean: g - own + mean, gradient, local.full_gradient, local.received["gradient"])
+        The recipe's `learning_rate` is that of a client with the mean number of steps.
+        """
+        return super().learning_rates(cohort) * cohort.mean_steps / cohort.steps
+
+    def step_direction(self, weights: Tree, gradient: Tree, reference: Tree, client: ClientContext) -> Tree:
+        """Return g_k(y) - grad f_k(w) + grad f(w)."""
+        return map_trees(
+            lambda g, own, mean: g - own + mean, gradient, client.full_gradient, client.received["gradient"]
+        )

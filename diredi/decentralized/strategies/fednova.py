@@ -1,4 +1,4 @@
-"""FedNova: clients that take more steps have no more say (Wang et al., NeurIPS 2020, Algorithm 1, with plain SGD)."""
+"""FedNova: average the clients' changes per step (Wang et al., NeurIPS 2020, Algorithm 1, with plain SGD)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,19 @@ from diredi.decentralized.strategies.fedavg import FedAvg
 
 
 class FedNova(FedAvg):
-    """The mean change of one step, times the mean number of steps (the paper's tau_eff)."""
+    """Normalised averaging: a client that takes more steps does not weigh more.
 
-    def finish_round(self, weights: Tree, local: ClientContext) -> tuple[Message, Message]:
-        upload, _ = super().finish_round(weights, local)
-        return {"change": map_trees(lambda change: scale(change, 1 / local.steps), upload["change"])}, {}
+    Wang, Liu, Liang, Joshi, Poor, "Tackling the Objective Inconsistency Problem in Heterogeneous Federated
+    Optimization", NeurIPS 2020, Algorithm 1: w <- w + tau_eff * sum_k p_k (y_k - w) / tau_k, where tau_k are the steps
+    of client k and tau_eff = sum_k p_k tau_k.
+    """
 
-    def aggregate(self, server: Message, mean: Message, clients: Cohort) -> Message:
-        effective = (self.aggregation_weights(clients) * clients.steps).sum()
-        return super().aggregate(server, {"change": map_trees(lambda d: d * effective, mean["change"])}, clients)
+    def finish_round(self, weights: Tree, client: ClientContext) -> tuple[Message, Message]:
+        """Upload the mean change of a step, (y_k - w) / tau_k; keep no state."""
+        upload, _ = super().finish_round(weights, client)
+        return {"change": map_trees(lambda change: scale(change, 1 / client.steps), upload["change"])}, {}
+
+    def aggregate(self, server: Message, mean: Message, cohort: Cohort) -> Message:
+        """Add the mean change of a step, times tau_eff."""
+        effective = (self.aggregation_weights(cohort) * cohort.steps).sum()
+        return super().aggregate(server, {"change": map_trees(lambda d: d * effective, mean["change"])}, cohort)

@@ -1,4 +1,4 @@
-"""FedProx: a client is drawn back to where it started (Li et al., MLSys 2020, Algorithm 2)."""
+"""FedProx: keep clients near the server's weights (Li et al., MLSys 2020, Algorithm 2)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ from diredi.decentralized.strategies.fedavg import FedAvg
 
 
 class FedProx(FedAvg):
-    """A client minimises its loss + mu / 2 * (distance from the server's weights)^2."""
+    """Averaging with a proximal term.
 
-    def step_direction(self, weights: Tree, gradient: Tree, reference: Tree, local: ClientContext) -> Tree:
+    Li, Sahu, Zaheer, Sanjabi, Talwalkar, Smith, "Federated Optimization in Heterogeneous Networks", MLSys 2020,
+    Algorithm 2: client k minimises f_k(y) + mu / 2 * ||y - w||^2.
+    """
+
+    def step_direction(self, weights: Tree, gradient: Tree, reference: Tree, client: ClientContext) -> Tree:
+        """Return g_k(y) + mu (y - w)."""
         mu = self.recipe.mu
-        return map_trees(lambda g, w, start: g + mu * (w - start), gradient, weights, local.received["weights"])
+        return map_trees(lambda g, y, w: g + mu * (y - w), gradient, weights, client.received["weights"])

@@ -1,6 +1,4 @@
-"""FedShuffle: epochs in random order, and no client goes further for having more samples (Horvath et al., 2022,
-Algorithm 1).
-"""
+"""FedShuffle: scale learning rates by steps, and uploads by the chance to participate (Horvath et al., 2022)."""
 
 from __future__ import annotations
 
@@ -14,12 +12,23 @@ if TYPE_CHECKING:
 
 
 class FedShuffle(FedAvg):
-    def learning_rates(self, clients: Cohort) -> Tensor:
-        """Inversely proportional to a client's steps; `learning_rate` is that of one with a mean number."""
-        return super().learning_rates(clients) * clients.mean_steps / clients.steps
+    """Averaging over shuffled epochs, in which a client with more samples moves no further.
 
-    def aggregation_weights(self, clients: Cohort) -> Tensor:
-        """w_i / p_i, a client's weight over its chance to be awake. They add up to 1 only on average over the rounds:
-        shares that always do favour clients that are awake beside small ones.
+    Horvath, Sanjabi, Xiao, Richtarik, Rabbat, "FedShuffle: Recipes for Better Use of Local Work in Federated Learning",
+    2022, arXiv 2204.13169, Algorithm 1.
+    """
+
+    def learning_rates(self, cohort: Cohort) -> Tensor:
+        """Return rates inversely proportional to a client's steps.
+
+        The recipe's `learning_rate` is that of a client with the mean number of steps.
         """
-        return clients.samples / clients.total_samples * clients.total_clients / len(clients.samples)
+        return super().learning_rates(cohort) * cohort.mean_steps / cohort.steps
+
+    def aggregation_weights(self, cohort: Cohort) -> Tensor:
+        """Return each client's share of all samples over its chance to participate, float [clients].
+
+        They add up to 1 only on average over the rounds. Weights that add up to 1 in every round would favour clients
+        that participate together with small ones.
+        """
+        return cohort.samples / cohort.total_samples * cohort.total_clients / len(cohort.samples)

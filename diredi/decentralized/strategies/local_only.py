@@ -1,4 +1,4 @@
-"""No collaboration at all: what the others have to beat."""
+"""No collaboration: the baseline that every strategy has to beat."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ from diredi.decentralized.strategies.base import ClientContext, Cohort, Message,
 
 
 class LocalOnly(Strategy):
-    """Everyone starts from the same weights, and nothing ever travels."""
+    """Train every client alone, all from the same first weights. Nothing is sent."""
 
     def initial_client_state(self, server: Message) -> Message:
+        """Return a copy of the server's state: the first weights."""
         return dict(server)
 
     def broadcast(self, server: Message) -> Message:
+        """Send nothing."""
         return {}
 
-    def step_direction(self, weights: Tree, gradient: Tree, reference: Tree, local: ClientContext) -> Tree:
+    def step_direction(self, weights: Tree, gradient: Tree, reference: Tree, client: ClientContext) -> Tree:
+        """Return the minibatch's gradient."""
         return gradient
 
-    def finish_round(self, weights: Tree, local: ClientContext) -> tuple[Message, Message]:
+    def finish_round(self, weights: Tree, client: ClientContext) -> tuple[Message, Message]:
+        """Upload nothing; keep the weights."""
         return {}, {"weights": weights}
 
-    def aggregate(self, server: Message, mean: Message, clients: Cohort) -> Message:
+    def aggregate(self, server: Message, mean: Message, cohort: Cohort) -> Message:
+        """Return the server's state unchanged."""
         return server

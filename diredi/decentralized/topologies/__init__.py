@@ -1,12 +1,12 @@
-"""Who is a neighbour of whom: each learns from its neighbours and teaches them. No torch.
+"""Topologies: the graph of which peers are neighbours. Neighbours learn from each other. No torch.
 
     round_1 = graph(TopologyRecipe(kind="ring"), peers=8, round_=1, seed=0)
     neighbours(round_1, 0)  # [1, 7]
 
-A kind is one function in a file beside this one and one line in TOPOLOGIES. That connectivity matters, and trades the
-pace of learning against what is learned, is from "Decentralized edge learning: A comparative study of distillation
-strategies and dissimilarity measures", FGCS 176, 2025; that it may change with time, e_t(k), from "Decentralized
-Learning with Multi-Headed Distillation", CVPR 2023.
+To add a topology, write a `Topology` in a file beside this one and add a line to TOPOLOGIES. That connectivity matters,
+and trades the pace of learning against its result, is from "Decentralized edge learning: A comparative study of
+distillation strategies and dissimilarity measures", FGCS 176, 2025; graphs that change with time, e_t(k), are from
+"Decentralized Learning with Multi-Headed Distillation", CVPR 2023.
 """
 
 from __future__ import annotations
@@ -41,13 +41,24 @@ _STREAM: Final = 0x746F706F
 
 
 def graph(recipe: TopologyRecipe, peers: int, round_: int, seed: int) -> nx.Graph:
-    """The graph of a round: nodes 0 to peers - 1 in this order, undirected, no self loops.
+    """Create the graph of a round.
 
-    Same arguments, same graph. Without `changes` the round is of no matter, and shapes keep the places that they say;
-    with it, peers change places by a permutation that is the round's own. A recipe that is good for one round is good
-    for all. Some peers may have no neighbours: those that "random" or "edges" leave out, and an island of one.
+    Without `recipe.changes` the graph is the same in every round. With it, random edges are drawn again in every round
+    and the peers change places by a permutation of the round.
 
-    Raises InvalidInput: an unknown kind, no peers, a number below 0, a recipe that these peers cannot follow.
+    Args:
+        recipe: Kind and numbers of the graph.
+        peers: Number of peers, 1 or more.
+        round_: Number of the round, 0 or more.
+        seed: 0 or more. Equal arguments give equal graphs.
+
+    Returns:
+        An undirected graph without self loops, with the nodes 0 to peers - 1. Some nodes may have no neighbours: those
+        that "random" or "edges" leave out, and an island of one.
+
+    Raises:
+        InvalidInput: The kind is unknown, a number is out of range, or the recipe does not fit the number of peers. A
+            recipe that is valid for one round is valid for all.
     """
     if recipe.kind not in TOPOLOGIES:
         raise InvalidInput(f"there is no topology {recipe.kind!r}: use {', '.join(sorted(TOPOLOGIES))}")
@@ -56,15 +67,23 @@ def graph(recipe: TopologyRecipe, peers: int, round_: int, seed: int) -> nx.Grap
     if round_ < 0 or seed < 0:
         raise InvalidInput(f"round {round_} and seed {seed} draw no topology: count both from 0")
     random = np.random.default_rng([seed, _STREAM, round_ if recipe.changes else 0])
-    made = TOPOLOGIES[recipe.kind](peers, recipe, random)
+    drawn = TOPOLOGIES[recipe.kind](peers, recipe, random)
     places = random.permutation(peers).tolist() if recipe.changes else range(peers)
     placed = nx.empty_graph(peers)
-    placed.add_edges_from((places[a], places[b]) for a, b in made.edges)
+    placed.add_edges_from((places[a], places[b]) for a, b in drawn.edges)
     return placed
 
 
 def neighbours(graph: nx.Graph, peer: int) -> list[int]:
-    """From the lowest to the highest; empty for a peer that is alone. Raises InvalidInput for one that is not there."""
+    """Return the neighbours of a peer, in rising order.
+
+    Args:
+        graph: The graph of a round.
+        peer: Number of the peer, from 0.
+
+    Raises:
+        InvalidInput: The graph has no such peer.
+    """
     if peer not in graph:
         raise InvalidInput(f"there is no peer {peer} among {len(graph)}: number them from 0 to {len(graph) - 1}")
     return sorted(graph[peer])

@@ -1,4 +1,4 @@
-"""What a topology is asked for, and the shape that every kind has."""
+"""The recipe and the type of a topology."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from diredi.config import Config
 
 
 class TopologyRecipe(Config):
-    """Who is a neighbour of whom. What a kind does not name it does not read.
+    """Choose a topology and its numbers. A topology ignores the fields that are marked for others.
 
-    That the numbers go together is checked where the graph is made, for it depends on how many peers there are.
+    The numbers are checked when the graph is created, since they depend on the number of peers.
     """
 
     kind: str = "complete"
@@ -34,9 +34,20 @@ class TopologyRecipe(Config):
 
 
 class Topology(Protocol):
-    """An undirected graph without self loops, its nodes 0 to peers - 1, for one peer or more.
+    """A function that creates a graph for a number of peers."""
 
-    All that is random comes from `random`. Raises InvalidInput for a recipe that these peers cannot follow.
-    """
+    def __call__(self, peers: int, recipe: TopologyRecipe, random: np.random.Generator) -> nx.Graph:
+        """Create the graph.
 
-    def __call__(self, peers: int, recipe: TopologyRecipe, random: np.random.Generator) -> nx.Graph: ...
+        Args:
+            peers: Number of peers, 1 or more.
+            recipe: Numbers of the topology.
+            random: The only source of randomness.
+
+        Returns:
+            An undirected graph without self loops, with the nodes 0 to peers - 1.
+
+        Raises:
+            InvalidInput: The recipe does not fit the number of peers.
+        """
+        ...

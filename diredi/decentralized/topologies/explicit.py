@@ -1,4 +1,4 @@
-"""A graph that somebody has written down, edge by edge."""
+"""The topology that a recipe lists edge by edge."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from diredi.errors import InvalidInput
 
 
 def edges(peers: int, recipe: TopologyRecipe, random: np.random.Generator) -> nx.Graph:
-    """A peer that no edge reaches has no neighbours, and learns alone."""
+    """Connect the pairs of peers in `recipe.edges`. A peer without an edge learns alone."""
     if not recipe.edges:
         raise InvalidInput(
             "topology.edges names no edge: list pairs of peers, or set as many islands as peers if all shall be alone"

@@ -1,4 +1,4 @@
-"""Groups in which everybody knows everybody, and few or none know somebody outside."""
+"""Islands: fully connected groups of peers, joined by few edges or none."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Island = Sequence[int]
 
 
 def islands(peers: int, recipe: TopologyRecipe, random: np.random.Generator) -> nx.Graph:
-    """Peers that follow each other share an island; where they cannot be equally large, the first have one more.
+    """Split consecutive peers into fully connected islands, and join neighbouring islands by bridges.
 
-    Islands stand in a ring, each next to the one before and the one after, and `bridges` edges join each two that are
-    next to each other. Those edges start and end at different peers for as long as there are others left.
+    The sizes of islands differ by one at most, larger ones first. Islands form a ring, and `recipe.bridges` edges join
+    each pair of neighbours. These edges use different peers for as long as there are any left.
     """
     if not 1 <= recipe.islands <= peers:
         raise InvalidInput(
@@ -26,8 +26,8 @@ def islands(peers: int, recipe: TopologyRecipe, random: np.random.Generator) -> 
         )
     groups = [group.tolist() for group in np.array_split(np.arange(peers), recipe.islands)]
     graph = nx.disjoint_union_all(nx.complete_graph(len(group)) for group in groups)
-    for one, next_one in _neighbouring(groups):
-        graph.add_edges_from(_bridges(one, next_one, recipe.bridges))
+    for island, following in _neighbouring(groups):
+        graph.add_edges_from(_bridges(island, following, recipe.bridges))
     return graph
 
 
@@ -36,14 +36,14 @@ def _neighbouring(groups: Sequence[Island]) -> list[tuple[Island, Island]]:
     return pairs if len(groups) > 2 else pairs[:-1]
 
 
-def _bridges(one: Island, other: Island, number: int) -> Iterator[tuple[int, int]]:
-    """The first starts at the last of `one` and ends at the first of `other`; both then move on by a peer."""
-    most = len(one) * len(other)
+def _bridges(island: Island, other: Island, number: int) -> Iterator[tuple[int, int]]:
+    """Yield edges from the last peer of `island` to the first of `other`; each next edge moves on by one peer."""
+    most = len(island) * len(other)
     if not 0 <= number <= most:
         raise InvalidInput(
-            f"islands of {len(one)} and {len(other)} peers cannot be joined by {number} bridges: "
+            f"islands of {len(island)} and {len(other)} peers cannot be joined by {number} bridges: "
             f"set topology.bridges to a number from 0 to {most}"
         )
-    together = math.lcm(len(one), len(other))  # steps after which the same two would meet again
+    cycle = math.lcm(len(island), len(other))  # steps after which the same two peers would be joined again
     for step in range(number):
-        yield one[-1 - step % len(one)], other[(step + step // together) % len(other)]
+        yield island[-1 - step % len(island)], other[(step + step // cycle) % len(other)]

@@ -1,4 +1,4 @@
-"""Graphs that are drawn at random."""
+"""Random topologies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from diredi.errors import InvalidInput
 
 
 def regular(peers: int, recipe: TopologyRecipe, random: np.random.Generator) -> nx.Graph:
-    """Everybody has `degree` neighbours (Steger and Wormald, 1999). Below 3 it often falls into parts."""
+    """Draw a random graph in which each peer has `recipe.degree` neighbours (Steger and Wormald, 1999).
+
+    With a degree below 3 it is often not connected.
+    """
     degree = recipe.degree
     if degree < 1:
         raise InvalidInput(f"topology.degree is {degree}, which leaves every peer alone: set it to 1 or more")
@@ -24,15 +27,15 @@ def regular(peers: int, recipe: TopologyRecipe, random: np.random.Generator) -> 
             "is odd: change topology.degree or the number of peers by one"
         )
     others = peers - 1 - degree
-    if others < degree:  # attempts at a dense graph nearly all fail, and its complement is a sparse one
+    if others < degree:  # drawing a dense graph nearly always fails; its complement is sparse
         return nx.complement(nx.random_regular_graph(others, peers, seed=random))
     return nx.random_regular_graph(degree, peers, seed=random)
 
 
 def erdos_renyi(peers: int, recipe: TopologyRecipe, random: np.random.Generator) -> nx.Graph:
-    """Each edge is there with `probability`, whatever the others are (Gilbert, 1959; Erdos and Renyi, 1959).
+    """Draw each edge independently with `recipe.probability` (Gilbert, 1959; Erdos and Renyi, 1959).
 
-    A peer that no edge reaches has no neighbours, and learns alone as long as that graph lasts.
+    A peer without an edge learns alone for as long as the graph stays.
     """
     if not 0 <= recipe.probability <= 1:
         raise InvalidInput(f"topology.probability is {recipe.probability}: set it to a number from 0 to 1")

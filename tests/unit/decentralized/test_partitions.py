@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from diredi.data.dataset import DataSet, Sample, by_camera
 from diredi.decentralized.partitions import PARTITIONS, PartitionRecipe, label_distribution, partition_labels
+from diredi.decentralized.partitions.labels import primary_labels
 from diredi.decentralized.partitions.sites import partition_sites
-from diredi.decentralized.partitions.skew import primary_labels
 from diredi.errors import InvalidInput
 
 LABELS = np.random.default_rng([1]).integers(0, 10, 4000)
