@@ -16,6 +16,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from diredi.boxes import box_iou
 from diredi.data.dataset import Sample
 from diredi.data.images import read_image
 from diredi.detectors import registry
@@ -95,7 +96,7 @@ def weighted_boxes_fusion(answers: Sequence[Detections], confidence: float) -> D
     groups: list[_Group] = []
     for row in order:
         same = [group for group in groups if group.kind == classes[row]]
-        overlaps = _overlaps(boxes[row], np.array([group.box for group in same], np.float32).reshape(-1, 4))
+        overlaps = box_iou(boxes[row], np.array([group.box for group in same], np.float32).reshape(-1, 4))
         if same and overlaps.max() > SAME:
             same[int(overlaps.argmax())].add(boxes[row], scores[row])
         else:
@@ -129,11 +130,3 @@ class _Group:
 def _mirrored(found: Detections, width: int) -> Detections:
     x1, y1, x2, y2 = found.boxes.T
     return replace(found, boxes=np.stack([width - x2, y1, width - x1, y2], 1))
-
-
-def _overlaps(box: Floats, others: Floats) -> Floats:
-    """IoU of one box with n others."""
-    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
-    shared = np.clip(high - low, 0, None).prod(1)
-    union = (box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(1) - shared
-    return np.asarray(shared / np.maximum(union, 1e-9), np.float32)

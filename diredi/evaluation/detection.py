@@ -9,6 +9,7 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 
+from diredi.boxes import box_iou
 from diredi.data.dataset import Sample
 from diredi.data.images import read_image
 from diredi.detectors.predictor import Detections, Predictor
@@ -175,17 +176,9 @@ def _matched(answers: Table, wanted: Sequence[Table]) -> NDArray[np.bool_]:
         open_to_it = np.flatnonzero(free[image] & (wanted[image][:, 0] == kind))
         if len(open_to_it) == 0:
             continue
-        overlaps = _overlaps(answers[number, 1:5], wanted[image][open_to_it, 1:])
+        corners = np.concatenate([answers[number, 1:3], answers[number, 1:3] + answers[number, 3:5]])
+        overlaps = box_iou(corners, wanted[image][open_to_it, 1:])
         if overlaps.max() >= 0.5:
             right[number] = True
             free[image][open_to_it[overlaps.argmax()]] = False
     return right
-
-
-def _overlaps(box: Table, others: Table) -> Table:
-    """IoU of one box (x, y, width, height) with n others (x1, y1, x2, y2)."""
-    low = np.maximum(box[:2], others[:, :2])
-    high = np.minimum(box[:2] + box[2:], others[:, 2:])
-    shared = np.clip(high - low, 0, None).prod(1)
-    union = box[2] * box[3] + (others[:, 2:] - others[:, :2]).prod(1) - shared
-    return np.asarray(shared / np.maximum(union, 1e-12))

@@ -1,7 +1,7 @@
 """Studies that a researcher runs with one command, `diredi peers study --preset NAME`.
 
-A study is one file beside this one and one line in STUDIES: its cells, how one is measured, and what is claimed of
-them."""
+To add a study, write its cells, its measurement and its claims in a file beside this one and add it to STUDIES.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ from diredi.decentralized.studies.dissimilarity import DISSIMILARITY
 from diredi.decentralized.studies.federated import FEDERATED
 from diredi.decentralized.studies.multihead import MULTIHEAD
 
-STUDIES: Final[dict[str, Study]] = {one.name: one for one in (DISSIMILARITY, MULTIHEAD, FEDERATED, DETECTION)}
+STUDIES: Final[dict[str, Study]] = {study.name: study for study in (DISSIMILARITY, MULTIHEAD, FEDERATED, DETECTION)}
 
 __all__ = ["STUDIES", "Cell", "Options", "Study", "run_study"]

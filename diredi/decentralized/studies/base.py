@@ -1,4 +1,4 @@
-"""What every study is: cells that are measured apart, kept on disk, and judged together."""
+"""The parts of a study: cells that are measured independently, cached on disk, and judged together."""
 
 from __future__ import annotations
 
@@ -14,79 +14,94 @@ from diredi.decentralized.executors import process_pool, ray_cluster, use_one_th
 from diredi.evaluation.study_results import Json, cached, commit, machine
 
 Measure = Callable[[Json, Path], Json]
-"""measure(what a cell is made from, the study's folder): its figures. A function of a module, for other processes call
-it."""
+"""Called as measure(spec of a cell, folder of the study); returns the cell's figures.
+
+It must be a function of a module, because other processes import and call it.
+"""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the one who runs a study may choose."""
+    """Options of a run."""
 
     quick: bool = False
-    """Ten minutes at most, and little is learned."""
+    """Run for ten minutes at most, with models that learn little."""
     data: Path | None = None
-    """Folder with a folder for each data set; None: the cache of downloads."""
+    """Folder with a folder for each data set; None for the cache of downloads."""
     workers: int = 1
-    """Processes of one thread each, on this machine."""
+    """Worker processes of one thread each on this machine."""
     ray: str | None = None
-    """Address of a Ray cluster that measures instead, as many cells at once as it has processors; "local" starts one.
+    """Address of a Ray cluster that measures instead, as many cells at once as it has processors. "local" starts one.
     `data` and the study's folder are then paths on each of its nodes."""
 
     def folder_of(self, data: str) -> str | None:
+        """Return the absolute folder of a data set by name; None for the cache of downloads."""
         return None if self.data is None else str((self.data / data).absolute())
 
 
 @dataclass(frozen=True)
 class Cell:
+    """One measurement of a study."""
+
     key: str
-    """Also its file's name, below the study's folder."""
+    """Name of the cell, and of its file below the study's folder."""
     spec: Json
-    """All that its figures depend on."""
+    """Everything that its figures depend on."""
 
 
 @dataclass(frozen=True)
 class Study:
+    """A study: its cells, and how they are measured, judged and drawn."""
+
     name: str
     about: str
     cells: Callable[[Options], list[Cell]]
-    """In an order in which one that others need comes before them."""
+    """Returns the cells; those that others depend on come first."""
     measure: Measure
     rows: Callable[[dict[str, Json], Options], list[Json]]
-    """From the figures of all cells, by key."""
+    """Called as rows(figures by key of the cell, options); returns the rows of the result."""
     targets: Callable[[list[Json]], list[Json]]
-    """Claims of the papers and of ours, met or not, from the rows alone."""
+    """Judges the claims of the papers and our own from the rows."""
     draw: Callable[[list[Json], str, Path], None]
-    """draw(rows, title, path of the picture)."""
+    """Called as draw(rows, title, path of the picture)."""
 
 
 def run_study(study: Study, options: Options, folder: Path, finished: Callable[[int, int], None]) -> Json:
-    """Measures every cell that `folder` does not hold yet, and gives what was found in the project's one shape.
+    """Run a study: measure the cells that are not cached yet, and judge the claims.
 
-    `finished(cells that are finished, all cells)` is called after each. Stopped at any point, the next call goes on
-    with the first cell that is missing.
+    A run that was stopped continues with the cells that are missing.
+
+    Args:
+        study: The study.
+        options: Options of the run.
+        folder: Where cells are cached.
+        finished: Called as finished(finished cells, all cells) after each cell.
+
+    Returns:
+        "command", "machine", "commit", "quick", "rows" and "targets", as they are written to results.
     """
     cells = study.cells(options)
     figures: dict[str, Json] = {}
-    for key, found in _measure_cells(study, cells, folder, options):
-        figures[key] = found
+    for key, result in _measure_cells(study, cells, folder, options):
+        figures[key] = result
         finished(len(figures), len(cells))
     rows = study.rows({cell.key: figures[cell.key]["figures"] for cell in cells}, options)
-    commits = sorted({str(found["commit"]) for found in figures.values()})
-    said = f"diredi peers study --preset {study.name}{' --quick' if options.quick else ''}"
-    shape = {"command": said, "machine": machine(), "commit": ", ".join(commits), "quick": options.quick}
-    return {**shape, "rows": rows, "targets": study.targets(rows)}
+    commits = sorted({str(result["commit"]) for result in figures.values()})
+    command = f"diredi peers study --preset {study.name}{' --quick' if options.quick else ''}"
+    head = {"command": command, "machine": machine(), "commit": ", ".join(commits), "quick": options.quick}
+    return {**head, "rows": rows, "targets": study.targets(rows)}
 
 
 def _measure_cells(study: Study, cells: Sequence[Cell], folder: Path, options: Options) -> Iterator[tuple[str, Json]]:
-    """Key and figures of each cell, as they come. Finished cells are kept here, wherever they were measured."""
+    """Yield key and result of each cell as they finish. They are cached in `folder`, wherever they were measured."""
     folder = folder.absolute()
     if options.ray is not None:
         with ray_cluster(options.ray) as ray:
             remote = ray.remote(num_cpus=1)(_run_measure)
 
             def on_ray(cell: Cell) -> Json:
-                there = remote.options(num_gpus=int(cell.spec.get("device") == "cuda"))
-                return dict(ray.get(there.remote(study.measure, cell.spec, folder)))
+                sized = remote.options(num_gpus=int(cell.spec.get("device") == "cuda"))
+                return dict(ray.get(sized.remote(study.measure, cell.spec, folder)))
 
             yield from _measure_concurrently(on_ray, cells, folder, int(ray.cluster_resources()["CPU"]))
     elif options.workers > 1:
@@ -102,11 +117,11 @@ def _measure_cells(study: Study, cells: Sequence[Cell], folder: Path, options: O
 
 
 def _measure_concurrently(
-    ask: Callable[[Cell], Json], cells: Sequence[Cell], folder: Path, workers: int
+    measure: Callable[[Cell], Json], cells: Sequence[Cell], folder: Path, workers: int
 ) -> Iterator[tuple[str, Json]]:
-    """A thread waits for each worker."""
+    """Measure cells on all workers, with a thread that waits for each."""
     with ThreadPoolExecutor(workers) as threads:
-        waiting = [threads.submit(_measure_cell, ask, folder, cell) for cell in cells]
+        waiting = [threads.submit(_measure_cell, measure, folder, cell) for cell in cells]
         try:
             for done in as_completed(waiting):
                 yield done.result()
@@ -114,8 +129,8 @@ def _measure_concurrently(
             threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _measure_cell(ask: Callable[[Cell], Json], folder: Path, cell: Cell) -> tuple[str, Json]:
-    return cell.key, cached(folder / f"{cell.key}.json", cell.spec, partial(ask, cell))
+def _measure_cell(measure: Callable[[Cell], Json], folder: Path, cell: Cell) -> tuple[str, Json]:
+    return cell.key, cached(folder / f"{cell.key}.json", cell.spec, partial(measure, cell))
 
 
 def _run_measure(measure: Measure, spec: Json, folder: Path) -> Json:
@@ -124,7 +139,7 @@ def _run_measure(measure: Measure, spec: Json, folder: Path) -> Json:
 
 
 def data_of(spec: Json) -> ClassificationSet:
-    """The data set that a cell names as "data", from its "folder"; read once a process."""
+    """Load the data set that a cell names as "data", from its "folder"; once in each process."""
     return _read(spec["data"], spec["folder"])
 
 

@@ -1,12 +1,13 @@
-"""Detectors as peers: four sites with skewed classes, alone, averaged, and teaching each other by each measure.
+"""Detectors as peers: four sites with skewed classes, alone, averaged, or teaching each other by each dissimilarity.
 
-Images of the built-in scenes are dealt to four sites by the class that they show most, with primary classes. Every
-site first learns its own labels. Then, for half as long: "alone" goes on so; the others learn labels and what their
-three neighbours say together of the same images, class scores by the measure named and boxes by their distributions,
-as Molo et al. have it for classification (holistic, one-shot). "FedAvg" averages all weights after every round
-(McMahan et al., AISTATS 2017), from the same first weights and over as many epochs as the others have in all. For
-detection nobody has published these measures. Metrics are of the four detectors on held-out images of all sites, and of
-each on its own, in percent; seconds are the processor's, of what follows the labels, and of all of FedAvg.
+Images of the built-in scenes are split between four sites by the class that they show most, with primary classes. Every
+site first learns its own labels. Then, for half as long, "alone" goes on in the same way; the others learn labels and
+the joint predictions of their three neighbours for the same images, class scores by the dissimilarity that is named and
+boxes by their distributions. This is the holistic, one-shot scheme of Molo et al. for classification. "FedAvg" averages
+all weights after every round (McMahan et al., AISTATS 2017), from the same first weights and over as many epochs as the
+others have in all. We know of no published use of these dissimilarities for detection. Metrics are those of the four
+detectors on held-out images of all sites, and of each on its own, in percent; seconds are processor seconds of what
+follows the labels, and of all of FedAvg.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ FORMS = (ALONE, FEDAVG, *MEASURES)
 
 
 def cells(options: Options) -> list[Cell]:
+    """Return the cells of the study."""
     quick = options.quick
     shared: Json = {
         "images": (64, 32) if quick else (480, 160),
@@ -59,7 +61,7 @@ def cells(options: Options) -> list[Cell]:
 
 
 def measure(spec: Json, folder: Path) -> Json:
-    """mAP50-95 and mAP50 of each site's detector on all held-out images and on its own; seconds of the processor."""
+    """Measure each site's mAP50-95 and mAP50 on all held-out images and its own, and processor seconds."""
     whole, sites = _sites(spec, folder)
     detectors = _create_detectors(spec, sites) if spec["form"] == FEDAVG else _train_on_labels(spec, sites, folder)
     began = time.process_time()
@@ -68,7 +70,10 @@ def measure(spec: Json, folder: Path) -> Json:
     elif spec["form"] != MAIN:
         _train_with_neighbours(detectors, sites, spec)
     took = time.process_time() - began
-    return {"sites": [_evaluate(one, whole, site) for one, site in zip(detectors, sites, strict=True)], "seconds": took}
+    return {
+        "sites": [_evaluate(detector, whole, site) for detector, site in zip(detectors, sites, strict=True)],
+        "seconds": took,
+    }
 
 
 def _sites(spec: Json, folder: Path) -> tuple[DataSet, list[DataSet]]:
@@ -77,13 +82,13 @@ def _sites(spec: Json, folder: Path) -> tuple[DataSet, list[DataSet]]:
 
 
 def _create_detectors(spec: Json, sites: list[DataSet]) -> list[Detector]:
-    """All alike."""
+    """Create a detector for each site, all with the same random weights."""
     labels = LabelSpace(names=sites[0].names)
     return [registry.create(spec["architecture"], spec["size"], labels, spec["seed"]) for _ in sites]
 
 
 def _train_on_labels(spec: Json, sites: list[DataSet], folder: Path) -> list[Detector]:
-    """Detectors that have learned their own labels: once for all forms."""
+    """Train each site's detector on its own labels; cached for all forms."""
     made_from = {name: value for name, value in spec.items() if name != "form"}
     place, detectors = folder / f"seed-{spec['seed']}", _create_detectors(spec, sites)
     paths = [place / f"site-{number}.safetensors" for number in range(SITES)]
@@ -101,8 +106,8 @@ def _train_on_labels(spec: Json, sites: list[DataSet], folder: Path) -> list[Det
 
 
 def _train_with_neighbours(detectors: list[Detector], sites: list[DataSet], spec: Json) -> None:
-    """All listen to what the others were before."""
-    before = [registry.from_weights(one.spec, one.weights(), one.device) for one in detectors]
+    """Train each detector with the others, as they were before, as teachers."""
+    before = [registry.from_weights(each.spec, each.weights(), each.device) for each in detectors]
     losses = {} if spec["form"] == ALONE else {spec["form"]: 1.0, "boxes": 1.0}
     for number, (detector, site) in enumerate(zip(detectors, sites, strict=True)):
         others = EnsembleTeacher([other for index, other in enumerate(before) if index != number])
@@ -111,7 +116,7 @@ def _train_with_neighbours(detectors: list[Detector], sites: list[DataSet], spec
 
 
 def _train_fedavg(detectors: list[Detector], sites: list[DataSet], spec: Json) -> None:
-    """Rounds of local training and a mean weighted by images. The learning rate falls from round to round."""
+    """Train by FedAvg, weighted by images. The learning rate falls from round to round."""
     images = [len(site.train) for site in sites]
     shares = [count / sum(images) for count in images]
     whole = _recipe(spec, 0)
@@ -126,12 +131,13 @@ def _train_fedavg(detectors: list[Detector], sites: list[DataSet], spec: Json) -
 
 
 def _average_weights(detectors: list[Detector], shares: list[float]) -> None:
-    """Counters of batches stay each detector's own: the mean of two counts counts nothing."""
-    mine = [one.weights() for one in detectors]
-    shared = [one.selected(lambda name: kind_of(name, str(mine[0][name].dtype)) is not KeyKind.COUNTER) for one in mine]
-    together = average(shared, shares, MergeRecipe())
-    for detector, own in zip(detectors, mine, strict=True):
-        detector.load_weights(WeightMap({**own, **together}))
+    """Average the detectors' weights. Batch counters stay each detector's own, for a mean of counts has no meaning."""
+    own_weights = [detector.weights() for detector in detectors]
+    dtypes = {name: str(array.dtype) for name, array in own_weights[0].items()}
+    shared = [own.selected(lambda name: kind_of(name, dtypes[name]) is not KeyKind.COUNTER) for own in own_weights]
+    mean_weights = average(shared, shares, MergeRecipe())
+    for detector, own in zip(detectors, own_weights, strict=True):
+        detector.load_weights(WeightMap({**own, **mean_weights}))
 
 
 def _recipe(spec: Json, phase: int) -> TrainRecipe:
@@ -150,33 +156,38 @@ def _evaluate(detector: Detector, whole: DataSet, site: DataSet) -> dict[str, fl
 
 
 def rows(figures: dict[str, Json], options: Options) -> list[Json]:
+    """Build the rows of the result."""
+
     def tables(seed: int) -> Tables:
         return {"four sites": {form: _columns(figures[f"seed-{seed}/{form}"]) for form in (MAIN, *FORMS)}}
 
     return rows_of([tables(seed) for seed in SEEDS])
 
 
-def _columns(found: Json) -> dict[str, float]:
-    sites = found["sites"]
+def _columns(cell: Json) -> dict[str, float]:
+    sites = cell["sites"]
     columns = {name: mean(site[name] for site in sites) for name in sites[0]}
     return {
         **columns,
         "sites differ by": float(np.std([s["all sites: mAP50-95"] for s in sites])),
-        "seconds": found["seconds"],
+        "seconds": cell["seconds"],
     }
 
 
 def targets(rows: list[Json]) -> list[Json]:
-    found = {row["form"]: row["all sites: mAP50-95"]["mean"] for row in rows}
-    others, usual = (mean(found[one] for one in group) for group in (("sed", "js", "td"), ("ce", "kl")))
+    """Judge the claims of the study."""
+    map50_95 = {row["form"]: row["all sites: mAP50-95"]["mean"] for row in rows}
+    others, usual = (mean(map50_95[name] for name in group) for group in (("sed", "js", "td"), ("ce", "kl")))
+    best = max(map50_95[name] for name in MEASURES)
     return [
-        target("best measure minus alone, mAP50-95", max(found[one] for one in MEASURES) - found[ALONE], ">", 0),
-        target("best measure minus FedAvg, mAP50-95", max(found[one] for one in MEASURES) - found[FEDAVG], ">", 0),
+        target("best measure minus alone, mAP50-95", best - map50_95[ALONE], ">", 0),
+        target("best measure minus FedAvg, mAP50-95", best - map50_95[FEDAVG], ">", 0),
         target("SED, JS and TD minus CE and KL, mAP50-95", others - usual, ">", 0),
     ]
 
 
 def draw(rows: list[Json], title: str, path: Path) -> None:
+    """Draw bars of mAP50-95 by form."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4), layout="constrained")

@@ -1,13 +1,13 @@
-"""Which measure, which scheme, how much of it, how soft: three peers that teach each other.
+"""Three peers that teach each other: dissimilarities, schemes, weights of the labels, and temperatures.
 
-After Molo, Vadicamo, Carlini, Gennaro, Connor, SISAP 2024, and the follow-up in FGCS 176, 2025. Three peers, all
-neighbours of each other, share out a data set, evenly or with primary labels. Each learns its own labels; then its
-auxiliary head learns from labels and from the neighbours' main heads, which answer for its private images. `alpha` 1 is
-the comparison: the same steps on labels alone. Metrics are of the auxiliary heads on the whole test set, where every
-label counts alike.
+After Molo, Vadicamo, Carlini, Gennaro, Connor, SISAP 2024, and the follow-up in FGCS 176, 2025. A data set is split
+between three peers that are all neighbours, evenly or with primary labels. Each learns its own labels; then its
+auxiliary head learns from labels and from the neighbours' main heads, which predict its private images. With `alpha` 1,
+the baseline, the same steps learn from labels alone. Metrics are those of the auxiliary heads on the whole test set,
+where every label has the same weight.
 
-Digits and Fashion-MNIST have a small network and the whole grid. CIFAR-10 has ResNet-18, which on processors has time
-for alpha 0.5 and temperatures 1 and 10 alone, and for few images; on a GPU it has the whole grid.
+Digits and Fashion-MNIST use a small network and the whole grid. CIFAR-10 uses ResNet-18: on CPUs only with alpha 0.5,
+temperatures 1 and 10, and few images, for lack of time; on a GPU with the whole grid.
 """
 
 from __future__ import annotations
@@ -49,27 +49,27 @@ PARTS: dict[str, Callable[[DistillationRecipe], bool]] = {
     ", temperature 1": lambda recipe: recipe.mode == "paper" and recipe.temperature == 1,
     ", gradients matched": lambda recipe: recipe.mode == "matched",
 }
-"""What is averaged over. Without T squared, gradients at temperatures of 10 and 100 hardly move a head, whatever the
-measure; matched ones move all heads equally."""
+"""Parts of the grid over which results are averaged. Without T squared, the gradients at temperatures of 10 and 100
+hardly move a head, whatever the dissimilarity; matched ones move all heads equally."""
 NEIGHBOURS = {peer: [other for other in range(PEERS) if other != peer] for peer in range(PEERS)}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of a data set is learned, and which part of the grid."""
+    """How much of a data set is used, and which part of the grid."""
 
     data: str
     images: int
-    """Shared out to the peers, the first of the set."""
+    """Number of training images that are split between the peers, the first of the set."""
     test: int
-    """The first so many test images."""
+    """Number of test images, the first of the set."""
     network: NetworkRecipe
     first: TrainingRecipe
-    """How peers learn their labels before anybody says anything."""
+    """Training of the main heads on labels."""
     training: TrainingRecipe
-    """How auxiliary heads learn."""
+    """Training of the auxiliary heads."""
     whole: bool = True
-    """The whole grid, or alpha 0.5 and temperatures 1 and 10 alone."""
+    """Use the whole grid, and not only alpha 0.5 with temperatures 1 and 10."""
     device: str = "cpu"
 
 
@@ -90,7 +90,8 @@ def _plans(options: Options) -> list[Plan]:
 
 
 def cells(options: Options) -> list[Cell]:
-    found = [
+    """Return the cells of the study."""
+    grid = [
         Cell(
             "/".join((plan.data, name, f"seed-{seed}", form)),
             {
@@ -112,19 +113,19 @@ def cells(options: Options) -> list[Cell]:
         for plan, (name, partition), seed in product(_plans(options), PARTITIONS.items(), SEEDS)
         for form, recipe in _forms(plan.whole).items()
     ]
-    # What a ground's peers learn first is made once for all of its cells: one cell of each ground, then all others.
-    return sorted(found, key=lambda cell: bool(cell.spec["form"] != LABELS))
+    # The main heads are trained once for all cells with the same data: one such cell each comes first, then all others.
+    return sorted(grid, key=lambda cell: bool(cell.spec["form"] != LABELS))
 
 
 def _forms(whole: bool) -> dict[str, DistillationRecipe]:
-    """The grid as the papers have it; at alpha 0.5 also as the reference code does it, and with gradients matched."""
-    warm = TEMPERATURES[:2]
-    grid = product(("paper",), MEASURES, SCHEMES, ALPHAS, TEMPERATURES) if whole else _at_half(("paper",), warm)
-    beside = _at_half(("reference_code", "matched"), warm) if whole else ()
+    """Return the grid of the papers and, at alpha 0.5, that of the reference code and that of matched gradients."""
+    low = TEMPERATURES[:2]
+    grid = product(("paper",), MEASURES, SCHEMES, ALPHAS, TEMPERATURES) if whole else _at_half(("paper",), low)
+    beside = _at_half(("reference_code", "matched"), low) if whole else ()
     names = ("mode", "measure", "scheme", "alpha", "temperature")
-    asked = {_form_name(*one): dict(zip(names, one, strict=True)) for one in (*grid, *beside)}
+    forms = {_form_name(*values): dict(zip(names, values, strict=True)) for values in (*grid, *beside)}
     return {LABELS: DistillationRecipe(alpha=1)} | {
-        form: DistillationRecipe.model_validate(values) for form, values in asked.items()
+        form: DistillationRecipe.model_validate(values) for form, values in forms.items()
     }
 
 
@@ -137,7 +138,7 @@ def _form_name(mode: str, measure: str, scheme: str, alpha: float, temperature: 
 
 
 def measure(spec: Json, folder: Path) -> Json:
-    """Of each peer, the accuracy on the whole test set of its auxiliary head, in percent; seconds of the processor."""
+    """Measure the accuracy of each peer's auxiliary head on the whole test set, in percent, and processor seconds."""
     data = data_of(spec)
     peers = _peers(spec, data, folder)
     began = time.process_time()
@@ -147,7 +148,7 @@ def measure(spec: Json, folder: Path) -> Json:
 
 
 def _peers(spec: Json, data: ClassificationSet, folder: Path) -> list[Peer]:
-    """Peers that have learned their labels: once for all cells of a ground."""
+    """Train peers on their labels; cached for all cells with the same data."""
     labels = data.train.labels[: spec["images"]]
     shards = partition_labels(labels, PEERS, PartitionRecipe(**spec["partition"]), spec["seed"])
     shape, classes = data.train.images.shape[1:], len(data.classes)
@@ -177,12 +178,12 @@ def _peers(spec: Json, data: ClassificationSet, folder: Path) -> list[Peer]:
 
 
 def _accuracy(peer: Peer, head: int, data: ClassificationSet, test: int) -> float:
-    said = peer.predict_logits(torch.from_numpy(data.test.images[:test]), head).argmax(-1).cpu().numpy()
-    return float(100 * np.mean(said == data.test.labels[:test]))
+    classes = peer.predict_logits(torch.from_numpy(data.test.images[:test]), head).argmax(-1).cpu().numpy()
+    return float(100 * np.mean(classes == data.test.labels[:test]))
 
 
 def rows(figures: dict[str, Json], options: Options) -> list[Json]:
-    """The whole grid, a table for each data set and way of sharing it out, and each measure on average over it."""
+    """Build a table of the whole grid for each data set and partition, and tables of averages by dissimilarity."""
     seeds = [
         {
             table: columns
@@ -199,13 +200,13 @@ def _tables(plan: Plan, name: str, seed: int, figures: dict[str, Json]) -> Table
     alone = mean(figures[f"{place}/{LABELS}"]["accuracy"])
 
     def columns(form: str) -> dict[str, float]:
-        found = figures[f"{place}/{form}"]
-        accuracy = found["accuracy"]
+        cell = figures[f"{place}/{form}"]
+        accuracy = cell["accuracy"]
         return {
             "accuracy": mean(accuracy),
             "above labels alone": mean(accuracy) - alone,
-            **{f"peer {number}": one for number, one in enumerate(accuracy, start=1)},
-            "seconds": found["seconds"],
+            **{f"peer {number}": value for number, value in enumerate(accuracy, start=1)},
+            "seconds": cell["seconds"],
         }
 
     whole, title = {form: columns(form) for form in forms}, f"{plan.data}, {name}"
@@ -229,18 +230,18 @@ def _by_measure(
 
 
 def _average(columns: list[dict[str, float]]) -> dict[str, float]:
-    return {name: mean(one[name] for one in columns) for name in columns[0]}
+    return {name: mean(each[name] for each in columns) for name in columns[0]}
 
 
 def targets(rows: list[Json]) -> list[Json]:
-    """The claims of the papers, in points of accuracy, on average over each part of the grid."""
+    """Judge the claims of the papers, in points of accuracy, averaged over each part of the grid."""
     tables = dict.fromkeys(row["table"] for row in rows)
     return [
-        one
+        claim
         for data in dict.fromkeys(table.split(", ")[0] for table in tables)
         for part in PARTS
         if f"{data}, skewed{part}: in short" in tables
-        for one in _claims(data, part, rows)
+        for claim in _claims(data, part, rows)
     ]
 
 
@@ -255,9 +256,10 @@ def _claims(data: str, part: str, rows: list[Json]) -> list[Json]:
     gain, iid, skewed = "above labels alone", f"{data}, iid{part}", f"{data}, skewed{part}"
     by_scheme = [average("skewed", gain, schemes=[scheme]) for scheme in SCHEMES]
     seconds = [average("skewed", "seconds", schemes=[scheme]) for scheme in SCHEMES]
+    best_iid = max(average("iid", gain, [name]) for name in MEASURES)
     others = average("skewed", gain, ["sed", "js", "td"]) - average("skewed", gain, ["ce", "kl"])
     return [
-        target(f"{iid}: gain of the best measure", max(average("iid", gain, [one]) for one in MEASURES), "<", 1),
+        target(f"{iid}: gain of the best measure", best_iid, "<", 1),
         target(f"{skewed}: gain of distillation", average("skewed", gain), ">", 0),
         target(f"{skewed}: holistic and pairwise differ by", abs(by_scheme[0] - by_scheme[1]), "<", 0.5),
         target(f"{skewed}: seconds of holistic over pairwise", seconds[1] / seconds[0], "<", 1),
@@ -266,8 +268,10 @@ def _claims(data: str, part: str, rows: list[Json]) -> list[Json]:
 
 
 def draw(rows: list[Json], title: str, path: Path) -> None:
-    """For each data set, way of sharing it out and scheme a line of panels, one a temperature: bars of accuracy by
-    alpha and measure, whiskers over the seeds, and labels alone as a line."""
+    """Draw a row of panels for each data set, partition and scheme, with one panel for each temperature.
+
+    Bars are accuracy by alpha and dissimilarity, whiskers the seeds; a line is the accuracy with labels alone.
+    """
     from matplotlib.figure import Figure
 
     tables = [table for table in dict.fromkeys(row["table"] for row in rows) if not table.endswith("in short")]
@@ -275,10 +279,10 @@ def draw(rows: list[Json], title: str, path: Path) -> None:
     figure = Figure(figsize=(15, 2.6 * len(lines)), layout="constrained")
     axes = figure.subplots(len(lines), len(TEMPERATURES), squeeze=False, sharey="row")
     for (table, scheme), across in zip(lines, axes, strict=True):
-        found = {row["form"]: row["accuracy"] for row in rows if row["table"] == table}
+        accuracy = {row["form"]: row["accuracy"] for row in rows if row["table"] == table}
         for temperature, axis in zip(TEMPERATURES, across, strict=True):
             axis.set_title(f"{table}, {scheme}, T {temperature:g}", fontsize=9)
-            _draw_panel(axis, found, scheme, temperature)
+            _draw_panel(axis, accuracy, scheme, temperature)
         across[0].set_ylabel("accuracy, percent")
     for axis in axes[-1]:
         axis.set_xlabel("alpha, the weight of labels")
@@ -287,16 +291,16 @@ def draw(rows: list[Json], title: str, path: Path) -> None:
     figure.savefig(path, dpi=100)
 
 
-def _draw_panel(axis: Axes, found: dict[str, Json], scheme: str, temperature: float) -> None:
-    """Says so where the grid has no such cells."""
-    width, alone = 0.13, found[LABELS]
-    alphas = [alpha for alpha in ALPHAS if _form_name("paper", MEASURES[0], scheme, alpha, temperature) in found]
+def _draw_panel(axis: Axes, accuracy: dict[str, Json], scheme: str, temperature: float) -> None:
+    """Draw one panel; write "not measured" where the grid has no such cells."""
+    width, alone = 0.13, accuracy[LABELS]
+    alphas = [alpha for alpha in ALPHAS if _form_name("paper", MEASURES[0], scheme, alpha, temperature) in accuracy]
     if not alphas:
         axis.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axis.transAxes)
         return
     for number, measure in enumerate(MEASURES):
-        ours = [found[_form_name("paper", measure, scheme, alpha, temperature)] for alpha in alphas]
-        low, middle, high = (np.array([one[what] for one in ours]) for what in ("low", "mean", "high"))
+        values = [accuracy[_form_name("paper", measure, scheme, alpha, temperature)] for alpha in alphas]
+        low, middle, high = (np.array([value[what] for value in values]) for what in ("low", "mean", "high"))
         reach = np.maximum([middle - low, high - middle], 0)
         axis.bar(np.arange(len(alphas)) + width * number, middle, width, yerr=reach, label=measure, capsize=1)
     axis.axhline(alone["mean"], color="black", linewidth=1, label=LABELS)

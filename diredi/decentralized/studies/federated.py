@@ -1,8 +1,9 @@
-"""Every federated baseline on the same skewed clients: rounds and bytes until the server's model is good enough.
+"""Every federated strategy on the same skewed clients: rounds and bytes until the model is accurate enough.
 
-Ten clients with primary labels, scikit-learn's digits, two dense layers; all clients are awake in every round. Each
-strategy is run at four learning rates, for none is best at another's, and shown at the one with which it ends best.
-"alone" is no collaboration at all: the mean of the clients' own models. Accuracy is on the whole test set, in percent.
+Ten clients with primary labels learn scikit-learn's digits with two dense layers; all participate in every round. Each
+strategy is run at four learning rates, because no rate is best for all, and shown at the rate with the best final
+accuracy. "alone" is no collaboration: the mean of the clients' own models. Accuracy is on the whole test set, in
+percent.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ TABLE, ALL_RATES = "digits, ten clients, gamma 15", "digits, ten clients, gamma 
 
 
 class Classifier(nn.Module):
-    """The main head of a network alone: uint8 images in, logits [n, classes] out."""
+    """The main head of a network as a module of its own, from uint8 images to logits [n, classes]."""
 
     def __init__(self, network: MultiHeadNetwork) -> None:
         super().__init__()
@@ -42,6 +43,7 @@ class Classifier(nn.Module):
 
 
 def cells(options: Options) -> list[Cell]:
+    """Return the cells of the study."""
     rounds = 3 if options.quick else 60
     shared: Json = {
         "data": "digits",
@@ -65,8 +67,10 @@ def _rates(options: Options) -> tuple[float, ...]:
 
 
 def measure(spec: Json, folder: Path) -> Json:
-    """Of every round, accuracy in percent and bytes on the wire, both ways. All 0 where the learning rate was too high
-    for the strategy and its loss left the numbers."""
+    """Measure accuracy, in percent, and bytes in both directions after every round.
+
+    All are 0 where the learning rate was so high that the loss became infinite.
+    """
     data, recipe = data_of(spec), SimulationRecipe(**spec["recipe"])
     shards = partition_labels(data.train.labels, CLIENTS, PartitionRecipe(**spec["partition"]), spec["seed"])
     network = create_network(
@@ -74,25 +78,27 @@ def measure(spec: Json, folder: Path) -> Json:
     )
     place = folder / "rounds" / f"{recipe.strategy.kind}-{recipe.strategy.learning_rate:g}-{spec['seed']}"
     try:
-        found = simulate(recipe, Classifier(network), data, shards, place)
+        result = simulate(recipe, Classifier(network), data, shards, place)
     except InvalidInput:
         return {"accuracy": [0.0] * recipe.rounds, "bytes": [0] * recipe.rounds}
     return {
-        "accuracy": [100 * (one.accuracy or 0) for one in found.history],
-        "bytes": [one.bytes_up + one.bytes_down for one in found.history],
+        "accuracy": [100 * (metrics.accuracy or 0) for metrics in result.history],
+        "bytes": [metrics.bytes_up + metrics.bytes_down for metrics in result.history],
     }
 
 
 def rows(figures: dict[str, Json], options: Options) -> list[Json]:
+    """Build the rows of the result."""
+
     def columns(kind: str, rate: float, seed: int) -> dict[str, float]:
-        found = figures[f"{kind}-{rate:g}/seed-{seed}"]
-        enough = np.flatnonzero(np.array(found["accuracy"]) >= ENOUGH)
-        rounds = int(enough[0]) + 1 if len(enough) else len(found["accuracy"]) + 1
+        cell = figures[f"{kind}-{rate:g}/seed-{seed}"]
+        enough = np.flatnonzero(np.array(cell["accuracy"]) >= ENOUGH)
+        rounds = int(enough[0]) + 1 if len(enough) else len(cell["accuracy"]) + 1
         return {
-            "accuracy": found["accuracy"][-1],
+            "accuracy": cell["accuracy"][-1],
             f"rounds to {ENOUGH:g} %": rounds,
-            "MB until then": sum(found["bytes"][:rounds]) / 1e6,
-            "MB a round": found["bytes"][-1] / 1e6,
+            "MB until then": sum(cell["bytes"][:rounds]) / 1e6,
+            "MB a round": cell["bytes"][-1] / 1e6,
             "rate": rate,
         }
 
@@ -112,16 +118,17 @@ def rows(figures: dict[str, Json], options: Options) -> list[Json]:
 
 
 def targets(rows: list[Json]) -> list[Json]:
-    found = {row["form"]: row["accuracy"]["mean"] for row in rows if row["table"] == TABLE}
-    least = min(accuracy for kind, accuracy in found.items() if kind != "alone")
+    """Judge the claims of the study."""
+    accuracy = {row["form"]: row["accuracy"]["mean"] for row in rows if row["table"] == TABLE}
+    least = min(value for kind, value in accuracy.items() if kind != "alone")
     return [
-        target("least accuracy of a collaboration minus no collaboration, points", least - found["alone"], ">", 0),
-        target("SCAFFOLD minus FedAvg, points", found["scaffold"] - found["fedavg"], ">", 0),
+        target("least accuracy of a collaboration minus no collaboration, points", least - accuracy["alone"], ">", 0),
+        target("SCAFFOLD minus FedAvg, points", accuracy["scaffold"] - accuracy["fedavg"], ">", 0),
     ]
 
 
 def draw(rows: list[Json], title: str, path: Path) -> None:
-    """Accuracy at the end, and rounds until it was enough."""
+    """Draw the final accuracy, and the rounds until it was high enough."""
     from matplotlib.figure import Figure
 
     ours = [row for row in rows if row["table"] == TABLE]

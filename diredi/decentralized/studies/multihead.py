@@ -1,11 +1,11 @@
-"""What each head of the chain has learned: eight peers, public images between them, three graphs.
+"""What each head of the chain learns: eight peers with public images, on three topologies.
 
-After Zhmoginov, Sandler, Miller, Kristiansen, Vladymyrov: "Decentralized Learning with Multi-Headed Distillation",
-CVPR 2023. Private images are skewed; public ones have no labels. "own" is accuracy with test labels weighted as they
-occur at the peer, "global" with all labels alike; both on average over the peers, in percent.
+After Zhmoginov, Sandler, Miller, Kristiansen, Vladymyrov, "Decentralized Learning with Multi-Headed Distillation", CVPR
+2023. Private images are skewed; public images have no labels. "own" is accuracy with test labels weighted as they occur
+at the peer, "global" with all labels weighted alike; both are means over the peers, in percent.
 
-Auxiliary heads weigh 1 and the rate is 0.01, chosen on seed 11: with a weight of 3, or a rate of 0.05, what three heads
-want together overwhelms what labels say, and everything is forgotten.
+Auxiliary heads have weight 1 and the learning rate is 0.01, chosen on seed 11: with a weight of 3 or a rate of 0.05,
+the gradients of the three heads together outweigh that of the labels, and the network forgets everything.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ TOPOLOGIES: dict[str, Json] = {
 
 
 def cells(options: Options) -> list[Cell]:
+    """Return the cells of the study."""
     if options.quick:
         size: Json = {"data": "digits", "private": 800, "public": 400, "rounds": 4}
     else:
@@ -56,7 +57,7 @@ def cells(options: Options) -> list[Cell]:
 
 
 def measure(spec: Json, folder: Path) -> Json:
-    """Of each head, main one first, accuracy on the peers' own labels and on all alike; seconds of the processor."""
+    """Measure own and global accuracy of each head, the main head first, and processor seconds."""
     data, began = data_of(spec), time.process_time()
     private, public = spec["private"], spec["public"]
     peers = _peers(spec, data)
@@ -64,10 +65,10 @@ def measure(spec: Json, folder: Path) -> Json:
     recipe, training = MultiHeadRecipe(**spec["multihead"]), TrainingRecipe(**spec["training"])
     for number in range(spec["rounds"]):
         edges = graph(TopologyRecipe(**spec["topology"]), PEERS, number, spec["seed"])
-        spoken = [multihead.predict_public(peer.network, images) for peer in peers]
+        predictions = [multihead.predict_public(peer.network, images) for peer in peers]
         for index, peer in enumerate(peers):
-            heard = [spoken[other] for other in neighbours(edges, index)]
-            multihead.learn(peer, images, heard, recipe, training, number)
+            theirs = [predictions[other] for other in neighbours(edges, index)]
+            multihead.learn(peer, images, theirs, recipe, training, number)
     return {"heads": _evaluate_heads(peers, data), "seconds": time.process_time() - began}
 
 
@@ -88,19 +89,21 @@ def _peers(spec: Json, data: ClassificationSet) -> list[Peer]:
 
 
 def _evaluate_heads(peers: list[Peer], data: ClassificationSet) -> list[dict[str, float]]:
-    """Accuracy of each label is worked out once, and weighed in two ways."""
+    """Compute the accuracy for each label, and weight it in two ways."""
     images, classes = torch.from_numpy(data.test.images), len(data.classes)
     heads: list[list[dict[str, float]]] = [[] for _ in range(HEADS)]
     for peer in peers:
         own = label_distribution(peer.labels.numpy(), classes)
-        said = multihead.predict_public(peer.network, images).probabilities.argmax(-1).numpy()
-        for head, answers in zip(heads, said, strict=True):
-            each = np.array([np.mean(answers[data.test.labels == label] == label) for label in range(classes)])
-            head.append({"own": float(100 * own @ each), "global": float(100 * each.mean())})
+        predicted = multihead.predict_public(peer.network, images).probabilities.argmax(-1).numpy()
+        for head, predictions in zip(heads, predicted, strict=True):
+            accuracy = np.array([np.mean(predictions[data.test.labels == label] == label) for label in range(classes)])
+            head.append({"own": float(100 * own @ accuracy), "global": float(100 * accuracy.mean())})
     return [{name: mean(peer[name] for peer in head) for name in ("own", "global")} for head in heads]
 
 
 def rows(figures: dict[str, Json], options: Options) -> list[Json]:
+    """Build the rows of the result."""
+
     def tables(seed: int) -> Tables:
         return {
             topology: {
@@ -117,10 +120,11 @@ def _head_name(head: int) -> str:
 
 
 def targets(rows: list[Json]) -> list[Json]:
-    found = {(row["table"], row["form"]): row for row in rows}
+    """Judge the claims of the study."""
+    by_head = {(row["table"], row["form"]): row for row in rows}
 
     def gain(topology: str, head: int, before: int) -> float:
-        later, earlier = (found[topology, _head_name(one)]["global"]["mean"] for one in (head, before))
+        later, earlier = (by_head[topology, _head_name(each)]["global"]["mean"] for each in (head, before))
         return float(later - earlier)
 
     return [
@@ -136,7 +140,7 @@ def targets(rows: list[Json]) -> list[Json]:
 
 
 def draw(rows: list[Json], title: str, path: Path) -> None:
-    """A panel for each graph: accuracy by head."""
+    """Draw accuracy by head, in a panel for each topology."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.5 * len(TOPOLOGIES), 4), layout="constrained")
