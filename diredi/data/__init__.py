@@ -1,1 +1,1 @@
-"""Data sets in Ultralytics' YOLO format, the built-in camera scenes, and archives of both. No torch."""
+"""Data sets in Ultralytics' YOLO format, references to built-in scenes, archives, and classification sets. No torch."""

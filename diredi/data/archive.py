@@ -1,6 +1,7 @@
-"""A data set as one zip file: what a manufacturer ships as a coreset. The same data set gives the same bytes.
+"""Pack a data set into one zip file, such as the coreset that a manufacturer ships, and unpack it.
 
-Inside: `data.yaml`, `images/SPLIT/NUMBER.jpg`, `labels/SPLIT/NUMBER.txt`; the names of files on disk do not travel.
+Equal data sets give equal bytes. The archive contains `data.yaml`, `images/SPLIT/NUMBER.jpg` and
+`labels/SPLIT/NUMBER.txt`; the names of files on disk are not part of it.
 """
 
 from __future__ import annotations
@@ -25,15 +26,25 @@ _ENCRYPTED = 1
 
 
 def pack(dataset: DataSet, path: Path, max_images: int | None = None) -> str:
-    """Writes `path` and returns its digest, "sha256:...".
+    """Pack a data set into an archive. The file appears whole or not at all.
 
-    Raises InvalidInput when there are more than `max_images` images (draw a `subset` first), DataSetError when one
-    cannot be read, NoRoom when the disk is full; `path` is then as it was.
+    Args:
+        dataset: The data set.
+        path: The archive to write; an existing file is replaced.
+        max_images: The most images to pack; None for any number.
+
+    Returns:
+        The digest of the archive, "sha256:...".
+
+    Raises:
+        InvalidInput: There are no images or more than `max_images` (draw a `subset`), or `path` cannot be written.
+        DataSetError: An image cannot be read.
+        NoRoom: The disk is full.
     """
     images = len(dataset.train) + len(dataset.val)
     if images == 0 or (max_images is not None and images > max_images):
         raise InvalidInput(
-            f"an archive of {dataset.root} would hold {images} images: it takes 1 to {max_images or 'any'}"
+            f"an archive of {dataset.root} would hold {images} images: it takes 1 to {max_images or 'any number'}"
         )
     part = part_of(path)
     try:
@@ -41,7 +52,7 @@ def pack(dataset: DataSet, path: Path, max_images: int | None = None) -> str:
             for name, data in _entries(dataset):
                 info = zipfile.ZipInfo(name, _EPOCH)
                 info.create_system, info.external_attr = 3, 0o644 << 16
-                # Images are compressed as they are; deflate differs between versions of zlib, storing does not.
+                # Images are compressed already, and deflate gives other bytes with other versions of zlib.
                 archive.writestr(info, data, zipfile.ZIP_STORED)
         with part.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -54,10 +65,21 @@ def pack(dataset: DataSet, path: Path, max_images: int | None = None) -> str:
 
 
 def unpack(path: Path, folder: Path, max_bytes: int = 4 << 30) -> DataSet:
-    """The data set in `path`, written to `folder`, which must not exist; it appears whole or not at all.
+    """Unpack an archive and load the data set. The folder appears whole or not at all.
 
-    Raises CorruptData for anything that `pack` would not have written (other names, compression, a broken checksum,
-    more than `max_bytes` in all), InvalidInput when `folder` exists, NoRoom when the disk is full.
+    Args:
+        path: The archive.
+        folder: Folder to write; it must not exist.
+        max_bytes: The most bytes that the archive may unpack to.
+
+    Returns:
+        The data set in `folder`.
+
+    Raises:
+        CorruptData: The archive is not one that `pack` writes: other names, compression, a wrong checksum, or more than
+            `max_bytes`.
+        InvalidInput: `folder` exists, or a path cannot be used.
+        NoRoom: The disk is full.
     """
     if folder.exists():
         raise InvalidInput(f"folder {folder} exists already: remove it or name another")
@@ -108,7 +130,7 @@ def _check_entries(entries: list[zipfile.ZipInfo], path: Path, max_bytes: int) -
 
 
 def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> None:
-    """Copies at most what the directory of the archive announced: a lie about the size is a broken archive."""
+    """Extract an entry, and at most as many bytes as the directory of the archive announces for it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     left = entry.file_size
     with archive.open(entry) as source, target.open("wb") as file:
@@ -120,7 +142,7 @@ def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> 
 
 
 def _check_inside(part: Path, splits: list[Split], path: Path) -> None:
-    """The data.yaml of the archive must be what `pack` writes: it cannot send a reader elsewhere on the disk."""
+    """Check that data.yaml is what `pack` writes, so that it cannot refer to other places on the disk."""
     names = yolo.read_description(part / "data.yaml", _stop).names
     if (part / "data.yaml").read_text(encoding="utf-8") != yolo.description_text(names, splits):
         raise CorruptData(f"the data.yaml in {path} is not one that an archive has: fetch it again")

@@ -1,4 +1,4 @@
-"""`DataSet`: labelled images in two splits, as a value. Everything that learns or measures takes it from here."""
+"""Data sets of images with boxes: load, check, select and split them."""
 
 from __future__ import annotations
 
@@ -24,40 +24,60 @@ SPLITS: tuple[Split, ...] = ("train", "val")
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """An image and its boxes: n x 5 float32, class id, centre x, centre y, width, height; the last four in 0..1."""
+    """An image and its boxes."""
 
     image: Path
+    """File of the image."""
     boxes: Boxes
+    """float32 [n, 5]: class id, centre x, centre y, width, height; the last four as shares of the image, 0 to 1."""
 
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """Samples whose class ids are positions in `names`. Images stay on disk until somebody reads them."""
+    """Images with boxes in two splits. Images stay on disk until they are read.
+
+    Example:
+        site = load(Path("site/data.yaml"))
+        few = subset(site, n_train=100, seed=0)
+    """
 
     root: Path
+    """Folder of the data set."""
     names: tuple[str, ...]
+    """Class names; class ids are positions in it."""
     train: list[Sample]
+    """Samples to learn from."""
     val: list[Sample]
+    """Held-out samples to measure with."""
 
     @property
     def label_names(self) -> tuple[str, ...]:
+        """The class names."""
         return self.names
 
     def split(self, split: Split) -> list[Sample]:
+        """Return the samples of a split by its name."""
         return self.train if split == "train" else self.val
 
     def counts(self, split: Split) -> dict[str, int]:
-        """Boxes of every class, classes without one included, in the order of their ids."""
+        """Count the boxes of every class in a split, in the order of class ids; classes without boxes have 0."""
         return _counts(self.split(split), self.names)
 
     def bytes_on_disk(self) -> int:
-        """Images and label files."""
+        """Return the size of all images and label files, in bytes."""
         images = [sample.image for sample in (*self.train, *self.val)]
         files = {*images, *(label for image in images if (label := yolo.label_file_of(image)).exists())}
         return sum(file.stat().st_size for file in files)
 
     def with_labels(self, labels: LabelSpace) -> DataSet:
-        """The same boxes with the ids of `labels`. Raises InvalidInput when it lacks one of this set's classes."""
+        """Return the data set with the class ids of another label space.
+
+        Args:
+            labels: The label space; it must contain all classes of this set.
+
+        Raises:
+            InvalidInput: The label space lacks classes of this set; the message names them.
+        """
         missing = [name for name in self.names if name not in labels.names]
         if missing:
             raise InvalidInput(
@@ -75,26 +95,31 @@ class DataSet:
 
 
 class Problem(BaseModel):
-    """Something wrong in a data set, and where; `line` is 1-based."""
+    """A fault of a data set."""
 
     model_config = ConfigDict(frozen=True)
 
     message: str
     path: Path | None = None
+    """File with the fault."""
     line: int | None = None
+    """Line in the file, from 1."""
 
 
 class SplitReport(BaseModel):
+    """Numbers of a split."""
+
     model_config = ConfigDict(frozen=True)
 
     images: int
     background: int
-    """Images without a box."""
+    """Images without boxes."""
     boxes: dict[str, int]
+    """Boxes by class name."""
 
 
 class CheckReport(BaseModel):
-    """Everything that `check` found; `problems` is empty when the set can be used."""
+    """The result of `check`. The set can be used if it has no `problems`."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -105,14 +130,23 @@ class CheckReport(BaseModel):
 
     @property
     def ok(self) -> bool:
+        """Whether the data set can be used."""
         return not self.problems
 
 
 def load(path: Path, splits: Sequence[Split] = SPLITS) -> DataSet:
-    """The data set that a `data.yaml` describes. Images are not decoded: that is what `check` and `read_image` do.
+    """Load the data set that a `data.yaml` describes. Images are not decoded.
 
-    Raises DataSetError that names the file, and the line where there is one, at the first fault; a split that is asked
-    for and is empty is a fault.
+    Args:
+        path: The `data.yaml`.
+        splits: Splits to load; others are empty in the result.
+
+    Returns:
+        The data set.
+
+    Raises:
+        DataSetError: There is a fault, such as an empty split; it names the file, and the line if there is one. Use
+            `check` for a list of all faults.
     """
 
     def stop(error: DataSetError) -> None:
@@ -124,7 +158,15 @@ def load(path: Path, splits: Sequence[Split] = SPLITS) -> DataSet:
 
 
 def check(path: Path, on_progress: Callable[[float, str], None] | None = None) -> CheckReport:
-    """All faults of a data set, every image decoded. Never raises for a fault: it is in the report."""
+    """Check a data set and decode all of its images.
+
+    Args:
+        path: The `data.yaml`.
+        on_progress: Called as on_progress(fraction, name of the image) after each image.
+
+    Returns:
+        A report with all faults. Faults are never raised.
+    """
     faults: list[DataSetError] = []
     names: tuple[str, ...] = ()
     splits: dict[str, SplitReport] = {}
@@ -142,9 +184,16 @@ def check(path: Path, on_progress: Callable[[float, str], None] | None = None) -
 
 
 def subset(dataset: DataSet, n_train: int, seed: int, n_val: int | None = None) -> DataSet:
-    """A coreset: `n_train` images drawn so that every class keeps its share, rare ones first. Same seed, same images.
+    """Draw a coreset in which every class keeps its share of images.
 
-    `val` stays whole unless `n_val` says otherwise; asking for more images than there are gives all of them.
+    Args:
+        dataset: The whole set.
+        n_train: Number of training images; all of them if there are fewer.
+        seed: Equal seeds draw equal images.
+        n_val: Number of held-out images; None keeps all.
+
+    Returns:
+        A data set with the images that were drawn.
     """
     train = _stratified(dataset.train, n_train, seed)
     val = dataset.val if n_val is None else _stratified(dataset.val, n_val, seed + 1)
@@ -152,18 +201,26 @@ def subset(dataset: DataSet, n_train: int, seed: int, n_val: int | None = None) 
 
 
 def by_camera(dataset: DataSet, pattern: str = r"(.+)[-_]\d+") -> dict[str, DataSet]:
-    """The images of each fixed camera as a data set, in the order of the cameras' names.
+    """Split a data set by camera.
 
-    The first group of `pattern` in the name of an image, without its suffix, is the camera: what stands before the
-    number ("avenue_009", "car-park-cam3-000030"). Raises InvalidInput for an image whose name does not say it.
+    Args:
+        dataset: The whole set.
+        pattern: A regular expression for the name of an image without its suffix. Its first group is the camera: by
+            default what stands before the number ("avenue_009", "car-park-cam3-000030").
+
+    Returns:
+        A data set for each camera, sorted by the cameras' names.
+
+    Raises:
+        InvalidInput: The name of an image does not match the pattern.
     """
     cameras: dict[str, DataSet] = {}
     for split in SPLITS:
         for sample in dataset.split(split):
-            found = re.fullmatch(pattern, sample.image.stem)
-            if found is None:
-                raise InvalidInput(f"{sample.image} does not name its camera as {pattern!r} would: give the pattern")
-            camera = cameras.setdefault(found[1], replace(dataset, train=[], val=[]))
+            match = re.fullmatch(pattern, sample.image.stem)
+            if match is None:
+                raise InvalidInput(f"{sample.image} does not match the pattern of cameras {pattern!r}: give another")
+            camera = cameras.setdefault(match[1], replace(dataset, train=[], val=[]))
             camera.split(split).append(sample)
     return dict(sorted(cameras.items()))
 
@@ -193,8 +250,8 @@ def _check_images(images: Sequence[Path], sink: yolo.Sink, on_progress: Callable
 
 
 def _counts(samples: Iterable[Sample], names: tuple[str, ...]) -> dict[str, int]:
-    found = Counter(int(row[0]) for sample in samples for row in sample.boxes)
-    return {name: found[index] for index, name in enumerate(names)}
+    boxes = Counter(int(row[0]) for sample in samples for row in sample.boxes)
+    return {name: boxes[index] for index, name in enumerate(names)}
 
 
 def _split_report(samples: Sequence[Sample], names: tuple[str, ...]) -> SplitReport:
@@ -203,7 +260,7 @@ def _split_report(samples: Sequence[Sample], names: tuple[str, ...]) -> SplitRep
 
 
 def _stratified(samples: list[Sample], n: int, seed: int) -> list[Sample]:
-    """Always the next image of the class that so far has the smallest share of its images; background is a class."""
+    """Draw images in turn for the class of which the smallest share has been drawn; background counts as a class."""
     if n >= len(samples):
         return samples
     order = np.random.default_rng(seed).permutation(len(samples))
@@ -213,14 +270,14 @@ def _stratified(samples: list[Sample], n: int, seed: int) -> list[Sample]:
         for name in classes:
             images_of.setdefault(name, []).append(index)
     waiting = {name: iter(images) for name, images in images_of.items()}
-    taken: dict[int, None] = {}
+    drawn: dict[int, None] = {}
     shares: Counter[int] = Counter()
-    while len(taken) < n:
+    while len(drawn) < n:
         neediest = min(waiting, key=lambda c: (shares[c] / len(images_of[c]), len(images_of[c]), c))
-        chosen = next((i for i in waiting[neediest] if i not in taken), None)
+        chosen = next((i for i in waiting[neediest] if i not in drawn), None)
         if chosen is None:
             del waiting[neediest]
             continue
-        taken[chosen] = None
+        drawn[chosen] = None
         shares.update(classes_of[chosen])
-    return [samples[index] for index in sorted(taken)]
+    return [samples[index] for index in sorted(drawn)]

@@ -1,4 +1,4 @@
-"""Images from disk and from bytes: BGR, 8 bit, as OpenCV has them."""
+"""Read, decode and encode images, as arrays of uint8 in the order blue, green, red."""
 
 from __future__ import annotations
 
@@ -11,11 +11,21 @@ from numpy.typing import NDArray
 from diredi.errors import DataSetError, InvalidInput
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-"""What is taken for an image in a folder, in small letters: the formats of Ultralytics that OpenCV decodes."""
+"""Suffixes of images, in lower case: the formats of Ultralytics that OpenCV decodes."""
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """height x width x 3, BGR. Raises DataSetError that names the file when it cannot be read or decoded."""
+    """Read an image file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        uint8 [height, width, 3], BGR, turned as its EXIF data says.
+
+    Raises:
+        DataSetError: The file cannot be read or decoded.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -29,7 +39,17 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 
 def decode_image(data: bytes) -> NDArray[np.uint8]:
-    """height x width x 3, BGR. Raises InvalidInput when the bytes are not an image."""
+    """Decode an image.
+
+    Args:
+        data: The bytes of an image file.
+
+    Returns:
+        uint8 [height, width, 3], BGR, turned as its EXIF data says.
+
+    Raises:
+        InvalidInput: The bytes are not an image.
+    """
     image = _decode(data)
     if image is None:
         raise InvalidInput(f"these {len(data)} bytes are not an image: send JPEG, PNG, BMP, TIFF or WebP")
@@ -37,7 +57,15 @@ def decode_image(data: bytes) -> NDArray[np.uint8]:
 
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int = 90) -> bytes:
-    """JPEG bytes; `quality` is 1 to 100."""
+    """Encode an image as JPEG.
+
+    Args:
+        image: uint8 [height, width, 3], BGR.
+        quality: 1 to 100.
+
+    Raises:
+        InvalidInput: The array is not an image.
+    """
     done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:
         raise InvalidInput(f"an array of shape {image.shape} and type {image.dtype} is not an image")
@@ -48,7 +76,7 @@ def _decode(data: bytes) -> NDArray[np.uint8] | None:
     if not data:
         return None
     try:
-        # Labels belong to the pixels as stored, and Ultralytics turns by EXIF: so does OpenCV by default.
+        # OpenCV turns images by their EXIF data, as Ultralytics does.
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
         return None

@@ -1,4 +1,4 @@
-"""Objects cut out of images, and pasted on others."""
+"""Cut objects out of images and paste them into others."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from diredi.data.yolo import Boxes
 from diredi.detectors.predictor import Image
 
 SMALLEST = 12
-"""Pixels of a crop's shorter side; what is smaller shows nothing."""
+"""The shortest side of a crop, in pixels."""
 HIDDEN = 0.6
-"""A box of which a larger share is covered is dropped."""
+"""A box is dropped if a larger share of it is covered."""
 _MARGIN = 0.06  # of the box, around it: the soft edge
 _ZOOM = 0.2
 
@@ -25,16 +25,26 @@ class Crop:
     """A part of an image with one object in it."""
 
     pixels: Image
+    """uint8 [height, width, 3], BGR."""
     kind: int
     """Class id."""
     ground: float
-    """Where the object stood: the lower edge of its box, 0..1 of the image's height. Far things are small and high."""
+    """The lower edge of its box as a share of the image's height, 0 to 1: distant objects stand higher."""
     height: float
-    """Of the crop, 0..1 of the image's height."""
+    """Height of the crop as a share of the image's height, 0 to 1."""
 
 
 def cut_out(image: Image, box: NDArray[np.float32] | Sequence[float], kind: int) -> Crop | None:
-    """The object in `box` (x1, y1, x2, y2, pixels); None where it is tiny or cut off by the image's edge."""
+    """Cut an object out of an image.
+
+    Args:
+        image: uint8 [height, width, 3], BGR.
+        box: x1, y1, x2, y2 in pixels.
+        kind: Class id of the object.
+
+    Returns:
+        The crop; None if the object is very small or touches the edge of the image.
+    """
     x1, y1, x2, y2 = (float(v) for v in box)
     height, width = image.shape[:2]
     inside = x1 > 1 and y1 > 1 and x2 < width - 1 and y2 < height - 1
@@ -47,9 +57,18 @@ def cut_out(image: Image, box: NDArray[np.float32] | Sequence[float], kind: int)
 
 
 def paste(image: Image, boxes: Boxes, crop: Crop, rng: np.random.Generator) -> tuple[Image, Boxes]:
-    """`image` with the crop in it, about where it stood and as large as it was, and the boxes of both.
+    """Paste a crop into an image, at about the height and the size that it had.
 
-    `boxes` as in a `Sample`. The edge is soft, and the crop takes half of the way to the light of the place.
+    The edge of the crop is soft, and its brightness moves half of the way to that of its new place.
+
+    Args:
+        image: uint8 [height, width, 3], BGR; not changed.
+        boxes: Boxes of the image, as in a `Sample`.
+        crop: The object.
+        rng: Source of randomness for place, size and mirroring.
+
+    Returns:
+        The new image, and the boxes that are still visible with that of the crop.
     """
     height, width = image.shape[:2]
     zoom = 1 + _ZOOM * rng.uniform(-1, 1)
@@ -59,25 +78,25 @@ def paste(image: Image, boxes: Boxes, crop: Crop, rng: np.random.Generator) -> t
     scaled = scaled[:, ::-1] if rng.random() < 0.5 else scaled
     left = int(rng.integers(0, width - wide + 1))
     top = int(np.clip((crop.ground + 0.05 * rng.uniform(-1, 1)) * height - tall, 0, height - tall))
-    there = image[top : top + tall, left : left + wide].astype(np.float32)
-    scaled = scaled * (1 + (there.mean() + 1) / (scaled.mean() + 1)) / 2
+    background = image[top : top + tall, left : left + wide].astype(np.float32)
+    scaled = scaled * (1 + (background.mean() + 1) / (scaled.mean() + 1)) / 2
     mask = _soft_mask(tall, wide)
-    made = image.copy()
-    made[top : top + tall, left : left + wide] = np.clip(there * (1 - mask) + scaled * mask + 0.5, 0, 255)
+    result = image.copy()
+    result[top : top + tall, left : left + wide] = np.clip(background * (1 - mask) + scaled * mask + 0.5, 0, 255)
     inner = 1 / (1 + 2 * _MARGIN)
     centre = (left + wide / 2) / width, (top + tall / 2) / height
-    ours = np.array([[crop.kind, *centre, wide * inner / width, tall * inner / height]], np.float32)
-    return made, np.concatenate([boxes[_covered_share(boxes, ours[0]) < HIDDEN], ours])
+    pasted = np.array([[crop.kind, *centre, wide * inner / width, tall * inner / height]], np.float32)
+    return result, np.concatenate([boxes[_covered_share(boxes, pasted[0]) < HIDDEN], pasted])
 
 
 def _soft_mask(tall: int, wide: int) -> NDArray[np.float32]:
-    """tall x wide x 1: 1 inside, falling to 0 across the margin."""
+    """Create a mask, [tall, wide, 1], that is 1 inside and falls to 0 across the margin."""
     down, across = (np.minimum(np.arange(n) + 0.5, n - 0.5 - np.arange(n)) / max(n * _MARGIN, 1) for n in (tall, wide))
     return np.asarray(np.clip(np.minimum(down[:, None], across[None]), 0, 1), np.float32)[..., None]
 
 
 def _covered_share(boxes: Boxes, other: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Share of each box that `other` covers."""
+    """Compute the share of each box that `other` covers."""
     low = np.maximum(boxes[:, 1:3] - boxes[:, 3:] / 2, other[1:3] - other[3:] / 2)
     high = np.minimum(boxes[:, 1:3] + boxes[:, 3:] / 2, other[1:3] + other[3:] / 2)
     shared = np.clip(high - low, 0, None).prod(1)

@@ -1,4 +1,4 @@
-"""Where a data set comes from: a `data.yaml` of the user's, or "scenes:SITE", generated once into a cache."""
+"""Resolve references to data sets: a `data.yaml`, or "scenes:SITE" for built-in scenes that are rendered once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from diredi.errors import InvalidInput
 
 SCENES = "scenes:"
 _RENDERER = "diredi_scenes"
-"""An application beside this library; imported only where built-in scenes are asked for."""
+"""An application beside this library, imported only for built-in scenes."""
 
 
 class _Profile(Protocol):
@@ -42,10 +42,21 @@ def resolve(
     val: int | None = None,
     on_progress: Callable[[float, str], None] | None = None,
 ) -> Path:
-    """The `data.yaml` that `ref` means. `seed`, `train` and `val` (numbers of images) only concern scenes.
+    """Resolve a reference to the `data.yaml` of a data set.
 
-    Scenes appear in `cache` whole or not at all, and are there at once the second time, in whatever process.
-    Raises InvalidInput for a site that is not built in, or a path that does not exist.
+    Args:
+        ref: Path of a `data.yaml` or its folder, or "scenes:SITE" for built-in scenes.
+        cache: Folder for scenes. They appear there whole or not at all, and are rendered once.
+        seed: Seed of scenes.
+        train: Number of training images of scenes; None takes the site's default.
+        val: Number of held-out images of scenes; None takes the site's default.
+        on_progress: Called as on_progress(fraction, message) while scenes are rendered.
+
+    Returns:
+        The path of the `data.yaml`.
+
+    Raises:
+        InvalidInput: The site is not built in, or the path does not exist.
     """
     if not ref.startswith(SCENES):
         path = Path(ref).expanduser()
@@ -56,9 +67,9 @@ def resolve(
     renderer, site = _renderer(), ref.removeprefix(SCENES)
     if site not in renderer.SITES:
         raise InvalidInput(f"{ref} is not a built-in data set: name one of {', '.join(_scenes())}")
-    usual_train, usual_val = renderer.SITES[site].images
-    train = usual_train if train is None else train
-    val = usual_val if val is None else val
+    default_train, default_val = renderer.SITES[site].images
+    train = default_train if train is None else train
+    val = default_val if val is None else val
     folder = cache / f"scenes-{site}-{train}-{val}-seed{seed}"
     if (folder / "data.yaml").is_file():
         return folder / "data.yaml"

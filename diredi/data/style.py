@@ -1,7 +1,7 @@
-"""How a set of images looks, in a handful of numbers, and images made to look like that.
+"""Measure the style of a set of images (light, colour, sharpness, noise), and apply it to other images.
 
-A site may publish its `SiteStyle`, if its operator agrees: averages over all of its images, from which no image comes
-back. The cloud then shows its own images in that light when it teaches the next student.
+A site may publish its `SiteStyle` if its operator agrees. It has averages over all images, from which no image can be
+restored. The cloud then renders its own images in this style when it teaches the next student.
 """
 
 from __future__ import annotations
@@ -21,38 +21,47 @@ from diredi.data.images import read_image
 from diredi.errors import InvalidInput
 
 Picture = NDArray[np.uint8]
-"""height x width x 3, BGR."""
+"""uint8 [height, width, 3], BGR."""
 
 QUANTILES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
+"""Quantiles of lightness that are part of a style."""
 SIDE = 320
-"""Blur and noise are those of a picture with this longest side, so that cameras of any resolution compare."""
+"""Blur and noise are measured at this longest side, in pixels, so that cameras of any resolution compare."""
 FLAT = 0.3
-"""Share of an image that is taken to be flat."""
-_GREY = 0.67  # of the noise of three channels is in their grey
+"""Share of an image that is assumed to be flat."""
+_GREY = 0.67  # noise of the grey image over that of a channel
 _BLURS = (0.0, 0.4, 0.6, 0.8, 1.0, 1.3, 1.7, 2.2, 3.0)  # standard deviations, in pixels of such a picture
 
 Level = Annotated[float, Field(ge=0, le=255)]
 
 
 class SiteStyle(Config):
-    """Averages over the images of a site: 8-bit CIE Lab for light and colour, 0..1 for noise."""
+    """The style of a site's images: averages in 8-bit CIE Lab for light and colour, and shares of white for noise."""
 
     lightness: tuple[Level, Level, Level, Level, Level, Level, Level]
     """`QUANTILES` of the lightness within an image."""
     lightness_spread: float = Field(ge=0, le=128)
-    """Standard deviation, between images, of their mean lightness: no two are taken in the same light."""
+    """Standard deviation of the mean lightness between images."""
     colour: tuple[Level, Level]
-    """Mean a and b; 128 is grey."""
+    """Mean of a and b; 128 is grey."""
     colour_spread: tuple[Level, Level]
     """Standard deviation of a and b within an image."""
     sharpness: float = Field(ge=0, le=100)
-    """Strength of edges over strength of light, after a blur that hides the noise."""
+    """Standard deviation of the Laplacian over that of the lightness, after a blur that hides noise."""
     noise: float = Field(ge=0, le=1)
     """Standard deviation of the sensor's noise, as a share of white."""
 
 
 def measure_style(samples: Sequence[Sample]) -> SiteStyle:
-    """The style of all images of `samples`. Raises InvalidInput for none, DataSetError for an unreadable image."""
+    """Measure the mean style of images.
+
+    Args:
+        samples: The images; their boxes are ignored.
+
+    Raises:
+        InvalidInput: There are no images.
+        DataSetError: An image cannot be read.
+    """
     if not samples:
         raise InvalidInput("there are no images to take a style from: the training split is empty")
     styles = [image_style(read_image(sample.image)) for sample in samples]
@@ -63,7 +72,7 @@ def measure_style(samples: Sequence[Sample]) -> SiteStyle:
 
 
 def image_style(image: Picture) -> SiteStyle:
-    """The style of one image, which has no spread between images."""
+    """Measure the style of one image; its `lightness_spread` is 0."""
     small, _ = _shrink(image)
     lab = cv2.cvtColor(small, cv2.COLOR_BGR2LAB).astype(np.float32)
     means, spreads = lab.mean((0, 1)), lab.std((0, 1))
@@ -78,9 +87,17 @@ def image_style(image: Picture) -> SiteStyle:
 
 
 def restyle(image: Picture, style: SiteStyle, rng: np.random.Generator) -> Picture:
-    """`image` as a camera of that site might have taken it: blurred, relit, tinted, noisy, in this order.
+    """Render an image in a style, by blur, lightness, colour and noise in this order.
 
-    An image is never sharpened nor cleaned of noise, and its boxes stay where they are.
+    An image is never sharpened or denoised. Objects stay where they are.
+
+    Args:
+        image: uint8 [height, width, 3], BGR; not changed.
+        style: The style to match.
+        rng: Source of randomness for lightness and noise.
+
+    Returns:
+        The new image, of the same shape.
     """
     small, scale = _shrink(image)
     own = image_style(image)
@@ -100,14 +117,14 @@ def _lightness(image: Picture) -> NDArray[np.float32]:
 
 
 def _lightness_table(own: NDArray[np.float64], wanted: NDArray[np.float64]) -> Picture:
-    """A table of 256 levels that takes the quantiles of an image to those that are wanted, black to black."""
-    rising = np.maximum.accumulate(own) + np.linspace(0, 1e-3, len(own))  # np.interp needs no two alike
+    """Create a table of 256 levels that maps the quantiles of an image to those that are wanted, and black to black."""
+    rising = np.maximum.accumulate(own) + np.linspace(0, 1e-3, len(own))  # np.interp needs rising values
     ends = [-1.0, *rising, 256.0], [0.0, *wanted, 255.0]
     return np.asarray(np.interp(np.arange(256), *ends).round(), np.uint8)
 
 
 def _shrink(image: Picture) -> tuple[Picture, float]:
-    """The image no larger than `SIDE`, and how many times larger it was."""
+    """Shrink an image to a longest side of at most `SIDE`; return it and the factor."""
     scale = max(image.shape[:2]) / SIDE
     if scale <= 1:
         return image, 1.0
@@ -121,7 +138,7 @@ def _sharpness(light: NDArray[np.float32]) -> float:
 
 
 def _find_blur(light: NDArray[np.float32], sharpness: float) -> float:
-    """The blur, in pixels, that brings an image nearest to `sharpness`; 0 where it is not sharper."""
+    """Find the blur, in pixels, that brings an image nearest to `sharpness`; 0 if it is not sharper."""
 
     def miss(blur: float) -> float:
         blurred = cv2.GaussianBlur(light, (0, 0), blur) if blur else light
@@ -131,17 +148,19 @@ def _find_blur(light: NDArray[np.float32], sharpness: float) -> float:
 
 
 def _noise_level(image: Picture) -> float:
-    """What varies within a few pixels where an image is flat, edges and texture left out. Survives JPEG, which a mask
-    of three pixels does not see."""
+    """Measure the variation within a few pixels in the flat parts of an image.
+
+    Unlike a mask of three pixels, this also finds noise that has been through JPEG.
+    """
     grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.float32) / 255
     fine = grey - cv2.GaussianBlur(grey, (0, 0), 2.0)
     return min(math.sqrt(float(np.quantile(cv2.blur(fine * fine, (9, 9)), FLAT))), 1.0)
 
 
 def _add_noise(image: Picture, noise: float, scale: float, rng: np.random.Generator) -> Picture:
-    """With as much noise as is missing. At `scale` times `SIDE` it is that much stronger: shrinking averages it."""
-    there = _noise_level(_shrink(image)[0])
-    missing = math.sqrt(max(noise**2 - there**2, 0)) * scale * 255 / _GREY
+    """Add the noise that is missing. It is `scale` times stronger, because shrinking averages noise."""
+    present = _noise_level(_shrink(image)[0])
+    missing = math.sqrt(max(noise**2 - present**2, 0)) * scale * 255 / _GREY
     if missing < 0.5:
         return image
     grain = rng.standard_normal(image.shape, np.float32) * np.float32(missing)

@@ -1,7 +1,7 @@
-"""Ultralytics' YOLO format on disk: what `data.yaml` and label files say, and every way in which they can be wrong.
+"""Read and write Ultralytics' YOLO format: `data.yaml` and label files.
 
-Whatever is wrong goes to a `Sink`, which either raises (loading stops at the first fault) or keeps it (a check finds
-them all). Readers carry on after a fault with whatever is still usable.
+Faults go to a `Sink`, which either raises, so that loading stops at the first fault, or collects them, so that a check
+finds all. After a fault, readers go on with what is still usable.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from diredi.labels import LabelSpace
 Sink = Callable[[DataSetError], None]
 
 Boxes = NDArray[np.float32]
-"""n x 5: class id, centre x, centre y, width, height; the last four in 0..1 of the image."""
+"""float32 [n, 5]: class id, centre x, centre y, width, height; the last four as shares of the image, 0 to 1."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """What `data.yaml` says, with paths resolved. A split is a list of folders, image files and .txt lists."""
+    """The content of a `data.yaml` with resolved paths. A split is a list of folders, image files and .txt lists."""
 
     path: Path
     root: Path
@@ -38,7 +38,15 @@ class Description:
 
 
 def read_description(path: Path, sink: Sink) -> Description:
-    """Raises DataSetError when there is nothing to go on with: no file, no YAML, no names."""
+    """Read a `data.yaml`.
+
+    Args:
+        path: The file.
+        sink: Receives faults after which reading can go on.
+
+    Raises:
+        DataSetError: Reading cannot go on: there is no file, no YAML, or no class names.
+    """
     values = _read_yaml(path)
     names = _names(values, path, sink)
     root = _root(values, path)
@@ -49,7 +57,7 @@ def read_description(path: Path, sink: Sink) -> Description:
 
 
 def list_images(place: Path, split: str, description: Description, sink: Sink) -> list[Path]:
-    """Images of a folder (at any depth), of a .txt list or of one file, sorted by path."""
+    """List the images of a folder (at any depth), of a .txt list or of one file, sorted by path."""
     if place.is_dir():
         return sorted(p for p in place.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
     if place.suffix == ".txt" and place.is_file():
@@ -61,7 +69,7 @@ def list_images(place: Path, split: str, description: Description, sink: Sink) -
 
 
 def label_file_of(image: Path) -> Path:
-    """Ultralytics' rule: the last folder called `images` becomes `labels`, the suffix becomes .txt."""
+    """Return the label file of an image by Ultralytics' rule: the last folder `images` becomes `labels`, with .txt."""
     parts = list(image.parts)
     for index in range(len(parts) - 2, -1, -1):
         if parts[index] == "images":
@@ -71,7 +79,16 @@ def label_file_of(image: Path) -> Path:
 
 
 def read_labels(path: Path, classes: int, sink: Sink) -> Boxes:
-    """The boxes of a label file; none when the file is missing, which makes the image background."""
+    """Read the boxes of a label file.
+
+    Args:
+        path: The file. A missing file means an image without boxes.
+        classes: Number of classes.
+        sink: Receives faults; lines with faults are left out.
+
+    Returns:
+        The boxes, float32 [n, 5].
+    """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
@@ -79,7 +96,7 @@ def read_labels(path: Path, classes: int, sink: Sink) -> Boxes:
     except (OSError, UnicodeDecodeError) as error:
         sink(DataSetError(f"label file cannot be read ({error}): replace it or delete it", path))
         return np.zeros((0, 5), np.float32)
-    rows: dict[tuple[float, ...], None] = {}  # a line that stands twice is one box, as with Ultralytics
+    rows: dict[tuple[float, ...], None] = {}  # equal lines are one box, as in Ultralytics
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -91,12 +108,13 @@ def read_labels(path: Path, classes: int, sink: Sink) -> Boxes:
 
 
 def description_text(names: Iterable[str], splits: Iterable[str] = ("train", "val")) -> str:
-    """A `data.yaml` whose images lie in images/SPLIT beside it."""
+    """Return the text of a `data.yaml` whose images are in images/SPLIT beside it."""
     paths = {split: f"images/{split}" for split in splits}
     return str(yaml.safe_dump({**paths, "names": dict(enumerate(names))}, sort_keys=False, allow_unicode=True))
 
 
 def labels_text(boxes: Boxes) -> str:
+    """Return the text of a label file."""
     return "".join(f"{int(b[0])} {b[1]:.6f} {b[2]:.6f} {b[3]:.6f} {b[4]:.6f}\n" for b in boxes)
 
 
@@ -165,7 +183,7 @@ def _read_list(path: Path, sink: Sink) -> list[Path]:
 
 
 def _parse_label(line: str, classes: int) -> tuple[float, ...]:
-    """One box, from `class cx cy w h` or from a polygon `class x1 y1 x2 y2 x3 y3 ...`. Raises ValueError when wrong."""
+    """Parse a box, `class cx cy w h`, or a polygon, `class x1 y1 x2 y2 x3 y3 ...`; raise ValueError for a fault."""
     words = line.split()
     try:
         values = [float(word) for word in words]

@@ -1,9 +1,9 @@
-"""Sets of labelled images to classify, for learning between peers. No torch.
+"""Sets of labelled images for classification, which peers learn. No torch.
 
-    found = load("digits")
-    load("cifar10", Path("data/cifar-10-batches-bin")).train.images    # [50000, 3, 32, 32], uint8
+    digits = load("digits")
+    load("cifar10", Path("data/cifar-10-batches-bin")).train.images    # uint8 [50000, 3, 32, 32]
 
-A set is one function in a file beside this one and one line in SETS.
+To add a set, write its function in a file beside this one and add a line to SETS.
 """
 
 from __future__ import annotations
@@ -28,10 +28,22 @@ __all__ = ["SETS", "ClassificationSet", "LabelledImages", "load"]
 
 
 def load(name: str, folder: Path | None = None) -> ClassificationSet:
-    """The set of that name, from `folder` or, without one, from the user's cache, downloaded the first time.
+    """Load a set of labelled images.
 
-    Raises InvalidInput with the names that there are; NotFound, CorruptData and DataSetError for files that are
-    missing, damaged or of another set; Unreachable, NoRoom when a download fails.
+    Args:
+        name: Name in SETS.
+        folder: Folder of the files. None takes the user's cache, into which missing files are downloaded.
+
+    Returns:
+        The set.
+
+    Raises:
+        InvalidInput: The name is unknown; the message lists those that exist.
+        NotFound: A file is missing in `folder`.
+        CorruptData: A file is damaged.
+        DataSetError: A file cannot be read or belongs to another set.
+        Unreachable: A download failed.
+        NoRoom: The disk is full.
     """
     if name not in SETS:
         raise InvalidInput(f"there is no set {name!r} of images to classify: use {', '.join(sorted(SETS))}")

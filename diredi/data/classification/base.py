@@ -1,4 +1,4 @@
-"""What a set of labelled images is, and what reading one from files may go wrong with."""
+"""Labelled images, sets of them, and the errors of reading them from files."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ class LabelledImages:
     """Images and the class of each."""
 
     images: NDArray[np.uint8]
-    """n x channels x height x width, contiguous; three channels are red, green, blue."""
+    """uint8 [n, channels, height, width], contiguous; three channels are red, green, blue."""
     labels: NDArray[np.int64]
-    """n positions in the set's `classes`."""
+    """int64 [n], positions in the set's `classes`."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def select(self, indices: NDArray[np.int64]) -> LabelledImages:
-        """A copy of these, in this order."""
+        """Copy the images and labels at `indices`, int64 [m], in this order."""
         return LabelledImages(self.images[indices], self.labels[indices])
 
 
 @dataclass(frozen=True, eq=False)
 class ClassificationSet:
-    """Images of equal size in two splits: one to learn from, one to measure with."""
+    """Images of equal size in two splits, one to learn from and one to measure with."""
 
     name: str
     classes: tuple[str, ...]
@@ -45,7 +45,17 @@ class ClassificationSet:
 
 
 def check_labelled(images: NDArray[np.uint8], labels: NDArray[np.integer], classes: int, path: Path) -> LabelledImages:
-    """Raises DataSetError that names `path`: no image, a label too few or too many, a label that is no class."""
+    """Check that images and labels fit each other.
+
+    Args:
+        images: uint8 [n, channels, height, width].
+        labels: Integers [n].
+        classes: Number of classes.
+        path: File that errors name.
+
+    Raises:
+        DataSetError: There are no images, another number of labels, or a label that is not a class.
+    """
     if len(images) == 0 or len(images) != len(labels):
         raise DataSetError(f"there are {len(labels)} labels of {len(images)} images: restore the file", path)
     if labels.min() < 0 or labels.max() >= classes:
@@ -55,11 +65,11 @@ def check_labelled(images: NDArray[np.uint8], labels: NDArray[np.integer], class
 
 @contextmanager
 def translate_file_errors(path: Path) -> Iterator[None]:
-    """Turns what may go wrong with a file into NotFound, CorruptData or DataSetError, which name it."""
+    """Turn errors of reading a file within a block into NotFound, CorruptData or DataSetError that name the file."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError):
-        raise NotFound(f"{path} does not exist: name the folder that it lies in") from None
+        raise NotFound(f"{path} does not exist: name the folder that contains it") from None
     except (BadGzipFile, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
         raise CorruptData(f"{path} is damaged ({error}): delete it and fetch it again") from None
     except OSError as error:

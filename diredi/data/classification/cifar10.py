@@ -1,9 +1,9 @@
-"""CIFAR-10: 60 000 colour images of 32 x 32 pixels in ten classes (Krizhevsky, "Learning multiple layers of features
-from tiny images", 2009).
+"""CIFAR-10: 60,000 colour images of 32 x 32 pixels in ten classes.
 
-Three forms are read, and none that holds Python objects, since those run code:
+Krizhevsky, "Learning multiple layers of features from tiny images", 2009. Three forms are read. The form with pickled
+Python objects is not, because unpickling runs code.
 
-    cifar-10-binary.tar.gz      the archive as it is published: read member by member, never unpacked
+    cifar-10-binary.tar.gz      the archive as it is published, read without unpacking it
     *.bin                       its six batches, here or in cifar-10-batches-bin: a byte of label, 3072 of pixels
     train.npz, test.npz         JPEG: `jpeg` (one after the other), `offsets` (n + 1), `labels` (n), `classes` (names)
 """
@@ -41,20 +41,29 @@ _LONGEST = 10_000 * _RECORD
 
 
 def cifar10(folder: Path | None = None, archive: Remote = ARCHIVE) -> ClassificationSet:
-    """From `folder`, or else from the user's cache, into which the archive is downloaded where nothing is.
+    """Load CIFAR-10.
 
-    Raises what `fetch` raises; NotFound, CorruptData and DataSetError, which name the file that is at fault.
+    Args:
+        folder: Folder of the files. None takes the user's cache, into which the archive is downloaded if needed.
+        archive: The published archive.
+
+    Raises:
+        NotFound: `folder` has none of the three forms, or a file of it is missing.
+        CorruptData: A file is damaged.
+        DataSetError: A file cannot be read or belongs to another set.
+        Unreachable: The download failed.
+        NoRoom: The disk is full.
     """
     if folder is not None:
-        found = _read_folder(folder)
-        if found is None:
+        splits = _read_folder(folder)
+        if splits is None:
             raise NotFound(
                 f"{folder} holds no CIFAR-10 that is read: put {archive.name} there, or the .bin files that are in it"
             )
     else:
         folder = cache_folder("cifar10")
-        found = _read_folder(folder) or _read_archive(fetch(archive, folder))
-    train, test = found
+        splits = _read_folder(folder) or _read_archive(fetch(archive, folder))
+    train, test = splits
     return ClassificationSet("cifar10", CLASSES, train, test)
 
 
@@ -92,7 +101,7 @@ def _read_archive(path: Path) -> tuple[LabelledImages, LabelledImages]:
 
 
 def _read_records(file: IO[bytes], path: Path) -> NDArray[np.uint8]:
-    """n x 3073: the label, then red, green and blue, row by row."""
+    """Read records, uint8 [n, 3073]: the label, then red, green and blue, row by row."""
     data = file.read(_LONGEST + 1)
     if len(data) > _LONGEST or len(data) % _RECORD:
         raise DataSetError(f"a batch is no list of up to 10000 records of {_RECORD} bytes: fetch it again", path)
@@ -132,7 +141,7 @@ def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _decode(data: bytes, path: Path) -> NDArray[np.uint8]:
-    """3 x 32 x 32, red, green, blue."""
+    """Decode a JPEG to uint8 [3, 32, 32]: red, green, blue."""
     try:
         image = decode_image(data)
     except InvalidInput:

@@ -1,4 +1,4 @@
-"""Handwritten digits, 1797 of 8 x 8 pixels, that come with scikit-learn: a set for which nothing is downloaded.
+"""Handwritten digits that come with scikit-learn: 1,797 grey images of 8 x 8 pixels, without a download.
 
 They are the test split of Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI 1998.
 """
@@ -17,9 +17,13 @@ _TEST_SHARE = 0.2
 
 
 def digits(folder: Path | None = None) -> ClassificationSet:
-    """A fifth of every class, always the same, is the test split. Nothing is read from `folder`.
+    """Load the digits. The test split is always the same fifth of every class.
 
-    Raises InvalidInput when scikit-learn is not installed.
+    Args:
+        folder: Ignored; the digits come with scikit-learn.
+
+    Raises:
+        InvalidInput: scikit-learn is not installed.
     """
     try:
         from sklearn.datasets import load_digits

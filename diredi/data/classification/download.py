@@ -1,4 +1,4 @@
-"""Published files, fetched once into the user's cache. Bytes count only when they are known to be the right ones."""
+"""Download published files once into the user's cache, and verify their digests."""
 
 from __future__ import annotations
 
@@ -21,28 +21,41 @@ _PATIENCE_S = 30.0
 
 @dataclass(frozen=True)
 class Remote:
-    """A published file and what is known of its content; `sha256` is 64 hex digits."""
+    """A published file."""
 
     url: str
     bytes: int
+    """Size of the file."""
     sha256: str
+    """Digest of the file, 64 hex digits."""
 
     @property
     def name(self) -> str:
+        """The file name at the end of the URL."""
         return self.url.rpartition("/")[2]
 
 
 def cache_folder(name: str) -> Path:
-    """Where a set lies when the user names no folder: in `$XDG_CACHE_HOME/diredi`, or else in `~/.cache/diredi`."""
+    """Return the cache folder of a set, in `$XDG_CACHE_HOME/diredi` or else in `~/.cache/diredi`."""
     home = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (home if home.is_absolute() else Path.home() / ".cache") / "diredi" / name
 
 
 def fetch(remote: Remote, folder: Path) -> Path:
-    """The file in `folder`, downloaded unless it is there; it appears whole and verified, or not at all.
+    """Download a file unless it is in a folder already. It appears there whole and verified, or not at all.
 
-    Raises Unreachable (no answer, or not all of it), CorruptData (other bytes than those published), NoRoom, and
-    InvalidInput when `folder` cannot be written.
+    Args:
+        remote: The published file.
+        folder: Folder of the file.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        Unreachable: The server does not answer, or not completely.
+        CorruptData: The file differs from the published one.
+        NoRoom: The disk is full.
+        InvalidInput: The folder cannot be written.
     """
     path = folder / remote.name
     if path.exists():
@@ -79,7 +92,7 @@ def _receive(remote: Remote, file: BinaryIO) -> None:
 
 
 def _chunks(remote: Remote) -> Iterator[bytes]:
-    left = remote.bytes + 1  # the last one tells a longer file from the right one
+    left = remote.bytes + 1  # one more byte, to notice a longer file
     try:
         with urlopen(remote.url, timeout=_PATIENCE_S) as answer:
             while left > 0 and (data := answer.read(min(_CHUNK, left))):

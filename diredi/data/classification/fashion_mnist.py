@@ -1,4 +1,4 @@
-"""Fashion-MNIST: 70 000 grey images of 28 x 28 pixels of things to wear (Xiao, Rasul, Vollgraf, arXiv:1708.07747)."""
+"""Fashion-MNIST: 70,000 grey images of clothing, 28 x 28 pixels (Xiao, Rasul, Vollgraf, arXiv:1708.07747)."""
 
 from __future__ import annotations
 
@@ -48,9 +48,18 @@ _SIDE = 28
 
 
 def fashion_mnist(folder: Path | None = None, files: Sequence[Remote] = FILES) -> ClassificationSet:
-    """From the four files in `folder`, or else from those in the user's cache, downloaded where they are missing.
+    """Load Fashion-MNIST.
 
-    Raises what `fetch` raises; NotFound, CorruptData and DataSetError, which name the file that is at fault.
+    Args:
+        folder: Folder of the four files. None takes the user's cache, into which missing files are downloaded.
+        files: The published files.
+
+    Raises:
+        NotFound: A file is missing in `folder`.
+        CorruptData: A file is damaged.
+        DataSetError: A file cannot be read or belongs to another set.
+        Unreachable: A download failed.
+        NoRoom: The disk is full.
     """
     if folder is None:
         folder = cache_folder("fashion_mnist")
@@ -66,7 +75,7 @@ def _read_split(folder: Path, split: str) -> LabelledImages:
 
 
 def _read(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """n x shape from an IDX file: two zeros, 8 for bytes, the number of dimensions, each of them, the bytes."""
+    """Read uint8 [n, *shape] from an IDX file: two zeros, 8 for bytes, the number of dimensions, sizes, bytes."""
     kind = bytes([0, 0, 8, 1 + len(shape)])
     with translate_file_errors(path), gzip.open(path) as file:
         magic, sizes = file.read(4), file.read(4 * kind[3])
