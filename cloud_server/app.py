@@ -109,7 +109,7 @@ class Cloud:
             group.create_task(self._fleet.run())
             release = await make_first_release(self.context, self._job_runner)
             await self._server.set_serving(CYCLE_SERVICE, True)
-            _log.info("cycles can start", release=release.version)
+            _log.info("cycles_enabled", release=release.version)
             group.create_task(self._reconciler.run())
 
     @property
@@ -137,7 +137,7 @@ class Cloud:
 async def serve(config: CloudConfig, stop: asyncio.Event, jobs: str = JOBS) -> None:
     """Until `stop` is set. Raises the error that ended the work, where one did."""
     async with Cloud(config, jobs=jobs) as cloud:
-        process.ready(cloud.address)
+        process.announce(cloud.address)
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({stopped, cloud.work}, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()

@@ -52,4 +52,4 @@ async def _store_model(
 
 
 async def _log_progress(progress: JobProgress) -> None:
-    _log.info("bootstrap", step=progress.step, fraction=progress.fraction, message=progress.message)
+    _log.info("bootstrap_progressed", step=progress.step, fraction=progress.fraction, message=progress.message)

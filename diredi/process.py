@@ -1,8 +1,9 @@
-"""How the process of a service begins and ends: one configuration, one sentence on an error, two seconds to stop.
+"""The life of a service's process, from its configuration to its end.
 
     raise SystemExit(run("edge_node", EdgeConfig.from_command_line, serve))
 
-`serve(config, stop)` starts, announces itself with `ready(address)` and returns soon after `stop` is set.
+`serve(config, stop)` starts the service, calls `announce(address)` as soon as it answers, and returns soon after `stop`
+is set. An error is printed as one sentence. After SIGTERM or SIGINT the process ends within two seconds.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ def run(name: str, configure: Callable[[], _C], serve: Serve[_C]) -> int:
     try:
         config = configure()
         log.configure(name, getattr(config, "log_level", "INFO"))
-        structlog.get_logger().info("starting", **config.model_dump(mode="json"))
-        asyncio.run(_until_told(config, serve))
+        structlog.get_logger().info("service_configured", **config.model_dump(mode="json"))
+        asyncio.run(_serve_until_stopped(config, serve))
     except DirediError as error:
         print(f"{name}: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
@@ -53,25 +54,25 @@ def run(name: str, configure: Callable[[], _C], serve: Serve[_C]) -> int:
     return 0
 
 
-def ready(address: str, **more: object) -> None:
-    """Log the line that scripts wait for.
+def announce(address: str, **more: object) -> None:
+    """Log `service_started`, the event that scripts and tests wait for.
 
     Args:
         address: Where the service answers, with the real port where the configured one was 0.
         **more: Further fields of the line.
     """
-    structlog.get_logger().info("ready", address=address, **more)
+    structlog.get_logger().info("service_started", address=address, **more)
 
 
-async def _until_told(config: _C, serve: Serve[_C]) -> None:
+async def _serve_until_stopped(config: _C, serve: Serve[_C]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _begin_to_stop, stop)
+        loop.add_signal_handler(number, _request_stop, stop)
     serving = asyncio.create_task(serve(config, stop))
-    told = asyncio.create_task(stop.wait())
-    await asyncio.wait({serving, told}, return_when=asyncio.FIRST_COMPLETED)
-    told.cancel()
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
     if not serving.done():
         await asyncio.wait({serving}, timeout=GRACE_S)
         serving.cancel()
@@ -81,14 +82,14 @@ async def _until_told(config: _C, serve: Serve[_C]) -> None:
     await serving
 
 
-def _begin_to_stop(stop: asyncio.Event) -> None:
+def _request_stop(stop: asyncio.Event) -> None:
     if not stop.is_set():
         stop.set()
         # State is stored before it is acted on, so an end in the middle of something loses nothing.
         end = threading.Timer(GRACE_S + 0.4, os._exit, args=(0,))
         end.daemon = True
         end.start()
-        structlog.get_logger().info("stopping")  # last: it fails where nobody reads standard error any more
+        structlog.get_logger().info("stop_requested")  # last: it fails where nobody reads standard error any more
 
 
 async def run_all(coroutines: Sequence[Coroutine[Any, Any, None]], stop: asyncio.Event) -> None:

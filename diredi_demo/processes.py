@@ -58,7 +58,7 @@ class Fleet:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             for event in service.new_events():
-                if event.get("event") == "ready":
+                if event.get("event") == "service_started":
                     service.address = str(event["address"])
                     self._folder.record_addresses({s.name: s.address for s in self.services.values() if s.address})
                     return service.address

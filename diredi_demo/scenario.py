@@ -115,7 +115,7 @@ class Scenario:
 
         async def released() -> bool:
             for event in service.new_events():
-                if event.get("event") == "bootstrap":
+                if event.get("event") == "bootstrap_progressed":
                     within.see("bootstrap", str(event["step"]))
                     text = f"{event['step']}: {event['message']}"
                     self.bar.step(step, float(event["fraction"]), text)

@@ -76,7 +76,7 @@ async def serve(config: EdgeConfig, stop: asyncio.Event) -> None:
         ]
         if config.hand_samples_per_minute > 0:
             tasks.append(await _send_hard_samples(config, credentials, broadcast, stack))
-        process.ready(server.address, device=config.device, site=config.site, release=running_version(active))
+        process.announce(server.address, device=config.device, site=config.site, release=running_version(active))
         await process.run_all(tasks, stop)
 
 

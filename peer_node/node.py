@@ -86,7 +86,7 @@ async def serve(config: PeerConfig, stop: asyncio.Event) -> None:
             count = partial(received.count, str(identities[name]))
             channel = await stack.enter_async_context(connect(address, credentials, sent, count))
             clients[name] = PeerClient(identities[name], channel, learner.payload_spec)
-        process.ready(server.address, peer=config.name, site=config.site, neighbours=list(clients))
+        process.announce(server.address, peer=config.name, site=config.site, neighbours=list(clients))
         node = PeerNode(config, learner, store, clients, sent, received)
         await _first_completed(node.run(), stop.wait())
 

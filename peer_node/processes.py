@@ -90,7 +90,7 @@ class PeerStatus:
     def apply(self, event: dict[str, Any]) -> bool:
         """Update this status by one line of the peer's log; return whether that changed anything."""
         match event.get("event"):
-            case "ready":
+            case "service_started":
                 self.doing = "waiting for neighbours"
             case "round_started":
                 self.round, self.doing, self.answered, self.missing = event["round"], "learning", [], {}

@@ -71,7 +71,7 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
         parts = SiteParts(config.site, lambda: data.last, samples, cloud, worker, meter)
         server = await start_server(credentials, config.listen, [LocalServicer(parts)])
         stack.push_async_callback(server.stop, STOP_S)
-        process.ready(server.address, site=config.site, train_images=data.last.train_images)
+        process.announce(server.address, site=config.site, train_images=data.last.train_images)
         await process.run_all([_follow(config, cloud, worker), worker.run()], stop)
 
 

@@ -58,7 +58,7 @@ class CycleReconciler:
                 for cycle in await self._context.read(lambda r: r.cycles.unfinished(states=CLOUD_WORKS)):
                     await self._drive(cycle)
             except (Unreachable, NoRoom) as error:  # what is recorded is safe: wait until it can go on
-                _log.warning("cannot go on yet", error=str(error))
+                _log.warning("cycles_postponed", error=str(error))
                 await asyncio.sleep(_TRY_AGAIN_S)
                 continue
             await self._context.notifier.wait_for_change(CYCLES, seen_version, self._look_every_s)
@@ -73,10 +73,10 @@ class CycleReconciler:
             except DirediError as error:
                 cycle = await self._fail(cycle, str(error))
             except Exception:  # a defect that one cycle brings to light must not stop those of all other sites
-                _log.exception("step broke", cycle=cycle.id, state=str(cycle.state))
+                _log.exception("cycle_step_crashed", cycle=cycle.id, state=str(cycle.state))
                 cycle = await self._fail(cycle, f"an error of the cloud's own while it was {cycle.state}: see its log")
             reason = cycle.history[-1].reason
-            _log.info("cycle moved", cycle=cycle.id, sites=cycle.sites, state=str(cycle.state), reason=reason)
+            _log.info("cycle_moved", cycle=cycle.id, sites=cycle.sites, state=str(cycle.state), reason=reason)
 
     async def _fail(self, cycle: Cycle, reason: str) -> Cycle:
         def fail(r: Repository, now: datetime) -> Cycle:
@@ -90,7 +90,7 @@ class CycleReconciler:
             try:
                 await self._context.write(self._end_overdue)
             except (Unreachable, NoRoom) as error:
-                _log.warning("deadlines not looked at", error=str(error))
+                _log.warning("deadlines_not_checked", error=str(error))
             await asyncio.sleep(self._look_every_s)
 
     def _end_overdue(self, r: Repository, now: datetime) -> None:

@@ -149,7 +149,7 @@ class FleetService:
             try:
                 await self.flush()
             except (Unreachable, NoRoom) as error:
-                _log.warning("heartbeats not stored", error=str(error))
+                _log.warning("heartbeats_not_stored", error=str(error))
 
     async def flush(self) -> None:
         """Store the heartbeats that are only in memory."""

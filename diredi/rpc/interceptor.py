@@ -133,9 +133,9 @@ async def _next(messages: AsyncIterator[Any]) -> Any:
 
 async def _abort(method: str, context: Any, error: Exception) -> NoReturn:
     if isinstance(error, DirediError):
-        _log.info("refused", method=method, error=type(error).__name__, message=str(error))
+        _log.info("call_refused", method=method, error=type(error).__name__, message=str(error))
         await context.abort(code_of(error), str(error)[:_LONGEST])
     reference = secrets.token_hex(4)
-    _log.error("handler broke", method=method, reference=reference, exc_info=error)
+    _log.error("handler_failed", method=method, reference=reference, exc_info=error)
     await context.abort(grpc.StatusCode.INTERNAL, f"internal error {reference}: look for it in the server's log")
     raise AssertionError("abort always raises")

@@ -118,7 +118,7 @@ class Process:
                 for line in self.log.read_text().splitlines():
                     with suppress(json.JSONDecodeError):
                         said = json.loads(line)
-                        if said.get("event") == "ready":
+                        if said.get("event") == "service_started":
                             self.world.address = said["address"]
                             return
                 assert self.process.poll() is None, self.log.read_text()

@@ -46,7 +46,7 @@ async def said_ready(process: Process) -> str:
     async with asyncio.timeout(30):
         async for line in process.stderr:
             event = json.loads(line)
-            if event["event"] == "ready":
+            if event["event"] == "service_started":
                 return str(event["address"])
     raise AssertionError("it ended before it was ready")
 

@@ -83,7 +83,7 @@ async def test_it_stops_in_the_middle_of_learning(tmp_path, pki, start, number):
 async def test_it_stops_while_it_waits_for_a_neighbour(tmp_path, pki, start):
     config = configs_of(tmp_path, pki, ["a", "never"])[0]
     process = await start(config)
-    await process.logged("ready")
+    await process.logged("service_started")
     process.process.send_signal(signal.SIGTERM)
 
     assert await process.ended() == 0

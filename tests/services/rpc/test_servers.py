@@ -81,7 +81,7 @@ async def test_what_nobody_foresaw_becomes_internal_and_only_the_log_says_what(s
 
     with structlog.testing.capture_logs() as logs, pytest.raises(errors.DirediError) as caught:
         await status_of(server, site)
-    broke = next(line for line in logs if line["event"] == "handler broke")
+    broke = next(line for line in logs if line["event"] == "handler_failed")
     assert "secret" not in str(caught.value)
     assert broke["reference"] in str(caught.value)
     assert broke["exc_info"].args == (SECRET,)

@@ -47,7 +47,7 @@ async def site_process(config: UserDomainConfig) -> AsyncIterator[tuple[Process,
 
     reading = asyncio.create_task(read())
     try:
-        await until(lambda: any(line["event"] == "ready" for line in lines) or process.returncode is not None)
+        await until(lambda: any(line["event"] == "service_started" for line in lines) or process.returncode is not None)
         yield process, lines
     finally:
         if process.returncode is None:

@@ -5,15 +5,6 @@ from types import ModuleType
 
 import pytest
 
-_STILL_SENTENCES = {
-    "cannot go on yet",
-    "cycle moved",
-    "cycles can start",
-    "deadlines not looked at",
-    "handler broke",
-    "heartbeats not stored",
-    "step broke",
-}
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference"
 
 
@@ -42,7 +33,7 @@ def test_the_reference_of_log_events_is_current(generate: ModuleType):
 
 def test_log_events_are_named_in_snake_case(generate: ModuleType):
     names = {event.name for event in generate._events_module().events()}
-    assert {name for name in names if not re.fullmatch(r"[a-z]+(_[a-z]+)*", name)} <= _STILL_SENTENCES
+    assert not {name for name in names if not re.fullmatch(r"[a-z]+(_[a-z]+)*", name)}
 
 
 def test_every_command_says_what_it_does(generate: ModuleType):
