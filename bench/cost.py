@@ -32,10 +32,10 @@ from numpy.typing import NDArray
 from report import COMMIT, Json, cached, seconds, target
 
 from diredi.detectors import registry
+from diredi.jobs import call
 from diredi.knowledge.gap import Gap
-from diredi.knowledge.gap_application import Presumed, apply_gap
+from diredi.knowledge.gap_application import apply_gap
 from diredi.knowledge.jobs import bootstrap, extract
-from diredi.knowledge.recipe import CycleRecipe
 
 SITE, NEW, TABLE = "scenes:site-1", "forklift", "cost"
 NOISE = 1.0
@@ -84,7 +84,7 @@ class Trial:
 
         def made() -> Json:
             ours = architecture == world.plan.tutor
-            found = world.made if ours else bootstrap.main(spec, self.folder / architecture, silent)
+            found = world.made if ours else call(bootstrap.main, spec, self.folder / architecture, silent)
             weights = found["tutor"]["weights"]
             return {"weights": weights, "map50": self.site.figures(registry.load(Path(weights))).map50}
 
@@ -119,12 +119,9 @@ class Trial:
     def _made(self, spec: Json, folder: Path) -> Json:
         """The site's work in a process of its own, then the release that the cloud makes of its student gap."""
         found = in_a_process(spec, emptied(folder / "job"))
-        old, labels, presumed = self.world.student, self.site.labels, self.world.presumed
-        gap = Gap.from_bytes(Path(found["student_gap"]["path"]).read_bytes())
-        recipe = CycleRecipe.of(spec["recipe"])
-        cloud = Presumed(labels, presumed.train, presumed.val)
-        applied = apply_gap(old, gap, cloud, recipe, lambda fraction, message: None)
-        figures = self.site.figures(applied.detector)
+        gap = Gap.load(found["student_gap"]["path"])
+        applied = apply_gap(self.world.student, gap, guard=self.world.presumed, recipe=spec["recipe"])
+        figures = self.site.figures(applied.model)
         change = applied.after.map50 - applied.before.map50
         return {**found, "student": {"map50": figures.map50, "new": figures.per_class[NEW].ap50, "presumed": change}}
 
@@ -141,7 +138,7 @@ def cell(folder: Path) -> None:
     """What `in_a_process` starts."""
     use_one_thread()
     spec, began = json.loads((folder / "spec.json").read_text()), seconds()
-    result = extract.main(spec, folder, silent)
+    result = call(extract.main, spec, folder, silent)
     used = {"cpu_s": seconds() - began, "peak_mib": peak_mib()}
     (folder / "used.json").write_text(json.dumps({**result, **used}))
 

@@ -17,19 +17,21 @@ from typing import Any
 import torch
 from report import Json, cached, seconds
 
+from diredi.config import Config
 from diredi.data import yolo
-from diredi.data.dataset import DataSet, Sample, load, subset
+from diredi.data.dataset import DataSet, Sample, load
 from diredi.data.sources import SCENES, resolve
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
 from diredi.detectors.predictor import Predictor
 from diredi.evaluation.detection import evaluate
 from diredi.evaluation.metrics import DetectionMetrics
-from diredi.jobs import Report
+from diredi.jobs import call
 from diredi.knowledge.jobs import bootstrap
 from diredi.knowledge.jobs.parts import described
 from diredi.knowledge.recipe import BootstrapRecipe, CycleRecipe
 from diredi.labels import LabelSpace
+from diredi.progress import Progress
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL = Path(os.environ.get("DIREDI_BENCH_DATA", ROOT.parent / "shared" / "data"))
@@ -128,7 +130,7 @@ class World:
         }
         name = "-".join(map(_short, (self.plan.tutor, self.plan.student, str(self.plan.image_size))))
         self.made = cached(
-            self.folder / name / "bootstrap.json", spec, lambda: bootstrap.main(spec, self.folder / name, silent)
+            self.folder / name / "bootstrap.json", spec, lambda: call(bootstrap.main, spec, self.folder / name, silent)
         )
         self.presumed = load(path).with_labels(self.known)
 
@@ -147,13 +149,13 @@ class World:
     @property
     def base_id(self) -> str:
         """What a gap's note calls the tutor."""
-        return str(described(Path(self.made["tutor"]["weights"]))["digest"])
+        return described(Path(self.made["tutor"]["weights"])).digest
 
     @property
     def coreset(self) -> list[Sample]:
         """The presumed images that the manufacturer ships to sites."""
         images = BootstrapRecipe.of(self.plan.bootstrap).coreset_images
-        return subset(self.presumed, images, self.seed, n_val=0).train
+        return self.presumed.sample(images, self.seed).train
 
     def site(self, ref: str, *others: str) -> Site:
         """`ref` in a label space that has met the `others` too, first come first served."""
@@ -177,16 +179,12 @@ class World:
         """On the held-out half, in `labels` or in the manufacturer's own."""
         return evaluate(predictor, self.presumed.val, labels or self.known)
 
-    def cloud_spec(self, site: Site, recipe: Json) -> Json:
-        """What the specs of all jobs of a cycle share; models and gaps are still to be named."""
-        codec, labels = CycleRecipe.of(recipe).codec, site.labels.model_dump()
-        return {"presumed": str(self.presumed_path), "labels": labels, "recipe": recipe, "codec": codec}
-
     def extract_spec(self, site: Site, recipe: Json) -> Json:
         """For `diredi.knowledge.jobs.extract`."""
         models = {kind: self.made[kind]["weights"] for kind in ("tutor", "student")}
         coreset = self.made["coreset"]["path"] if self.made["coreset"] else None
-        return {"data": str(site.path), "coreset": coreset, **models, **self.cloud_spec(site, recipe)}
+        labels = site.labels.model_dump()
+        return {"data": str(site.path), "coreset": coreset, **models, "labels": labels, "recipe": recipe}
 
     def _data(self, ref: str, images: tuple[int, int]) -> Path:
         path = resolve(ref, self.plan.folder / "data", self.seed, *images)
@@ -234,13 +232,13 @@ def said(plan: Plan) -> Json:
     return asdict(plan) | {name: recipe.model_dump(mode="json") for name, recipe in recipes.items()}
 
 
-def job_done(main: Callable[[Json, Path, Report], Json], folder: Path, spec: Json) -> Json:
+def job_done(main: Callable[..., Config], folder: Path, spec: Json) -> Json:
     """The result of a job in `folder`, kept, with the seconds of the processor that it took, from its first epoch."""
 
     def made() -> Json:
         place = emptied(folder / "job")
         began = seconds()
-        result = main(spec, place, silent)
+        result = call(main, spec, place, silent)
         return {**result, "cpu_s": seconds() - began}
 
     return cached(folder / "result.json", spec, made)
@@ -253,5 +251,5 @@ def emptied(folder: Path) -> Path:
     return folder
 
 
-def silent(step: str, fraction: float, message: str) -> None:
+def silent(progress: Progress) -> None:
     """Benches say what is finished, not how far they are."""

@@ -24,7 +24,7 @@ from environment import World, job_done, said
 from harness import conduct
 from report import COMMIT, Json, cached, draw, target
 
-from diredi.data.dataset import Sample, load, subset
+from diredi.data.dataset import Sample, load
 from diredi.data.sources import resolve
 from diredi.detectors.base import Detector
 from diredi.detectors.predictor import Predictor
@@ -179,7 +179,7 @@ class Trial:
     def _site_data(self) -> SiteData:
         """As the job had it."""
         unpacked = load(self._at_site / "coreset" / "data.yaml", ["train"])  # where the job has left it
-        drawn = subset(unpacked, self.recipe.coreset_images, self.recipe.seed)
+        drawn = unpacked.sample(self.recipe.coreset_images, self.recipe.seed)
         return SiteData.of(load(self.site.path), drawn, self.labels, self.recipe.presumed_shows_new)
 
     def _updated(self, one: WeightMap, two: WeightMap, form: str, lam: float, treatment: str) -> Detector:

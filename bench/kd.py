@@ -43,6 +43,7 @@ from diredi.distillation.trainer import train
 from diredi.evaluation.detection import evaluate
 from diredi.knowledge.recipe import BootstrapRecipe
 from diredi.labels import LabelSpace
+from diredi.progress import Progress
 
 DIRECT, OURS, RIVAL, RIVAL_RAW = "direct", "DiReDi", "Ultralytics, distill_model", "Ultralytics, its own settings"
 SCENES = "scenes"
@@ -158,8 +159,8 @@ def ours(ground: Ground, architecture: str, teacher: Detector | None, **changes:
     epochs = round(recipe.epochs)
     torch.manual_seed(recipe.seed)  # one of LibreYOLO's losses hides cells at random
 
-    def note(fraction: float, _: str) -> None:
-        epoch = fraction * epochs
+    def note(now: Progress) -> None:
+        epoch = now.fraction * epochs
         if abs(epoch - round(epoch)) < 1e-6:
             course.ended(round(epoch), lambda: student)
 
@@ -322,7 +323,7 @@ def real_teacher(setting: Setting, name: str, data: DataSet) -> Path:
         coco = registry.load(REAL / "weights" / setting.real_teacher, image_size=setting.real_size)
         teacher = with_classes(coco, LabelSpace(names=data.names))
         train(teacher, data.train, recipe)
-        return {"digest": registry.save(teacher, path)}
+        return {"digest": teacher.save(path)}
 
     made_from = {"weights": setting.real_teacher, "size": setting.real_size, "recipe": recipe.model_dump()}
     cached(path.with_suffix(".json"), made_from, made)

@@ -35,6 +35,7 @@ from diredi.knowledge.gap import Gap, GapNote, compute
 from diredi.knowledge.gap_application import re_estimate, with_gap
 from diredi.knowledge.jobs import apply_gap, extract, redistil
 from diredi.knowledge.jobs.parts import contributions_of
+from diredi.knowledge.jobs.specs import SiteGap
 from diredi.knowledge.merging import Contribution, MergeRecipe, merged
 from diredi.knowledge.reverse import seeded
 
@@ -94,7 +95,7 @@ class Trial:
 
     def _made(self, folder: Path, models: Json, taken: Sequence[Json]) -> Json:
         """Merge, the lambda that does no harm, the choice of a student, export."""
-        shared = {"presumed": str(self.world.presumed_path), "labels": self.labels.model_dump(), "recipe": self.recipe}
+        shared = {"presumed": str(self.world.presumed_path), "recipe": self.recipe}
         gaps = {kind: [_sent(s, one, kind) for s, one in zip(self.sites, taken, strict=True)] for kind in models}
         tutor = {"tutor": models["tutor"], "gaps": gaps["tutor"]}
         updated = job_done(apply_gap.main, folder / "apply", {**shared, **tutor})["weights"]
@@ -174,7 +175,8 @@ def _sent(site: Site, taken: Json, kind: str) -> Json:
 
 
 def _merged(listed: list[Json], base: Detector, recipe: Json) -> Gap:
-    return merged(contributions_of(listed), base.weights(), MergeRecipe.model_validate(recipe))
+    gaps = [SiteGap.model_validate(one) for one in listed]
+    return merged(contributions_of(gaps), base.weights(), MergeRecipe.model_validate(recipe))
 
 
 def _with_left(table: Table) -> Table:

@@ -31,13 +31,14 @@ from numpy.typing import NDArray
 from report import COMMIT, Json, cached, draw, target
 
 from diredi.data.archive import unpack
-from diredi.data.dataset import DataSet, load, subset
+from diredi.data.dataset import DataSet, load
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
 from diredi.distillation.batches import Pool
 from diredi.distillation.trainer import train
+from diredi.evaluation.detection import evaluate
 from diredi.knowledge.gap import Gap, GapNote, compute
-from diredi.knowledge.gap_application import Applied, Presumed, apply_gap
+from diredi.knowledge.gap_application import Applied, apply_gap
 from diredi.knowledge.merging import Contribution, merged
 from diredi.knowledge.reverse import SiteData, presumption, seeded
 from diredi.knowledge.weight_kinds import kind_of
@@ -78,8 +79,6 @@ class Trial:
         self.sites = [self.world.site(first, second), self.world.site(second, first)]
         self.labels = self.sites[0].labels
         self.note = GapNote(base_id="", labels=self.labels, base_classes=len(self.world.known))
-        data = self.world.presumed.with_labels(self.labels)
-        self.presumed = Presumed(self.labels, data.train, data.val)
         training = self.world.plan.cycle["tutor"] | ({} if GPU or QUICK else {"steps": STEPS})
         self.recipe = self.world.recipe(tutor=training)
         self.tutor = self.world.tutor.weights()
@@ -109,8 +108,8 @@ class Trial:
         sites = self.sites[: len(case.after)]
         receiver = registry.from_weights(self.world.tutor.spec, case.receiver)
         applied = self._applied(receiver, case, form, LAMS)
-        taken = applied.detector if applied.harmless else receiver.expand_classes(self.labels)
-        whole = self._figures(self._applied(receiver, case, form, LAMS[:1]).detector, sites)
+        taken = applied.model if applied.harmless else receiver.grown(self.labels)
+        whole = self._figures(self._applied(receiver, case, form, LAMS[:1]).model, sites)
         return {
             **self._figures(taken, sites),
             "lambda": float(applied.lam) if applied.harmless else 0.0,
@@ -122,7 +121,7 @@ class Trial:
         statistics = case.statistics if form == TWO else "gap"
         told = {"lam_candidates": lams, "batch_norm": statistics, "lam_search": "harmless"}
         recipe = self.recipe.model_copy(update=told)
-        return apply_gap(receiver, self._gap(case, form), self.presumed, recipe, lambda fraction, message: None)
+        return apply_gap(receiver, self._gap(case, form), guard=self.world.presumed, recipe=recipe)
 
     def moves(self, case: Case) -> Columns:
         return compared(self._step(case), compute(case.before, case.start, case.start), case.start)
@@ -133,7 +132,7 @@ class Trial:
         grown = {name: weights for name, weights in there.items() if name != TUTOR}
         table = {TUTOR: self._figures(self.world.tutor, self.sites[:1])}
         for name, weights in grown.items():
-            detector = registry.from_weights(self.world.tutor.expand_classes(self.labels).spec, weights)
+            detector = registry.from_weights(self.world.tutor.grown(self.labels).spec, weights)
             table[name] = self._figures(detector, self.sites[:1])
         return table
 
@@ -173,7 +172,7 @@ class Trial:
     def _data(self, share: float, site: Site | None = None) -> SiteData:
         """What a site learns from, with a share of the coreset."""
         images = round(share * len(self._shipped.train))
-        coreset = subset(self._shipped, images, self.world.seed) if images else None
+        coreset = self._shipped.sample(images, self.world.seed) if images else None
         return SiteData.of(load((site or self.sites[0]).path), coreset, self.labels, presumed_shows_new=False)
 
     def _trained(self, name: str, pools: Sequence[Pool], order: int = 0, fresh: bool = False) -> WeightMap:
@@ -181,7 +180,7 @@ class Trial:
         training = seeded(self.recipe.tutor, self.world.seed + order)
 
         def make() -> Json:
-            detector = (self._fresh if fresh else self.world.tutor).expand_classes(self.labels)
+            detector = (self._fresh if fresh else self.world.tutor).grown(self.labels)
             report = train(detector, pools, training, teacher=self.world.student)
             detector.weights().save(path)
             return {"seconds": report.seconds}
@@ -203,7 +202,7 @@ class Trial:
     def _figures(self, detector: Detector, sites: Sequence[Site]) -> Columns:
         at_sites = [site.figures(detector) for site in sites]
         return {
-            "presumed": 100 * self.presumed.figures(detector).map50,
+            "presumed": 100 * evaluate(detector, self.world.presumed).map50,
             "site": 100 * mean(figures.map50 for figures in at_sites),
             NEW: 100 * mean(figures.per_class[NEW].ap50 for figures in at_sites),
         }

@@ -87,7 +87,7 @@ class Trial:
         """The jobs of a real cycle, with the options of a recipe; what is judged is the file that devices would run."""
         recipe, folder = self.world.cycle(**options), self.folder / name
         taken = job_done(extract.main, folder / "extract", self.world.extract_spec(self.site, recipe))
-        common = self.world.cloud_spec(self.site, recipe)
+        common = {"presumed": str(self.world.presumed_path), "recipe": recipe}
         gaps = {kind: [self._sent(gap)] if (gap := taken[f"{kind}_gap"]) else [] for kind in ("tutor", "student")}
         models = {kind: self.world.made[kind]["weights"] for kind in ("tutor", "student")}
         scores = [taken["scores"]] if taken.get("scores") else []
@@ -164,7 +164,7 @@ def direct(trial: Trial) -> Outcome:
 
     def made() -> Json:
         student, seconds = _timed(lambda: alone.direct(world))
-        return {"digest": registry.save(student, file), "cpu_s": seconds}
+        return {"digest": student.save(file), "cpu_s": seconds}
 
     found = cached(file.with_suffix(".json"), {"plan": said(world.plan)}, made)
     student = registry.load(file)

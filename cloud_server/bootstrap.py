@@ -8,10 +8,10 @@ import structlog
 
 from cloud_server.context import CloudContext
 from cloud_server.entities import Model, ModelKind, Release, ReleaseStatus
-from cloud_server.jobs.results import FirstModel
 from cloud_server.jobs.runner import JobRunner
 from cloud_server.store.repository import Repository
-from diredi.jobs import JobProgress
+from diredi.knowledge.jobs.specs import FirstModel
+from diredi.progress import Progress
 
 _log = structlog.get_logger()
 
@@ -51,5 +51,5 @@ async def _store_model(
     return await job_runner.store_model(kind, made, "", parent_id, presumed=made.figures, created=context.now())
 
 
-async def _log_progress(progress: JobProgress) -> None:
+async def _log_progress(progress: Progress) -> None:
     _log.info("bootstrap_progressed", step=progress.step, fraction=progress.fraction, message=progress.message)

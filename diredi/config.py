@@ -6,6 +6,7 @@ The string below a field is its one description: `--help` prints it and `docs/re
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,30 @@ class Config(BaseModel):
     """Base of the frozen parts of a configuration: an unknown key is an error, not a typo that does nothing."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @classmethod
+    def of(cls, values: Self | Mapping[str, Any] | None) -> Self:
+        """Return the configuration that `values` means.
+
+        Args:
+            values: Such a configuration, which is returned as it is; or the values that differ from the defaults, by
+                name; or None, which means the defaults.
+
+        Raises:
+            InvalidInput: A name or a value cannot be used; the message names each.
+        """
+        if isinstance(values, cls):
+            return values
+        try:
+            return cls.model_validate(dict(values or {}))
+        except ValidationError as error:
+            found = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'all'}: {e['msg']}" for e in error.errors())
+            raise InvalidInput(f"the {_words(cls.__name__)} is not usable: {found}") from None
+
+
+def _words(name: str) -> str:
+    """Return "train recipe" for "TrainRecipe"."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
 
 
 class ServiceConfig(BaseSettings):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
 
 from diredi.errors import InvalidInput
 
@@ -39,6 +39,25 @@ class LabelSpace(BaseModel):
             if not name.isprintable():
                 raise ValueError(f"class name {name!r} has characters that cannot be printed")
         return self
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> LabelSpace:
+        """Return the label space in which classes have their ids in this order.
+
+        Args:
+            names: Class names.
+
+        Raises:
+            InvalidInput: A name is empty, too long, not printable or stands twice.
+
+        Example:
+            >>> LabelSpace.of(["car", "person"]).id_of("person")
+            1
+        """
+        try:
+            return cls(names=tuple(names))
+        except ValidationError as error:
+            raise InvalidInput(f"these classes cannot be used ({error.errors()[0]['msg']}): rename them") from None
 
     def __len__(self) -> int:
         return len(self.names)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from diredi_cli.options import AsJson, Seed
-from diredi_cli.output import emit, facts, progress, table
+from diredi_cli.output import emit, facts, heard_by, progress, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -42,9 +41,7 @@ def synth(
         raise WrongState(f"{out} is not empty: name a new folder")
     with progress(as_json) as bar:
         step = f"Scenes of {site}"
-        path = write_scenes(
-            out, site, train, val, seed, image_size, on_progress=lambda d, text: bar.step(step, d, text)
-        )
+        path = write_scenes(out, site, train, val, seed, image_size, on_progress=heard_by(bar, step))
     dataset = load(path)
     boxes = {"train": dataset.counts("train"), "val": dataset.counts("val")}
     data = {"data": str(path), "site": site, "seed": seed, "train_images": train, "val_images": val, "boxes": boxes}
@@ -62,7 +59,7 @@ def check(
     from diredi.errors import InvalidInput
 
     with progress(as_json) as bar:
-        report = check_set(path, on_progress=partial(bar.step, "Checking images"))
+        report = check_set(path, on_progress=heard_by(bar, "Checking images"))
     emit({**report.model_dump(mode="json"), "ok": report.ok}, as_json, *_check_shown(report))
     if not report.ok:
         raise InvalidInput(f"{_count(len(report.problems), 'fault')} in {path}: {_first_problem(report)}")

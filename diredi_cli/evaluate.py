@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from diredi_cli.options import AsJson
-from diredi_cli.output import Progress, emit, facts, percent, progress, table
+from diredi_cli.output import emit, facts, heard_by, percent, progress, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from diredi.data.dataset import DataSet
-    from diredi.detectors.predictor import Detections, Image, Predictor
+    from diredi.detectors.predictor import Predictor
     from diredi.evaluation.metrics import DetectionMetrics
-    from diredi.labels import LabelSpace
 
 
 def evaluate_model(
@@ -37,30 +34,10 @@ def evaluate_model(
 
     dataset = load(data, (split,))
     predictor = open_predictor(model, image_size)
-    labels, dataset = join_label_spaces(predictor.labels, dataset)
     with progress(as_json) as bar:
-        samples = dataset.split(split)
-        figures = evaluate(Reporting(predictor, len(samples), bar, f"Measuring {model.name}"), samples, labels)
+        figures = evaluate(predictor, dataset, split=split, on_progress=heard_by(bar, f"Measuring {model.name}"))
     found = {"model": str(model), "data": str(data), "split": split, **figures.model_dump(mode="json")}
     emit(found, as_json, *render_metrics(figures))
-
-
-class Reporting:
-    """A predictor that reports how many of its images it has seen."""
-
-    def __init__(self, predictor: Predictor, total: int, bar: Progress, step: str) -> None:
-        self._predictor, self._total, self._bar, self._step = predictor, total, bar, step
-        self._seen = 0
-
-    @property
-    def labels(self) -> LabelSpace:
-        return self._predictor.labels
-
-    def predict(self, images: Sequence[Image], confidence: float = 0.001) -> list[Detections]:
-        self._bar.step(self._step, self._seen / max(self._total, 1), f"{self._seen} of {self._total} images")
-        found = self._predictor.predict(images, confidence)
-        self._seen += len(images)
-        return found
 
 
 def open_predictor(path: Path, image_size: int | None = None) -> Predictor:
@@ -90,22 +67,8 @@ def open_predictor(path: Path, image_size: int | None = None) -> Predictor:
     return load(path, image_size=image_size)
 
 
-def join_label_spaces(labels: LabelSpace, dataset: DataSet) -> tuple[LabelSpace, DataSet]:
-    """Append the data's unknown classes to a model's label space.
-
-    Args:
-        labels: Label space of the model.
-        dataset: The data set with its own class ids.
-
-    Returns:
-        The joint label space, and the data set in its ids.
-    """
-    grown = labels.expand(dataset.label_names)
-    return grown, dataset.with_labels(grown)
-
-
 def render_metrics(figures: DetectionMetrics) -> list[RenderableType]:
-    """Return the tables that people read: the means, and a row for each class."""
+    """For people: the means, and a row for each class."""
     means = {
         "images": figures.images,
         "mAP50": percent(figures.map50),

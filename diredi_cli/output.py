@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
 
+    from diredi.progress import OnProgress
+
 
 def stdout() -> Console:
     """Return the console for results.
@@ -147,6 +149,16 @@ class Progress(Protocol):
             message: One short line beside it.
         """
         ...
+
+
+def heard_by(bar: Progress, name: str) -> OnProgress:
+    """Return an `on_progress` that shows all that it hears as one step of a command.
+
+    Args:
+        bar: What the command shows its progress with.
+        name: What people read.
+    """
+    return lambda now: bar.step(name, now.fraction, now.message)
 
 
 class _Silent:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from diredi_cli.options import AsJson, Seed, Threads, parse_options
-from diredi_cli.output import bytes_text, emit, facts, progress, seconds_text
+from diredi_cli.output import bytes_text, emit, facts, heard_by, progress, seconds_text
 
 if TYPE_CHECKING:
     from diredi.data.dataset import DataSet
@@ -109,7 +108,7 @@ def _train(
     as_json: bool,
     with_onnx: bool = False,
 ) -> None:
-    from diredi_cli.evaluate import Reporting, render_metrics
+    from diredi_cli.evaluate import render_metrics
 
     recipe = _recipe({"epochs": epochs, "seed": seed, **parse_options(option or [])})
     _check_out(out)
@@ -131,11 +130,11 @@ def _train(
             dataset.train,
             recipe,
             teacher=instructor,
-            on_progress=partial(bar.step, "Training"),
+            on_progress=heard_by(bar, "Training"),
             checkpoint=out.with_suffix(".training"),
         )
-        figures = evaluate(Reporting(detector, len(dataset.val), bar, "Measuring"), dataset.val, detector.spec.labels)
-        digest = registry.save(detector, out)
+        figures = evaluate(detector, dataset, on_progress=heard_by(bar, "Measuring"))
+        digest = detector.save(out)
         onnx = _export(detector, out) if with_onnx else None
         shutil.rmtree(out.with_suffix(".training"), ignore_errors=True)
     found: dict[str, Any] = {
@@ -196,14 +195,13 @@ def _detector(
     """The detector to train, and the data with the ids of its label space."""
     from diredi.detectors import registry
     from diredi.labels import LabelSpace
-    from diredi_cli.evaluate import join_label_spaces
 
     if start is None:
         labels = LabelSpace(names=dataset.label_names)
         return registry.create(architecture, image_size or 320, labels, seed), dataset
     detector = registry.load(start, image_size=image_size)
-    labels, dataset = join_label_spaces(detector.spec.labels, dataset)
-    return detector.expand_classes(labels) if labels != detector.spec.labels else detector, dataset
+    labels = detector.spec.labels.expand(dataset.names)
+    return detector.expand_classes(labels), dataset.with_labels(labels)
 
 
 def _export(detector: Detector, out: Path) -> str:

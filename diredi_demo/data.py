@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from diredi_cli.output import Progress
+from diredi_cli.output import Progress, heard_by
 from diredi_demo.options import SITE, DemoOptions
 from diredi_demo.workspace import Workspace
 
@@ -46,4 +45,4 @@ def _provided(
     step = "Scenes of the manufacturer" if site == "presumed" else f"Scenes of {site}"
     bar.step(step)
     train, val = images or (None, None)
-    return resolve(f"scenes:{site}", folder.data, setting.seed, train, val, partial(bar.step, step)).resolve()
+    return resolve(f"scenes:{site}", folder.data, setting.seed, train, val, on_progress=heard_by(bar, step)).resolve()

@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from diredi import __version__
-from diredi_cli.evaluate import Reporting
-from diredi_cli.output import Progress
+from diredi_cli.output import Progress, heard_by
 from diredi_cli.proto_json import message_to_dict
 from diredi_cli.watch import state_of
 from diredi_demo.options import SITE, DemoOptions
@@ -47,8 +46,8 @@ def measure(setting: DemoOptions, folder: Workspace, outcome: Outcome, clock: Cl
         old, new = OnnxPredictor(folder.release(version - 1)), OnnxPredictor(folder.release(version))
         labels = new.labels
         presumed, private = (load(path).with_labels(labels) for path in (outcome.data.presumed, outcome.data.private))
-        before = _pair(old, presumed, private, labels, bar, version - 1)
-        after = _pair(new, presumed, private, labels, bar, version)
+        before = _pair(old, presumed, private, bar, version - 1)
+        after = _pair(new, presumed, private, bar, version)
         new_classes = labels.new_since(old.labels)
         pictures = _pictures(setting, presumed, private, labels, new_classes, old, new)
     seconds = clock.seconds()
@@ -81,15 +80,13 @@ def measure(setting: DemoOptions, folder: Workspace, outcome: Outcome, clock: Cl
     )
 
 
-def _pair(
-    predictor: Predictor, presumed: DataSet, private: DataSet, labels: LabelSpace, bar: Progress, version: int
-) -> Pair:
+def _pair(predictor: Predictor, presumed: DataSet, private: DataSet, bar: Progress, version: int) -> Pair:
     from diredi.evaluation.detection import evaluate
 
     figures = {}
     for name, dataset, words in (("presumed", presumed, "manufacturer's"), ("site", private, "site's")):
         step = f"Measuring release {version} on the {words} held-out images"
-        figures[name] = evaluate(Reporting(predictor, len(dataset.val), bar, step), dataset.val, labels)
+        figures[name] = evaluate(predictor, dataset, on_progress=heard_by(bar, step))
     return Pair(**figures)
 
 

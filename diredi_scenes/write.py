@@ -8,11 +8,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from diredi.data import yolo
 from diredi.errors import DirediError, InvalidInput, NoRoom
+from diredi.progress import OnProgress, report
 from diredi_scenes.profiles import SITES
 from diredi_scenes.scene import render
 
@@ -28,7 +28,7 @@ def write_scenes(
     seed: int,
     image_size: int = 320,
     workers: int | None = None,
-    on_progress: Callable[[float, str], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Path:
     """Writes a data set of a built-in site and returns its `data.yaml`. The folder appears whole or not at all.
 
@@ -78,7 +78,7 @@ def _fill(
     seed: int,
     image_size: int,
     workers: int | None,
-    on_progress: Callable[[float, str], None] | None,
+    on_progress: OnProgress | None,
 ) -> None:
     for split in splits:
         (folder / "images" / split).mkdir(parents=True)
@@ -114,17 +114,14 @@ def _fill(
             child.communicate()
 
 
-def _follow(
-    children: list[subprocess.Popen[str]], folder: Path, total: int, on_progress: Callable[[float, str], None] | None
-) -> None:
+def _follow(children: list[subprocess.Popen[str]], folder: Path, total: int, on_progress: OnProgress | None) -> None:
     """All children draw about as fast: the first one's lines stand for all."""
     done = 0
     for child in children:
         assert child.stdout is not None
         for _ in child.stdout:
             done += 1
-            if on_progress is not None:
-                on_progress(min(1.0, done / total), f"{done} of {total} images")
+            report(on_progress, "scenes", min(1.0, done / total), f"{done} of {total} images")
         _, said = child.communicate()
         if child.returncode == NoRoom.exit_code:
             raise NoRoom(f"no room on the disk for scenes in {folder}: free some and try again")

@@ -9,6 +9,7 @@ import structlog
 
 from diredi.evaluation.metrics import DetectionMetrics
 from diredi.labels import LabelSpace
+from diredi.progress import Progress
 from diredi.rpc import blobs, convert
 from diredi.rpc.client import Channel, call
 from diredi.rpc.manifest_signature import sign_manifest
@@ -19,7 +20,6 @@ from diredi.rpc.v1.registry_pb2_grpc import BlobServiceStub
 from diredi.rpc.v1.sites_pb2_grpc import SiteServiceStub
 from diredi.store.blobs import Blob
 from diredi.trust.identity import Credentials
-from user_domain.progress import Progress
 
 ATTEMPTS = 3
 """Of one call, before the task waits for the cloud to come back."""

@@ -6,11 +6,11 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
 import structlog
 
 from diredi.errors import DirediError, WrongState
+from diredi.progress import Progress
 
 STEP = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _FIGURE = re.compile(r"[-+]?\d{1,9}([./]\d{1,9})?%?")
@@ -20,13 +20,6 @@ _JOB_WORDS = """
     models of on presumed reading seconds step steps student teacher the training tutor tutor-1 tutor-2
 """
 _WORDS = frozenset(_JOB_WORDS.split())
-
-
-@dataclass(frozen=True)
-class Progress:
-    step: str
-    fraction: float
-    message: str
 
 
 def sanitize(step: str, fraction: float, message: str) -> Progress:

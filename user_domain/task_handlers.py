@@ -7,19 +7,22 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel
 
 from diredi.errors import DirediError, Unreachable
-from diredi.evaluation.metrics import DetectionMetrics
-from diredi.jobs import Executor, JobProgress, job_folder
+from diredi.jobs import Executor, Result, job_folder
+from diredi.knowledge.jobs.specs import ExtractResult, ExtractSpec, ValidateResult, ValidateSpec
+from diredi.knowledge.recipe import CycleRecipe
 from diredi.labels import LabelSpace
+from diredi.progress import Progress
 from diredi.store.files import no_room_at
 from user_domain.cloud import CloudClient
 from user_domain.failure_reasons import Stage
 from user_domain.journal import Journal
-from user_domain.manifest import GapFile, build_manifest
+from user_domain.manifest import build_manifest
 from user_domain.private_data import PrivateData
-from user_domain.progress import Progress, ProgressReporter
+from user_domain.progress import ProgressReporter
 from user_domain.tasks import Task, TaskKind
 
 EXTRACT_JOB = "diredi.knowledge.jobs.extract"
@@ -101,19 +104,20 @@ async def _extract(site: SiteContext, task: Task, reporter: ProgressReporter) ->
         coreset = await site.cloud.fetch(task.coreset, ".zip", note) if task.coreset else None
         site.cloud.delete_downloads_except({path for path in (tutor, student, coreset) if path})
     labels = await _labels(site, task, data)
-    spec = {
-        "data": str(data.path),
-        "tutor": str(tutor),
-        "student": str(student),
-        "coreset": str(coreset) if coreset else None,
-        "labels": labels.model_dump(mode="json"),
-        "recipe": task.recipe,
-        "publish_style": site.publish_style,
-    }
-    result = await _run(site, task, EXTRACT_JOB, spec, reporter)
-    gaps = GapFile.from_result(result)
+    with _at(Stage.JOB):
+        recipe = CycleRecipe.of(task.recipe)
+    spec = ExtractSpec(
+        data=data.path,
+        tutor=tutor,
+        student=student,
+        coreset=coreset,
+        labels=labels,
+        recipe=recipe,
+        publish_style=site.publish_style,
+    )
+    result = await _run(site, task, EXTRACT_JOB, spec, ExtractResult, reporter)
     with _at(Stage.UPLOAD):
-        for gap in gaps:
+        for gap in filter(None, (result.tutor_gap, result.student_gap)):
             await site.cloud.upload(gap.path, _byte_progress(reporter, "upload"))
     reporter.close()
     with _at(Stage.SUBMIT):
@@ -138,21 +142,20 @@ async def _validate(site: SiteContext, task: Task, reporter: ProgressReporter) -
         data = await asyncio.to_thread(site.read_data)
     with _at(Stage.DOWNLOAD):
         onnx = await site.cloud.fetch(task.student.onnx, ".onnx")
-    labels = task.student.spec.labels.model_dump(mode="json")
-    spec = {"data": str(data.path), "onnx": str(onnx), "labels": labels}
-    result = await _run(site, task, VALIDATE_JOB, spec, reporter)
+    spec = ValidateSpec(data=data.path, onnx=onnx, labels=task.student.spec.labels)
+    result = await _run(site, task, VALIDATE_JOB, spec, ValidateResult, reporter)
     with _at(Stage.SUBMIT):
-        await site.cloud.submit_validation(task.cycle_id, DetectionMetrics.model_validate(result["figures"]))
+        await site.cloud.submit_validation(task.cycle_id, result.figures)
 
 
 async def _run(
-    site: SiteContext, task: Task, module: str, spec: dict[str, Any], reporter: ProgressReporter
-) -> dict[str, Any]:
-    async def note(progress: JobProgress) -> None:
+    site: SiteContext, task: Task, module: str, spec: BaseModel, result: type[Result], reporter: ProgressReporter
+) -> Result:
+    async def note(progress: Progress) -> None:
         reporter.update(progress.step, progress.fraction, progress.message)
 
     with _at(Stage.JOB), no_room_at(site.jobs):
-        return await site.executor.run(module, spec, site.folder(task), note)
+        return await site.executor.run(module, spec, result, site.folder(task), note)
 
 
 def _byte_progress(reporter: ProgressReporter, step: str) -> Callable[[int, int], None]:

@@ -15,12 +15,13 @@ from cloud_server import canary, gate
 from cloud_server.context import CloudContext
 from cloud_server.cycles import transitions
 from cloud_server.entities import Cycle, Json, Model, ModelKind, Progress, ReleaseStatus
-from cloud_server.jobs.runner import JobRunner, OnProgress
+from cloud_server.jobs.runner import JobRunner
 from cloud_server.states import State
 from cloud_server.store.repository import Repository
 from diredi.errors import WrongState
 from diredi.evaluation.metrics import DetectionMetrics
-from diredi.jobs import JobProgress
+from diredi.jobs import Heard
+from diredi.progress import Progress as JobProgress
 
 _REPORT_EVERY_S: Final = 1.0
 
@@ -151,7 +152,7 @@ class CyclePipeline:
 
         return await self._context.write(record)
 
-    def _progress_recorder(self, cycle: Cycle) -> OnProgress:
+    def _progress_recorder(self, cycle: Cycle) -> Heard:
         """Return a function that records a job's progress in the cycle, at most once a second within a step."""
         last_step, last_at = "", 0.0
 

@@ -1,1 +1,1 @@
-"""The cloud's long work: jobs in processes of their own, and what their results become."""
+"""The cloud's long work: jobs in processes of their own."""

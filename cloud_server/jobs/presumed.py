@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from diredi.config import Config
 from diredi.data.sources import resolve
-from diredi.jobs import Report
+from diredi.progress import OnProgress, renamed
 
 
-def main(spec: dict[str, Any], folder: Path, report: Report) -> dict[str, Any]:
-    """Spec: presumed, cache, seed, train, val. Result: data, the path of a data.yaml."""
-    path = resolve(
-        spec["presumed"], Path(spec["cache"]), spec["seed"], spec["train"], spec["val"],
-        on_progress=lambda fraction, message: report("presumed", fraction, message),
-    )  # fmt: skip
-    return {"data": str(path.resolve())}
+class PresumedSpec(Config):
+    """Which built-in scenes, and how many of them."""
+
+    presumed: str
+    """ "scenes:SITE"."""
+    cache: Path
+    seed: int
+    train: int | None
+    val: int | None
+
+
+class PresumedResult(Config):
+    """Where they are."""
+
+    data: Path
+    """A data.yaml."""
+
+
+def main(spec: PresumedSpec, folder: Path, on_progress: OnProgress) -> PresumedResult:
+    """Generate the scenes, unless they are there."""
+    told = renamed(on_progress, "presumed")
+    path = resolve(spec.presumed, spec.cache, spec.seed, spec.train, spec.val, on_progress=told)
+    return PresumedResult(data=path.resolve())

@@ -21,7 +21,9 @@ from pydantic import Field
 from cloud_server.starter import FOLDER, KINDS, Kind, StarterModel, StarterRelease, read_release
 from diredi.config import Config
 from diredi.errors import DirediError
+from diredi.knowledge.jobs.specs import BootstrapSpec, FirstModel
 from diredi.knowledge.recipe import BootstrapRecipe
+from diredi.progress import Progress
 
 if TYPE_CHECKING:
     from diredi.data.dataset import DataSet
@@ -76,17 +78,13 @@ def make_release(plan: Plan, target: Path, work: Path) -> StarterRelease:
     presumed = resolve(plan.presumed, work / "data", seed, *counts).resolve()
     site = resolve(plan.site, work / "data", seed, *counts).resolve()
     recipe = plan.recipe.model_copy(update={"coreset_images": 0})  # a cloud draws its own
-    spec: Json = {
-        "presumed": str(presumed),
-        "image_size": plan.image_size,
-        "tutor": plan.tutor,
-        "student": plan.student,
-        "recipe": recipe.model_dump(mode="json"),
-    }
-    trained = bootstrap.main(spec, work, _Progress())
+    spec = BootstrapSpec(
+        presumed=presumed, image_size=plan.image_size, tutor=plan.tutor, student=plan.student, recipe=recipe
+    )
+    trained = bootstrap.main(spec, work, _Printer())
     held_out = {plan.presumed: load(presumed), plan.site: load(site, ("val",))}
     rounded = work / "half"
-    models = {kind: _rounded(kind, trained[kind], rounded, held_out) for kind in KINDS}
+    models = {kind: _rounded(kind, getattr(trained, kind), rounded, held_out) for kind in KINDS}
     release = StarterRelease(
         command="make starter",
         presumed=plan.presumed,
@@ -96,7 +94,7 @@ def make_release(plan: Plan, target: Path, work: Path) -> StarterRelease:
         torch=torch.__version__.partition("+")[0],
         image_size=plan.image_size,
         classes=held_out[plan.presumed].names,
-        recipe=spec["recipe"],
+        recipe=recipe.model_dump(mode="json"),
         **models,
     )
     target.mkdir(parents=True, exist_ok=True)
@@ -120,21 +118,17 @@ def measure(weights: Path, held_out: dict[str, DataSet]) -> Json:
     from diredi.evaluation.detection import evaluate
 
     detector = registry.load(weights, device="cpu")
-    found = {}
-    for name, data in held_out.items():
-        labels = detector.spec.labels.expand(data.names)
-        found[name] = evaluate(detector, data.with_labels(labels).val, labels)
-    return found
+    return {name: evaluate(detector, data) for name, data in held_out.items()}
 
 
-def _rounded(kind: Kind, trained: Json, folder: Path, held_out: dict[str, DataSet]) -> StarterModel:
+def _rounded(kind: Kind, trained: FirstModel, folder: Path, held_out: dict[str, DataSet]) -> StarterModel:
     """Writes one model in half precision, and measures what is left of it when it is read again."""
     import numpy as np
 
     from diredi.detectors.spec import DetectorSpec
     from diredi.store.weights import WeightMap
 
-    source, path = Path(trained["weights"]), folder / f"{kind}.safetensors"
+    source, path = trained.weights, folder / f"{kind}.safetensors"
     half = WeightMap.load(source).mapped(lambda _, array: array.astype(np.float16))
     half.check_finite()
     metadata = DetectorSpec.of_file(source).to_metadata()
@@ -150,7 +144,7 @@ def _rounded(kind: Kind, trained: Json, folder: Path, held_out: dict[str, DataSe
         file=path.name,
         digest=digest,
         bytes=path.stat().st_size,
-        architecture=trained["architecture"],
+        architecture=trained.architecture,
         figures=figures,
     )
 
@@ -222,16 +216,16 @@ def _print(release: StarterRelease) -> None:
             sys.stdout.write(f"  {name:16} mAP50 {100 * figures.map50:5.1f}  mAP50-95 {100 * figures.map50_95:5.1f}\n")
 
 
-class _Progress:
+class _Printer:
     """A line for each tenth of a step."""
 
     def __init__(self) -> None:
         self._told: dict[str, float] = {}
 
-    def __call__(self, step: str, fraction: float, message: str) -> None:
-        if fraction >= self._told.get(step, 0.0) + _EVERY:
-            self._told[step] = fraction
-            sys.stderr.write(f"{step}: {100 * fraction:3.0f} %  {message}\n")
+    def __call__(self, progress: Progress) -> None:
+        if progress.fraction >= self._told.get(progress.step, 0.0) + _EVERY:
+            self._told[progress.step] = progress.fraction
+            sys.stderr.write(f"{progress}\n")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -17,6 +17,7 @@ from diredi.data.images import read_image
 from diredi.data.yolo import Boxes
 from diredi.errors import DataSetError, InvalidInput
 from diredi.labels import LabelSpace
+from diredi.progress import OnProgress, report
 
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
@@ -34,21 +35,24 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """Images with boxes in two splits. Images stay on disk until they are read.
+    """Labelled images in two splits, `train` to learn from and `val` to measure on; class ids are positions in `names`.
 
-    Example:
-        site = load(Path("site/data.yaml"))
-        few = subset(site, n_train=100, seed=0)
+    Images stay on disk until somebody reads them.
     """
 
     root: Path
-    """Folder of the data set."""
+    """Folder that the images lie in."""
     names: tuple[str, ...]
-    """Class names; class ids are positions in it."""
+    """Class names in the order of their ids."""
     train: list[Sample]
     """Samples to learn from."""
     val: list[Sample]
     """Held-out samples to measure with."""
+
+    def __repr__(self) -> str:
+        """Return the numbers that a person asks for first."""
+        names = f"{len(self.names)} classes" if len(self.names) > 8 else ", ".join(self.names)
+        return f"<{type(self).__name__} {self.root}: {len(self.train)} train, {len(self.val)} val; {names}>"
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -56,27 +60,79 @@ class DataSet:
         return self.names
 
     def split(self, split: Split) -> list[Sample]:
-        """Return the samples of a split by its name."""
+        """Return the samples of a split.
+
+        Args:
+            split: "train" or "val".
+        """
         return self.train if split == "train" else self.val
 
     def counts(self, split: Split) -> dict[str, int]:
-        """Count the boxes of every class in a split, in the order of class ids; classes without boxes have 0."""
+        """Return the number of boxes of every class, in the order of their ids, classes without one included.
+
+        Args:
+            split: "train" or "val".
+        """
         return _counts(self.split(split), self.names)
 
     def bytes_on_disk(self) -> int:
-        """Return the size of all images and label files, in bytes."""
+        """Return the bytes of images and label files."""
         images = [sample.image for sample in (*self.train, *self.val)]
         files = {*images, *(label for image in images if (label := yolo.label_file_of(image)).exists())}
         return sum(file.stat().st_size for file in files)
 
-    def with_labels(self, labels: LabelSpace) -> DataSet:
-        """Return the data set with the class ids of another label space.
+    def sample(self, images: int, seed: int = 0, val: int = 0) -> DataSet:
+        """Draw some images so that every class keeps its share of them, rare classes first: a coreset.
 
         Args:
-            labels: The label space; it must contain all classes of this set.
+            images: How many of `train`; more than there are gives all of them.
+            seed: Equal seeds draw equal images.
+            val: How many of `val`, drawn alike. A coreset needs none: what a site learns must not be what the cloud
+                measures on.
+
+        Returns:
+            A data set of the drawn images, in the order that they have here.
+
+        Example:
+            >>> from diredi.data.dataset import DataSet, Sample
+            >>> few, many = np.zeros((1, 5), np.float32), np.ones((1, 5), np.float32)
+            >>> boxes = [few] * 10 + [many] * 90
+            >>> whole = DataSet(Path(), ("few", "many"), [Sample(Path(f"{i}.jpg"), b) for i, b in enumerate(boxes)], [])
+            >>> whole.sample(20).counts("train")
+            {'few': 2, 'many': 18}
+        """
+        train, held_out = _stratified(self.train, images, seed), _stratified(self.val, val, seed + 1)
+        return replace(self, train=train, val=held_out)
+
+    def renamed(self, names: Mapping[str, str]) -> DataSet:
+        """Return the same images with other names for some classes, as where a site calls a known class its own way.
+
+        Args:
+            names: Old name to new one. Two classes that get one name become one class.
 
         Raises:
-            InvalidInput: The label space lacks classes of this set; the message names them.
+            InvalidInput: An old name is not one of this data set's.
+
+        Example:
+            >>> site = DataSet(Path(), ("lorry", "car"), [], [])
+            >>> site.renamed({"lorry": "truck"}).names
+            ('truck', 'car')
+        """
+        strange = [name for name in names if name not in self.names]
+        if strange:
+            raise InvalidInput(f"data set {self.root} has no class {strange[0]!r}: it has {', '.join(self.names)}")
+        new = [names.get(name, name) for name in self.names]
+        labels = LabelSpace.of(dict.fromkeys(new))
+        return replace(self._with_ids(labels.ids_of(new)), names=labels.names)
+
+    def with_labels(self, labels: LabelSpace) -> DataSet:
+        """Return the same boxes with the ids of a label space.
+
+        Args:
+            labels: A label space that has all of this set's classes, and maybe more.
+
+        Raises:
+            InvalidInput: A class of this set is not in `labels`.
         """
         missing = [name for name in self.names if name not in labels.names]
         if missing:
@@ -84,14 +140,17 @@ class DataSet:
                 f"data set {self.root} has classes that the label space lacks ({', '.join(missing)}): "
                 f"rename them in data.yaml or let the label space grow"
             )
-        ids = np.asarray(labels.ids_of(self.names), np.float32)
+        return replace(self._with_ids(labels.ids_of(self.names)), names=labels.names)
 
-        def mapped(sample: Sample) -> Sample:
+    def _with_ids(self, new: Sequence[int]) -> DataSet:
+        ids = np.asarray(new, np.float32)
+
+        def changed(sample: Sample) -> Sample:
             boxes = sample.boxes.copy()
             boxes[:, 0] = ids[boxes[:, 0].astype(np.int64)]
             return replace(sample, boxes=boxes)
 
-        return DataSet(self.root, labels.names, [mapped(s) for s in self.train], [mapped(s) for s in self.val])
+        return replace(self, train=[changed(s) for s in self.train], val=[changed(s) for s in self.val])
 
 
 class Problem(BaseModel):
@@ -134,19 +193,26 @@ class CheckReport(BaseModel):
         return not self.problems
 
 
-def load(path: Path, splits: Sequence[Split] = SPLITS) -> DataSet:
-    """Load the data set that a `data.yaml` describes. Images are not decoded.
+def load(path: Path | str, splits: Sequence[Split] = SPLITS) -> DataSet:
+    """Read a data set in Ultralytics' YOLO format: its `data.yaml` and all its labels.
+
+    Images are not decoded here; `diredi data check` does that, and tells all faults at once.
 
     Args:
         path: The `data.yaml`.
-        splits: Splits to load; others are empty in the result.
+        splits: The splits that are wanted, of "train" and "val".
 
     Returns:
-        The data set.
+        The data set; a split that is not wanted is empty.
 
     Raises:
-        DataSetError: There is a fault, such as an empty split; it names the file, and the line if there is one. Use
-            `check` for a list of all faults.
+        DataSetError: The first fault, by file and line; a split that is wanted and has no image is a fault.
+
+    Example:
+        >>> import diredi
+        >>> site = diredi.load_dataset("site/data.yaml")               # doctest: +SKIP
+        >>> site.counts("train")                                       # doctest: +SKIP
+        {'person': 112, 'forklift': 57}
     """
 
     def stop(error: DataSetError) -> None:
@@ -157,16 +223,8 @@ def load(path: Path, splits: Sequence[Split] = SPLITS) -> DataSet:
     return DataSet(description.root, description.names, samples.get("train", []), samples.get("val", []))
 
 
-def check(path: Path, on_progress: Callable[[float, str], None] | None = None) -> CheckReport:
-    """Check a data set and decode all of its images.
-
-    Args:
-        path: The `data.yaml`.
-        on_progress: Called as on_progress(fraction, name of the image) after each image.
-
-    Returns:
-        A report with all faults. Faults are never raised.
-    """
+def check(path: Path, *, on_progress: OnProgress | None = None) -> CheckReport:
+    """All faults of a data set, every image decoded. Never raises for a fault: it is in the report."""
     faults: list[DataSetError] = []
     names: tuple[str, ...] = ()
     splits: dict[str, SplitReport] = {}
@@ -181,23 +239,6 @@ def check(path: Path, on_progress: Callable[[float, str], None] | None = None) -
         _check_images([sample.image for split in SPLITS for sample in samples[split]], faults.append, on_progress)
     problems = [Problem(message=str(fault), path=fault.path, line=fault.line) for fault in faults]
     return CheckReport(path=Path(path), names=names, splits=splits, problems=problems)
-
-
-def subset(dataset: DataSet, n_train: int, seed: int, n_val: int | None = None) -> DataSet:
-    """Draw a coreset in which every class keeps its share of images.
-
-    Args:
-        dataset: The whole set.
-        n_train: Number of training images; all of them if there are fewer.
-        seed: Equal seeds draw equal images.
-        n_val: Number of held-out images; None keeps all.
-
-    Returns:
-        A data set with the images that were drawn.
-    """
-    train = _stratified(dataset.train, n_train, seed)
-    val = dataset.val if n_val is None else _stratified(dataset.val, n_val, seed + 1)
-    return replace(dataset, train=train, val=val)
 
 
 def by_camera(dataset: DataSet, pattern: str = r"(.+)[-_]\d+") -> dict[str, DataSet]:
@@ -239,14 +280,13 @@ def _samples(description: yolo.Description, split: Split, sink: yolo.Sink) -> li
     return [Sample(image, yolo.read_labels(yolo.label_file_of(image), classes, sink)) for image in images]
 
 
-def _check_images(images: Sequence[Path], sink: yolo.Sink, on_progress: Callable[[float, str], None] | None) -> None:
+def _check_images(images: Sequence[Path], sink: yolo.Sink, on_progress: OnProgress | None) -> None:
     for index, image in enumerate(images):
         try:
             read_image(image)
         except DataSetError as error:
             sink(error)
-        if on_progress is not None:
-            on_progress((index + 1) / len(images), image.name)
+        report(on_progress, "check", (index + 1) / len(images), image.name)
 
 
 def _counts(samples: Iterable[Sample], names: tuple[str, ...]) -> dict[str, int]:

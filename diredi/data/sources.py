@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, cast
 
 from diredi.errors import InvalidInput
+from diredi.progress import OnProgress
 
 SCENES = "scenes:"
 _RENDERER = "diredi_scenes"
@@ -30,7 +31,7 @@ class _Renderer(Protocol):
         val: int,
         seed: int,
         *,
-        on_progress: Callable[[float, str], None] | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Path: ...
 
 
@@ -40,7 +41,8 @@ def resolve(
     seed: int = 0,
     train: int | None = None,
     val: int | None = None,
-    on_progress: Callable[[float, str], None] | None = None,
+    *,
+    on_progress: OnProgress | None = None,
 ) -> Path:
     """Resolve a reference to the `data.yaml` of a data set.
 

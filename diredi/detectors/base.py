@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -93,6 +94,27 @@ class Detector(Predictor, Protocol):
 
     def weights(self) -> WeightMap:
         """A copy on the CPU: float32 parameters and buffers, int64 counters."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Digest "sha256:..." by which gaps, manifests and the cloud's registry know this detector: that of the file
+        which it was loaded from, as long as its weights are those of the file, else that of what `save` would write."""
+        ...
+
+    def loaded_from(self, path: Path) -> None:
+        """Remember the file that holds these weights, which another version of DiReDi may have written."""
+        ...
+
+    def save(self, path: Path | str) -> str:
+        """Write the raw fp32 weights as safetensors, whole or not at all; the file says what it is.
+
+        Args:
+            path: Where the file goes, best with the suffix ".safetensors".
+
+        Returns:
+            The digest "sha256:..." of the file. Equal detectors give equal files.
+        """
         ...
 
     def load_weights(self, weights: WeightMap) -> None:

@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -18,6 +19,7 @@ from diredi.detectors.predictor import Detections, Image
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import InvalidInput
 from diredi.labels import LabelSpace
+from diredi.store.blobs import digest_of_file
 from diredi.store.weights import WeightMap
 
 PREDICT_BATCH = 32
@@ -34,6 +36,16 @@ class NetworkDetector(ABC):
         self.spec = spec
         self.module = module.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self._strides = list(strides)
+        self._file: tuple[str, str] | None = None
+
+    def __repr__(self) -> str:
+        """Return what a person asks first: architecture, image size, classes, device."""
+        names = self.labels.names
+        shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+        return (
+            f"<{type(self).__name__} {self.spec.architecture}, {self.spec.image_size} px, "
+            f"{len(names)} classes ({shown}), {self.device}>"
+        )
 
     @abstractmethod
     def forward(self, images: Tensor) -> Outputs:
@@ -72,6 +84,20 @@ class NetworkDetector(ABC):
     def weights(self) -> WeightMap:
         state = self.module.state_dict()
         return WeightMap({name: value.detach().cpu().contiguous().numpy().copy() for name, value in state.items()})
+
+    @property
+    def digest(self) -> str:
+        """See `Detector.digest`."""
+        digest = self.weights().digest(self.spec.to_metadata())
+        return self._file[1] if self._file is not None and self._file[0] == digest else digest
+
+    def loaded_from(self, path: Path) -> None:
+        """See `Detector.loaded_from`."""
+        self._file = self.weights().digest(self.spec.to_metadata()), digest_of_file(path).digest
+
+    def save(self, path: Path | str) -> str:
+        """See `Detector.save`."""
+        return self.weights().save(Path(path), self.spec.to_metadata())
 
     def load_weights(self, weights: WeightMap) -> None:
         self.weights().check_same_schema(weights)

@@ -1,4 +1,4 @@
-"""Detectors by name: create, load and save. A new family is one file and one line in FAMILIES."""
+"""Detectors by name: create and load. A new family is one file and one line in FAMILIES."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import re
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol, cast
 
@@ -74,18 +75,55 @@ def _family(module: str, wanted: str) -> Family:
 def _device(device: str | torch.device | None) -> torch.device:
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(device)
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise InvalidInput(f"there is no device {device!r}: use cpu, cuda or cuda:1") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise InvalidInput(f"this machine, or its build of torch, has no CUDA: use device='cpu' in place of {device!r}")
+    return chosen
+
+
+def _check_image_size(pixels: int) -> None:
+    if not 32 <= pixels <= 2048 or pixels % 32:
+        raise InvalidInput(f"an image size of {pixels} pixels will not do: use a multiple of 32 from 32 to 2048")
 
 
 def create(
-    architecture: str, image_size: int, labels: LabelSpace, seed: int, device: str | torch.device | None = None
+    architecture: str,
+    image_size: int,
+    labels: LabelSpace | Sequence[str],
+    seed: int = 0,
+    device: str | torch.device | None = None,
 ) -> Detector:
-    """An untrained detector; equal arguments give equal weights. `device` None: CUDA where there is one."""
+    """Make an untrained detector.
+
+    Args:
+        architecture: A name such as "yolo11n", "yolo26s", "yolov8m" or "libreyolo9t"; or, for small boards, a width
+            below n, "yolo11-w0.125" (its depth is 0.50) or "yolo11-w0.125-d0.33". "-gn" at its end puts group norm in
+            the place of batch norm.
+        image_size: Side in pixels of the square input, a multiple of 32.
+        labels: Class names in the order of their ids.
+        seed: Seed of the weights; equal arguments give equal weights.
+        device: Where it computes, such as "cpu" or "cuda:1"; None takes CUDA where there is one.
+
+    Returns:
+        A detector in eval mode that has learned nothing yet.
+
+    Raises:
+        InvalidInput: The name, the size, the device or the classes cannot be used.
+
+    Example:
+        >>> import diredi
+        >>> diredi.create("yolo11-w0.125", 64, ["car", "person"], device="cpu")
+        <UltralyticsDetector yolo11-w0.125, 64 px, 2 classes (car, person), cpu>
+    """
+    labels = labels if isinstance(labels, LabelSpace) else LabelSpace.of(labels)
     if len(labels) == 0:
         raise InvalidInput("a detector needs at least one class: the label space is empty")
-    family = _family_of(architecture)
+    _check_image_size(image_size)
     spec = DetectorSpec(architecture=architecture, image_size=image_size, labels=labels)
-    return family.create(spec, seed, _device(device))
+    return _family_of(architecture).create(spec, seed, _device(device))
 
 
 def from_weights(spec: DetectorSpec, weights: WeightMap, device: str | torch.device | None = None) -> Detector:
@@ -102,12 +140,33 @@ def load(
     labels: LabelSpace | None = None,
     device: str | torch.device | None = None,
 ) -> Detector:
-    """A detector from a file of ours (.safetensors), from a checkpoint of Ultralytics or LibreYOLO (.pt), or from the
-    bare name of an official one of Ultralytics ("yolo11n.pt"), which is downloaded where there is a network.
+    """Open a detector.
 
-    `image_size` None: the one in the file, 640 for a checkpoint. With `labels` the head grows to that label space.
-    Raises NotFound, Unreachable, CorruptData (not such a file), InvalidInput (`labels` does not extend the file's).
+    Args:
+        path: A file of ours (.safetensors), a checkpoint of Ultralytics or LibreYOLO (.pt), or the bare name of an
+            official checkpoint of Ultralytics ("yolo11n.pt"), which is downloaded where it is not there. Nothing in a
+            checkpoint is executed.
+        image_size: Side in pixels of the square input, a multiple of 32; None takes the one in the file, 640 for a
+            checkpoint. All models of one cycle need the same.
+        labels: A label space that extends the file's, to which the head grows; None keeps the file's.
+        device: Where it computes, such as "cpu" or "cuda:1"; None takes CUDA where there is one.
+
+    Returns:
+        The detector, in eval mode, with raw fp32 weights.
+
+    Raises:
+        NotFound: There is no such file, and no official checkpoint of that name.
+        Unreachable: It could not be downloaded.
+        CorruptData: The file is damaged, or something else.
+        InvalidInput: The size, the device or the labels cannot be used.
+
+    Example:
+        >>> import diredi
+        >>> student = diredi.load("student.safetensors")               # doctest: +SKIP
+        >>> tutor = diredi.load("yolo11s.pt", image_size=320)          # doctest: +SKIP
     """
+    if image_size is not None:
+        _check_image_size(image_size)
     detector = _read(Path(path), image_size, _device(device))
     if labels is not None and labels.names != detector.spec.labels.names:
         detector = detector.expand_classes(labels)
@@ -122,10 +181,14 @@ def _read(path: Path, image_size: int | None, device: torch.device) -> Detector:
         return family.from_checkpoint(path, image_size or DEFAULT_IMAGE_SIZE, device)
     if not path.exists():
         raise NotFound(f"there is no model file {path}: check the path")
+    if path.suffix == ".onnx":
+        raise InvalidInput(f"{path} is an exported detector, which can only predict: open it with OnnxPredictor")
     spec = DetectorSpec.of_file(path)
     if image_size is not None:
         spec = spec.model_copy(update={"image_size": image_size})
-    return from_weights(spec, WeightMap.load(path), device)
+    detector = from_weights(spec, WeightMap.load(path), device)
+    detector.loaded_from(path)
+    return detector
 
 
 def _reader_of(checkpoint: Path) -> str:
@@ -139,8 +202,3 @@ def _reader_of(checkpoint: Path) -> str:
         except (zipfile.BadZipFile, zlib.error, RuntimeError, OSError, EOFError):
             pickled = b""
     return next(module for word, module in CHECKPOINTS.items() if word in pickled)
-
-
-def save(detector: Detector, path: Path) -> str:
-    """Writes the raw fp32 weights with the spec in the header; returns the digest "sha256:..."."""
-    return detector.weights().save(path, detector.spec.to_metadata())

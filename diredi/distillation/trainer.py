@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,12 +22,13 @@ from diredi.distillation.checkpoint import Checkpoint, fingerprint
 from diredi.distillation.losses import LOSSES, DistillationBatch
 from diredi.distillation.recipe import TrainRecipe
 from diredi.errors import DirediError, InvalidInput
+from diredi.progress import OnProgress, report
 from diredi.seeding import seeded
 from diredi.store.weights import WeightMap
 
 Json = dict[str, Any]
-OnProgress = Callable[[float, str], None]
-"""on_progress(fraction 0..1, one short line)."""
+STEP = "train"
+"""What `on_progress` hears of a training by, unless larger work gives it another name."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ def train(
     Raises InvalidInput (nothing to train on, an id beyond the label space, teacher and student that cannot be joined),
     DataSetError (an unreadable image), DirediError (the loss is no longer finite).
     """
+    check_losses(recipe)
     lessons = None if teacher is None else Distiller(teacher, student, recipe)
     if recipe.label_weight == 0 and (lessons is None or not lessons.losses):
         raise InvalidInput("nothing to learn from: give label_weight or, with a teacher, one of losses a weight")
@@ -86,17 +88,51 @@ def train(
     return run.report()
 
 
+def check_losses(recipe: TrainRecipe) -> None:
+    """Find distillation losses that do not exist, before anything is trained.
+
+    Args:
+        recipe: The recipe that names them.
+
+    Raises:
+        InvalidInput: A loss is not in `diredi.distillation.losses.LOSSES`.
+    """
+    unknown = sorted(set(recipe.losses) - set(LOSSES))
+    if unknown:
+        raise InvalidInput(f"there is no distillation loss {unknown[0]!r}: use {', '.join(sorted(LOSSES))}")
+
+
+def check_pair(student: Detector, teacher: Teacher) -> None:
+    """Find what keeps a teacher from teaching a student, before anything is trained.
+
+    Args:
+        student: Who is to learn.
+        teacher: Who is to teach.
+
+    Raises:
+        InvalidInput: They know no class of the same name, take images of different sizes or are on different devices.
+    """
+    if not set(teacher.spec.labels.names) & set(student.spec.labels.names):
+        raise InvalidInput("teacher and student share no class name: the teacher has nothing to teach")
+    sizes = student.spec.image_size, teacher.spec.image_size
+    if sizes[0] != sizes[1]:
+        raise InvalidInput(
+            f"the student takes images of {sizes[0]} pixels and its teacher of {sizes[1]}, so they look at different "
+            "grids: load both with the same image_size"
+        )
+    if student.device != teacher.device:
+        raise InvalidInput(
+            f"the student is on {student.device} and its teacher on {teacher.device}: load both with the same device"
+        )
+
+
 class Distiller:
     """A teacher beside a student: which classes it may teach, and by which losses."""
 
     def __init__(self, teacher: Teacher, student: Detector, recipe: TrainRecipe) -> None:
-        unknown = sorted(set(recipe.losses) - set(LOSSES))
-        if unknown:
-            raise InvalidInput(f"there is no distillation loss {unknown[0]!r}: use {', '.join(sorted(LOSSES))}")
+        check_pair(student, teacher)
         mine, theirs = student.spec.labels, teacher.spec.labels
         shared = [name for name in theirs.names if name in mine.names]
-        if not shared:
-            raise InvalidInput("teacher and student share no class name: the teacher has nothing to teach")
         self._teacher, self._student, self._recipe = teacher, student, recipe
         self._student_ids = torch.tensor(mine.ids_of(shared), device=student.device)
         self._teacher_ids = torch.tensor(theirs.ids_of(shared), device=student.device)
@@ -320,6 +356,6 @@ class _History:
         self._tell()
 
     def _tell(self) -> None:
-        if self._on_progress is not None:
-            said = ", ".join(f"{name} {value:.3f}" for name, value in (self.epochs or [{}])[-1].items())
-            self._on_progress(self._done / self._steps, f"step {self._done} of {self._steps} {said}".rstrip())
+        means = ", ".join(f"{name} {value:.3f}" for name, value in (self.epochs or [{}])[-1].items())
+        message = f"step {self._done} of {self._steps} {means}".rstrip()
+        report(self._on_progress, STEP, self._done / self._steps, message)

@@ -10,35 +10,61 @@ from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 
 from diredi.boxes import box_iou
-from diredi.data.dataset import Sample
+from diredi.data.dataset import DataSet, Sample, Split
 from diredi.data.images import read_image
 from diredi.detectors.predictor import Detections, Predictor
 from diredi.errors import InvalidInput
 from diredi.evaluation.metrics import ClassMetrics, DetectionMetrics
 from diredi.labels import LabelSpace
+from diredi.progress import OnProgress, report
 
 BATCH = 32
+STEP = "evaluate"
 MAX_DETECTIONS = 300
 CONFIDENCES: NDArray[np.float64] = np.linspace(0.001, 1, 1000)
 
 Table = NDArray[np.float64]
 
 
-def evaluate(predictor: Predictor, samples: Sequence[Sample], labels: LabelSpace) -> DetectionMetrics:
-    """Evaluate a detector on labelled images.
+def evaluate(
+    model: Predictor,
+    data: DataSet | Sequence[Sample],
+    labels: LabelSpace | None = None,
+    *,
+    split: Split = "val",
+    on_progress: OnProgress | None = None,
+) -> DetectionMetrics:
+    """Measure how well a model finds labelled boxes.
+
+    Average precision is COCO's, by faster-coco-eval, over all detections of a confidence of 0.001 or more; precision,
+    recall and F1 are those at the confidence where the mean F1 is best, at an overlap (IoU) of 0.5. Classes go by their
+    names. One that the data has and the model does not know is never found: its average precision is 0.
 
     Args:
-        predictor: The detector, in any runtime.
-        samples: Images with boxes whose class ids are those of `labels`.
-        labels: The label space of the samples; classes that the detector does not know count as not found.
+        model: A detector, an exported one (`OnnxPredictor`), or anything else with `labels` and `predict`.
+        data: A data set; or samples whose class ids are those of `labels`.
+        labels: The label space of the samples, maybe with classes that the model does not know; None: the model's. A
+            data set needs none.
+        split: Which images of a data set: "val", or "train".
+        on_progress: Hears of the step "evaluate".
 
     Returns:
-        Its metrics on these images.
+        Metrics from 0 to 1: means over the classes that have boxes in the images, and those of each such class.
 
     Raises:
-        InvalidInput: There is no image, or no labelled box.
+        InvalidInput: There are no labelled boxes.
         DataSetError: An image cannot be read.
+
+    Example:
+        >>> import diredi
+        >>> print(diredi.evaluate(model, site))          # doctest: +SKIP
+        mAP50 68.8 %, mAP50-95 39.9 %, precision 72.1 %, recall 63.9 %, F1 66.3 % on 60 images
     """
+    if isinstance(data, DataSet):
+        labels = model.labels.expand(data.names)
+        samples = data.with_labels(labels).split(split)
+    else:
+        labels, samples = model.labels if labels is None else labels, list(data)
     if not any(len(sample.boxes) for sample in samples):
         raise InvalidInput("there is nothing to measure on: the set has no labelled boxes")
     found: list[Detections] = []
@@ -46,8 +72,9 @@ def evaluate(predictor: Predictor, samples: Sequence[Sample], labels: LabelSpace
     for start in range(0, len(samples), BATCH):
         images = [read_image(sample.image) for sample in samples[start : start + BATCH]]
         shapes += [(image.shape[0], image.shape[1]) for image in images]
-        found += predictor.predict(images)
-    to_ours = [labels.names.index(n) if n in labels.names else -1 for n in predictor.labels.names]
+        found += model.predict(images)
+        report(on_progress, STEP, len(found) / len(samples), f"{len(found)} of {len(samples)} images")
+    to_ours = [labels.names.index(n) if n in labels.names else -1 for n in model.labels.names]
     return compute_metrics(
         found, [_pixels(s, *shape) for s, shape in zip(samples, shapes, strict=True)], labels, to_ours
     )

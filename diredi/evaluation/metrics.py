@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pydantic import BaseModel, ConfigDict
+
+from diredi.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 class ClassMetrics(BaseModel):
@@ -49,6 +56,43 @@ class DetectionMetrics(BaseModel):
     images: int
     confidence: float = 0.0
     """The confidence at which the mean F1 is best: a good threshold for an edge node."""
+
+    def __str__(self) -> str:
+        """Return the means as one line in percent."""
+        means = {
+            "mAP50": self.map50,
+            "mAP50-95": self.map50_95,
+            "precision": self.precision,
+            "recall": self.recall,
+            "F1": self.f1,
+        }
+        return ", ".join(f"{name} {100 * value:.1f} %" for name, value in means.items()) + f" on {self.images} images"
+
+    def to_pandas(self) -> DataFrame:
+        """Return the metrics as a table.
+
+        Returns:
+            A pandas DataFrame with one row for each class and a last one, "all", for the means; columns `ap50`,
+            `ap50_95` and `boxes`, and `precision`, `recall`, `f1` and `confidence`, which only "all" has.
+
+        Raises:
+            InvalidInput: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ModuleNotFoundError:
+            raise InvalidInput("pandas is not installed: run `pip install diredi[pandas]`") from None
+        rows = {name: found.model_dump() for name, found in self.per_class.items()}
+        rows["all"] = {
+            "ap50": self.map50,
+            "ap50_95": self.map50_95,
+            "boxes": sum(found.boxes for found in self.per_class.values()),
+            "precision": self.precision,
+            "recall": self.recall,
+            "f1": self.f1,
+            "confidence": self.confidence,
+        }
+        return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def forgetting(before: DetectionMetrics, after: DetectionMetrics) -> dict[str, float]:

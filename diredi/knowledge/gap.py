@@ -1,7 +1,7 @@
 """The knowledge gap: what tutor 2 knows and tutor 1 does not, as a value with algebra. All that ever leaves a site.
 
-    gap   = compute(tutor_2, tutor_1, base)
-    tutor = apply(base, gap, lam=0.7)
+    gap   = compute(tutor_2, tutor_1, base)             W(tutor 2) - W(tutor 1)
+    tutor = apply(base, gap, lam=0.7)                   W(tutor) + lambda * gap
 
 Rows of classes that the base does not have are carried whole and set whole, whatever lambda is (`policy`).
 """
@@ -10,20 +10,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from diredi.codecs import MAX_DECODED_BYTES, codec_named, read_header
-from diredi.errors import CorruptData, InvalidInput
+from diredi.errors import CorruptData, InvalidInput, NotFound
 from diredi.knowledge.weight_kinds import KeyKind, difference, kind_of, moved
 from diredi.labels import ClassName, LabelSpace
+from diredi.store.blobs import digest_of
+from diredi.store.files import atomic_write, make_folder
 from diredi.store.weights import Array, WeightMap
 
 _KEY = "diredi.gap"
 Schema = Mapping[str, tuple[str, tuple[int, ...]]]
+
+
+DEFAULT_CODEC = "int8-row-zstd"
 
 
 class GapNote(BaseModel):
@@ -48,23 +54,92 @@ class GapNote(BaseModel):
 
 @dataclass(frozen=True)
 class Gap:
-    """Differences of known weights and whole rows of new classes. A key that is missing means: no change."""
+    """A knowledge gap: differences of known weights, and whole rows of new classes.
+
+    `W(tutor 2) - W(tutor 1)` (or `- W(tutor)`), key by key as `diredi.knowledge.weight_kinds` says. A gap is a value:
+    it is saved, merged with others and applied, and never changed.
+    """
 
     weights: WeightMap
+    """A key that is missing means: no change."""
     note: GapNote
+    """What it belongs to."""
+    _encoded: tuple[str, bytes] | None = field(default=None, init=False, repr=False, compare=False)
+    """Codec and bytes that it was read from: int8 of int8 would lose a second time."""
 
-    def to_bytes(self, codec: str) -> bytes:
-        return codec_named(codec).encode(self.weights, {_KEY: self.note.model_dump_json()})
+    @property
+    def codec(self) -> str:
+        """Name of the codec that the gap was read from; of the default one where it was not read."""
+        return DEFAULT_CODEC if self._encoded is None else self._encoded[0]
+
+    def to_bytes(self, codec: str | None = None) -> bytes:
+        """Encode the gap.
+
+        Args:
+            codec: A name in `diredi.codecs.CODECS`. None: the codec that the gap was read from, else "int8-row-zstd".
+
+        Returns:
+            The bytes of its file; those that it was read from where the codec is the same. Equal gaps give equal bytes.
+
+        Raises:
+            InvalidInput: The codec is not known, or a value is not finite.
+        """
+        if self._encoded is not None and codec in (None, self.codec):
+            return self._encoded[1]
+        return codec_named(codec or self.codec).encode(self.weights, {_KEY: self.note.model_dump_json()})
 
     @classmethod
     def from_bytes(cls, data: bytes, codec: str | None = None, max_bytes: int = MAX_DECODED_BYTES) -> Self:
-        """`codec` None: whichever the file names. Raises CorruptData, and InvalidInput for an unknown codec."""
+        """Decode a gap.
+
+        Args:
+            data: What `to_bytes` gave.
+            codec: The codec that they must be in; None takes the one that they name.
+            max_bytes: What they may unpack to.
+
+        Raises:
+            CorruptData: They are damaged, no gap, in another codec, or too many.
+            InvalidInput: The codec is not known here.
+        """
         header = read_header(data)
         weights = codec_named(codec or header.codec).decode(data, max_bytes)
         try:
-            return cls(weights, GapNote.model_validate(json.loads(header.metadata[_KEY])))
+            gap = cls(weights, GapNote.model_validate(json.loads(header.metadata[_KEY])))
         except (KeyError, ValueError, ValidationError):
             raise CorruptData("these are encoded weights but not a gap: submit what `extract` wrote") from None
+        object.__setattr__(gap, "_encoded", (header.codec, data))
+        return gap
+
+    def save(self, path: Path | str, codec: str | None = None) -> str:
+        """Write the gap to a file, whole or not at all.
+
+        Args:
+            path: Where the file goes, best with the suffix ".gap".
+            codec: As for `to_bytes`.
+
+        Returns:
+            The digest "sha256:..." of the file.
+        """
+        path, data = Path(path), self.to_bytes(codec)
+        make_folder(path.parent)
+        atomic_write(path, data)
+        return digest_of(data)
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Read a gap from a file, as `save` or a site's job wrote it.
+
+        Args:
+            path: The file.
+
+        Raises:
+            NotFound: There is no such file.
+            CorruptData: It is damaged or no gap.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise NotFound(f"there is no gap {path}: check the path")
+        return cls.from_bytes(path.read_bytes())
 
     def check_fits(self, base: Schema) -> None:
         """Raises InvalidInput that names the first key that is not the base's, has another shape or is not a number."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
 
-from diredi.data.dataset import Sample
+from diredi.data.dataset import DataSet, Sample
 from diredi.detectors import registry
-from diredi.detectors.base import Detector, Predictor
+from diredi.detectors.base import Detector
 from diredi.distillation.batches import Batches, Pool
 from diredi.distillation.recipe import Augment, TrainRecipe
 from diredi.evaluation.detection import evaluate
@@ -18,28 +19,14 @@ from diredi.evaluation.metrics import DetectionMetrics
 from diredi.knowledge.gap import Gap, apply
 from diredi.knowledge.lambda_search import Score, Shares, budget, said, search, shares_of
 from diredi.knowledge.recipe import SECTIONS, CycleRecipe, Lam
-from diredi.labels import LabelSpace
+from diredi.progress import OnProgress, report
 
-OnProgress = Callable[[float, str], None]
-"""on_progress(fraction 0..1, one short line)."""
-
-
-@dataclass(frozen=True)
-class Presumed:
-    """What the cloud has: class ids are those of `labels`."""
-
-    labels: LabelSpace
-    train: Sequence[Sample]
-    val: Sequence[Sample]
-
-    def figures(self, detector: Predictor) -> DetectionMetrics:
-        """On the held-out half."""
-        return evaluate(detector, self.val, self.labels)
+STEP = "apply"
 
 
 @dataclass(frozen=True)
 class Tried:
-    """One lambda, and what it did on presumed data."""
+    """One lambda, and what it did on the guard's images."""
 
     lam: Lam
     figures: DetectionMetrics
@@ -47,37 +34,75 @@ class Tried:
 
 @dataclass(frozen=True)
 class Applied:
-    detector: Detector
+    """A model that has received a gap, and why with this lambda."""
+
+    model: Detector
+    """The updated model, in the gap's label space."""
     lam: Lam
+    """The share of the gap that known weights received: one number, or one for each section."""
     before: DetectionMetrics
+    """The model without the gap, on the guard's held-out images."""
     after: DetectionMetrics
+    """With it."""
     tried: list[Tried]
+    """Every lambda that was measured."""
     harmless: bool
     """Whether the harm is within the recipe's tolerance; if none was, this is the lambda that did least."""
 
 
 def apply_gap(
-    base: Detector,
+    tutor: Detector,
     gap: Gap,
-    presumed: Presumed,
-    recipe: CycleRecipe,
-    on_progress: OnProgress,
+    *,
+    guard: DataSet,
+    recipe: CycleRecipe | Mapping[str, Any] | None = None,
     scores: Sequence[Sequence[Score]] = (),
+    on_progress: OnProgress | None = None,
 ) -> Applied:
-    """`base` with as much of the gap as `lambdas.search` finds; rows of new classes come whole.
+    """Add a knowledge gap to a model with the largest lambda that does no harm: `W(tutor) + lambda * gap`.
 
-    `scores` are those of each site. `base` is not changed. Raises InvalidInput when the gap is not one for it.
+    Harm is what the guard sees: mAP50 on its held-out images before, minus after. The recipe names the candidates for
+    lambda and the harm that may be done (`max_harm`), or one lambda to take unseen (`lam`). Rows of new classes come
+    whole, whatever lambda is: half a new class is none. Variances of batch norm are multiplied by
+    `exp(lambda * gap)`, so that they stay above zero.
+
+    Args:
+        tutor: What receives the gap: the model that it was extracted from, or one with the same weights by name and
+            shape. It is not changed.
+        gap: The gap of one site, or of several (`diredi.merge_gaps`).
+        guard: Data that must not get worse, such as the manufacturer's: `val` is measured, `train` is where statistics
+            are measured again if the recipe says so.
+        recipe: How to choose lambda; a mapping holds the options that differ from `CycleRecipe()`.
+        scores: What sites have measured of each candidate (`Gaps.metrics.scores`), one sequence for each site; heeded
+            with `lam_search="two-axes"`.
+        on_progress: Hears of the step "apply".
+
+    Returns:
+        The updated model with lambda and the metrics before and after.
+
+    Raises:
+        InvalidInput: The gap does not fit the model, or the guard has no labelled boxes.
+        DataSetError: An image cannot be read.
+
+    Example:
+        >>> import diredi
+        >>> updated = diredi.apply_gap(tutor, gaps.tutor, guard=maker)       # doctest: +SKIP
+        >>> updated.lam, updated.after.map50 - updated.before.map50          # doctest: +SKIP
+        (0.6, 0.013)
     """
-    gap.check_fits(base.weights().schema())
-    before = presumed.figures(base)
+    recipe = CycleRecipe.of(recipe)
+    gap.check_fits(tutor.weights().schema())
+    guard = guard.with_labels(gap.note.labels.expand(guard.names))
+    before = evaluate(tutor, guard)
     measured: dict[tuple[float, ...], Tried] = {}
 
     def tried(shares: Shares) -> Tried:
         key = tuple(shares[section] for section in SECTIONS)
         if key not in measured:
-            figures = presumed.figures(_updated(base, gap, said(shares), recipe, presumed.train))
+            figures = evaluate(_updated(tutor, gap, said(shares), recipe, guard.train), guard)
             measured[key] = Tried(said(shares), figures)
-            on_progress(len(measured) / budget(recipe), f"lambda {said(shares)}: mAP50 {figures.map50:.3f}")
+            message = f"lambda {said(shares)}: mAP50 {figures.map50:.3f}"
+            report(on_progress, STEP, len(measured) / budget(recipe), message)
         return measured[key]
 
     def harm(shares: Shares) -> float:
@@ -85,9 +110,14 @@ def apply_gap(
 
     shares = search(recipe, scores, harm)
     chosen = tried(shares)
-    detector = _updated(base, gap, chosen.lam, recipe, presumed.train)
-    harmless = harm(shares) <= recipe.max_harm
-    return Applied(detector, chosen.lam, before, chosen.figures, list(measured.values()), harmless)
+    return Applied(
+        model=_updated(tutor, gap, chosen.lam, recipe, guard.train),
+        lam=chosen.lam,
+        before=before,
+        after=chosen.figures,
+        tried=list(measured.values()),
+        harmless=harm(shares) <= recipe.max_harm,
+    )
 
 
 def scored(
@@ -96,12 +126,13 @@ def scored(
     figures: Callable[[Detector], DetectionMetrics],
     coreset: Sequence[Sample],
     recipe: CycleRecipe,
-    on_progress: OnProgress,
+    *,
+    on_progress: OnProgress | None = None,
 ) -> list[Score]:
-    """What each candidate lambda would do at a site, by the site's own `figures`: the cloud has no such images.
+    """Measure what each candidate lambda would do at a site, by the site's own `figures`: the cloud has no such images.
 
-    Nothing where the cloud would not ask, or where the site cannot know: statistics that the cloud will measure again
-    take presumed images, and a site without a coreset has none.
+    Nothing is measured where the cloud would not ask, or where the site cannot know: statistics that the cloud will
+    measure again take presumed images, and a site without a coreset has none.
     """
     blind = recipe.batch_norm == "re-estimate" and not coreset
     if recipe.lam is not None or recipe.lam_search == "harmless" or blind:
@@ -110,7 +141,7 @@ def scored(
     for lam in recipe.lam_candidates:
         scores.append(Score(lam=lam, figures=figures(_updated(tutor, gap, lam, recipe, coreset))))
         share = len(scores) / len(recipe.lam_candidates)
-        on_progress(share, f"lambda {lam:g}: mAP50 {scores[-1].figures.map50:.3f}")
+        report(on_progress, "scores", share, f"lambda {lam:g}: mAP50 {scores[-1].figures.map50:.3f}")
     return scores
 
 
@@ -142,7 +173,8 @@ def re_estimate(detector: Detector, samples: Sequence[Sample], steps: int = 20) 
         layer.momentum = None  # torch's word for a plain mean over all batches
         layer.train()
     with torch.no_grad():
-        for batch in Batches([Pool(samples)], TrainRecipe(steps=steps, augment=still), size, classes):
+        images = [replace(sample, boxes=sample.boxes[:0]) for sample in samples]
+        for batch in Batches([Pool(images)], TrainRecipe(steps=steps, augment=still), size, classes):
             detector.forward(batch.images.to(detector.device))
     for layer, momentum in zip(norms, momenta, strict=True):
         layer.momentum = momentum

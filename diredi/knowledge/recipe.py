@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from diredi.codecs import codec_named
 from diredi.config import Config
 from diredi.distillation.recipe import TrainRecipe, Weight
 from diredi.errors import InvalidInput
+from diredi.knowledge.gap import DEFAULT_CODEC
 from diredi.knowledge.merging import MergeRecipe, check_method
 
 Section = Literal["backbone", "neck", "head"]
@@ -38,15 +39,6 @@ class Recipe(Config):
             if isinstance(value, dict) and isinstance(default, Config):
                 merged[name] = _merged(default.model_dump(), value)
         return merged
-
-    @classmethod
-    def of(cls, overrides: dict[str, Any] | None) -> Self:
-        """The default recipe with `overrides`, nested ones too. Raises InvalidInput that names the option."""
-        try:
-            return cls.model_validate(overrides or {})
-        except ValidationError as error:
-            said = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors())
-            raise InvalidInput(f"the recipe is not usable: {said}") from None
 
     def override(self, overrides: dict[str, Any]) -> Self:
         """Return this recipe with `overrides` laid over it, in nested options too.
@@ -86,7 +78,7 @@ class CycleRecipe(Recipe):
     presumption: Literal["presumed", "student"] = "presumed"
     """What tutor 1 learns, where there is one: the labels of the coreset, or the student's own predictions on the
     site's images."""
-    coreset_images: int = Field(200, ge=0)
+    coreset_images: int = Field(default=200, ge=0)
     """How many presumed images the manufacturer ships, for the site to mix into the training of tutor 2 and of its
     student. 0 ships none."""
     presumed_shows_new: bool = False
@@ -99,7 +91,7 @@ class CycleRecipe(Recipe):
     presumed images. A student gap always has its own."""
     student_gap: bool = True
     """Whether the site also distils its own student from tutor 2 and uploads that difference."""
-    codec: str = "int8-row-zstd"
+    codec: str = DEFAULT_CODEC
     """How a gap is encoded, by its name in `diredi.codecs`."""
     tutor: TrainRecipe = TrainRecipe(epochs=12, learning_rate=4e-3, teaches="unlabelled")
     """The reverse distillation at the site, the same for both tutors. The student teaches only where there is no label,
@@ -122,14 +114,14 @@ class CycleRecipe(Recipe):
     """Whether the head, then the neck, then the backbone may take a larger lambda than the one found for all."""
     lam_candidates: tuple[float, ...] = (1.0, 0.8, 0.6, 0.4, 0.2)
     """The lambdas that a search tries, and that a site scores."""
-    max_harm: float = Field(0.01, ge=0, le=1)
+    max_harm: float = Field(default=0.01, ge=0, le=1)
     """The most mAP50 (0 to 1) that an update may cost on presumed images."""
-    redistil_images: dict[ImageSource, Weight] = Field({"presumed": 1.0}, min_length=1)
+    redistil_images: dict[ImageSource, Weight] = Field(default={"presumed": 1.0}, min_length=1)
     """The images on which the updated tutor teaches the student: a name in `diredi.knowledge.image_sources`, or several
     with the share of each. An epoch has as many images as there are presumed ones."""
     redistil: TrainRecipe = TrainRecipe(epochs=4, learning_rate=1e-3)
     """The distillation from the updated tutor to the student, in the cloud."""
-    students: tuple[StudentKind, ...] = Field(("gap", "mean", "redistilled"), min_length=1)
+    students: tuple[StudentKind, ...] = Field(default=("gap", "mean", "redistilled"), min_length=1)
     """The candidates for the release in order of preference. The first that does no harm on presumed images is taken.
     Without a student gap there is only `redistilled`."""
     seed: int = 0
@@ -197,7 +189,7 @@ class BootstrapRecipe(Recipe):
     student: TrainRecipe = TrainRecipe(epochs=14, losses={"class_scores": 4.0, "boxes": 4.0})
     """How the first student learns from the tutor and the labels. A student that starts from nothing learns more from
     the tutor's answers than from labels."""
-    coreset_images: int = Field(200, ge=0)
+    coreset_images: int = Field(default=200, ge=0)
     """How many presumed images are drawn as the coreset for sites. 0 draws none."""
     seed: int = 0
     """The seed of the trainings of the first models, and of the draw of the coreset."""

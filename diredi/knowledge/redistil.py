@@ -11,83 +11,121 @@ candidate needs before it is neither collected nor trained:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+from diredi.data.dataset import DataSet
 from diredi.detectors.base import Detector
 from diredi.distillation.batches import Pool
-from diredi.distillation.trainer import train
+from diredi.distillation.distil import distil
+from diredi.evaluation.detection import evaluate
 from diredi.evaluation.metrics import DetectionMetrics
 from diredi.knowledge.gap import Gap, apply, compute
-from diredi.knowledge.gap_application import Presumed, apply_gap
+from diredi.knowledge.gap_application import apply_gap
 from diredi.knowledge.recipe import CycleRecipe, Lam, StudentKind
-
-OnProgress = Callable[[str, float, str], None]
-"""on_progress(step, fraction 0..1, one short line)."""
+from diredi.knowledge.reverse import seeded
+from diredi.progress import OnProgress, renamed
 
 
 @dataclass(frozen=True)
 class Redistilled:
-    detector: Detector
+    """The next student, and which candidate it is."""
+
+    model: Detector
     chosen: StudentKind
     before: DetectionMetrics
+    """The old student, on the guard's held-out images."""
     after: DetectionMetrics
+    """The new one."""
     candidates: dict[StudentKind, DetectionMetrics]
-    """Presumed figures of every candidate that was looked at, in the recipe's order."""
+    """Every candidate that was looked at, in the recipe's order."""
     lam: Lam | None
     """The share of the student gap, where there was one."""
     harmless: bool
+    """Whether the harm is within the recipe's tolerance; if none was, this is the candidate that did least."""
 
 
 def redistil(
-    old: Detector,
+    student: Detector,
     tutor: Detector,
-    gap: Gap | None,
-    presumed: Presumed,
-    pools: Callable[[], Sequence[Pool]],
-    recipe: CycleRecipe,
-    on_progress: OnProgress,
+    gap: Gap | None = None,
+    *,
+    guard: DataSet,
+    pools: Callable[[], Sequence[Pool]] | None = None,
+    recipe: CycleRecipe | Mapping[str, Any] | None = None,
     checkpoints: Path | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Redistilled:
-    """The first candidate in the recipe's order that does no harm; where all do, the one that does least.
+    """Choose the next student: the first candidate in the recipe's order that does no harm to what it knows.
 
-    `checkpoints`: a folder in which the training keeps where it is, as `train` does.
-    `pools` is asked once at most: collecting images takes time.
-    `old` and `tutor` are not changed. Raises InvalidInput when the gap is not one for `old`.
+    Candidates are "gap", the old student with the site's student gap; "redistilled", that one (or, without a gap, the
+    old one) taught by the updated tutor; and "mean", half-way between the two. What no candidate needs before the
+    chosen one is neither collected nor trained.
+
+    Args:
+        student: The deployed student. It is not changed.
+        tutor: The updated tutor, whose label space the new student gets. It is not changed.
+        gap: The student's gap, of one site or merged; None leaves "redistilled" alone.
+        guard: Data that must not get worse, such as the manufacturer's: `val` is measured.
+        pools: Images for the updated tutor to teach on, with the ids of its label space; asked once at most, for
+            collecting them may take time. None: `train` of the guard.
+        recipe: How to choose and to learn; a mapping holds the options that differ from `CycleRecipe()`.
+        checkpoints: A folder in which the training keeps where it is; None keeps nothing.
+        on_progress: Hears of the steps "student" and "redistil".
+
+    Returns:
+        The new student with the metrics of every candidate; where all do harm, the one that does least.
+
+    Raises:
+        InvalidInput: The gap does not fit the student, or the guard has no labelled boxes.
+        DataSetError: An image cannot be read.
+
+    Example:
+        >>> import diredi
+        >>> new = diredi.redistil(student, updated.model, gaps.student, guard=maker)  # doctest: +SKIP
+        >>> new.chosen                                                                # doctest: +SKIP
+        'gap'
     """
+    recipe = CycleRecipe.of(recipe)
+    guard = guard.with_labels(tutor.spec.labels.expand(guard.names))
     applied = None
     if gap is not None:
-        applied = apply_gap(old, gap, presumed, recipe, _step(on_progress, "student"))
-    start = old.expand_classes(tutor.spec.labels) if applied is None else applied.detector
+        applied = apply_gap(student, gap, guard=guard, recipe=recipe, on_progress=renamed(on_progress, "student"))
+    start = student if applied is None else applied.model
 
     @cache
     def redistilled() -> Detector:
-        taught = start.expand_classes(tutor.spec.labels)
-        training = recipe.redistil.model_copy(update={"seed": recipe.seed})
-        checkpoint = checkpoints and checkpoints / "redistil"
-        progress = _step(on_progress, "redistil")
-        train(taught, pools(), training, teacher=tutor, on_progress=progress, checkpoint=checkpoint)
-        return taught
+        step = "redistil"
+        return distil(
+            start,
+            [Pool(guard.train)] if pools is None else pools(),
+            teacher=tutor,
+            recipe=seeded(recipe.redistil, recipe.seed),
+            labels=tutor.spec.labels,
+            checkpoint=checkpoints and checkpoints / step,
+            on_progress=renamed(on_progress, step),
+        )
 
     makers: dict[StudentKind, Callable[[], Detector]] = {
         "gap": lambda: start,
         "redistilled": redistilled,
         "mean": lambda: halfway(start, redistilled()),
     }
-    before = presumed.figures(old)
+    before = evaluate(student, guard)
     candidates: dict[StudentKind, tuple[Detector, DetectionMetrics]] = {}
     for kind in recipe.students if applied is not None else ("redistilled",):
-        detector = makers[kind]()
-        candidates[kind] = detector, presumed.figures(detector)
+        model = makers[kind]()
+        candidates[kind] = model, evaluate(model, guard)
         if before.map50 - candidates[kind][1].map50 <= recipe.max_harm:
             break
     else:
         kind = max(candidates, key=lambda name: candidates[name][1].map50)
-    detector, after = candidates[kind]
+    model, after = candidates[kind]
     return Redistilled(
-        detector=detector,
+        model=model,
         chosen=kind,
         before=before,
         after=after,
@@ -98,12 +136,8 @@ def redistil(
 
 
 def halfway(a: Detector, b: Detector) -> Detector:
-    """The mean of two detectors that share a start; variances are averaged as `policy` says."""
+    """Return the mean of two detectors that share a start; variances are averaged as `policy` says."""
     mean = a.expand_classes(a.spec.labels)
     weights = a.weights()
     mean.load_weights(apply(weights, compute(b.weights(), weights, weights), 0.5))
     return mean
-
-
-def _step(on_progress: OnProgress, step: str) -> Callable[[float, str], None]:
-    return lambda fraction, message: on_progress(step, fraction, message)

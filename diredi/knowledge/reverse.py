@@ -10,9 +10,8 @@ shape, and it cancels in the gap; on equal data the gap is exactly zero.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -20,17 +19,15 @@ from diredi.data.dataset import DataSet, Sample
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
 from diredi.distillation.batches import Pool
+from diredi.distillation.distil import distil
 from diredi.distillation.ensemble import pseudo_label
 from diredi.distillation.recipe import TrainRecipe
-from diredi.distillation.trainer import train
 from diredi.errors import InvalidInput
 from diredi.knowledge.gap import compute, selected
 from diredi.knowledge.recipe import CycleRecipe
 from diredi.labels import LabelSpace
+from diredi.progress import OnProgress, renamed
 from diredi.store.weights import WeightMap
-
-OnProgress = Callable[[str, float, str], None]
-"""on_progress(step, fraction 0..1, one short line)."""
 
 PSEUDO_CONFIDENCE = 0.3
 """What the student is less sure of is not part of its presumption about an image."""
@@ -70,25 +67,55 @@ def reverse_distil(
     student: Detector,
     data: SiteData,
     recipe: CycleRecipe,
-    on_progress: OnProgress,
+    *,
+    on_progress: OnProgress | None = None,
     checkpoints: Path | None = None,
 ) -> tuple[Detector, WeightMap]:
-    """Tutor 2 and the knowledge gap to `tutor`. Neither `tutor` nor `student` is changed.
+    """Return tutor 2, which has learned the site, and the change of weights that is the knowledge gap to `tutor`.
 
-    `checkpoints`: a folder in which each training keeps where it is, as `train` does.
-    Raises InvalidInput where the data does not allow what the recipe wants.
+    Args:
+        tutor: Where both tutors start. It is not changed.
+        student: The deployed student, which teaches beside the labels. It is not changed.
+        data: The site's images and the coreset.
+        recipe: How to learn, and what of the change is in the gap.
+        on_progress: Hears of the steps "tutor-2" and "tutor-1".
+        checkpoints: A folder in which each training keeps where it is; None keeps nothing.
+
+    Raises:
+        InvalidInput: The data does not allow what the recipe wants.
     """
-    training = seeded(recipe.tutor, recipe.seed)
-    tutor_2 = _start(tutor, data.labels, recipe)
-    _train(tutor_2, data.pools, training, student, on_progress, checkpoints, "tutor-2")
+    presumed = presumption(student, data, recipe) if recipe.reverse_distillations == "two" else None
+    tutor_2 = _tutor("tutor-2", tutor, student, data.pools, data.labels, recipe, on_progress, checkpoints)
     base, before = tutor.weights(), tutor.weights()
-    if recipe.reverse_distillations == "two":
-        tutor_1 = _start(tutor, data.labels, recipe)
-        presumed = presumption(student, data, recipe)
-        _train(tutor_1, presumed, training, student, on_progress, checkpoints, "tutor-1")
+    if presumed is not None:
+        tutor_1 = _tutor("tutor-1", tutor, student, presumed, data.labels, recipe, on_progress, checkpoints)
         before = tutor_1.weights()
     gap = compute(tutor_2.weights(), before, base, statistics=recipe.batch_norm == "gap")
     return tutor_2, selected(gap, base, {name: tutor.section_of(name) in recipe.layers for name in base})
+
+
+def _tutor(
+    step: str,
+    tutor: Detector,
+    student: Detector,
+    pools: Sequence[Pool],
+    labels: LabelSpace,
+    recipe: CycleRecipe,
+    on_progress: OnProgress | None,
+    checkpoints: Path | None,
+) -> Detector:
+    start, spec = tutor, tutor.spec
+    if recipe.start == "fresh":
+        start = registry.create(spec.architecture, spec.image_size, labels, recipe.seed, tutor.device)
+    return distil(
+        start,
+        pools,
+        teacher=student,
+        recipe=seeded(recipe.tutor, recipe.seed),
+        labels=labels,
+        checkpoint=checkpoints and checkpoints / step,
+        on_progress=renamed(on_progress, step),
+    )
 
 
 def presumption(student: Detector, data: SiteData, recipe: CycleRecipe) -> list[Pool]:
@@ -115,44 +142,35 @@ def distil_student(
     tutor_2: Detector,
     data: SiteData,
     recipe: CycleRecipe,
-    on_progress: OnProgress,
+    *,
+    on_progress: OnProgress | None = None,
     checkpoints: Path | None = None,
 ) -> tuple[Detector, WeightMap]:
-    """The site's own student and its gap to the deployed one, which is not changed.
+    """Return the site's own student, and the change of weights that is its gap to the deployed one.
 
     It carries a class of which the cloud has no pictures; tutor 2 teaches it, on the images that taught tutor 2.
+
+    Args:
+        student: The deployed student. It is not changed.
+        tutor_2: What `reverse_distil` gave.
+        data: The site's images and the coreset.
+        recipe: How to learn.
+        on_progress: Hears of the step "student-gap".
+        checkpoints: A folder in which the training keeps where it is; None keeps nothing.
     """
-    taught = student.expand_classes(data.labels)
-    training = seeded(recipe.student, recipe.seed)
-    _train(taught, data.pools, training, tutor_2, on_progress, checkpoints, "student-gap")
+    step = "student-gap"
+    taught = distil(
+        student,
+        data.pools,
+        teacher=tutor_2,
+        recipe=seeded(recipe.student, recipe.seed),
+        labels=data.labels,
+        checkpoint=checkpoints and checkpoints / step,
+        on_progress=renamed(on_progress, step),
+    )
     return taught, compute(taught.weights(), student.weights(), student.weights())
 
 
 def seeded(training: TrainRecipe, seed: int) -> TrainRecipe:
+    """Return the recipe with another seed."""
     return training.model_copy(update={"seed": seed})
-
-
-def _start(tutor: Detector, labels: LabelSpace, recipe: CycleRecipe) -> Detector:
-    if recipe.start == "tutor":
-        return tutor.expand_classes(labels)
-    spec = tutor.spec
-    return registry.create(spec.architecture, spec.image_size, labels, recipe.seed, tutor.device)
-
-
-def _train(
-    learner: Detector,
-    pools: list[Pool],
-    training: TrainRecipe,
-    teacher: Detector,
-    on_progress: OnProgress,
-    checkpoints: Path | None,
-    step: str,
-) -> None:
-    train(
-        learner,
-        pools,
-        training,
-        teacher=teacher,
-        on_progress=partial(on_progress, step),
-        checkpoint=checkpoints and checkpoints / step,
-    )

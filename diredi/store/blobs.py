@@ -71,6 +71,11 @@ def hex_of(digest: str) -> str:
     return match[1]
 
 
+def digest_of(data: bytes) -> str:
+    """Return the digest "sha256:..." of some bytes."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
 def digest_of_file(path: Path) -> Blob:
     """Compute digest and size of a file, reading it in pieces."""
     with path.open("rb") as file:

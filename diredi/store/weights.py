@@ -130,6 +130,14 @@ class WeightMap(Mapping[str, Array]):
         parts = (arrays[name].reshape(-1).data.cast("B") for name in order)
         return b"".join((len(packed).to_bytes(8, "little"), packed, *parts))
 
+    def digest(self, metadata: Mapping[str, str] | None = None) -> str:
+        """Return the digest "sha256:..." of the safetensors file that `save` would write.
+
+        Args:
+            metadata: Strings for the header of the file.
+        """
+        return "sha256:" + hashlib.sha256(self.to_bytes(metadata)).hexdigest()
+
     @classmethod
     def from_bytes(cls, data: bytes) -> WeightMap:
         """Read a map from the bytes of a safetensors file.

@@ -1,10 +1,4 @@
-"""Cloud job: the first models. A teacher learns the presumed data, teaches a tutor, which teaches a student.
-
-spec    presumed (a data.yaml); teacher, tutor, student (each an architecture to train, a file of weights, or null:
-        for the teacher none, else the default); image_size; recipe
-result  teacher or null, tutor, student (weights, digest, bytes, architecture, figures; the student's onnx too),
-        coreset or null (path, digest, bytes), seconds
-"""
+"""Cloud job: the first models. A teacher learns the presumed data, teaches a tutor, which teaches a student."""
 
 from __future__ import annotations
 
@@ -12,69 +6,65 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from diredi.data.archive import pack
-from diredi.data.dataset import DataSet, subset
+from diredi.data.dataset import DataSet
 from diredi.data.dataset import load as load_dataset
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
 from diredi.detectors.spec import DetectorSpec
-from diredi.distillation.recipe import TrainRecipe
-from diredi.distillation.trainer import train
+from diredi.distillation.distil import distil
 from diredi.errors import InvalidInput
-from diredi.jobs import Report
-from diredi.knowledge.gap_application import Presumed
-from diredi.knowledge.jobs.parts import (
-    Clock,
-    Json,
-    described,
-    forget_trainings,
-    part_of,
-    trainings_in,
-    write_onnx,
-    write_weights,
-)
+from diredi.evaluation.detection import evaluate
+from diredi.knowledge.jobs.parts import described, forget_trainings, trainings_in, write_onnx, write_weights
+from diredi.knowledge.jobs.specs import BootstrapResult, BootstrapSpec, File, FirstModel
 from diredi.knowledge.recipe import BootstrapRecipe
+from diredi.knowledge.reverse import seeded
 from diredi.labels import LabelSpace
+from diredi.progress import OnProgress, renamed, report
+from diredi.timing import Clock
 
 TUTOR, STUDENT = "yolo11n", "yolo11-w0.125"
 
 
-def main(spec: Json, folder: Path, report: Report) -> Json:
-    """Raises InvalidInput for models and data whose classes do not go together."""
-    clock, recipe = Clock(), BootstrapRecipe.of(spec["recipe"])
+def main(spec: BootstrapSpec, folder: Path, on_progress: OnProgress) -> BootstrapResult:
+    """Train what is not given and write the models and the coreset.
+
+    Raises:
+        InvalidInput: The classes of models and data do not go together.
+    """
+    clock, recipe = Clock(), spec.recipe
     with clock.step("read"):
-        report("read", 0.0, "reading the presumed data")
-        data = load_dataset(Path(spec["presumed"]))
-        given = {kind: read_model(spec.get(kind), spec["image_size"]) for kind in ("teacher", "tutor", "student")}
-        for kind, model in given.items():
-            if model is not None and (said := other_size(Path(spec[kind]), spec["image_size"])):
-                report("read", 0.0, f"{kind} {said}: see image_size")
+        report(on_progress, "read", 0.0, "reading the presumed data")
+        data = load_dataset(spec.presumed)
+        named = {"teacher": spec.teacher, "tutor": spec.tutor or TUTOR, "student": spec.student or STUDENT}
+        given = {kind: read_model(name, spec.image_size) for kind, name in named.items()}
+        for kind, name in named.items():
+            if name and given[kind] is not None and (remark := other_size(Path(name), spec.image_size)):
+                report(on_progress, "read", 0.0, f"{kind} {remark}: see image_size")
         labels = shared_labels(data, given)
-        mapped = data.with_labels(labels)
-        presumed = Presumed(labels, mapped.train, mapped.val)
-    result: Json = {"teacher": None}
+        presumed = data.with_labels(labels)
+    made: dict[str, FirstModel | None] = {"teacher": None}
     taught_by: Detector | None = None
     for kind, training in (("teacher", recipe.teacher), ("tutor", recipe.tutor), ("student", recipe.student)):
-        model = given[kind]
-        if model is None and kind == "teacher" and not spec.get(kind):
+        name, model = named[kind], given[kind]
+        if name is None:
             continue
         with clock.step(kind):
             if model is None:
-                architecture = spec.get(kind) or {"tutor": TUTOR, "student": STUDENT}[kind]
-                model = registry.create(architecture, spec["image_size"], labels, recipe.seed)
-                train(
-                    model,
-                    presumed.train,
-                    _seeded(training, recipe),
+                model = distil(
+                    registry.create(name, spec.image_size, labels, recipe.seed),
+                    presumed,
                     teacher=taught_by,
-                    on_progress=part_of(report, kind),
+                    recipe=seeded(training, recipe.seed),
+                    labels=labels,
                     checkpoint=trainings_in(folder) / kind,
+                    on_progress=renamed(on_progress, kind),
                 )
-            result[kind] = _kept(model, kind, presumed, folder)
+            made[kind] = _kept(model, kind, presumed, folder)
         taught_by = model
     with clock.step("coreset"):
-        result["coreset"] = _coreset(data, recipe, folder)
+        coreset = _coreset(data, recipe, folder)
     forget_trainings(folder)
-    return {**result, "seconds": clock.seconds}
+    return BootstrapResult.model_validate({**made, "coreset": coreset, "seconds": clock.seconds})
 
 
 def read_model(name: str | None, image_size: int) -> Detector | None:
@@ -154,22 +144,17 @@ def respelled(names: Iterable[str], labels: LabelSpace) -> str:
     return f"write {', '.join(found[:8])} in data.yaml" if found else "rename its classes in data.yaml"
 
 
-def _kept(model: Detector, kind: str, presumed: Presumed, folder: Path) -> Json:
-    said = {**write_weights(model, folder / f"{kind}.safetensors"), "architecture": model.spec.architecture}
-    if kind != "student":
-        return {**said, "figures": presumed.figures(model).model_dump()}
-    onnx, predictor = write_onnx(model, folder / "student.onnx")
-    return {**said, "onnx": onnx, "figures": presumed.figures(predictor).model_dump()}
+def _kept(model: Detector, kind: str, presumed: DataSet, folder: Path) -> FirstModel:
+    weights = write_weights(model, folder / f"{kind}.safetensors").model_dump()
+    onnx, predictor = write_onnx(model, folder / "student.onnx") if kind == "student" else (None, model)
+    figures = evaluate(predictor, presumed)
+    return FirstModel(**weights, architecture=model.spec.architecture, figures=figures, onnx=onnx)
 
 
-def _seeded(training: TrainRecipe, recipe: BootstrapRecipe) -> TrainRecipe:
-    return training.model_copy(update={"seed": recipe.seed})
-
-
-def _coreset(data: DataSet, recipe: BootstrapRecipe, folder: Path) -> Json | None:
+def _coreset(data: DataSet, recipe: BootstrapRecipe, folder: Path) -> File | None:
     """Drawn from the training half alone: what a site learns must not be what the gate asks."""
     if recipe.coreset_images == 0:
         return None
     path = folder / "coreset.zip"
-    pack(subset(data, recipe.coreset_images, recipe.seed, n_val=0), path)
-    return {"path": str(path), **described(path)}
+    pack(data.sample(recipe.coreset_images, recipe.seed), path)
+    return described(path)

@@ -1,88 +1,87 @@
-"""Cloud job: a new student from the updated tutor.
-
-spec    tutor (the updated one), student (the old one), student_gaps (path, codec, site, images of each; may be empty),
-        labels, presumed (a data.yaml), recipe; pool (a data.yaml) where the recipe teaches on a public pool; styles
-        (SiteStyle of each site that has published its own)
-result  weights, digest, bytes, onnx (path, digest, bytes), chosen, harmless, lam, before, after (measured on the
-        ONNX file), candidates (kind to figures), images (source to their number; none where no student was
-        taught), seconds
-"""
+"""Cloud job: a new student from the updated tutor."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from diredi.data.dataset import DataSet
 from diredi.data.dataset import load as load_dataset
-from diredi.data.style import SiteStyle
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
 from diredi.distillation.batches import Pool
-from diredi.jobs import Report
-from diredi.knowledge.gap_application import Presumed
+from diredi.evaluation.detection import evaluate
 from diredi.knowledge.image_sources import Stock, images_of
-from diredi.knowledge.jobs.parts import (
-    Clock,
-    Json,
-    forget_trainings,
-    labels_of,
-    merged_of,
-    presumed_of,
-    trainings_in,
-    write_onnx,
-    write_weights,
-)
-from diredi.knowledge.recipe import CycleRecipe, ImageSource
+from diredi.knowledge.jobs.parts import forget_trainings, merged_of, trainings_in, write_onnx, write_weights
+from diredi.knowledge.jobs.specs import RedistilResult, RedistilSpec
+from diredi.knowledge.recipe import ImageSource
 from diredi.knowledge.redistil import redistil
+from diredi.progress import OnProgress, report
+from diredi.timing import Clock
 
 
-def main(spec: Json, folder: Path, report: Report) -> Json:
-    """Raises InvalidInput and CorruptData for a gap that is none, or none for this student."""
-    clock, labels, recipe = Clock(), labels_of(spec), CycleRecipe.of(spec["recipe"])
+def main(spec: RedistilSpec, folder: Path, on_progress: OnProgress) -> RedistilResult:
+    """Choose the next student and write it, as weights and as the file that edge nodes run.
+
+    Raises:
+        InvalidInput: A gap is not one for this student, or the gaps cannot be merged.
+        CorruptData: A file is no gap.
+    """
+    clock, recipe = Clock(), spec.recipe
     with clock.step("read"):
-        report("read", 0.0, "reading gaps and models")
-        tutor, old = (registry.load(Path(spec[kind])) for kind in ("tutor", "student"))
+        report(on_progress, "read", 0.0, "reading gaps and models")
+        tutor, old = (registry.load(path) for path in (spec.tutor, spec.student))
         gap = None
-        if spec["student_gaps"]:
-            gap, recipe = merged_of(spec["student_gaps"], old, recipe)
-        presumed = presumed_of(spec, labels)
+        if spec.student_gaps:
+            gap, recipe = merged_of(spec.student_gaps, old, recipe)
+        presumed = load_dataset(spec.presumed)
+        presumed = presumed.with_labels(tutor.spec.labels.expand(presumed.names))
     images: dict[ImageSource, Pool] = {}
 
     def pools() -> list[Pool]:
         with clock.step("images"):
-            report("images", 0.0, "collecting images to teach on")
-            images.update(images_of(_stock(spec, folder, tutor, old, presumed, recipe), recipe.redistil_images))
+            report(on_progress, "images", 0.0, "collecting images to teach on")
+            images.update(images_of(_stock(spec, folder, tutor, old, presumed), recipe.redistil_images))
         return list(images.values())
 
     with clock.step("redistil"):
-        made = redistil(old, tutor, gap, presumed, pools, recipe, report, trainings_in(folder))
+        made = redistil(
+            old,
+            tutor,
+            gap,
+            guard=presumed,
+            pools=pools,
+            recipe=recipe,
+            checkpoints=trainings_in(folder),
+            on_progress=on_progress,
+        )
     with clock.step("export"):
-        report("export", 0.0, "writing the file that edge nodes run, and measuring it")
-        weights = write_weights(made.detector, folder / "student.safetensors")
-        onnx, predictor = write_onnx(made.detector, folder / "student.onnx")
-        after = presumed.figures(predictor)
+        report(on_progress, "export", 0.0, "writing the file that edge nodes run, and measuring it")
+        weights = write_weights(made.model, folder / "student.safetensors")
+        onnx, predictor = write_onnx(made.model, folder / "student.onnx")
+        after = evaluate(predictor, presumed)
     forget_trainings(folder)
-    return {
-        **weights,
-        "onnx": onnx,
-        "chosen": made.chosen,
-        "harmless": made.harmless,
-        "lam": made.lam,
-        "before": made.before.model_dump(),
-        "after": after.model_dump(),
-        "candidates": {name: figures.model_dump() for name, figures in made.candidates.items()},
-        "images": {name: len(pool.samples) for name, pool in images.items()},
-        "seconds": clock.seconds,
-    }
+    return RedistilResult(
+        **weights.model_dump(),
+        onnx=onnx,
+        chosen=made.chosen,
+        harmless=made.harmless,
+        lam=made.lam,
+        before=made.before,
+        after=after,
+        candidates=made.candidates,
+        images={name: len(pool.samples) for name, pool in images.items()},
+        seconds=clock.seconds,
+    )
 
 
-def _stock(spec: Json, folder: Path, tutor: Detector, old: Detector, presumed: Presumed, recipe: CycleRecipe) -> Stock:
+def _stock(spec: RedistilSpec, folder: Path, tutor: Detector, old: Detector, presumed: DataSet) -> Stock:
     return Stock(
         tutor,
         old,
         presumed.train,
-        load_dataset(Path(spec["pool"]), ["train"]).train if spec.get("pool") else [],
-        [SiteStyle.model_validate(style) for style in spec.get("styles", [])],
-        recipe.presumed_shows_new,
+        load_dataset(spec.pool, ["train"]).train if spec.pool else [],
+        spec.styles,
+        spec.recipe.presumed_shows_new,
         folder / "images",
-        recipe.seed,
+        spec.recipe.seed,
     )

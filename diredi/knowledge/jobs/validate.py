@@ -1,8 +1,4 @@
-"""Site job: the candidate release, as the very file that edge nodes run, on the site's held-out images.
-
-spec    data (a data.yaml), onnx, labels
-result  figures, seconds
-"""
+"""Site job: the candidate release, as the very file that edge nodes run, on the site's held-out images."""
 
 from __future__ import annotations
 
@@ -11,16 +7,24 @@ from pathlib import Path
 from diredi.data.dataset import load as load_dataset
 from diredi.detectors.onnx import OnnxPredictor
 from diredi.evaluation.detection import evaluate
-from diredi.jobs import Report
-from diredi.knowledge.jobs.parts import Clock, Json, labels_of
+from diredi.knowledge.jobs.specs import ValidateResult, ValidateSpec
+from diredi.progress import OnProgress, renamed, report
+from diredi.timing import Clock
 
 STEP = "validate"
 
 
-def main(spec: Json, folder: Path, report: Report) -> Json:
-    clock, labels = Clock(), labels_of(spec)
+def main(spec: ValidateSpec, folder: Path, on_progress: OnProgress) -> ValidateResult:
+    """Measure the candidate.
+
+    Raises:
+        InvalidInput: The site has a class that the label space lacks.
+        DataSetError: The site's data set cannot be used.
+        CorruptData: The candidate is no exported detector.
+    """
+    clock = Clock()
     with clock.step(STEP):
-        report(STEP, 0.0, "measuring the candidate on held-out images")
-        held_out = load_dataset(Path(spec["data"])).with_labels(labels).val
-        figures = evaluate(OnnxPredictor(Path(spec["onnx"])), held_out, labels)
-    return {"figures": figures.model_dump(), "seconds": clock.seconds}
+        report(on_progress, STEP, 0.0, "measuring the candidate on held-out images")
+        held_out = load_dataset(spec.data).with_labels(spec.labels)
+        figures = evaluate(OnnxPredictor(spec.onnx), held_out, on_progress=renamed(on_progress, STEP))
+    return ValidateResult(figures=figures, seconds=clock.seconds)

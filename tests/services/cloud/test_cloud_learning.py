@@ -11,8 +11,10 @@ from cloud_server import starter
 from diredi.data.dataset import load
 from diredi.data.sources import resolve
 from diredi.detectors.onnx import OnnxPredictor
-from diredi.evaluation.metrics import DetectionMetrics
-from diredi.jobs import JobProgress, LocalExecutor
+from diredi.jobs import LocalExecutor
+from diredi.knowledge.jobs.specs import ExtractResult, ExtractSpec, GapFile
+from diredi.knowledge.recipe import CycleRecipe
+from diredi.progress import Progress
 from diredi.rpc import convert
 from diredi.rpc.v1 import cycles_pb2, registry_pb2, sites_pb2
 from diredi.store.blobs import digest_of_file
@@ -77,28 +79,31 @@ async def test_a_cloud_of_built_in_scenes_begins_with_the_fp32_weights_of_the_st
 async def extracted(site: SiteSide, task: Any, private: Path, labels: Any) -> Any:
     """The manifest of what the real extraction found, its blobs put."""
 
-    async def silent(_: JobProgress) -> None: ...
+    async def silent(_: Progress) -> None: ...
 
-    spec = {
-        "data": str(private), "tutor": str(await safetensors(site, task.tutor)),
-        "student": str(await safetensors(site, task.student)), "coreset": str(await site.fetch(task.coreset)),
-        "labels": convert.labels_from(labels).model_dump(), "recipe": convert.struct_from(task.recipe), "seed": 0,
-    }  # fmt: skip
-    made = await LocalExecutor().run("diredi.knowledge.jobs.extract", spec, site.folder / "job", silent)
+    spec = ExtractSpec(
+        data=private,
+        tutor=await safetensors(site, task.tutor),
+        student=await safetensors(site, task.student),
+        coreset=await site.fetch(task.coreset),
+        labels=convert.labels_from(labels),
+        recipe=CycleRecipe.of(convert.struct_from(task.recipe)),
+    )
+    made = await LocalExecutor().run("diredi.knowledge.jobs.extract", spec, ExtractResult, site.folder / "job", silent)
 
-    async def put(gap: dict[str, Any], base_id: str) -> Any:
-        blob = await site.put(Path(gap["path"]).read_bytes())
+    async def put(gap: GapFile, base_id: str) -> Any:
+        blob = await site.put(gap.path.read_bytes())
         return cycles_pb2.EncodedGap(
-            blob=convert.blob_to(blob), codec=gap["codec"], fp32_bytes=gap["fp32_bytes"], base_id=base_id,
-            schema_digest=gap["schema_digest"],
+            blob=convert.blob_to(blob), codec=gap.codec, fp32_bytes=gap.fp32_bytes, base_id=base_id,
+            schema_digest=gap.schema_digest,
         )  # fmt: skip
 
+    assert made.student_gap is not None
     return cycles_pb2.GapManifest(
-        cycle_id=task.cycle_id, tutor_gap=await put(made["tutor_gap"], task.tutor.id),
-        student_gap=await put(made["student_gap"], task.student.id), labels=labels,
-        train_images=made["train_images"], held_out_images=made["held_out_images"], boxes=made["boxes"],
-        student_before=convert.metrics_to(DetectionMetrics.model_validate(made["student_before"])),
-        tutor_after=convert.metrics_to(DetectionMetrics.model_validate(made["tutor_after"])),
+        cycle_id=task.cycle_id, tutor_gap=await put(made.tutor_gap, task.tutor.id),
+        student_gap=await put(made.student_gap, task.student.id), labels=labels,
+        train_images=made.train_images, held_out_images=made.held_out_images, boxes=made.boxes,
+        student_before=convert.metrics_to(made.student_before), tutor_after=convert.metrics_to(made.tutor_after),
     )  # fmt: skip
 
 

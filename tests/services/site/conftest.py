@@ -19,15 +19,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     from diredi.data.archive import pack
     from diredi.data.dataset import load
     from diredi.detectors.export import export_onnx
-    from diredi.detectors.registry import create, save
+    from diredi.detectors.registry import create
 
     folder = tmp_path_factory.mktemp("models")
     made = Models(
         folder / "tutor.safetensors", folder / "student.safetensors", folder / "student.onnx", folder / "coreset.zip"
     )
-    save(create("yolo11-w0.125", 64, LABELS, 1), made.tutor)
+    create("yolo11-w0.125", 64, LABELS, 1).save(made.tutor)
     student = create("yolo11-w0.125", 64, LABELS, 2)
-    save(student, made.student)
+    student.save(made.student)
     export_onnx(student, made.onnx)
     pack(load(write_data_set(folder / "presumed", 4, 2)), made.coreset)
     return made

@@ -141,12 +141,12 @@ async def test_in_a_whole_cycle_nothing_private_leaves(
 async def updated_models(models: Models, folder: Path) -> Models:
     """A candidate that knows the new class, as the cloud would have made it."""
     from diredi.detectors.export import export_onnx
-    from diredi.detectors.registry import create, save
+    from diredi.detectors.registry import create
     from diredi.labels import LabelSpace
 
     folder.mkdir()
     student = create("yolo11-w0.125", 64, LabelSpace(version=2, names=("car", "person", "forklift")), 3)
-    save(student, folder / "student.safetensors")
+    student.save(folder / "student.safetensors")
     export_onnx(student, folder / "student.onnx")
     return Models(models.tutor, folder / "student.safetensors", folder / "student.onnx", models.coreset)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from made_data_sets import Builder, write_image
 
-from diredi.data.dataset import DataSet, Sample, by_camera, check, load, subset
+from diredi.data.dataset import DataSet, Sample, by_camera, check, load
 from diredi.errors import InvalidInput
 from diredi.labels import LabelSpace
 
@@ -94,21 +94,21 @@ def _made_up(images: int) -> DataSet:
 
 def test_coreset_keeps_every_class_in_proportion_or_better() -> None:
     whole = _made_up(400)
-    part = subset(whole, 100, seed=0)
+    part = whole.sample(100)
     assert len(part.train) == 100
     assert len({sample.image for sample in part.train}) == 100
     for name, boxes in whole.counts("train").items():
         assert part.counts("train")[name] >= boxes / 4 * 0.9
     assert any(len(sample.boxes) == 0 for sample in part.train)
-    assert len(part.val) == 10
-    assert len(subset(whole, 100, seed=0, n_val=4).val) == 4
+    assert part.val == []
+    assert len(whole.sample(100, val=4).val) == 4
 
 
 def test_coreset_is_the_same_for_the_same_seed_and_another_for_another() -> None:
     whole = _made_up(200)
-    images = [[sample.image for sample in subset(whole, 50, seed).train] for seed in (1, 1, 2)]
+    images = [[sample.image for sample in whole.sample(50, seed).train] for seed in (1, 1, 2)]
     assert images[0] == images[1] != images[2]
-    assert subset(whole, 999, seed=0).train == whole.train
+    assert whole.sample(999).train == whole.train
 
 
 @pytest.mark.parametrize(

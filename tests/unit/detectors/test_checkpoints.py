@@ -41,7 +41,7 @@ def test_a_checkpoint_becomes_a_detector_with_the_same_answers(name, classes, ar
         scores = wanted.get("one2many", wanted)["scores"].transpose(1, 2)
         assert torch.allclose(detector.forward(images).class_logits, scores, atol=1e-4)
     assert {str(a.dtype) for a in detector.weights().values()} == {"float32", "int64"}
-    registry.save(detector, tmp_path / "ours.safetensors")
+    detector.save(tmp_path / "ours.safetensors")
     assert registry.load(tmp_path / "ours.safetensors", device="cpu").spec == detector.spec
 
 

@@ -106,12 +106,12 @@ def test_creating_a_detector_leaves_the_callers_random_state_alone(name, labels)
 
 
 def test_a_saved_detector_comes_back_bit_for_bit_and_describes_itself(small, tmp_path, images):
-    digest = registry.save(small, tmp_path / "a.safetensors")
+    digest = small.save(tmp_path / "a.safetensors")
     back = registry.load(tmp_path / "a.safetensors", device="cpu")
     assert digest.startswith("sha256:")
     assert DetectorSpec.of_file(tmp_path / "a.safetensors") == small.spec == back.spec
     assert same(small.weights(), back.weights())
-    assert registry.save(back, tmp_path / "b.safetensors") == digest
+    assert back.save(tmp_path / "b.safetensors") == digest
     for a, b in zip(small.predict(images), back.predict(images), strict=True):
         assert np.array_equal(a.boxes, b.boxes)
 
@@ -266,7 +266,7 @@ def test_a_file_that_is_missing_or_no_model_is_said_so(tmp_path):
 
 
 def test_loading_with_more_labels_grows_and_with_a_size_resizes(small, tmp_path, labels):
-    registry.save(small, tmp_path / "a.safetensors")
+    small.save(tmp_path / "a.safetensors")
     back = registry.load(tmp_path / "a.safetensors", labels=labels.expand(["cat"]), image_size=96, device="cpu")
     assert (len(back.labels), back.spec.image_size) == (4, 96)
     assert back.forward(torch.rand(1, 3, 96, 96)).class_logits.shape == (1, 189, 4)

@@ -51,7 +51,7 @@ def test_more_images_begin_with_the_same_ones() -> None:
 def test_written_set_is_a_data_set_without_a_fault(tmp_path: Path) -> None:
     said: list[float] = []
     path = write_scenes(tmp_path / "set", "site-1", 5, 2, seed=0, image_size=96, workers=2,
-                        on_progress=lambda share, _: said.append(share))  # fmt: skip
+                        on_progress=lambda now: said.append(now.fraction))  # fmt: skip
     assert check(path).problems == []
     found = load(path)
     assert (len(found.train), len(found.val)) == (5, 2)

@@ -16,6 +16,7 @@ from rectangles import recipe, rectangles
 
 from diredi.distillation.trainer import train
 from diredi.errors import DirediError
+from diredi.progress import Progress
 from diredi.store.weights import WeightMap
 
 EPOCHS = 4
@@ -31,7 +32,7 @@ folder, optimizer = Path(sys.argv[1]), sys.argv[2]
 student, teacher = (registry.create("yolo11-w0.0625", 64, LABELS, seed, device="cpu") for seed in (0, 1))
 given = recipe(epochs=4, optimizer=optimizer, losses={"class_scores": 1.0, "boxes": 1.0, "fgd": 1.0})
 train(student, rectangles(folder / "images", 16, (0, 1, 2), 0), given, teacher=teacher, checkpoint=folder / "kept",
-      on_progress=lambda fraction, line: print(line, flush=True))
+      on_progress=lambda now: print(now.message, flush=True))
 """
 
 
@@ -51,9 +52,9 @@ def learn(make, images, tmp_path):
     def learned(until: int | None = None, kept: str | None = "kept", teacher_seed: int = 1, **changes):
         said: list[str] = []
 
-        def note(fraction: float, line: str) -> None:
-            said.append(line)
-            if until is not None and line.startswith(f"step {until} of"):
+        def note(now: Progress) -> None:
+            said.append(now.message)
+            if until is not None and now.message.startswith(f"step {until} of"):
                 raise Stopped
 
         student = make(seed=0)

@@ -11,6 +11,7 @@ from diredi.distillation.trainer import train
 from diredi.errors import DataSetError, DirediError, InvalidInput
 from diredi.evaluation.detection import evaluate
 from diredi.labels import LabelSpace
+from diredi.progress import Progress
 
 KNOWN = LabelSpace(names=LABELS.names[:2])
 
@@ -181,10 +182,10 @@ def test_half_precision_arithmetic_learns_as_much_and_leaves_full_precision_weig
 
 
 def test_progress_is_told_step_by_step_to_the_end(make, shapes):
-    said: list[tuple[float, str]] = []
-    train(make(), shapes[0], recipe(steps=4), on_progress=lambda fraction, line: said.append((fraction, line)))
-    assert [fraction for fraction, _ in said] == [0.25, 0.5, 0.75, 1.0]
-    assert said[-1][1].startswith("step 4 of 4")
+    heard: list[Progress] = []
+    train(make(), shapes[0], recipe(steps=4), on_progress=heard.append)
+    assert [(now.step, now.fraction) for now in heard] == [("train", share) for share in (0.25, 0.5, 0.75, 1.0)]
+    assert heard[-1].message.startswith("step 4 of 4")
 
 
 def test_training_ends_in_eval_mode_even_when_it_fails(make, shapes):

@@ -4,7 +4,6 @@ import pytest
 from shapes import GENTLE, GROWN, KNOWN, World, tiny, write_shapes
 
 from diredi.data.dataset import load
-from diredi.detectors import registry
 from diredi.distillation.recipe import TrainRecipe
 from diredi.distillation.trainer import train
 
@@ -16,5 +15,5 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     site = write_shapes(folder / "site", GROWN.names, 48, 32, seed=1, light=0.5)
     model = tiny()
     train(model, load(presumed).train, TrainRecipe(steps=280, batch=6, learning_rate=4e-3, augment=GENTLE))
-    registry.save(model, folder / "model.safetensors")
+    model.save(folder / "model.safetensors")
     return World(presumed, site, folder / "model.safetensors")

@@ -7,7 +7,9 @@ from typing import Any
 
 from shapes import GROWN, SIZE
 
+from diredi.jobs import call
 from diredi.knowledge.jobs import apply_gap, bootstrap, extract, redistil
+from diredi.progress import Progress
 
 QUICK = {"steps": 2, "batch": 4}
 Json = dict[str, Any]
@@ -17,18 +19,29 @@ def run(presumed: Path, site: Path, tutor: str, student: str, folder: Path) -> J
     """Results of the jobs by their names."""
     taught = {"tutor": QUICK, "student": QUICK, "coreset_images": 12}
     named = {"teacher": None, "tutor": tutor, "student": student, "image_size": SIZE}
-    first = bootstrap.main({"presumed": str(presumed), **named, "recipe": taught}, folder, quiet)
+    first = call(bootstrap.main, {"presumed": str(presumed), **named, "recipe": taught}, folder, quiet)
     models = {kind: first[kind]["weights"] for kind in ("tutor", "student")}
     few = {"tutor": QUICK, "student": QUICK, "redistil": QUICK, "max_harm": 1.0, "students": ["mean"]}
-    shared = {"labels": GROWN.model_dump(), "presumed": str(presumed), "recipe": few}
-    given = {"data": str(site), "coreset": first["coreset"]["path"], **models, **shared}
-    gaps = extract.main(given, folder, quiet)
-    sent = {kind: [{**gaps[kind], "site": "site-1", "images": 48}] for kind in ("tutor_gap", "student_gap")}
-    applied = apply_gap.main({"tutor": models["tutor"], "gaps": sent["tutor_gap"], **shared}, folder / "apply", quiet)
+    shared = {"presumed": str(presumed), "recipe": few}
+    given = {
+        "data": str(site),
+        "coreset": first["coreset"]["path"],
+        **models,
+        "labels": GROWN.model_dump(),
+        "recipe": few,
+    }
+    gaps = call(extract.main, given, folder, quiet)
+    sent = {
+        kind: [{"path": gaps[kind]["path"], "codec": gaps[kind]["codec"], "site": "site-1", "images": 48}]
+        for kind in ("tutor_gap", "student_gap")
+    }
+    applied = call(
+        apply_gap.main, {"tutor": models["tutor"], "gaps": sent["tutor_gap"], **shared}, folder / "apply", quiet
+    )
     ours = {"tutor": applied["weights"], "student": models["student"], "student_gaps": sent["student_gap"]}
-    made = redistil.main({**ours, **shared}, folder / "redistil", quiet)
+    made = call(redistil.main, {**ours, **shared}, folder / "redistil", quiet)
     return {"bootstrap": first, "extract": gaps, "apply_gap": applied, "redistil": made}
 
 
-def quiet(step: str, fraction: float, message: str) -> None:
+def quiet(progress: Progress) -> None:
     """A test does not watch."""

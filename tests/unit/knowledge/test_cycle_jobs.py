@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,19 +10,28 @@ import numpy as np
 import pytest
 from shapes import GROWN, KNOWN, SIZE, TINY, World, write_shapes
 
+from diredi.config import Config
 from diredi.data.style import SiteStyle
 from diredi.detectors.onnx import OnnxPredictor
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import CorruptData, DataSetError, InvalidInput, NotFound
 from diredi.evaluation.metrics import DetectionMetrics
-from diredi.jobs import JobProgress, LocalExecutor
+from diredi.jobs import LocalExecutor, call
 from diredi.knowledge.check import check_gap_file
 from diredi.knowledge.gap import Gap
-from diredi.knowledge.jobs import apply_gap, bootstrap, extract, redistil, validate
+from diredi.knowledge.jobs import apply_gap, bootstrap, extract, redistil, specs, validate
+from diredi.progress import Progress
 from diredi.store.blobs import digest_of_file
 from diredi.store.weights import WeightMap
 
 JOBS = "diredi.knowledge.jobs"
+SPECS: dict[str, tuple[type[Config], type[Config]]] = {
+    "bootstrap": (specs.BootstrapSpec, specs.BootstrapResult),
+    "extract": (specs.ExtractSpec, specs.ExtractResult),
+    "apply_gap": (specs.ApplySpec, specs.ApplyResult),
+    "redistil": (specs.RedistilSpec, specs.RedistilResult),
+    "validate": (specs.ValidateSpec, specs.ValidateResult),
+}
 QUICK = {"steps": 2, "batch": 4}
 BOOTSTRAP = {"teacher": QUICK, "tutor": QUICK, "student": QUICK, "coreset_images": 12}
 CYCLE = {"tutor": QUICK, "student": QUICK, "redistil": QUICK, "max_harm": 1.0}
@@ -36,18 +44,19 @@ class Shop:
     """Runs jobs in `folder` and keeps what they said."""
 
     folder: Path
-    said: list[JobProgress] = field(default_factory=list)
+    said: list[Progress] = field(default_factory=list)
 
     async def run(self, job: str, spec: Json) -> Json:
-        async def heard(progress: JobProgress) -> None:
+        async def heard(progress: Progress) -> None:
             self.said.append(progress)
 
-        result = await LocalExecutor().run(f"{JOBS}.{job}", spec, self.folder / job, heard)
-        return dict(json.loads(json.dumps(result)))
+        kinds = SPECS[job]
+        result = await LocalExecutor().run(f"{JOBS}.{job}", kinds[0].of(spec), kinds[1], self.folder / job, heard)
+        return result.model_dump(mode="json")
 
 
-def quiet(step: str, fraction: float, message: str) -> None:
-    assert 0 <= fraction <= 1
+def quiet(progress: Progress) -> None:
+    assert 0 <= progress.fraction <= 1
 
 
 def bootstrap_spec(world: World, **changes: object) -> Json:
@@ -82,7 +91,7 @@ async def test_a_cycle_of_jobs_ends_in_a_file_that_an_edge_node_can_run(world: W
     assert gaps["style"] is None
     assert (gaps["train_images"], gaps["held_out_images"]) == (48, 32)
 
-    cloud = {"labels": GROWN.model_dump(), "presumed": str(world.presumed_yaml), "recipe": CYCLE}
+    cloud = {"presumed": str(world.presumed_yaml), "recipe": CYCLE}
     assert [score["lam"] for score in gaps["scores"]] == [1, 0.5]
     liked = [{**one, "figures": {**one["figures"], "map50": 1 - one["lam"]}} for one in gaps["scores"]]
     told = {"gaps": [sent(gaps, "tutor_gap")], "scores": [liked]}
@@ -106,53 +115,55 @@ def test_the_gaps_of_two_sites_end_in_one_tutor_and_student_with_the_classes_of_
     both = GROWN.expand(["ring"])
     second = write_shapes(tmp_path / "second", (*KNOWN.names, "ring"), 16, 8, seed=2)
     specs = [extract_spec(world), extract_spec(world, data=str(second), labels=both.model_dump())]
-    taken = [extract.main(spec, tmp_path / f"site-{i}", quiet) for i, spec in enumerate(specs)]
+    taken = [call(extract.main, spec, tmp_path / f"site-{i}", quiet) for i, spec in enumerate(specs)]
     notes = [Gap.from_bytes(Path(one["tutor_gap"]["path"]).read_bytes()).note for one in taken]
     assert [note.taught for note in notes] == [("disc",), ("ring",)]
 
     def cloud(kind: str, **merge: str) -> Json:
         gaps = [sent(one, f"{kind}_gap", f"site-{i}") for i, one in enumerate(taken)]
         recipe = {**CYCLE, "lam": 1.0, "merge": merge}
-        shared = {"presumed": str(world.presumed_yaml), "labels": both.model_dump(), "recipe": recipe}
-        return {"tutor": str(world.model), "gaps": gaps, **shared}
+        return {"tutor": str(world.model), "gaps": gaps, "presumed": str(world.presumed_yaml), "recipe": recipe}
 
     sure, kept = (
-        WeightMap.load(Path(apply_gap.main(cloud("tutor", **merge), tmp_path / name, quiet)["weights"]))
+        WeightMap.load(Path(call(apply_gap.main, cloud("tutor", **merge), tmp_path / name, quiet)["weights"]))
         for name, merge in (("again", {}), ("kept", {"batch_norm": "gap"}))
     )
     differing = {name for name in sure if not np.array_equal(sure[name], kept[name])}
     assert differing
     assert all("running" in name or "tracked" in name for name in differing)  # measured again, nothing else changed
     tutor = str(tmp_path / "again" / "tutor.safetensors")
-    spec = {**cloud("student"), "tutor": tutor, "student": str(world.model), "student_gaps": cloud("student")["gaps"]}
-    made = redistil.main(spec, tmp_path / "redistil", quiet)
+    spec = {**cloud("student"), "tutor": tutor, "student": str(world.model)}
+    spec["student_gaps"] = spec.pop("gaps")
+    made = call(redistil.main, spec, tmp_path / "redistil", quiet)
     assert OnnxPredictor(Path(made["onnx"]["path"])).labels == both
 
 
 def test_a_style_that_a_site_has_published_is_what_the_cloud_teaches_in(world: World, tmp_path: Path) -> None:
-    told = extract.main(
-        extract_spec(world, publish_style=True, recipe={**CYCLE, "student_gap": False}), tmp_path, quiet
+    told = call(
+        extract.main, extract_spec(world, publish_style=True, recipe={**CYCLE, "student_gap": False}), tmp_path, quiet
     )
     assert SiteStyle.model_validate(told["style"]).lightness[3] < 80
     models = {"tutor": str(world.model), "student": str(world.model), "student_gaps": [], "styles": [told["style"]]}
-    ours = {"labels": KNOWN.model_dump(), "presumed": str(world.presumed_yaml)}
+    ours = {"presumed": str(world.presumed_yaml)}
     recipe = {**CYCLE, "redistil_images": {"presumed": 1, "styled": 1}}
-    made = redistil.main({**models, **ours, "recipe": recipe}, tmp_path, quiet)
+    made = call(redistil.main, {**models, **ours, "recipe": recipe}, tmp_path, quiet)
     assert made["images"] == {"presumed": 48, "styled": 48}
 
 
 def test_no_images_are_collected_where_no_student_is_taught(world: World, tmp_path: Path) -> None:
-    told = extract.main(extract_spec(world), tmp_path, quiet)
+    told = call(extract.main, extract_spec(world), tmp_path, quiet)
     models = {"tutor": str(world.model), "student": str(world.model), "student_gaps": [sent(told, "student_gap")]}
-    ours = {"labels": GROWN.model_dump(), "presumed": str(world.presumed_yaml)}
-    made = redistil.main({**models, **ours, "recipe": CYCLE}, tmp_path, quiet)
+    ours = {"presumed": str(world.presumed_yaml)}
+    made = call(redistil.main, {**models, **ours, "recipe": CYCLE}, tmp_path, quiet)
     assert (made["chosen"], made["images"]) == ("gap", {})
 
 
 def test_a_job_that_was_killed_and_runs_again_in_its_folder_gives_the_same(world: World, tmp_path: Path) -> None:
-    pack = bootstrap.main(bootstrap_spec(world, tutor=str(world.model), student=str(world.model)), tmp_path, quiet)
+    pack = call(
+        bootstrap.main, bootstrap_spec(world, tutor=str(world.model), student=str(world.model)), tmp_path, quiet
+    )
     spec = extract_spec(world, coreset=pack["coreset"]["path"])
-    first, second = (extract.main(spec, tmp_path, quiet) for _ in range(2))
+    first, second = (call(extract.main, spec, tmp_path, quiet) for _ in range(2))
     assert first["tutor_gap"] == second["tutor_gap"]
     assert first["student_gap"] == second["student_gap"]
     Gap.from_bytes(Path(first["tutor_gap"]["path"]).read_bytes())
@@ -161,11 +172,11 @@ def test_a_job_that_was_killed_and_runs_again_in_its_folder_gives_the_same(world
 def test_a_teacher_that_is_named_is_trained_first_and_teaches_the_tutor(world: World, tmp_path: Path) -> None:
     steps: list[str] = []
 
-    def heard(step: str, fraction: float, message: str) -> None:
-        steps.append(step)
+    def heard(progress: Progress) -> None:
+        steps.append(progress.step)
 
-    alone = bootstrap.main(bootstrap_spec(world), tmp_path / "alone", quiet)
-    taught = bootstrap.main(bootstrap_spec(world, teacher="yolo11-w0.125"), tmp_path / "taught", heard)
+    alone = call(bootstrap.main, bootstrap_spec(world), tmp_path / "alone", quiet)
+    taught = call(bootstrap.main, bootstrap_spec(world, teacher="yolo11-w0.125"), tmp_path / "taught", heard)
     assert list(dict.fromkeys(step for step in steps if step in ("teacher", "tutor", "student"))) == [
         "teacher",
         "tutor",
@@ -177,7 +188,7 @@ def test_a_teacher_that_is_named_is_trained_first_and_teaches_the_tutor(world: W
 
 def test_models_that_are_given_are_not_trained(world: World, tmp_path: Path) -> None:
     spec = bootstrap_spec(world, tutor=str(world.model), student=str(world.model))
-    made = bootstrap.main(spec, tmp_path, quiet)
+    made = call(bootstrap.main, spec, tmp_path, quiet)
     assert made["teacher"] is None
     assert made["tutor"]["digest"] == made["student"]["digest"] == digest_of_file(world.model).digest
 
@@ -186,7 +197,7 @@ def test_presumed_data_without_the_tutors_classes_is_refused_with_both_named(wor
     other = tmp_path / "other.yaml"
     other.write_text(world.presumed_yaml.read_text().replace("box", "cat").replace("bar", "dog"))
     with pytest.raises(InvalidInput, match=r"cat, dog.*box, bar"):
-        bootstrap.main(bootstrap_spec(world, presumed=str(other), tutor=str(world.model)), tmp_path, quiet)
+        call(bootstrap.main, bootstrap_spec(world, presumed=str(other), tutor=str(world.model)), tmp_path, quiet)
 
 
 @pytest.mark.parametrize(
@@ -202,17 +213,17 @@ def test_what_a_spec_names_and_cannot_be_used_is_named(
     world: World, tmp_path: Path, changes: Json, error: type[Exception], named: str
 ) -> None:
     with pytest.raises(error, match=named):
-        extract.main(extract_spec(world, **changes), tmp_path, quiet)
+        call(extract.main, extract_spec(world, **changes), tmp_path, quiet)
 
 
 def test_a_coreset_that_is_none_is_refused(world: World, tmp_path: Path) -> None:
     (tmp_path / "coreset.zip").write_bytes(b"PK\x03\x04 and nothing more")
     with pytest.raises(CorruptData, match=r"coreset\.zip"):
-        extract.main(extract_spec(world, coreset=str(tmp_path / "coreset.zip")), tmp_path, quiet)
+        call(extract.main, extract_spec(world, coreset=str(tmp_path / "coreset.zip")), tmp_path, quiet)
 
 
 def test_a_release_that_is_no_detector_is_refused(world: World, tmp_path: Path) -> None:
     (tmp_path / "student.onnx").write_bytes(b"not a model")
     spec = {"data": str(world.site_yaml), "onnx": str(tmp_path / "student.onnx"), "labels": GROWN.model_dump()}
     with pytest.raises(CorruptData, match=r"student\.onnx"):
-        validate.main(spec, tmp_path, quiet)
+        call(validate.main, spec, tmp_path, quiet)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from family_cycle import quiet, run
+from family_cycle import run
 from shapes import GENTLE, GROWN, KNOWN, SIZE, World
 
 from diredi.data.dataset import Sample
@@ -65,7 +65,7 @@ def test_a_detector_of_any_kind_learns_and_a_site_teaches_it_a_new_class(name, w
     assert evaluate(tutor, world.presumed.val, KNOWN).map50 > 0.7
     data = SiteData.of(world.site, None, GROWN, False)
     recipe = CycleRecipe(tutor=LEARN.model_copy(update={"losses": {"class_scores": 0.3, "boxes": 0.3}}))
-    tutor_2, gap = reverse_distil(tutor, world.detector(), data, recipe, quiet)
+    tutor_2, gap = reverse_distil(tutor, world.detector(), data, recipe)
     assert evaluate(tutor_2, world.site.with_labels(GROWN).val, GROWN).per_class["disc"].ap50 > 0.5
     sums, wanted = apply(tutor.weights(), gap, 1.0), tutor_2.weights()
     floats = [key for key in wanted if wanted[key].dtype == np.float32]

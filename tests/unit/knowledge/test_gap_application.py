@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 from shapes import GENTLE, GROWN, KNOWN, World
 
+from diredi.data.dataset import DataSet
 from diredi.detectors.base import Detector
 from diredi.distillation.batches import Pool
 from diredi.distillation.recipe import TrainRecipe
 from diredi.distillation.trainer import train
 from diredi.errors import InvalidInput
+from diredi.evaluation.detection import evaluate
 from diredi.knowledge.gap import Gap, GapNote, compute
-from diredi.knowledge.gap_application import Presumed, apply_gap, re_estimate, scored, with_gap
+from diredi.knowledge.gap_application import apply_gap, re_estimate, scored, with_gap
 from diredi.knowledge.merging import Contribution, MergeRecipe, merged
 from diredi.knowledge.recipe import SECTIONS, CycleRecipe, Section
 from diredi.knowledge.redistil import halfway, redistil
@@ -22,9 +25,12 @@ from diredi.knowledge.weight_kinds import kind_of
 from diredi.store.weights import WeightMap
 
 
-def presumed(world: World) -> Presumed:
-    data = world.presumed.with_labels(GROWN)
-    return Presumed(GROWN, data.train, data.val)
+def presumed(world: World) -> DataSet:
+    return world.presumed.with_labels(GROWN)
+
+
+def quality(detector: Detector, data: DataSet) -> float:
+    return evaluate(detector, data).map50
 
 
 def gap_of(base: Detector, change: float) -> Gap:
@@ -52,49 +58,45 @@ def taught_by_site(world: World, base: Detector, training: TrainRecipe, seed: in
     return Gap(compute(taught.weights(), weights, weights), note)
 
 
-def silent(*_: object) -> None:
-    pass
-
-
 def test_the_largest_lambda_that_does_no_harm_is_taken(world: World) -> None:
     base = world.detector()
     recipe = CycleRecipe.of({"lam_candidates": [1, 0.5, 0.01], "max_harm": 0.02})
-    applied = apply_gap(base, gap_of(base, 1.0), presumed(world), recipe, silent)
+    applied = apply_gap(base, gap_of(base, 1.0), guard=presumed(world), recipe=recipe)
     assert applied.lam == 0.01
     assert [one.lam for one in applied.tried] == [1, 0.5, 0.01]
     assert applied.tried[0].figures.map50 < applied.before.map50 - 0.02
     assert applied.harmless
-    assert applied.detector.spec.labels == GROWN
+    assert applied.model.spec.labels == GROWN
 
 
 def test_a_gap_that_only_does_harm_is_told_apart(world: World) -> None:
     base = world.detector()
     recipe = CycleRecipe.of({"lam": 1.0, "max_harm": 0.02})
-    applied = apply_gap(base, gap_of(base, 1.0), presumed(world), recipe, silent)
+    applied = apply_gap(base, gap_of(base, 1.0), guard=presumed(world), recipe=recipe)
     assert not applied.harmless
     assert applied.lam == 1.0
 
 
 def test_the_base_is_not_changed_by_a_gap(world: World) -> None:
     base, before = world.detector(), world.detector().weights()
-    apply_gap(base, gap_of(base, 0.1), presumed(world), CycleRecipe(lam=1.0), silent)
+    apply_gap(base, gap_of(base, 0.1), guard=presumed(world), recipe=CycleRecipe(lam=1.0))
     assert (base.weights() - before).norm() == 0.0
 
 
 def test_a_gap_for_another_base_never_reaches_a_detector(world: World) -> None:
     gap = Gap(WeightMap({"other": np.zeros(1, np.float32)}), gap_of(world.detector(), 0).note)
     with pytest.raises(InvalidInput, match="other"):
-        apply_gap(world.detector(), gap, presumed(world), CycleRecipe(), silent)
+        apply_gap(world.detector(), gap, guard=presumed(world), recipe=CycleRecipe())
 
 
 def test_statistics_measured_again_bring_a_detector_back_whose_own_are_wrong(world: World) -> None:
     detector = world.detector()
-    good = presumed(world).figures(detector)
+    good = evaluate(detector, presumed(world))
     weights = detector.weights()
     detector.load_weights(weights.mapped(lambda name, a: a * 0 + 1 if name.endswith("running_var") else a))
-    assert presumed(world).figures(detector).map50 < good.map50 / 2
+    assert quality(detector, presumed(world)) < good.map50 / 2
     re_estimate(detector, world.presumed.train)
-    assert presumed(world).figures(detector).map50 > good.map50 - 0.1
+    assert quality(detector, presumed(world)) > good.map50 - 0.1
     parameters = [n for n in weights if "running" not in n and "tracked" not in n]
     assert all(np.array_equal(detector.weights()[name], weights[name]) for name in parameters)
 
@@ -108,12 +110,12 @@ def test_statistics_that_no_site_sent_are_measured_for_the_merged_tutor(world: W
     ]
     gap = merged([Contribution(f"site-{n}", one, 48) for n, one in enumerate(sent)], base.weights(), MergeRecipe())
     kept, again = (
-        apply_gap(base, gap, data, CycleRecipe.of({"lam": 1.0, "batch_norm": option}), silent)
+        apply_gap(base, gap, guard=data, recipe=CycleRecipe.of({"lam": 1.0, "batch_norm": option}))
         for option in ("keep", "re-estimate")
     )
     by_hand = with_gap(base, gap, 1.0)
     re_estimate(by_hand, data.train)
-    assert (again.detector.weights() - by_hand.weights()).norm() == 0.0
+    assert (again.model.weights() - by_hand.weights()).norm() == 0.0
     assert again.after.map50 > kept.after.map50
 
 
@@ -139,10 +141,10 @@ def test_a_site_scores_what_the_cloud_will_have(world: World) -> None:
     base = world.detector()
     gap = gap_of(base, 1.0)
     recipe = CycleRecipe.of({"lam_search": "two-axes", "lam_candidates": [1, 0.01]})
-    scores = scored(base, gap, presumed(world).figures, [], recipe, silent)
+    scores = scored(base, gap, partial(evaluate, data=presumed(world)), [], recipe)
     assert [score.lam for score in scores] == [1, 0.01]
     assert [score.figures for score in scores] == [
-        presumed(world).figures(with_gap(base, gap, lam)) for lam in (1.0, 0.01)
+        evaluate(with_gap(base, gap, lam), presumed(world)) for lam in (1.0, 0.01)
     ]
 
 
@@ -152,7 +154,7 @@ def test_a_site_scores_nothing_that_nobody_asks_or_that_it_cannot_know(
 ) -> None:
     base = world.detector()
     recipe = CycleRecipe.of({"lam_search": "two-axes", **unasked})
-    assert scored(base, gap_of(base, 0.1), presumed(world).figures, [], recipe, silent) == []
+    assert scored(base, gap_of(base, 0.1), partial(evaluate, data=presumed(world)), [], recipe) == []
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -161,15 +163,14 @@ def test_a_site_that_has_learned_scores_more_of_its_gap_higher_and_gets_the_best
 ) -> None:
     base, data = world.detector(), presumed(world)
     site = world.site.with_labels(GROWN)
-    at_site = Presumed(GROWN, site.train, site.val)
     gap = taught_by_site(world, base, TrainRecipe(steps=120, batch=6, learning_rate=4e-3, augment=GENTLE), seed)
     recipe = CycleRecipe.of({"lam_search": "two-axes", "lam_candidates": [1, 0.5, 0.01], "max_harm": 0.1})
-    scores = scored(base, gap, at_site.figures, [], recipe, silent)
+    scores = scored(base, gap, partial(evaluate, data=site), [], recipe)
     gain = {score.lam: score.figures.map50 for score in scores}
     whole, hundredth = (score.figures.map50_95 for score in scores if score.lam in (1, 0.01))
     assert whole > hundredth + 0.1
-    applied = apply_gap(base, gap, data, recipe, silent, [scores])
-    harmless = [lam for lam in gain if applied.before.map50 - data.figures(with_gap(base, gap, lam)).map50 <= 0.1]
+    applied = apply_gap(base, gap, guard=data, recipe=recipe, scores=[scores])
+    harmless = [lam for lam in gain if applied.before.map50 - quality(with_gap(base, gap, lam), data) <= 0.1]
     assert applied.harmless == bool(harmless)
     if harmless:
         assert applied.lam == max(harmless, key=gain.__getitem__)
@@ -190,7 +191,9 @@ def no_images() -> list[Pool]:
 def test_the_first_candidate_that_does_no_harm_is_taken(world: World) -> None:
     old = world.detector()
     recipe = CycleRecipe.of({**SHORT, "students": ["gap", "redistilled"]})
-    made = redistil(old, old.expand_classes(GROWN), gap_of(old, 0.0), presumed(world), no_images, recipe, silent)
+    made = redistil(
+        old, old.expand_classes(GROWN), gap_of(old, 0.0), guard=presumed(world), pools=no_images, recipe=recipe
+    )
     assert (made.chosen, made.lam, made.harmless) == ("gap", 1.0, True)
     assert list(made.candidates) == ["gap"]
 
@@ -199,7 +202,9 @@ def test_where_every_candidate_does_harm_the_least_is_taken_and_said(world: Worl
     old = world.detector()
     recipe = CycleRecipe.of({**SHORT, "students": ["gap", "redistilled"], "lam": 1.0})
     pools = [Pool(presumed(world).train)]
-    made = redistil(old, old.expand_classes(GROWN), gap_of(old, 1.0), presumed(world), lambda: pools, recipe, silent)
+    made = redistil(
+        old, old.expand_classes(GROWN), gap_of(old, 1.0), guard=presumed(world), pools=lambda: pools, recipe=recipe
+    )
     assert not made.harmless
     assert set(made.candidates) == {"gap", "redistilled"}
     assert made.after.map50 == max(figures.map50 for figures in made.candidates.values())
@@ -208,7 +213,9 @@ def test_where_every_candidate_does_harm_the_least_is_taken_and_said(world: Worl
 def test_without_a_student_gap_the_old_student_is_taught(world: World) -> None:
     old = world.detector()
     pools = [Pool(presumed(world).train)]
-    made = redistil(old, old.expand_classes(GROWN), None, presumed(world), lambda: pools, CycleRecipe.of(SHORT), silent)
+    made = redistil(
+        old, old.expand_classes(GROWN), None, guard=presumed(world), pools=lambda: pools, recipe=CycleRecipe.of(SHORT)
+    )
     assert made.chosen == "redistilled"
     assert made.lam is None
-    assert made.detector.spec.labels == GROWN
+    assert made.model.spec.labels == GROWN

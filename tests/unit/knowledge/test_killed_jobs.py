@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from shapes import GROWN, SIZE, TINY, World
 
+from diredi.jobs import call
 from diredi.knowledge.jobs import bootstrap, extract
+from diredi.progress import Progress
 
 Json = dict[str, Any]
 TWO_EPOCHS = {"epochs": 2, "batch": 4}
@@ -36,13 +38,13 @@ def run(job: ModuleType, spec: Json, folder: Path, until: tuple[str, float] | No
     said: Json = {}
     folder.mkdir(exist_ok=True)
 
-    def heard(step: str, fraction: float, message: str) -> None:
-        said.setdefault(step, []).append(fraction)
-        if until is not None and step == until[0] and fraction > until[1]:
+    def heard(progress: Progress) -> None:
+        said.setdefault(progress.step, []).append(progress.fraction)
+        if until is not None and progress.step == until[0] and progress.fraction > until[1]:
             raise Killed
 
     try:
-        return job.main(spec, folder, heard), said
+        return call(job.main, spec, folder, heard), said
     except Killed:
         return {}, said
 

@@ -18,10 +18,6 @@ SHORT = {"tutor": {"steps": 3, "batch": 4}, "student": {"steps": 3, "batch": 4}}
 LEARN = {"tutor": {"steps": 160, "batch": 6, "learning_rate": 4e-3, "augment": GENTLE.model_dump()}}
 
 
-def silent(step: str, fraction: float, message: str) -> None:
-    assert 0 <= fraction <= 1
-
-
 def recipe(**options: object) -> CycleRecipe:
     return CycleRecipe.of({**SHORT, **options})
 
@@ -33,7 +29,7 @@ def site_data(world: World) -> SiteData:
 def test_two_tutors_that_learn_the_same_leave_a_gap_of_exactly_zero(world: World) -> None:
     shared = Pool(world.presumed.train)
     data = SiteData(KNOWN, shared, shared)
-    _, gap = reverse_distil(tiny(), tiny(seed=1), data, recipe(reverse_distillations="two"), silent)
+    _, gap = reverse_distil(tiny(), tiny(seed=1), data, recipe(reverse_distillations="two"))
     assert len(gap) > 0
     assert gap.norm() == 0.0
 
@@ -49,8 +45,8 @@ def test_tutor_1_sees_as_many_images_and_the_shared_ones_in_the_same_places(worl
 def test_reverse_distillation_changes_neither_the_tutor_nor_the_student(world: World) -> None:
     tutor, student = tiny(), tiny(seed=1)
     before = tutor.weights(), student.weights()
-    tutor_2, _ = reverse_distil(tutor, student, site_data(world), recipe(), silent)
-    distil_student(student, tutor_2, site_data(world), recipe(), silent)
+    tutor_2, _ = reverse_distil(tutor, student, site_data(world), recipe())
+    distil_student(student, tutor_2, site_data(world), recipe())
     for detector, weights in zip((tutor, student), before, strict=True):
         assert (detector.weights() - weights).norm() == 0.0
         assert detector.module.training is False
@@ -58,7 +54,7 @@ def test_reverse_distillation_changes_neither_the_tutor_nor_the_student(world: W
 
 @pytest.mark.parametrize("options", [{}, {"reverse_distillations": "two", "presumption": "student"}])
 def test_the_same_cycle_twice_gives_the_same_gap(world: World, options: dict[str, str]) -> None:
-    gaps = [reverse_distil(tiny(), tiny(seed=1), site_data(world), recipe(**options), silent)[1] for _ in range(2)]
+    gaps = [reverse_distil(tiny(), tiny(seed=1), site_data(world), recipe(**options))[1] for _ in range(2)]
     assert (gaps[0] - gaps[1]).norm() == 0.0
     assert gaps[0].norm() > 0.0
 
@@ -68,25 +64,25 @@ def test_tutor_2_learns_the_new_class_and_the_gap_brings_it_to_the_tutor(world: 
     tutor = world.detector()
     held_out = world.site.with_labels(GROWN).val
     before = evaluate(tutor, held_out, GROWN)
-    made = [reverse_distil(tutor, tutor, site_data(world), recipe(**LEARN, seed=seed), silent) for seed in range(3)]
+    made = [reverse_distil(tutor, tutor, site_data(world), recipe(**LEARN, seed=seed)) for seed in range(3)]
     found = [evaluate(tutor_2, held_out, GROWN) for tutor_2, _ in made]
     assert before.per_class["disc"].ap50 == 0.0
     assert np.mean([figures.per_class["disc"].ap50 for figures in found]) > 0.6
     assert np.mean([figures.map50 for figures in found]) > before.map50 + 0.2
     (_, gap), after = made[-1], found[-1]
-    again = tutor.expand_classes(GROWN)
+    again = tutor.grown(GROWN)
     again.load_weights(apply(tutor.weights(), gap, 1.0))
     assert evaluate(again, held_out, GROWN).map50 == pytest.approx(after.map50, abs=0.02)
 
 
 def test_batch_norm_statistics_stay_at_the_site_when_the_recipe_says_so(world: World) -> None:
-    _, gap = reverse_distil(tiny(), tiny(seed=1), site_data(world), recipe(batch_norm="keep"), silent)
+    _, gap = reverse_distil(tiny(), tiny(seed=1), site_data(world), recipe(batch_norm="keep"))
     assert not [name for name in gap if "running" in name]
 
 
 def test_only_the_named_layers_and_the_new_class_are_in_the_gap(world: World) -> None:
     tutor = tiny()
-    _, gap = reverse_distil(tutor, tiny(seed=1), site_data(world), recipe(layers=["neck"]), silent)
+    _, gap = reverse_distil(tutor, tiny(seed=1), site_data(world), recipe(layers=["neck"]))
     outside = {name for name in gap if tutor.section_of(name) != "neck"}
     assert outside == set(tutor.class_rows())
     assert all(not gap[name][: len(KNOWN)].any() for name in outside)
@@ -96,7 +92,7 @@ def test_fresh_tutors_share_their_start(world: World) -> None:
     shared = Pool(world.presumed.train)
     data = SiteData(KNOWN, shared, shared)
     options = recipe(start="fresh", reverse_distillations="two")
-    tutor_2, gap = reverse_distil(tiny(), tiny(seed=1), data, options, silent)
+    tutor_2, gap = reverse_distil(tiny(), tiny(seed=1), data, options)
     assert gap.norm() == 0.0
     assert tutor_2.spec.architecture == tiny().spec.architecture
 
@@ -104,7 +100,7 @@ def test_fresh_tutors_share_their_start(world: World) -> None:
 def test_a_presumption_needs_presumed_data_or_the_student(world: World) -> None:
     data = SiteData.of(world.site, None, GROWN, presumed_shows_new=False)
     with pytest.raises(InvalidInput, match="coreset_images"):
-        reverse_distil(tiny(), tiny(), data, recipe(reverse_distillations="two"), silent)
+        reverse_distil(tiny(), tiny(), data, recipe(reverse_distillations="two"))
 
 
 def test_a_student_sees_only_what_it_knows_and_says_nothing_of_the_rest(world: World) -> None:
@@ -124,7 +120,7 @@ def test_a_class_that_an_annotator_did_not_know_is_not_background(world: World) 
 
 def test_a_student_gap_carries_the_new_class(world: World) -> None:
     student: Detector = tiny(seed=1)
-    _, gap = distil_student(student, world.detector().expand_classes(GROWN), site_data(world), recipe(), silent)
+    _, gap = distil_student(student, world.detector().grown(GROWN), site_data(world), recipe())
     rows = {name: gap[name].shape[0] for name in student.class_rows()}
     assert set(rows.values()) == {len(GROWN)}
-    assert apply(student.weights(), gap).schema() == student.expand_classes(GROWN).weights().schema()
+    assert apply(student.weights(), gap).schema() == student.grown(GROWN).weights().schema()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from diredi.detectors.spec import DetectorSpec
-from diredi.errors import DirediError
+from diredi.knowledge.jobs.specs import ExtractResult
 from diredi.labels import LabelSpace
 from diredi.rpc.convert import Model
 from diredi.store.blobs import Blob
@@ -27,12 +28,13 @@ def figures(map50: float) -> dict[str, Any]:
     return {**parts, "per_class": {}, "images": 4, "path": "/srv/private/gate.jpg"}
 
 
-def result(**more: Any) -> dict[str, Any]:
+def result(**more: Any) -> ExtractResult:
     gap = {"path": "/srv/jobs/tutor.gap", "digest": DIGEST, "bytes": 7, "codec": "fp32-zstd", "fp32_bytes": 9}
-    return {
+    values = {
         "tutor_gap": gap | {"schema_digest": DIGEST}, "train_images": 8, "held_out_images": 4, "boxes": {"car": 3},
-        "student_before": figures(0.2), "tutor_after": figures(0.6), **more,
+        "student_before": figures(0.2), "tutor_after": figures(0.6), "student_gap": None, "style": None, **more,
     }  # fmt: skip
+    return ExtractResult.model_validate(values)
 
 
 @pytest.fixture
@@ -43,15 +45,13 @@ def task() -> Task:
 
 
 def test_scores_travel_as_figures_and_nothing_beside_them(task: Task) -> None:
-    scores = [{"lam": 0.2, "figures": figures(0.3), "worst_image": "/srv/private/gate.jpg"}]
+    scores = [{"lam": 0.2, "figures": figures(0.3)}]
     manifest = build_manifest(task, LABELS, result(scores=scores), publish_style=False)
     assert [(score.lam, score.figures.map50) for score in manifest.scores] == [(0.2, 0.3)]
     assert b"/srv" not in manifest.SerializeToString()
 
 
-@pytest.mark.parametrize("scores", [[], None])
-def test_a_recipe_without_scores_sends_none(task: Task, scores: list[Any] | None) -> None:
-    assert not build_manifest(task, LABELS, result(scores=scores), publish_style=False).scores
+def test_a_recipe_without_scores_sends_none(task: Task) -> None:
     assert not build_manifest(task, LABELS, result(), publish_style=False).scores
 
 
@@ -62,6 +62,14 @@ def test_style_travels_only_where_the_policy_publishes_it(task: Task) -> None:
     assert published.style["colour"][0] == 120.25
 
 
-def test_what_is_no_style_is_not_published_as_one(task: Task) -> None:
-    with pytest.raises(DirediError, match="not usable"):
-        build_manifest(task, LABELS, result(style=STYLE | {"thumbnail": "/9j/4AAQ"}), publish_style=True)
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"worst_image": "/srv/private/gate.jpg"},
+        {"style": STYLE | {"thumbnail": "/9j/4AAQ"}},
+        {"boxes": {"car": "many"}},
+    ],
+)
+def test_a_result_with_more_than_its_contract_is_refused_before_anything_is_sent(more: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(more))):
+        result(**more)

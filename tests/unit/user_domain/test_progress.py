@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from diredi.errors import Unreachable, WrongState
-from user_domain.progress import Progress, ProgressReporter, sanitize
+from diredi.progress import Progress
+from user_domain.progress import ProgressReporter, sanitize
 
 
 @pytest.mark.parametrize(

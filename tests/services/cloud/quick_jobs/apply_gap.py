@@ -4,22 +4,24 @@ from pathlib import Path
 
 from diredi.detectors.spec import DetectorSpec
 from diredi.knowledge.gap import apply
-from diredi.labels import LabelSpace
+from diredi.knowledge.jobs.specs import ApplyResult, ApplySpec, TriedLambda
+from diredi.progress import OnProgress, report
 from diredi.store.weights import WeightMap
 from tests.services.cloud.quick_jobs import toy
 
 
-def main(spec, folder, report):
-    report("apply", 0.0, "begin")
-    base, labels = WeightMap.load(Path(spec["tutor"])), LabelSpace.model_validate(spec["labels"])
-    after = apply(base, toy.merged_gap(spec["gaps"], base), spec["recipe"]["lam"] or 1.0)
-    report("apply", 1.0, "end")
-    known = DetectorSpec.of_file(Path(spec["tutor"])).labels
-    return {
+def main(spec: ApplySpec, folder: Path, on_progress: OnProgress) -> ApplyResult:
+    report(on_progress, "apply", 0.0, "begin")
+    base, known = WeightMap.load(spec.tutor), DetectorSpec.of_file(spec.tutor).labels
+    gap = toy.merged_gap(spec.gaps, base)
+    after, labels = apply(base, gap.weights, spec.recipe.lam or 1.0), gap.note.labels
+    report(on_progress, "apply", 1.0, "end")
+    return ApplyResult(
         **toy.kept(after, labels, folder / "tutor.safetensors"),
-        "lam": {"known": 1.0},
-        "before": toy.figures(base, known),
-        "after": toy.figures(after, labels),
-        "scores": spec["scores"],
-        "seconds": {"apply": 0.1},
-    }
+        lam=1.0,
+        harmless=True,
+        before=toy.figures(base, known),
+        after=toy.figures(after, labels),
+        tried=tuple(TriedLambda(lam=one.lam, figures=one.figures) for site in spec.scores for one in site),
+        seconds={"apply": 0.1},
+    )

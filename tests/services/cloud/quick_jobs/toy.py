@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from diredi.detectors.spec import DetectorSpec
 from diredi.evaluation.metrics import ClassMetrics, DetectionMetrics
 from diredi.knowledge.gap import Gap
+from diredi.knowledge.jobs.specs import File, SiteGap
 from diredi.knowledge.merging import Contribution, MergeRecipe, merged
 from diredi.labels import LabelSpace
 from diredi.store.blobs import digest_of_file
@@ -34,23 +36,23 @@ def quality(toy: WeightMap) -> float:
     return float(toy["body.weight"].mean())
 
 
-def figures(toy: WeightMap, labels: LabelSpace) -> dict[str, Any]:
+def figures(toy: WeightMap, labels: LabelSpace) -> DetectionMetrics:
     value = quality(toy)
     per_class = {name: ClassMetrics(ap50=value, ap50_95=value, boxes=1) for name in labels.names}
     return DetectionMetrics(
         map50=value, map50_95=value, precision=value, recall=value, f1=value, per_class=per_class, images=2
-    ).model_dump(mode="json")
+    )
 
 
 def kept(toy: WeightMap, labels: LabelSpace, path: Path) -> dict[str, Any]:
     toy.save(path, DetectorSpec(architecture=ARCHITECTURE, image_size=IMAGE_SIZE, labels=labels).to_metadata())
-    return {"weights": str(path), **described(path)}
+    return {"weights": path, **described(path)}
 
 
-def kept_onnx(toy: WeightMap, path: Path) -> dict[str, Any]:
+def kept_onnx(toy: WeightMap, path: Path) -> File:
     """Some bytes that stand for an ONNX file: the cloud never opens one."""
     path.write_bytes(b"onnx of " + toy.to_bytes())
-    return {"path": str(path), **described(path)}
+    return File(path=path, **described(path))
 
 
 def described(path: Path) -> dict[str, Any]:
@@ -58,8 +60,7 @@ def described(path: Path) -> dict[str, Any]:
     return {"digest": blob.digest, "bytes": blob.bytes}
 
 
-def merged_gap(listed: list[dict[str, Any]], base: WeightMap) -> WeightMap:
+def merged_gap(gaps: Sequence[SiteGap], base: WeightMap) -> Gap:
     """As `contributions_of` and `merged` do it, without the torch that the real jobs import; figures to foretell."""
-    gaps = [(one, Gap.from_bytes(Path(one["path"]).read_bytes(), one["codec"])) for one in listed]
-    ours = [Contribution(one["site"], gap, one["images"]) for one, gap in gaps]
-    return merged(ours, base, MergeRecipe(method="mean")).weights
+    ours = [Contribution(one.site, Gap.from_bytes(one.path.read_bytes(), one.codec), one.images) for one in gaps]
+    return merged(ours, base, MergeRecipe(method="mean"))

@@ -1,0 +1,147 @@
+"""From a site's images to the two gaps that may leave it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from diredi.data.dataset import DataSet
+from diredi.detectors.base import Detector
+from diredi.distillation.trainer import check_losses, check_pair
+from diredi.errors import DataSetError, InvalidInput
+from diredi.evaluation.detection import evaluate
+from diredi.knowledge.gap import Gap, GapNote
+from diredi.knowledge.gap_application import scored
+from diredi.knowledge.gaps import ExtractionMetrics, Gaps
+from diredi.knowledge.recipe import CycleRecipe
+from diredi.knowledge.reverse import SiteData, distil_student, reverse_distil
+from diredi.labels import LabelSpace
+from diredi.progress import OnProgress, renamed
+from diredi.store.weights import WeightMap
+from diredi.timing import Clock
+
+
+def extract_gap(
+    tutor: Detector,
+    student: Detector,
+    site: DataSet,
+    *,
+    coreset: DataSet | None = None,
+    recipe: CycleRecipe | Mapping[str, Any] | None = None,
+    labels: LabelSpace | None = None,
+    checkpoints: Path | None = None,
+    on_progress: OnProgress | None = None,
+) -> Gaps:
+    """Distil a site's images into knowledge gaps: what a site uploads in place of its images.
+
+    A copy of the tutor (tutor 2) learns the site's images from their labels and from the deployed student; the gap is
+    `W(tutor 2) - W(tutor)`, or, with `reverse_distillations="two"` in the recipe, `W(tutor 2) - W(tutor 1)` as in the
+    paper, where tutor 1 has learned the presumption alone. Then tutor 2 teaches a copy of the student, whose gap is
+    `W(taught) - W(student)`. Classes of the site that the models do not know become new rows at the end of their heads;
+    ids of known classes stay.
+
+    Everything that can be checked is checked before the first training begins. The models run where they are (see
+    `diredi.load`), at their own image size, and are not changed.
+
+    Args:
+        tutor: The detector at whose architecture knowledge is exchanged.
+        student: The deployed detector, of the same image size and on the same device; its label space must be one that
+            `labels` extends.
+        site: The site's images: `train` to learn from, `val` to measure on. See `DataSet.renamed` where the site calls
+            a known class by another name.
+        coreset: A few presumed images to mix in, such as `maker.sample(200)`, so that old knowledge is not forgotten.
+        recipe: How to learn and encode; a mapping holds the options that differ from the default `CycleRecipe()`, such
+            as `{"tutor": {"epochs": 3}, "seed": 1}`.
+        labels: The label space of the gaps; it must extend the tutor's. None: the tutor's, with the site's new classes
+            at its end.
+        checkpoints: A folder in which each training keeps where it is, so that a second call of an interrupted
+            extraction goes on; whoever names it deletes it. None: nothing is kept.
+        on_progress: Hears of the steps "measure-before", "tutor-2", "tutor-1" (recipe "two"), "scores", "student-gap".
+
+    Returns:
+        The gaps as the cloud would decode them, with metrics on the site's held-out images.
+
+    Raises:
+        InvalidInput: Classes, image sizes or devices do not go together, or the recipe is not usable.
+        DataSetError: A split is empty or has no boxes, or an image cannot be read.
+
+    Example:
+        >>> import diredi
+        >>> gaps = diredi.extract_gap(tutor, student, site, coreset=maker.sample(200))  # doctest: +SKIP
+        >>> f"{len(gaps.tutor.to_bytes()):,} bytes"                                     # doctest: +SKIP
+        '2,442,504 bytes'
+    """
+    recipe = CycleRecipe.of(recipe)
+    labels = tutor.spec.labels.expand(site.names) if labels is None else labels
+    _check(tutor, student, site, coreset, recipe, labels)
+    clock = Clock()
+    data = SiteData.of(site, coreset, labels, recipe.presumed_shows_new)
+    quality = partial(evaluate, data=site)
+    with clock.step("measure-before"):
+        student_before = quality(student, on_progress=renamed(on_progress, "measure-before"))
+    with clock.step("reverse-distillation"):
+        tutor_2, change = reverse_distil(tutor, student, data, recipe, on_progress=on_progress, checkpoints=checkpoints)
+    with clock.step("measure-tutor-2"):
+        tutor_after = quality(tutor_2)
+    tutor_gap = _as_it_travels(change, tutor, data, recipe)
+    with clock.step("scores"):
+        scores = scored(tutor, tutor_gap, quality, data.coreset.samples, recipe, on_progress=on_progress)
+    student_gap = student_after = None
+    if recipe.student_gap:
+        with clock.step("student-gap"):
+            taught, change = distil_student(
+                student, tutor_2, data, recipe, on_progress=on_progress, checkpoints=checkpoints
+            )
+        with clock.step("measure-student"):
+            student_after = quality(taught)
+        student_gap = _as_it_travels(change, student, data, recipe)
+    metrics = ExtractionMetrics(
+        train_images=len(site.train),
+        held_out_images=len(site.val),
+        boxes=site.counts("train"),
+        student_before=student_before,
+        tutor_after=tutor_after,
+        student_after=student_after,
+        scores=tuple(scores),
+        seconds=clock.seconds,
+    )
+    return Gaps(tutor_gap, student_gap, metrics)
+
+
+def _as_it_travels(change: WeightMap, base: Detector, data: SiteData, recipe: CycleRecipe) -> Gap:
+    """Return the gap as the cloud will have it, codec and all."""
+    known = base.spec.labels
+    note = GapNote(
+        base_id=base.digest,
+        labels=data.labels,
+        base_classes=len(known),
+        taught=tuple(name for name in data.labels.new_since(known) if name in data.seen),
+    )
+    return Gap.from_bytes(Gap(change, note).to_bytes(recipe.codec))
+
+
+def _check(
+    tutor: Detector,
+    student: Detector,
+    site: DataSet,
+    coreset: DataSet | None,
+    recipe: CycleRecipe,
+    labels: LabelSpace,
+) -> None:
+    """Find what would otherwise be found after minutes of training."""
+    for kind, model in (("tutor", tutor), ("student", student)):
+        if not labels.extends(model.spec.labels):
+            raise InvalidInput(
+                f"the label space of the gap ({', '.join(labels.names)}) does not extend the {kind}'s "
+                f"({', '.join(model.spec.labels.names)}): ids must keep their meaning, append new names at the end"
+            )
+    check_pair(student, tutor)
+    for training in (recipe.tutor, recipe.student):
+        check_losses(training)
+    for split in ("train", "val"):
+        if not any(len(sample.boxes) for sample in site.split(split)):
+            raise DataSetError(
+                f"`{split}` has no labelled boxes: a site needs some to learn from, some to measure on", site.root
+            )

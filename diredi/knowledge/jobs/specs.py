@@ -1,0 +1,200 @@
+"""What the jobs of a cycle are told and what they answer, shared by a job and the service that starts it. No torch.
+
+bootstrap   BootstrapSpec -> BootstrapResult   cloud   the first models
+extract     ExtractSpec   -> ExtractResult     site    reverse distillation, the gaps
+apply_gap   ApplySpec     -> ApplyResult       cloud   the gaps of all sites meet the tutor
+redistil    RedistilSpec  -> RedistilResult    cloud   the next student
+validate    ValidateSpec  -> ValidateResult    site    the candidate, as the file that edge nodes run
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from diredi.config import Config
+from diredi.data.style import SiteStyle
+from diredi.evaluation.metrics import DetectionMetrics
+from diredi.knowledge.gaps import ExtractionMetrics
+from diredi.knowledge.lambda_search import Score
+from diredi.knowledge.recipe import BootstrapRecipe, CycleRecipe, ImageSource, Lam, StudentKind
+from diredi.labels import LabelSpace
+
+Seconds = dict[str, float]
+"""Wall-clock seconds of each step, in the order of the steps."""
+
+
+class File(Config):
+    """A file that a job has written."""
+
+    path: Path
+    digest: str
+    """ "sha256:..." """
+    bytes: int
+
+
+class WeightsFile(Config):
+    """A safetensors file that a job has written."""
+
+    weights: Path
+    digest: str
+    """ "sha256:..." """
+    bytes: int
+
+    def to_record(self) -> dict[str, Any]:
+        """Return what a service keeps of a result: all but the files, in JSON."""
+        return self.model_dump(mode="json", exclude={"weights", "digest", "bytes", "onnx"})
+
+
+class GapFile(File):
+    """An encoded gap that a job has written."""
+
+    codec: str
+    fp32_bytes: int
+    """What the base weighs as fp32: what would have travelled without a codec."""
+    schema_digest: str
+
+
+class SiteGap(Config):
+    """An encoded gap that a site has sent."""
+
+    path: Path
+    codec: str
+    site: str
+    images: int
+    """Images that taught it."""
+
+
+class BootstrapSpec(Config):
+    """The first models: each an architecture to train, a file of weights, or None for the default (teacher: none)."""
+
+    presumed: Path
+    """A data.yaml."""
+    teacher: str | None = None
+    tutor: str | None = None
+    student: str | None = None
+    image_size: int
+    recipe: BootstrapRecipe = BootstrapRecipe()
+
+
+class FirstModel(WeightsFile):
+    """A model of the bootstrap, and its quality on held-out presumed images."""
+
+    architecture: str
+    figures: DetectionMetrics
+    onnx: File | None = None
+    """The file that edge nodes run; only of the student."""
+
+
+class BootstrapResult(Config):
+    """The first models, and the coreset that sites may mix in."""
+
+    teacher: FirstModel | None
+    tutor: FirstModel
+    student: FirstModel
+    coreset: File | None
+    seconds: Seconds
+
+
+class ExtractSpec(Config):
+    """Reverse distillation at a site."""
+
+    data: Path
+    """The site's data.yaml."""
+    tutor: Path
+    student: Path
+    coreset: Path | None = None
+    """A zip of presumed images."""
+    labels: LabelSpace
+    """The label space that the cloud gave out."""
+    recipe: CycleRecipe = CycleRecipe()
+    publish_style: bool = False
+    """Whether the site's operator agrees to publish how its images look."""
+
+
+class ExtractResult(ExtractionMetrics):
+    """The gaps as files, and what the site measured."""
+
+    tutor_gap: GapFile
+    student_gap: GapFile | None
+    style: SiteStyle | None
+
+
+class ApplySpec(Config):
+    """The gaps of a cycle's sites, merged and added to what receives them."""
+
+    tutor: Path
+    """Whatever receives the gap."""
+    gaps: tuple[SiteGap, ...]
+    scores: tuple[tuple[Score, ...], ...] = ()
+    """Of each site that has sent some."""
+    presumed: Path
+    """A data.yaml."""
+    recipe: CycleRecipe = CycleRecipe()
+
+
+class TriedLambda(Config):
+    """One lambda, and what it did on presumed images."""
+
+    lam: Lam
+    figures: DetectionMetrics
+
+
+class ApplyResult(WeightsFile):
+    """The updated tutor."""
+
+    lam: Lam
+    harmless: bool
+    before: DetectionMetrics
+    after: DetectionMetrics
+    tried: tuple[TriedLambda, ...]
+    seconds: Seconds
+
+
+class RedistilSpec(Config):
+    """The next student."""
+
+    tutor: Path
+    """The updated one."""
+    student: Path
+    """The deployed one."""
+    student_gaps: tuple[SiteGap, ...] = ()
+    styles: tuple[SiteStyle, ...] = ()
+    """Of the sites that have published theirs."""
+    presumed: Path
+    """A data.yaml."""
+    pool: Path | None = None
+    """The data.yaml of a public pool, where this cloud has one."""
+    recipe: CycleRecipe = CycleRecipe()
+
+
+class RedistilResult(WeightsFile):
+    """The next student, measured as the file that edge nodes run."""
+
+    onnx: File
+    chosen: StudentKind
+    harmless: bool
+    lam: Lam | None
+    """The share of the student gap, where there was one."""
+    before: DetectionMetrics
+    after: DetectionMetrics
+    candidates: dict[StudentKind, DetectionMetrics]
+    images: dict[ImageSource, int]
+    """How many of each source taught it; empty where no student was taught."""
+    seconds: Seconds
+
+
+class ValidateSpec(Config):
+    """A candidate release, to be measured on a site's held-out images."""
+
+    data: Path
+    """The site's data.yaml."""
+    onnx: Path
+    labels: LabelSpace
+
+
+class ValidateResult(Config):
+    """Its quality there."""
+
+    figures: DetectionMetrics
+    seconds: Seconds
