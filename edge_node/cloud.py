@@ -25,18 +25,15 @@ from edge_node.update_states import InstallableRelease
 class CloudClient:
     """Talk to the cloud on behalf of this device. Losing the cloud and reaching it again are each logged once."""
 
-    def __init__(self, channel: Channel, device: str, site: str, *, heartbeat_s: float, silence_s: float) -> None:
-        """Make a client.
+    def __init__(self, device: str, site: str, *, heartbeat_s: float, silence_s: float) -> None:
+        """Make a client, which needs a channel (`use`) before anything else of it is called.
 
         Args:
-            channel: The connection to the cloud.
             device: Name of this device.
             site: The site that it stands at.
             heartbeat_s: Seconds between two heartbeats.
             silence_s: A release stream that is silent for so many seconds is opened again.
         """
-        self._fleet = FleetServiceStub(channel)
-        self._blobs = BlobServiceStub(channel)
         self._device = device
         self._site = site
         self._heartbeat_s = heartbeat_s
@@ -45,6 +42,12 @@ class CloudClient:
         self._registered = False
         self._online: bool | None = None
         self.last_error = ""
+
+    def use(self, channel: Channel) -> None:
+        """Talk through this connection to the cloud from now on."""
+        self._fleet = FleetServiceStub(channel)
+        self._blobs = BlobServiceStub(channel)
+        self._registered = False
 
     @property
     def online(self) -> bool:

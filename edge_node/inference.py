@@ -126,6 +126,8 @@ class InferenceLoop:
             return
         self._telemetry.record_frame(time.perf_counter() - started)
         self._number += 1
+        if self._number == 1:
+            structlog.get_logger().info("detection_started", release=model.release.version)
         self.last_image = image
         self._on_result(Result(self._number, image, detections, model))
 

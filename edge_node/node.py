@@ -15,12 +15,13 @@ from diredi.errors import InvalidInput
 from diredi.rpc.byte_counter import EgressMeter
 from diredi.rpc.client import connect
 from diredi.rpc.server import start_server
-from diredi.trust.identity import Credentials, Role
+from diredi.trust.identity import Credentials
 from edge_node.active_model import ActiveModel
 from edge_node.broadcast import Broadcast
 from edge_node.cloud import CloudClient
 from edge_node.config import EdgeConfig
 from edge_node.hard_samples import HardSampleSender
+from edge_node.identity import IdentityFolder
 from edge_node.inference import InferenceLoop
 from edge_node.servicer import EdgeServicer, NodeParts
 from edge_node.sources import SourceOptions, open_source
@@ -34,62 +35,71 @@ STOP_S = 0.5
 async def serve(config: EdgeConfig, stop: asyncio.Event) -> None:
     """Run an edge node until `stop` is set.
 
+    A device that has a release detects, whatever is wrong with its clock or its certificate.
+
     Raises:
         DirediError: Something that the configuration names cannot be used.
     """
-    credentials = own_credentials(config)
+    if config.hand_samples_per_minute > 0 and config.user_domain is None:
+        raise InvalidInput("hand_samples_per_minute is set and user_domain is not: name its host:port")
+    identity = IdentityFolder(config)
+    credentials = await identity.look()
     config.state_dir.mkdir(parents=True, exist_ok=True)
-    options = SourceOptions(config.state_dir / "scenes", config.repeat, seed=zlib.crc32(config.device.encode()))
-    reopen = partial(open_source, config.source, options)
-    source = await asyncio.to_thread(reopen)
     meter = EgressMeter(config.state_dir / "egress.json")
     active, telemetry = ActiveModel(), Telemetry()
     broadcast = Broadcast(asyncio.get_running_loop())
+    cloud = CloudClient(config.device, config.site, heartbeat_s=config.heartbeat_s, silence_s=config.silence_s)
+    updater = Updater(
+        config.state_dir / "releases", UpdateStore(config.state_dir / "update.json"), active,
+        fetch=cloud.fetch, report_install=cloud.report_install, load=partial(OnnxPredictor, threads=config.threads),
+        frame=lambda: inference.last_image, retry_failed_s=config.retry_failed_s,
+    )  # fmt: skip
+    await asyncio.to_thread(updater.start_from_disk)
+    if credentials is None and active.current is None:
+        raise InvalidInput(identity.problem)
+    options = SourceOptions(config.state_dir / "scenes", config.repeat, seed=zlib.crc32(config.device.encode()))
+    reopen = partial(open_source, config.source, options)
     inference = InferenceLoop(
-        source, reopen, active, telemetry, broadcast.publish,
+        await asyncio.to_thread(reopen), reopen, active, telemetry, broadcast.publish,
         confidence=config.confidence, frames_per_second=config.frames_per_second,
+    )  # fmt: skip
+    parts = NodeParts(
+        config.device, config.site, config.confidence,
+        active, telemetry, broadcast, inference, updater, cloud, meter, identity,
     )  # fmt: skip
     async with AsyncExitStack() as stack:
         stack.push_async_callback(asyncio.to_thread, meter.close)
-        channel = await stack.enter_async_context(connect(config.cloud, credentials, meter))
-        cloud = CloudClient(
-            channel, config.device, config.site, heartbeat_s=config.heartbeat_s, silence_s=config.silence_s
-        )
-        updater = Updater(
-            config.state_dir / "releases", UpdateStore(config.state_dir / "update.json"), active,
-            fetch=cloud.fetch, report_install=cloud.report_install, load=partial(OnnxPredictor, threads=config.threads),
-            frame=lambda: inference.last_image, retry_failed_s=config.retry_failed_s,
-        )  # fmt: skip
-        await asyncio.to_thread(updater.start_from_disk)
-        parts = NodeParts(
-            config.device, config.site, config.confidence,
-            active, telemetry, broadcast, inference, updater, cloud, meter,
-        )  # fmt: skip
-        server = await start_server(credentials, config.listen, [EdgeServicer(parts)])
-        stack.push_async_callback(server.stop, STOP_S)
         stack.callback(inference.stop, STOP_S)
         inference.start()
-        tasks = [
-            cloud.watch_releases(updater.request),
-            cloud.heartbeat(telemetry, partial(running_version, active)),
-            updater.run(),
-        ]
-        if config.hand_samples_per_minute > 0:
-            tasks.append(await _send_hard_samples(config, credentials, broadcast, stack))
-        process.announce(server.address, device=config.device, site=config.site, release=running_version(active))
-        await process.run_all(tasks, stop)
+        await process.run_all([_keep_connected(config, parts)], stop)
 
 
-def own_credentials(config: EdgeConfig) -> Credentials:
-    """Raises InvalidInput when the folder holds no certificate of this very device."""
-    credentials = Credentials.load(config.identity)
-    identity = credentials.identity
-    if (identity.role, identity.name, identity.site) != (Role.DEVICE, config.device, config.site):
-        raise InvalidInput(
-            f"the certificate in {config.identity} is for {identity}, not for device/{config.site}/{config.device}: "
-            "name another folder, or issue one with `diredi pki issue`"
-        )
-    return credentials
+async def _keep_connected(config: EdgeConfig, parts: NodeParts) -> None:
+    """Run all that needs a certificate, for ever; begin it anew when the one in the folder is replaced."""
+    listen = config.listen
+    while True:
+        credentials = await parts.identity.usable()
+        async with AsyncExitStack() as stack:
+            parts.cloud.use(await stack.enter_async_context(connect(config.cloud, credentials, parts.meter)))
+            server = await start_server(credentials, listen, [EdgeServicer(parts)])
+            stack.push_async_callback(server.stop, STOP_S)
+            version, replaced = partial(running_version, parts.active), asyncio.Event()
+            tasks = [
+                parts.cloud.watch_releases(parts.updater.request),
+                parts.cloud.heartbeat(parts.telemetry, version),
+                parts.updater.run(),
+                _set_when_done(parts.identity.replaced(credentials), replaced),
+            ]
+            if config.hand_samples_per_minute > 0:
+                tasks.append(await _send_hard_samples(config, credentials, parts.broadcast, stack))
+            process.announce(server.address, device=config.device, site=config.site, release=version())
+            listen = server.address
+            await process.run_all(tasks, replaced)
+
+
+async def _set_when_done(waiting: Coroutine[Any, Any, None], event: asyncio.Event) -> None:
+    await waiting
+    event.set()
 
 
 def running_version(active: ActiveModel) -> int:
@@ -100,8 +110,7 @@ def running_version(active: ActiveModel) -> int:
 async def _send_hard_samples(
     config: EdgeConfig, credentials: Credentials, broadcast: Broadcast, stack: AsyncExitStack
 ) -> Coroutine[Any, Any, None]:
-    if config.user_domain is None:
-        raise InvalidInput("hand_samples_per_minute is set and user_domain is not: name its host:port")
+    assert config.user_domain is not None
     channel = await stack.enter_async_context(connect(config.user_domain, credentials))
     sender = HardSampleSender(
         channel, config.device, per_minute=config.hand_samples_per_minute, uncertain_below=config.uncertain_below

@@ -23,6 +23,7 @@ from diredi.trust.identity import Role
 from edge_node.active_model import ActiveModel, RunningModel
 from edge_node.broadcast import Broadcast
 from edge_node.cloud import CloudClient
+from edge_node.identity import IdentityFolder
 from edge_node.inference import InferenceLoop
 from edge_node.telemetry import Telemetry
 from edge_node.updater import Updater
@@ -44,11 +45,18 @@ class NodeParts:
     updater: Updater
     cloud: CloudClient
     meter: EgressMeter
+    identity: IdentityFolder
 
     @property
     def last_error(self) -> str:
-        """The last error of any part; empty for none."""
-        return self.updater.last_error or self.inference.last_error or self.cloud.last_error or self.meter.problem
+        """The last error of any part; empty for none. What is wrong with the identity comes first: the rest follows."""
+        return (
+            self.identity.problem
+            or self.updater.last_error
+            or self.inference.last_error
+            or self.cloud.last_error
+            or self.meter.problem
+        )
 
 
 class EdgeServicer(stubs.EdgeServiceServicer):

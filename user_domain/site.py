@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 import structlog
 
@@ -49,7 +49,9 @@ class _Data:
 
 async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
     """Runs until `stop`. Raises a DirediError when something that the configuration names cannot be used."""
-    credentials = own_credentials(config)
+    credentials = await _valid_credentials(config, stop)
+    if credentials is None:
+        return
     config.state_dir.mkdir(parents=True, exist_ok=True)
     data = await asyncio.to_thread(_Data, config)
     meter = EgressMeter(config.state_dir / "egress.json")
@@ -94,9 +96,28 @@ async def _follow(config: UserDomainConfig, cloud: CloudClient, worker: TaskWork
         await asyncio.sleep(config.retry_longest_s)
 
 
+async def _valid_credentials(config: UserDomainConfig, stop: asyncio.Event) -> Credentials | None:
+    """Waits while the clock is wrong or the certificate expired, which somebody puts right; None once stopped.
+
+    Raises InvalidInput for a folder that waiting does not cure.
+    """
+    backoff, said = Backoff(0.5, config.retry_longest_s), ""
+    while not stop.is_set():
+        credentials = own_credentials(config)
+        problem = credentials.time_problem(config.identity)
+        if not problem:
+            return credentials
+        if problem != said:
+            structlog.get_logger().warning("identity_not_usable", problem=problem)
+        said = problem
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), backoff.next_s())
+    return None
+
+
 def own_credentials(config: UserDomainConfig) -> Credentials:
-    """Raises InvalidInput when the folder holds no certificate of this very site."""
-    credentials = Credentials.load(config.identity)
+    """Raises InvalidInput when the folder holds no certificate of this very site; the time is not looked at."""
+    credentials = Credentials.read(config.identity)
     if (credentials.identity.role, credentials.identity.name) != (Role.SITE, config.site):
         raise InvalidInput(
             f"the certificate in {config.identity} is for {credentials.identity}, not for site/{config.site}: "

@@ -120,8 +120,20 @@ class Credentials:
     def load(cls, folder: Path, now: datetime | None = None) -> Self:
         """Reads `ca.pem`, `cert.pem` and `key.pem`.
 
+        Raises InvalidInput that names the file and the remedy: whatever `read` refuses, and a certificate that is not
+        valid yet, or expired.
+        """
+        credentials = cls.read(folder)
+        if problem := credentials.time_problem(folder, now):
+            raise InvalidInput(problem)
+        return credentials
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Reads the same, whatever this machine's clock says.
+
         Raises InvalidInput that names the file and the remedy: a missing or unreadable file, a key that others can
-        read or that is not the certificate's, a certificate of another authority, not valid yet, or expired.
+        read or that is not the certificate's, a certificate of another authority.
         """
         ca, pem, key = (_read(folder / name) for name in (CA_FILE, CERTIFICATE_FILE, KEY_FILE))
         certificate, authorities = _parsed(folder / CERTIFICATE_FILE, pem)[0], _parsed(folder / CA_FILE, ca)
@@ -130,8 +142,20 @@ class Credentials:
             raise InvalidInput(
                 f"{folder / CERTIFICATE_FILE} was not issued by the authority in {folder / CA_FILE}: {_REMEDY}"
             )
-        _check_time(folder / CERTIFICATE_FILE, certificate, now or datetime.now(UTC))
         return cls(Identity._of(certificate), certificate.not_valid_after_utc, ca, pem, key)
+
+    def time_problem(self, folder: Path, now: datetime | None = None) -> str:
+        """Say why the certificate does not hold now; empty where it does. `folder` is where it came from."""
+        now, certificate = now or datetime.now(UTC), x509.load_pem_x509_certificate(self.certificate)
+        path = folder / CERTIFICATE_FILE
+        if now > self.expires:
+            return f"{path} expired on {self.expires:%Y-%m-%d}: issue it again with `diredi pki issue`"
+        if now < certificate.not_valid_before_utc:
+            return (
+                f"{path} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC, "
+                f"and it is {now:%Y-%m-%d %H:%M} here: check this clock"
+            )
+        return ""
 
 
 def _read(path: Path) -> bytes:
@@ -166,14 +190,3 @@ def issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> boo
     except (ValueError, TypeError, InvalidSignature):
         return False
     return True
-
-
-def _check_time(path: Path, certificate: x509.Certificate, now: datetime) -> None:
-    if now > certificate.not_valid_after_utc:
-        raise InvalidInput(
-            f"{path} expired on {certificate.not_valid_after_utc:%Y-%m-%d}: issue it again with `diredi pki issue`"
-        )
-    if now < certificate.not_valid_before_utc:
-        raise InvalidInput(
-            f"{path} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC: check this clock"
-        )

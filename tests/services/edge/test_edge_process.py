@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -14,16 +15,19 @@ import zlib
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from edge_doubles import EdgeCloud, Node, config_of
 
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import InvalidInput
+from diredi.trust import ca
 from edge_node.config import EdgeConfig
 from edge_node.update_states import IN_PROGRESS, State, UpdateRecord
-from tests.support.pki import Pki
+from tests.support.pki import HOSTS, Pki
 
 Students = list[tuple[Path, DetectorSpec]]
 ROOT = Path(__file__).parents[3]
@@ -176,6 +180,102 @@ async def test_a_missing_certificate_is_one_sentence_and_exit_code_2(tmp_path: P
     assert code == 2
     assert "ca.pem" in err
     assert "diredi pki issue" in err
+
+
+def spoil(identity: Path, pki: Pki, wrong: str) -> None:
+    """The folder as it is after years in a drawer, with a clock that begins in 1970, or after somebody's mistake."""
+    now, authority = datetime.now(UTC), pki.folder / "ca"
+    device = ("device", "camera-1", HOSTS, identity, "site-1")
+    match wrong:
+        case "expired":
+            ca.issue(authority, *device, now=now - timedelta(days=11), lifetime=timedelta(days=10))
+        case "clock 2 h behind":
+            ca.issue(authority, *device, now=now + timedelta(hours=2))
+        case "clock in 1970":
+            ca.issue(authority, *device, now=now + timedelta(days=56 * 365))
+        case "of another":
+            ca.issue(authority, "device", "camera-2", HOSTS, identity, "site-1")
+        case "missing":
+            shutil.rmtree(identity)
+        case "cut":
+            (identity / "cert.pem").write_bytes((identity / "cert.pem").read_bytes()[:100])
+
+
+SAYS = {
+    "expired": "expired on",
+    "clock 2 h behind": "check this clock",
+    "clock in 1970": "check this clock",
+    "of another": "is for device/site-1/camera-2",
+    "missing": "cannot be read",
+    "cut": "is not a certificate",
+}
+
+
+@pytest.mark.parametrize("wrong", SAYS)
+async def test_a_camera_with_a_wrong_clock_or_certificate_detects_says_so_and_connects_when_it_is_put_right(
+    tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str, students: Students, wrong: str
+) -> None:
+    identity = Path(shutil.copytree(pki.issue("device", "camera-1", "site-1"), tmp_path / "identity"))
+    config = config_of(tmp_path / "node", pki, cloud.address, frames, identity=identity)
+    await cloud.fleet.publish(1, *students[0])
+    async with node_process(config, pki) as (_, node):
+        await node.until(lambda status: status.frames > 0 and bool(cloud.fleet.reports))
+    spoil(identity, pki, wrong)
+    process = await start(config)
+    said: list[dict[str, Any]] = []
+    reading = asyncio.create_task(read_log(process, said))
+    node = Node(config.listen, pki.credentials("device", "camera-1", "site-1"))
+    try:
+        async with asyncio.timeout(60):
+            while not any(line["event"] == "detection_started" and line["release"] == 1 for line in said):
+                assert process.returncode is None
+                await asyncio.sleep(0.05)
+        problem = next(line["problem"] for line in said if line["event"] == "identity_not_usable")
+        assert SAYS[wrong] in problem
+        assert str(identity) in problem
+        ca.issue(pki.folder / "ca", "device", "camera-1", HOSTS, identity, "site-1")
+        status = await node.until(lambda status: status.cloud_online and not status.last_error)
+        assert (status.release_version, status.dropped_frames) == (1, 0)
+        await cloud.fleet.publish(2, *students[1])
+        await node.until(lambda status: status.release_version == 2)
+        assert any(line["event"] == "identity_usable" for line in said)
+    finally:
+        await node.channel.close()
+        process.kill()
+        await process.wait()
+        await reading
+
+
+async def read_log(process: Process, lines: list[dict[str, Any]]) -> None:
+    assert process.stderr is not None
+    async for line in process.stderr:
+        if line.startswith(b"{"):
+            lines.append(json.loads(line))
+
+
+async def test_a_new_camera_waits_until_its_clock_is_right(
+    tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str, students: Students
+) -> None:
+    identity = tmp_path / "identity"
+    spoil(identity, pki, "clock in 1970")
+    await cloud.fleet.publish(1, *students[0])
+    process = await start(config_of(tmp_path / "node", pki, cloud.address, frames, identity=identity))
+    said: list[dict[str, Any]] = []
+    reading = asyncio.create_task(read_log(process, said))
+    try:
+        async with asyncio.timeout(60):
+            while not any(line["event"] == "ready" for line in said):
+                assert process.returncode is None
+                await asyncio.sleep(0.05)
+            assert any("check this clock" in line.get("problem", "") for line in said)
+            ca.issue(pki.folder / "ca", "device", "camera-1", HOSTS, identity, "site-1")
+            while not cloud.fleet.reports:
+                await asyncio.sleep(0.05)
+    finally:
+        process.kill()
+        await process.wait()
+        await reading
+    assert cloud.fleet.reports == [(1, "INSTALLED", "")]
 
 
 async def test_a_source_that_is_not_there_is_one_sentence_and_exit_code_4(tmp_path: Path, pki: Pki) -> None:

@@ -12,13 +12,15 @@ import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from site_doubles import Models, SiteCloud, config_of, write_data_set
 
+from diredi.trust import ca
 from tests.support.net import free_port
-from tests.support.pki import Pki
+from tests.support.pki import HOSTS, Pki
 from tests.support.waiting import until
 from user_domain.config import UserDomainConfig
 
@@ -133,6 +135,31 @@ async def test_a_port_in_use_is_one_sentence_and_exit_code_6(tmp_path: Path, pki
     assert code == 6
     assert said.startswith("user_domain: ")
     assert listen in said
+
+
+async def test_a_site_whose_clock_is_wrong_waits_says_so_and_begins_when_the_certificate_is_valid(
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, data: Path
+) -> None:
+    identity, authority = tmp_path / "identity", pki.folder / "ca"
+    ca.issue(authority, "site", "site-1", HOSTS, identity, now=datetime.now(UTC) + timedelta(hours=2))
+    process = await start(config_of(tmp_path / "site", pki, cloud.address, data, identity=identity))
+    try:
+        assert process.stderr is not None
+        async with asyncio.timeout(60):
+            async for line in process.stderr:
+                if b"identity_not_usable" in line:
+                    assert b"check this clock" in line
+                    ca.issue(authority, "site", "site-1", HOSTS, identity)
+                if b'"ready"' in line:
+                    break
+        await until(lambda: cloud.site.watchers == 1)
+        process.terminate()
+        await asyncio.wait_for(process.communicate(), 5)
+        assert process.returncode == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
 
 
 async def test_a_certificate_of_another_site_is_one_sentence_and_exit_code_2(
