@@ -19,7 +19,7 @@ from report import Json, cached, seconds
 
 from diredi.config import Config
 from diredi.data import yolo
-from diredi.data.dataset import DataSet, Sample, load
+from diredi.data.dataset import Dataset, Sample, load
 from diredi.data.sources import SCENES, resolve
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
@@ -101,7 +101,7 @@ class Site:
 
     name: str
     path: Path
-    data: DataSet
+    data: Dataset
     labels: LabelSpace
     named: tuple[str, ...]
     """Classes that the site has labels for: of others its images say nothing."""

@@ -33,7 +33,7 @@ from environment import FAST, GPU, QUICK, REAL, Plan, World, gpu_plan, quick_pla
 from harness import conduct, folder_of
 from report import COMMIT, Json, cached, draw, seconds, target
 
-from diredi.data.dataset import DataSet
+from diredi.data.dataset import Dataset
 from diredi.data.dataset import load as load_dataset
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
@@ -114,7 +114,7 @@ class Ground:
     """A data set with a teacher that knows it."""
 
     name: str
-    data: DataSet
+    data: Dataset
     teacher: Detector
     recipe: TrainRecipe
     every: int
@@ -314,7 +314,7 @@ def real_sets(setting: Setting) -> list[str]:
     return there
 
 
-def real_teacher(setting: Setting, name: str, data: DataSet) -> Path:
+def real_teacher(setting: Setting, name: str, data: Dataset) -> Path:
     """COCO's weights with a head for the set's classes, trained on the set: one teacher for all seeds."""
     path = setting.work / f"teacher-{name}.safetensors"
     recipe = TrainRecipe(epochs=1 if QUICK else 10, learning_rate=5e-4, seed=1000)

@@ -36,7 +36,7 @@ from diredi.knowledge.gap_application import re_estimate, with_gap
 from diredi.knowledge.jobs import apply_gap, extract, redistil
 from diredi.knowledge.jobs.parts import contributions_of
 from diredi.knowledge.jobs.specs import SiteGap
-from diredi.knowledge.merging import Contribution, MergeRecipe, merged
+from diredi.knowledge.merging import Contribution, MergeRecipe, merge_gaps
 from diredi.knowledge.reverse import seeded
 
 Table = dict[str, dict[str, float]]
@@ -144,7 +144,8 @@ class Trial:
         for name, recipe in AMONG_LIARS.items():
             gaps = {"honest": honest, "one liar": [lying, *others]}
             with_all = {
-                said: merged(ours, base.weights(), MergeRecipe.model_validate(recipe)) for said, ours in gaps.items()
+                said: merge_gaps(ours, base.weights(), MergeRecipe.model_validate(recipe))
+                for said, ours in gaps.items()
             }
             table[name] = {said: 100 * site.figures(with_gap(base, gap, 1.0)).map50 for said, gap in with_all.items()}
         return table
@@ -176,7 +177,7 @@ def _sent(site: Site, taken: Json, kind: str) -> Json:
 
 def _merged(listed: list[Json], base: Detector, recipe: Json) -> Gap:
     gaps = [SiteGap.model_validate(one) for one in listed]
-    return merged(contributions_of(gaps), base.weights(), MergeRecipe.model_validate(recipe))
+    return merge_gaps(contributions_of(gaps), base.weights(), MergeRecipe.model_validate(recipe))
 
 
 def _with_left(table: Table) -> Table:
@@ -190,7 +191,7 @@ def _with_left(table: Table) -> Table:
 
 def measured(seed: int, folder: Path) -> Json:
     plan = plan_asked()
-    forms = {"merged": MERGED, "liars": AMONG_LIARS, "default": MergeRecipe().model_dump(), "twice": TWICE}
+    forms = {"merge_gaps": MERGED, "liars": AMONG_LIARS, "default": MergeRecipe().model_dump(), "twice": TWICE}
     made_from = {"plan": said(plan), **forms}
 
     def made() -> Json:

@@ -40,7 +40,7 @@ from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 from report import COMMIT, Json, cached, target
 
-from diredi.data.dataset import DataSet, Sample, by_camera, load
+from diredi.data.dataset import Dataset, Sample, by_camera, load
 from diredi.data.sources import resolve
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
@@ -107,7 +107,7 @@ class Ground:
     """A family of fixed cameras, with a teacher and a general student that have never seen them."""
 
     def __init__(
-        self, name: str, folder: Path, data: DataSet, teacher: Detector, student: Detector, lesson: OracleTraining
+        self, name: str, folder: Path, data: Dataset, teacher: Detector, student: Detector, lesson: OracleTraining
     ) -> None:
         """Class ids of `data` are those of both models; what is made goes to `folder`."""
         self.name, self.folder, self.lesson = name, folder, lesson
@@ -173,11 +173,11 @@ def learned(
     return detector
 
 
-def car_park(plan: Plan, seed: int) -> DataSet:
+def car_park(plan: Plan, seed: int) -> Dataset:
     return load(resolve("scenes:car-park", plan.folder / "data", seed, *plan.images))
 
 
-def roads() -> DataSet | None:
+def roads() -> Dataset | None:
     """The six traffic cameras, where they are. Their "bike" is COCO's motorcycle."""
     path = REAL / "detection" / "traffic_cams" / "data.yaml"
     if not path.is_file():

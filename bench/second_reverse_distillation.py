@@ -31,15 +31,15 @@ from numpy.typing import NDArray
 from report import COMMIT, Json, cached, draw, target
 
 from diredi.data.archive import unpack
-from diredi.data.dataset import DataSet, load
+from diredi.data.dataset import Dataset, load
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
 from diredi.distillation.batches import Pool
 from diredi.distillation.trainer import train
 from diredi.evaluation.detection import evaluate
 from diredi.knowledge.gap import Gap, GapNote, compute
-from diredi.knowledge.gap_application import Applied, apply_gap
-from diredi.knowledge.merging import Contribution, merged
+from diredi.knowledge.gap_application import AppliedGap, apply_gap
+from diredi.knowledge.merging import Contribution, merge_gaps
 from diredi.knowledge.reverse import SiteData, presumption, seeded
 from diredi.knowledge.weight_kinds import kind_of
 from diredi.store.weights import WeightMap
@@ -117,7 +117,7 @@ class Trial:
             "site at lambda 1": whole["site"],
         }
 
-    def _applied(self, receiver: Detector, case: Case, form: str, lams: Sequence[float]) -> Applied:
+    def _applied(self, receiver: Detector, case: Case, form: str, lams: Sequence[float]) -> AppliedGap:
         statistics = case.statistics if form == TWO else "gap"
         told = {"lam_candidates": lams, "batch_norm": statistics, "lam_search": "harmless"}
         recipe = self.recipe.model_copy(update=told)
@@ -142,7 +142,7 @@ class Trial:
         return compared(*steps, self.tutor)
 
     @cached_property
-    def _shipped(self) -> DataSet:
+    def _shipped(self) -> Dataset:
         place = self.folder / "coreset"
         shutil.rmtree(place, ignore_errors=True)
         return unpack(Path(self.world.made["coreset"]["path"]), place)
@@ -192,12 +192,12 @@ class Trial:
         before = case.before if form == TWO else case.origin
         gaps = [Gap(compute(after, before, self.tutor), self.note) for after in case.after]
         sent = [Contribution(site.name, gap, 1) for site, gap in zip(self.sites, gaps, strict=False)]
-        return merged(sent, self.tutor, self.recipe.merge)
+        return merge_gaps(sent, self.tutor, self.recipe.merge)
 
     def _step(self, case: Case) -> WeightMap:
         gaps = [Gap(compute(after, case.start, case.start), self.note) for after in case.after]
         sent = [Contribution(site.name, gap, 1) for site, gap in zip(self.sites, gaps, strict=False)]
-        return merged(sent, case.start, self.recipe.merge).weights
+        return merge_gaps(sent, case.start, self.recipe.merge).weights
 
     def _figures(self, detector: Detector, sites: Sequence[Site]) -> Columns:
         at_sites = [site.figures(detector) for site in sites]

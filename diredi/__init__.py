@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING
 from diredi import telemetry_off
 
 if TYPE_CHECKING:
-    from diredi.data.dataset import DataSet as DataSet
+    from diredi.data.dataset import Dataset as Dataset
     from diredi.data.dataset import Sample as Sample
     from diredi.data.dataset import load as load_dataset
     from diredi.detectors.base import Detector as Detector
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from diredi.distillation.recipe import Augment as Augment
     from diredi.distillation.recipe import TrainRecipe as TrainRecipe
     from diredi.errors import CorruptData as CorruptData
-    from diredi.errors import DataSetError as DataSetError
+    from diredi.errors import DatasetError as DatasetError
     from diredi.errors import DirediError as DirediError
     from diredi.errors import InvalidInput as InvalidInput
     from diredi.errors import NoRoom as NoRoom
@@ -67,16 +67,16 @@ if TYPE_CHECKING:
     from diredi.evaluation.metrics import DetectionMetrics as DetectionMetrics
     from diredi.knowledge.extraction import extract_gap as extract_gap
     from diredi.knowledge.gap import Gap as Gap
-    from diredi.knowledge.gap_application import Applied as Applied
+    from diredi.knowledge.gap_application import AppliedGap as AppliedGap
     from diredi.knowledge.gap_application import apply_gap as apply_gap
     from diredi.knowledge.gaps import ExtractionMetrics as ExtractionMetrics
     from diredi.knowledge.gaps import Gaps as Gaps
     from diredi.knowledge.merging import MERGES as MERGES
     from diredi.knowledge.merging import Contribution as Contribution
     from diredi.knowledge.merging import MergeRecipe as MergeRecipe
-    from diredi.knowledge.merging import merged as merge_gaps
+    from diredi.knowledge.merging import merge_gaps as merge_gaps
     from diredi.knowledge.recipe import CycleRecipe as CycleRecipe
-    from diredi.knowledge.redistil import Redistilled as Redistilled
+    from diredi.knowledge.redistil import RedistilledStudent as RedistilledStudent
     from diredi.knowledge.redistil import redistil as redistil
     from diredi.labels import LabelSpace as LabelSpace
     from diredi.progress import OnProgress as OnProgress
@@ -88,14 +88,14 @@ __version__ = "0.1.0"
 telemetry_off.turn_off()
 
 _EXPORTS = {
-    "Applied": ("diredi.knowledge.gap_application", "Applied"),
+    "AppliedGap": ("diredi.knowledge.gap_application", "AppliedGap"),
     "Augment": ("diredi.distillation.recipe", "Augment"),
     "ClassMetrics": ("diredi.evaluation.metrics", "ClassMetrics"),
     "Contribution": ("diredi.knowledge.merging", "Contribution"),
     "CorruptData": ("diredi.errors", "CorruptData"),
     "CycleRecipe": ("diredi.knowledge.recipe", "CycleRecipe"),
-    "DataSet": ("diredi.data.dataset", "DataSet"),
-    "DataSetError": ("diredi.errors", "DataSetError"),
+    "Dataset": ("diredi.data.dataset", "Dataset"),
+    "DatasetError": ("diredi.errors", "DatasetError"),
     "Detections": ("diredi.detectors.predictor", "Detections"),
     "Detector": ("diredi.detectors.base", "Detector"),
     "DetectorSpec": ("diredi.detectors.spec", "DetectorSpec"),
@@ -118,7 +118,7 @@ _EXPORTS = {
     "Pool": ("diredi.distillation.batches", "Pool"),
     "Predictor": ("diredi.detectors.predictor", "Predictor"),
     "Progress": ("diredi.progress", "Progress"),
-    "Redistilled": ("diredi.knowledge.redistil", "Redistilled"),
+    "RedistilledStudent": ("diredi.knowledge.redistil", "RedistilledStudent"),
     "Refused": ("diredi.errors", "Refused"),
     "Sample": ("diredi.data.dataset", "Sample"),
     "Targets": ("diredi.detectors.base", "Targets"),
@@ -134,20 +134,20 @@ _EXPORTS = {
     "extract_gap": ("diredi.knowledge.extraction", "extract_gap"),
     "load": ("diredi.detectors.registry", "load"),
     "load_dataset": ("diredi.data.dataset", "load"),
-    "merge_gaps": ("diredi.knowledge.merging", "merged"),
+    "merge_gaps": ("diredi.knowledge.merging", "merge_gaps"),
     "redistil": ("diredi.knowledge.redistil", "redistil"),
 }
 """Each exported name with its module and its name there; the imports above say the same to type checkers."""
 
 __all__ = [
-    "Applied",
+    "AppliedGap",
     "Augment",
     "ClassMetrics",
     "Contribution",
     "CorruptData",
     "CycleRecipe",
-    "DataSet",
-    "DataSetError",
+    "Dataset",
+    "DatasetError",
     "Detections",
     "Detector",
     "DetectorSpec",
@@ -170,7 +170,7 @@ __all__ = [
     "Pool",
     "Predictor",
     "Progress",
-    "Redistilled",
+    "RedistilledStudent",
     "Refused",
     "Sample",
     "Targets",

@@ -2,7 +2,7 @@
 
     DirediError
     ├── InvalidInput            give up: the input is wrong and will stay wrong        INVALID_ARGUMENT    exit 2
-    │   └── DataSetError        ... a data set; names the file and the line
+    │   └── DatasetError        ... a data set; names the file and the line
     ├── CorruptData             refresh: bytes do not match their digest or format     DATA_LOSS           exit 3
     ├── NotFound                give up: nothing has that name                         NOT_FOUND           exit 4
     ├── Refused                 give up: the caller may not do that                    PERMISSION_DENIED   exit 5
@@ -38,7 +38,7 @@ class InvalidInput(DirediError):
     exit_code = 2
 
 
-class DataSetError(InvalidInput):
+class DatasetError(InvalidInput):
     """A data set cannot be used.
 
     Args:

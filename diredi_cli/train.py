@@ -12,7 +12,7 @@ from diredi_cli.options import AsJson, Seed, Threads, parse_options
 from diredi_cli.output import bytes_text, emit, facts, heard_by, progress, seconds_text
 
 if TYPE_CHECKING:
-    from diredi.data.dataset import DataSet
+    from diredi.data.dataset import Dataset
     from diredi.detectors.base import Detector
     from diredi.distillation.recipe import TrainRecipe
 
@@ -180,7 +180,7 @@ def _check_out(out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
 
 
-def _load_data(data: str, seed: int) -> DataSet:
+def _load_data(data: str, seed: int) -> Dataset:
     import tempfile
 
     from diredi.data.dataset import load
@@ -190,8 +190,8 @@ def _load_data(data: str, seed: int) -> DataSet:
 
 
 def _detector(
-    architecture: str, start: Path | None, image_size: int | None, seed: int, dataset: DataSet
-) -> tuple[Detector, DataSet]:
+    architecture: str, start: Path | None, image_size: int | None, seed: int, dataset: Dataset
+) -> tuple[Detector, Dataset]:
     """The detector to train, and the data with the ids of its label space."""
     from diredi.detectors import registry
     from diredi.labels import LabelSpace

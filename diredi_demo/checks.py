@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diredi.errors import DataSetError, InvalidInput, NotFound
+from diredi.errors import DatasetError, InvalidInput, NotFound
 from diredi_cli.output import note
 from diredi_demo import service_configs
 from diredi_demo.options import SITE, DemoOptions
@@ -13,7 +13,7 @@ from diredi_demo.workspace import Workspace
 
 if TYPE_CHECKING:
     from cloud_server.config import CloudConfig
-    from diredi.data.dataset import DataSet
+    from diredi.data.dataset import Dataset
 
 
 def check(setting: DemoOptions, folder: Workspace) -> None:
@@ -41,21 +41,21 @@ def check(setting: DemoOptions, folder: Workspace) -> None:
     _check_classes(private, _check_models(models, presumed, cloud) if models else presumed.names)
 
 
-def _data(path: Path | None, site: str) -> DataSet:
+def _data(path: Path | None, site: str) -> Dataset:
     """The user's set with every label file read, or what is known of scenes before they are drawn."""
-    from diredi.data.dataset import DataSet, load
+    from diredi.data.dataset import Dataset, load
     from diredi_scenes import SITES
 
     if path is None:
-        return DataSet(Path(f"scenes:{site}"), SITES[site].names, [], [])
+        return Dataset(Path(f"scenes:{site}"), SITES[site].names, [], [])
     data = load(path)
     for split, samples in (("train", data.train), ("val", data.val)):
         if not any(len(sample.boxes) for sample in samples):
-            raise DataSetError(f"`{split}:` has no labelled box: put the labels in `labels/` beside `images/`", path)
+            raise DatasetError(f"`{split}:` has no labelled box: put the labels in `labels/` beside `images/`", path)
     return data
 
 
-def _check_models(models: dict[str, str], presumed: DataSet, cloud: CloudConfig) -> tuple[str, ...]:
+def _check_models(models: dict[str, str], presumed: Dataset, cloud: CloudConfig) -> tuple[str, ...]:
     """Reads or builds every model that was named; the classes that release 1 will know."""
     from diredi.detectors import registry
     from diredi.knowledge.jobs.bootstrap import other_size, read_model, shared_labels
@@ -71,7 +71,7 @@ def _check_models(models: dict[str, str], presumed: DataSet, cloud: CloudConfig)
     return labels.names
 
 
-def _check_classes(private: DataSet, known: tuple[str, ...]) -> None:
+def _check_classes(private: Dataset, known: tuple[str, ...]) -> None:
     """A site may show nothing but new classes, but not the known ones in another spelling."""
     from diredi.knowledge.jobs.bootstrap import respelled
     from diredi.labels import LabelSpace

@@ -27,7 +27,7 @@ from diredi_demo.timing import Clock
 from diredi_demo.workspace import Workspace
 
 if TYPE_CHECKING:
-    from diredi.data.dataset import DataSet
+    from diredi.data.dataset import Dataset
     from diredi.detectors.predictor import Predictor
     from diredi.labels import LabelSpace
     from diredi_demo.scenario import Outcome
@@ -80,7 +80,7 @@ def measure(setting: DemoOptions, folder: Workspace, outcome: Outcome, clock: Cl
     )
 
 
-def _pair(predictor: Predictor, presumed: DataSet, private: DataSet, bar: Progress, version: int) -> Pair:
+def _pair(predictor: Predictor, presumed: Dataset, private: Dataset, bar: Progress, version: int) -> Pair:
     from diredi.evaluation.detection import evaluate
 
     figures = {}
@@ -92,8 +92,8 @@ def _pair(predictor: Predictor, presumed: DataSet, private: DataSet, bar: Progre
 
 def _pictures(
     setting: DemoOptions,
-    presumed: DataSet,
-    private: DataSet,
+    presumed: Dataset,
+    private: Dataset,
     labels: LabelSpace,
     new_classes: tuple[str, ...],
     old: Predictor,
@@ -174,7 +174,7 @@ def _models(outcome: Outcome) -> dict[str, ModelSummary]:
     }
 
 
-def _data(dataset: DataSet, generated: bool, source: str) -> DataSummary:
+def _data(dataset: Dataset, generated: bool, source: str) -> DataSummary:
     return DataSummary(
         source="built-in scenes" if generated else source,
         train_images=len(dataset.train),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from diredi.errors import CorruptData, DataSetError, DirediError, InvalidInput, NoRoom, NotFound, WrongState
+from diredi.errors import CorruptData, DatasetError, DirediError, InvalidInput, NoRoom, NotFound, WrongState
 
 
 class Stage(StrEnum):
@@ -33,7 +33,7 @@ class Reason(StrEnum):
 def reason_for(stage: Stage, error: DirediError) -> Reason:
     """The sentence for an error; its own message stays in the local log."""
     match stage, error:
-        case _, DataSetError():
+        case _, DatasetError():
             return Reason.DATA
         case ((Stage.UPLOAD | Stage.SUBMIT), NoRoom()):
             return Reason.NO_ROOM_IN_CLOUD

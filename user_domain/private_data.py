@@ -7,7 +7,7 @@ from pathlib import Path
 
 from diredi.data.dataset import load
 from diredi.data.sources import resolve
-from diredi.errors import DataSetError, InvalidInput
+from diredi.errors import DatasetError, InvalidInput
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class PrivateData:
 def read_private_data(
     reference: str, cache: Path, *, seed: int = 0, train: int | None = None, val: int | None = None
 ) -> PrivateData:
-    """Counts what is there now. Raises DataSetError that names file and line, or InvalidInput when there is none."""
+    """Counts what is there now. Raises DatasetError that names file and line, or InvalidInput when there is none."""
     path = resolve(reference, cache, seed=seed, train=train, val=val).absolute()
     dataset = load(path)
     for split, samples in (("train", dataset.train), ("val", dataset.val)):
         if not samples:
-            raise DataSetError(f"the {split} split holds no images: a site needs some to learn and some to judge", path)
+            raise DatasetError(f"the {split} split holds no images: a site needs some to learn and some to judge", path)
     try:
         size = dataset.bytes_on_disk()
     except OSError as error:

@@ -35,7 +35,7 @@ class _Data:
         self.last = self.read()
 
     def read(self) -> PrivateData:
-        """Raises DataSetError that names file and line."""
+        """Raises DatasetError that names file and line."""
         config = self._config
         self.last = read_private_data(
             config.data,

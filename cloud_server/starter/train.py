@@ -26,7 +26,7 @@ from diredi.knowledge.recipe import BootstrapRecipe
 from diredi.progress import Progress
 
 if TYPE_CHECKING:
-    from diredi.data.dataset import DataSet
+    from diredi.data.dataset import Dataset
 
 Json = dict[str, Any]
 
@@ -104,7 +104,7 @@ def make_release(plan: Plan, target: Path, work: Path) -> StarterRelease:
     return release
 
 
-def measure(weights: Path, held_out: dict[str, DataSet]) -> Json:
+def measure(weights: Path, held_out: dict[str, Dataset]) -> Json:
     """Evaluate an fp32 file on the held-out images of each data set.
 
     Args:
@@ -121,7 +121,7 @@ def measure(weights: Path, held_out: dict[str, DataSet]) -> Json:
     return {name: evaluate(detector, data) for name, data in held_out.items()}
 
 
-def _rounded(kind: Kind, trained: FirstModel, folder: Path, held_out: dict[str, DataSet]) -> StarterModel:
+def _rounded(kind: Kind, trained: FirstModel, folder: Path, held_out: dict[str, Dataset]) -> StarterModel:
     """Writes one model in half precision, and measures what is left of it when it is read again."""
     import numpy as np
 

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from diredi.data import yolo
-from diredi.data.dataset import SPLITS, DataSet, Split, load
-from diredi.errors import CorruptData, DataSetError, InvalidInput, NoRoom
+from diredi.data.dataset import SPLITS, Dataset, Split, load
+from diredi.errors import CorruptData, DatasetError, InvalidInput, NoRoom
 from diredi.store.files import part_of, publish
 
 _ENTRY = re.compile(r"data\.yaml|images/(train|val)/\d{6}\.(bmp|jpe?g|png|tiff?|webp)|labels/(train|val)/\d{6}\.txt")
@@ -25,7 +25,7 @@ _CHUNK = 1 << 20
 _ENCRYPTED = 1
 
 
-def pack(dataset: DataSet, path: Path, max_images: int | None = None) -> str:
+def pack(dataset: Dataset, path: Path, max_images: int | None = None) -> str:
     """Pack a data set into an archive. The file appears whole or not at all.
 
     Args:
@@ -38,7 +38,7 @@ def pack(dataset: DataSet, path: Path, max_images: int | None = None) -> str:
 
     Raises:
         InvalidInput: There are no images or more than `max_images` (draw a `subset`), or `path` cannot be written.
-        DataSetError: An image cannot be read.
+        DatasetError: An image cannot be read.
         NoRoom: The disk is full.
     """
     images = len(dataset.train) + len(dataset.val)
@@ -64,7 +64,7 @@ def pack(dataset: DataSet, path: Path, max_images: int | None = None) -> str:
     return f"sha256:{digest}"
 
 
-def unpack(path: Path, folder: Path, max_bytes: int = 4 << 30) -> DataSet:
+def unpack(path: Path, folder: Path, max_bytes: int = 4 << 30) -> Dataset:
     """Unpack an archive and load the data set. The folder appears whole or not at all.
 
     Args:
@@ -94,7 +94,7 @@ def unpack(path: Path, folder: Path, max_bytes: int = 4 << 30) -> DataSet:
         splits = [split for split in SPLITS if (part / "images" / split).is_dir()]
         _check_inside(part, splits, path)
         part.replace(folder)
-    except (zipfile.BadZipFile, DataSetError, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, DatasetError, NotImplementedError, EOFError) as error:
         raise CorruptData(f"{path} is not an archive of a data set ({error}): fetch it again") from None
     except OSError as error:
         raise _translate(error, folder) from None
@@ -103,7 +103,7 @@ def unpack(path: Path, folder: Path, max_bytes: int = 4 << 30) -> DataSet:
     return load(folder / "data.yaml", splits)
 
 
-def _entries(dataset: DataSet) -> Iterator[tuple[str, bytes]]:
+def _entries(dataset: Dataset) -> Iterator[tuple[str, bytes]]:
     splits = [split for split in SPLITS if dataset.split(split)]
     yield "data.yaml", yolo.description_text(dataset.names, splits).encode()
     for split in splits:
@@ -111,7 +111,7 @@ def _entries(dataset: DataSet) -> Iterator[tuple[str, bytes]]:
             try:
                 data = sample.image.read_bytes()
             except OSError as error:
-                raise DataSetError(f"image cannot be read ({error.strerror}): restore it", sample.image) from None
+                raise DatasetError(f"image cannot be read ({error.strerror}): restore it", sample.image) from None
             yield f"images/{split}/{number:06}{sample.image.suffix.lower()}", data
             yield f"labels/{split}/{number:06}.txt", yolo.labels_text(sample.boxes).encode()
 
@@ -149,7 +149,7 @@ def _check_inside(part: Path, splits: list[Split], path: Path) -> None:
     load(part / "data.yaml", splits)
 
 
-def _stop(error: DataSetError) -> None:
+def _stop(error: DatasetError) -> None:
     raise error
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from diredi.data import yolo
 from diredi.data.images import read_image
 from diredi.data.yolo import Boxes
-from diredi.errors import DataSetError, InvalidInput
+from diredi.errors import DatasetError, InvalidInput
 from diredi.labels import LabelSpace
 from diredi.progress import OnProgress, report
 
@@ -34,7 +34,7 @@ class Sample:
 
 
 @dataclass(frozen=True, eq=False)
-class DataSet:
+class Dataset:
     """Labelled images in two splits, `train` to learn from and `val` to measure on; class ids are positions in `names`.
 
     Images stay on disk until somebody reads them.
@@ -81,7 +81,7 @@ class DataSet:
         files = {*images, *(label for image in images if (label := yolo.label_file_of(image)).exists())}
         return sum(file.stat().st_size for file in files)
 
-    def sample(self, images: int, seed: int = 0, val: int = 0) -> DataSet:
+    def sample(self, images: int, seed: int = 0, val: int = 0) -> Dataset:
         """Draw some images so that every class keeps its share of them, rare classes first: a coreset.
 
         Args:
@@ -94,17 +94,17 @@ class DataSet:
             A data set of the drawn images, in the order that they have here.
 
         Example:
-            >>> from diredi.data.dataset import DataSet, Sample
+            >>> from diredi.data.dataset import Dataset, Sample
             >>> few, many = np.zeros((1, 5), np.float32), np.ones((1, 5), np.float32)
             >>> boxes = [few] * 10 + [many] * 90
-            >>> whole = DataSet(Path(), ("few", "many"), [Sample(Path(f"{i}.jpg"), b) for i, b in enumerate(boxes)], [])
+            >>> whole = Dataset(Path(), ("few", "many"), [Sample(Path(f"{i}.jpg"), b) for i, b in enumerate(boxes)], [])
             >>> whole.sample(20).counts("train")
             {'few': 2, 'many': 18}
         """
         train, held_out = _stratified(self.train, images, seed), _stratified(self.val, val, seed + 1)
         return replace(self, train=train, val=held_out)
 
-    def renamed(self, names: Mapping[str, str]) -> DataSet:
+    def renamed(self, names: Mapping[str, str]) -> Dataset:
         """Return the same images with other names for some classes, as where a site calls a known class its own way.
 
         Args:
@@ -114,7 +114,7 @@ class DataSet:
             InvalidInput: An old name is not one of this data set's.
 
         Example:
-            >>> site = DataSet(Path(), ("lorry", "car"), [], [])
+            >>> site = Dataset(Path(), ("lorry", "car"), [], [])
             >>> site.renamed({"lorry": "truck"}).names
             ('truck', 'car')
         """
@@ -125,7 +125,7 @@ class DataSet:
         labels = LabelSpace.of(dict.fromkeys(new))
         return replace(self._with_ids(labels.ids_of(new)), names=labels.names)
 
-    def with_labels(self, labels: LabelSpace) -> DataSet:
+    def with_labels(self, labels: LabelSpace) -> Dataset:
         """Return the same boxes with the ids of a label space.
 
         Args:
@@ -142,7 +142,7 @@ class DataSet:
             )
         return replace(self._with_ids(labels.ids_of(self.names)), names=labels.names)
 
-    def _with_ids(self, new: Sequence[int]) -> DataSet:
+    def _with_ids(self, new: Sequence[int]) -> Dataset:
         ids = np.asarray(new, np.float32)
 
         def changed(sample: Sample) -> Sample:
@@ -193,7 +193,7 @@ class CheckReport(BaseModel):
         return not self.problems
 
 
-def load(path: Path | str, splits: Sequence[Split] = SPLITS) -> DataSet:
+def load(path: Path | str, splits: Sequence[Split] = SPLITS) -> Dataset:
     """Read a data set in Ultralytics' YOLO format: its `data.yaml` and all its labels.
 
     Images are not decoded here; `diredi data check` does that, and tells all faults at once.
@@ -206,7 +206,7 @@ def load(path: Path | str, splits: Sequence[Split] = SPLITS) -> DataSet:
         The data set; a split that is not wanted is empty.
 
     Raises:
-        DataSetError: The first fault, by file and line; a split that is wanted and has no image is a fault.
+        DatasetError: The first fault, by file and line; a split that is wanted and has no image is a fault.
 
     Example:
         >>> import diredi
@@ -215,22 +215,22 @@ def load(path: Path | str, splits: Sequence[Split] = SPLITS) -> DataSet:
         {'person': 112, 'forklift': 57}
     """
 
-    def stop(error: DataSetError) -> None:
+    def stop(error: DatasetError) -> None:
         raise error
 
     description = yolo.read_description(Path(path), stop)
     samples = {split: _samples(description, split, stop) for split in splits}
-    return DataSet(description.root, description.names, samples.get("train", []), samples.get("val", []))
+    return Dataset(description.root, description.names, samples.get("train", []), samples.get("val", []))
 
 
 def check(path: Path, *, on_progress: OnProgress | None = None) -> CheckReport:
     """All faults of a data set, every image decoded. Never raises for a fault: it is in the report."""
-    faults: list[DataSetError] = []
+    faults: list[DatasetError] = []
     names: tuple[str, ...] = ()
     splits: dict[str, SplitReport] = {}
     try:
         description = yolo.read_description(Path(path), faults.append)
-    except DataSetError as error:
+    except DatasetError as error:
         faults.append(error)
     else:
         names = description.names
@@ -241,7 +241,7 @@ def check(path: Path, *, on_progress: OnProgress | None = None) -> CheckReport:
     return CheckReport(path=Path(path), names=names, splits=splits, problems=problems)
 
 
-def by_camera(dataset: DataSet, pattern: str = r"(.+)[-_]\d+") -> dict[str, DataSet]:
+def by_camera(dataset: Dataset, pattern: str = r"(.+)[-_]\d+") -> dict[str, Dataset]:
     """Split a data set by camera.
 
     Args:
@@ -255,7 +255,7 @@ def by_camera(dataset: DataSet, pattern: str = r"(.+)[-_]\d+") -> dict[str, Data
     Raises:
         InvalidInput: The name of an image does not match the pattern.
     """
-    cameras: dict[str, DataSet] = {}
+    cameras: dict[str, Dataset] = {}
     for split in SPLITS:
         for sample in dataset.split(split):
             match = re.fullmatch(pattern, sample.image.stem)
@@ -268,14 +268,14 @@ def by_camera(dataset: DataSet, pattern: str = r"(.+)[-_]\d+") -> dict[str, Data
 
 def _samples(description: yolo.Description, split: Split, sink: yolo.Sink) -> list[Sample]:
     if split not in description.splits:
-        sink(DataSetError(f"`{split}:` is missing: name the folder with its images", description.path))
+        sink(DatasetError(f"`{split}:` is missing: name the folder with its images", description.path))
         return []
     images = dict.fromkeys(
         image for place in description.splits[split] for image in yolo.list_images(place, split, description, sink)
     )
     if not images:
         places = ", ".join(str(place) for place in description.splits[split])
-        sink(DataSetError(f"`{split}:` has no images in {places}: add some or correct the path", description.path))
+        sink(DatasetError(f"`{split}:` has no images in {places}: add some or correct the path", description.path))
     classes = len(description.names)
     return [Sample(image, yolo.read_labels(yolo.label_file_of(image), classes, sink)) for image in images]
 
@@ -284,7 +284,7 @@ def _check_images(images: Sequence[Path], sink: yolo.Sink, on_progress: OnProgre
     for index, image in enumerate(images):
         try:
             read_image(image)
-        except DataSetError as error:
+        except DatasetError as error:
             sink(error)
         report(on_progress, "check", (index + 1) / len(images), image.name)
 

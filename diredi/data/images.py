@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from diredi.errors import DataSetError, InvalidInput
+from diredi.errors import DatasetError, InvalidInput
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 """Suffixes of images, in lower case: the formats of Ultralytics that OpenCV decodes."""
@@ -24,17 +24,17 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         uint8 [height, width, 3], BGR, turned as its EXIF data says.
 
     Raises:
-        DataSetError: The file cannot be read or decoded.
+        DatasetError: The file cannot be read or decoded.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise DataSetError(
+        raise DatasetError(
             f"image cannot be read ({error.strerror}): check the path and its permissions", path
         ) from None
     image = _decode(data)
     if image is None:
-        raise DataSetError("image cannot be decoded: replace the file or take it out of the data set", path)
+        raise DatasetError("image cannot be decoded: replace the file or take it out of the data set", path)
     return image
 
 

@@ -60,7 +60,7 @@ def measure_style(samples: Sequence[Sample]) -> SiteStyle:
 
     Raises:
         InvalidInput: There are no images.
-        DataSetError: An image cannot be read.
+        DatasetError: An image cannot be read.
     """
     if not samples:
         raise InvalidInput("there are no images to take a style from: the training split is empty")

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from diredi.data.images import IMAGE_SUFFIXES
-from diredi.errors import DataSetError
+from diredi.errors import DatasetError
 from diredi.labels import LabelSpace
 
-Sink = Callable[[DataSetError], None]
+Sink = Callable[[DatasetError], None]
 
 Boxes = NDArray[np.float32]
 """float32 [n, 5]: class id, centre x, centre y, width, height; the last four as shares of the image, 0 to 1."""
@@ -45,7 +45,7 @@ def read_description(path: Path, sink: Sink) -> Description:
         sink: Receives faults after which reading can go on.
 
     Raises:
-        DataSetError: Reading cannot go on: there is no file, no YAML, or no class names.
+        DatasetError: Reading cannot go on: there is no file, no YAML, or no class names.
     """
     values = _read_yaml(path)
     names = _names(values, path, sink)
@@ -64,7 +64,7 @@ def list_images(place: Path, split: str, description: Description, sink: Sink) -
         return _read_list(place, sink)
     if place.suffix.lower() in IMAGE_SUFFIXES and place.is_file():
         return [place]
-    sink(DataSetError(f"`{split}` names {place}, which does not exist: correct the path", description.path))
+    sink(DatasetError(f"`{split}` names {place}, which does not exist: correct the path", description.path))
     return []
 
 
@@ -94,7 +94,7 @@ def read_labels(path: Path, classes: int, sink: Sink) -> Boxes:
     except FileNotFoundError:
         return np.zeros((0, 5), np.float32)
     except (OSError, UnicodeDecodeError) as error:
-        sink(DataSetError(f"label file cannot be read ({error}): replace it or delete it", path))
+        sink(DatasetError(f"label file cannot be read ({error}): replace it or delete it", path))
         return np.zeros((0, 5), np.float32)
     rows: dict[tuple[float, ...], None] = {}  # equal lines are one box, as in Ultralytics
     for number, line in enumerate(lines, start=1):
@@ -103,7 +103,7 @@ def read_labels(path: Path, classes: int, sink: Sink) -> Boxes:
         try:
             rows[_parse_label(line, classes)] = None
         except ValueError as error:
-            sink(DataSetError(str(error), path, number))
+            sink(DatasetError(str(error), path, number))
     return np.asarray(list(rows), np.float32).reshape(-1, 5)
 
 
@@ -122,18 +122,18 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except IsADirectoryError:
-        raise DataSetError("this is a folder: name the data.yaml inside it", path) from None
+        raise DatasetError("this is a folder: name the data.yaml inside it", path) from None
     except OSError as error:
-        raise DataSetError(f"data set cannot be read ({error.strerror}): name an existing data.yaml", path) from None
+        raise DatasetError(f"data set cannot be read ({error.strerror}): name an existing data.yaml", path) from None
     except UnicodeDecodeError:
-        raise DataSetError("this is not text: name the data.yaml of a data set", path) from None
+        raise DatasetError("this is not text: name the data.yaml of a data set", path) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = None if mark is None else mark.line + 1
         problem = getattr(error, "problem", None) or "cannot be parsed"
-        raise DataSetError(f"this is not YAML ({problem}): correct the file", path, line) from None
+        raise DatasetError(f"this is not YAML ({problem}): correct the file", path, line) from None
     if not isinstance(values, dict):
-        raise DataSetError("a data.yaml must hold `train:`, `val:` and `names:`", path)
+        raise DatasetError("a data.yaml must hold `train:`, `val:` and `names:`", path)
     return values
 
 
@@ -147,7 +147,7 @@ def _places(value: object, key: str, root: Path, path: Path) -> tuple[Path, ...]
     entries = value if isinstance(value, list) else [value]
     places = [entry for entry in entries if isinstance(entry, str)]
     if len(places) != len(entries):
-        raise DataSetError(f"`{key}:` must be a folder, a .txt list, or a list of these", path)
+        raise DatasetError(f"`{key}:` must be a folder, a .txt list, or a list of these", path)
     return tuple(root / Path(place).expanduser() for place in places)
 
 
@@ -155,17 +155,17 @@ def _names(values: dict[str, Any], path: Path, sink: Sink) -> tuple[str, ...]:
     named = values.get("names")
     if isinstance(named, dict):
         if sorted(named, key=str) != sorted(range(len(named)), key=str):
-            raise DataSetError(f"`names:` must number the classes 0 to {len(named) - 1} without a gap", path)
+            raise DatasetError(f"`names:` must number the classes 0 to {len(named) - 1} without a gap", path)
         named = [named[index] for index in range(len(named))]
     if not isinstance(named, list) or not named:
-        raise DataSetError("`names:` is missing or empty: list the class names in the order of their ids", path)
+        raise DatasetError("`names:` is missing or empty: list the class names in the order of their ids", path)
     names = tuple(str(name).strip() for name in named)
     try:
         LabelSpace(names=names)
     except ValidationError as error:
-        raise DataSetError(f"`names:` cannot be used ({error.errors()[0]['msg']})", path) from None
+        raise DatasetError(f"`names:` cannot be used ({error.errors()[0]['msg']})", path) from None
     if "nc" in values and values["nc"] != len(names):
-        sink(DataSetError(f"`nc: {values['nc']}` but `names:` has {len(names)} classes: make them agree", path))
+        sink(DatasetError(f"`nc: {values['nc']}` but `names:` has {len(names)} classes: make them agree", path))
     return names
 
 
@@ -178,7 +178,7 @@ def _read_list(path: Path, sink: Sink) -> list[Path]:
         if image.is_file():
             images.append(image)
         else:
-            sink(DataSetError(f"image {line.strip()} does not exist: correct the list", path, number))
+            sink(DatasetError(f"image {line.strip()} does not exist: correct the list", path, number))
     return sorted(images)
 
 

@@ -58,7 +58,7 @@ class Batches:
     """
 
     def __init__(self, pools: Sequence[Pool], recipe: TrainRecipe, size: int, classes: int) -> None:
-        """Raises InvalidInput for an empty set or an id beyond `classes`, DataSetError for an unreadable image."""
+        """Raises InvalidInput for an empty set or an id beyond `classes`, DatasetError for an unreadable image."""
         self._recipe, self._size, self._classes = recipe, size, classes
         self._samples = [(sample, pool.classes) for pool in pools for sample in pool.samples]
         if not self._samples:

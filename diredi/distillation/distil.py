@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diredi.data.dataset import DataSet
+from diredi.data.dataset import Dataset
 from diredi.detectors.base import Detector, Teacher
 from diredi.distillation.batches import Pool
 from diredi.distillation.recipe import TrainRecipe
@@ -17,7 +17,7 @@ from diredi.progress import OnProgress
 
 def distil(
     student: Detector,
-    data: DataSet | Sequence[Pool],
+    data: Dataset | Sequence[Pool],
     *,
     teacher: Teacher | None = None,
     recipe: TrainRecipe | Mapping[str, Any] | None = None,
@@ -52,7 +52,7 @@ def distil(
 
     Raises:
         InvalidInput: There is nothing to learn from, or student, teacher, classes and recipe do not go together.
-        DataSetError: An image cannot be read.
+        DatasetError: An image cannot be read.
         DirediError: The training has diverged.
 
     Example:
@@ -60,7 +60,7 @@ def distil(
         >>> new = diredi.distil(student, maker, teacher=tutor, recipe={"epochs": 2})  # doctest: +SKIP
     """
     recipe = TrainRecipe.of(recipe)
-    if isinstance(data, DataSet):
+    if isinstance(data, Dataset):
         labels = _label_space(student, teacher, data) if labels is None else labels
         named = frozenset(labels.ids_of(data.names))
         pools = [Pool(data.with_labels(labels).train, named if shows_new and len(named) < len(labels) else None)]
@@ -71,7 +71,7 @@ def distil(
     return new
 
 
-def _label_space(student: Detector, teacher: Teacher | None, data: DataSet) -> LabelSpace:
+def _label_space(student: Detector, teacher: Teacher | None, data: Dataset) -> LabelSpace:
     known = student.spec.labels
     if teacher is not None and teacher.spec.labels.extends(known):
         known = teacher.spec.labels

@@ -72,7 +72,7 @@ def pseudo_label(
 ) -> list[Sample]:
     """The same images with what `predictor` finds in them for labels, in the ids of `labels`; nothing found, no box.
 
-    Classes that `labels` lacks are left out. Raises DataSetError for an unreadable image.
+    Classes that `labels` lacks are left out. Raises DatasetError for an unreadable image.
     """
     ids = np.array([labels.names.index(n) if n in labels.names else -1 for n in predictor.labels.names], np.float32)
     seen = []

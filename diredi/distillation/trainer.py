@@ -60,7 +60,7 @@ def train(
     deletes it.
 
     Raises InvalidInput (nothing to train on, an id beyond the label space, teacher and student that cannot be joined),
-    DataSetError (an unreadable image), DirediError (the loss is no longer finite).
+    DatasetError (an unreadable image), DirediError (the loss is no longer finite).
     """
     check_losses(recipe)
     lessons = None if teacher is None else Distiller(teacher, student, recipe)

@@ -10,7 +10,7 @@ from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 
 from diredi.boxes import box_iou
-from diredi.data.dataset import DataSet, Sample, Split
+from diredi.data.dataset import Dataset, Sample, Split
 from diredi.data.images import read_image
 from diredi.detectors.predictor import Detections, Predictor
 from diredi.errors import InvalidInput
@@ -28,7 +28,7 @@ Table = NDArray[np.float64]
 
 def evaluate(
     model: Predictor,
-    data: DataSet | Sequence[Sample],
+    data: Dataset | Sequence[Sample],
     labels: LabelSpace | None = None,
     *,
     split: Split = "val",
@@ -53,14 +53,14 @@ def evaluate(
 
     Raises:
         InvalidInput: There are no labelled boxes.
-        DataSetError: An image cannot be read.
+        DatasetError: An image cannot be read.
 
     Example:
         >>> import diredi
         >>> print(diredi.evaluate(model, site))          # doctest: +SKIP
         mAP50 68.8 %, mAP50-95 39.9 %, precision 72.1 %, recall 63.9 %, F1 66.3 % on 60 images
     """
-    if isinstance(data, DataSet):
+    if isinstance(data, Dataset):
         labels = model.labels.expand(data.names)
         samples = data.with_labels(labels).split(split)
     else:

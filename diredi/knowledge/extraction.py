@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from diredi.data.dataset import DataSet
+from diredi.data.dataset import Dataset
 from diredi.detectors.base import Detector
 from diredi.distillation.trainer import check_losses, check_pair
-from diredi.errors import DataSetError, InvalidInput
+from diredi.errors import DatasetError, InvalidInput
 from diredi.evaluation.detection import evaluate
 from diredi.knowledge.gap import Gap, GapNote
 from diredi.knowledge.gap_application import scored
@@ -26,9 +26,9 @@ from diredi.timing import Clock
 def extract_gap(
     tutor: Detector,
     student: Detector,
-    site: DataSet,
+    site: Dataset,
     *,
-    coreset: DataSet | None = None,
+    coreset: Dataset | None = None,
     recipe: CycleRecipe | Mapping[str, Any] | None = None,
     labels: LabelSpace | None = None,
     checkpoints: Path | None = None,
@@ -49,7 +49,7 @@ def extract_gap(
         tutor: The detector at whose architecture knowledge is exchanged.
         student: The deployed detector, of the same image size and on the same device; its label space must be one that
             `labels` extends.
-        site: The site's images: `train` to learn from, `val` to measure on. See `DataSet.renamed` where the site calls
+        site: The site's images: `train` to learn from, `val` to measure on. See `Dataset.renamed` where the site calls
             a known class by another name.
         coreset: A few presumed images to mix in, such as `maker.sample(200)`, so that old knowledge is not forgotten.
         recipe: How to learn and encode; a mapping holds the options that differ from the default `CycleRecipe()`, such
@@ -65,7 +65,7 @@ def extract_gap(
 
     Raises:
         InvalidInput: Classes, image sizes or devices do not go together, or the recipe is not usable.
-        DataSetError: A split is empty or has no boxes, or an image cannot be read.
+        DatasetError: A split is empty or has no boxes, or an image cannot be read.
 
     Example:
         >>> import diredi
@@ -125,8 +125,8 @@ def _as_it_travels(change: WeightMap, base: Detector, data: SiteData, recipe: Cy
 def _check(
     tutor: Detector,
     student: Detector,
-    site: DataSet,
-    coreset: DataSet | None,
+    site: Dataset,
+    coreset: Dataset | None,
     recipe: CycleRecipe,
     labels: LabelSpace,
 ) -> None:
@@ -142,6 +142,6 @@ def _check(
         check_losses(training)
     for split in ("train", "val"):
         if not any(len(sample.boxes) for sample in site.split(split)):
-            raise DataSetError(
+            raise DatasetError(
                 f"`{split}` has no labelled boxes: a site needs some to learn from, some to measure on", site.root
             )

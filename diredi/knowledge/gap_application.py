@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from diredi.data.dataset import DataSet, Sample
+from diredi.data.dataset import Dataset, Sample
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
 from diredi.distillation.batches import Batches, Pool
@@ -33,7 +33,7 @@ class Tried:
 
 
 @dataclass(frozen=True)
-class Applied:
+class AppliedGap:
     """A model that has received a gap, and why with this lambda."""
 
     model: Detector
@@ -54,11 +54,11 @@ def apply_gap(
     tutor: Detector,
     gap: Gap,
     *,
-    guard: DataSet,
+    guard: Dataset,
     recipe: CycleRecipe | Mapping[str, Any] | None = None,
     scores: Sequence[Sequence[Score]] = (),
     on_progress: OnProgress | None = None,
-) -> Applied:
+) -> AppliedGap:
     """Add a knowledge gap to a model with the largest lambda that does no harm: `W(tutor) + lambda * gap`.
 
     Harm is what the guard sees: mAP50 on its held-out images before, minus after. The recipe names the candidates for
@@ -82,7 +82,7 @@ def apply_gap(
 
     Raises:
         InvalidInput: The gap does not fit the model, or the guard has no labelled boxes.
-        DataSetError: An image cannot be read.
+        DatasetError: An image cannot be read.
 
     Example:
         >>> import diredi
@@ -110,7 +110,7 @@ def apply_gap(
 
     shares = search(recipe, scores, harm)
     chosen = tried(shares)
-    return Applied(
+    return AppliedGap(
         model=_updated(tutor, gap, chosen.lam, recipe, guard.train),
         lam=chosen.lam,
         before=before,

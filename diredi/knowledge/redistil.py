@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from diredi.data.dataset import DataSet
+from diredi.data.dataset import Dataset
 from diredi.detectors.base import Detector
 from diredi.distillation.batches import Pool
 from diredi.distillation.distil import distil
@@ -31,7 +31,7 @@ from diredi.progress import OnProgress, renamed
 
 
 @dataclass(frozen=True)
-class Redistilled:
+class RedistilledStudent:
     """The next student, and which candidate it is."""
 
     model: Detector
@@ -53,12 +53,12 @@ def redistil(
     tutor: Detector,
     gap: Gap | None = None,
     *,
-    guard: DataSet,
+    guard: Dataset,
     pools: Callable[[], Sequence[Pool]] | None = None,
     recipe: CycleRecipe | Mapping[str, Any] | None = None,
     checkpoints: Path | None = None,
     on_progress: OnProgress | None = None,
-) -> Redistilled:
+) -> RedistilledStudent:
     """Choose the next student: the first candidate in the recipe's order that does no harm to what it knows.
 
     Candidates are "gap", the old student with the site's student gap; "redistilled", that one (or, without a gap, the
@@ -81,7 +81,7 @@ def redistil(
 
     Raises:
         InvalidInput: The gap does not fit the student, or the guard has no labelled boxes.
-        DataSetError: An image cannot be read.
+        DatasetError: An image cannot be read.
 
     Example:
         >>> import diredi
@@ -124,7 +124,7 @@ def redistil(
     else:
         kind = max(candidates, key=lambda name: candidates[name][1].map50)
     model, after = candidates[kind]
-    return Redistilled(
+    return RedistilledStudent(
         model=model,
         chosen=kind,
         before=before,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 
-from diredi.data.dataset import DataSet, Sample
+from diredi.data.dataset import Dataset, Sample
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
 from diredi.distillation.batches import Pool
@@ -42,7 +42,7 @@ class SiteData:
     coreset: Pool
 
     @classmethod
-    def of(cls, private: DataSet, coreset: DataSet | None, labels: LabelSpace, presumed_shows_new: bool) -> SiteData:
+    def of(cls, private: Dataset, coreset: Dataset | None, labels: LabelSpace, presumed_shows_new: bool) -> SiteData:
         """Images say nothing of classes that their annotator did not know; the manufacturer's are known to show no new
         class unless `presumed_shows_new`. Raises InvalidInput when a class is not in `labels`."""
         known = frozenset(labels.ids_of(private.names))

@@ -9,7 +9,7 @@ import pytest
 from demo_world import Demo
 
 from diredi.codecs import codec_named, read_header
-from diredi.data.dataset import DataSet, load
+from diredi.data.dataset import Dataset, load
 from diredi.data.images import read_image
 from diredi.data.yolo import label_file_of
 from diredi.store.weights import WeightMap
@@ -21,7 +21,7 @@ WINDOW = 24
 
 
 @pytest.fixture(scope="module")
-def private(demo: Demo) -> DataSet:
+def private(demo: Demo) -> Dataset:
     return load(next(demo.folder.data.glob("scenes-site-1-*/data.yaml")))
 
 
@@ -30,7 +30,7 @@ def sent(demo: Demo) -> bytes:
     return b"\0".join(demo.sent.sent_by(name) for name in sorted(demo.sent.senders))
 
 
-def images(private: DataSet) -> list[Path]:
+def images(private: Dataset) -> list[Path]:
     return [sample.image for sample in (*private.train, *private.val)]
 
 
@@ -84,25 +84,25 @@ def test_only_the_gap_its_manifest_progress_and_signs_of_life_leave(demo: Demo):
         assert kinds.keys() <= may_leave.get(name, may_leave["edge"]), name
 
 
-def test_no_private_image_leaves_whole_or_in_part(private: DataSet, sent: bytes):
+def test_no_private_image_leaves_whole_or_in_part(private: Dataset, sent: bytes):
     for path in images(private):
         assert not any(piece in sent for piece in windows(path.read_bytes(), 256)), path
 
 
-def test_no_crop_of_decoded_pixels_leaves(private: DataSet, sent: bytes):
+def test_no_crop_of_decoded_pixels_leaves(private: Dataset, sent: bytes):
     for path in images(private):
         for row in read_image(path)[::8]:
             assert not any(piece in sent for piece in windows(row.tobytes(), 120)), path
 
 
-def test_no_label_file_leaves(private: DataSet, sent: bytes):
+def test_no_label_file_leaves(private: Dataset, sent: bytes):
     for path in images(private):
         for line in label_file_of(path).read_text().splitlines():
             assert line.encode() not in sent, path
             assert line.partition(" ")[2].encode() not in sent, path
 
 
-def test_no_file_name_or_path_leaves(private: DataSet, demo: Demo, sent: bytes):
+def test_no_file_name_or_path_leaves(private: Dataset, demo: Demo, sent: bytes):
     for path in images(private):
         assert path.name.encode() not in sent and label_file_of(path).name.encode() not in sent
     assert str(private.root).encode() not in sent

@@ -41,7 +41,7 @@ def load(name: str, folder: Path | None = None) -> ClassificationSet:
         InvalidInput: The name is unknown; the message lists those that exist.
         NotFound: A file is missing in `folder`.
         CorruptData: A file is damaged.
-        DataSetError: A file cannot be read or belongs to another set.
+        DatasetError: A file cannot be read or belongs to another set.
         Unreachable: A download failed.
         NoRoom: The disk is full.
     """

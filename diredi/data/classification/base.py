@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from diredi.errors import CorruptData, DataSetError, NotFound
+from diredi.errors import CorruptData, DatasetError, NotFound
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,18 +54,18 @@ def check_labelled(images: NDArray[np.uint8], labels: NDArray[np.integer], class
         path: File that errors name.
 
     Raises:
-        DataSetError: There are no images, another number of labels, or a label that is not a class.
+        DatasetError: There are no images, another number of labels, or a label that is not a class.
     """
     if len(images) == 0 or len(images) != len(labels):
-        raise DataSetError(f"there are {len(labels)} labels of {len(images)} images: restore the file", path)
+        raise DatasetError(f"there are {len(labels)} labels of {len(images)} images: restore the file", path)
     if labels.min() < 0 or labels.max() >= classes:
-        raise DataSetError(f"a label is not within 0 to {classes - 1}: this is another data set, name its folder", path)
+        raise DatasetError(f"a label is not within 0 to {classes - 1}: this is another data set, name its folder", path)
     return LabelledImages(np.ascontiguousarray(images), labels.astype(np.int64))
 
 
 @contextmanager
 def translate_file_errors(path: Path) -> Iterator[None]:
-    """Turn errors of reading a file within a block into NotFound, CorruptData or DataSetError that name the file."""
+    """Turn errors of reading a file within a block into NotFound, CorruptData or DatasetError that name the file."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError):
@@ -73,6 +73,6 @@ def translate_file_errors(path: Path) -> Iterator[None]:
     except (BadGzipFile, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
         raise CorruptData(f"{path} is damaged ({error}): delete it and fetch it again") from None
     except OSError as error:
-        raise DataSetError(
+        raise DatasetError(
             f"file cannot be read ({error.strerror}): check the path and its permissions", path
         ) from None

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from diredi.data.classification.base import ClassificationSet, LabelledImages, check_labelled, translate_file_errors
 from diredi.data.classification.download import Remote, cache_folder, fetch
 from diredi.data.images import decode_image
-from diredi.errors import CorruptData, DataSetError, InvalidInput, NotFound
+from diredi.errors import CorruptData, DatasetError, InvalidInput, NotFound
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -50,7 +50,7 @@ def cifar10(folder: Path | None = None, archive: Remote = ARCHIVE) -> Classifica
     Raises:
         NotFound: `folder` has none of the three forms, or a file of it is missing.
         CorruptData: A file is damaged.
-        DataSetError: A file cannot be read or belongs to another set.
+        DatasetError: A file cannot be read or belongs to another set.
         Unreachable: The download failed.
         NoRoom: The disk is full.
     """
@@ -104,7 +104,7 @@ def _read_records(file: IO[bytes], path: Path) -> NDArray[np.uint8]:
     """Read records, uint8 [n, 3073]: the label, then red, green and blue, row by row."""
     data = file.read(_LONGEST + 1)
     if len(data) > _LONGEST or len(data) % _RECORD:
-        raise DataSetError(f"a batch is no list of up to 10000 records of {_RECORD} bytes: fetch it again", path)
+        raise DatasetError(f"a batch is no list of up to 10000 records of {_RECORD} bytes: fetch it again", path)
     return np.frombuffer(data, np.uint8).reshape(-1, _RECORD)
 
 
@@ -121,12 +121,12 @@ def _read_npz(path: Path) -> LabelledImages:
     arrays = _read_arrays(path)
     jpeg, offsets, labels = arrays["jpeg"], arrays["offsets"], arrays["labels"]
     if jpeg.dtype != np.uint8 or any(a.ndim != 1 or a.dtype.kind not in "iu" for a in (jpeg, offsets, labels)):
-        raise DataSetError("`jpeg`, `offsets` and `labels` must be lists, of bytes and of whole numbers", path)
+        raise DatasetError("`jpeg`, `offsets` and `labels` must be lists, of bytes and of whole numbers", path)
     if tuple(arrays["classes"].ravel().tolist()) != CLASSES:
-        raise DataSetError("`classes` are not those of CIFAR-10: name its folder", path)
+        raise DatasetError("`classes` are not those of CIFAR-10: name its folder", path)
     bounds = [0, *offsets.tolist()]
     if any(a > b for a, b in pairwise(bounds)) or bounds[-1] != len(jpeg):
-        raise DataSetError("`offsets` must rise from 0 to the length of `jpeg`", path)
+        raise DatasetError("`offsets` must rise from 0 to the length of `jpeg`", path)
     images = [_decode(jpeg[a:b].tobytes(), path) for a, b in pairwise(offsets.tolist())]
     return check_labelled(np.array(images, np.uint8), labels, len(CLASSES), path)
 
@@ -137,7 +137,7 @@ def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
             with np.load(path, allow_pickle=False) as file:
                 return {name: file[name] for name in ("jpeg", "offsets", "labels", "classes")}
         except (KeyError, ValueError, TypeError, MemoryError, RuntimeError, TokenError):
-            raise DataSetError("this is not an .npz of JPEG images: fetch it again", path) from None
+            raise DatasetError("this is not an .npz of JPEG images: fetch it again", path) from None
 
 
 def _decode(data: bytes, path: Path) -> NDArray[np.uint8]:
@@ -147,5 +147,5 @@ def _decode(data: bytes, path: Path) -> NDArray[np.uint8]:
     except InvalidInput:
         raise CorruptData(f"{path} holds an image that cannot be decoded: fetch it again") from None
     if image.shape != (_SIDE, _SIDE, 3):
-        raise DataSetError(f"an image has the shape {image.shape[:2]} and not ({_SIDE}, {_SIDE}): fetch it again", path)
+        raise DatasetError(f"an image has the shape {image.shape[:2]} and not ({_SIDE}, {_SIDE}): fetch it again", path)
     return image[..., ::-1].transpose(2, 0, 1)

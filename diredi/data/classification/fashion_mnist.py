@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from diredi.data.classification.base import ClassificationSet, LabelledImages, check_labelled, translate_file_errors
 from diredi.data.classification.download import Remote, cache_folder, fetch
-from diredi.errors import CorruptData, DataSetError
+from diredi.errors import CorruptData, DatasetError
 
 CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -57,7 +57,7 @@ def fashion_mnist(folder: Path | None = None, files: Sequence[Remote] = FILES) -
     Raises:
         NotFound: A file is missing in `folder`.
         CorruptData: A file is damaged.
-        DataSetError: A file cannot be read or belongs to another set.
+        DatasetError: A file cannot be read or belongs to another set.
         Unreachable: A download failed.
         NoRoom: The disk is full.
     """
@@ -80,10 +80,10 @@ def _read(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     with translate_file_errors(path), gzip.open(path) as file:
         magic, sizes = file.read(4), file.read(4 * kind[3])
         if magic != kind or len(sizes) < 4 * kind[3]:
-            raise DataSetError("this is not an IDX file of bytes: fetch it again", path)
+            raise DatasetError("this is not an IDX file of bytes: fetch it again", path)
         n, *rest = struct.unpack(f">{kind[3]}I", sizes)
         if n > _MOST or tuple(rest) != shape:
-            raise DataSetError(f"there are {[n, *rest]} bytes and not up to {[_MOST, *shape]}: fetch it again", path)
+            raise DatasetError(f"there are {[n, *rest]} bytes and not up to {[_MOST, *shape]}: fetch it again", path)
         expected = math.prod((n, *shape))
         data = file.read(expected + 1)
     if len(data) != expected:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from diredi.data.dataset import DataSet, Sample, by_camera
+from diredi.data.dataset import Dataset, Sample, by_camera
 from diredi.decentralized.partitions import partition_labels
 from diredi.decentralized.partitions.base import Indices, PartitionRecipe, Shares, assign_by_counts, random_generator
 from diredi.errors import InvalidInput
@@ -15,7 +15,7 @@ from diredi.errors import InvalidInput
 CAMERA = "camera"
 
 
-def partition_sites(dataset: DataSet, peers: int, recipe: PartitionRecipe, seed: int) -> list[DataSet]:
+def partition_sites(dataset: Dataset, peers: int, recipe: PartitionRecipe, seed: int) -> list[Dataset]:
     """Split a data set into one data set for each peer.
 
     "camera" gives every peer whole cameras, in numbers that differ by one at most. Any other kind takes the class of
@@ -39,7 +39,7 @@ def partition_sites(dataset: DataSet, peers: int, recipe: PartitionRecipe, seed:
     return (_by_camera if recipe.kind == CAMERA else _by_label)(dataset, peers, recipe, seed)
 
 
-def _by_camera(dataset: DataSet, peers: int, recipe: PartitionRecipe, seed: int) -> list[DataSet]:
+def _by_camera(dataset: Dataset, peers: int, recipe: PartitionRecipe, seed: int) -> list[Dataset]:
     cameras = list(by_camera(dataset, recipe.camera).values())
     learning = sum(bool(camera.train) for camera in cameras)
     if not 1 <= peers <= learning:
@@ -57,7 +57,7 @@ def _all(parts: Iterable[Sequence[Sample]]) -> list[Sample]:
     return [sample for part in parts for sample in part]
 
 
-def _by_label(dataset: DataSet, peers: int, recipe: PartitionRecipe, seed: int) -> list[DataSet]:
+def _by_label(dataset: Dataset, peers: int, recipe: PartitionRecipe, seed: int) -> list[Dataset]:
     random = random_generator(seed, peers, 1)
     train, val = (np.array([_label(sample) for sample in split], np.int64) for split in (dataset.train, dataset.val))
     with_boxes, without = np.flatnonzero(train), np.flatnonzero(train == 0)

@@ -19,7 +19,7 @@ from statistics import mean
 
 import numpy as np
 
-from diredi.data.dataset import DataSet, load
+from diredi.data.dataset import Dataset, load
 from diredi.data.sources import resolve
 from diredi.decentralized.detectors import EnsembleTeacher
 from diredi.decentralized.partitions import PartitionRecipe
@@ -76,18 +76,18 @@ def measure(spec: Json, folder: Path) -> Json:
     }
 
 
-def _sites(spec: Json, folder: Path) -> tuple[DataSet, list[DataSet]]:
+def _sites(spec: Json, folder: Path) -> tuple[Dataset, list[Dataset]]:
     whole = load(resolve("scenes:presumed", folder / "data", spec["seed"], *spec["images"]))
     return whole, partition_sites(whole, SITES, PartitionRecipe(**spec["partition"]), spec["seed"])
 
 
-def _create_detectors(spec: Json, sites: list[DataSet]) -> list[Detector]:
+def _create_detectors(spec: Json, sites: list[Dataset]) -> list[Detector]:
     """Create a detector for each site, all with the same random weights."""
     labels = LabelSpace(names=sites[0].names)
     return [registry.create(spec["architecture"], spec["size"], labels, spec["seed"]) for _ in sites]
 
 
-def _train_on_labels(spec: Json, sites: list[DataSet], folder: Path) -> list[Detector]:
+def _train_on_labels(spec: Json, sites: list[Dataset], folder: Path) -> list[Detector]:
     """Train each site's detector on its own labels; cached for all forms."""
     made_from = {name: value for name, value in spec.items() if name != "form"}
     place, detectors = folder / f"seed-{spec['seed']}", _create_detectors(spec, sites)
@@ -105,7 +105,7 @@ def _train_on_labels(spec: Json, sites: list[DataSet], folder: Path) -> list[Det
     return detectors
 
 
-def _train_with_neighbours(detectors: list[Detector], sites: list[DataSet], spec: Json) -> None:
+def _train_with_neighbours(detectors: list[Detector], sites: list[Dataset], spec: Json) -> None:
     """Train each detector with the others, as they were before, as teachers."""
     before = [registry.from_weights(each.spec, each.weights(), each.device) for each in detectors]
     losses = {} if spec["form"] == ALONE else {spec["form"]: 1.0, "boxes": 1.0}
@@ -115,7 +115,7 @@ def _train_with_neighbours(detectors: list[Detector], sites: list[DataSet], spec
         train(detector, site.train, _recipe(spec, 1).model_copy(update={"losses": losses}), teacher=teacher)
 
 
-def _train_fedavg(detectors: list[Detector], sites: list[DataSet], spec: Json) -> None:
+def _train_fedavg(detectors: list[Detector], sites: list[Dataset], spec: Json) -> None:
     """Train by FedAvg, weighted by images. The learning rate falls from round to round."""
     images = [len(site.train) for site in sites]
     shares = [count / sum(images) for count in images]
@@ -145,7 +145,7 @@ def _recipe(spec: Json, phase: int) -> TrainRecipe:
     return TrainRecipe.model_validate({**spec["training"], "epochs": spec["epochs"][phase], "seed": seed})
 
 
-def _evaluate(detector: Detector, whole: DataSet, site: DataSet) -> dict[str, float]:
+def _evaluate(detector: Detector, whole: Dataset, site: Dataset) -> dict[str, float]:
     everywhere = evaluate(detector, whole.val, detector.spec.labels)
     own = evaluate(detector, site.val, detector.spec.labels) if site.val else everywhere
     return {

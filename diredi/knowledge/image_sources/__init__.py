@@ -25,7 +25,7 @@ def images_of(stock: Stock, mix: Mapping[ImageSource, float]) -> dict[ImageSourc
     """As many images as there are presumed ones, each source giving its share of them.
 
     Where one has nothing to give (no site has published a style, the tutor finds no new class in the pool), presumed
-    images take its place. Raises InvalidInput where the mix needs a public pool and there is none, DataSetError for an
+    images take its place. Raises InvalidInput where the mix needs a public pool and there is none, DatasetError for an
     unreadable image.
     """
     total = sum(mix.values())

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from diredi.data.archive import pack
-from diredi.data.dataset import DataSet
+from diredi.data.dataset import Dataset
 from diredi.data.dataset import load as load_dataset
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
@@ -102,7 +102,7 @@ def other_size(path: Path, image_size: int) -> str:
     return f"{'was made' if ours else 'is a checkpoint, usually made'} for {own} pixels and is used at {image_size}"
 
 
-def shared_labels(data: DataSet, given: Mapping[str, Detector | None]) -> LabelSpace:
+def shared_labels(data: Dataset, given: Mapping[str, Detector | None]) -> LabelSpace:
     """Find the label space of the first models.
 
     Args:
@@ -144,14 +144,14 @@ def respelled(names: Iterable[str], labels: LabelSpace) -> str:
     return f"write {', '.join(found[:8])} in data.yaml" if found else "rename its classes in data.yaml"
 
 
-def _kept(model: Detector, kind: str, presumed: DataSet, folder: Path) -> FirstModel:
+def _kept(model: Detector, kind: str, presumed: Dataset, folder: Path) -> FirstModel:
     weights = write_weights(model, folder / f"{kind}.safetensors").model_dump()
     onnx, predictor = write_onnx(model, folder / "student.onnx") if kind == "student" else (None, model)
     figures = evaluate(predictor, presumed)
     return FirstModel(**weights, architecture=model.spec.architecture, figures=figures, onnx=onnx)
 
 
-def _coreset(data: DataSet, recipe: BootstrapRecipe, folder: Path) -> File | None:
+def _coreset(data: Dataset, recipe: BootstrapRecipe, folder: Path) -> File | None:
     """Drawn from the training half alone: what a site learns must not be what the gate asks."""
     if recipe.coreset_images == 0:
         return None

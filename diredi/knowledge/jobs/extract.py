@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from diredi.data.archive import unpack
-from diredi.data.dataset import DataSet
+from diredi.data.dataset import Dataset
 from diredi.data.dataset import load as load_dataset
 from diredi.data.style import measure_style
 from diredi.detectors import registry
@@ -24,7 +24,7 @@ def main(spec: ExtractSpec, folder: Path, on_progress: OnProgress) -> ExtractRes
 
     Raises:
         InvalidInput: Something that the specification names cannot be used.
-        DataSetError: The site's data set cannot be used.
+        DatasetError: The site's data set cannot be used.
         CorruptData: The coreset is none.
     """
     clock = Clock()
@@ -52,7 +52,7 @@ def main(spec: ExtractSpec, folder: Path, on_progress: OnProgress) -> ExtractRes
     return result
 
 
-def _coreset(spec: ExtractSpec, folder: Path) -> DataSet | None:
+def _coreset(spec: ExtractSpec, folder: Path) -> Dataset | None:
     if spec.coreset is None or spec.recipe.coreset_images == 0:
         return None
     place = folder / "coreset"

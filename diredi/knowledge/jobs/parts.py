@@ -11,7 +11,7 @@ from diredi.detectors.export import export_onnx
 from diredi.detectors.onnx import OnnxPredictor
 from diredi.knowledge.gap import Gap
 from diredi.knowledge.jobs.specs import File, SiteGap, WeightsFile
-from diredi.knowledge.merging import Contribution, merged
+from diredi.knowledge.merging import Contribution, merge_gaps
 from diredi.knowledge.recipe import CycleRecipe
 from diredi.store.blobs import digest_of_file
 
@@ -34,7 +34,7 @@ def contributions_of(gaps: Sequence[SiteGap]) -> list[Contribution]:
 def merged_of(gaps: Sequence[SiteGap], base: Detector, recipe: CycleRecipe) -> tuple[Gap, CycleRecipe]:
     """Return the gaps of a cycle's sites as one, and the recipe for that one: where weights are of several sites no
     site has statistics for them. Raises CorruptData and InvalidInput."""
-    gap = merged(contributions_of(gaps), base.weights(), recipe.merge)
+    gap = merge_gaps(contributions_of(gaps), base.weights(), recipe.merge)
     again = len(gaps) > 1 and recipe.batch_norm == "gap" and recipe.merge.batch_norm == "re-estimate"
     return gap, recipe.model_copy(update={"batch_norm": "re-estimate"}) if again else recipe
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from diredi.data.dataset import DataSet
+from diredi.data.dataset import Dataset
 from diredi.data.dataset import load as load_dataset
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
@@ -74,7 +74,7 @@ def main(spec: RedistilSpec, folder: Path, on_progress: OnProgress) -> RedistilR
     )
 
 
-def _stock(spec: RedistilSpec, folder: Path, tutor: Detector, old: Detector, presumed: DataSet) -> Stock:
+def _stock(spec: RedistilSpec, folder: Path, tutor: Detector, old: Detector, presumed: Dataset) -> Stock:
     return Stock(
         tutor,
         old,

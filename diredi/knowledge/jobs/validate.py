@@ -19,7 +19,7 @@ def main(spec: ValidateSpec, folder: Path, on_progress: OnProgress) -> ValidateR
 
     Raises:
         InvalidInput: The site has a class that the label space lacks.
-        DataSetError: The site's data set cannot be used.
+        DatasetError: The site's data set cannot be used.
         CorruptData: The candidate is no exported detector.
     """
     clock = Clock()

@@ -1,6 +1,6 @@
 """The gaps of several sites become one gap, which the cloud's tutor receives as if one site had sent it. No torch.
 
-    gap = merged([Contribution("a", gap_a, 200), Contribution("b", gap_b, 80)], tutor.weights(), MergeRecipe())
+    gap = merge_gaps([Contribution("a", gap_a, 200), Contribution("b", gap_b, 80)], tutor.weights(), MergeRecipe())
 
 A method is one function in a file beside this one and one line in MERGES. It sees only what every site has: the change
 of weights that the base has too. Label spaces and the rows of new classes are joined here, once, for all methods.
@@ -41,7 +41,7 @@ MERGES: Final[dict[str, Merge]] = {
 AGAINST_LIARS: Final = frozenset({"median", "trimmed_mean", "clipped_mean", "krum"})
 """Methods that are chosen against liars: rows of new classes are then merged by their median."""
 
-__all__ = ["MERGES", "Contribution", "Merge", "MergeRecipe", "check_method", "merged"]
+__all__ = ["MERGES", "Contribution", "Merge", "MergeRecipe", "check_method", "merge_gaps"]
 
 
 def check_method(recipe: MergeRecipe) -> None:
@@ -50,7 +50,7 @@ def check_method(recipe: MergeRecipe) -> None:
         raise InvalidInput(f"there is no merge method {recipe.method!r}: use {', '.join(sorted(MERGES))}")
 
 
-def merged(contributions: Sequence[Contribution], base: WeightMap, recipe: MergeRecipe) -> Gap:
+def merge_gaps(contributions: Sequence[Contribution], base: WeightMap, recipe: MergeRecipe) -> Gap:
     """One gap for `base` in the label space that holds the classes of all. The order of `contributions` is of no
     matter, and none is changed.
 

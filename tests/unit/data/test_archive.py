@@ -13,7 +13,7 @@ from made_data_sets import Builder
 
 from diredi.data.archive import pack, unpack
 from diredi.data.dataset import load
-from diredi.errors import CorruptData, DataSetError, InvalidInput, NoRoom
+from diredi.errors import CorruptData, DatasetError, InvalidInput, NoRoom
 
 
 def test_unpacked_set_is_the_packed_one(data_set: Builder, tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_too_many_images_are_not_packed(data_set: Builder, tmp_path: Path) -> No
 def test_lost_image_leaves_no_half_archive(data_set: Builder, tmp_path: Path) -> None:
     original = load(data_set())
     original.val[0].image.unlink()
-    with pytest.raises(DataSetError, match=r"b\.jpg: image cannot be read"):
+    with pytest.raises(DatasetError, match=r"b\.jpg: image cannot be read"):
         pack(original, tmp_path / "a.zip")
     assert not list(tmp_path.glob("*.zip*"))
 

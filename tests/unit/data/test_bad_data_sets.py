@@ -9,7 +9,7 @@ from made_data_sets import Builder, write_image
 
 from diredi.data.dataset import check, load
 from diredi.data.images import decode_image, read_image
-from diredi.errors import DataSetError, InvalidInput
+from diredi.errors import DatasetError, InvalidInput
 
 GOOD = "0 0.5 0.5 0.2 0.2\n"
 
@@ -32,7 +32,7 @@ GOOD = "0 0.5 0.5 0.2 0.2\n"
 def test_wrong_line_is_refused_with_its_file_and_number(data_set: Builder, line: str, said: str) -> None:
     path = data_set({"train/a": f"{GOOD}\n{line}\n", "val/b": GOOD})
     label = path.parent / "labels/train/a.txt"
-    with pytest.raises(DataSetError) as raised:
+    with pytest.raises(DatasetError) as raised:
         load(path)
     assert said in str(raised.value)
     assert (raised.value.path, raised.value.line) == (label, 3)
@@ -57,7 +57,7 @@ def test_wrong_line_is_refused_with_its_file_and_number(data_set: Builder, line:
 )
 def test_wrong_description_is_refused_with_its_file(data_set: Builder, described: dict[str, object], said: str) -> None:
     path = data_set(**described)
-    with pytest.raises(DataSetError) as raised:
+    with pytest.raises(DatasetError) as raised:
         load(path)
     assert said in str(raised.value)
     assert raised.value.path == path
@@ -71,20 +71,20 @@ def test_wrong_description_is_refused_with_its_file(data_set: Builder, described
 def test_file_that_is_no_data_yaml_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "data.yaml"
     path.write_bytes(content)
-    with pytest.raises(DataSetError, match=said):
+    with pytest.raises(DatasetError, match=said):
         load(path)
     assert not check(path).ok
 
 
 def test_data_yaml_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataSetError, match=r"nowhere\.yaml: data set cannot be read"):
+    with pytest.raises(DatasetError, match=r"nowhere\.yaml: data set cannot be read"):
         load(tmp_path / "nowhere.yaml")
 
 
 def test_empty_set_is_refused_and_its_folder_named(data_set: Builder) -> None:
     path = data_set({"train/a": GOOD})
     (path.parent / "images/val").mkdir()
-    with pytest.raises(DataSetError, match=r"`val:` has no images in .*images/val"):
+    with pytest.raises(DatasetError, match=r"`val:` has no images in .*images/val"):
         load(path)
     assert load(path, ("train",)).val == []
 
@@ -98,12 +98,12 @@ def test_check_finds_every_unreadable_image_that_load_does_not_open(data_set: Bu
     report = check(path)
     assert [problem.path for problem in report.problems] == spoilt
     for image in spoilt:
-        with pytest.raises(DataSetError, match=f"{image.name}: image cannot be decoded"):
+        with pytest.raises(DatasetError, match=f"{image.name}: image cannot be decoded"):
             read_image(image)
 
 
 def test_image_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataSetError, match=r"x\.jpg: image cannot be read \(No such file"):
+    with pytest.raises(DatasetError, match=r"x\.jpg: image cannot be read \(No such file"):
         read_image(tmp_path / "x.jpg")
 
 
@@ -124,7 +124,7 @@ def test_check_reports_all_faults_at_once(data_set: Builder) -> None:
 def test_list_file_names_the_line_of_a_missing_image(data_set: Builder) -> None:
     path = data_set(train="list.txt")
     (path.parent / "list.txt").write_text("images/train/a.jpg\n\n./images/train/none.jpg\n")
-    with pytest.raises(DataSetError) as raised:
+    with pytest.raises(DatasetError) as raised:
         load(path)
     assert (raised.value.path, raised.value.line) == (path.parent / "list.txt", 3)
 
@@ -133,7 +133,7 @@ def test_label_file_that_is_not_text_is_named(data_set: Builder) -> None:
     path = data_set({"train/a": GOOD, "val/b": GOOD})
     label = path.parent / "labels/train/a.txt"
     label.write_bytes(b"\xff\xfe\xfa")
-    with pytest.raises(DataSetError, match="label file cannot be read"):
+    with pytest.raises(DatasetError, match="label file cannot be read"):
         load(path)
 
 

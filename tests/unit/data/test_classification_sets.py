@@ -28,7 +28,7 @@ from diredi.data.classification.base import LabelledImages
 from diredi.data.classification.cifar10 import CLASSES, cifar10
 from diredi.data.classification.download import Remote, cache_folder, fetch
 from diredi.data.classification.fashion_mnist import fashion_mnist
-from diredi.errors import CorruptData, DataSetError, DirediError, InvalidInput, NoRoom, NotFound, Unreachable
+from diredi.errors import CorruptData, DatasetError, DirediError, InvalidInput, NoRoom, NotFound, Unreachable
 
 BATCHES = [*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"]
 IDX = [f"{split}-{kind}-ubyte.gz" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
@@ -189,10 +189,10 @@ def test_a_folder_without_cifar10_is_told_what_belongs_there_even_if_it_has_the_
     with pytest.raises(NotFound, match=r"cifar-10-binary\.tar\.gz"):
         load("cifar10", tmp_path)
     (tmp_path / "train.npz").write_bytes(pickle.dumps(Trap()))
-    with pytest.raises(DataSetError, match=r"train\.npz"):
+    with pytest.raises(DatasetError, match=r"train\.npz"):
         load("cifar10", tmp_path)
     write_npz(tmp_path / "train.npz", [smooth(0)], labels=np.array([Trap()], object))
-    with pytest.raises(DataSetError, match=r"train\.npz"):
+    with pytest.raises(DatasetError, match=r"train\.npz"):
         load("cifar10", tmp_path)
     assert not (tmp_path / "unpickled").exists()
 
@@ -214,7 +214,7 @@ def test_a_batch_that_was_cut_off_is_named(tmp_path: Path, cut: int) -> None:
     batch = tmp_path / "data_batch_2.bin"
     write_batches(tmp_path)
     batch.write_bytes(batch.read_bytes()[:-cut])
-    with pytest.raises(DataSetError, match=r"data_batch_2\.bin: .*3073"):
+    with pytest.raises(DatasetError, match=r"data_batch_2\.bin: .*3073"):
         load("cifar10", tmp_path)
 
 
@@ -222,23 +222,23 @@ def test_a_batch_longer_than_any_is_not_taken_whole(tmp_path: Path) -> None:
     write_batches(tmp_path)
     with (tmp_path / "test_batch.bin").open("ab") as file:
         file.truncate(10_001 * 3073)
-    with pytest.raises(DataSetError, match=r"test_batch\.bin: .*10000 records"):
+    with pytest.raises(DatasetError, match=r"test_batch\.bin: .*10000 records"):
         load("cifar10", tmp_path)
 
 
 @pytest.mark.parametrize(
     ("spoilt", "kind", "said"),
     [
-        ({"labels": np.array([0, 10], np.uint8)}, DataSetError, "within 0 to 9"),
-        ({"labels": np.array([0, -1])}, DataSetError, "within 0 to 9"),
-        ({"labels": np.array([0])}, DataSetError, "1 labels of 2 images"),
-        ({"labels": np.array([0.0, 1.0])}, DataSetError, "whole numbers"),
-        ({"offsets": np.array([0, 5, 4])}, DataSetError, "must rise"),
-        ({"offsets": np.array([0, 1, 10**9])}, DataSetError, "must rise"),
-        ({"offsets": np.array([-4, 1, 3])}, DataSetError, "must rise"),
-        ({"classes": np.array(["a", "b"])}, DataSetError, "not those of CIFAR-10"),
+        ({"labels": np.array([0, 10], np.uint8)}, DatasetError, "within 0 to 9"),
+        ({"labels": np.array([0, -1])}, DatasetError, "within 0 to 9"),
+        ({"labels": np.array([0])}, DatasetError, "1 labels of 2 images"),
+        ({"labels": np.array([0.0, 1.0])}, DatasetError, "whole numbers"),
+        ({"offsets": np.array([0, 5, 4])}, DatasetError, "must rise"),
+        ({"offsets": np.array([0, 1, 10**9])}, DatasetError, "must rise"),
+        ({"offsets": np.array([-4, 1, 3])}, DatasetError, "must rise"),
+        ({"classes": np.array(["a", "b"])}, DatasetError, "not those of CIFAR-10"),
         ({"jpeg": np.zeros(9, np.uint8), "offsets": np.array([0, 4, 9])}, CorruptData, "cannot be decoded"),
-        ({"jpeg": np.zeros(9)}, DataSetError, "bytes"),
+        ({"jpeg": np.zeros(9)}, DatasetError, "bytes"),
     ],
 )
 def test_jpeg_images_that_do_not_fit_together_are_refused(
@@ -252,7 +252,7 @@ def test_jpeg_images_that_do_not_fit_together_are_refused(
 
 def test_jpeg_images_of_another_size_are_refused(tmp_path: Path) -> None:
     write_npz(tmp_path / "train.npz", [cv2.resize(smooth(0), (16, 32))])
-    with pytest.raises(DataSetError, match=r"\(32, 16\) and not \(32, 32\)"):
+    with pytest.raises(DatasetError, match=r"\(32, 16\) and not \(32, 32\)"):
         load("cifar10", tmp_path)
 
 
@@ -309,12 +309,12 @@ def test_a_file_that_is_missing_is_named(tmp_path: Path, name: str) -> None:
         (IDX[0], packed(idx(made_idx()[IDX[0]]))[:-200], CorruptData),
         (IDX[0], packed(idx(made_idx()[IDX[0]])[:-1]), CorruptData),
         (IDX[0], packed(idx(made_idx()[IDX[0]]) + b"x"), CorruptData),
-        (IDX[0], packed(idx(np.zeros((7, 28, 27), np.uint8))), DataSetError),
-        (IDX[0], packed(bytes([0, 0, 8, 3]) + struct.pack(">3I", 2**32 - 1, 28, 28)), DataSetError),
-        (IDX[0], packed(b""), DataSetError),
-        (IDX[1], packed(idx(made_idx()[IDX[0]])), DataSetError),
-        (IDX[1], packed(idx(np.arange(6, dtype=np.uint8))), DataSetError),
-        (IDX[1], packed(idx(np.full(7, 10, np.uint8))), DataSetError),
+        (IDX[0], packed(idx(np.zeros((7, 28, 27), np.uint8))), DatasetError),
+        (IDX[0], packed(bytes([0, 0, 8, 3]) + struct.pack(">3I", 2**32 - 1, 28, 28)), DatasetError),
+        (IDX[0], packed(b""), DatasetError),
+        (IDX[1], packed(idx(made_idx()[IDX[0]])), DatasetError),
+        (IDX[1], packed(idx(np.arange(6, dtype=np.uint8))), DatasetError),
+        (IDX[1], packed(idx(np.full(7, 10, np.uint8))), DatasetError),
         (IDX[1], packed(idx(np.zeros(7, np.float32))), CorruptData),
     ],
 )
@@ -331,7 +331,7 @@ def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
     write_idx(tmp_path)
     (tmp_path / IDX[2]).unlink()
     (tmp_path / IDX[2]).mkdir()
-    with pytest.raises(DataSetError, match=IDX[2]):
+    with pytest.raises(DatasetError, match=IDX[2]):
         load("fashion_mnist", tmp_path)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from made_data_sets import Builder, write_image
 
-from diredi.data.dataset import DataSet, Sample, by_camera, check, load
+from diredi.data.dataset import Dataset, Sample, by_camera, check, load
 from diredi.errors import InvalidInput
 from diredi.labels import LabelSpace
 
@@ -81,7 +81,7 @@ def test_class_that_the_label_space_lacks_is_named(data_set: Builder) -> None:
         load(data_set()).with_labels(LabelSpace(names=("car", "bus")))
 
 
-def _made_up(images: int) -> DataSet:
+def _made_up(images: int) -> Dataset:
     """90 of 100 images with a car, 20 with a person, 5 with a bus, the rest empty."""
     rng = np.random.default_rng(3)
     samples = []
@@ -89,7 +89,7 @@ def _made_up(images: int) -> DataSet:
         present = [c for c, share in enumerate((0.9, 0.2, 0.05)) if rng.random() < share]
         boxes = np.array([[c, 0.5, 0.5, 0.1, 0.1] for c in present], np.float32).reshape(-1, 5)
         samples.append(Sample(Path(f"{number}.jpg"), boxes))
-    return DataSet(Path(), ("car", "person", "bus"), samples, samples[:10])
+    return Dataset(Path(), ("car", "person", "bus"), samples, samples[:10])
 
 
 def test_coreset_keeps_every_class_in_proportion_or_better() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from diredi.data.dataset import DataSet, Sample, by_camera
+from diredi.data.dataset import Dataset, Sample, by_camera
 from diredi.decentralized.partitions import PARTITIONS, PartitionRecipe, label_distribution, partition_labels
 from diredi.decentralized.partitions.labels import primary_labels
 from diredi.decentralized.partitions.sites import partition_sites
@@ -262,14 +262,14 @@ def sample(name: str, *classes: int) -> Sample:
     return Sample(Path(f"{name}.jpg"), np.array([[c, 0.5, 0.5, 0.1, 0.1] for c in classes], np.float32).reshape(-1, 5))
 
 
-def detection_set(train: int = 900, val: int = 300) -> DataSet:
+def detection_set(train: int = 900, val: int = 300) -> Dataset:
     """Of three images in a row one is mostly of cars, one mostly of people, one without a box; six cameras."""
     shown = [(0, 0, 1), (1, 0, 1, 2), ()]
     splits = [
         [sample(f"cam{i % 6}_{i + offset:04}", *shown[i % 3]) for i in range(n)]
         for n, offset in ((train, 0), (val, 5000))
     ]
-    return DataSet(Path("root"), ("car", "person", "bus"), *splits)
+    return Dataset(Path("root"), ("car", "person", "bus"), *splits)
 
 
 def images(samples: list[Sample]) -> list[Path]:
@@ -347,7 +347,7 @@ def test_a_camera_without_images_to_learn_from_is_nobodys_only_one() -> None:
 def test_images_are_of_the_camera_that_the_pattern_finds() -> None:
     samples = [sample(f"{number:03}@{'north' if number < 4 else 'south'}", 0) for number in range(9)]
     asked = PartitionRecipe(kind="camera", camera=r"\d+@(.+)")
-    sites = partition_sites(DataSet(Path(), ("car",), samples, []), 2, asked, seed=0)
+    sites = partition_sites(Dataset(Path(), ("car",), samples, []), 2, asked, seed=0)
     assert sorted(len(site.train) for site in sites) == [4, 5]
     with pytest.raises(ValidationError, match="no group"):
         PartitionRecipe(kind="camera", camera=r"\d+@.+")

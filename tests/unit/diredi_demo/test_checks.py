@@ -13,7 +13,7 @@ import yaml
 from cloud_server.starter import FOLDER as SHIPPED
 from diredi.data.images import encode_jpeg
 from diredi.detectors import registry
-from diredi.errors import CorruptData, DataSetError, InvalidInput, NotFound
+from diredi.errors import CorruptData, DatasetError, InvalidInput, NotFound
 from diredi.labels import LabelSpace
 from diredi_demo.checks import check
 from diredi_demo.options import DemoConfig, DemoOptions
@@ -91,13 +91,13 @@ def test_a_file_of_weights_that_is_missing_or_damaged_is_told(told: Told, tmp_pa
 
 
 def test_faults_of_data_are_told_also_those_in_val(told: Told, tmp_path: Path):
-    with pytest.raises(DataSetError):
+    with pytest.raises(DatasetError):
         told(private=tmp_path / "data.yaml")
     path = data_set(tmp_path / "bad", ["car"], val_label="7 0.5 0.5 0.2 0.2\n")
-    with pytest.raises(DataSetError, match=r"labels/val/a.txt, line 1"):
+    with pytest.raises(DatasetError, match=r"labels/val/a.txt, line 1"):
         told(presumed=path)
     empty = data_set(tmp_path / "empty", ["car"], val_label="")
-    with pytest.raises(DataSetError, match="`val:` has no labelled box"):
+    with pytest.raises(DatasetError, match="`val:` has no labelled box"):
         told(private=empty)
 
 

@@ -8,7 +8,7 @@ from diredi.data.dataset import Sample
 from diredi.data.images import read_image
 from diredi.distillation.batches import Pool
 from diredi.distillation.trainer import train
-from diredi.errors import DataSetError, DirediError, InvalidInput
+from diredi.errors import DatasetError, DirediError, InvalidInput
 from diredi.evaluation.detection import evaluate
 from diredi.labels import LabelSpace
 from diredi.progress import Progress
@@ -205,5 +205,5 @@ def test_what_cannot_be_trained_is_refused_with_its_reason(make, teacher, shapes
     with pytest.raises(InvalidInput, match="beyond the label space"):
         train(make(labels=KNOWN), shapes[0], recipe())
     (tmp_path / "bad.png").write_bytes(b"")
-    with pytest.raises(DataSetError, match=r"bad\.png"):
+    with pytest.raises(DatasetError, match=r"bad\.png"):
         train(make(), [Sample(tmp_path / "bad.png", np.zeros((0, 5), np.float32))], recipe())

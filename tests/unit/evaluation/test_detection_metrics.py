@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from diredi.data.dataset import Sample
 from diredi.detectors.predictor import Detections
-from diredi.errors import DataSetError, InvalidInput
+from diredi.errors import DatasetError, InvalidInput
 from diredi.evaluation import forgetting
 from diredi.evaluation.detection import compute_metrics, evaluate
 from diredi.labels import LabelSpace
@@ -163,7 +163,7 @@ def test_a_set_without_boxes_is_refused(one_sample):
 
 def test_an_unreadable_image_is_named(one_sample, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    with pytest.raises(DataSetError, match=r"broken\.png"):
+    with pytest.raises(DatasetError, match=r"broken\.png"):
         evaluate(Fixed(LABELS, answers()), [Sample(tmp_path / "broken.png", one_sample.boxes)], LABELS)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from diredi.data.dataset import DataSet, load
+from diredi.data.dataset import Dataset, load
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
 from diredi.distillation.recipe import Augment
@@ -30,11 +30,11 @@ class World:
     model: Path
 
     @property
-    def presumed(self) -> DataSet:
+    def presumed(self) -> Dataset:
         return load(self.presumed_yaml)
 
     @property
-    def site(self) -> DataSet:
+    def site(self) -> Dataset:
         return load(self.site_yaml)
 
     def detector(self) -> Detector:

@@ -14,7 +14,7 @@ from diredi.config import Config
 from diredi.data.style import SiteStyle
 from diredi.detectors.onnx import OnnxPredictor
 from diredi.detectors.spec import DetectorSpec
-from diredi.errors import CorruptData, DataSetError, InvalidInput, NotFound
+from diredi.errors import CorruptData, DatasetError, InvalidInput, NotFound
 from diredi.evaluation.metrics import DetectionMetrics
 from diredi.jobs import LocalExecutor, call
 from diredi.knowledge.check import check_gap_file
@@ -203,7 +203,7 @@ def test_presumed_data_without_the_tutors_classes_is_refused_with_both_named(wor
 @pytest.mark.parametrize(
     ("changes", "error", "named"),
     [
-        ({"data": "nowhere/data.yaml"}, DataSetError, "nowhere"),
+        ({"data": "nowhere/data.yaml"}, DatasetError, "nowhere"),
         ({"tutor": "gone.safetensors"}, NotFound, "gone"),
         ({"labels": {"names": ["box", "bar"]}}, InvalidInput, "disc"),
         ({"recipe": {"epochs": 3}}, InvalidInput, "epochs"),

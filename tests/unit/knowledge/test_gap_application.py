@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from shapes import GENTLE, GROWN, KNOWN, World
 
-from diredi.data.dataset import DataSet
+from diredi.data.dataset import Dataset
 from diredi.detectors.base import Detector
 from diredi.distillation.batches import Pool
 from diredi.distillation.recipe import TrainRecipe
@@ -18,18 +18,18 @@ from diredi.errors import InvalidInput
 from diredi.evaluation.detection import evaluate
 from diredi.knowledge.gap import Gap, GapNote, compute
 from diredi.knowledge.gap_application import apply_gap, re_estimate, scored, with_gap
-from diredi.knowledge.merging import Contribution, MergeRecipe, merged
+from diredi.knowledge.merging import Contribution, MergeRecipe, merge_gaps
 from diredi.knowledge.recipe import SECTIONS, CycleRecipe, Section
 from diredi.knowledge.redistil import halfway, redistil
 from diredi.knowledge.weight_kinds import kind_of
 from diredi.store.weights import WeightMap
 
 
-def presumed(world: World) -> DataSet:
+def presumed(world: World) -> Dataset:
     return world.presumed.with_labels(GROWN)
 
 
-def quality(detector: Detector, data: DataSet) -> float:
+def quality(detector: Detector, data: Dataset) -> float:
     return evaluate(detector, data).map50
 
 
@@ -108,7 +108,7 @@ def test_statistics_that_no_site_sent_are_measured_for_the_merged_tutor(world: W
         replace(gap, weights=gap.weights.selected(lambda name: not kind_of(name, "float32").is_statistic))
         for gap in (taught_by_site(world, base, training, seed) for seed in (0, 1))
     ]
-    gap = merged([Contribution(f"site-{n}", one, 48) for n, one in enumerate(sent)], base.weights(), MergeRecipe())
+    gap = merge_gaps([Contribution(f"site-{n}", one, 48) for n, one in enumerate(sent)], base.weights(), MergeRecipe())
     kept, again = (
         apply_gap(base, gap, guard=data, recipe=CycleRecipe.of({"lam": 1.0, "batch_norm": option}))
         for option in ("keep", "re-estimate")

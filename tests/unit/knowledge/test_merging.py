@@ -12,7 +12,7 @@ from test_gap import weights
 
 from diredi.errors import InvalidInput
 from diredi.knowledge.gap import Gap, GapNote, apply, compute
-from diredi.knowledge.merging import MERGES, Contribution, MergeRecipe, merged
+from diredi.knowledge.merging import MERGES, Contribution, MergeRecipe, merge_gaps
 from diredi.knowledge.weight_kinds import kind_of
 from diredi.labels import LabelSpace
 from diredi.store.weights import WeightMap
@@ -54,7 +54,7 @@ def by_hand(gaps: Sequence[Sequence[float]], recipe: MergeRecipe) -> np.ndarray:
     note = GapNote(base_id="", labels=KNOWN, base_classes=2)
     maps = [WeightMap({"w": np.array(gap, np.float32)}) for gap in gaps]
     ours = [Contribution(f"site-{i}", Gap(gap, note), 10) for i, gap in enumerate(maps)]
-    return merged(ours, WeightMap({"w": np.zeros(len(gaps[0]), np.float32)}), recipe).weights["w"]
+    return merge_gaps(ours, WeightMap({"w": np.zeros(len(gaps[0]), np.float32)}), recipe).weights["w"]
 
 
 def known(gap: Gap) -> WeightMap:
@@ -68,7 +68,7 @@ def method(request: pytest.FixtureRequest) -> str:
 
 
 def test_a_merged_gap_is_a_gap_for_the_base_in_a_label_space_with_all_classes(method: str) -> None:
-    gap = merged(five(), BASE, MergeRecipe(method=method))
+    gap = merge_gaps(five(), BASE, MergeRecipe(method=method))
     assert gap.note.labels.names == ("car", "person", "forklift", "excavator")
     gap.check_fits(BASE.schema())
     assert apply(BASE, gap.weights)["head.bias"].shape == (4,)
@@ -80,7 +80,7 @@ def test_the_order_in_which_sites_report_is_of_no_matter(order: list[int], seed:
     ours = five(seed)
     for name in MERGES:
         recipe = MergeRecipe(method=name)
-        expected, found = merged(ours, BASE, recipe), merged([ours[i] for i in order], BASE, recipe)
+        expected, found = merge_gaps(ours, BASE, recipe), merge_gaps([ours[i] for i in order], BASE, recipe)
         assert found.note == expected.note
         assert_equal(found.weights, expected.weights)
 
@@ -88,21 +88,21 @@ def test_the_order_in_which_sites_report_is_of_no_matter(order: list[int], seed:
 def test_gaps_that_are_all_the_same_merge_to_themselves(method: str) -> None:
     one = contribution("site-0", 1, ["forklift"])
     alike = [Contribution(f"site-{i}", one.gap, 10 * i) for i in range(1, 6)]
-    gap = merged(alike, BASE, MergeRecipe(method=method, **FAITHFUL.get(method, {})))
+    gap = merge_gaps(alike, BASE, MergeRecipe(method=method, **FAITHFUL.get(method, {})))
     assert_equal(gap.weights, one.gap.weights, rtol=1e-6)
 
 
 @pytest.mark.parametrize("method", sorted(MERGES.keys() - {"krum"}))
 def test_one_gap_alone_is_itself(method: str) -> None:
     one = contribution("site-0", 1, ["forklift"])
-    gap = merged([one], BASE, MergeRecipe(method=method, **FAITHFUL.get(method, {})))
+    gap = merge_gaps([one], BASE, MergeRecipe(method=method, **FAITHFUL.get(method, {})))
     assert gap.note == one.gap.note.model_copy(update={"taught": ("forklift",)})
     assert_equal(gap.weights, one.gap.weights, rtol=1e-6)
 
 
 def test_what_goes_in_is_never_changed(method: str) -> None:
     ours, before = five(), five()
-    merged(ours, BASE, MergeRecipe(method=method))
+    merge_gaps(ours, BASE, MergeRecipe(method=method))
     for one, other in zip(ours, before, strict=True):
         assert_equal(one.gap.weights, other.gap.weights)
     assert_equal(BASE, weights(0))
@@ -112,13 +112,13 @@ def test_one_site_with_a_nan_is_refused_by_the_name_of_the_weight(method: str) -
     *ours, bad = five()
     spoiled = changed(bad, lambda name, a: np.full_like(a, np.nan) if name == "0.conv.weight" else a)
     with pytest.raises(InvalidInput, match=r"0\.conv\.weight"):
-        merged([*ours, spoiled], BASE, MergeRecipe(method=method))
+        merge_gaps([*ours, spoiled], BASE, MergeRecipe(method=method))
 
 
 def test_a_sum_beyond_what_float32_holds_is_refused() -> None:
     huge = [changed(one, lambda _, a: np.full_like(a, 3e38)) for one in five()]
     with pytest.raises(InvalidInput, match="infinite"), np.errstate(over="ignore"):
-        merged(huge, BASE, MergeRecipe(method="task_arithmetic", scale=1.0))
+        merge_gaps(huge, BASE, MergeRecipe(method="task_arithmetic", scale=1.0))
 
 
 @settings(deadline=None, max_examples=25)
@@ -128,7 +128,7 @@ def test_one_liar_in_five_moves_no_weight_further_than_some_honest_site_did(seed
     honest = [one.gap.weights for i, one in enumerate(ours) if i != liar]
     ours[liar] = changed(ours[liar], lambda _, a: a * np.float32(size))
     for name in ("median", "trimmed_mean"):
-        for key, array in merged(ours, BASE, MergeRecipe(method=name)).weights.items():
+        for key, array in merge_gaps(ours, BASE, MergeRecipe(method=name)).weights.items():
             stacked = np.stack([one[key] for one in honest])
             assert (array >= stacked.min(0) - 1e-5).all(), (name, key)
             assert (array <= stacked.max(0) + 1e-5).all(), (name, key)
@@ -139,7 +139,7 @@ def test_one_liar_in_five_moves_no_weight_further_than_some_honest_site_did(seed
 def test_krum_never_picks_a_liar_who_is_far_from_all_others(seed: int, size: float, sign: int, liar: int) -> None:
     ours = [contribution(f"site-{i}", seed + i) for i in range(5)]
     ours[liar] = changed(ours[liar], lambda _, a: a * np.float32(sign * size))
-    picked = merged(ours, BASE, MergeRecipe(method="krum")).weights
+    picked = merge_gaps(ours, BASE, MergeRecipe(method="krum")).weights
     assert picked.norm() < ours[liar].gap.weights.norm()
 
 
@@ -154,46 +154,46 @@ def test_a_clipped_mean_is_no_longer_than_the_middle_gap(seed: int, size: float)
             return gap.selected(lambda name: kind_of(name, "float32").is_statistic is statistic).norm()
 
         middle = float(np.median([norm(one.gap.weights) for one in ours]))
-        assert norm(merged(ours, BASE, MergeRecipe(method="clipped_mean")).weights) <= middle * (1 + 1e-5)
+        assert norm(merge_gaps(ours, BASE, MergeRecipe(method="clipped_mean")).weights) <= middle * (1 + 1e-5)
 
 
 def test_a_liar_moves_a_mean_as_far_as_he_likes() -> None:
     *ours, bad = five()
     spoiled = changed(bad, lambda _, a: a * np.float32(1e6))
-    ratio = known(merged([*ours, spoiled], BASE, MergeRecipe(method="mean"))).norm() / known(bad.gap).norm()
+    ratio = known(merge_gaps([*ours, spoiled], BASE, MergeRecipe(method="mean"))).norm() / known(bad.gap).norm()
     assert ratio > 1e5
 
 
 def test_krum_is_refused_below_2f_plus_3_gaps_and_says_how_many_it_needs() -> None:
     with pytest.raises(InvalidInput, match=r"needs 5 gaps and there are 4"):
-        merged(five()[:4], BASE, MergeRecipe(method="krum"))
+        merge_gaps(five()[:4], BASE, MergeRecipe(method="krum"))
     with pytest.raises(InvalidInput, match=r"needs 7 gaps and there are 5"):
-        merged(five(), BASE, MergeRecipe(method="krum", byzantine=2))
-    assert merged(five()[:3], BASE, MergeRecipe(method="krum", byzantine=0)).note.base_classes == 2
+        merge_gaps(five(), BASE, MergeRecipe(method="krum", byzantine=2))
+    assert merge_gaps(five()[:3], BASE, MergeRecipe(method="krum", byzantine=0)).note.base_classes == 2
 
 
 def test_krum_takes_the_gap_in_the_middle_of_the_crowd() -> None:
     middle = contribution("site-2", 1)
     near = [changed(middle, lambda _, a, by=by: a + np.float32(by)) for by in (-0.04, -0.01, 0.02, 5.0)]
     crowd = [middle, *(Contribution(f"site-{i}", one.gap, 9) for i, one in zip((0, 1, 3, 4), near, strict=True))]
-    picked = merged(crowd, BASE, MergeRecipe(method="krum")).weights
+    picked = merge_gaps(crowd, BASE, MergeRecipe(method="krum")).weights
     assert_equal(picked, middle.gap.weights)
 
 
 def test_an_unknown_method_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(InvalidInput, match=r"'fedavg'.*clipped_mean.*trimmed_mean"):
-        merged(five(), BASE, MergeRecipe(method="fedavg"))
+        merge_gaps(five(), BASE, MergeRecipe(method="fedavg"))
 
 
 def test_the_mean_is_weighted_by_images() -> None:
     a, b = contribution("a", 1, images=300), contribution("b", 2, images=100)
     expected = a.gap.weights * 0.75 + b.gap.weights * 0.25
-    assert_equal(merged([a, b], BASE, MergeRecipe(method="mean")).weights, expected, rtol=1e-5, atol=1e-6)
+    assert_equal(merge_gaps([a, b], BASE, MergeRecipe(method="mean")).weights, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_task_arithmetic_adds_and_scales() -> None:
     a, b = contribution("a", 1), contribution("b", 2)
-    gap = merged([a, b], BASE, MergeRecipe(method="task_arithmetic", scale=0.7)).weights
+    gap = merge_gaps([a, b], BASE, MergeRecipe(method="task_arithmetic", scale=0.7)).weights
     assert_equal(gap, (a.gap.weights + b.gap.weights) * 0.7, rtol=1e-5, atol=1e-6)
 
 
@@ -211,7 +211,7 @@ def test_task_arithmetic_without_a_scale_goes_as_far_as_the_sites_did(seed: int)
     def norm(gap: WeightMap) -> float:
         return gap.selected(lambda name: not kind_of(name, "float32").is_statistic).norm()
 
-    found = norm(merged([a, b], BASE, MergeRecipe(method="task_arithmetic")).weights)
+    found = norm(merge_gaps([a, b], BASE, MergeRecipe(method="task_arithmetic")).weights)
     assert found == pytest.approx((norm(a.gap.weights) + norm(b.gap.weights)) / 2, rel=1e-5)
 
 
@@ -225,20 +225,20 @@ def test_ties_trims_elects_and_averages_what_agrees() -> None:
 def test_dare_drops_its_share_and_is_right_on_average() -> None:
     ours = [contribution("a", 1), contribution("b", 2)]
     alone = [
-        merged(ours[:1], BASE, MergeRecipe(method="dare", drop=0.75, scale=1.0, seed=seed)).weights["0.conv.weight"]
+        merge_gaps(ours[:1], BASE, MergeRecipe(method="dare", drop=0.75, scale=1.0, seed=seed)).weights["0.conv.weight"]
         for seed in range(400)
     ]
     assert np.mean([np.mean(one == 0) for one in alone]) == pytest.approx(0.75, abs=0.01)
     truth = ours[0].gap.weights["0.conv.weight"]
     assert np.abs(np.mean(alone, axis=0) - truth).max() < 0.4 * np.abs(truth).max()
     recipe = MergeRecipe(method="dare", seed=7)
-    assert_equal(merged(ours, BASE, recipe).weights, merged(ours, BASE, recipe).weights)
+    assert_equal(merge_gaps(ours, BASE, recipe).weights, merge_gaps(ours, BASE, recipe).weights)
 
 
 def test_two_sites_with_a_class_each_keep_the_rows_that_each_has_taught(method: str) -> None:
     a, b = contribution("a", 1, ["forklift"]), contribution("b", 2, ["excavator"])
     rest = [contribution(f"rest-{i}", 3 + i) for i in range(3)]
-    gap = merged([a, b, *rest], BASE, MergeRecipe(method=method))
+    gap = merge_gaps([a, b, *rest], BASE, MergeRecipe(method=method))
     for name, label, one in (("forklift", "forklift", a), ("excavator", "excavator", b)):
         row = gap.note.labels.id_of(label)
         for key in ("head.weight", "head.bias"):
@@ -248,7 +248,7 @@ def test_two_sites_with_a_class_each_keep_the_rows_that_each_has_taught(method: 
 def test_a_site_that_knows_a_class_by_name_alone_has_no_say_in_its_row() -> None:
     a = contribution("a", 1, ["forklift"], taught=["forklift"], images=10)
     b = contribution("b", 2, ["forklift", "excavator"], taught=["excavator"], images=1000)
-    gap = merged([a, b], BASE, MergeRecipe())
+    gap = merge_gaps([a, b], BASE, MergeRecipe())
     assert gap.note.labels == b.gap.note.labels
     assert gap.note.taught == ("forklift", "excavator")
     assert np.array_equal(gap.weights["head.weight"][2], a.gap.weights["head.weight"][2])
@@ -258,7 +258,7 @@ def test_a_site_that_knows_a_class_by_name_alone_has_no_say_in_its_row() -> None
 def test_a_class_that_two_sites_were_taught_has_the_mean_of_their_rows_by_images() -> None:
     a, b = contribution("a", 1, ["forklift"], images=100), contribution("b", 2, ["forklift"], images=300)
     rows = [one.gap.weights["head.weight"][2] for one in (a, b)]
-    found = merged([a, b], BASE, MergeRecipe()).weights["head.weight"][2]
+    found = merge_gaps([a, b], BASE, MergeRecipe()).weights["head.weight"][2]
     np.testing.assert_allclose(found, rows[0] / 4 + rows[1] * 3 / 4, rtol=1e-5)
 
 
@@ -267,7 +267,7 @@ def test_a_liar_among_three_who_were_taught_a_class_does_not_own_its_row() -> No
     honest = np.stack([one.gap.weights["head.weight"][2] for one in ours[1:3]])
     ours[0] = changed(ours[0], lambda _, a: a * np.float32(-1e6))
     for method in ("median", "trimmed_mean", "clipped_mean", "krum"):
-        row = merged(ours, BASE, MergeRecipe(method=method)).weights["head.weight"][2]
+        row = merge_gaps(ours, BASE, MergeRecipe(method=method)).weights["head.weight"][2]
         assert ((row >= honest.min(0)) & (row <= honest.max(0))).all(), method
 
 
@@ -275,13 +275,13 @@ def test_ids_that_the_cloud_gave_out_are_kept_whoever_reports_first() -> None:
     cloud = KNOWN.expand(["forklift", "crane", "excavator"])
     early = contribution("z", 1, ["forklift"])
     late = contribution("a", 2, ["forklift", "crane", "excavator"], taught=["excavator"])
-    assert merged([early, late], BASE, MergeRecipe()).note.labels.names == cloud.names
+    assert merge_gaps([early, late], BASE, MergeRecipe()).note.labels.names == cloud.names
 
 
 def test_a_key_that_a_site_left_out_is_no_change_there() -> None:
     a, b = contribution("a", 1), contribution("b", 2)
     less = Contribution("b", Gap(b.gap.weights.selected(lambda name: "running" not in name), b.gap.note), 100)
-    found = merged([a, less], BASE, MergeRecipe(method="mean")).weights["0.bn.running_mean"]
+    found = merge_gaps([a, less], BASE, MergeRecipe(method="mean")).weights["0.bn.running_mean"]
     np.testing.assert_allclose(found, a.gap.weights["0.bn.running_mean"] / 2, rtol=1e-6)
 
 
@@ -307,11 +307,11 @@ def other_base(one: Contribution) -> Contribution:
 )
 def test_what_cannot_be_merged_is_refused_with_the_site_or_weight_named(ours: list[Contribution], named: str) -> None:
     with pytest.raises(InvalidInput, match=named):
-        merged(ours, BASE, MergeRecipe())
+        merge_gaps(ours, BASE, MergeRecipe())
 
 
 def test_a_class_whose_rows_are_not_all_there_is_refused_with_the_site_named() -> None:
     a, b = contribution("a", 1, ["forklift"]), contribution("b", 2, ["forklift"])
     short = Contribution("b", Gap(b.gap.weights.selected(lambda name: name != "head.bias"), b.gap.note), 100)
     with pytest.raises(InvalidInput, match=r"'b' has no row of 'forklift' in 'head\.bias'"):
-        merged([a, short], BASE, MergeRecipe())
+        merge_gaps([a, short], BASE, MergeRecipe())

@@ -11,7 +11,7 @@ from user_domain.failure_reasons import Reason, Stage, reason_for
 
 SECRET = "/srv/private/gate-0001.jpg"
 ERRORS = [
-    errors.DataSetError(SECRET, Path(SECRET), 3),
+    errors.DatasetError(SECRET, Path(SECRET), 3),
     *(
         kind(SECRET)
         for kind in (

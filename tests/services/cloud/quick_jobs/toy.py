@@ -12,7 +12,7 @@ from diredi.detectors.spec import DetectorSpec
 from diredi.evaluation.metrics import ClassMetrics, DetectionMetrics
 from diredi.knowledge.gap import Gap
 from diredi.knowledge.jobs.specs import File, SiteGap
-from diredi.knowledge.merging import Contribution, MergeRecipe, merged
+from diredi.knowledge.merging import Contribution, MergeRecipe, merge_gaps
 from diredi.labels import LabelSpace
 from diredi.store.blobs import digest_of_file
 from diredi.store.weights import WeightMap
@@ -61,6 +61,6 @@ def described(path: Path) -> dict[str, Any]:
 
 
 def merged_gap(gaps: Sequence[SiteGap], base: WeightMap) -> Gap:
-    """As `contributions_of` and `merged` do it, without the torch that the real jobs import; figures to foretell."""
+    """As the real jobs do it, without the torch that they import; figures to foretell."""
     ours = [Contribution(one.site, Gap.from_bytes(one.path.read_bytes(), one.codec), one.images) for one in gaps]
-    return merged(ours, base, MergeRecipe(method="mean"))
+    return merge_gaps(ours, base, MergeRecipe(method="mean"))
