@@ -20,7 +20,7 @@ def box_iou(box: NDArray[FloatT], others: NDArray[FloatT]) -> NDArray[FloatT]:
     Returns:
         IoU with each of the others, 0 to 1, [n]; 0 where both boxes have no area.
 
-    Example:
+    Examples:
         >>> box_iou(np.array([0.0, 0.0, 2.0, 2.0]), np.array([[0.0, 0.0, 2.0, 1.0], [3.0, 3.0, 4.0, 4.0]])).tolist()
         [0.5, 0.0]
     """

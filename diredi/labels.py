@@ -21,7 +21,7 @@ class LabelSpace(BaseModel):
         version: Number of the label space; it grows by one with each expansion.
         names: Class names; the position of a name is its id.
 
-    Example:
+    Examples:
         >>> LabelSpace(names=("car", "person")).expand(["person", "forklift"]).names
         ('car', 'person', 'forklift')
     """
@@ -50,7 +50,7 @@ class LabelSpace(BaseModel):
         Raises:
             InvalidInput: A name is empty, too long, not printable or stands twice.
 
-        Example:
+        Examples:
             >>> LabelSpace.of(["car", "person"]).id_of("person")
             1
         """

@@ -11,7 +11,7 @@ from typing import TypeAlias
 class Progress:
     """How far long work is, as `on_progress` hears of it.
 
-    Example:
+    Examples:
         >>> print(Progress("tutor-2", 0.25, "step 3 of 12"))
         tutor-2: 25 %, step 3 of 12
     """

@@ -21,7 +21,7 @@ def seeded(seed: int) -> Iterator[None]:
     Args:
         seed: Seed of what is drawn inside the block.
 
-    Example:
+    Examples:
         >>> with seeded(0):
         ...     first = torch.rand(2)
         >>> with seeded(0):

@@ -93,7 +93,7 @@ class Dataset:
         Returns:
             A data set of the drawn images, in the order that they have here.
 
-        Example:
+        Examples:
             >>> from diredi.data.dataset import Dataset, Sample
             >>> few, many = np.zeros((1, 5), np.float32), np.ones((1, 5), np.float32)
             >>> boxes = [few] * 10 + [many] * 90
@@ -113,7 +113,7 @@ class Dataset:
         Raises:
             InvalidInput: An old name is not one of this data set's.
 
-        Example:
+        Examples:
             >>> site = Dataset(Path(), ("lorry", "car"), [], [])
             >>> site.renamed({"lorry": "truck"}).names
             ('truck', 'car')
@@ -208,7 +208,7 @@ def load(path: Path | str, splits: Sequence[Split] = SPLITS) -> Dataset:
     Raises:
         DatasetError: The first fault, by file and line; a split that is wanted and has no image is a fault.
 
-    Example:
+    Examples:
         >>> import diredi
         >>> site = diredi.load_dataset("site/data.yaml")               # doctest: +SKIP
         >>> site.counts("train")                                       # doctest: +SKIP

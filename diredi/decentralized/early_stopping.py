@@ -75,7 +75,7 @@ class StopReason(StrEnum):
 class MetaStopping(Config):
     """The state of early stopping of one peer, as an immutable value.
 
-    Example:
+    Examples:
         >>> stopping = MetaStopping(recipe=StoppingRecipe(most_rounds=1)).after_round(0.5, 0.7)
         >>> stopping.reason.value
         'rounds'

@@ -34,6 +34,14 @@ class Targets:
         return cls(nobody, nobody, torch.zeros(0, 4, device=device))
 
     def to(self, device: torch.device) -> Targets:
+        """Copy the targets to a device.
+
+        Args:
+            device: Where the copy goes.
+
+        Returns:
+            Equal targets on that device.
+        """
         labelled = None if self.labelled is None else self.labelled.to(device)
         return Targets(self.image_index.to(device), self.classes.to(device), self.boxes.to(device), labelled)
 

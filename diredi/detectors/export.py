@@ -28,11 +28,20 @@ class _Raw(nn.Module):
         return outputs.class_logits.contiguous(), outputs.box_logits.contiguous()
 
 
-def export_onnx(detector: Detector, path: Path) -> str:
-    """Writes fp32 weights and the raw outputs, any batch size, whole or not at all; returns the digest "sha256:...".
+def export_onnx(detector: Detector, path: Path | str) -> str:
+    """Write a detector as the ONNX file that edge nodes run, whole or not at all.
 
-    Equal weights give equal bytes. The detector is left as it was.
+    The file has the fp32 weights and the raw outputs, for any batch size. Equal weights give equal bytes. The detector
+    is left as it was.
+
+    Args:
+        detector: The detector to export.
+        path: The file to write.
+
+    Returns:
+        The digest of the file, "sha256:...".
     """
+    path = Path(path)
     part = path.with_name(path.name + ".graph")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -29,9 +29,19 @@ PREDICT_BATCH = 8
 class OnnxPredictor:
     """Finds boxes with an exported file. Safe to call from several threads."""
 
-    def __init__(self, model: Path | bytes, threads: int = 0) -> None:
-        """`threads` 0: one for each core. Raises NotFound, CorruptData when `model` is not an exported detector."""
-        self._name = str(model) if isinstance(model, Path) else f"a model of {len(model)} bytes"
+    def __init__(self, model: Path | str | bytes, threads: int = 0) -> None:
+        """Open an exported detector.
+
+        Args:
+            model: The path of an ONNX file that `diredi.export` has written, or its bytes.
+            threads: How many threads to use. 0 uses one for each core.
+
+        Raises:
+            NotFound: There is no such file.
+            CorruptData: It is not an exported detector.
+        """
+        model = model if isinstance(model, bytes) else Path(model)
+        self._name = f"a model of {len(model)} bytes" if isinstance(model, bytes) else str(model)
         self._session = self._opened(model, threads)
         metadata = dict(self._session.get_modelmeta().custom_metadata_map)
         self.spec = DetectorSpec.from_metadata(metadata)

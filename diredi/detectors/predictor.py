@@ -24,7 +24,7 @@ Image = NDArray[np.uint8]
 class Detections:
     """Boxes that a model has found in one image, best first.
 
-    Example:
+    Examples:
         >>> found = Detections.of([[0, 0, 8, 8], [2, 2, 9, 9]], scores=[0.4, 0.9], classes=[1, 0])
         >>> found.classes.tolist()
         [0, 1]

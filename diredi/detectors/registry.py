@@ -113,7 +113,7 @@ def create(
     Raises:
         InvalidInput: The name, the size, the device or the classes cannot be used.
 
-    Example:
+    Examples:
         >>> import diredi
         >>> diredi.create("yolo11-w0.125", 64, ["car", "person"], device="cpu")
         <UltralyticsDetector yolo11-w0.125, 64 px, 2 classes (car, person), cpu>
@@ -160,7 +160,7 @@ def load(
         CorruptData: The file is damaged, or something else.
         InvalidInput: The size, the device or the labels cannot be used.
 
-    Example:
+    Examples:
         >>> import diredi
         >>> student = diredi.load("student.safetensors")               # doctest: +SKIP
         >>> tutor = diredi.load("yolo11s.pt", image_size=320)          # doctest: +SKIP

@@ -33,6 +33,17 @@ class DetectorSpec(BaseModel):
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, str]) -> DetectorSpec:
+        """Read the specification from the metadata of a file that holds a detector.
+
+        Args:
+            metadata: What `to_metadata` returned, as the file keeps it.
+
+        Returns:
+            The specification.
+
+        Raises:
+            CorruptData: The metadata are not those of a detector.
+        """
         try:
             return cls.model_validate(json.loads(metadata[_KEY]))
         except (KeyError, ValueError, ValidationError):

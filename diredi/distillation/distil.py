@@ -55,7 +55,7 @@ def distil(
         DatasetError: An image cannot be read.
         DirediError: The training has diverged.
 
-    Example:
+    Examples:
         >>> import diredi
         >>> new = diredi.distil(student, maker, teacher=tutor, recipe={"epochs": 2})  # doctest: +SKIP
     """

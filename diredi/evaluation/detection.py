@@ -55,7 +55,7 @@ def evaluate(
         InvalidInput: There are no labelled boxes.
         DatasetError: An image cannot be read.
 
-    Example:
+    Examples:
         >>> import diredi
         >>> print(diredi.evaluate(model, site))          # doctest: +SKIP
         mAP50 68.8 %, mAP50-95 39.9 %, precision 72.1 %, recall 63.9 %, F1 66.3 % on 60 images

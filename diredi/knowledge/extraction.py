@@ -67,7 +67,7 @@ def extract_gap(
         InvalidInput: Classes, image sizes or devices do not go together, or the recipe is not usable.
         DatasetError: A split is empty or has no boxes, or an image cannot be read.
 
-    Example:
+    Examples:
         >>> import diredi
         >>> gaps = diredi.extract_gap(tutor, student, site, coreset=maker.sample(200))  # doctest: +SKIP
         >>> f"{len(gaps.tutor.to_bytes()):,} bytes"                                     # doctest: +SKIP

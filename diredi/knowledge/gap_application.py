@@ -84,7 +84,7 @@ def apply_gap(
         InvalidInput: The gap does not fit the model, or the guard has no labelled boxes.
         DatasetError: An image cannot be read.
 
-    Example:
+    Examples:
         >>> import diredi
         >>> updated = diredi.apply_gap(tutor, gaps.tutor, guard=maker)       # doctest: +SKIP
         >>> updated.lam, updated.after.map50 - updated.before.map50          # doctest: +SKIP

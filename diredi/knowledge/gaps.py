@@ -48,7 +48,7 @@ class Gaps:
 
     Weights in them have been through the codec of the recipe, so that what is tried here is what would travel.
 
-    Example:
+    Examples:
         >>> import diredi
         >>> gaps = diredi.extract_gap(tutor, student, site)                  # doctest: +SKIP
         >>> gaps.save("gaps/site-1")                                         # doctest: +SKIP

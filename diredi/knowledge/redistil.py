@@ -83,7 +83,7 @@ def redistil(
         InvalidInput: The gap does not fit the student, or the guard has no labelled boxes.
         DatasetError: An image cannot be read.
 
-    Example:
+    Examples:
         >>> import diredi
         >>> new = diredi.redistil(student, updated.model, gaps.student, guard=maker)  # doctest: +SKIP
         >>> new.chosen                                                                # doctest: +SKIP

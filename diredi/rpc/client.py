@@ -53,7 +53,7 @@ OnAnswer = Callable[[str, int], None]
 class Channel(grpc.aio.Channel):
     """A channel for the generated stubs that counts each message as it is serialized and each answer as it arrives.
 
-    Example:
+    Examples:
         >>> async with connect("cloud:7070", credentials) as channel:          # doctest: +SKIP
         ...     await call(RegistryServiceStub(channel).ListModels, ListModelsRequest(), deadline_s=10)
     """

@@ -49,7 +49,7 @@ async def watch_stream(
         Unreachable: There was no message for `give_up_after_s`.
         DirediError: An error that no reconnect cures, such as Refused, InvalidInput or NotFound.
 
-    Example:
+    Examples:
         >>> async for answer in watch_stream(lambda: stub.WatchTasks(request)):     # doctest: +SKIP
         ...     ...
     """

@@ -45,7 +45,7 @@ class Identity:
         name: The name of the holder.
         site: The site that a device belongs to, a site's own name, or empty.
 
-    Example:
+    Examples:
         >>> str(Identity(Role.DEVICE, "camera-1", "site-1"))
         'device/site-1/camera-1'
     """

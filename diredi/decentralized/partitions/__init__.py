@@ -47,7 +47,7 @@ def partition_labels(labels: Indices, peers: int, recipe: PartitionRecipe, seed:
         InvalidInput: The kind is unknown, there are fewer samples than peers, the seed is below 0, or the recipe leaves
             a peer without samples.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> parts = partition_labels(np.array([0, 0, 1, 1]), 2, PartitionRecipe(kind="iid"), seed=0)
         >>> sorted(np.concatenate(parts).tolist())

@@ -71,7 +71,7 @@ class Strategy(ABC):
     Args:
         recipe: The numbers of the strategy.
 
-    Example:
+    Examples:
         Federated averaging with signed steps:
 
             class SignFedAvg(FedAvg):

@@ -30,5 +30,6 @@ LOSSES: Final[dict[str, MakeLoss]] = {
     "rkd_distance": Distances,
     "rkd_angle": Angles,
 }
+"""Every distillation loss by its name in a recipe, as what makes it."""
 
 __all__ = ["LOSSES", "DistillationBatch", "Loss", "MakeLoss"]

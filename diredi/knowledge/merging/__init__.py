@@ -37,6 +37,7 @@ MERGES: Final[dict[str, Merge]] = {
     "clipped_mean": clipped_mean,
     "krum": krum,
 }
+"""Every method to merge the gaps of several sites, by its name in `MergeRecipe.method`."""
 
 AGAINST_LIARS: Final = frozenset({"median", "trimmed_mean", "clipped_mean", "krum"})
 """Methods that are chosen against liars: rows of new classes are then merged by their median."""
