@@ -1,14 +1,24 @@
-"""What the cloud hears when a task fails: one of these sentences, without any path, name or content."""
+"""What follows from an error while a task is performed, and what the cloud is told when the task fails."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 
-from diredi.errors import CorruptData, DatasetError, DirediError, InvalidInput, NoRoom, NotFound, WrongState
+from diredi.errors import (
+    CorruptData,
+    DatasetError,
+    DirediError,
+    InvalidInput,
+    NoRoom,
+    NotFound,
+    Refused,
+    Unreachable,
+    WrongState,
+)
 
 
 class Stage(StrEnum):
-    """Which part of a task failed."""
+    """Name the part of a task in which an error was met."""
 
     DATA = "data"
     DOWNLOAD = "download"
@@ -18,7 +28,22 @@ class Stage(StrEnum):
     SUBMIT = "submit"
 
 
+class Action(StrEnum):
+    """Name what follows from an error."""
+
+    WAIT = "wait"
+    """Try again after a pause, for as long as it takes."""
+    RETRY = "retry"
+    """Try again after a pause, a few times; then the task fails."""
+    FAIL = "fail"
+    """Tell the cloud that the task failed."""
+    DROP = "drop"
+    """Forget the task: the cloud does not want it of this site, or no longer."""
+
+
 class Reason(StrEnum):
+    """Tell the cloud why a task failed: fixed sentences, without any path, name or content."""
+
     DATA = "the site's data set cannot be used: its own log says why"
     DOWNLOAD = "a model or coreset of the task could not be fetched and verified"
     CLASSES = "the cloud refused the site's class names"
@@ -30,8 +55,29 @@ class Reason(StrEnum):
     TASK = "the task itself is not usable"
 
 
-def reason_for(stage: Stage, error: DirediError) -> Reason:
-    """The sentence for an error; its own message stays in the local log."""
+def action_for(stage: Stage | None, error: Exception) -> Action:
+    """Return what follows from an error.
+
+    Args:
+        stage: Where it was met; None outside all stages, where the cloud is told about the task itself or the journal
+            is written.
+        error: The error.
+    """
+    match stage, error:
+        case _, Unreachable():  # or RemoteFailure: the cloud failed at it, which says nothing about the task
+            return Action.WAIT
+        case None, WrongState() | NotFound() | Refused() | InvalidInput():
+            return Action.DROP
+        case None, _:
+            return Action.WAIT
+        case ((Stage.DOWNLOAD | Stage.CLASSES | Stage.UPLOAD | Stage.SUBMIT), CorruptData()):
+            return Action.RETRY  # bytes were damaged on their way, or where they lay
+        case _:
+            return Action.FAIL
+
+
+def reason_for(stage: Stage, error: Exception) -> Reason:
+    """Return the sentence for an error; its own message stays in the local log."""
     match stage, error:
         case _, DatasetError():
             return Reason.DATA
@@ -39,13 +85,13 @@ def reason_for(stage: Stage, error: DirediError) -> Reason:
             return Reason.NO_ROOM_IN_CLOUD
         case _, NoRoom():
             return Reason.NO_ROOM
-        case Stage.DATA, _:
+        case Stage.DATA, DirediError():
             return Reason.DATA
-        case Stage.DOWNLOAD, _:
+        case Stage.DOWNLOAD, DirediError():
             return Reason.DOWNLOAD
-        case Stage.CLASSES, _:
+        case Stage.CLASSES, DirediError():
             return Reason.CLASSES
-        case ((Stage.UPLOAD | Stage.SUBMIT), _):
+        case ((Stage.UPLOAD | Stage.SUBMIT), DirediError()):
             return Reason.REFUSED
         case Stage.JOB, (InvalidInput() | CorruptData() | NotFound() | WrongState()):
             return Reason.JOB_INPUT

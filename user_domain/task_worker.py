@@ -1,4 +1,4 @@
-"""Takes tasks from the cloud's stream and performs them one after the other."""
+"""Takes tasks from the cloud's stream and works on one after the other."""
 
 from __future__ import annotations
 
@@ -7,42 +7,35 @@ import shutil
 
 import structlog
 
-from diredi.errors import (
-    CorruptData,
-    DirediError,
-    InvalidInput,
-    NoRoom,
-    NotFound,
-    Refused,
-    RemoteFailure,
-    Unreachable,
-    WrongState,
-)
+from diredi.errors import DirediError, RemoteFailure, Unreachable
 from diredi.jobs import job_folder
 from diredi.rpc.retry import Backoff
 from diredi.rpc.v1 import sites_pb2
-from user_domain.failure_reasons import Reason, Stage, reason_for
-from user_domain.task_handlers import SiteContext, TaskFailed, perform
+from user_domain.failure_reasons import Action, Reason, action_for, reason_for
+from user_domain.task_handlers import SiteContext, StageError, perform
 from user_domain.tasks import Task, TaskKind, parse_task
 
-NOT_WANTED = (WrongState, NotFound, Refused, InvalidInput)
-"""Answers by which the cloud says that it does not want this task of us, or no longer. Nothing else drops a task."""
-DAMAGED_ATTEMPTS = 4
-"""How often bytes that arrive damaged, on either side, are sent or fetched again before the task has failed."""
+MAX_ATTEMPTS = 4
+"""How often a stage is tried that meets damaged bytes, before the task fails."""
 
 
 class TaskWorker:
-    """Taking a task twice does no harm: one that is under way goes on, one that is finished is found finished."""
+    """Perform tasks. A task may be accepted twice: one under way goes on, and what is finished is not done again."""
 
     def __init__(self, site: SiteContext, backoff: Backoff) -> None:
+        """Make a worker.
+
+        Args:
+            site: What tasks are performed with.
+            backoff: Pauses between two attempts.
+        """
         self._site = site
         self._backoff = backoff
         self._open: dict[str, Task] = {}
         self._changed = asyncio.Event()
         self._current: tuple[Task, asyncio.Task[None]] | None = None
-        self._telling: dict[str, asyncio.Task[None]] = {}
+        self._reports: dict[str, asyncio.Task[None]] = {}
         self._log = structlog.get_logger()
-        self._damaged = 0
         self.last_error = ""
 
     @property
@@ -51,13 +44,13 @@ class TaskWorker:
         return next((task.cycle_id for task in self._open.values()), "")
 
     async def accept(self, message: sites_pb2.Task) -> None:
-        """A task from the stream: new, changed or said again."""
+        """Take a task from the stream: a new one, a changed one, or one that was there before."""
         try:
             task = parse_task(message)
         except DirediError as error:
-            self._note("task_not_usable", error)
-            if message.kind != sites_pb2.TASK_KIND_CANCEL and message.id not in self._telling:
-                self._telling[message.id] = asyncio.create_task(self._tell_failure(message.id, Reason.TASK))
+            self._log_error("task_rejected", error)
+            if message.kind != sites_pb2.TASK_KIND_CANCEL and message.id not in self._reports:
+                self._reports[message.id] = asyncio.create_task(self._report_unusable(message.id))
             return
         if task.kind is TaskKind.CANCEL:
             self._cancel(task.cycle_id)
@@ -69,27 +62,27 @@ class TaskWorker:
         self._changed.set()
 
     def forget_waiting(self) -> None:
-        """A new connection: the cloud says again which tasks are open, so whatever has not begun is dropped."""
+        """Forget the tasks that have not begun; on a new connection the cloud names all open tasks again."""
         current = self._current[0].id if self._current else ""
         self._open = {name: task for name, task in self._open.items() if name == current}
 
     async def run(self) -> None:
-        """For ever."""
+        """Work on the open tasks, for ever."""
         while True:
             task = next((task for task in self._open.values() if task.may_begin), None)
             if task is None:
                 self._changed.clear()
                 await self._changed.wait()
                 continue
-            performing = asyncio.create_task(self._perform(task))
-            self._current = (task, performing)
+            completing = asyncio.create_task(self._complete(task))
+            self._current = (task, completing)
             try:
-                await asyncio.wait({performing})
+                await asyncio.wait({completing})
             finally:
-                performing.cancel()
+                completing.cancel()
                 self._current = None
-            if not performing.cancelled():
-                performing.result()
+            if not completing.cancelled():
+                completing.result()
             self._open.pop(task.id, None)
 
     def _cancel(self, cycle_id: str) -> None:
@@ -99,91 +92,71 @@ class TaskWorker:
             if self._current is not None and self._current[0].id == task.id:
                 self._current[1].cancel()
 
-    async def _perform(self, task: Task) -> None:
-        """Until it is done or cannot be done, however often the cloud goes away or fails meanwhile."""
+    async def _complete(self, task: Task) -> None:
+        """Return when the task is performed, reported as failed or dropped, however long the cloud is away.
+
+        `action_for` says what follows from an error. A failure is in the journal before the cloud is told of it.
+        """
         self._backoff.reset()
-        self._damaged = 0
+        attempts, failure = 0, None
         while True:
             try:
-                return await self._attempt(task)
-            except RemoteFailure as error:
-                self._note("cloud_failed", error, task=task.id)
-            except Unreachable as error:
-                self._site.cloud.set_online(False, str(error))
-            except NoRoom as error:
-                self._note("waiting_for_disk_space", error)
+                self._prepare(task)
+                if failure is not None:
+                    self._site.journal.set_failure(task.cycle_id, task.id, failure)
+                reason = self._site.journal.failure(task.cycle_id, task.id)
+                if reason is not None:
+                    await self._site.cloud.report_failure(task.id, reason)
+                    return
+                await perform(self._site, task)
+                self._log.info("task_completed", task=task.id)
+                self.last_error = ""
+                return
+            except (DirediError, StageError) as error:
+                stage, cause = (error.stage, error.error) if isinstance(error, StageError) else (None, error)
+                action = action_for(stage, cause)
+                if action is Action.RETRY:
+                    attempts += 1
+                    action = Action.WAIT if attempts < MAX_ATTEMPTS else Action.FAIL
+                if action is Action.DROP:
+                    self._log_error("task_dropped", cause, task=task.id)
+                    return
+                if action is Action.FAIL and stage is not None:
+                    self._log_error("task_failed", cause, task=task.id, stage=str(stage))
+                    failure = reason_for(stage, cause)
+                    continue
+                if isinstance(cause, Unreachable) and not isinstance(cause, RemoteFailure):
+                    self._site.cloud.set_online(False, str(cause))
+                else:
+                    self._log_error("task_paused", cause, task=task.id)
             await asyncio.sleep(self._backoff.next_s())
 
-    async def _attempt(self, task: Task) -> None:
-        """Raises Unreachable, or NoRoom where not even the journal can be written, to be called again."""
-        self._begin(task)
-        try:
-            failure = self._site.journal.failure(task.cycle_id, task.id) or await self._failure(task)
-            if failure is not None:
-                await self._site.cloud.report_failure(task.id, failure)
-        except NOT_WANTED as error:
-            self._note("task_dropped", error, task=task.id)
-        except (Unreachable, NoRoom):
-            raise
-        except DirediError as error:
-            raise RemoteFailure(str(error)) from error
-
-    async def _failure(self, task: Task) -> str | None:
-        """None when the task was performed; else the reason, in the journal before anybody hears it."""
-        try:
-            await perform(self._site, task)
-        except TaskFailed as failed:
-            if self._may_pass(failed):
-                raise RemoteFailure(str(failed.error)) from failed
-            self._note("task_failed", failed.error, task=task.id, stage=str(failed.stage))
-            return self._remember(task, reason_for(failed.stage, failed.error))
-        except DirediError:
-            raise
-        except Exception as error:  # a defect that one task brings to light must not end the site's service
-            self.last_error = f"{type(error).__name__}: {error}"
-            self._log.exception("task_broke", task=task.id)
-            return self._remember(task, Reason.JOB)
-        self._log.info("task_done", task=task.id)
-        self._backoff.reset()
-        self.last_error = ""
-        return None
-
-    def _may_pass(self, failed: TaskFailed) -> bool:
-        """Whether bytes were damaged on their way or where they lay, which another try may cure."""
-        if failed.stage in (Stage.DATA, Stage.JOB) or not isinstance(failed.error, CorruptData):
-            return False
-        self._damaged += 1
-        return self._damaged < DAMAGED_ATTEMPTS
-
-    def _remember(self, task: Task, reason: Reason) -> Reason:
-        self._site.journal.set_failure(task.cycle_id, task.id, reason)
-        return reason
-
-    def _begin(self, task: Task) -> None:
-        """The journal and the work folders keep the last cycles only."""
+    def _prepare(self, task: Task) -> None:
+        """Begin the cycle in the journal, and delete the work files of cycles that it no longer holds."""
         journal = self._site.journal
         journal.begin(task.cycle_id)
-        keep = {job_folder(self._site.jobs, cycle_id).name for cycle_id in journal.cycles}
+        known = {job_folder(self._site.jobs, cycle_id).name for cycle_id in journal.cycles}
         if self._site.jobs.is_dir():
             for folder in self._site.jobs.iterdir():
-                if folder.name not in keep:
+                if folder.name not in known:
                     shutil.rmtree(folder, ignore_errors=True)
 
-    async def _tell_failure(self, task_id: str, reason: Reason) -> None:
-        """Until the cloud has heard it, beside whatever else is done."""
+    async def _report_unusable(self, task_id: str) -> None:
+        """Report that a task makes no sense, until the cloud has heard it."""
         backoff = Backoff(self._backoff.first_s, self._backoff.longest_s)
         try:
             while True:
                 try:
-                    return await self._site.cloud.report_failure(task_id, reason)
-                except NOT_WANTED as error:
-                    return self._note("failure_not_told", error)
+                    return await self._site.cloud.report_failure(task_id, Reason.TASK)
                 except DirediError as error:
-                    self._note("failure_not_told", error)
+                    self._log_error("failure_report_failed", error, task=task_id)
+                    if action_for(None, error) is Action.DROP:
+                        return None
                 await asyncio.sleep(backoff.next_s())
         finally:
-            del self._telling[task_id]
+            del self._reports[task_id]
 
-    def _note(self, event: str, error: DirediError, **more: object) -> None:
-        self.last_error = str(error)
-        self._log.error(event, error=str(error), **more)
+    def _log_error(self, event: str, error: Exception, **more: object) -> None:
+        is_defect = not isinstance(error, DirediError)
+        self.last_error = f"{type(error).__name__}: {error}" if is_defect else str(error)
+        self._log.error(event, error=self.last_error, exc_info=error if is_defect else None, **more)
