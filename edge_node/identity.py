@@ -28,7 +28,7 @@ class IdentityFolder:
         credentials, problem = await asyncio.to_thread(self._read)
         if problem != self.problem:
             log = structlog.get_logger()
-            log.warning("identity_not_usable", problem=problem) if problem else log.info("identity_usable")
+            log.warning("identity_rejected", problem=problem) if problem else log.info("identity_accepted")
         self.problem = problem
         return credentials
 

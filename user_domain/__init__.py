@@ -1,4 +1,4 @@
-"""The site's service: holds the private data set, works out the knowledge gap, and lets nothing else leave."""
+"""The site's service: it holds the private data set, computes knowledge gaps, and lets nothing else leave."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""`python -m user_domain`: configuration in, exit code out."""
+"""Runs a user domain: `python -m user_domain`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The site's side of the cloud's services: everything that leaves the site leaves through this file."""
+"""The client of the cloud's services. Everything that leaves the site leaves through this file."""
 
 from __future__ import annotations
 
@@ -22,32 +22,40 @@ from diredi.store.blobs import Blob
 from diredi.trust.identity import Credentials
 
 ATTEMPTS = 3
-"""Of one call, before the task waits for the cloud to come back."""
+"""How often one call is tried before the task waits for the cloud."""
 
 
 class CloudClient:
-    """Raises Unreachable while the cloud is away, and whatever it refuses with."""
+    """Talk to the cloud on behalf of this site. Each call raises Unreachable, or what the cloud refuses with."""
 
     def __init__(self, channel: Channel, downloads: Path, credentials: Credentials) -> None:
+        """Make a client.
+
+        Args:
+            channel: The connection to the cloud.
+            downloads: Folder of the downloaded blobs.
+            credentials: The site's, with whose key it signs.
+        """
         self._credentials = credentials
         self._sites = SiteServiceStub(channel)
         self._blobs = BlobServiceStub(channel)
         self._downloads = downloads
-        self._said: bool | None = None
+        self._online: bool | None = None
         downloads.mkdir(parents=True, exist_ok=True)
 
     @property
     def online(self) -> bool:
-        return bool(self._said)
+        """Whether the last call to the cloud was answered."""
+        return bool(self._online)
 
     def set_online(self, online: bool, why: str = "") -> None:
-        """Going away and coming back are each said once."""
-        if online != self._said:
+        """Record whether the cloud can be reached. Losing it and reaching it again are each logged once."""
+        if online != self._online:
             if online:
-                structlog.get_logger().info("cloud_online")
+                structlog.get_logger().info("cloud_connected")
             else:
-                structlog.get_logger().warning("cloud_away", why=why)
-        self._said = online
+                structlog.get_logger().warning("cloud_disconnected", why=why)
+        self._online = online
 
     async def watch_tasks(
         self,
@@ -59,9 +67,20 @@ class CloudClient:
         longest_s: float,
         on_break: Callable[[], None],
     ) -> AsyncIterator[sites_pb2.Task]:
-        """For ever, whatever happens to the connection; after a break the cloud says again which tasks are open."""
+        """Yield tasks for ever, whatever happens to the connection.
 
-        def note(online: bool, why: str) -> None:
+        After a break the cloud names the open tasks again.
+
+        Args:
+            site: Name of this site.
+            auto_approve: Whether cycles begin without a person's approval.
+            publish_style: Whether the site publishes its style, so that whoever approves knows.
+            silence_s: A stream that is silent for so many seconds is opened again.
+            longest_s: The longest pause between two tries, in seconds.
+            on_break: Called whenever the connection breaks.
+        """
+
+        def on_online(online: bool, why: str) -> None:
             self.set_online(online, why)
             if not online:
                 on_break()
@@ -71,46 +90,61 @@ class CloudClient:
             lambda: self._sites.WatchTasks(request),
             silence_s=silence_s,
             backoff=Backoff(0.2, longest_s),
-            on_online=note,
+            on_online=on_online,
         ):
             if answer.HasField("task"):
                 yield answer.task
 
     async def report_progress(self, cycle_id: str, progress: Progress) -> None:
+        """Report how far an extraction is."""
         message = cycles_pb2.Progress(step=progress.step, fraction=progress.fraction, message=progress.message)
         request = sites_pb2.ReportProgressRequest(cycle_id=cycle_id, progress=message)
         await call(self._sites.ReportProgress, request, deadline_s=10)
 
     async def propose_classes(self, cycle_id: str, names: tuple[str, ...]) -> LabelSpace:
+        """Return the label space that holds these class names; new ones get their ids."""
         request = sites_pb2.ProposeClassesRequest(cycle_id=cycle_id, names=names)
         answer = await call(self._sites.ProposeClasses, request, deadline_s=10, attempts=ATTEMPTS)
         return convert.labels_from(answer.labels)
 
     async def fetch(self, blob: Blob, suffix: str, on_progress: Callable[[int, int], None] | None = None) -> Path:
-        """Cached by digest. Raises CorruptData when the bytes are not the digest's, NotFound, NoRoom."""
+        """Return the path of a blob, which is downloaded unless it is here already.
+
+        Args:
+            blob: Which blob.
+            suffix: Of the file's name.
+            on_progress: Called with the bytes that are here and those that there are.
+
+        Raises:
+            CorruptData: The bytes do not match the digest.
+            NotFound: The cloud has no such blob.
+            NoRoom: The disk is full.
+        """
         path = self._downloads / (blob.digest.removeprefix("sha256:") + suffix)
         return await blobs.download(self._blobs, blob, path, on_progress=on_progress, attempts=ATTEMPTS)
 
     def delete_downloads_except(self, keep: set[Path]) -> None:
-        """What another cycle needed makes room."""
+        """Delete all downloads but these, which are what another cycle needed."""
         for path in self._downloads.iterdir():
             if path not in keep:
                 path.unlink()
 
     async def upload(self, path: Path, on_progress: Callable[[int, int], None]) -> Blob:
-        """Sends what the cloud does not have of it yet."""
+        """Upload a file, less what the cloud has of it already."""
         return await blobs.upload(self._blobs, path, on_progress=on_progress, attempts=ATTEMPTS)
 
     async def submit_gap(self, manifest: cycles_pb2.GapManifest) -> None:
-        """Signed by this site's key, with which the manifest can be held against it later."""
+        """Sign a manifest with this site's key and submit it."""
         sign_manifest(manifest, self._credentials)
         request = sites_pb2.SubmitGapRequest(manifest=manifest)
         await call(self._sites.SubmitGap, request, deadline_s=60, attempts=ATTEMPTS)
 
     async def submit_validation(self, cycle_id: str, after: DetectionMetrics) -> None:
+        """Submit the metrics of a candidate on this site's held-out images."""
         request = sites_pb2.SubmitValidationRequest(cycle_id=cycle_id, after=convert.metrics_to(after))
         await call(self._sites.SubmitValidation, request, deadline_s=10, attempts=ATTEMPTS)
 
     async def report_failure(self, task_id: str, reason: str) -> None:
+        """Report that a task failed."""
         request = sites_pb2.FailTaskRequest(task_id=task_id, reason=reason)
         await call(self._sites.FailTask, request, deadline_s=10, attempts=ATTEMPTS)

@@ -1,4 +1,4 @@
-"""The result of extraction as the manifest that the cloud gets: counts, figures, digests; nothing else fits in it."""
+"""Builds the manifest of a gap from the result of an extraction: counts, metrics and digests, and nothing else."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from user_domain.tasks import Task
 def build_manifest(
     task: Task, labels: LabelSpace, result: ExtractResult, *, publish_style: bool
 ) -> cycles_pb2.GapManifest:
-    """Return the manifest, built field by field, so that whatever else a job may leave stays here; not signed yet.
+    """Build an unsigned manifest, field by field, so that whatever else is in the result stays here.
 
     Args:
-        task: What the site was asked for.
-        labels: The label space that the cloud gave out.
-        result: What the job has left.
-        publish_style: The site's policy: without it a style stays here too.
+        task: The extraction.
+        labels: The label space of the gap; boxes of other classes are left out.
+        result: What the job left.
+        publish_style: The site's policy; without it the style stays here, too.
     """
     assert task.tutor and task.student
     manifest = cycles_pb2.GapManifest(

@@ -1,4 +1,4 @@
-"""The private data set: read, counted, measured; never written, never sent."""
+"""Reads the private data set. It is never written and never sent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from diredi.errors import DatasetError, InvalidInput
 
 @dataclass(frozen=True)
 class PrivateData:
-    """What the service itself needs to know of it; the work reads the rest in a process of its own."""
+    """Hold what the service itself needs to know of the data set; jobs read the rest in processes of their own."""
 
     path: Path
     names: tuple[str, ...]
@@ -24,7 +24,19 @@ class PrivateData:
 def read_private_data(
     reference: str, cache: Path, *, seed: int = 0, train: int | None = None, val: int | None = None
 ) -> PrivateData:
-    """Counts what is there now. Raises DatasetError that names file and line, or InvalidInput when there is none."""
+    """Read the data set as it is now, and count what it holds.
+
+    Args:
+        reference: Path of a data.yaml, or "scenes:SITE" for built-in scenes.
+        cache: Folder in which built-in scenes are kept.
+        seed: Of the built-in scenes.
+        train: Number of training images of built-in scenes; None for the default.
+        val: Number of held-out images of built-in scenes; None for the default.
+
+    Raises:
+        DatasetError: The data set is wrong; the message names file and line.
+        InvalidInput: There is none, or a file of it cannot be read.
+    """
     path = resolve(reference, cache, seed=seed, train=train, val=val).absolute()
     dataset = load(path)
     for split, samples in (("train", dataset.train), ("val", dataset.val)):

@@ -1,4 +1,4 @@
-"""Progress on its way to the cloud: the newest only, not too often, and nothing in it but step names and figures."""
+"""Reports progress to the cloud: only the newest, not too often, and nothing but step names and numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from diredi.errors import DirediError, WrongState
 from diredi.progress import Progress
 
 STEP = re.compile(r"[a-z][a-z0-9-]{0,31}")
-_FIGURE = re.compile(r"[-+]?\d{1,9}([./]\d{1,9})?%?")
+_NUMBER = re.compile(r"[-+]?\d{1,9}([./]\d{1,9})?%?")
 _JOB_WORDS = """
     after and batch batches before begin boxes box bytes candidate class class_scores classes coreset data detection
     distilling done epoch epochs evaluating fgd gap held-out image images lambda loss map map50 map50-95 measuring mib
@@ -23,20 +23,26 @@ _WORDS = frozenset(_JOB_WORDS.split())
 
 
 def sanitize(step: str, fraction: float, message: str) -> Progress:
-    """Whatever is neither a known word nor a figure is left out, so that no name or path can travel in a message."""
+    """Return progress with nothing but known words and numbers in its message, so that no name leaves the site."""
     words = [word for word in message.split()[:16] if _is_allowed(word.strip(",;:()"))]
     return Progress(step if STEP.fullmatch(step) else "work", min(1.0, max(0.0, fraction)), " ".join(words))
 
 
 def _is_allowed(word: str) -> bool:
     parts = word.lower().split("=", 1)
-    return all(part in _WORDS or _FIGURE.fullmatch(part) for part in parts)
+    return all(part in _WORDS or _NUMBER.fullmatch(part) for part in parts)
 
 
 class ProgressReporter:
-    """Sends in the background, so that neither the work nor its end waits for a slow cloud."""
+    """Send progress in the background, so that the task does not wait for a slow cloud."""
 
     def __init__(self, send: Callable[[Progress], Awaitable[None]], every_s: float) -> None:
+        """Make a reporter.
+
+        Args:
+            send: Sends one report to the cloud.
+            every_s: The shortest time between two reports of one step, in seconds.
+        """
         self._send = send
         self._every_s = every_s
         self._newest: Progress | None = None
@@ -46,18 +52,18 @@ class ProgressReporter:
         self._closed = False
 
     def close(self) -> None:
-        """Nothing more is told: the cloud is about to hear the result."""
+        """Send nothing more, because the result is about to be submitted."""
         self._closed = True
 
     def update(self, step: str, fraction: float, message: str = "") -> None:
-        """Replaces what has not been sent yet; a new step is told at once."""
+        """Take newer progress, which replaces what was not sent yet; a new step is sent at once."""
         self._newest = sanitize(step, fraction, message)
         self._fresh.set()
         if self._newest.step != self._sent_step:
             self._new_step.set()
 
     async def run(self) -> None:
-        """For ever, or until the cloud says that the task is no longer wanted (raises WrongState)."""
+        """Send progress for ever. Raises WrongState once the cloud no longer wants the task."""
         while True:
             await self._fresh.wait()
             self._fresh.clear()
@@ -70,7 +76,7 @@ class ProgressReporter:
             except WrongState:
                 if not self._closed:
                     raise
-            except DirediError as error:  # progress is a courtesy: the work meets the same error where it matters
-                structlog.get_logger().debug("progress_not_told", error=str(error))
+            except DirediError as error:  # the task meets the same error where it matters
+                structlog.get_logger().debug("progress_report_failed", error=str(error))
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._new_step.wait(), self._every_s)

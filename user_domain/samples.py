@@ -1,4 +1,4 @@
-"""Frames that edge nodes handed over: by content, bounded, never sent on."""
+"""Stores the frames that edge nodes hand over, by content and up to a number. They are never sent on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SUFFIXES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png"}
 
 @dataclass(frozen=True)
 class Sighting:
-    """What the node that handed a frame over saw in it."""
+    """Say what the node detected in a frame that it handed over."""
 
     device: str
     class_ids: tuple[int, ...]
@@ -26,9 +26,10 @@ class Sighting:
 
 
 class SampleStore:
-    """`FOLDER/<digest>.jpg` or `.png`, and beside it what was seen; the image comes last, so one alone is no sample."""
+    """Store images as `FOLDER/<digest>.jpg` or `.png`, each beside a JSON file that is written first."""
 
     def __init__(self, folder: Path, max_samples: int) -> None:
+        """Use a folder, for so many images at most."""
         self._folder = folder
         self._max_samples = max_samples
         self._lock = threading.Lock()
@@ -39,7 +40,15 @@ class SampleStore:
         return len(self._names)
 
     def add(self, image: bytes, sighting: Sighting) -> bool:
-        """False when it is there already. Raises InvalidInput (not a JPEG or PNG image, too large) or NoRoom."""
+        """Store an encoded image.
+
+        Returns:
+            False if it is there already.
+
+        Raises:
+            InvalidInput: It is no JPEG or PNG image, or too large.
+            NoRoom: The store or the disk is full.
+        """
         if len(image) > MAX_IMAGE_BYTES:
             raise InvalidInput(f"the image has {len(image)} bytes, more than {MAX_IMAGE_BYTES}: send it smaller")
         suffix = next((suffix for magic, suffix in _SUFFIXES.items() if image.startswith(magic)), None)

@@ -1,4 +1,4 @@
-"""LocalService: what a user domain serves inside its own site."""
+"""LocalService: what a user domain serves inside its own site, and to nobody else."""
 
 # ruff: noqa: ANN401  (gRPC gives its contexts no type of their own)
 
@@ -23,7 +23,7 @@ from user_domain.task_worker import TaskWorker
 
 @dataclass(frozen=True)
 class SiteParts:
-    """What the service looks at; made by `site.py`."""
+    """Hold the parts of a user domain that its service reads; `site.py` makes them."""
 
     site: str
     data: Callable[[], PrivateData]
@@ -34,6 +34,8 @@ class SiteParts:
 
 
 class LocalServicer(stubs.LocalServiceServicer):
+    """Take frames of the site's edge nodes, and serve the status of the site."""
+
     def __init__(self, parts: SiteParts) -> None:
         self._parts = parts
 

@@ -74,11 +74,11 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
         server = await start_server(credentials, config.listen, [LocalServicer(parts)])
         stack.push_async_callback(server.stop, STOP_S)
         process.announce(server.address, site=config.site, train_images=data.last.train_images)
-        await process.run_all([_follow(config, cloud, worker), worker.run()], stop)
+        await process.run_all([_watch_tasks(config, cloud, worker), worker.run()], stop)
 
 
-async def _follow(config: UserDomainConfig, cloud: CloudClient, worker: TaskWorker) -> None:
-    """For ever. A refusal is not the end: an operator may put it right while we run."""
+async def _watch_tasks(config: UserDomainConfig, cloud: CloudClient, worker: TaskWorker) -> None:
+    """Hand tasks to the worker for ever. After a refusal it tries again: an operator may correct that while we run."""
     while True:
         try:
             async for message in cloud.watch_tasks(
@@ -91,7 +91,7 @@ async def _follow(config: UserDomainConfig, cloud: CloudClient, worker: TaskWork
             ):
                 await worker.accept(message)
         except DirediError as error:
-            structlog.get_logger().error("tasks_refused", error=str(error))
+            structlog.get_logger().error("task_stream_refused", error=str(error))
             cloud.set_online(False, str(error))
         await asyncio.sleep(config.retry_longest_s)
 
@@ -108,7 +108,7 @@ async def _valid_credentials(config: UserDomainConfig, stop: asyncio.Event) -> C
         if not problem:
             return credentials
         if problem != said:
-            structlog.get_logger().warning("identity_not_usable", problem=problem)
+            structlog.get_logger().warning("identity_rejected", problem=problem)
         said = problem
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), backoff.next_s())

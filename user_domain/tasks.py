@@ -1,4 +1,4 @@
-"""A task of the cloud's, as a validated value."""
+"""Tasks that the cloud gives to a site, as validated values."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ MAX_ID = 200
 
 
 class TaskKind(StrEnum):
+    """Name what a task asks for."""
+
     EXTRACT = "extract"
     VALIDATE = "validate"
     CANCEL = "cancel"
@@ -29,6 +31,8 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Task:
+    """Describe one task."""
+
     id: str
     kind: TaskKind
     cycle_id: str
@@ -40,12 +44,12 @@ class Task:
 
     @property
     def may_begin(self) -> bool:
-        """Extraction begins only with the site's yes on record; what it is about is then the site's own wish."""
+        """Whether it may begin: an extraction only once the site has approved it."""
         return self.approved or self.kind is not TaskKind.EXTRACT
 
 
 def parse_task(message: pb.Task) -> Task:
-    """Raises InvalidInput that says what is wrong with it."""
+    """Turn a message into a task. Raises InvalidInput that says what is wrong with it."""
     kind = _KINDS.get(message.kind)
     if kind is None:
         raise InvalidInput(f"a task of kind {message.kind} is not known here: both sides need the same version")

@@ -230,7 +230,7 @@ async def test_a_camera_with_a_wrong_clock_or_certificate_detects_says_so_and_co
             while not any(line["event"] == "detection_started" and line["release"] == 1 for line in said):
                 assert process.returncode is None
                 await asyncio.sleep(0.05)
-        problem = next(line["problem"] for line in said if line["event"] == "identity_not_usable")
+        problem = next(line["problem"] for line in said if line["event"] == "identity_rejected")
         assert SAYS[wrong] in problem
         assert str(identity) in problem
         ca.issue(pki.folder / "ca", "device", "camera-1", HOSTS, identity, "site-1")
@@ -238,7 +238,7 @@ async def test_a_camera_with_a_wrong_clock_or_certificate_detects_says_so_and_co
         assert (status.release_version, status.dropped_frames) == (1, 0)
         await cloud.fleet.publish(2, *students[1])
         await node.until(lambda status: status.release_version == 2)
-        assert any(line["event"] == "identity_usable" for line in said)
+        assert any(line["event"] == "identity_accepted" for line in said)
     finally:
         await node.channel.close()
         process.kill()

@@ -112,9 +112,9 @@ async def test_killed_in_the_middle_of_an_upload_it_sends_no_chunk_twice(
 async def test_that_the_cloud_is_away_is_said_once(tmp_path: Path, pki: Pki, data: Path) -> None:
     config = config_of(tmp_path / "site", pki, f"localhost:{free_port()}", data, retry_longest_s=0.1)
     async with site_process(config) as (_, lines):
-        await until(lambda: any(line["event"] == "cloud_away" for line in lines))
+        await until(lambda: any(line["event"] == "cloud_disconnected" for line in lines))
         await asyncio.sleep(3)
-    assert [line["event"] for line in lines].count("cloud_away") == 1
+    assert [line["event"] for line in lines].count("cloud_disconnected") == 1
 
 
 async def refused(config: UserDomainConfig, *flags: str) -> tuple[int, str]:
@@ -147,7 +147,7 @@ async def test_a_site_whose_clock_is_wrong_waits_says_so_and_begins_when_the_cer
         assert process.stderr is not None
         async with asyncio.timeout(60):
             async for line in process.stderr:
-                if b"identity_not_usable" in line:
+                if b"identity_rejected" in line:
                     assert b"check this clock" in line
                     ca.issue(authority, "site", "site-1", HOSTS, identity)
                 if b'"ready"' in line:
