@@ -173,7 +173,7 @@ class Trial:
         return evaluate(predictor, self.presumed.val, self.labels).map50
 
     def _lam_columns(self, updated: Detector, shares: Shares, asked: int) -> dict[str, float]:
-        lams = {section: shares.get(section, 0.0) for section in SECTIONS}
+        lams: dict[str, float] = {section: shares.get(section, 0.0) for section in SECTIONS}
         return {**self._on(updated, self._others), **lams, "measurements": asked}
 
     def _site_data(self) -> SiteData:

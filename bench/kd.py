@@ -31,6 +31,7 @@ from baselines.libreyolo_losses import RIVAL_LOSSES
 from baselines.ultralytics_training import ITS_OWN, short
 from environment import FAST, GPU, QUICK, REAL, Plan, World, gpu_plan, quick_plan, said
 from harness import conduct, folder_of
+from numpy.typing import NDArray
 from report import COMMIT, Json, cached, draw, seconds, target
 
 from diredi.data.dataset import Dataset
@@ -49,7 +50,7 @@ DIRECT, OURS, RIVAL, RIVAL_RAW = "direct", "DiReDi", "Ultralytics, distill_model
 SCENES = "scenes"
 MIXES: dict[str, Json] = {
     "class_scores and boxes, weight 2": {"losses": {"class_scores": 2.0, "boxes": 2.0}},
-    "class_scores and boxes, weight 4": {"losses": BootstrapRecipe().student.losses},
+    "class_scores and boxes, weight 4": {"losses": BootstrapRecipe.of(None).student.losses},
     "class_scores and boxes, weight 8": {"losses": {"class_scores": 8.0, "boxes": 8.0}},
     "boxes and kl": {"losses": {"boxes": 1.0, "kl": 1.0}},
     "class_scores, boxes and cwd": {"losses": {"class_scores": 1.0, "boxes": 1.0, "cwd": 1.0}},
@@ -256,7 +257,7 @@ class Trial:
         folder = self._folder / "ultralytics"
         forms: dict[str, partial[Json]] = {
             DIRECT: partial(ours, ground, architecture, None),
-            OURS: partial(ours, ground, architecture, ground.teacher, losses=BootstrapRecipe().student.losses),
+            OURS: partial(ours, ground, architecture, ground.teacher, losses=BootstrapRecipe.of(None).student.losses),
             RIVAL: partial(theirs, ground, architecture, ground.teacher, short(ground.recipe), folder),
         }
         if raw:
@@ -340,7 +341,7 @@ def with_classes(detector: Detector, labels: LabelSpace) -> Detector:
 
 
 def targets_of(rows: list[Json]) -> list[Json]:
-    def seeds(table: str, form: str, column: str) -> np.ndarray:  # type: ignore[type-arg]
+    def seeds(table: str, form: str, column: str) -> NDArray[np.float64]:
         return np.array(next(r for r in rows if (r["table"], r["form"]) == (table, form))[column]["seeds"])
 
     tables = list(dict.fromkeys(row["table"] for row in rows if row["form"] == OURS))

@@ -127,7 +127,8 @@ def weights(folder: Path) -> Path:
         labels = LabelSpace(names=tuple(f"class-{number}" for number in range(80)))
         found: WeightMap = registry.create("yolo11n", 640, labels, 0, device="cpu").weights()
         found.save(path)
-        np.savez(folder / "weights.npz", **found)
+        arrays: dict[str, Any] = dict(found)
+        np.savez(folder / "weights.npz", **arrays)
     return path
 
 

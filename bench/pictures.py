@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS, PAGES = ROOT / "bench" / "results", ROOT / "docs" / "results"
 
 OURS, OTHERS, BOUND = "#00796b", "#b0bec5", "#eceff1"
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "diredi",
     "font.family": "sans-serif",

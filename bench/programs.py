@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 from environment import ROOT
 from report import HERE
 
@@ -22,7 +22,7 @@ sys.path.append(str(ROOT))
 from deploy.setup import Pip, constraints, torch_requirement
 
 FLOWER = ROOT / "runs" / "flower-venv"
-FLOWER_PINS = HERE / "simulating" / "flower-requirements.txt"
+FLOWER_PINS = HERE / "simulators" / "flower-requirements.txt"
 PATIENCE_S = 900
 """With one program. Flower's waits for ever when its Ray has not started within 30 s, as where cores are busy."""
 
@@ -77,7 +77,12 @@ def watched(process: subprocess.Popen[bytes]) -> tuple[float, float]:
     seen five times a second. One that hangs is ended.
     """
     ended, peak, spent = threading.Event(), 0.0, dict[int, float]()
-    threading.Thread(target=lambda: (process.wait(), ended.set()), daemon=True).start()
+
+    def wait() -> None:
+        process.wait()
+        ended.set()
+
+    threading.Thread(target=wait, daemon=True).start()
     began = time.monotonic()
     while not ended.wait(0.2):
         looks = [(one, look(one)) for one in family(process.pid)]

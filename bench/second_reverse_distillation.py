@@ -112,7 +112,7 @@ class Trial:
         whole = self._figures(self._applied(receiver, case, form, LAMS[:1]).model, sites)
         return {
             **self._figures(taken, sites),
-            "lambda": float(applied.lam) if applied.harmless else 0.0,
+            "lambda": 0.0 if not applied.harmless or isinstance(applied.lam, dict) else float(applied.lam),
             "presumed at lambda 1": whole["presumed"],
             "site at lambda 1": whole["site"],
         }
@@ -138,8 +138,8 @@ class Trial:
 
     def again(self) -> Columns:
         """How much of tutor 1's step is what it learned: two trainings that differ in nothing but order."""
-        steps = (compute(weights, self.tutor, self.tutor) for weights in (self._reordered, self._tutor_1(1.0)))
-        return compared(*steps, self.tutor)
+        first, second = (compute(weights, self.tutor, self.tutor) for weights in (self._reordered, self._tutor_1(1.0)))
+        return compared(first, second, self.tutor)
 
     @cached_property
     def _shipped(self) -> Dataset:

@@ -18,6 +18,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -31,7 +32,7 @@ from report import COMMIT, HERE, Json, cached, target
 
 from diredi.data.classification import load
 
-SIDES = HERE / "simulating"
+SIDES = HERE / "simulators"
 NETWORKS = ("mlp",) if QUICK else ("mlp", "cnn")
 CLIENTS = (10, 100) if QUICK else (10, 100, 1000)
 LEARNING = {"rounds": 3 if QUICK else 6, "learning_rate": 0.1, "epochs": 2, "batch": 8}
@@ -65,8 +66,15 @@ def figures_of(command: list[str], spec: Json, folder: Path) -> Json:
 def write_data(spec: Json, path: Path) -> None:
     digits = load("digits")
     client = np.random.default_rng([spec["seed"]]).permutation(len(digits.train)) % spec["clients"]
-    test = {"test_images": digits.test.images, "test_labels": digits.test.labels}
-    np.savez(path, images=digits.train.images, labels=digits.train.labels, client=client, **test)
+    train, test = digits.train, digits.test
+    np.savez(
+        path,
+        images=train.images,
+        labels=train.labels,
+        client=client,
+        test_images=test.images,
+        test_labels=test.labels,
+    )
 
 
 def named(side: str, clients: int) -> str:
@@ -81,7 +89,7 @@ def measured(seed: int, folder: Path) -> Json:
             for side, command in sides.items():
                 spec = {"network": network, "clients": clients, "seed": seed, "cpus": cpus, **LEARNING}
                 place = folder / f"seed-{seed}" / f"{network}-{clients}-{side}"
-                made = cached(place.with_suffix(".json"), spec, lambda c=command, s=spec, p=place: figures_of(c, s, p))
+                made = cached(place.with_suffix(".json"), spec, partial(figures_of, command, spec, place))
                 tables.setdefault(network, {})[named(side, clients)] = made
     return {"commits": [COMMIT], "tables": tables}
 
@@ -116,7 +124,7 @@ def beyond(accuracy: Mapping[tuple[str, int], Numbers]) -> float:
     for clients in CLIENTS:
         sides = [accuracy[side, clients] for side in ("DiReDi", "Flower")]
         apart.append(abs(sides[0].mean() - sides[1].mean()) - max(np.ptp(side) for side in sides))
-    return max(0.0, *apart)
+    return float(max(0.0, *apart))
 
 
 def draw(rows: list[Json], title: str, path: Path) -> None:

@@ -28,7 +28,7 @@ from report import COMMIT, Json, cached, draw, target
 
 from diredi.data.dataset import Sample, load
 from diredi.data.sources import resolve
-from diredi.data.style import SiteStyle, measure
+from diredi.data.style import SiteStyle, measure_style
 from diredi.detectors.base import Detector
 from diredi.distillation.trainer import train
 from diredi.knowledge.gap import Gap
@@ -108,7 +108,7 @@ class Trial:
 
     @cached_property
     def style(self) -> SiteStyle:
-        return measure(self.site.data.train)
+        return measure_style(self.site.data.train)
 
     def stock(self, teaching: Distiller) -> Stock:
         public: list[Sample] = []
@@ -135,11 +135,11 @@ class Trial:
         old = [figures.ap50 for name, figures in site.per_class.items() if name != new]
         presumed = self.world.presumed_figures(detector, self.site.labels).map50
         return {
-            name: 100 * float(value)
+            name: 100 * value
             for name, value in {
                 "presumed": presumed,
                 "site": site.map50,
-                "site, known": np.mean(old),
+                "site, known": float(np.mean(old)),
                 "site, new": site.per_class[new].ap50,
             }.items()
         }

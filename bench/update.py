@@ -291,7 +291,8 @@ def targets_of(rows: list[Json]) -> list[Json]:
 
     def overall(ground: str, form: str) -> Numbers:
         """Mean of what counts: presumed, old and new classes."""
-        return np.mean([seeds(ground, t, form) for t in TABLES if (f"{ground}: {t}", form) in places], axis=0)
+        columns = [seeds(ground, t, form) for t in TABLES if (f"{ground}: {t}", form) in places]
+        return np.asarray(np.mean(columns, axis=0))
 
     def lead(ground: str) -> tuple[str, float]:
         """The rival that comes closest: how far ours is ahead of it, less the spread of that over the seeds."""

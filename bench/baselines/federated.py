@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from environment import Site, World
 from report import seconds
@@ -60,7 +61,10 @@ def federated(world: World, site: Site, recipe: TrainRecipe, sections: Sequence[
         shared = [
             name for name, array in weights[0].items() if is_averaged(clients[0], name, str(array.dtype), sections)
         ]
-        mean = {name: sum(w[name] * (n / sum(counts)) for w, n in zip(weights, counts, strict=True)) for name in shared}
+        total = sum(counts)
+        mean: dict[str, Any] = {
+            name: sum(w[name] * (n / total) for w, n in zip(weights, counts, strict=True)) for name in shared
+        }
         sent += sum(weights[1][name].nbytes for name in shared)
         for client, mine in zip(clients, weights, strict=True):
             client.load_weights(WeightMap({**mine, **{name: mean[name].astype("float32") for name in shared}}))

@@ -102,11 +102,12 @@ def refined(world: World, site: Site, recipe: TrainRecipe) -> Detector:
     return UltralyticsDetector(student.spec, trainer.ema.ema, student.device)
 
 
-class _Trainer(DetectionTrainer):  # type: ignore[misc] - Ultralytics is not typed
+class _Trainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics is not typed
     """No validation, no plots, no files: it is measured here. What it trains is what it would train."""
 
     def __init__(self, start: Detector, data: Path, recipe: TrainRecipe, folder: Path, settings: Json) -> None:
-        self._spec, self.on_epoch = start.spec, None
+        self._spec = start.spec
+        self.on_epoch: OnEpoch | None = None
         self.spent: list[float] = []
         given = {
             "model": "yolo11n.yaml",  # only a name: the network is set by the caller
@@ -180,19 +181,22 @@ class _Branch(nn.Module):
 
     def __init__(self, box: nn.Sequential, scores: nn.Sequential, channels: int, new: Sequence[int]) -> None:
         super().__init__()
-        last, self._new = scores[-1], list(new)
+        last: Any = scores[-1]
+        last_box: Any = box[-1]
+        self._new = list(new)
         self.rows = nn.Conv2d(last.in_channels, len(new), 1)
         hidden = max(last.in_channels // 4, 8)
         self.refine = nn.Sequential(
             DWConv(channels, channels, 3), Conv(channels, hidden, 1),
             *(layer for _ in range(3) for layer in (DWConv(hidden, hidden, 3), Conv(hidden, hidden, 1))),
-            nn.Conv2d(hidden, len(new) + box[-1].out_channels, 1),
+            nn.Conv2d(hidden, len(new) + last_box.out_channels, 1),
         )  # fmt: skip
-        for layer in (self.rows, self.refine[-1]):
+        zeroed: list[Any] = [self.rows, self.refine[-1]]
+        for layer in zeroed:
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         with torch.no_grad():
-            self.rows.bias.copy_(last.bias[self._new])  # a grown head's prior
+            zeroed[0].bias.copy_(last.bias[self._new])  # a grown head's prior
 
     def forward(self, x: Tensor, box: nn.Sequential, scores: nn.Sequential) -> tuple[Tensor, Tensor]:
         """Maps of box and class logits."""
@@ -203,7 +207,7 @@ class _Branch(nn.Module):
         return box(x) + seen * changes[:, len(self._new) :], every
 
 
-class _RefinedHead(Detect):  # type: ignore[misc] - Ultralytics is not typed
+class _RefinedHead(Detect):  # type: ignore[misc]  # Ultralytics is not typed
     def forward_head(self, x: list[Tensor], box_head: nn.ModuleList, cls_head: nn.ModuleList) -> Json:
         branches = self.branches if box_head is self.cv2 else self.one2one_branches
         pairs = [branch(*level) for branch, *level in zip(branches, x, box_head, cls_head, strict=True)]
@@ -212,20 +216,22 @@ class _RefinedHead(Detect):  # type: ignore[misc] - Ultralytics is not typed
 
 
 def _with_branches(network: nn.Module, new: Sequence[int]) -> nn.Module:
-    head = network.model[-1]
+    layers: Any = network.model
+    head = layers[-1]
     channels = [branch[0].conv.in_channels for branch in head.cv2]
     for prefix in ("", "one2one_"):
-        pairs = getattr(head, f"{prefix}cv2", None), getattr(head, f"{prefix}cv3", None)
-        if pairs[0] is not None:
-            found = (_Branch(*level, new) for level in zip(*pairs, channels, strict=True))
-            setattr(head, f"{prefix}branches", nn.ModuleList(found))
+        boxes: Any = getattr(head, f"{prefix}cv2", None)
+        if boxes is not None:
+            levels = zip(boxes, getattr(head, f"{prefix}cv3"), channels, strict=True)
+            setattr(head, f"{prefix}branches", nn.ModuleList(_Branch(*level, new) for level in levels))
     head.__class__ = _RefinedHead
     return network
 
 
 def _network(detector: Detector) -> nn.Module:
     """A copy of the network as Ultralytics would have built it."""
-    network = copy.deepcopy(detector.module).to(memory_format=torch.contiguous_format)
+    network: nn.Module = copy.deepcopy(detector.module)
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = BATCH_NORM_MOMENTUM

@@ -42,9 +42,10 @@ def train(message: Message, context: Context) -> Message:
     model.load_state_dict(message.content["arrays"].to_torch_state_dict())
     optimizer = torch.optim.SGD(model.parameters(), spec["learning_rate"])
     for _ in range(spec["epochs"]):
-        for batch in own[torch.randperm(len(own))].split(spec["batch"]):
+        for batch in torch.split(own[torch.randperm(len(own))], spec["batch"]):
             optimizer.zero_grad()
-            F.cross_entropy(model(data["images"][batch]), data["labels"][batch]).backward()
+            loss = F.cross_entropy(model(data["images"][batch]), data["labels"][batch])
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     content = {"arrays": ArrayRecord(model.state_dict()), "metrics": MetricRecord({"num-examples": len(own)})}
     return Message(content=RecordDict(content), reply_to=message)

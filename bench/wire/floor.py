@@ -69,7 +69,8 @@ async def serve(folder: Path, spec: dict[str, Any]) -> None:
 async def take_part(port: str, rounds: int) -> None:
     options = [("grpc.max_receive_message_length", 2 * CHUNK)]
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
-        fetch, send = channel.unary_stream(f"/{SERVICE}/Fetch"), channel.stream_unary(f"/{SERVICE}/Send")
+        fetch = channel.unary_stream(f"/{SERVICE}/Fetch", bytes, bytes)
+        send = channel.stream_unary(f"/{SERVICE}/Send", bytes, bytes)
         for number in range(rounds):
             chunks = [chunk async for chunk in fetch(str(number).encode())]
             await send(iter(chunks))
