@@ -26,8 +26,19 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from environment import GPU, QUICK, Plan, Site, World, emptied, plan_asked, said, silent, use_one_thread
-from harness import conclude, parser_of
+from environment import (
+    GPU,
+    QUICK,
+    BenchSite,
+    Environment,
+    Plan,
+    choose_plan,
+    describe_plan,
+    empty_folder,
+    ignore_progress,
+    use_one_thread,
+)
+from harness import parser_of, report_results
 from numpy.typing import NDArray
 from report import COMMIT, Json, cached, seconds, target
 
@@ -53,8 +64,8 @@ class Grid:
     """What the default may take of the site's memory."""
 
 
-def grid_asked() -> Grid:
-    plan = plan_asked()
+def choose_grid() -> Grid:
+    plan = choose_plan()
     if QUICK:
         return Grid(plan, ("yolo11-w0.0625", plan.tutor), (1, 2), (plan.tutor, 2), 2000)
     if GPU:
@@ -67,24 +78,26 @@ class Trial:
 
     def __init__(self, grid: Grid, seed: int, folder: Path) -> None:
         self.grid, self.folder = grid, folder / f"seed-{seed}"
-        self.world = World(seed, grid.plan)
-        self.site: Site = self.world.site(SITE)
-        student = self.site.figures(self.world.student)
+        self.environment = Environment(seed, grid.plan)
+        self.site: BenchSite = self.environment.site(SITE)
+        student = self.site.figures(self.environment.student)
         self.before = 100 * student.map50
 
     def cells(self) -> dict[str, dict[str, float]]:
-        return {named(tutor, n): self._cell(tutor, n) for tutor in self.grid.tutors for n in self.grid.epochs}
+        return {form_name(tutor, n): self._cell(tutor, n) for tutor in self.grid.tutors for n in self.grid.epochs}
 
     def _tutor(self, architecture: str) -> Json:
-        """Weights, and mAP50 at the site before any update. It learns as the world's own tutor does."""
-        world, student = self.world, self.world.made["student"]["weights"]
-        recipe = {"seed": world.seed, **world.plan.bootstrap, "coreset_images": 0}
-        models = {"tutor": architecture, "student": student, "image_size": world.plan.image_size}
-        spec = {"presumed": str(world.presumed_path), **models, "recipe": recipe}
+        """Weights, and mAP50 at the site before any update. It learns as the environment's own tutor does."""
+        environment, student = self.environment, self.environment.made["student"]["weights"]
+        recipe = {"seed": environment.seed, **environment.plan.bootstrap, "coreset_images": 0}
+        models = {"tutor": architecture, "student": student, "image_size": environment.plan.image_size}
+        spec = {"presumed": str(environment.presumed_path), **models, "recipe": recipe}
 
         def made() -> Json:
-            ours = architecture == world.plan.tutor
-            found = world.made if ours else call(bootstrap.main, spec, self.folder / architecture, silent)
+            ours = architecture == environment.plan.tutor
+            found = (
+                environment.made if ours else call(bootstrap.main, spec, self.folder / architecture, ignore_progress)
+            )
             weights = found["tutor"]["weights"]
             return {"weights": weights, "map50": self.site.figures(registry.load(Path(weights))).map50}
 
@@ -93,7 +106,7 @@ class Trial:
     def _cell(self, architecture: str, epochs: int) -> dict[str, float]:
         tutor, folder = self._tutor(architecture), self.folder / f"{architecture}-{epochs}"
         recipe = self._recipe(epochs)
-        spec = {**self.world.extract_spec(self.site, recipe), "tutor": tutor["weights"]}
+        spec = {**self.environment.extract_spec(self.site, recipe), "tutor": tutor["weights"]}
         cell = cached(folder / "cell.json", spec, lambda: self._made(spec, folder))
         gaps, student = (cell["tutor_gap"], cell["student_gap"]), cell["student"]
         return {
@@ -111,16 +124,16 @@ class Trial:
 
     def _recipe(self, epochs: int) -> Json:
         def lasting(kind: str, n: int) -> Json:
-            given = self.world.plan.cycle.get(kind, {})
+            given = self.environment.plan.cycle.get(kind, {})
             return {**given, "steps": 4 * n} if "steps" in given else {**given, "epochs": n}
 
-        return self.world.cycle(tutor=lasting("tutor", epochs), student=lasting("student", epochs))
+        return self.environment.cycle(tutor=lasting("tutor", epochs), student=lasting("student", epochs))
 
     def _made(self, spec: Json, folder: Path) -> Json:
         """The site's work in a process of its own, then the release that the cloud makes of its student gap."""
-        found = in_a_process(spec, emptied(folder / "job"))
+        found = in_a_process(spec, empty_folder(folder / "job"))
         gap = Gap.load(found["student_gap"]["path"])
-        applied = apply_gap(self.world.student, gap, guard=self.world.presumed, recipe=spec["recipe"])
+        applied = apply_gap(self.environment.student, gap, guard=self.environment.presumed, recipe=spec["recipe"])
         figures = self.site.figures(applied.model)
         change = applied.after.map50 - applied.before.map50
         return {**found, "student": {"map50": figures.map50, "new": figures.per_class[NEW].ap50, "presumed": change}}
@@ -138,7 +151,7 @@ def cell(folder: Path) -> None:
     """What `in_a_process` starts."""
     use_one_thread()
     spec, began = json.loads((folder / "spec.json").read_text()), seconds()
-    result = call(extract.main, spec, folder, silent)
+    result = call(extract.main, spec, folder, ignore_progress)
     used = {"cpu_s": seconds() - began, "peak_mib": peak_mib()}
     (folder / "used.json").write_text(json.dumps({**result, **used}))
 
@@ -149,7 +162,7 @@ def peak_mib() -> float:
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
 
 
-def named(tutor: str, epochs: int) -> str:
+def form_name(tutor: str, epochs: int) -> str:
     return f"{tutor}, {epochs} epochs"
 
 
@@ -158,7 +171,7 @@ def targets_of(rows: list[Json], grid: Grid) -> list[Json]:
     by_form = {row["form"]: row for row in rows}
 
     def seeds(tutor: str, epochs: int, column: str) -> Numbers:
-        return np.array(by_form[named(tutor, epochs)][column]["seeds"])
+        return np.array(by_form[form_name(tutor, epochs)][column]["seeds"])
 
     cells = [(tutor, epochs) for tutor in grid.tutors for epochs in grid.epochs]
     spent = {cell: seeds(*cell, "seconds").mean() for cell in cells}
@@ -187,7 +200,7 @@ def draw(rows: list[Json], grid: Grid, title: str, path: Path) -> None:
     by_form = {row["form"]: row for row in rows}
     figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
     for number, tutor in enumerate(grid.tutors):
-        ours = [by_form[named(tutor, epochs)] for epochs in grid.epochs]
+        ours = [by_form[form_name(tutor, epochs)] for epochs in grid.epochs]
         seconds, gained, low, high, megabytes = (
             np.array([row[column][what] for row in ours])
             for column, what in (
@@ -209,9 +222,9 @@ def draw(rows: list[Json], grid: Grid, title: str, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def measured(seed: int, folder: Path) -> Json:
-    grid = grid_asked()
-    asked = {"plan": said(grid.plan), "tutors": grid.tutors, "epochs": grid.epochs}
+def measure(seed: int, folder: Path) -> Json:
+    grid = choose_grid()
+    asked = {"plan": describe_plan(grid.plan), "tutors": grid.tutors, "epochs": grid.epochs}
 
     def made() -> Json:
         return {"commits": [COMMIT], "tables": {TABLE: Trial(grid, seed, folder).cells()}}
@@ -222,7 +235,7 @@ def measured(seed: int, folder: Path) -> Json:
 def main() -> None:
     parser = parser_of(__doc__, (0, 1))
     parser.add_argument("--cell", type=Path, help=argparse.SUPPRESS)
-    asked, grid = parser.parse_args(), grid_asked()
+    asked, grid = parser.parse_args(), choose_grid()
     if asked.cell is not None:
         cell(asked.cell)
         return
@@ -233,7 +246,7 @@ def main() -> None:
     def picture(rows: list[Json], title: str, path: Path) -> None:
         draw(rows, grid, title, path)
 
-    conclude("cost", asked.seeds, measured, targets, picture)
+    report_results("cost", asked.seeds, measure, targets, picture)
 
 
 if __name__ == "__main__":

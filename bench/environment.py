@@ -1,7 +1,7 @@
-"""The ground that the benches share: a manufacturer with presumed data, tutor and student, and sites, for each seed.
+"""What the benchmarks share: a manufacturer with presumed data, tutor and student, and sites, for each seed.
 
-What is made here is kept in `runs/world`, whichever bench asked for it first; delete that folder after a change of the
-code that trains.
+It is cached in `runs/world` by the benchmark that needs it first. Delete that folder after a change of the code that
+trains.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ FAST = {"precision": "bf16"}
 
 @dataclass(frozen=True)
 class Plan:
-    """How large a world is. Data sets are "scenes:SITE" or a data.yaml; models an architecture or a file."""
+    """The size of an environment. Data sets are "scenes:SITE" or a data.yaml; models an architecture or a file."""
 
     folder: Path = ROOT / "runs" / "world"
     presumed: str = f"{SCENES}presumed"
@@ -55,11 +55,11 @@ class Plan:
     bootstrap: Json = field(default_factory=lambda: {"tutor": FAST, "student": FAST})
     cycle: Json = field(default_factory=lambda: {"tutor": FAST, "student": FAST, "redistil": FAST})
     rename: Mapping[str, str] = field(default_factory=dict)
-    """Classes that a data set calls otherwise than the tutor does."""
+    """Other names that a data set has for classes of the tutor."""
 
 
 def quick_plan() -> Plan:
-    """Tiny models that learn next to nothing: shows only that a bench runs."""
+    """Return a plan of tiny models that learn next to nothing, which shows only that a benchmark runs."""
     few, taught = {"steps": 8}, {"steps": 36}
     return Plan(
         folder=ROOT / "bench" / "results" / "quick" / "world",
@@ -85,39 +85,39 @@ def gpu_plan() -> Plan:
     )
 
 
-def plan_asked() -> Plan:
-    """By the environment: QUICK=1, FULL=gpu, else the plan for two idle cores."""
+def choose_plan() -> Plan:
+    """Return the plan that the variables QUICK=1 or FULL=gpu choose, else the plan for two idle cores."""
     return quick_plan() if QUICK else gpu_plan() if GPU else Plan()
 
 
 def use_one_thread() -> None:
-    """Seconds are the processor's, on one thread, so that a process beside it does not change them."""
+    """Limit torch to one thread, so that processor seconds do not depend on other processes."""
     torch.set_num_threads(1)
 
 
 @dataclass(frozen=True)
-class Site:
-    """A site's data in the label space of a world that has met it."""
+class BenchSite:
+    """A site and its data, in a label space with its classes."""
 
     name: str
     path: Path
     data: Dataset
     labels: LabelSpace
     named: tuple[str, ...]
-    """Classes that the site has labels for: of others its images say nothing."""
+    """Classes that the site has labelled."""
     new: tuple[str, ...]
-    """Classes that the manufacturer does not know."""
+    """Classes that the manufacturer does not have."""
 
     def figures(self, predictor: Predictor) -> DetectionMetrics:
-        """On the held-out half."""
+        """Evaluate a predictor on the held-out images."""
         return evaluate(predictor, self.data.val, self.labels)
 
 
-class World:
-    """One seed: presumed data, and the tutor and student that have learned it."""
+class Environment:
+    """The manufacturer of one seed: presumed data, and the tutor and student that have learned it."""
 
     def __init__(self, seed: int, plan: Plan | None = None) -> None:
-        self.seed, self.plan = seed, plan or plan_asked()
+        self.seed, self.plan = seed, plan or choose_plan()
         self.folder = self.plan.folder / f"seed-{seed}"
         path = self._data(self.plan.presumed, self.plan.presumed_images)
         self.presumed_path = path
@@ -130,7 +130,9 @@ class World:
         }
         name = "-".join(map(_short, (self.plan.tutor, self.plan.student, str(self.plan.image_size))))
         self.made = cached(
-            self.folder / name / "bootstrap.json", spec, lambda: call(bootstrap.main, spec, self.folder / name, silent)
+            self.folder / name / "bootstrap.json",
+            spec,
+            lambda: call(bootstrap.main, spec, self.folder / name, ignore_progress),
         )
         self.presumed = load(path).with_labels(self.known)
 
@@ -148,17 +150,17 @@ class World:
 
     @property
     def base_id(self) -> str:
-        """What a gap's note calls the tutor."""
+        """The tutor's digest, as a gap names it."""
         return described(Path(self.made["tutor"]["weights"])).digest
 
     @property
     def coreset(self) -> list[Sample]:
-        """The presumed images that the manufacturer ships to sites."""
+        """Draw the presumed images that the manufacturer ships to sites."""
         images = BootstrapRecipe.of(self.plan.bootstrap).coreset_images
         return self.presumed.sample(images, self.seed).train
 
-    def site(self, ref: str, *others: str) -> Site:
-        """`ref` in a label space that has met the `others` too, first come first served."""
+    def site(self, ref: str, *others: str) -> BenchSite:
+        """Load a site, in a label space with the classes of `others` first and then its own."""
         path = self._data(ref, self.plan.site_images)
         labels = self.known
         for other in (*others, ref):
@@ -166,20 +168,20 @@ class World:
         data = load(path)
         new = tuple(name for name in data.names if name not in self.known.names)
         name = ref.removeprefix(SCENES) if ref.startswith(SCENES) else path.parent.name
-        return Site(name, path, data.with_labels(labels), labels, data.names, new)
+        return BenchSite(name, path, data.with_labels(labels), labels, data.names, new)
 
     def cycle(self, **more: Any) -> Json:  # noqa: ANN401 - options of a recipe
-        """The recipe of a cycle in this world, with `more` options; whole, so that what is kept knows every default."""
+        """Return the whole recipe of a cycle with some options, so that cached results name every default."""
         return CycleRecipe.of({"seed": self.seed, **self.plan.cycle, **more}).model_dump(mode="json")
 
     def recipe(self, **more: Any) -> CycleRecipe:  # noqa: ANN401 - options of a recipe
         return CycleRecipe.of(self.cycle(**more))
 
     def presumed_figures(self, predictor: Predictor, labels: LabelSpace | None = None) -> DetectionMetrics:
-        """On the held-out half, in `labels` or in the manufacturer's own."""
+        """Evaluate a predictor on held-out presumed images, in `labels` or the manufacturer's label space."""
         return evaluate(predictor, self.presumed.val, labels or self.known)
 
-    def extract_spec(self, site: Site, recipe: Json) -> Json:
+    def extract_spec(self, site: BenchSite, recipe: Json) -> Json:
         """For `diredi.knowledge.jobs.extract`."""
         models = {kind: self.made[kind]["weights"] for kind in ("tutor", "student")}
         coreset = self.made["coreset"]["path"] if self.made["coreset"] else None
@@ -188,11 +190,11 @@ class World:
 
     def _data(self, ref: str, images: tuple[int, int]) -> Path:
         path = resolve(ref, self.plan.folder / "data", self.seed, *images)
-        return _renamed(path, self.plan) if self.plan.rename else path
+        return _rename_classes(path, self.plan) if self.plan.rename else path
 
 
-def _renamed(path: Path, plan: Plan) -> Path:
-    """A data.yaml beside ours that names the same files, with the tutor's names for the classes."""
+def _rename_classes(path: Path, plan: Plan) -> Path:
+    """Write a data.yaml for the same files with the tutor's names of classes."""
     data = load(path)
     names = tuple(plan.rename.get(name, name) for name in data.names)
     if names == data.names:
@@ -209,12 +211,12 @@ def _renamed(path: Path, plan: Plan) -> Path:
 
 
 def _short(model: str) -> str:
-    """An architecture as it is, of a file its name."""
+    """Return an architecture, or the name of a file of weights."""
     return Path(model).stem if Path(model).suffix in (".pt", ".safetensors") else model
 
 
 def real_plan(tutor: str, student: str, image_size: int, **more: Any) -> Plan | None:  # noqa: ANN401 - fields of a Plan
-    """COCO's own models with coco128 as presumed data; None where there are no real weights and images."""
+    """Return a plan with COCO's models and coco128 as presumed data; None without real weights and images."""
     data = REAL / "detection" / "coco128" / "data.yaml"
     if not data.is_file():
         return None
@@ -226,30 +228,30 @@ def real_plan(tutor: str, student: str, image_size: int, **more: Any) -> Plan | 
     )
 
 
-def said(plan: Plan) -> Json:
-    """The plan as `cached` compares it, with every default of the recipes that it does not name."""
+def describe_plan(plan: Plan) -> Json:
+    """Return a plan with every default of its recipes, as `cached` compares it."""
     recipes = {"bootstrap": BootstrapRecipe.of(plan.bootstrap), "cycle": CycleRecipe.of(plan.cycle)}
     return asdict(plan) | {name: recipe.model_dump(mode="json") for name, recipe in recipes.items()}
 
 
-def job_done(main: Callable[..., Config], folder: Path, spec: Json) -> Json:
-    """The result of a job in `folder`, kept, with the seconds of the processor that it took, from its first epoch."""
+def run_job(main: Callable[..., Config], folder: Path, spec: Json) -> Json:
+    """Run a job, or return its cached result, with the processor seconds that it took."""
 
     def made() -> Json:
-        place = emptied(folder / "job")
+        place = empty_folder(folder / "job")
         began = seconds()
-        result = call(main, spec, place, silent)
+        result = call(main, spec, place, ignore_progress)
         return {**result, "cpu_s": seconds() - began}
 
     return cached(folder / "result.json", spec, made)
 
 
-def emptied(folder: Path) -> Path:
-    """A job that was killed here would resume, and its seconds would be those of the rest."""
+def empty_folder(folder: Path) -> Path:
+    """Create an empty folder. In a folder with the state of a job that was killed, the job would resume."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
 
 
-def silent(progress: Progress) -> None:
-    """Benches say what is finished, not how far they are."""
+def ignore_progress(progress: Progress) -> None:
+    """Print no progress within a job."""

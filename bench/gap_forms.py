@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from environment import World, job_done, said
-from harness import conduct
+from environment import Environment, describe_plan, run_job
+from harness import run_benchmark
 from report import COMMIT, Json, cached, draw, target
 
 from diredi.data.dataset import Sample, load
@@ -69,22 +69,26 @@ TEACHING: dict[str, Json] = {
 
 
 class Trial:
-    """One seed: a world, its site, and the jobs on them."""
+    """One seed: an environment, its site, and the jobs on them."""
 
     def __init__(self, seed: int, folder: Path) -> None:
-        self.world, self.folder = World(seed), folder / f"seed-{seed}"
-        self.site = self.world.site(SITE)
+        self.environment, self.folder = Environment(seed), folder / f"seed-{seed}"
+        self.site = self.environment.site(SITE)
         self.labels = self.site.labels
-        self.note = GapNote(base_id=self.world.base_id, labels=self.labels, base_classes=len(self.world.known))
-        self.presumed = self.world.presumed.with_labels(self.labels)
-        self.recipe = self.world.recipe()
+        self.note = GapNote(
+            base_id=self.environment.base_id, labels=self.labels, base_classes=len(self.environment.known)
+        )
+        self.presumed = self.environment.presumed.with_labels(self.labels)
+        self.recipe = self.environment.recipe()
         ours = folder.parent / folder.name.replace("gap_forms", "update") / SITE_OF_UPDATE / f"seed-{seed}" / "ours"
         self._at_site = ours / "extract"  # the site's part of the cycle is that of bench-update
-        self.taken = job_done(extract.main, self._at_site, self.world.extract_spec(self.site, self.world.cycle()))
+        self.taken = run_job(
+            extract.main, self._at_site, self.environment.extract_spec(self.site, self.environment.cycle())
+        )
 
     def table(self, name: str, make: Callable[[], Table]) -> Json:
         """A table and the commit that measured it."""
-        made_from = said(self.world.plan) | ({"coreset": SMALL} if name == "lambda" else {})
+        made_from = describe_plan(self.environment.plan) | ({"coreset": SMALL} if name == "lambda" else {})
         return cached(self.folder / f"{name}.json", made_from, lambda: {"commit": COMMIT, "table": make()})
 
     def figures(self, predictor: Predictor) -> dict[str, float]:
@@ -92,43 +96,45 @@ class Trial:
 
     def gaps(self) -> Table:
         """Each form of the gap, added."""
-        tutor = self.world.tutor
+        tutor = self.environment.tutor
         base, w2 = tutor.weights(), self._tutor_2.weights()
         tutor_1 = tutor.expand_classes(self.labels)
-        pools = presumption(self.world.student, self._site_data(), self.recipe)
-        train(tutor_1, pools, seeded(self.recipe.tutor, self.recipe.seed), teacher=self.world.student)
+        pools = presumption(self.environment.student, self._site_data(), self.recipe)
+        train(tutor_1, pools, seeded(self.recipe.tutor, self.recipe.seed), teacher=self.environment.student)
         one, two = compute(w2, base, base), compute(w2, tutor_1.weights(), base)
         table = {TUTOR: self.figures(tutor), "tutor 1": self.figures(tutor_1)}
-        return table | {named(*form): self.figures(self._updated(one, two, *form)) for form in FORMS}
+        return table | {form_name(*form): self.figures(self._updated(one, two, *form)) for form in FORMS}
 
     def teaching(self) -> Table:
         """Tutor 2 by what is labelled and by what the student teaches."""
         whole, new = self._site_data(), self.labels.names.index(NEW)
         bare = [replace(s, boxes=s.boxes[s.boxes[:, 0] == new]) for s in whole.private.samples]
         few = replace(whole, private=Pool(bare, frozenset([new])))
-        table = {TUTOR: self.figures(self.world.tutor), "all labelled, default": self.figures(self._tutor_2)}
+        table = {TUTOR: self.figures(self.environment.tutor), "all labelled, default": self.figures(self._tutor_2)}
         for said_of, data in (("all labelled", whole), (f"only {NEW}s labelled", few)):
             for name, options in TEACHING.items():
                 if (row := f"{said_of}, {name}") not in table:
-                    taught = self.world.tutor.expand_classes(self.labels)
+                    taught = self.environment.tutor.expand_classes(self.labels)
                     recipe = seeded(self.recipe.tutor.model_copy(update=options), self.recipe.seed)
-                    train(taught, data.pools, recipe, teacher=self.world.student)
+                    train(taught, data.pools, recipe, teacher=self.environment.student)
                     table[row] = self.figures(taught)
         return table
 
     @property
     def _tutor_2(self) -> Detector:
-        return self.decoded(self.world.tutor, "tutor")
+        return self.decoded(self.environment.tutor, "tutor")
 
     def searches(self) -> Table:
         """What each rule finds for the gap of a site with a small coreset, and how many measurements that took."""
-        recipe = self.world.cycle(coreset_images=SMALL, student_gap=False, lam_search=TWO_AXES)
-        taken = job_done(extract.main, self.folder / f"extract-{SMALL}", self.world.extract_spec(self.site, recipe))
+        recipe = self.environment.cycle(coreset_images=SMALL, student_gap=False, lam_search=TWO_AXES)
+        taken = run_job(
+            extract.main, self.folder / f"extract-{SMALL}", self.environment.extract_spec(self.site, recipe)
+        )
         gap = Gap.from_bytes(Path(taken["tutor_gap"]["path"]).read_bytes())
         scores = [Score.model_validate(score) for score in taken["scores"]]
         known: dict[tuple[float, ...], float] = {}
-        before = self._presumed_map50(self.world.tutor)
-        table = {TUTOR: self._lam_columns(self.world.tutor, {}, 0)}
+        before = self._presumed_map50(self.environment.tutor)
+        table = {TUTOR: self._lam_columns(self.environment.tutor, {}, 0)}
         for name, options in SEARCHES.items():
             asked: set[tuple[float, ...]] = set()
 
@@ -136,17 +142,17 @@ class Trial:
                 key = tuple(shares[section] for section in SECTIONS)
                 asked.add(key)
                 if key not in known:
-                    known[key] = before - self._presumed_map50(with_gap(self.world.tutor, gap, lam_of(shares)))
+                    known[key] = before - self._presumed_map50(with_gap(self.environment.tutor, gap, lam_of(shares)))
                 return known[key]
 
             shares = search(CycleRecipe.of({**recipe, **options}), [scores], harm)
-            updated = with_gap(self.world.tutor, gap, lam_of(shares))
+            updated = with_gap(self.environment.tutor, gap, lam_of(shares))
             table[name] = self._lam_columns(updated, shares, len(asked))
         return table
 
     def travels(self) -> Table:
         table = {}
-        for kind, base in (("tutor", self.world.tutor), ("student", self.world.student)):
+        for kind, base in (("tutor", self.environment.tutor), ("student", self.environment.student)):
             gap, before = self.taken[f"{kind}_gap"], self.taken[f"{kind}_after"]["map50"]
             after = self.figures(self.decoded(base, kind))["site"]
             sizes = {"fp32 MB": gap["fp32_bytes"] / 1e6, "encoded MB": gap["bytes"] / 1e6}
@@ -161,7 +167,7 @@ class Trial:
     def _others(self) -> Sequence[Sample]:
         """Images of the site that no score has seen: those after the held-out ones."""
         seen = len(self.site.data.val)
-        path = resolve(SITE, self.world.plan.folder / "data", self.world.seed, 1, 2 * seen)
+        path = resolve(SITE, self.environment.plan.folder / "data", self.environment.seed, 1, 2 * seen)
         return load(path, ["val"]).with_labels(self.labels).val[seen:]
 
     def _on(self, predictor: Predictor, samples: Sequence[Sample]) -> dict[str, float]:
@@ -188,7 +194,7 @@ class Trial:
             gap = gap.selected(lambda name: not is_statistic(name))
         if treatment == OF_ONE:
             gap = WeightMap({name: (one if is_statistic(name) else gap)[name] for name in gap})
-        updated = with_gap(self.world.tutor, Gap(gap, self.note), lam)
+        updated = with_gap(self.environment.tutor, Gap(gap, self.note), lam)
         if treatment == AGAIN:
             re_estimate(updated, self.presumed.train)
         return updated
@@ -208,7 +214,7 @@ def is_statistic(name: str) -> bool:
     return kind_of(name, "float32").is_statistic
 
 
-def named(form: str, lam: float, treatment: str) -> str:
+def form_name(form: str, lam: float, treatment: str) -> str:
     return f"{form}, lambda {lam:g}" + (treatment and f", {treatment}")
 
 
@@ -221,7 +227,7 @@ def targets_of(rows: list[Json]) -> list[Json]:
 
     def best(gap: str) -> Any:  # noqa: ANN401 - an array of numbers
         found = seeds("gap", TUTOR, "site")  # no gap at all does no harm either
-        for form in (named(*form) for form in FORMS if form[0] == gap):
+        for form in (form_name(*form) for form in FORMS if form[0] == gap):
             harmless = seeds("gap", TUTOR, "presumed") - seeds("gap", form, "presumed") <= harm
             found = np.where(harmless, np.maximum(found, seeds("gap", form, "site")), found)
         return found
@@ -255,4 +261,4 @@ def picture(rows: list[Json], title: str, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    conduct("gap_forms", __doc__, tables, targets_of, picture)
+    run_benchmark("gap_forms", __doc__, tables, targets_of, picture)

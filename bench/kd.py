@@ -4,7 +4,7 @@ One recipe for all: the same student from nothing, the same images, epochs, batc
 teaches it, and how.
 
 losses   each loss of `LOSSES` beside the labels, and some mixes, on the scenes with the smallest student
-scenes   three sizes of student: direct, ours by default, Ultralytics' `distill_model`; the teacher is the world's tutor
+scenes   three sizes of student: direct, ours by default, Ultralytics' `distill_model`; their teacher is our tutor
 real     the same for one size on real sets, where there are any; the teacher is COCO's, trained on the set once
 
 mAP in percent on held-out images. "epochs to direct" is how soon a form reaches the last mAP50-95 of direct training,
@@ -29,8 +29,8 @@ import torch
 from baselines import ultralytics_training
 from baselines.libreyolo_losses import RIVAL_LOSSES
 from baselines.ultralytics_training import ITS_OWN, short
-from environment import FAST, GPU, QUICK, REAL, Plan, World, gpu_plan, quick_plan, said
-from harness import conduct, folder_of
+from environment import FAST, GPU, QUICK, REAL, Environment, Plan, describe_plan, gpu_plan, quick_plan
+from harness import folder_of, run_benchmark
 from numpy.typing import NDArray
 from report import COMMIT, Json, cached, draw, seconds, target
 
@@ -68,9 +68,9 @@ WORK = folder_of("kd")
 
 
 @dataclass(frozen=True)
-class Setting:
+class Settings:
     work: Path = WORK
-    world: Plan = field(default_factory=Plan)
+    environment: Plan = field(default_factory=Plan)
     image_size: int = 128
     epochs: int = 6
     every: int = 2
@@ -83,10 +83,10 @@ class Setting:
     real_epochs: int = 20
 
 
-def setting_asked() -> Setting:
+def choose_settings() -> Settings:
     if QUICK:
-        return Setting(
-            world=quick_plan(),
+        return Settings(
+            environment=quick_plan(),
             image_size=64,
             epochs=2,
             every=1,
@@ -96,8 +96,8 @@ def setting_asked() -> Setting:
             real_epochs=1,
         )
     if GPU:
-        return Setting(
-            world=gpu_plan(),
+        return Settings(
+            environment=gpu_plan(),
             image_size=320,
             epochs=40,
             every=5,
@@ -107,11 +107,11 @@ def setting_asked() -> Setting:
             real_size=640,
             real_epochs=100,
         )
-    return Setting()
+    return Settings()
 
 
 @dataclass(frozen=True)
-class Ground:
+class TeachingTask:
     """A data set with a teacher that knows it."""
 
     name: str
@@ -129,23 +129,23 @@ class Ground:
     def student(self, architecture: str) -> Detector:
         return registry.create(architecture, self.teacher.spec.image_size, self.labels, self.recipe.seed)
 
-    def measured(self, detector: Detector) -> Json:
+    def measure(self, detector: Detector) -> Json:
         found = evaluate(detector, self.data.val, self.labels)
         return {"mAP50-95": 100 * found.map50_95, "mAP50": 100 * found.map50}
 
 
-class Course:
+class TrainingLog:
     """What is noted while a student is trained: figures every few epochs, and the processor's seconds of each epoch."""
 
-    def __init__(self, ground: Ground) -> None:
-        self._ground, self._began = ground, seconds()
+    def __init__(self, task: TeachingTask) -> None:
+        self._task, self._began = task, seconds()
         self._seconds: list[float] = []
         self.curve: Json = {}
 
     def ended(self, epoch: int, detector: Callable[[], Detector]) -> None:
         self._seconds.append(seconds() - self._began)
-        if epoch % self._ground.every == 0 or epoch == round(self._ground.recipe.epochs):
-            self.curve[str(epoch)] = self._ground.measured(detector())
+        if epoch % self._task.every == 0 or epoch == round(self._task.recipe.epochs):
+            self.curve[str(epoch)] = self._task.measure(detector())
         self._began = seconds()
 
     @property
@@ -154,32 +154,32 @@ class Course:
         return median(self._seconds[1:] or self._seconds)
 
 
-def ours(ground: Ground, architecture: str, teacher: Detector | None, **changes: object) -> Json:
-    student, course = ground.student(architecture), Course(ground)
-    recipe = TrainRecipe.model_validate({**ground.recipe.model_dump(), **changes})
+def ours(task: TeachingTask, architecture: str, teacher: Detector | None, **changes: object) -> Json:
+    student, log = task.student(architecture), TrainingLog(task)
+    recipe = TrainRecipe.model_validate({**task.recipe.model_dump(), **changes})
     epochs = round(recipe.epochs)
     torch.manual_seed(recipe.seed)  # one of LibreYOLO's losses hides cells at random
 
     def note(now: Progress) -> None:
         epoch = now.fraction * epochs
         if abs(epoch - round(epoch)) < 1e-6:
-            course.ended(round(epoch), lambda: student)
+            log.ended(round(epoch), lambda: student)
 
-    train(student, ground.data.train, recipe, teacher=teacher, on_progress=note)
-    return {"curve": course.curve, "seconds": course.seconds}
+    train(student, task.data.train, recipe, teacher=teacher, on_progress=note)
+    return {"curve": log.curve, "seconds": log.seconds}
 
 
-def theirs(ground: Ground, architecture: str, teacher: Detector | None, settings: Json, folder: Path) -> Json:
+def theirs(task: TeachingTask, architecture: str, teacher: Detector | None, settings: Json, folder: Path) -> Json:
     curve: Json = {}
 
     def note(epoch: int, detector: Detector) -> None:
-        if epoch % ground.every == 0 or epoch == round(ground.recipe.epochs):
-            curve[str(epoch)] = ground.measured(detector)
+        if epoch % task.every == 0 or epoch == round(task.recipe.epochs):
+            curve[str(epoch)] = task.measure(detector)
 
-    made = ultralytics_training.trained(
-        ground.student(architecture),
-        ground.data.train,
-        ground.recipe,
+    made = ultralytics_training.train_ultralytics(
+        task.student(architecture),
+        task.data.train,
+        task.recipe,
         folder,
         teacher=teacher,
         settings=settings,
@@ -188,89 +188,89 @@ def theirs(ground: Ground, architecture: str, teacher: Detector | None, settings
     return {"curve": curve, "seconds": made.seconds}
 
 
-def cost(ground: Ground, architecture: str, folder: Path) -> Json:
+def cost(task: TeachingTask, architecture: str, folder: Path) -> Json:
     """Seconds of an epoch: the forward pass of the teacher alone, and plain Ultralytics training of the student."""
-    few = ground.recipe.model_copy(update={"epochs": 2.0 if QUICK else 3.0})
-    student = ground.student(architecture)
-    plain = ultralytics_training.trained(student, ground.data.train, few, folder, settings=short(few))
-    size, batch = ground.teacher.spec.image_size, ground.recipe.batch
-    images = torch.rand(batch, 3, size, size, device=ground.teacher.device)
+    few = task.recipe.model_copy(update={"epochs": 2.0 if QUICK else 3.0})
+    student = task.student(architecture)
+    plain = ultralytics_training.train_ultralytics(student, task.data.train, few, folder, settings=short(few))
+    size, batch = task.teacher.spec.image_size, task.recipe.batch
+    images = torch.rand(batch, 3, size, size, device=task.teacher.device)
     passes = []
     with torch.no_grad():
         for _ in range(8):
             began = seconds()
-            ground.teacher.forward(images)
+            task.teacher.forward(images)
             passes.append(seconds() - began)
-    steps = max(len(ground.data.train) // batch, 1)
+    steps = max(len(task.data.train) // batch, 1)
     return {"plain": plain.seconds, "teacher": steps * median(passes)}
 
 
 class Trial:
-    """One seed: every form on every ground, a cell on disk each."""
+    """One seed: every form on every task, a cell on disk each."""
 
-    def __init__(self, setting: Setting, seed: int) -> None:
+    def __init__(self, setting: Settings, seed: int) -> None:
         self._setting, self._seed, self._folder = setting, seed, setting.work / f"seed-{seed}"
         self._commits: set[str] = set()
 
     @cached_property
-    def scenes(self) -> Ground:
+    def scenes(self) -> TeachingTask:
         """The tutor learned larger pictures of the same scenes."""
-        world = World(self._seed, self._setting.world)
-        tutor = registry.load(Path(world.made["tutor"]["weights"]), image_size=self._setting.image_size)
-        made_from = {"world": said(self._setting.world), "size": self._setting.image_size}
+        environment = Environment(self._seed, self._setting.environment)
+        tutor = registry.load(Path(environment.made["tutor"]["weights"]), image_size=self._setting.image_size)
+        made_from = {"world": describe_plan(self._setting.environment), "size": self._setting.image_size}
         recipe = self._recipe(self._setting.epochs)
-        return Ground(SCENES, world.presumed, tutor, recipe, self._setting.every, made_from)
+        return TeachingTask(SCENES, environment.presumed, tutor, recipe, self._setting.every, made_from)
 
-    def real(self, name: str) -> Ground:
+    def real(self, name: str) -> TeachingTask:
         setting = self._setting
         data = load_dataset(REAL / "detection" / name / "data.yaml")
         teacher = registry.load(real_teacher(setting, name, data))
         made_from = {"teacher": setting.real_teacher, "size": setting.real_size}
-        return Ground(
+        return TeachingTask(
             name, data, teacher, self._recipe(setting.real_epochs), max(setting.real_epochs // 4, 1), made_from
         )
 
     def _recipe(self, epochs: int) -> TrainRecipe:
         return TrainRecipe(epochs=epochs, seed=self._seed)
 
-    def _cell(self, ground: Ground, architecture: str, form: str, make: partial[Json]) -> Json:
+    def _cell(self, task: TeachingTask, architecture: str, form: str, make: partial[Json]) -> Json:
         """`make` names the options of its recipe, so that a form whose options have changed is measured again."""
-        stem = re.sub("[^a-z0-9.]+", "-", f"{ground.name} {architecture} {form}".lower())
-        course = {"recipe": ground.recipe.model_dump(mode="json"), "every": ground.every}
-        made_from = {"form": form, "architecture": architecture, "options": make.keywords, **ground.made_from, **course}
+        stem = re.sub("[^a-z0-9.]+", "-", f"{task.name} {architecture} {form}".lower())
+        log = {"recipe": task.recipe.model_dump(mode="json"), "every": task.every}
+        made_from = {"form": form, "architecture": architecture, "options": make.keywords, **task.made_from, **log}
         found = cached(self._folder / f"{stem}.json", made_from, lambda: {"commit": COMMIT, **make()})
         self._commits.add(found["commit"])
         return found
 
     def losses(self) -> Json:
         """In half precision: no seconds are compared here."""
-        ground, architecture = replace(self.scenes, every=self._setting.epochs), self._setting.sizes[0]
-        forms = {DIRECT: (None, {}), **{name: (ground.teacher, changes) for name, changes in FORMS.items()}}
+        task, architecture = replace(self.scenes, every=self._setting.epochs), self._setting.sizes[0]
+        forms = {DIRECT: (None, {}), **{name: (task.teacher, changes) for name, changes in FORMS.items()}}
         table = {}
         for form, (teacher, changes) in forms.items():
-            make = partial(ours, ground, architecture, teacher, **FAST, **changes)
-            table[form] = last(self._cell(ground, architecture, f"loss {form}", make))
+            make = partial(ours, task, architecture, teacher, **FAST, **changes)
+            table[form] = last(self._cell(task, architecture, f"loss {form}", make))
         return {f"each loss, {SCENES}, {architecture}": table}
 
-    def compared(self, ground: Ground, architecture: str, raw: bool) -> Json:
+    def compared(self, task: TeachingTask, architecture: str, raw: bool) -> Json:
         """A table of figures and one row of costs."""
         folder = self._folder / "ultralytics"
         forms: dict[str, partial[Json]] = {
-            DIRECT: partial(ours, ground, architecture, None),
-            OURS: partial(ours, ground, architecture, ground.teacher, losses=BootstrapRecipe.of(None).student.losses),
-            RIVAL: partial(theirs, ground, architecture, ground.teacher, short(ground.recipe), folder),
+            DIRECT: partial(ours, task, architecture, None),
+            OURS: partial(ours, task, architecture, task.teacher, losses=BootstrapRecipe.of(None).student.losses),
+            RIVAL: partial(theirs, task, architecture, task.teacher, short(task.recipe), folder),
         }
         if raw:
-            forms["Ultralytics, no teacher"] = partial(theirs, ground, architecture, None, short(ground.recipe), folder)
-            forms[RIVAL_RAW] = partial(theirs, ground, architecture, ground.teacher, ITS_OWN, folder)
-        cells = {form: self._cell(ground, architecture, form, make) for form, make in forms.items()}
+            forms["Ultralytics, no teacher"] = partial(theirs, task, architecture, None, short(task.recipe), folder)
+            forms[RIVAL_RAW] = partial(theirs, task, architecture, task.teacher, ITS_OWN, folder)
+        cells = {form: self._cell(task, architecture, form, make) for form, make in forms.items()}
         bound = last(cells[DIRECT])["mAP50-95"]
-        name = f"{ground.name}, {architecture}"
+        name = f"{task.name}, {architecture}"
         table = {
             form: {**last(cell), "epochs to direct": reached(cell["curve"], bound), "s an epoch": cell["seconds"]}
             for form, cell in cells.items()
         }
-        spent = self._cell(ground, architecture, "cost", partial(cost, ground, architecture, folder))
+        spent = self._cell(task, architecture, "cost", partial(cost, task, architecture, folder))
         allowed = spent["plain"] + spent["teacher"]
         mine = cells[OURS]["seconds"]
         columns = {"ours": mine, "plain": spent["plain"], "teacher": spent["teacher"], "ratio": mine / allowed}
@@ -307,7 +307,7 @@ def reached(curve: Json, bound: float) -> float:
     return epochs[-1] + 1.0
 
 
-def real_sets(setting: Setting) -> list[str]:
+def real_sets(setting: Settings) -> list[str]:
     there = [name for name in setting.real_sets if (REAL / "detection" / name / "data.yaml").is_file()]
     if len(there) < len(setting.real_sets):
         missing = ", ".join(name for name in setting.real_sets if name not in there)
@@ -315,7 +315,7 @@ def real_sets(setting: Setting) -> list[str]:
     return there
 
 
-def real_teacher(setting: Setting, name: str, data: Dataset) -> Path:
+def real_teacher(setting: Settings, name: str, data: Dataset) -> Path:
     """COCO's weights with a head for the set's classes, trained on the set: one teacher for all seeds."""
     path = setting.work / f"teacher-{name}.safetensors"
     recipe = TrainRecipe(epochs=1 if QUICK else 10, learning_rate=5e-4, seed=1000)
@@ -361,8 +361,8 @@ def targets_of(rows: list[Json]) -> list[Json]:
     ]
 
 
-def measured(seed: int, folder: Path) -> Json:
-    return Trial(setting_asked(), seed).tables()
+def measure(seed: int, folder: Path) -> Json:
+    return Trial(choose_settings(), seed).tables()
 
 
 def picture(rows: list[Json], title: str, path: Path) -> None:
@@ -371,4 +371,4 @@ def picture(rows: list[Json], title: str, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    conduct("kd", __doc__, measured, targets_of, picture, quick_seeds=(0,))
+    run_benchmark("kd", __doc__, measure, targets_of, picture, quick_seeds=(0,))

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from environment import QUICK, Plan, Site, World, job_done, plan_asked, said
-from harness import conduct
+from environment import QUICK, BenchSite, Environment, Plan, choose_plan, describe_plan, run_job
+from harness import run_benchmark
 from report import COMMIT, Json, cached, draw, target
 
 from diredi.detectors import registry
@@ -70,15 +70,15 @@ class Trial:
     """One seed: two sites, what each has extracted, and what the cloud makes of it."""
 
     def __init__(self, seed: int, plan: Plan, folder: Path) -> None:
-        self.world, self.folder = World(seed, plan), folder / f"seed-{seed}"
-        self.sites = [self.world.site(ref, *SITES[:index]) for index, ref in enumerate(SITES)]
-        self.recipe = self.world.cycle()
+        self.environment, self.folder = Environment(seed, plan), folder / f"seed-{seed}"
+        self.sites = [self.environment.site(ref, *SITES[:index]) for index, ref in enumerate(SITES)]
+        self.recipe = self.environment.cycle()
         self.labels = self.sites[-1].labels
-        self.models: Json = {kind: self.world.made[kind]["weights"] for kind in ("tutor", "student")}
-        self.taken = [job_done(extract.main, self.folder / s.name, self._site_spec(s)) for s in self.sites]
+        self.models: Json = {kind: self.environment.made[kind]["weights"] for kind in ("tutor", "student")}
+        self.taken = [run_job(extract.main, self.folder / s.name, self._site_spec(s)) for s in self.sites]
 
-    def _site_spec(self, site: Site) -> Json:
-        return self.world.extract_spec(site, self.recipe)
+    def _site_spec(self, site: BenchSite) -> Json:
+        return self.environment.extract_spec(site, self.recipe)
 
     def listed(self, kind: str, sites: Sequence[int] = (0, 1)) -> list[Json]:
         """The gaps of `sites` as the cloud's jobs take them."""
@@ -90,28 +90,28 @@ class Trial:
         first = self._made(self.folder, self.models, self.taken)
         models, place = {kind: first[kind] for kind in self.models}, self.folder / "second"
         specs = [{**self._site_spec(site), **models, "labels": self.labels.model_dump()} for site in self.sites]
-        taken = [job_done(extract.main, place / s.name, spec) for s, spec in zip(self.sites, specs, strict=True)]
+        taken = [run_job(extract.main, place / s.name, spec) for s, spec in zip(self.sites, specs, strict=True)]
         return [first, self._made(place, models, taken)]
 
     def _made(self, folder: Path, models: Json, taken: Sequence[Json]) -> Json:
         """Merge, the lambda that does no harm, the choice of a student, export."""
-        shared = {"presumed": str(self.world.presumed_path), "recipe": self.recipe}
+        shared = {"presumed": str(self.environment.presumed_path), "recipe": self.recipe}
         gaps = {kind: [_sent(s, one, kind) for s, one in zip(self.sites, taken, strict=True)] for kind in models}
         tutor = {"tutor": models["tutor"], "gaps": gaps["tutor"]}
-        updated = job_done(apply_gap.main, folder / "apply", {**shared, **tutor})["weights"]
+        updated = run_job(apply_gap.main, folder / "apply", {**shared, **tutor})["weights"]
         student = {"tutor": updated, "student": models["student"], "student_gaps": gaps["student"]}
-        made = job_done(redistil.main, folder / "redistil", {**shared, **student})
+        made = run_job(redistil.main, folder / "redistil", {**shared, **student})
         return {"tutor": updated, "student": made["weights"], "onnx": made["onnx"]["path"]}
 
     def merges(self, kind: str) -> Table:
         """Every method on the gaps of the tutor or of the student."""
-        base = self.world.tutor if kind == "tutor" else self.world.student
+        base = self.environment.tutor if kind == "tutor" else self.environment.student
         alone = [with_gap(base, _merged(self.listed(kind, [i]), base, {}), 1.0) for i in range(len(self.sites))]
         table = {NOTHING: self.figures([base, base]), ALONE: self.figures(alone)}
         for name, recipe in MERGED.items():
             detector = with_gap(base, _merged(self.listed(kind), base, recipe), 1.0)
             if MergeRecipe.model_validate(recipe).batch_norm == "re-estimate":
-                re_estimate(detector, self.world.presumed.train)
+                re_estimate(detector, self.environment.presumed.train)
             table[name] = self.figures([detector, detector])
         if kind == "tutor":
             again = registry.load(Path(self.cycles[1]["tutor"]))
@@ -120,7 +120,7 @@ class Trial:
 
     def figures(self, predictors: Sequence[Predictor]) -> dict[str, float]:
         """On presumed images and at each site, there by its own predictor."""
-        presumed = [self.world.presumed_figures(one).map50 for one in dict.fromkeys(predictors)]
+        presumed = [self.environment.presumed_figures(one).map50 for one in dict.fromkeys(predictors)]
         found = {"presumed": 100 * float(np.mean(presumed))}
         for site, predictor in zip(self.sites, predictors, strict=True):
             figures = site.figures(predictor)
@@ -139,7 +139,7 @@ class Trial:
         honest = self._parts(steps)
         first, *others = honest
         lying = replace(first, gap=Gap(first.gap.weights * LIE, first.gap.note))
-        base, site = self.world.student, self.sites[0]
+        base, site = self.environment.student, self.sites[0]
         table: Table = {NOTHING: dict.fromkeys(("honest", "one liar"), 100 * site.figures(base).map50)}
         for name, recipe in AMONG_LIARS.items():
             gaps = {"honest": honest, "one liar": [lying, *others]}
@@ -152,10 +152,10 @@ class Trial:
 
     def _parts(self, steps: int) -> list[Contribution]:
         """Five sites of a fifth of the first site's images each, which teach the student its own classes alone."""
-        site, student = self.sites[0], self.world.student
-        known = self.world.known
+        site, student = self.sites[0], self.environment.student
+        known = self.environment.known
         ids = frozenset(range(len(known)))
-        recipe = self.world.recipe().student.model_copy(update={"steps": steps})
+        recipe = self.environment.recipe().student.model_copy(update={"steps": steps})
         note = GapNote(base_id="", labels=known, base_classes=len(known))
         found = []
         for part in range(PARTS):
@@ -170,7 +170,7 @@ class Trial:
         return found
 
 
-def _sent(site: Site, taken: Json, kind: str) -> Json:
+def _sent(site: BenchSite, taken: Json, kind: str) -> Json:
     gap = taken[f"{kind}_gap"]
     return {"path": gap["path"], "codec": gap["codec"], "site": site.name, "images": taken["train_images"]}
 
@@ -189,10 +189,10 @@ def _with_left(table: Table) -> Table:
     }
 
 
-def measured(seed: int, folder: Path) -> Json:
-    plan = plan_asked()
+def measure(seed: int, folder: Path) -> Json:
+    plan = choose_plan()
     forms = {"merge_gaps": MERGED, "liars": AMONG_LIARS, "default": MergeRecipe().model_dump(), "twice": TWICE}
-    made_from = {"plan": said(plan), **forms}
+    made_from = {"plan": describe_plan(plan), **forms}
 
     def made() -> Json:
         trial = Trial(seed, plan, folder)
@@ -239,4 +239,4 @@ def picture(rows: list[Json], title: str, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    conduct("merging", __doc__, measured, targets_of, picture)
+    run_benchmark("merging", __doc__, measure, targets_of, picture)

@@ -33,9 +33,9 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from environment import GPU, QUICK, REAL, ROOT, World
+from environment import GPU, QUICK, REAL, ROOT, Environment
 from environment import Plan as WorldPlan
-from harness import conclude, folder_of, parser_of, side_by_side
+from harness import folder_of, measure_concurrently, parser_of, report_results
 from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 from report import COMMIT, Json, cached, target
@@ -92,7 +92,7 @@ class Plan:
     real: OracleTraining = OracleTraining(steps=24, all_steps=72, sizes=(480, 640), training=GENTLE)
 
 
-def plan_asked() -> Plan:
+def choose_plan() -> Plan:
     if QUICK:
         few = OracleTraining(steps=2, all_steps=3, sizes=(64, 96))
         return Plan(images=(72, 72), built_in=few, real_size=64, real=few)
@@ -103,7 +103,7 @@ def plan_asked() -> Plan:
     return Plan(general=replace(WorldPlan(), folder=ROOT / "runs" / "world-general", presumed_images=(1800, 150)))
 
 
-class Ground:
+class Scenario:
     """A family of fixed cameras, with a teacher and a general student that have never seen them."""
 
     def __init__(
@@ -186,26 +186,26 @@ def roads() -> Dataset | None:
     return replace(data, names=tuple("motorcycle" if name == "bike" else name for name in data.names))
 
 
-def grounds_of(plan: Plan, seed: int) -> list[Ground]:
+def scenarios_of(plan: Plan, seed: int) -> list[Scenario]:
     """Built-in cameras and, where there are any, real ones."""
-    world = World(seed, plan.general)
-    data, folder = car_park(plan, seed).with_labels(world.known), plan.folder / f"built-in-{seed}"
-    grounds = [Ground("built-in", folder, data, world.tutor, world.student, plan.built_in)]
+    environment = Environment(seed, plan.general)
+    data, folder = car_park(plan, seed).with_labels(environment.known), plan.folder / f"built-in-{seed}"
+    grounds = [Scenario("built-in", folder, data, environment.tutor, environment.student, plan.built_in)]
     if (real := roads()) is not None:
         teacher, student = (
             registry.load(REAL / "weights" / f"yolov8{size}.pt", image_size=plan.real_size) for size in ("s", "n")
         )
         mapped = real.with_labels(student.spec.labels)
-        grounds.append(Ground("real", plan.folder / "real", mapped, teacher, student, plan.real))
+        grounds.append(Scenario("real", plan.folder / "real", mapped, teacher, student, plan.real))
     return grounds
 
 
-def measured(ground: Ground, seed: int) -> Json:
+def measure(scenario: Scenario, seed: int) -> Json:
     """Tables of one seed: one a camera, one for all together, and what they come to."""
-    cells = {camera: ground.cell(camera, seed) for camera in (*ground.cameras, ALL)}
-    tables: dict[str, Json] = {f"{ground.name}: {camera}": cell["forms"] for camera, cell in cells.items()}
-    each = [cells[camera]["forms"] for camera in ground.cameras]
-    tables[f"{ground.name}: in short"] = {
+    cells = {camera: scenario.cell(camera, seed) for camera in (*scenario.cameras, ALL)}
+    tables: dict[str, Json] = {f"{scenario.name}: {camera}": cell["forms"] for camera, cell in cells.items()}
+    each = [cells[camera]["forms"] for camera in scenario.cameras]
+    tables[f"{scenario.name}: in short"] = {
         form: {
             "cameras above the teacher": float(sum(m[form]["mAP50"] > m["teacher"]["mAP50"] for m in each)),
             "above the teacher": float(np.mean([m[form]["mAP50"] - m["teacher"]["mAP50"] for m in each])),
@@ -219,19 +219,19 @@ def measured(ground: Ground, seed: int) -> Json:
 def targets_of(rows: list[Json]) -> list[Json]:
     """Judged from the rows alone, on the means over the seeds; points are of mAP50 in percent."""
 
-    def means(ground: str, form: str) -> Numbers:
+    def means(scenario: str, form: str) -> Numbers:
         """mAP50 of each camera."""
-        mine = [row for row in rows if row["form"] == form and row["table"].startswith(f"{ground}: ")]
+        mine = [row for row in rows if row["form"] == form and row["table"].startswith(f"{scenario}: ")]
         return np.array([row["mAP50"]["mean"] for row in mine if "mAP50" in row and not row["table"].endswith(ALL)])
 
     targets = []
-    for ground in dict.fromkeys(row["table"].split(": ")[0] for row in rows):
-        teacher, paper, ours, labels = (means(ground, form) for form in ("teacher", "paper", "ours", "labels"))
-        above = f"{ground}: of {len(ours)} cameras, those whose student is above the teacher"
+    for scenario in dict.fromkeys(row["table"].split(": ")[0] for row in rows):
+        teacher, paper, ours, labels = (means(scenario, form) for form in ("teacher", "paper", "ours", "labels"))
+        above = f"{scenario}: of {len(ours)} cameras, those whose student is above the teacher"
         targets += [
             target(above, (ours > teacher).sum(), ">", len(ours) - 2),
-            target(f"{ground}: labels minus ours, mean over the cameras, points", (labels - ours).mean(), "<", 2),
-            target(f"{ground}: ours minus paper, mean over the cameras, points", (ours - paper).mean(), ">", 0),
+            target(f"{scenario}: labels minus ours, mean over the cameras, points", (labels - ours).mean(), "<", 2),
+            target(f"{scenario}: ours minus paper, mean over the cameras, points", (ours - paper).mean(), ">", 0),
         ]
     return targets
 
@@ -241,8 +241,8 @@ def picture(rows: list[Json], title: str, path: Path) -> None:
     grounds = list(dict.fromkeys(row["table"].split(": ")[0] for row in rows))
     figure, axes = plt.subplots(len(grounds), 1, figsize=(13, 4.5 * len(grounds)), layout="constrained", squeeze=False)
     width = 0.8 / len(FORMS)
-    for axis, ground in zip(axes[:, 0], grounds, strict=True):
-        mine = [row for row in rows if row["table"].startswith(f"{ground}: ") and "mAP50" in row]
+    for axis, scenario in zip(axes[:, 0], grounds, strict=True):
+        mine = [row for row in rows if row["table"].startswith(f"{scenario}: ") and "mAP50" in row]
         cameras = list(dict.fromkeys(row["table"].split(": ")[1] for row in mine))
         for number, form in enumerate(FORMS):
             low, middle, high = (
@@ -253,23 +253,23 @@ def picture(rows: list[Json], title: str, path: Path) -> None:
             axis.bar(np.arange(len(cameras)) + width * number, middle, width, yerr=reach, label=form, capsize=1)
         axis.set_xticks(np.arange(len(cameras)) + 0.4 - width / 2, cameras)
         axis.set_ylabel("mAP50, percent; whiskers: seeds")
-        axis.set_title(ground)
+        axis.set_title(scenario)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(FORMS))
     figure.suptitle(title)
     figure.savefig(path, dpi=120)
 
 
 def cell(job: tuple[str, int], folder: Path) -> Json:
-    """Of a camera, whichever ground has it, or of all together, and a seed."""
+    """Of a camera, whichever scenario has it, or of all together, and a seed."""
     camera, seed = job
-    grounds = grounds_of(plan_asked(), seed)
-    return {ground.name: ground.cell(camera, seed) for ground in grounds if camera in (*ground.cameras, ALL)}
+    grounds = scenarios_of(choose_plan(), seed)
+    return {scenario.name: scenario.cell(camera, seed) for scenario in grounds if camera in (*scenario.cameras, ALL)}
 
 
-def measured_everywhere(seed: int, folder: Path) -> Json:
-    made = [measured(ground, seed) for ground in grounds_of(plan_asked(), seed)]
+def measure_everywhere(seed: int, folder: Path) -> Json:
+    made = [measure(scenario, seed) for scenario in scenarios_of(choose_plan(), seed)]
     tables = {table: forms for one in made for table, forms in one["tables"].items()}
-    return {"commits": [one for ground in made for one in ground["commits"]], "tables": tables}
+    return {"commits": [one for scenario in made for one in scenario["commits"]], "tables": tables}
 
 
 def jobs(plan: Plan, seeds: Sequence[int]) -> list[tuple[str, int]]:
@@ -283,5 +283,5 @@ def jobs(plan: Plan, seeds: Sequence[int]) -> list[tuple[str, int]]:
 
 if __name__ == "__main__":
     seeds = parser_of(__doc__, quick_seeds=(0,)).parse_args().seeds
-    side_by_side(cell, jobs(plan_asked(), seeds), WORK)
-    conclude("parking", seeds, measured_everywhere, targets_of, picture)
+    measure_concurrently(cell, jobs(choose_plan(), seeds), WORK)
+    report_results("parking", seeds, measure_everywhere, targets_of, picture)

@@ -26,10 +26,10 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import yaml
-from environment import QUICK, ROOT, emptied
-from harness import conclude, parser_of
+from environment import QUICK, ROOT, empty_folder
+from harness import parser_of, report_results
 from matplotlib.ticker import NullLocator
-from programs import FLOWER, flower_python, ran
+from programs import FLOWER, flower_python, run_program
 from report import COMMIT, HERE, Json, cached, target
 
 from diredi.detectors import registry
@@ -100,7 +100,7 @@ def other_round(side: str, spec: Json, folder: Path) -> Json:
         "bare stream": [sys.executable, str(SIDES / "floor.py"), str(folder)],
         "Flower": [sys.executable, str(SIDES / "flower.py"), str(folder), str(FLOWER / "bin")],
     }
-    program = ran(commands[side], folder)
+    program = run_program(commands[side], folder)
     ended = json.loads((folder / "found.json").read_text())["ended"]
     return {"round s": median(np.diff(ended)[-spec["rounds"] + 1 :].tolist()), "CPU s": program.cpu_s}
 
@@ -110,7 +110,9 @@ def run_peers(config: Json, folder: Path) -> list[Any]:
     (folder / "peers.yaml").write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "diredi_cli", "peers", "run", "--config", str(folder / "peers.yaml")]
     path = os.pathsep.join([str(HERE), str(ROOT)])
-    program = ran([*command, "--out", str(folder / "out"), "--json"], folder, PYTHONPATH=path, OMP_NUM_THREADS="1")
+    program = run_program(
+        [*command, "--out", str(folder / "out"), "--json"], folder, PYTHONPATH=path, OMP_NUM_THREADS="1"
+    )
     (folder / "ran.json").write_text(json.dumps({"cpu_s": program.cpu_s}))
     names = [f"peer-{number}" for number in range(1, config["peers"] + 1)]
     found = [json.loads((folder / "out" / f"{name}.json").read_text()) for name in names]
@@ -132,7 +134,7 @@ def weights(folder: Path) -> Path:
     return path
 
 
-def measured(seed: int, folder: Path) -> Json:
+def measure(seed: int, folder: Path) -> Json:
     flower_python()
     travels, rounds = {}, {}
     shared = {"seed": seed, "rounds": 3 if QUICK else 4}
@@ -160,7 +162,7 @@ def measured(seed: int, folder: Path) -> Json:
 
 def cell(place: Path, spec: Json, make: Any) -> Json:  # noqa: ANN401 - any of the three above
     def made() -> Json:
-        emptied(place)
+        empty_folder(place)
         found: Json = make(spec, place)
         return found
 
@@ -209,4 +211,4 @@ def draw(rows: list[Json], title: str, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    conclude("peers", parser_of(__doc__, SEEDS, SEEDS).parse_args().seeds, measured, targets_of, draw, SEEDS)
+    report_results("peers", parser_of(__doc__, SEEDS, SEEDS).parse_args().seeds, measure, targets_of, draw, SEEDS)

@@ -40,7 +40,7 @@ def flower_python() -> str:
 
 
 @dataclass(frozen=True)
-class Ran:
+class ProgramCosts:
     began: float
     """As `time.time` has it."""
     mib: float
@@ -49,7 +49,7 @@ class Ran:
     """Of all of its processes, from start to end."""
 
 
-def ran(command: Sequence[str], folder: Path, **settings: str) -> Ran:
+def run_program(command: Sequence[str], folder: Path, **settings: str) -> ProgramCosts:
     """A program to its end, with `settings` in its environment and what it says in FOLDER/log.txt; no two at once.
 
     Raises RuntimeError when it fails.
@@ -58,10 +58,10 @@ def ran(command: Sequence[str], folder: Path, **settings: str) -> Ran:
     with one_at_a_time(), (folder / "log.txt").open("w") as log:
         began = time.time()
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-        mib, spent = watched(process)
+        mib, spent = watch(process)
     if process.returncode:
         raise RuntimeError(f"{command[0]} ended with {process.returncode}: see {folder / 'log.txt'}")
-    return Ran(began, mib, spent)
+    return ProgramCosts(began, mib, spent)
 
 
 @contextmanager
@@ -72,7 +72,7 @@ def one_at_a_time() -> Iterator[None]:
         yield
 
 
-def watched(process: subprocess.Popen[bytes]) -> tuple[float, float]:
+def watch(process: subprocess.Popen[bytes]) -> tuple[float, float]:
     """Waits for the process: the most MiB that it and all its descendants had at once, and their processor seconds, as
     seen five times a second. One that hangs is ended.
     """
@@ -85,7 +85,7 @@ def watched(process: subprocess.Popen[bytes]) -> tuple[float, float]:
     threading.Thread(target=wait, daemon=True).start()
     began = time.monotonic()
     while not ended.wait(0.2):
-        looks = [(one, look(one)) for one in family(process.pid)]
+        looks = [(one, sample_process(one)) for one in family(process.pid)]
         peak = max(peak, sum(mib for _, (mib, _) in looks))
         spent |= {one.pid: max(seconds, spent.get(one.pid, 0.0)) for one, (_, seconds) in looks}
         if time.monotonic() - began > PATIENCE_S:
@@ -103,7 +103,7 @@ def family(pid: int) -> list[psutil.Process]:
         return []
 
 
-def look(process: psutil.Process) -> tuple[float, float]:
+def sample_process(process: psutil.Process) -> tuple[float, float]:
     """MiB of a process, with its share of what it shares, and its processor seconds; 0 when it is gone."""
     try:
         lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()

@@ -24,14 +24,14 @@ __all__ = [
     "HERE",
     "WARNING",
     "Json",
-    "document",
+    "write_markdown",
     "draw",
     "cached",
     "rows_of",
     "seconds",
-    "shown",
+    "print_rows",
     "target",
-    "write",
+    "write_json",
 ]
 HERE = Path(__file__).parent
 WARNING = "QUICK: tiny models that learn next to nothing; these figures say only that the bench runs"
@@ -57,7 +57,7 @@ def seconds() -> float:
     return time.process_time()
 
 
-def shown(rows: list[Json], targets: list[Json]) -> None:
+def print_rows(rows: list[Json], targets: list[Json]) -> None:
     for table in dict.fromkeys(row["table"] for row in rows):
         ours = [row for row in rows if row["table"] == table]
         columns = [name for name in ours[0] if name not in ("table", "form")]
@@ -109,14 +109,14 @@ def draw(rows: list[Json], tables: dict[str, str], columns: Sequence[str], title
     figure.savefig(path, dpi=120)
 
 
-def write(folder: Path, name: str, found: Json) -> None:
+def write_json(folder: Path, name: str, found: Json) -> None:
     """`found` as NAME.json, with the machine; says where it and the picture are."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps({"machine": machine(), **found}, indent=1) + "\n")
     print(*([WARNING] if found["quick"] else []), f"in {folder}: {name}.json, {name}.png", sep="\n")
 
 
-def document(folder: Path, name: str, found: Json) -> None:
+def write_markdown(folder: Path, name: str, found: Json) -> None:
     """Write all tables of a benchmark as NAME.md, beside its NAME.json and NAME.png.
 
     Args:

@@ -25,8 +25,8 @@ from statistics import mean
 from typing import Literal
 
 import numpy as np
-from environment import GPU, QUICK, Site, World, plan_asked, said
-from harness import conduct
+from environment import GPU, QUICK, BenchSite, Environment, choose_plan, describe_plan
+from harness import run_benchmark
 from numpy.typing import NDArray
 from report import COMMIT, Json, cached, draw, target
 
@@ -74,14 +74,14 @@ class Trial:
     """One seed: its trainings, each of them kept."""
 
     def __init__(self, seed: int, folder: Path) -> None:
-        self.world, self.folder = World(seed), folder / f"seed-{seed}"
+        self.environment, self.folder = Environment(seed), folder / f"seed-{seed}"
         first, second = SITES
-        self.sites = [self.world.site(first, second), self.world.site(second, first)]
+        self.sites = [self.environment.site(first, second), self.environment.site(second, first)]
         self.labels = self.sites[0].labels
-        self.note = GapNote(base_id="", labels=self.labels, base_classes=len(self.world.known))
-        training = self.world.plan.cycle["tutor"] | ({} if GPU or QUICK else {"steps": STEPS})
-        self.recipe = self.world.recipe(tutor=training)
-        self.tutor = self.world.tutor.weights()
+        self.note = GapNote(base_id="", labels=self.labels, base_classes=len(self.environment.known))
+        training = self.environment.plan.cycle["tutor"] | ({} if GPU or QUICK else {"steps": STEPS})
+        self.recipe = self.environment.recipe(tutor=training)
+        self.tutor = self.environment.tutor.weights()
 
     def cases(self) -> dict[str, Case]:
         tutor, data = self.tutor, self._data(1.0)
@@ -106,9 +106,9 @@ class Trial:
     def outcome(self, case: Case, form: str) -> Columns:
         """What the cloud would have of a case, and what the whole gap would have done."""
         sites = self.sites[: len(case.after)]
-        receiver = registry.from_weights(self.world.tutor.spec, case.receiver)
+        receiver = registry.from_weights(self.environment.tutor.spec, case.receiver)
         applied = self._applied(receiver, case, form, LAMS)
-        taken = applied.model if applied.harmless else receiver.grown(self.labels)
+        taken = applied.model if applied.harmless else receiver.expand_classes(self.labels)
         whole = self._figures(self._applied(receiver, case, form, LAMS[:1]).model, sites)
         return {
             **self._figures(taken, sites),
@@ -121,7 +121,7 @@ class Trial:
         statistics = case.statistics if form == TWO else "gap"
         told = {"lam_candidates": lams, "batch_norm": statistics, "lam_search": "harmless"}
         recipe = self.recipe.model_copy(update=told)
-        return apply_gap(receiver, self._gap(case, form), guard=self.world.presumed, recipe=recipe)
+        return apply_gap(receiver, self._gap(case, form), guard=self.environment.presumed, recipe=recipe)
 
     def moves(self, case: Case) -> Columns:
         return compared(self._step(case), compute(case.before, case.start, case.start), case.start)
@@ -130,9 +130,9 @@ class Trial:
         there = {TUTOR: self.tutor, "tutor 1": self._tutor_1(1.0), TUTOR_2: self._tutor_2(1.0)}
         there["tutor 1 in another order"] = self._reordered
         grown = {name: weights for name, weights in there.items() if name != TUTOR}
-        table = {TUTOR: self._figures(self.world.tutor, self.sites[:1])}
+        table = {TUTOR: self._figures(self.environment.tutor, self.sites[:1])}
         for name, weights in grown.items():
-            detector = registry.from_weights(self.world.tutor.grown(self.labels).spec, weights)
+            detector = registry.from_weights(self.environment.tutor.expand_classes(self.labels).spec, weights)
             table[name] = self._figures(detector, self.sites[:1])
         return table
 
@@ -145,12 +145,12 @@ class Trial:
     def _shipped(self) -> Dataset:
         place = self.folder / "coreset"
         shutil.rmtree(place, ignore_errors=True)
-        return unpack(Path(self.world.made["coreset"]["path"]), place)
+        return unpack(Path(self.environment.made["coreset"]["path"]), place)
 
     @cached_property
     def _fresh(self) -> Detector:
-        spec = self.world.tutor.spec
-        return registry.create(spec.architecture, spec.image_size, spec.labels, self.world.seed)
+        spec = self.environment.tutor.spec
+        return registry.create(spec.architecture, spec.image_size, spec.labels, self.environment.seed)
 
     @cached_property
     def _reordered(self) -> WeightMap:
@@ -167,25 +167,29 @@ class Trial:
         return {"tutor-2": data.pools, "tutor-1": self._presumption(data, "presumed")}
 
     def _presumption(self, data: SiteData, kind: str) -> list[Pool]:
-        return presumption(self.world.student, data, self.recipe.model_copy(update={"presumption": kind}))
+        return presumption(self.environment.student, data, self.recipe.model_copy(update={"presumption": kind}))
 
-    def _data(self, share: float, site: Site | None = None) -> SiteData:
+    def _data(self, share: float, site: BenchSite | None = None) -> SiteData:
         """What a site learns from, with a share of the coreset."""
         images = round(share * len(self._shipped.train))
-        coreset = self._shipped.sample(images, self.world.seed) if images else None
+        coreset = self._shipped.sample(images, self.environment.seed) if images else None
         return SiteData.of(load((site or self.sites[0]).path), coreset, self.labels, presumed_shows_new=False)
 
     def _trained(self, name: str, pools: Sequence[Pool], order: int = 0, fresh: bool = False) -> WeightMap:
         path = self.folder / f"{name}.safetensors"
-        training = seeded(self.recipe.tutor, self.world.seed + order)
+        training = seeded(self.recipe.tutor, self.environment.seed + order)
 
         def make() -> Json:
-            detector = (self._fresh if fresh else self.world.tutor).grown(self.labels)
-            report = train(detector, pools, training, teacher=self.world.student)
+            detector = (self._fresh if fresh else self.environment.tutor).expand_classes(self.labels)
+            report = train(detector, pools, training, teacher=self.environment.student)
             detector.weights().save(path)
             return {"seconds": report.seconds}
 
-        cached(path.with_suffix(".json"), {"training": training.model_dump(), "world": said(self.world.plan)}, make)
+        cached(
+            path.with_suffix(".json"),
+            {"training": training.model_dump(), "world": describe_plan(self.environment.plan)},
+            make,
+        )
         return WeightMap.load(path)
 
     def _gap(self, case: Case, form: str) -> Gap:
@@ -199,10 +203,10 @@ class Trial:
         sent = [Contribution(site.name, gap, 1) for site, gap in zip(self.sites, gaps, strict=False)]
         return merge_gaps(sent, case.start, self.recipe.merge).weights
 
-    def _figures(self, detector: Detector, sites: Sequence[Site]) -> Columns:
+    def _figures(self, detector: Detector, sites: Sequence[BenchSite]) -> Columns:
         at_sites = [site.figures(detector) for site in sites]
         return {
-            "presumed": 100 * evaluate(detector, self.world.presumed).map50,
+            "presumed": 100 * evaluate(detector, self.environment.presumed).map50,
             "site": 100 * mean(figures.map50 for figures in at_sites),
             NEW: 100 * mean(figures.per_class[NEW].ap50 for figures in at_sites),
         }
@@ -263,8 +267,8 @@ def targets_of(rows: list[Json]) -> list[Json]:
     ]
 
 
-def measured(seed: int, folder: Path) -> Json:
-    from_these = {"plan": said(plan_asked()), "steps": STEPS, "lambdas": LAMS}
+def measure(seed: int, folder: Path) -> Json:
+    from_these = {"plan": describe_plan(choose_plan()), "steps": STEPS, "lambdas": LAMS}
     return cached(folder / f"seed-{seed}.json", from_these, partial(tables, seed, folder))
 
 
@@ -273,4 +277,4 @@ def picture(rows: list[Json], title: str, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    conduct("second_rd", __doc__, measured, targets_of, picture)
+    run_benchmark("second_rd", __doc__, measure, targets_of, picture)

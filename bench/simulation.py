@@ -24,10 +24,10 @@ from statistics import median
 
 import matplotlib.pyplot as plt
 import numpy as np
-from environment import QUICK, ROOT, emptied
-from harness import conclude, parser_of
+from environment import QUICK, ROOT, empty_folder
+from harness import parser_of, report_results
 from numpy.typing import NDArray
-from programs import flower_python, ran
+from programs import flower_python, run_program
 from report import COMMIT, HERE, Json, cached, target
 
 from diredi.data.classification import load
@@ -47,11 +47,13 @@ def commands() -> dict[str, list[str]]:
 
 def figures_of(command: list[str], spec: Json, folder: Path) -> Json:
     """The columns of one program."""
-    emptied(folder)
+    empty_folder(folder)
     (folder / "spec.json").write_text(json.dumps(spec))
     write_data(spec, folder / "data.npz")
     path = os.pathsep.join([str(SIDES), str(ROOT)])
-    program = ran([*command, str(folder)], folder, PYTHONPATH=path, OMP_NUM_THREADS="1", FLWR_HOME=f"{folder}/flower")
+    program = run_program(
+        [*command, str(folder)], folder, PYTHONPATH=path, OMP_NUM_THREADS="1", FLWR_HOME=f"{folder}/flower"
+    )
     found = json.loads((folder / "found.json").read_text())
     rounds = np.diff([program.began, *found["ended"]])
     return {
@@ -77,11 +79,11 @@ def write_data(spec: Json, path: Path) -> None:
     )
 
 
-def named(side: str, clients: int) -> str:
+def form_name(side: str, clients: int) -> str:
     return f"{side}, {clients} clients"
 
 
-def measured(seed: int, folder: Path) -> Json:
+def measure(seed: int, folder: Path) -> Json:
     sides, cpus = commands(), os.cpu_count() or 1
     tables: dict[str, dict[str, Json]] = {}
     for network in NETWORKS:
@@ -90,12 +92,12 @@ def measured(seed: int, folder: Path) -> Json:
                 spec = {"network": network, "clients": clients, "seed": seed, "cpus": cpus, **LEARNING}
                 place = folder / f"seed-{seed}" / f"{network}-{clients}-{side}"
                 made = cached(place.with_suffix(".json"), spec, partial(figures_of, command, spec, place))
-                tables.setdefault(network, {})[named(side, clients)] = made
+                tables.setdefault(network, {})[form_name(side, clients)] = made
     return {"commits": [COMMIT], "tables": tables}
 
 
 def seeds_of(rows: list[Json], network: str, side: str, clients: int, column: str) -> Numbers:
-    (row,) = (row for row in rows if row["table"] == network and row["form"] == named(side, clients))
+    (row,) = (row for row in rows if row["table"] == network and row["form"] == form_name(side, clients))
     return np.array(row[column]["seeds"])
 
 
@@ -151,7 +153,7 @@ def draw(rows: list[Json], title: str, path: Path) -> None:
 def main() -> None:
     seeds = parser_of(__doc__, (0, 1)).parse_args().seeds
     flower_python()
-    conclude("simulation", seeds, measured, targets_of, draw)
+    report_results("simulation", seeds, measure, targets_of, draw)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
-from environment import QUICK, World, job_done, said
-from harness import conduct, folder_of
+from environment import QUICK, Environment, describe_plan, run_job
+from harness import folder_of, run_benchmark
 from numpy.typing import NDArray
 from report import COMMIT, Json, cached, draw, target
 
@@ -87,24 +87,24 @@ class Trial:
     """One seed: the gaps of the site, and the updated tutor."""
 
     def __init__(self, seed: int) -> None:
-        self.world = World(seed)
-        self.site = self.world.site(SITE)
+        self.environment = Environment(seed)
+        self.site = self.environment.site(SITE)
         self.folder = folder_of("sources") / f"seed-{seed}"
-        self.presumed = self.world.presumed.with_labels(self.site.labels)
+        self.presumed = self.environment.presumed.with_labels(self.site.labels)
 
     @cached_property
     def taken(self) -> Json:
         """The site's part of the cycle, which is the one of bench-update."""
         ground = folder_of("update") / "site-1, new light and class"
-        folder = ground / f"seed-{self.world.seed}" / "ours" / "extract"
-        return job_done(extract.main, folder, self.world.extract_spec(self.site, self.world.cycle()))
+        folder = ground / f"seed-{self.environment.seed}" / "ours" / "extract"
+        return run_job(extract.main, folder, self.environment.extract_spec(self.site, self.environment.cycle()))
 
     def gap(self, kind: str) -> Gap:
         return Gap.from_bytes(Path(self.taken[f"{kind}_gap"]["path"]).read_bytes())
 
     @cached_property
     def tutor(self) -> Detector:
-        return with_gap(self.world.tutor, self.gap("tutor"), 1.0)
+        return with_gap(self.environment.tutor, self.gap("tutor"), 1.0)
 
     @cached_property
     def style(self) -> SiteStyle:
@@ -112,28 +112,28 @@ class Trial:
 
     def stock(self, teaching: Distiller) -> Stock:
         public: list[Sample] = []
-        seed, place = self.world.seed, self.world.plan.folder / "data"
+        seed, place = self.environment.seed, self.environment.plan.folder / "data"
         if teaching.pool:
             public = load(resolve(teaching.pool, place, seed + OTHER_IMAGES, POOL_IMAGES, 1), ["train"]).train
         ours, made = self.presumed.train, self.folder / "images"
-        return Stock(self.tutor, self.world.student, ours, public, [self.style], False, made, seed)
+        return Stock(self.tutor, self.environment.student, ours, public, [self.style], False, made, seed)
 
     @cached_property
     def with_the_gap(self) -> Detector:
-        return with_gap(self.world.student, self.gap("student"), 1.0)
+        return with_gap(self.environment.student, self.gap("student"), 1.0)
 
     def taught(self, start: Detector, teaching: Distiller) -> Detector:
         """`start` is not changed."""
         student = start.expand_classes(self.site.labels)
         pools = list(images_of(self.stock(teaching), teaching.mix).values())
-        recipe = self.world.recipe(redistil={**self.world.plan.cycle["redistil"], **teaching.how}).redistil
-        train(student, pools, seeded(recipe, self.world.seed), teacher=self.tutor)
+        recipe = self.environment.recipe(redistil={**self.environment.plan.cycle["redistil"], **teaching.how}).redistil
+        train(student, pools, seeded(recipe, self.environment.seed), teacher=self.tutor)
         return student
 
     def columns(self, detector: Detector) -> dict[str, float]:
         site, [new] = self.site.figures(detector), self.site.new
         old = [figures.ap50 for name, figures in site.per_class.items() if name != new]
-        presumed = self.world.presumed_figures(detector, self.site.labels).map50
+        presumed = self.environment.presumed_figures(detector, self.site.labels).map50
         return {
             name: 100 * value
             for name, value in {
@@ -145,11 +145,11 @@ class Trial:
         }
 
 
-def measured(seed: int, folder: Path) -> Json:
+def measure(seed: int, folder: Path) -> Json:
     """Every training a cell on disk."""
     trial, made, commits = Trial(seed), dict[str, Json](), set[str]()
     known: dict[str, Callable[[], dict[str, Detector]]] = {
-        BEFORE: lambda: {BEFORE: trial.world.student},
+        BEFORE: lambda: {BEFORE: trial.environment.student},
         TUTOR: lambda: {TUTOR: trial.tutor},
     }
     cells = {WITHOUT: known | {name: partial(_from_old, trial, name) for name in TEACHINGS}}
@@ -158,7 +158,13 @@ def measured(seed: int, folder: Path) -> Json:
         for name, make in makers.items():
             how = asdict((HELD if table == WITH else TEACHINGS)[name]) if name in (TEACHINGS | HELD) else None
             path = trial.folder / f"{re.sub('[^a-z0-9]+', '-', f'{table} {name}')}.json"
-            made_from = {"table": table, "row": name, "seed": seed, "plan": said(trial.world.plan), "how": how}
+            made_from = {
+                "table": table,
+                "row": name,
+                "seed": seed,
+                "plan": describe_plan(trial.environment.plan),
+                "how": how,
+            }
             cell = cached(path, made_from, partial(_cell, trial, make))
             commits.add(cell["commit"])
             made[table] = made.get(table, {}) | cell["rows"]
@@ -166,7 +172,7 @@ def measured(seed: int, folder: Path) -> Json:
 
 
 def _from_old(trial: Trial, name: str) -> dict[str, Detector]:
-    return {name: trial.taught(trial.world.student, TEACHINGS[name])}
+    return {name: trial.taught(trial.environment.student, TEACHINGS[name])}
 
 
 def _from_gap(trial: Trial, name: str) -> dict[str, Detector]:
@@ -206,4 +212,4 @@ def picture(rows: list[Json], title: str, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    conduct("sources", __doc__, measured, targets_of, picture)
+    run_benchmark("sources", __doc__, measure, targets_of, picture)

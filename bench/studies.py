@@ -14,17 +14,17 @@ import sys
 
 from environment import QUICK, REAL, ROOT
 from harness import RESULTS
-from report import Json, document
+from report import Json, write_markdown
 
 from diredi.decentralized.studies import STUDIES
 
 
-def conduct(name: str, workers: int) -> None:
+def run_benchmark(name: str, workers: int) -> None:
     command = [sys.executable, "-m", "diredi_cli", "peers", "study", "--preset", name, "--workers", str(workers)]
     command += ["--data", str(REAL / "classification"), "--runs", str(ROOT / "runs"), "--out", str(RESULTS)]
     subprocess.run([*command, *(["--quick"] if QUICK else [])], cwd=ROOT, check=True)
     if not QUICK:
-        document(RESULTS, name, in_short(json.loads((RESULTS / f"{name}.json").read_text())))
+        write_markdown(RESULTS, name, in_short(json.loads((RESULTS / f"{name}.json").read_text())))
 
 
 def in_short(found: Json) -> Json:
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0, help="processes of one thread each; 0 for one a core")
     arguments = parser.parse_args()
     for name in arguments.names:
-        conduct(name, arguments.workers)
+        run_benchmark(name, arguments.workers)
 
 
 if __name__ == "__main__":

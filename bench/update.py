@@ -23,8 +23,19 @@ from pathlib import Path
 
 import numpy as np
 from baselines import alone, duet, federated, ultralytics_training
-from environment import FAST, GPU, QUICK, Plan, World, job_done, plan_asked, real_plan, said, use_one_thread
-from harness import conclude, folder_of, parser_of
+from environment import (
+    FAST,
+    GPU,
+    QUICK,
+    Environment,
+    Plan,
+    choose_plan,
+    describe_plan,
+    real_plan,
+    run_job,
+    use_one_thread,
+)
+from harness import folder_of, parser_of, report_results
 from numpy.typing import NDArray
 from report import COMMIT, Json, cached, draw, seconds, target
 
@@ -49,8 +60,8 @@ GENTLE: Json = {"learning_rate": 1e-4, "batch_norm": "frozen", "train_only": ["n
 
 
 @dataclass(frozen=True)
-class Ground:
-    """One kind of site in one kind of world, and what it costs to use it."""
+class Scenario:
+    """One kind of site in one kind of environment, and what it costs to use it."""
 
     name: str
     plan: Plan
@@ -70,31 +81,31 @@ class Outcome:
 
 
 class Trial:
-    """One ground and one seed."""
+    """One scenario and one seed."""
 
-    def __init__(self, ground: Ground, seed: int, folder: Path) -> None:
-        self.world = World(seed, ground.plan)
-        self.site = self.world.site(ground.site)
-        self.folder = folder / ground.name / f"seed-{seed}"
-        recipe = self.world.recipe()
+    def __init__(self, scenario: Scenario, seed: int, folder: Path) -> None:
+        self.environment = Environment(seed, scenario.plan)
+        self.site = self.environment.site(scenario.site)
+        self.folder = folder / scenario.name / f"seed-{seed}"
+        recipe = self.environment.recipe()
         self.tutor, self.student = recipe.tutor, recipe.student
 
     @cached_property
     def fine_tuned(self) -> tuple[Detector, float]:
-        return _timed(lambda: alone.fine_tuned(self.world, self.site, self.student))
+        return _timed(lambda: alone.fine_tune(self.environment, self.site, self.student))
 
     def cycle(self, name: str, **options: object) -> Outcome:
         """The jobs of a real cycle, with the options of a recipe; what is judged is the file that devices would run."""
-        recipe, folder = self.world.cycle(**options), self.folder / name
-        taken = job_done(extract.main, folder / "extract", self.world.extract_spec(self.site, recipe))
-        common = {"presumed": str(self.world.presumed_path), "recipe": recipe}
+        recipe, folder = self.environment.cycle(**options), self.folder / name
+        taken = run_job(extract.main, folder / "extract", self.environment.extract_spec(self.site, recipe))
+        common = {"presumed": str(self.environment.presumed_path), "recipe": recipe}
         gaps = {kind: [self._sent(gap)] if (gap := taken[f"{kind}_gap"]) else [] for kind in ("tutor", "student")}
-        models = {kind: self.world.made[kind]["weights"] for kind in ("tutor", "student")}
+        models = {kind: self.environment.made[kind]["weights"] for kind in ("tutor", "student")}
         scores = [taken["scores"]] if taken.get("scores") else []
         spec = {**common, "tutor": models["tutor"], "gaps": gaps["tutor"], "scores": scores}
-        applied = job_done(apply_gap.main, folder / "apply", spec)
+        applied = run_job(apply_gap.main, folder / "apply", spec)
         spec = {**common, "tutor": applied["weights"], "student": models["student"], "student_gaps": gaps["student"]}
-        made = job_done(redistil.main, folder / "redistil", spec)
+        made = run_job(redistil.main, folder / "redistil", spec)
         predictor = OnnxPredictor(Path(made["onnx"]["path"]))
         up = sum(taken[f"{kind}_gap"]["bytes"] for kind in gaps if taken[f"{kind}_gap"])
         return Outcome(predictor, predictor, up, taken["cpu_s"], applied["cpu_s"] + made["cpu_s"])
@@ -105,12 +116,16 @@ class Trial:
     def columns(self, outcome: Outcome) -> dict[str, Columns]:
         """By table."""
         site, labels = self.site, self.site.labels
-        old = [name for name in self.world.known.names if name in site.named]
-        tables = {"presumed": judged(outcome.presumed, self.world.presumed.val, labels, self.world.known.names)}
+        old = [name for name in self.environment.known.names if name in site.named]
+        tables = {
+            "presumed": evaluate_classes(
+                outcome.presumed, self.environment.presumed.val, labels, self.environment.known.names
+            )
+        }
         if old:
-            tables[OLD] = judged(outcome.site, site.data.val, labels, old)
+            tables[OLD] = evaluate_classes(outcome.site, site.data.val, labels, old)
         if site.new:
-            tables[NEW] = judged(outcome.site, site.data.val, labels, site.new)
+            tables[NEW] = evaluate_classes(outcome.site, site.data.val, labels, site.new)
         tables["cost"] = {
             "MB up": outcome.bytes_up / 1e6,
             "seconds at the site": outcome.site_s,
@@ -119,7 +134,9 @@ class Trial:
         return tables
 
 
-def judged(predictor: Predictor, samples: Sequence[Sample], labels: LabelSpace, names: Sequence[str]) -> Columns:
+def evaluate_classes(
+    predictor: Predictor, samples: Sequence[Sample], labels: LabelSpace, names: Sequence[str]
+) -> Columns:
     """Percent, for the classes in `names` alone: boxes of others are neither asked for nor held against anybody."""
     chosen = LabelSpace(names=tuple(names))
     figures = evaluate(predictor, [_only(sample, labels, chosen) for sample in samples], chosen)
@@ -136,7 +153,7 @@ def _only(sample: Sample, labels: LabelSpace, chosen: LabelSpace) -> Sample:
 
 
 def before(trial: Trial) -> Outcome:
-    return Outcome(trial.world.student, trial.world.student)
+    return Outcome(trial.environment.student, trial.environment.student)
 
 
 def ours(trial: Trial) -> Outcome:
@@ -146,27 +163,27 @@ def ours(trial: Trial) -> Outcome:
 def paper(trial: Trial) -> Outcome:
     """Two reverse distillations, in which the student teaches all it knows, and nothing else. Statistics are
     re-estimated: otherwise the updated tutor is dead."""
-    tutor = {**trial.world.plan.cycle.get("tutor", {}), "teaches": "everything"}
+    tutor = {**trial.environment.plan.cycle.get("tutor", {}), "teaches": "everything"}
     options = {"student_gap": False, "batch_norm": "re-estimate", "tutor": tutor}
     return trial.cycle("paper", reverse_distillations="two", **options)
 
 
 def task_arithmetic(trial: Trial) -> Outcome:
     """The tutor's change on private data alone, and a student that the updated tutor teaches on presumed images."""
-    tutor = {**trial.world.plan.cycle.get("tutor", {}), "losses": {}}
+    tutor = {**trial.environment.plan.cycle.get("tutor", {}), "losses": {}}
     return trial.cycle("task-arithmetic", student_gap=False, coreset_images=0, tutor=tutor)
 
 
 def direct(trial: Trial) -> Outcome:
     """The same student whatever the site: it has seen none."""
-    world = trial.world
-    file = world.folder / "direct" / "student.safetensors"
+    environment = trial.environment
+    file = environment.folder / "direct" / "student.safetensors"
 
     def made() -> Json:
-        student, seconds = _timed(lambda: alone.direct(world))
+        student, seconds = _timed(lambda: alone.direct(environment))
         return {"digest": student.save(file), "cpu_s": seconds}
 
-    found = cached(file.with_suffix(".json"), {"plan": said(world.plan)}, made)
+    found = cached(file.with_suffix(".json"), {"plan": describe_plan(environment.plan)}, made)
     student = registry.load(file)
     return Outcome(student, student, cloud_s=found["cpu_s"])
 
@@ -179,28 +196,30 @@ def fine_tuned(trial: Trial) -> Outcome:
 
 def replayed(trial: Trial) -> Outcome:
     """As many images as ours has at the site, and no teacher: what is left of ours without any distillation."""
-    student, seconds = _timed(lambda: alone.fine_tuned(trial.world, trial.site, trial.student, replay=True))
+    student, seconds = _timed(lambda: alone.fine_tune(trial.environment, trial.site, trial.student, replay=True))
     return Outcome(student, student, student.weights().fp32_bytes, site_s=seconds)
 
 
 def two_heads(trial: Trial) -> Outcome:
     student, seconds = trial.fine_tuned
-    merged = duet.merged(trial.world, trial.site, student)
+    merged = duet.merge(trial.environment, trial.site, student)
     return Outcome(merged, merged, student.weights().fp32_bytes, seconds)
 
 
 def averaged(trial: Trial, sections: Sequence[Section] = SECTIONS) -> Outcome:
-    made = federated.federated(trial.world, trial.site, trial.student, sections)
+    made = federated.train_federated(trial.environment, trial.site, trial.student, sections)
     return Outcome(made.cloud, made.site, made.bytes_up, made.seconds[1], made.seconds[0])
 
 
 def refined(trial: Trial) -> Outcome:
-    student, seconds = _timed(lambda: ultralytics_training.refined(trial.world, trial.site, trial.student))
+    student, seconds = _timed(
+        lambda: ultralytics_training.train_refinement(trial.environment, trial.site, trial.student)
+    )
     return Outcome(student, student, site_s=seconds)
 
 
 def together(trial: Trial) -> Outcome:
-    student, seconds = _timed(lambda: alone.together(trial.world, trial.site, trial.tutor, trial.student))
+    student, seconds = _timed(lambda: alone.train_together(trial.environment, trial.site, trial.tutor, trial.student))
     return Outcome(student, student, cloud_s=seconds)
 
 
@@ -228,20 +247,20 @@ def _timed(make: Callable[[], Detector]) -> tuple[Detector, float]:
     return make(), seconds() - began
 
 
-def grounds() -> list[Ground]:
+def scenarios() -> list[Scenario]:
     """What there is to measure on, the cheap first."""
     every = tuple(METHODS)
     whole = tuple(name for name in METHODS if name not in (*PARTIAL, PAPER))
-    base = plan_asked()
+    base = choose_plan()
     found = [
-        Ground("site-1, new light and class", base, "scenes:site-1", every),
-        Ground("site-2, new light", base, "scenes:site-2", tuple(name for name in whole if name != REFINE)),
-        Ground("site-3, new class", base, "scenes:site-3", whole),
+        Scenario("site-1, new light and class", base, "scenes:site-1", every),
+        Scenario("site-2, new light", base, "scenes:site-2", tuple(name for name in whole if name != REFINE)),
+        Scenario("site-3, new class", base, "scenes:site-3", whole),
     ]
-    return found + _real_grounds(whole)
+    return found + _real_scenarios(whole)
 
 
-def _real_grounds(methods: Sequence[str]) -> list[Ground]:
+def _real_scenarios(methods: Sequence[str]) -> list[Scenario]:
     cycle = {"tutor": {**GENTLE, **FAST, "epochs": 4}, "student": {**GENTLE, **FAST, "epochs": 5}}
     cycle["redistil"] = {**GENTLE, **FAST}
     plan = real_plan(
@@ -258,22 +277,24 @@ def _real_grounds(methods: Sequence[str]) -> list[Ground]:
     kinds = {"forklift": methods, "parking_cam": methods, "traffic_cams": [m for m in methods if m != REFINE]}
     # Direct training from nothing on 128 images is no rival of models that have seen 118,000.
     return [
-        Ground(name, plan, str(sets / name / "data.yaml"), tuple(m for m in chosen if m != DIRECT))
+        Scenario(name, plan, str(sets / name / "data.yaml"), tuple(m for m in chosen if m != DIRECT))
         for name, chosen in kinds.items()
     ]
 
 
-def measured(ground: Ground, seed: int, folder: Path) -> Json:
-    """Each method of one ground and seed, a cell on disk each."""
-    trial = Trial(ground, seed, folder)
+def measure(scenario: Scenario, seed: int, folder: Path) -> Json:
+    """Each method of one scenario and seed, a cell on disk each."""
+    trial = Trial(scenario, seed, folder)
     tables: Json = {}
     commits = set()
-    for name in ground.methods:
+    for name in scenario.methods:
         cell = trial.folder / f"{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}.json"
-        found = cached(cell, {"method": name, "plan": said(ground.plan), "seed": seed}, partial(_cell, trial, name))
+        found = cached(
+            cell, {"method": name, "plan": describe_plan(scenario.plan), "seed": seed}, partial(_cell, trial, name)
+        )
         commits.add(found["commit"])
         for table, columns in found["tables"].items():
-            tables.setdefault(f"{ground.name}: {table}", {})[name] = columns
+            tables.setdefault(f"{scenario.name}: {table}", {})[name] = columns
     return {"commits": sorted(commits), "tables": tables}
 
 
@@ -286,20 +307,20 @@ def targets_of(rows: list[Json]) -> list[Json]:
     places = {(row["table"], row["form"]): row for row in rows}
     grounds_seen = list(dict.fromkeys(row["table"].split(": ")[0] for row in rows))
 
-    def seeds(ground: str, table: str, form: str, column: str = "mAP50") -> Numbers:
-        return np.array(places[f"{ground}: {table}", form][column]["seeds"])
+    def seeds(scenario: str, table: str, form: str, column: str = "mAP50") -> Numbers:
+        return np.array(places[f"{scenario}: {table}", form][column]["seeds"])
 
-    def overall(ground: str, form: str) -> Numbers:
+    def overall(scenario: str, form: str) -> Numbers:
         """Mean of what counts: presumed, old and new classes."""
-        columns = [seeds(ground, t, form) for t in TABLES if (f"{ground}: {t}", form) in places]
+        columns = [seeds(scenario, t, form) for t in TABLES if (f"{scenario}: {t}", form) in places]
         return np.asarray(np.mean(columns, axis=0))
 
-    def lead(ground: str) -> tuple[str, float]:
+    def lead(scenario: str) -> tuple[str, float]:
         """The rival that comes closest: how far ours is ahead of it, less the spread of that over the seeds."""
         leads = {
-            form: (d := overall(ground, OURS) - overall(ground, form)).mean() - d.std(ddof=min(1, len(d) - 1))
+            form: (d := overall(scenario, OURS) - overall(scenario, form)).mean() - d.std(ddof=min(1, len(d) - 1))
             for table, form in places
-            if table == f"{ground}: presumed" and form not in (OURS, BOUND, BEFORE)
+            if table == f"{scenario}: presumed" and form not in (OURS, BOUND, BEFORE)
         }
         closest = min(leads, key=lambda form: leads[form])
         return closest, leads[closest]
@@ -312,17 +333,17 @@ def targets_of(rows: list[Json]) -> list[Json]:
         target("mAP50 of the old classes, percent of the upper bound's", share[OLD], ">", 95),
         target("forgetting on presumed data, points of mAP50", forgotten, "<", 0.5),
     ]
-    for ground in grounds_seen:
-        closest, ahead = lead(ground)
-        said_so = f"{ground}: lead over the closest rival that keeps privacy ({closest}), less its spread, points"
+    for scenario in grounds_seen:
+        closest, ahead = lead(scenario)
+        said_so = f"{scenario}: lead over the closest rival that keeps privacy ({closest}), less its spread, points"
         targets.append(target(said_so, ahead, ">", 0))
     return targets
 
 
-def measured_on(chosen: Sequence[Ground], seed: int, folder: Path) -> Json:
-    made = [measured(ground, seed, folder) for ground in chosen]
+def measure_scenarios(chosen: Sequence[Scenario], seed: int, folder: Path) -> Json:
+    made = [measure(scenario, seed, folder) for scenario in chosen]
     tables = {table: forms for one in made for table, forms in one["tables"].items()}
-    return {"commits": [one for ground in made for one in ground["commits"]], "tables": tables}
+    return {"commits": [one for scenario in made for one in scenario["commits"]], "tables": tables}
 
 
 def main() -> None:
@@ -331,13 +352,13 @@ def main() -> None:
     parser.add_argument("--methods", metavar="WORD", default="", help="only measure methods with this word")
     asked = parser.parse_args()
     chosen = [
-        replace(ground, methods=[name for name in ground.methods if asked.methods in name])
-        for ground in grounds()
-        if asked.grounds in ground.name
+        replace(scenario, methods=[name for name in scenario.methods if asked.methods in name])
+        for scenario in scenarios()
+        if asked.grounds in scenario.name
     ]
-    measure = partial(measured_on, chosen)
+    measure = partial(measure_scenarios, chosen)
     if not (asked.grounds or asked.methods):
-        conclude("update", asked.seeds, measure, targets_of, picture)
+        report_results("update", asked.seeds, measure, targets_of, picture)
         return
     use_one_thread()
     for seed in asked.seeds:  # the cells are kept; a run without these options makes the tables of them
@@ -345,15 +366,15 @@ def main() -> None:
 
 
 def picture(rows: list[Json], title: str, path: Path) -> None:
-    """For each ground the mAP50 of its three tables as columns."""
+    """For each scenario the mAP50 of its three tables as columns."""
     merged: dict[tuple[str, str], Json] = {}
     for row in rows:
-        ground, table = row["table"].split(": ")
+        scenario, table = row["table"].split(": ")
         if table in TABLES:
-            merged.setdefault((ground, row["form"]), {"table": ground, "form": row["form"]})[table] = row["mAP50"]
+            merged.setdefault((scenario, row["form"]), {"table": scenario, "form": row["form"]})[table] = row["mAP50"]
     empty = {"mean": 0.0, "low": 0.0, "high": 0.0}
     drawn = [dict.fromkeys(TABLES, empty) | row for row in merged.values()]
-    draw(drawn, {ground: ground for ground, _ in merged}, TABLES, title, path)
+    draw(drawn, {scenario: scenario for scenario, _ in merged}, TABLES, title, path)
 
 
 if __name__ == "__main__":

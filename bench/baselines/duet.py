@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from environment import Site, World
+from environment import BenchSite, Environment
 
 from diredi.detectors.base import Detector
 from diredi.detectors.predictor import Detections, Image
@@ -47,14 +47,14 @@ class TwoHeads:
         return Detections(*(column[order] for column in columns))
 
 
-def merged(world: World, site: Site, fine_tuned: Detector) -> TwoHeads:
+def merge(environment: Environment, site: BenchSite, fine_tuned: Detector) -> TwoHeads:
     """`fine_tuned` is the deployed student after the site's own training."""
-    base, after = world.student, fine_tuned.weights()
+    base, after = environment.student, fine_tuned.weights()
     shared = {name for name in base.weights() if base.section_of(name) != "head"}
     gap = compute(after, base.weights(), base.weights())
     moved = gap.selected(lambda name: name in shared)
-    old = world.student.expand_classes(world.known)
+    old = environment.student.expand_classes(environment.known)
     old.load_weights(apply(base.weights(), moved, LAMBDA))
     new = fine_tuned.expand_classes(site.labels)
     new.load_weights(WeightMap({**after, **{name: array for name, array in old.weights().items() if name in shared}}))
-    return TwoHeads(old, new, world.known)
+    return TwoHeads(old, new, environment.known)

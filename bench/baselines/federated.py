@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from environment import Site, World
+from environment import BenchSite, Environment
 from report import seconds
 
 from baselines.alone import site_pool
@@ -36,10 +36,12 @@ class Federated:
     """Of the processor, in the cloud and at the site."""
 
 
-def federated(world: World, site: Site, recipe: TrainRecipe, sections: Sequence[Section] = SECTIONS) -> Federated:
+def train_federated(
+    environment: Environment, site: BenchSite, recipe: TrainRecipe, sections: Sequence[Section] = SECTIONS
+) -> Federated:
     """`recipe.epochs` in all, spread over the rounds, at a learning rate that falls from round to round."""
-    clients = [world.student.expand_classes(site.labels) for _ in range(2)]
-    data = [Pool(world.presumed.train), site_pool(site)]
+    clients = [environment.student.expand_classes(site.labels) for _ in range(2)]
+    data = [Pool(environment.presumed.train), site_pool(site)]
     counts = [len(pool.samples) for pool in data]
     sent, spent = 0, [0.0, 0.0]
     for number in range(ROUNDS):
@@ -50,7 +52,7 @@ def federated(world: World, site: Site, recipe: TrainRecipe, sections: Sequence[
                 "learning_rate": recipe.learning_rate * share,
                 "final_learning_rate": (share - 1 / ROUNDS) / share,
                 "warmup": recipe.warmup * ROUNDS if number == 0 else 0.0,
-                "seed": world.seed + number,
+                "seed": environment.seed + number,
             }
         )
         for who, (client, pool) in enumerate(zip(clients, data, strict=True)):

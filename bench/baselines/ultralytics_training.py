@@ -26,7 +26,7 @@ from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
-from environment import Site, World
+from environment import BenchSite, Environment
 from report import HERE, Json, seconds
 
 os.environ.setdefault("YOLO_CONFIG_DIR", str(HERE.parent / "runs" / "ultralytics"))
@@ -60,14 +60,14 @@ def short(recipe: TrainRecipe) -> Json:
 
 
 @dataclass(frozen=True)
-class Trained:
+class UltralyticsResult:
     detector: Detector
     seconds: float
     """Of the processor, of an epoch in the middle: the first one also sets up, where there is another. Without
     anything before the first and after the last step of the epoch."""
 
 
-def trained(
+def train_ultralytics(
     start: Detector,
     samples: Sequence[Sample],
     recipe: TrainRecipe,
@@ -76,7 +76,7 @@ def trained(
     teacher: Detector | None = None,
     settings: Json = ITS_OWN,
     on_epoch: OnEpoch | None = None,
-) -> Trained:
+) -> UltralyticsResult:
     """From the weights of `start`, which is not changed; `recipe` gives epochs, batch, seed and precision."""
     trainer = _Trainer(start, _staged(folder / "data", start.labels.names, samples), recipe, folder, settings)
     trainer.model = _network(start)
@@ -84,19 +84,19 @@ def trained(
         trainer.args.distill_model = _network(teacher)
     trainer.on_epoch = on_epoch
     trainer.train_quietly()
-    return Trained(trainer.found(), median(trainer.spent[1:] or trainer.spent))
+    return UltralyticsResult(trainer.found(), median(trainer.spent[1:] or trainer.spent))
 
 
-def refined(world: World, site: Site, recipe: TrainRecipe) -> Detector:
+def train_refinement(environment: Environment, site: BenchSite, recipe: TrainRecipe) -> Detector:
     """The deployed student with the site's new classes added, from their labels alone; the old ones do not change."""
     new = site.labels.ids_of(site.new)
     samples = [
         replace(sample, boxes=sample.boxes[[int(c) in new for c in sample.boxes[:, 0]]]) for sample in site.data.train
     ]
-    student = world.student.expand_classes(site.labels)
-    folder = world.folder / "refined" / site.name
+    student = environment.student.expand_classes(site.labels)
+    folder = environment.folder / "refined" / site.name
     data = _staged(folder / "data", site.labels.names, samples)
-    trainer = _RefineTrainer(student, data, recipe.model_copy(update={"seed": world.seed}), folder, short(recipe))
+    trainer = _RefineTrainer(student, data, recipe.model_copy(update={"seed": environment.seed}), folder, short(recipe))
     trainer.model = _with_branches(_network(student), new)
     trainer.train_quietly()
     return UltralyticsDetector(student.spec, trainer.ema.ema, student.device)
