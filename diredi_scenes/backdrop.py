@@ -1,4 +1,4 @@
-"""What is far away and never moves: sky, ground, houses, warehouses, trees. Painted once for each camera."""
+"""The backdrop of a camera, rendered once: sky, ground, houses, warehouses and trees."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ WALLS: tuple[Colour, ...] = (
 )  # fmt: skip
 WARM: Colour = (0.45, 0.75, 0.95)
 
-_FINER = 3  # times the size of the result: what never moves is worth smooth edges
+_FINER = 3  # buildings are drawn at this many times the size, for smooth edges
 _GLOW = Sunlight(np.array([0.0, 0.0, 1.0]), 0.0, 1.0)
 
 
 @dataclass(frozen=True)
 class Backdrop:
-    """Pictures in 0..1: in the sun, under clouds, and what gives light at night. Depth is in metres."""
+    """Pictures, 0 to 1, in the sun and under clouds, of what is lit at night, and the depth in metres."""
 
     sunny: Picture
     cloudy: Picture
@@ -54,7 +54,7 @@ class Backdrop:
 def paint_backdrop(
     rng: np.random.Generator, camera: Camera, layout: Layout, away: float, turn: float, industrial: bool
 ) -> Backdrop:
-    """`camera.size` is that of the result; what has edges is painted larger and shrunk."""
+    """Render the backdrop of a camera; buildings are drawn larger and shrunk, for smooth edges."""
     fine, size = camera.resized(camera.size * _FINER), camera.size
     models = _skyline(rng, layout, away, turn, industrial)
     ground, depth = _shrink(_ground(fine, layout), size), camera.ground()[2]
@@ -85,7 +85,7 @@ def _rasterize(camera: Camera, light: Sunlight, models: list[tuple[Model, Place]
 
 
 def _blend(a: Picture, b: Picture, share: NDArray[Any]) -> Picture:
-    """`share` of b, the rest of a."""
+    """Mix two pictures, with `share` of b."""
     return np.asarray(a * (1 - share) + b * share, np.float32)
 
 
@@ -94,7 +94,7 @@ def _shrink(picture: NDArray[np.uint8], size: int) -> Picture:
 
 
 def _ground(camera: Camera, layout: Layout) -> NDArray[np.uint8]:
-    """The layout's ground as the camera sees it; what is beyond goes on as its border does."""
+    """Project the layout's ground into the camera; beyond the layout, its border continues."""
     to_metres = np.array([[1 / PIXELS_PER_M, 0, EXTENT_M[0]], [0, 1 / PIXELS_PER_M, EXTENT_M[2]], [0, 0, 1]])
     lens = np.array([[camera.focal, 0, camera.size / 2], [0, camera.focal, camera.size / 2], [0, 0, 1]])
     stand = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, -camera.height]])
@@ -127,7 +127,7 @@ def _at_night(model: Model) -> Model:
 def _skyline(
     rng: np.random.Generator, layout: Layout, away: float, turn: float, industrial: bool
 ) -> list[tuple[Model, Place]]:
-    """Houses, or warehouses, in two rows behind the scene, trees between them; never on a road."""
+    """Place houses or warehouses in two rows behind the scene, and trees between them, never on a road."""
     placed: list[tuple[Model, Place]] = []
     for y, spread in ((away + 40.0, 44.0), (away + 22.0, 26.0)):
         x = -spread
@@ -147,12 +147,12 @@ def _skyline(
 
 
 def _turn_from_square(turn: float) -> float:
-    """How far a layout is turned from facing the camera squarely, between -45 and 45 degrees."""
+    """Return the angle between layout and camera, -45 to 45 degrees, in radians."""
     return (turn + np.pi / 4) % (np.pi / 2) - np.pi / 4
 
 
 def _house(rng: np.random.Generator) -> Model:
-    """Its front looks along -x: `Place` turns that to the camera."""
+    """Build a house whose front faces -x."""
     wide, deep, floors = float(rng.uniform(8, 15)), float(rng.uniform(7, 10)), int(rng.integers(2, 5))
     high, wall = floors * 3.0 + 0.6, shade(WALLS[int(rng.integers(len(WALLS)))], float(rng.uniform(0.8, 1.15)))
     hull = box((-deep / 2, -wide / 2, 0), (deep / 2, wide / 2, high), wall)
@@ -183,7 +183,7 @@ def _house(rng: np.random.Generator) -> Model:
 
 
 def _warehouse(rng: np.random.Generator) -> Model:
-    """Ribbed walls, dock doors, lamps over them."""
+    """Build a warehouse with ribbed walls, dock doors and lamps above them."""
     wide, deep, high = float(rng.uniform(16, 26)), 10.0, float(rng.uniform(5.5, 8.0))
     wall = shade(paint(rng) if rng.random() < 0.3 else (0.55, 0.55, 0.54), float(rng.uniform(0.7, 1.2)))
     hull = box((-deep / 2, -wide / 2, 0), (deep / 2, wide / 2, high), wall)

@@ -1,4 +1,4 @@
-"""A fixed camera: where the points of the world fall on its picture, and where its pixels stand on the ground."""
+"""A fixed camera: project points of the world to pixels, and pixels to the ground."""
 
 from __future__ import annotations
 
@@ -15,9 +15,14 @@ NEAREST_M = 0.5
 
 @dataclass(frozen=True)
 class Camera:
-    """Stands at (0, 0, height) over the ground z = 0 and looks along y, `pitch` down and `roll` askew.
+    """A pinhole camera at (0, 0, height) above the ground z = 0 that looks along y.
 
-    Pixels are those of a square picture of `size`; angles are radians.
+    Args:
+        height: Height above the ground, in metres.
+        pitch: Downward angle, in radians.
+        roll: Rotation about the optical axis, in radians.
+        view: Angle of view, in radians.
+        size: Side of the square image, in pixels.
     """
 
     height: float
@@ -36,20 +41,20 @@ class Camera:
 
     @cached_property
     def axes(self) -> Points:
-        """Rows: right, down, forward."""
+        """The camera's axes as rows: right, down, forward."""
         sin, cos = np.sin(self.pitch), np.cos(self.pitch)
         right, down, forward = np.array([1.0, 0, 0]), np.array([0, -sin, -cos]), np.array([0, cos, -sin])
         s, c = np.sin(self.roll), np.cos(self.roll)
         return np.stack([c * right + s * down, -s * right + c * down, forward])
 
     def project(self, points: Points) -> tuple[Points, NDArray[np.float64]]:
-        """Pixels (n x 2) and distances along the axis. What is behind the camera is put right before it."""
+        """Project points [n, 3] to pixels [n, 2] and depths [n]; points behind the camera get the nearest depth."""
         local = (points - self.position) @ self.axes.T
         depth = np.maximum(local[:, 2], NEAREST_M)
         return local[:, :2] / depth[:, None] * self.focal + self.size / 2, depth
 
     def ground(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """x, y and distance of the ground under every pixel; far away (500 m) at and above the horizon."""
+        """Return x, y and depth of the ground at every pixel; 500 m at and above the horizon."""
         at = (np.arange(self.size) + 0.5 - self.size / 2) / self.focal
         u, v = np.meshgrid(at, at)
         rays = np.stack([u, v, np.ones_like(u)], axis=-1) @ self.axes
@@ -62,8 +67,9 @@ class Camera:
         )
 
     def horizon(self) -> float:
-        """Row of the horizon in the middle of the picture."""
+        """Return the row of the horizon in the middle of the image."""
         return float(self.size / 2 - np.tan(self.pitch) * self.focal)
 
     def resized(self, size: int) -> Camera:
+        """Return the same camera with images of another size."""
         return Camera(self.height, self.pitch, self.roll, self.view, size)

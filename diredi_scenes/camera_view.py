@@ -1,4 +1,4 @@
-"""A fixed camera with what it always sees. The same site and number always give the same view, whatever the seed."""
+"""The view of a fixed camera: layout, backdrop and props. It depends on site and number alone, not on the seed."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ _SODIUM, _LED = (0.35, 0.70, 1.0), (0.95, 1.0, 0.95)
 
 @dataclass(frozen=True)
 class View:
+    """A fixed camera with everything in its view that never changes."""
+
     camera: Camera
     layout: Layout
     backdrop: Backdrop
@@ -36,7 +38,7 @@ class View:
 
 @lru_cache(maxsize=32)
 def view_of(site_name: str, number: int, size: int) -> View:
-    """Camera `number` of a site, for pictures of `size`."""
+    """Create the view of a site's camera for images of `size` pixels."""
     site = SITES[site_name]
     rng = np.random.default_rng([zlib.crc32(site.name.encode()), number])
     pitch = np.radians(rng.uniform(*site.pitch_deg))
@@ -57,13 +59,14 @@ def view_of(site_name: str, number: int, size: int) -> View:
 
 
 def choose(weights: Mapping[str, float], rng: np.random.Generator) -> str:
+    """Draw a name by weight."""
     names = list(weights)
     shares = np.array([weights[name] for name in names])
     return names[int(rng.choice(len(names), p=shares / shares.sum()))]
 
 
 def _lamps(rng: np.random.Generator, layout: Layout, site: SiteProfile) -> tuple[Lamp, ...]:
-    """Some of the verges have a lamp, none of them right before the camera."""
+    """Place lamps on some verges, none of them close to the camera."""
     places = [p for p in layout.verges if 7 < p.y < 26 and abs(p.x) < 0.6 * p.y + 4]
     colour = _SODIUM if rng.random() < 0.5 else _LED
     count = min(len(places), int(rng.integers(2, 5)))
@@ -79,7 +82,7 @@ def _lamp_post() -> Model:
 
 
 def _clutter(rng: np.random.Generator, site: SiteProfile, layout: Layout, camera: Camera) -> list[tuple[Model, Place]]:
-    """On the verges, a few in the way; now and then a post close to the camera."""
+    """Place props on verges, a few elsewhere, and sometimes a post close to the camera."""
     kinds = [name for name in CLUTTER if name != "tree" or camera.height < 6]
     near, far = site.reach_m
     props: list[tuple[Model, Place]] = []

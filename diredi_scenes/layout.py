@@ -1,7 +1,7 @@
-"""What a camera looks at: a street, a crossing, a car park or a yard, seen from above in metres.
+"""Layouts of a camera's ground plane, in metres: a street, a crossing, a car park or a yard.
 
-A layout says where things may stand and move (`lanes`), what always stands there (`props`), and what the ground looks
-like. Its own origin lies in the middle of the camera's view; everything it returns is in the camera's world.
+A layout has the lanes on which objects stand and move, verges for props, and a picture of the ground. It is designed
+around an origin in the middle of the camera's view; everything that it returns is in the camera's coordinates.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from diredi_scenes.meshes import Colour, Points
 from diredi_scenes.rasterizer import Place
 
 EXTENT_M = (-32.0, 32.0, -4.0, 60.0)
-"""x0, x1, y0, y1 of the ground that is painted."""
+"""x0, x1, y0, y1 of the painted ground, in metres."""
 PIXELS_PER_M = 16
 
 ASPHALTS: tuple[Colour, ...] = ((0.36, 0.36, 0.37), (0.30, 0.30, 0.30), (0.42, 0.42, 0.43), (0.33, 0.35, 0.37))
@@ -29,7 +29,7 @@ YELLOW: Colour = (0.12, 0.62, 0.80)
 
 @dataclass(frozen=True)
 class Lane:
-    """A strip along which things stand or move; `use` is drive, park, walk, or work (anything, any heading)."""
+    """A strip along which objects stand or move; `use` is drive, park, walk, or work (any object, any heading)."""
 
     start: Points
     end: Points
@@ -37,7 +37,7 @@ class Lane:
     use: str
 
     def at(self, share: float, aside: float) -> tuple[float, float]:
-        """A point: `share` 0..1 along the lane, `aside` -0.5..0.5 of its width to the left."""
+        """Return the point at a share 0 to 1 of the length, and -0.5 to 0.5 of the width to the left."""
         way = self.end - self.start
         left = np.array([-way[1], way[0]]) / np.linalg.norm(way)
         point = self.start + way * share + left * aside * self.width
@@ -45,19 +45,22 @@ class Lane:
 
     @property
     def heading(self) -> float:
+        """Direction of the lane, in radians."""
         way = self.end - self.start
         return float(np.arctan2(way[1], way[0]))
 
 
 @dataclass(frozen=True)
 class Layout:
+    """The ground of a camera's view, and where things stand on it."""
+
     ground: NDArray[np.uint8]
     lanes: tuple[Lane, ...]
     verges: tuple[Place, ...]
-    """Where props may stand without being in the way."""
+    """Places for props outside the lanes."""
 
     def is_free(self, x: float, y: float, margin: float) -> bool:
-        """Whether no drive lane is within `margin` of the point."""
+        """Return whether no lane for vehicles is within `margin` metres of a point."""
         return all(
             _distance(np.array([x, y]), lane) > lane.width / 2 + margin
             for lane in self.lanes
@@ -66,7 +69,7 @@ class Layout:
 
 
 class GroundPlan:
-    """A ground being painted, in the layout's own metres: its origin `away` metres in front of the camera, turned."""
+    """A layout in the making, in metres around an origin `away` metres in front of the camera, turned by `turn`."""
 
     def __init__(self, rng: np.random.Generator, away: float, turn: float, base: Colour) -> None:
         self.rng = rng
@@ -80,31 +83,36 @@ class GroundPlan:
         self.verges: list[Place] = []
 
     def world(self, points: Points) -> Points:
+        """Convert points to the camera's coordinates."""
         c, s = np.cos(self.turn), np.sin(self.turn)
         return np.asarray(points @ np.array([[c, s], [-s, c]]) + np.array([0, self.away]))
 
     def area(self, x0: float, x1: float, y0: float, y1: float, colour: Colour) -> None:
+        """Paint a rectangle."""
         self.polygon(np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]]), colour)
 
     def polygon(self, points: Points, colour: Colour) -> None:
+        """Paint a polygon."""
         pixels = (self.world(points) - [EXTENT_M[0], EXTENT_M[2]]) * PIXELS_PER_M
         cv2.fillPoly(self.picture, [np.round(pixels * 16).astype(np.int32)], _to_bytes(colour), cv2.LINE_AA, 4)
 
     def dashes(self, x0: float, x1: float, y: float, dash: float, gap: float, wide: float, colour: Colour) -> None:
-        """A broken line along x; whole when `gap` is 0."""
+        """Paint a broken line along x; a solid one if `gap` is 0."""
         for x in np.arange(x0, x1, dash + gap) if gap else [x0]:
             self.area(x, min(x + dash, x1) if gap else x1, y - wide / 2, y + wide / 2, colour)
 
     def lane(self, start: tuple[float, float], end: tuple[float, float], width: float, use: str) -> None:
+        """Add a lane."""
         a, b = self.world(np.array([start, end], np.float64))
         self.lanes.append(Lane(a, b, width, use))
 
     def verge(self, x: float, y: float, heading: float = 0.0) -> None:
+        """Add a place for props."""
         at = self.world(np.array([[x, y]]))[0]
         self.verges.append(Place(float(at[0]), float(at[1]), heading + self.turn))
 
     def finish(self) -> Layout:
-        """With grain, stains, cracks and patches on the ground."""
+        """Return the layout, with grain, stains and cracks on the ground."""
         self._wear()
         return Layout(self.picture, tuple(self.lanes), tuple(self.verges))
 

@@ -1,7 +1,7 @@
-"""The light of one image: sun or clouds, street lamps, headlights; weather; and the sensor that takes the picture.
+"""The light of one image: sun or clouds, street lamps and headlights.
 
-Pictures are float32 in 0..1. Up to `lit` they hold reflectance as a display shows it; light is added up on squares of
-that, which is near enough to how a sensor counts.
+Pictures are float32, 0 to 1. Drawn pictures are reflectance as a display shows it; light is summed on their squares,
+which approximates the linear response of a sensor.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Picture = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Lamp:
-    """A street lamp at (x, y) on the ground plane, metres."""
+    """A street lamp at (x, y) on the ground, in metres."""
 
     x: float
     y: float
@@ -32,7 +32,7 @@ class Lamp:
 
 @dataclass(frozen=True)
 class Beam:
-    """A vehicle's headlights: from (x, y), towards `heading`."""
+    """A vehicle's headlights at (x, y), in metres, towards `heading`, in radians."""
 
     x: float
     y: float
@@ -41,7 +41,7 @@ class Beam:
 
 @dataclass(frozen=True)
 class Light:
-    """`ambient` is blue, green, red of what the sky gives; the sensor's gain is chosen to make up for darkness."""
+    """The light of an image. `ambient` is the light of the sky: blue, green, red."""
 
     kind: str
     sun: Sunlight
@@ -53,7 +53,7 @@ class Light:
 
 
 def light_of(kind: str, rng: np.random.Generator) -> Light:
-    """A light of a kind, each time a little different."""
+    """Draw a light of a kind: bright, overcast, dusk, night or infrared."""
     side, height = float(rng.uniform(-1, 1)), float(rng.uniform(0.55, 1.4))
     towards = np.array([side, float(rng.uniform(-0.9, 0.5)), height])
     towards /= np.linalg.norm(towards)
@@ -78,7 +78,7 @@ def light_of(kind: str, rng: np.random.Generator) -> Light:
 
 
 def illumination(light: Light, x: Picture, y: Picture, lamps: Sequence[Lamp], beams: Sequence[Beam]) -> Picture:
-    """Light on the ground at points (x, y): what a reflectance is multiplied by. One channel for each colour."""
+    """Compute the light on the ground at points (x, y), by which reflectance is multiplied; [..., 3], BGR."""
     total: Picture = np.empty((*x.shape, 3), np.float32)
     total[:] = np.asarray(light.ambient, np.float32)
     if light.lamps > 0:
@@ -101,7 +101,7 @@ def illumination(light: Light, x: Picture, y: Picture, lamps: Sequence[Lamp], be
 
 
 def halo(points: Sequence[tuple[float, float, float, float, Colour]], size: int) -> Picture:
-    """Glare of lamps in the picture: (x, y, radius, strength, colour) in its pixels."""
+    """Draw the glare of lamps, given as (x, y, radius, strength, colour) in pixels."""
     glare = np.zeros((size, size, 3), np.float32)
     for x, y, radius, strength, colour in points:
         value = tuple(c * strength for c in colour)

@@ -1,4 +1,4 @@
-"""Convex solids in metres: what every vehicle, person and crate of the scenes is built from.
+"""Convex solids, in metres, from which vehicles, people and props are built.
 
 Local axes of a model: x forward, y left, z up, the origin on the ground in its middle. A colour is blue, green, red in
 0..1 of diffuse reflectance, as OpenCV orders them.
@@ -22,13 +22,13 @@ METAL: Colour = (0.55, 0.54, 0.53)
 
 @dataclass(frozen=True)
 class Face:
-    """A flat polygon, seen from the side that `normal` points to, or from both sides."""
+    """A flat polygon that is visible from the side of its normal, or from both sides."""
 
     points: Points
     normal: Points
     colour: Colour
     glow: float = 0.0
-    """Light that it gives off at night: 0 none, 1 a headlight."""
+    """Light that it emits at night: 0 is none, 1 a headlight."""
     both_sides: bool = False
 
 
@@ -43,7 +43,7 @@ class Ball:
 
 @dataclass(frozen=True)
 class Solid:
-    """A convex body with what is painted on it: later faces cover earlier ones. `part` says whose it is in a model."""
+    """A convex body; later faces are drawn over earlier ones. `part` is its part of a model."""
 
     faces: tuple[Face, ...] = ()
     balls: tuple[Ball, ...] = ()
@@ -57,9 +57,9 @@ class Solid:
 
 @dataclass(frozen=True)
 class Model:
-    """Stacks of solids, each listed from the ground up. Stacks are drawn from far to near.
+    """Stacks of solids, each listed from the ground up and drawn from far to near.
 
-    `classes` names what each part is, None for what has no label; a bicycle with its rider has two parts.
+    `classes` has the class of each part, None without a label. A bicycle with its rider has two parts.
     """
 
     stacks: tuple[tuple[Solid, ...], ...]
@@ -71,13 +71,13 @@ class Model:
 
 
 def shade(colour: Colour, factor: float) -> Colour:
-    """The colour, lighter (above 1) or darker."""
+    """Make a colour lighter (factor above 1) or darker."""
     b, g, r = (min(1.0, c * factor) for c in colour)
     return (b, g, r)
 
 
 def prism(first: Points, last: Points, colour: Colour, ends: Colour | None = None, part: int = 0) -> Solid:
-    """Between two polygons with the same number of corners; `ends` colours the polygons themselves."""
+    """Build a prism between two polygons with equally many corners; `ends` is the colour of the polygons."""
     centre = (first.sum(axis=0) + last.sum(axis=0)) / (2 * len(first))
     quads = np.stack([first, np.roll(first, -1, axis=0), np.roll(last, -1, axis=0), last], axis=1)
     caps = np.stack([first[:3], last[:3]])
@@ -87,7 +87,7 @@ def prism(first: Points, last: Points, colour: Colour, ends: Colour | None = Non
 
 
 def box(lower: Sequence[float], upper: Sequence[float], colour: Colour, part: int = 0) -> Solid:
-    """Between two opposite corners."""
+    """Build a box between two opposite corners."""
     (x0, y0, z0), (x1, y1, z1) = lower, upper
     base = np.array([[x0, y0, z0], [x1, y0, z0], [x1, y1, z0], [x0, y1, z0]], np.float64)
     return prism(base, base + np.array([0, 0, z1 - z0]), colour, part=part)
@@ -96,7 +96,7 @@ def box(lower: Sequence[float], upper: Sequence[float], colour: Colour, part: in
 def extrude(
     profile: Sequence[tuple[float, float]], width: float, colour: Colour, part: int = 0, taper: float = 1.0
 ) -> Solid:
-    """A convex side view (x, z), across the model's width; the upper half is `taper` times as wide."""
+    """Extrude a convex side view (x, z) to a width; its top is `taper` times as wide."""
     points = np.asarray(profile, np.float64)
     low, high = points[:, 1].min(), points[:, 1].max()
     half = width / 2 * (1 - (1 - taper) * (points[:, 1] - low) / max(high - low, 1e-6))
@@ -113,7 +113,7 @@ def frustum(
     colour: Colour,
     part: int = 0,
 ) -> Solid:
-    """Between two level rectangles (x0, x1, y0, y1) at heights z0 and z1."""
+    """Build a frustum between two level rectangles (x0, x1, y0, y1) at heights z0 and z1."""
 
     def corners(r: tuple[float, float, float, float], z: float) -> Points:
         return np.array([[r[0], r[2], z], [r[1], r[2], z], [r[1], r[3], z], [r[0], r[3], z]], np.float64)
@@ -131,7 +131,7 @@ def tube(
     part: int = 0,
     flat: float = 1.0,
 ) -> Solid:
-    """A limb, a post or a pipe; `flat` below 1 makes it thinner from front to back."""
+    """Build a limb, a post or a pipe; `flat` below 1 makes it thinner from front to back."""
     a, b = np.asarray(start, np.float64), np.asarray(end, np.float64)
     axis = (b - a) / np.linalg.norm(b - a)
     across = np.cross(axis, [1.0, 0, 0] if abs(axis[0]) < 0.9 else [0, 0, 1.0])
@@ -149,7 +149,7 @@ def ball(centre: Sequence[float], radius: float, colour: Colour, part: int = 0) 
 def ring(
     centre: Sequence[float], radius: float, thickness: float, colour: Colour, part: int = 0, sides: int = 14
 ) -> Solid:
-    """A bicycle's wheel: upright, along x, seen from both sides."""
+    """Build a bicycle wheel: upright, along x, visible from both sides."""
     angles = np.arange(sides + 1) * (2 * np.pi / sides)
     unit = np.stack([np.cos(angles), np.zeros_like(angles), np.sin(angles)], axis=1)
     outer, inner = np.asarray(centre) + unit * radius, np.asarray(centre) + unit * (radius - thickness)
@@ -159,7 +159,7 @@ def ring(
 
 
 def sheet(points: Sequence[Sequence[float]], colour: Colour, part: int = 0, glow: float = 0.0) -> Solid:
-    """A thin flat polygon that is seen from both sides."""
+    """Build a flat polygon that is visible from both sides."""
     corners = np.asarray(points, np.float64)
     return Solid(
         (Face(corners, _outward(corners[None, :3], np.zeros(3))[0], colour, glow=glow, both_sides=True),), part=part
@@ -167,14 +167,14 @@ def sheet(points: Sequence[Sequence[float]], colour: Colour, part: int = 0, glow
 
 
 def with_faces(solid: Solid, *decals: Face) -> Solid:
-    """The solid with more paint on it."""
+    """Return a solid with further faces drawn on it."""
     return replace(solid, faces=(*solid.faces, *decals))
 
 
 def decal(
     solid: Solid, side: int, u: tuple[float, float], v: tuple[float, float], colour: Colour, glow: float = 0.0
 ) -> Face:
-    """A rectangle on face number `side`, from u[0] to u[1] along its first edge and v[0] to v[1] along its second."""
+    """Return a rectangle on a face, from u[0] to u[1] along its first edge and v[0] to v[1] along its second."""
     face = solid.faces[side]
     a, b, c, d = face.points[:4]
 
@@ -186,12 +186,12 @@ def decal(
 
 
 def side_of(solid: Solid, axis: int, sign: int) -> Face:
-    """The face that looks most along an axis."""
+    """Return the face whose normal points most along an axis."""
     return max(solid.faces, key=lambda face: sign * float(face.normal[axis]))
 
 
 def on_end(face: Face, y: tuple[float, float], z: tuple[float, float], colour: Colour, glow: float = 0.0) -> Face:
-    """A rectangle on a front or rear, which may lean: x follows from its plane."""
+    """Return a rectangle on a front or rear, which may lean; x follows from the plane of the face."""
     n, o = face.normal, face.points[0]
     corners = [(y[0], z[0]), (y[1], z[0]), (y[1], z[1]), (y[0], z[1])]
     points = [[o[0] - (n[1] * (cy - o[1]) + n[2] * (cz - o[2])) / n[0], cy, cz] for cy, cz in corners]
@@ -199,7 +199,7 @@ def on_end(face: Face, y: tuple[float, float], z: tuple[float, float], colour: C
 
 
 def on_side(face: Face, x: tuple[float, float], z: tuple[float, float], colour: Colour, glow: float = 0.0) -> Face:
-    """A rectangle on a left or right side: y follows from its plane."""
+    """Return a rectangle on a left or right side; y follows from the plane of the face."""
     n, o = face.normal, face.points[0]
     corners = [(x[0], z[0]), (x[1], z[0]), (x[1], z[1]), (x[0], z[1])]
     points = [[cx, o[1] - (n[0] * (cx - o[0]) + n[2] * (cz - o[2])) / n[1], cz] for cx, cz in corners]
@@ -207,14 +207,14 @@ def on_side(face: Face, x: tuple[float, float], z: tuple[float, float], colour: 
 
 
 def disc(x: float, y: float, z: float, radius: float, colour: Colour, sides: int = 12) -> Face:
-    """A wheel's side: upright, facing the side of the model on which it is."""
+    """Return the side of a wheel, facing outwards."""
     angles = np.arange(sides) * (2 * np.pi / sides)
     points = np.stack([x + radius * np.cos(angles), np.full(sides, y), z + radius * np.sin(angles)], axis=1)
     return Face(points, np.array([0.0, np.sign(y), 0.0]), colour)
 
 
 def wheel(x: float, y: float, radius: float, rim: Colour = METAL) -> tuple[Face, ...]:
-    """A tyre, its rim and its hub, on the side that y is on."""
+    """Return tyre, rim and hub of a wheel, on the side of y."""
     return (
         disc(x, y, radius, radius, TYRE),
         disc(x, y * 1.002, radius, radius * 0.58, rim),
@@ -223,7 +223,7 @@ def wheel(x: float, y: float, radius: float, rim: Colour = METAL) -> tuple[Face,
 
 
 def _outward(corners: Points, centre: Points) -> Points:
-    """Unit normals of n triangles (n x 3 x 3) of a convex solid, away from its centre; upwards for one without area."""
+    """Compute outward unit normals of triangles [n, 3, 3] of a convex solid; upward for one without area."""
     u, v = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     normals = u[:, [1, 2, 0]] * v[:, [2, 0, 1]] - u[:, [2, 0, 1]] * v[:, [1, 2, 0]]
     sizes = np.sqrt(np.einsum("ij,ij->i", normals, normals))

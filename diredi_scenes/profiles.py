@@ -1,4 +1,4 @@
-"""The built-in sites: what differs between them is all here. A new site is one more line in `SITES`."""
+"""The built-in sites and everything in which they differ. To add a site, add an entry to SITES."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 PRESUMED = ("person", "bicycle", "car", "motorcycle", "bus", "truck")
-"""What the manufacturer's cameras show, with the names and the order that COCO gives them."""
+"""Classes of the manufacturer, with COCO's names in COCO's order."""
 
 Span = tuple[float, float]
 
@@ -15,41 +15,49 @@ _TRAFFIC = {"person": 1.3, "bicycle": 1.1, "car": 1.9, "motorcycle": 1.2, "bus":
 
 @dataclass(frozen=True)
 class SiteProfile:
-    """A site: its fixed cameras, its light and weather, and what passes before them. Weights need not add up to 1."""
+    """A site: its fixed cameras, light, weather and traffic. Weights need not add up to 1."""
 
     name: str
+    """Name of the site."""
     names: tuple[str, ...]
-    """Classes, in the order that the site's own `data.yaml` lists them."""
+    """Classes, in the order of the site's `data.yaml`."""
     cameras: int
+    """Number of cameras."""
     traffic: Mapping[str, float]
-    """Class to its weight among the objects of an image."""
+    """Weight of each class among the objects of an image."""
     light: Mapping[str, float]
-    """bright, overcast, dusk, night or infrared, to its weight among the images."""
+    """Weights of bright, overcast, dusk, night and infrared light."""
     weather: Mapping[str, float]
-    """clear, rain or fog, to its weight."""
+    """Weights of clear weather, rain and fog."""
     layouts: Mapping[str, float]
+    """Weights of the layouts in `diredi_scenes.layout.LAYOUTS`."""
     images: tuple[int, int] = (200, 100)
-    """Training and held-out images where nobody says otherwise: a site has labelled fewer than its manufacturer."""
+    """Default numbers of training and held-out images; a site has fewer than the manufacturer."""
     objects: tuple[int, int] = (4, 9)
+    """Fewest and most objects of an image."""
     always: Mapping[str, float] = field(default_factory=dict)
-    """Class to the chance that an image has at least one of it."""
+    """Chance of each class that an image has at least one object of it."""
     height_m: Span = (3.6, 5.2)
+    """Height of the camera."""
     pitch_deg: Span = (14.0, 22.0)
+    """Downward angle of the camera."""
     view_deg: Span = (46.0, 54.0)
+    """Angle of view."""
     reach_m: Span = (5.0, 15.5)
-    """How near and how far objects stand."""
+    """Nearest and farthest distance of objects."""
     clutter: tuple[int, int] = (1, 5)
-    """Unlabelled things that always stand in a camera's view."""
+    """Fewest and most unlabelled props in a camera's view."""
     noise: Span = (0.004, 0.015)
-    """Standard deviation of the sensor's noise at full exposure, of 0..1."""
+    """Standard deviation of the sensor's noise at full exposure, as a share of white."""
     blur: Span = (0.3, 0.8)
-    """Of the lens, in pixels of a 320 pixel picture."""
+    """Blur of the lens, in pixels of an image of 320 pixels."""
     jpeg: tuple[int, int] = (60, 92)
+    """Lowest and highest JPEG quality."""
     own_light: bool = False
-    """Whether each camera has one kind of `light` for its own, in turn, and not all kinds by their weight."""
+    """Give each camera one kind of `light` in turn, instead of all kinds by their weights."""
 
     def light_at(self, camera: int) -> Mapping[str, float]:
-        """Weights of the kinds of light before one camera."""
+        """Return the weights of the kinds of light of one camera."""
         return {list(self.light)[camera % len(self.light)]: 1.0} if self.own_light else self.light
 
 
@@ -61,7 +69,7 @@ _WORK = {"person": 1.5, "bicycle": 0.9, "car": 1.3, "motorcycle": 0.9, "bus": 0.
 
 
 def _with(names: tuple[str, ...], *more: str) -> tuple[str, ...]:
-    """A site lists its classes by the alphabet, not as the manufacturer does: ids differ, names do not."""
+    """Return class names in alphabetical order, so that a site's ids differ from the manufacturer's."""
     return tuple(sorted((*names, *more)))
 
 

@@ -1,4 +1,4 @@
-"""Draws models into a picture, far ones first, and keeps for each pixel whose it is: that is what labels come from."""
+"""Draw models into a picture, far ones first, and record the part that each pixel shows, for the labels."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _SHIFT = 4  # sub-pixel bits of OpenCV's polygons
 
 @dataclass(frozen=True)
 class Place:
-    """Where a model stands: metres on the ground, and which way it faces (radians from the x axis)."""
+    """The place of a model: x and y on the ground in metres, and its heading in radians from the x axis."""
 
     x: float
     y: float
     heading: float
 
     def world(self, points: Points) -> Points:
-        """Of a model's local points."""
+        """Convert a model's local points to the camera's coordinates."""
         c, s = np.cos(self.heading), np.sin(self.heading)
         turned = points @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
         return np.asarray(turned + np.array([self.x, self.y, 0]))
@@ -31,31 +31,32 @@ class Place:
 
 @dataclass(frozen=True)
 class Sunlight:
-    """How faces are shaded: `towards` the sun, its strength, and that of the sky."""
+    """The shading of faces: direction towards the sun, its strength, and that of the sky."""
 
     towards: Points
     sun: float
     sky: float
 
     def on(self, normals: Points) -> NDArray[np.float64]:
+        """Compute the light on faces from their normals, [n, 3] to [n]."""
         return self.sky * (0.78 + 0.22 * normals[:, 2]) + self.sun * np.maximum(normals @ self.towards, 0.0)
 
 
 @dataclass(frozen=True)
 class DrawnPart:
-    """A part of a model that was drawn, under `owner` in the picture of owners."""
+    """A drawn part of a model; `owner` is its value in the picture of owners."""
 
     owner: int
     name: str | None
     area: int
-    """Pixels that it would show with nothing in front of it, those beyond the frame included; 0 without a name."""
+    """Pixels of the part without anything in front of it, including those outside the frame; 0 without a name."""
     place: Place
     distance: float
 
 
 @dataclass(frozen=True)
 class Glow:
-    """A lamp of a model that looks at the camera."""
+    """A lamp of a model that faces the camera."""
 
     owner: int
     x: float
@@ -66,7 +67,7 @@ class Glow:
 
 
 class Rasterizer:
-    """A picture of `camera.size` in the making. Nothing drawn is black and has owner 0."""
+    """A picture in the making, of `camera.size` pixels. Where nothing is drawn it is black and has owner 0."""
 
     def __init__(self, camera: Camera, light: Sunlight) -> None:
         self.camera = camera
@@ -79,7 +80,7 @@ class Rasterizer:
         self.glows: list[Glow] = []
 
     def draw(self, model: Model, place: Place) -> None:
-        """Over everything that was drawn before."""
+        """Draw a model over everything that was drawn before."""
         first = len(self.drawn) + 1
         solids = [solid for stack in self._far_to_near(model, place) for solid in stack]
         shapes = self._shapes(solids, place)
@@ -96,7 +97,7 @@ class Rasterizer:
                     self._glow(shape, first + solid.part)
 
     def draw_shadow(self, model: Model, place: Place) -> None:
-        """The model's shadows on the ground: from the sun, and the dark patch under it."""
+        """Draw the model's shadow in the sun, and the dark patch under it."""
         half_x, half_y = model.length * 0.5, model.width * 0.5
         foot = np.array([[-half_x, -half_y, 0], [half_x, -half_y, 0], [half_x, half_y, 0], [-half_x, half_y, 0]])
         self._fill_ground(self.contact, place.world(foot))
@@ -120,7 +121,7 @@ class Rasterizer:
         return [model.stacks[i] for i in np.argsort(-np.hypot(centres[:, 0], centres[:, 1]), kind="stable")]
 
     def _shapes(self, solids: list[Solid], place: Place) -> list[list[_Shape]]:
-        """What of each solid faces the camera, projected and shaded all at once."""
+        """Project and shade what faces the camera, for each solid."""
         faces = [face for solid in solids for face in solid.faces]
         visible = iter(self._visible(faces, place))
         shapes: list[list[_Shape]] = []
@@ -148,7 +149,7 @@ class Rasterizer:
         ]
 
     def _ball(self, ball: Ball, place: Place) -> list[_Shape]:
-        """A ball and its lit side."""
+        """Return the discs of a ball and its lit side."""
         centre = place.world(ball.centre[None])
         pixel, depth = self.camera.project(centre)
         radius = ball.radius * self.camera.focal / float(depth[0])
@@ -202,7 +203,7 @@ _Shape = _Polygon | _Disc
 
 
 def _area(shapes: list[_Shape], size: int) -> int:
-    """Pixels that the shapes cover together, up to a frame's size beyond the frame on each side."""
+    """Count the pixels that shapes cover together, up to one frame beyond the frame on each side."""
     if not shapes:
         return 0
     bounds = [shape.bounds() for shape in shapes]
@@ -217,7 +218,7 @@ def _area(shapes: list[_Shape], size: int) -> int:
 
 
 def _outline(solid: Solid) -> Points:
-    """Points whose hull is the solid's."""
+    """Return points whose convex hull is that of the solid."""
     points = [face.points for face in solid.faces]
     for ball in solid.balls:
         points.append(

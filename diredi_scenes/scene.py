@@ -1,4 +1,4 @@
-"""One image of a site: what passes by, drawn, lit and labelled."""
+"""Render one image of a site: place objects, draw, light and label them."""
 
 from __future__ import annotations
 
@@ -29,33 +29,47 @@ _USES = {
     "forklift": (("work", 0.8), ("drive", 0.2)),
     "excavator": (("work", 0.7), ("drive", 0.3)),
 }
-"""Class to the lanes on which it is found."""
+"""The uses of lanes on which a class is found, with weights."""
 
 MOST_HIDDEN = 0.7
-"""An object of which more than this is hidden or outside the frame has no label."""
+"""An object has no label if a larger share of it is hidden or outside the image."""
 SMALLEST = 8 / 320
-"""Of the picture's side: what shows less than this in height or width, by half, has no label."""
+"""An object has no label if its larger side is less than this share of the image's side, or its smaller side half."""
 _SUPERSAMPLED = 2
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A rendered image with its labels; `visible` holds, for each box, the pixels that it was drawn around."""
+    """A rendered image with its labels."""
 
     jpeg: bytes
     boxes: NDArray[np.float32]
+    """float32 [n, 5], as in `diredi.data.dataset.Sample`."""
     names: tuple[str, ...]
-    """Of the boxes, one each."""
+    """Class name of each box."""
     camera: int
+    """Number of the camera."""
     owner: NDArray[np.uint8]
-    """Twice the picture's size: whose each pixel is, 0 for the backdrop."""
+    """The part that each pixel shows, uint8 at twice the image's size; 0 is the backdrop."""
     owners: tuple[int, ...]
-    """Of the boxes, one each."""
+    """The part in `owner` of each box."""
     places: tuple[Place, ...]
+    """Where the object of each box stands."""
 
 
 def render(site_name: str, split: str, index: int, seed: int, size: int = 320) -> Scene:
-    """Image `index` of a split. The same arguments give the same bytes, in whatever process and order."""
+    """Render one image.
+
+    Args:
+        site_name: Name in SITES.
+        split: "train" or "val".
+        index: Number of the image in the split, from 0.
+        seed: Equal arguments give equal bytes, in any process and order.
+        size: Side of the square image, in pixels.
+
+    Returns:
+        The image and its labels.
+    """
     site = SITES[site_name]
     rng = np.random.default_rng([seed, zlib.crc32(f"{site.name}/{split}".encode()), index])
     number = int(rng.integers(site.cameras))
@@ -82,7 +96,7 @@ def _distance(item: tuple[Model, Place]) -> float:
 
 
 def _populate(site: SiteProfile, view: View, rng: np.random.Generator) -> list[tuple[Model, Place]]:
-    """What always stands there, and what passes by: on its kind of lane, in view, not inside anything else."""
+    """Place the camera's fixed props and random objects on lanes, in view and apart from each other."""
     things = list(view.props)
     wanted = [name for name, chance in site.always.items() if rng.random() < chance]
     count = max(len(wanted), int(rng.integers(site.objects[0], site.objects[1] + 1)))
@@ -98,7 +112,7 @@ def _populate(site: SiteProfile, view: View, rng: np.random.Generator) -> list[t
 
 
 def _place(name: str, model: Model, site: SiteProfile, view: View, rng: np.random.Generator) -> Place | None:
-    """A try; None when it is out of view."""
+    """Draw a place for an object; None if it is out of view."""
     lane = _lane(name, view.layout.lanes, rng)
     x, y = lane.at(float(rng.uniform(0, 1)), float(rng.uniform(-0.5, 0.5)))
     heading = lane.heading + float(rng.normal(0, 0.06))
@@ -125,7 +139,7 @@ def _lane(name: str, lanes: tuple[Lane, ...], rng: np.random.Generator) -> Lane:
 
 
 def _are_apart(a: Model, at: Place, b: Model, bt: Place) -> bool:
-    """Whether two footprints do not touch, each taken as a row of discs."""
+    """Return whether two footprints do not touch, each approximated by a row of discs."""
     if math.hypot(at.x - bt.x, at.y - bt.y) > (a.length + b.length) / 2 + 1:
         return True
     gaps = np.linalg.norm(_discs(a, at)[:, None] - _discs(b, bt)[None], axis=2)
@@ -146,7 +160,7 @@ def _expose(
     things: list[tuple[Model, Place]],
     rng: np.random.Generator,
 ) -> Picture:
-    """The light that reaches the sensor: reflectance, times light, plus lamps, through the air."""
+    """Compute the light that reaches the sensor: reflectance times light, plus lamps, through the weather."""
     size = view.camera.size
     cover = _shrink((rasterizer.owner > 0).astype(np.uint8) * 255, size)[..., None] / 255
     base = view.backdrop.sunny if light.sun.sun > 0 else view.backdrop.cloudy
@@ -171,7 +185,7 @@ def _expose(
 
 
 def _lighting(light: Light, x: Picture, y: Picture, view: View, beams: list[Beam]) -> Picture:
-    """At every ninth pixel, as light changes slowly; at none where it is the same everywhere."""
+    """Compute the light on the ground at every ninth pixel, because it changes slowly, and enlarge it."""
     if not light.headlights and light.lamps == 0:
         return np.asarray(light.ambient, np.float32)[None, None]
     coarse = illumination(light, x[1::3, 1::3], y[1::3, 1::3], view.lamps, beams)
@@ -179,7 +193,7 @@ def _lighting(light: Light, x: Picture, y: Picture, view: View, beams: list[Beam
 
 
 def _ground_positions(view: View, drawn: list[DrawnPart], owner: NDArray[np.uint8]) -> tuple[Picture, Picture, Picture]:
-    """Depth and ground position of each pixel; those of an object are where it stands."""
+    """Compute depth and ground position of each pixel; an object's pixels have those of its place."""
     table = np.zeros((256, 3), np.float32)
     for item in drawn:
         table[item.owner] = item.distance, item.place.x, item.place.y
@@ -197,7 +211,7 @@ def _shadows(rasterizer: Rasterizer, size: int) -> Picture:
 
 
 def _glare(view: View, rasterizer: Rasterizer, light: Light, owner: NDArray[np.uint8]) -> Picture:
-    """Lit windows and lamps that look at the camera; an object in front hides them."""
+    """Draw lit windows and lamps that face the camera and are not hidden by an object."""
     size = view.camera.size
     if not light.headlights:
         return np.zeros((size, size, 3), np.float32)
@@ -218,10 +232,18 @@ def _glare(view: View, rasterizer: Rasterizer, light: Light, owner: NDArray[np.u
 
 
 def labels_of(rasterizer: Rasterizer, site: SiteProfile) -> tuple[NDArray[np.float32], list[DrawnPart]]:
-    """Tight boxes around what can be seen of each object."""
+    """Compute tight boxes around the visible part of each object.
+
+    Args:
+        rasterizer: The drawn scene.
+        site: Gives the class ids.
+
+    Returns:
+        The boxes, float32 [n, 5], and the part of each.
+    """
     size = rasterizer.camera.size
     rows: list[tuple[float, ...]] = []
-    kept: list[DrawnPart] = []
+    labelled: list[DrawnPart] = []
     visible = np.bincount(rasterizer.owner.ravel(), minlength=256)
     for item in rasterizer.drawn:
         if item.name is None or visible[item.owner] <= (1 - MOST_HIDDEN) * item.area:
@@ -231,12 +253,12 @@ def labels_of(rasterizer: Rasterizer, site: SiteProfile) -> tuple[NDArray[np.flo
         if max(wide, high) < SMALLEST or min(wide, high) < SMALLEST / 2:
             continue
         rows.append((site.names.index(item.name), (x0 + x1) / 2 / size, (y0 + y1) / 2 / size, wide, high))
-        kept.append(item)
-    return np.asarray(rows, np.float32).reshape(-1, 5), kept
+        labelled.append(item)
+    return np.asarray(rows, np.float32).reshape(-1, 5), labelled
 
 
 def bounds(owner: NDArray[np.uint8], which: int) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom (one beyond the last pixel) of what belongs to `which`, which must show."""
+    """Return left, top, right and bottom of a visible part; right and bottom are one beyond the last pixel."""
     mask = owner == which
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1

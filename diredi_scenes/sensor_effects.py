@@ -1,4 +1,4 @@
-"""What lies between a scene and its file: fog, rain, lens, sensor and JPEG."""
+"""Effects between the scene and the file: fog, rain, lens, sensor and JPEG."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from diredi.data.images import encode_jpeg
 from diredi_scenes.profiles import SiteProfile
 
 Picture = NDArray[np.float32]
+"""float32 [size, size, 3] of linear light, BGR; depths are [size, size]."""
 
 
 def add_fog(picture: Picture, depth: Picture, ambient: Picture, visibility_m: float) -> Picture:
-    """Fog of the colour of the light: at `visibility_m` one twentieth of the contrast is left."""
+    """Add fog in the colour of the light. At `visibility_m` metres one twentieth of the contrast is left."""
     clear = np.exp(depth * np.float32(-3.0 / visibility_m))[..., None]
     return np.asarray(picture * clear + ambient * (1 - clear), np.float32)
 
 
 def add_wet_ground(picture: Picture, glare: Picture, ground: NDArray[np.bool_]) -> Picture:
-    """Rain on the ground: darker, with lamps mirrored in it downwards."""
+    """Darken wet ground and add reflections of lamps below them."""
     size = picture.shape[0]
     streak = cv2.blur(
         glare, (max(1, size // 100), size // 5), anchor=(-1, size // 5 - 1), borderType=cv2.BORDER_CONSTANT
@@ -29,7 +30,7 @@ def add_wet_ground(picture: Picture, glare: Picture, ground: NDArray[np.bool_]) 
 
 
 def add_rain(picture: Picture, rng: np.random.Generator, strength: float) -> Picture:
-    """Streaks of falling drops, and drops on the glass."""
+    """Add streaks of falling drops, and drops on the glass."""
     size = picture.shape[0]
     drops = (rng.random((size, size)) < 0.004 * strength).astype(np.float32)
     long, lean = max(3, size // 24), float(rng.uniform(-0.35, 0.35))
@@ -57,7 +58,7 @@ def add_rain(picture: Picture, rng: np.random.Generator, strength: float) -> Pic
 
 
 def apply_sensor(picture: Picture, site: SiteProfile, rng: np.random.Generator, grey: bool) -> NDArray[np.uint8]:
-    """What a cheap camera makes of light: gain in the dark and the noise that goes with it, blur, vignette."""
+    """Apply the sensor of a cheap camera: blur, gain in the dark, vignette and noise."""
     size = picture.shape[0]
     blur = float(rng.uniform(*site.blur)) * size / 320
     picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), blur), np.float32)

@@ -1,6 +1,6 @@
-"""`python -m diredi_scenes.worker FOLDER SITE SEED SIZE WORKERS SPLIT=COUNT... WHICH`: draws each n-th image.
+"""`python -m diredi_scenes.worker FOLDER SITE SEED SIZE WORKERS SPLIT=COUNT... WHICH`: render every n-th image.
 
-Says a line for each on standard output; when nobody listens any more, it stops.
+It writes a line for each image to standard output, and stops when nobody reads them any more.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from diredi_scenes.write import write_images
 
 
 def main(arguments: list[str]) -> int:
-    """The exit code: that of NoRoom when the disk is full."""
+    """Render the images; return the exit code, that of NoRoom if the disk is full."""
     folder, site, seed, size, workers, *splits, which = arguments
     cv2.setNumThreads(1)
     try:

@@ -1,4 +1,4 @@
-"""Scenes as a data set on disk, drawn by several processes."""
+"""Render the scenes of a site into a data set on disk, in several processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from diredi_scenes.profiles import SITES
 from diredi_scenes.scene import render
 
 _FEW = 24
-"""Images for which starting processes is not worth while."""
+"""Up to this many images are rendered in this process, because starting others takes longer."""
 
 
 def write_scenes(
@@ -30,11 +30,24 @@ def write_scenes(
     workers: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> Path:
-    """Writes a data set of a built-in site and returns its `data.yaml`. The folder appears whole or not at all.
+    """Render a data set of a built-in site. The folder appears whole or not at all.
 
-    The same arguments give the same bytes, however many `workers` (default: one for each core that may be used) there
-    are. When the folder is there already it is kept if it is a data set. Raises InvalidInput for an unknown site, a
-    number below 1 or a folder that holds something else, NoRoom when the disk is full.
+    Args:
+        folder: Folder to write. A data set that it already has is kept.
+        site: Name in SITES.
+        train: Number of training images, 1 or more.
+        val: Number of held-out images, 1 or more.
+        seed: Equal arguments give equal bytes, with any number of workers.
+        image_size: Side of the square images, 64 pixels or more.
+        workers: Number of processes; None takes one for each available core.
+        on_progress: Called with the progress while images are rendered.
+
+    Returns:
+        The path of the `data.yaml`.
+
+    Raises:
+        InvalidInput: The site is unknown, a number is too small, or the folder has other content.
+        NoRoom: The disk is full.
     """
     if site not in SITES:
         raise InvalidInput(f"no built-in site {site!r}: choose one of {', '.join(SITES)}")
@@ -43,7 +56,7 @@ def write_scenes(
     if (folder / "data.yaml").is_file():
         return folder / "data.yaml"
     if folder.exists() and any(folder.iterdir()):
-        raise InvalidInput(f"folder {folder} holds something that is no data set: name another or empty it")
+        raise InvalidInput(f"folder {folder} has content that is not a data set: name another or empty it")
     part: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +76,7 @@ def write_scenes(
 
 
 def write_images(folder: Path, site: str, split: str, numbers: range, seed: int, image_size: int) -> None:
-    """Draws some images of a split into `folder`, with their label files."""
+    """Render some images of a split into a folder, with their label files."""
     for number in numbers:
         scene = render(site, split, number, seed, image_size)
         stem = f"{site}-cam{scene.camera}-{number:06}"
@@ -89,8 +102,8 @@ def _fill(
             write_images(folder, site, split, range(count), seed, image_size)
         return
     workers = min(workers or len(os.sched_getaffinity(0)), total)
-    # Children of their own and not a pool: nothing is forked from a process that may hold gRPC channels, and the
-    # caller's main module is not imported again, as a spawned pool would.
+    # Programs of their own and not a pool: a process that may have gRPC channels must not fork, and a spawned pool
+    # would import the caller's main module again.
     command = [
         sys.executable,
         "-m",
@@ -115,23 +128,23 @@ def _fill(
 
 
 def _follow(children: list[subprocess.Popen[str]], folder: Path, total: int, on_progress: OnProgress | None) -> None:
-    """All children draw about as fast: the first one's lines stand for all."""
+    """Report progress from the lines that the children write, and raise if one fails."""
     done = 0
     for child in children:
         assert child.stdout is not None
         for _ in child.stdout:
             done += 1
             report(on_progress, "scenes", min(1.0, done / total), f"{done} of {total} images")
-        _, said = child.communicate()
+        _, errors = child.communicate()
         if child.returncode == NoRoom.exit_code:
             raise NoRoom(f"no room on the disk for scenes in {folder}: free some and try again")
         if child.returncode != 0:
-            reason = (said.strip().splitlines() or ["no reason given"])[-1]
-            raise DirediError(f"drawing scenes into {folder} ended with {child.returncode} ({reason}): try again")
+            reason = (errors.strip().splitlines() or ["no reason given"])[-1]
+            raise DirediError(f"rendering scenes into {folder} ended with {child.returncode} ({reason}): try again")
 
 
 def _publish(part: Path, folder: Path) -> None:
-    """When somebody else was faster, theirs has the same bytes and stays."""
+    """Move the finished folder into place; if another process was faster, keep its folder, which has the same bytes."""
     try:
         part.replace(folder)
     except OSError:

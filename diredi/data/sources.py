@@ -52,7 +52,7 @@ def resolve(
         seed: Seed of scenes.
         train: Number of training images of scenes; None takes the site's default.
         val: Number of held-out images of scenes; None takes the site's default.
-        on_progress: Called as on_progress(fraction, message) while scenes are rendered.
+        on_progress: Called with the progress while scenes are rendered.
 
     Returns:
         The path of the `data.yaml`.
