@@ -76,14 +76,14 @@ def test_impossible_wishes_are_refused(tmp_path: Path, arguments: tuple[str, int
 
 def test_folder_with_something_else_in_it_is_left_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "holiday.jpg").write_bytes(b"mine")
-    with pytest.raises(InvalidInput, match="holds something that is no data set"):
+    with pytest.raises(InvalidInput, match="has content that is not a data set"):
         write_scenes(tmp_path, "site-1", 1, 1, 0)
     assert [file.name for file in tmp_path.iterdir()] == ["holiday.jpg"]
 
 
 def test_drawing_that_fails_leaves_nothing(tmp_path: Path) -> None:
     """The workers are real, and stumble over a size that cannot be drawn."""
-    with pytest.raises(DirediError, match=r"drawing scenes into .* ended with"):
+    with pytest.raises(DirediError, match=r"rendering scenes into .* ended with"):
         write_scenes(tmp_path / "set", "site-1", 2, 1, seed=-1, image_size=96, workers=2)
     assert list(tmp_path.iterdir()) == []
 
