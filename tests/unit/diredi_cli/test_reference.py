@@ -36,6 +36,13 @@ def test_log_events_are_named_in_snake_case(generate: ModuleType):
     assert not {name for name in names if not re.fullmatch(r"[a-z]+(_[a-z]+)*", name)}
 
 
+def test_the_guides_name_only_events_that_there_are(generate: ModuleType):
+    names = {event.name for event in generate._events_module().events()}
+    for page in (REFERENCE.parent / "how-to").glob("*.md"):
+        told = set(re.findall(r"`([a-z_]+)` in the log|the log \(`([a-z_]+)`\)", page.read_text(encoding="utf-8")))
+        assert {name for pair in told for name in pair if name} <= names, page.name
+
+
 def test_every_command_says_what_it_does(generate: ModuleType):
     for section in generate.command_page().split("\n## ")[1:]:
         name, _, rest = section.partition("\n\n")
