@@ -17,7 +17,7 @@ help:  ## this list
 	@echo
 	@sed -nE 's/^([a-z-]+):.*  ## (.*)/  make \1@\2/p' Makefile | awk -F@ '{printf "%-18s %s\n", $$1, $$2}'
 
-demo: .runtime  ## one whole update cycle on this machine, in about ten minutes; DEMO_ARGS="--out DIR --keep" passes flags
+demo: .runtime  ## one whole update cycle on this machine, in less than five minutes; DEMO_ARGS="--out DIR --keep" passes flags
 	@$(BIN)/diredi demo $(DEMO_ARGS)
 
 test: setup  ## all checks and all tests, containers too, on every core; TEST_ARGS="-k gap" passes flags to pytest

@@ -91,6 +91,19 @@ class LabelSpace(BaseModel):
         new = [name for name in dict.fromkeys(names) if name not in self.names]
         return self if not new else LabelSpace(version=self.version + 1, names=(*self.names, *new))
 
+    def respelling(self, names: Iterable[str]) -> str:
+        """Say how names have to be written that differ from the ones here in upper and lower case alone.
+
+        Args:
+            names: Class names as a data set writes them.
+
+        Returns:
+            What to do with them, as the end of a sentence.
+        """
+        known = {name.casefold(): name for name in self.names}
+        found = [f"{name!r} as {known[name.casefold()]!r}" for name in names if name.casefold() in known]
+        return f"write {', '.join(found[:8])} in data.yaml" if found else "rename its classes in data.yaml"
+
     def new_since(self, older: LabelSpace) -> tuple[str, ...]:
         """Return the names that an older label space lacks, in the order of their ids."""
         return tuple(name for name in self.names if name not in older.names)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diredi.errors import DatasetError, InvalidInput, NotFound
+from diredi.labels import LabelSpace
 from diredi_cli.output import note
 from diredi_demo import service_configs
 from diredi_demo.options import SITE, DemoOptions
@@ -73,12 +74,9 @@ def _check_models(models: dict[str, str], presumed: Dataset, cloud: CloudConfig)
 
 def _check_classes(private: Dataset, known: tuple[str, ...]) -> None:
     """A site may show nothing but new classes, but not the known ones in another spelling."""
-    from diredi.knowledge.jobs.bootstrap import respelled
-    from diredi.labels import LabelSpace
-
     if set(private.names) & set(known):
         return
-    names = f"{private.root} has none of the manufacturer's classes ({', '.join(known[:8])})"
+    said = f"{private.root} has none of the manufacturer's classes ({', '.join(known[:8])})"
     if {name.casefold() for name in private.names} & {name.casefold() for name in known}:
-        raise InvalidInput(f"{names}: {respelled(private.names, LabelSpace(names=known))}")
-    note(f"{names}: all of its own ({', '.join(private.names[:8])}) will be learned as new ones")
+        raise InvalidInput(f"{said}: {LabelSpace(names=known).respelling(private.names)}")
+    note(f"{said}: all of its own ({', '.join(private.names[:8])}) will be learned as new ones")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from diredi.data.archive import pack
@@ -124,24 +124,9 @@ def shared_labels(data: Dataset, given: Mapping[str, Detector | None]) -> LabelS
     if not set(first.names) & set(data.names):
         raise InvalidInput(
             f"the presumed data ({', '.join(data.names[:8])}) has none of the tutor's classes "
-            f"({', '.join(first.names[:8])}): name the data that it was trained for, or {respelled(data.names, first)}"
+            f"({', '.join(first.names[:8])}): name the data that it was trained for, or {first.respelling(data.names)}"
         )
     return LabelSpace(names=first.names)
-
-
-def respelled(names: Iterable[str], labels: LabelSpace) -> str:
-    """Say how to write the names of classes that a label space has in another spelling.
-
-    Args:
-        names: The names that a data set uses.
-        labels: The label space that they are looked for in.
-
-    Returns:
-        What to do, as the end of a sentence.
-    """
-    known = {name.casefold(): name for name in labels.names}
-    found = [f"{name!r} as {known[name.casefold()]!r}" for name in names if name.casefold() in known]
-    return f"write {', '.join(found[:8])} in data.yaml" if found else "rename its classes in data.yaml"
 
 
 def _kept(model: Detector, kind: str, presumed: Dataset, folder: Path) -> FirstModel:

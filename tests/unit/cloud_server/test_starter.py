@@ -79,6 +79,7 @@ def test_the_shipped_weights_have_the_figures_that_starter_json_says(tmp_path: P
 def test_the_command_makes_the_same_files_and_figures_again(tmp_path: Path) -> None:
     one_step = {"steps": 2, "batch": 4}
     plan = Plan(
+        site="scenes:presumed",
         train_images=8,
         held_out_images=6,
         tutor="yolo11-w0.0625",
@@ -86,8 +87,8 @@ def test_the_command_makes_the_same_files_and_figures_again(tmp_path: Path) -> N
         image_size=64,
         recipe=BootstrapRecipe.of({"tutor": one_step, "student": one_step}),
     )
-    first = make_release(plan, tmp_path / "a", tmp_path / "work-a")
-    second = make_release(plan, tmp_path / "b", tmp_path / "work-b")
+    first = make_release(plan, tmp_path / "a", tmp_path / "work")
+    second = make_release(plan, tmp_path / "b", tmp_path / "work")
     assert first == second and differences(first, second) == []
     assert (tmp_path / "a" / "starter.json").read_bytes() == (tmp_path / "b" / "starter.json").read_bytes()
     starter.unpack(tmp_path / "c", tmp_path / "b")

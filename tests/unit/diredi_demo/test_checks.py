@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from diredi_demo.options import DemoConfig, DemoOptions
 from diredi_demo.service_configs import cloud_values, with_scenes
 from diredi_demo.workspace import Workspace
 
+ROOT = Path(__file__).parents[3]
 Told = Callable[..., None]
 
 
@@ -50,6 +53,14 @@ def data_set(folder: Path, names: list[str], val_label: str = "0 0.5 0.5 0.2 0.2
 
 def test_a_demo_without_arguments_has_no_fault(told: Told):
     told()
+
+
+def test_without_models_the_check_loads_no_torch():
+    program = (
+        "import sys; from pathlib import Path; from diredi_demo import checks, options, workspace; out = Path('none'); "
+        "checks.check(options.DemoOptions(out=out), workspace.Workspace(out)); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
 
 
 def test_an_image_size_that_no_detector_takes_is_told_with_those_beside_it(told: Told):
@@ -112,7 +123,7 @@ def test_classes_in_another_spelling_are_told_and_new_ones_alone_are_no_fault(
 
 def test_a_model_of_other_classes_than_the_data_is_told(told: Told, tmp_path: Path):
     model = tmp_path / "model.safetensors"
-    registry.save(registry.create("yolo11-w0.0625", 160, LabelSpace(names=("Car", "Bus")), 0), model)
+    registry.create("yolo11-w0.0625", 160, LabelSpace(names=("Car", "Bus")), 0).save(model)
     with pytest.raises(InvalidInput, match="none of the tutor's classes"):
         told(student=str(model))
     with pytest.raises(InvalidInput, match="write 'car' as 'Car'"):
@@ -123,7 +134,7 @@ def test_a_model_that_is_used_at_another_size_than_its_own_is_told(
     told: Told, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     model = tmp_path / "model.safetensors"
-    registry.save(registry.create("yolo11-w0.0625", 640, LabelSpace(names=("car",)), 0), model)
+    registry.create("yolo11-w0.0625", 640, LabelSpace(names=("car",)), 0).save(model)
     presumed = data_set(tmp_path / "maker", ["car"])
     told(student=str(model), presumed=presumed)
     assert "was made for 640 pixels and is used at 160" in capsys.readouterr().err.replace("\n", " ")
