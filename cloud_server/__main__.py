@@ -1,4 +1,4 @@
-"""`python -m cloud_server`."""
+"""Run the cloud as a program: `python -m cloud_server`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cloud, put together: state on disk, desks, services, and the runner that drives the cycles on."""
+"""The cloud, put together: its state on disk, its services and servicers, and the work that drives cycles on."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from diredi.trust.identity import Credentials
 
 CYCLE_SERVICE: Final = "diredi.v1.CycleService"
 _PARTIALS_KEPT_S: Final = 14 * 86_400.0
-"""Longer than anybody waits before he goes on with an upload."""
+"""For so long an upload that was cut off can be continued."""
 _log = structlog.get_logger()
 
 
 class Cloud:
-    """`async with Cloud(config) as cloud:` it answers at `cloud.address`, and works until the block ends.
+    """A running cloud: `async with Cloud(config) as cloud:` answers at `cloud.address` until the block ends.
 
-    `work` is the task that makes the first release and drives the cycles; it ends only with an error.
+    `work` is the task that makes the first release and drives the cycles. It ends only with an error.
     """
 
     def __init__(
@@ -53,13 +53,27 @@ class Cloud:
         jobs: str = JOBS,
         keep_alive_s: float = KEEP_ALIVE_S,
     ) -> None:
+        """Create a cloud that is not started yet.
+
+        Args:
+            config: The configuration.
+            executor: Runs the jobs; by default each is a process on this machine.
+            jobs: Name of the package whose modules are the jobs.
+            keep_alive_s: No stream is silent for longer.
+        """
         self.config = config
         self._executor = executor or LocalExecutor()
         self._jobs = jobs
         self._keep_alive_s = keep_alive_s
 
     async def start(self) -> Self:
-        """Raises InvalidInput, WrongState or Unreachable in one sentence: what is wrong and what to do."""
+        """Open the state, begin to answer, and begin to work.
+
+        Raises:
+            InvalidInput: The identity or the database's address is not usable.
+            WrongState: The port is in use, or the database is of a newer version.
+            Unreachable: The database does not answer.
+        """
         config = self.config
         credentials = Credentials.load(config.identity)
         with no_room_at(config.state_dir):
@@ -114,10 +128,15 @@ class Cloud:
 
     @property
     def address(self) -> str:
+        """host:port where the cloud answers."""
         return self._server.address
 
     async def stop(self, grace_s: float = 1.0) -> None:
-        """Open streams end, calls get `grace_s`, the job under way is ended and goes on at the next start."""
+        """Stop answering and working. A job that is running is ended, and continues at the next start.
+
+        Args:
+            grace_s: How long calls may take to finish. Streams end at once.
+        """
         await self._server.stop(grace_s)
         self.work.cancel()
         with suppress(asyncio.CancelledError, BaseExceptionGroup):
@@ -135,18 +154,18 @@ class Cloud:
 
 
 async def serve(config: CloudConfig, stop: asyncio.Event, jobs: str = JOBS) -> None:
-    """Until `stop` is set. Raises the error that ended the work, where one did."""
+    """Run a cloud until `stop` is set.
+
+    Raises:
+        DirediError: What ended the cloud's work, or kept it from starting.
+    """
     async with Cloud(config, jobs=jobs) as cloud:
         process.announce(cloud.address)
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({stopped, cloud.work}, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
         if cloud.work.done():
-            raise _first_cause(cloud.work)
-
-
-def _first_cause(work: asyncio.Task[None]) -> BaseException:
-    error = work.exception()
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error or RuntimeError("the cloud's work ended without a reason")
+            error = cloud.work.exception()
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
+            raise error or RuntimeError("the cloud's work ended without a reason")

@@ -1,4 +1,4 @@
-"""From nothing to release 1: the first models, the label space and the coreset, stored in one transaction."""
+"""The first release: models, label space and coreset, made by a job and stored in one transaction."""
 
 from __future__ import annotations
 
@@ -17,15 +17,26 @@ _log = structlog.get_logger()
 
 
 async def make_first_release(context: CloudContext, job_runner: JobRunner) -> Release:
-    """The current release; makes it where there is none. Killed on the way, it goes on with what its job has left."""
+    """Return the current release, and make the first one where there is none.
+
+    A cloud that is killed on the way continues with what its job has left.
+
+    Raises:
+        DirediError: The configured data or models are not usable, or the job failed.
+    """
     current = await context.read(lambda r: r.releases.current())
     if current is not None:
         return current
-    made = await job_runner.bootstrap(_log_progress)
-    tutor = await _store_model(context, job_runner, ModelKind.TUTOR, made.tutor)
-    student = await _store_model(context, job_runner, ModelKind.STUDENT, made.student, tutor.id)
-    teacher = None if made.teacher is None else await _store_model(context, job_runner, ModelKind.TEACHER, made.teacher)
-    coreset = None if made.coreset is None else await job_runner.store_file(made.coreset.path, made.coreset.digest)
+
+    async def store_model(kind: ModelKind, model: FirstModel, parent_id: str = "") -> Model:
+        return await job_runner.store_model(kind, model, "", parent_id, presumed=model.figures, created=context.now())
+
+    result = await job_runner.bootstrap(_log_progress)
+    tutor = await store_model(ModelKind.TUTOR, result.tutor)
+    student = await store_model(ModelKind.STUDENT, result.student, tutor.id)
+    teacher = None if result.teacher is None else await store_model(ModelKind.TEACHER, result.teacher)
+    file = result.coreset
+    coreset = None if file is None else await job_runner.store_file(file.path, file.digest)
 
     def store(r: Repository, now: datetime) -> Release:
         existing = r.releases.current()
@@ -43,12 +54,6 @@ async def make_first_release(context: CloudContext, job_runner: JobRunner) -> Re
     job_runner.discard("bootstrap")
     job_runner.discard("starter")
     return release
-
-
-async def _store_model(
-    context: CloudContext, job_runner: JobRunner, kind: ModelKind, made: FirstModel, parent_id: str = ""
-) -> Model:
-    return await job_runner.store_model(kind, made, "", parent_id, presumed=made.figures, created=context.now())
 
 
 async def _log_progress(progress: Progress) -> None:

@@ -1,11 +1,11 @@
-"""Canaries: which devices see a release first, and what follows from what they and the site say. Pure rules.
+"""Pure rules about canaries: which devices run a release first, and what follows from their reports.
 
-- The first `count` devices of each of the cycle's sites by name are canaries, those that are online before those that
-  are not.
-- Every canary installed it and every site's validation passed: released to all. One failed, or the figures of a site
-  are worse: rolled back, and every device is told of the release before.
-- Sites without devices: their validation alone decides.
-- A canary that says nothing within the deadline counts as failed: what nobody has seen running is not sent to all.
+- The first devices of each site of the cycle, by name, are canaries. Those that are online come before those that are
+  not.
+- A release goes to all devices once every canary has installed it and every site's validation has passed.
+- It is rolled back where a canary has failed or a site is worse off. Every device then returns to the release before.
+- For a site without devices its validation alone decides.
+- A canary that reports nothing within the deadline counts as failed, because nobody has seen the release running.
 """
 
 from __future__ import annotations
@@ -21,46 +21,74 @@ from cloud_server.states import State
 
 @dataclass(frozen=True)
 class Decision:
+    """What a cycle in CANARY becomes, and why."""
+
     state: State
     reason: str
 
 
 def choose_canaries(devices: Iterable[Device], online: AbstractSet[str], count: int) -> tuple[str, ...]:
-    """The keys of at most `count` devices. `online` holds keys."""
+    """Choose the canaries of one site.
+
+    Args:
+        devices: The devices of the site.
+        online: Keys of the devices that are connected.
+        count: At most so many devices are chosen.
+
+    Returns:
+        The keys of the chosen devices.
+    """
     return tuple(sorted((d.key for d in devices), key=lambda key: (key not in online, key))[:count])
 
 
 def collect_reports(release: Release, devices: Iterable[Device]) -> dict[str, Install | None]:
-    """The last word of each canary about this release; None from one that has said nothing."""
-    by_key = {device.key: device for device in devices}
-    return {key: _last_install(by_key[key], release.version) if key in by_key else None for key in release.canaries}
+    """Return the last report of each canary about a release, by the canary's key; None where there is none."""
+    installs = {device.key: device.installs for device in devices}
+    return {
+        key: next((i for i in reversed(installs.get(key, ())) if i.release_version == release.version), None)
+        for key in release.canaries
+    }
 
 
 def decide(installs: Mapping[str, Install | None], verdicts: Mapping[str, Verdict | None]) -> Decision | None:
-    """What a cycle in CANARY becomes; None while it must wait. `verdicts` by site, None until it has validated."""
+    """Decide what a cycle in CANARY becomes.
+
+    Args:
+        installs: The last report of each canary; None until there is one.
+        verdicts: The verdict on each site's validation; None until the site has validated.
+
+    Returns:
+        The decision; None while reports or validations are missing and none has failed.
+    """
     for name, install in installs.items():
         if install is not None and install.outcome is Outcome.FAILED:
             return Decision(
                 State.ROLLED_BACK, f"canary {name} could not install it: {install.reason or 'no reason given'}"
             )
-    said = {site: verdict.reason for site, verdict in verdicts.items() if verdict is not None}
+    reasons = {site: verdict.reason for site, verdict in verdicts.items() if verdict is not None}
     if len(verdicts) > 1:
-        said = {site: f"{site}: {reason}" for site, reason in said.items()}
-    worse = [said[site] for site, verdict in verdicts.items() if verdict is not None and not verdict.passed]
+        reasons = {site: f"{site}: {reason}" for site, reason in reasons.items()}
+    worse = [reasons[site] for site, verdict in verdicts.items() if verdict is not None and not verdict.passed]
     if worse:
         return Decision(State.ROLLED_BACK, "; ".join(worse))
-    if len(said) < len(verdicts) or any(install is None for install in installs.values()):
+    if len(reasons) < len(verdicts) or any(install is None for install in installs.values()):
         return None
-    seen = f"installed on {', '.join(installs)}" if installs else "no site of the cycle has a device"
-    return Decision(State.RELEASED, "; ".join([seen, *said.values()]))
+    installed = f"installed on {', '.join(installs)}" if installs else "no site of the cycle has a device"
+    return Decision(State.RELEASED, "; ".join([installed, *reasons.values()]))
 
 
 def find_silent(installs: Mapping[str, Install | None]) -> list[str]:
-    return [name for name, install in installs.items() if install is None]
+    """Return the keys of the canaries that have reported nothing."""
+    return [key for key, install in installs.items() if install is None]
 
 
 def select_release(device: str, releases: Sequence[Release]) -> Release | None:
-    """The newest release that the device of this key may run. `releases` in any order."""
+    """Return the newest release that a device may run, or None.
+
+    Args:
+        device: The device's key.
+        releases: All releases, in any order.
+    """
     allowed = [
         release
         for release in releases
@@ -68,7 +96,3 @@ def select_release(device: str, releases: Sequence[Release]) -> Release | None:
         or (release.status is ReleaseStatus.CANARY and device in release.canaries)
     ]
     return max(allowed, key=lambda release: release.version, default=None)
-
-
-def _last_install(device: Device, version: int) -> Install | None:
-    return next((i for i in reversed(device.installs) if i.release_version == version), None)

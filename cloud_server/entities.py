@@ -1,4 +1,4 @@
-"""What the cloud knows, as frozen values: the store hands them out, handlers decide on them, servicers convert them."""
+"""What the cloud knows, as frozen values: the store returns them, rules decide on them, servicers convert them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,14 @@ Json = dict[str, Any]
 
 
 class Record(BaseModel):
+    """A frozen value that can be read from a row of the database."""
+
     model_config = ConfigDict(frozen=True, from_attributes=True)
 
 
 class ModelKind(StrEnum):
+    """What a model is for."""
+
     TEACHER = "teacher"
     TUTOR = "tutor"
     STUDENT = "student"
@@ -44,12 +48,16 @@ class Model(Record):
 
 
 class ReleaseStatus(StrEnum):
+    """Who may have a release."""
+
     CANARY = "canary"  # only its canaries may have it
     RELEASED = "released"
     WITHDRAWN = "withdrawn"
 
 
 class Release(Record):
+    """A versioned student that devices may install."""
+
     version: int
     student_id: str
     tutor_id: str
@@ -61,6 +69,8 @@ class Release(Record):
 
 
 class EncodedGap(Record):
+    """The file of a gap: which blob, in which codec, and the base that it is a difference to."""
+
     blob: Blob
     codec: str
     fp32_bytes: int = Field(ge=0)
@@ -69,14 +79,14 @@ class EncodedGap(Record):
 
 
 class LambdaScore(Record):
-    """The tutor with so much of a site's gap added, on that site's held-out images."""
+    """Metrics of the tutor with a share of a site's gap added, on that site's held-out images."""
 
     lam: float = Field(ge=0, le=2, allow_inf_nan=False)
     figures: DetectionMetrics
 
 
 class GapManifest(Record):
-    """What a site says about a gap: counts and figures, never contents."""
+    """What a site says about its gaps: counts and metrics, never contents."""
 
     cycle_id: str
     tutor_gap: EncodedGap
@@ -95,18 +105,23 @@ class GapManifest(Record):
     """The site's, in hex. Empty only for a gap from before there were signatures."""
 
     def equals_unsigned(self, other: GapManifest) -> bool:
-        """Whatever the signatures: one who signs twice signs differently."""
+        """Return whether both say the same, whatever their signatures; each signing gives another signature."""
         return self.model_copy(update={"signature": ""}) == other.model_copy(update={"signature": ""})
 
 
 class Progress(Record):
+    """How far a long step is."""
+
     step: str
     fraction: float = Field(ge=0, le=1, allow_inf_nan=False)
     message: str = ""
 
 
 class Transition(Record):
-    """One recorded step: who ("operator/alice", "site/site-1", "cloud"), when, why, and the figures that decided it."""
+    """One recorded step of a cycle.
+
+    `actor` is "operator/NAME", "site/NAME", "device/SITE/NAME" or "cloud"; `figures` are what decided the step.
+    """
 
     state: State
     at: datetime
@@ -116,29 +131,32 @@ class Transition(Record):
 
 
 class Part(Record):
-    """What one site has to do with a cycle, and what came of it."""
+    """One site's part in a cycle."""
 
     site: str
     state: State = State.REQUESTED
-    """REQUESTED to UPLOADED, or DECLINED or FAILED: it dropped out."""
+    """REQUESTED to UPLOADED; DECLINED or FAILED where the site has dropped out."""
     approved: bool = False
     dropped_because: str = ""
     publishes_style: bool = False
-    """The site's policy, as it said when it last opened its stream before its upload."""
+    """Whether the site's manifest may have a style, as it last said before its upload."""
     gap: GapManifest | None = None
     certificate: str = ""
-    """PEM, of the key that signed the gap's manifest."""
+    """PEM of the certificate whose key signed the gap's manifest."""
     after: DetectionMetrics | None = None
-    """The new release on the site's held-out images."""
+    """Metrics of the new release on the site's held-out images."""
     progress: Progress | None = None
     progressed_at: datetime
 
     @property
     def active(self) -> bool:
+        """Whether the site has not dropped out."""
         return self.state not in DROPPED
 
 
 class Cycle(Record):
+    """One update cycle, with the parts of its sites and its history."""
+
     id: str
     request_id: str
     state: State
@@ -152,33 +170,40 @@ class Cycle(Record):
     progressed_at: datetime
     created: datetime
     parts: tuple[Part, ...] = Field(min_length=1)
-    """One a site, in the order in which they were asked."""
+    """One for each site, in the order in which the sites were named."""
     history: tuple[Transition, ...] = ()
 
     @property
     def ended(self) -> bool:
+        """Whether the cycle has reached a final state."""
         return self.state in ENDS
 
     @property
     def sites(self) -> tuple[str, ...]:
+        """Names of all sites, those that have dropped out included."""
         return tuple(part.site for part in self.parts)
 
     @property
     def active_parts(self) -> tuple[Part, ...]:
+        """Parts of the sites that have not dropped out."""
         return tuple(part for part in self.parts if part.active)
 
     @property
     def approved(self) -> bool:
+        """Whether every site that has not dropped out has approved."""
         return bool(self.active_parts) and all(part.approved for part in self.active_parts)
 
     @property
     def gaps(self) -> tuple[tuple[str, GapManifest], ...]:
-        """Site and manifest of each gap that is here."""
+        """Site and manifest of each gap that has been uploaded."""
         return tuple((part.site, part.gap) for part in self.parts if part.gap is not None)
 
     @property
     def labels(self) -> LabelSpace:
-        """The union of its gaps' classes: all are beginnings of the one list of ids that the cloud gave out."""
+        """The classes of all gaps.
+
+        Each gap has a beginning of the cloud's one list of classes, so the longest has them all.
+        """
         return max((gap.labels for _, gap in self.gaps), key=len)
 
     def part(self, site: str) -> Part:
@@ -195,17 +220,21 @@ class Cycle(Record):
         return part
 
     def figures_of(self, state: State) -> Json:
-        """The figures that were recorded when the cycle became `state`; empty when it never did."""
+        """Return the figures that were recorded when the cycle became `state`; empty if it never did."""
         return next((t.figures for t in reversed(self.history) if t.state is state), {})
 
     def redact_for(self, site: str) -> Cycle:
-        """What that site may see of it: its own part and what became of the models, nothing of other sites."""
+        """Return what one site may see: its own part and what became of the models, nothing of other sites.
+
+        Raises:
+            NotFound: The site takes no part in this cycle.
+        """
         if len(self.parts) == 1:
             return self
+        part = self.part(site)
         history = tuple(_redact_transition(transition, site) for transition in self.history)
-        mine = self.part(site)
-        progress = mine.progress if self.state in BEFORE_UPLOAD else self.progress
-        return self.model_copy(update={"parts": (mine,), "progress": progress, "history": history})
+        progress = part.progress if self.state in BEFORE_UPLOAD else self.progress
+        return self.model_copy(update={"parts": (part,), "progress": progress, "history": history})
 
 
 _OF_MODELS = frozenset({State.APPLIED, State.GATED, State.REDISTILLED, State.REJECTED})
@@ -213,18 +242,17 @@ _ON_PRESUMED = frozenset({"before", "after", "max_harm", "lam"})
 
 
 def _redact_transition(transition: Transition, site: str) -> Transition:
-    """Its own step in full; but who validates last ends the cycle by what all have said, and is told of that only its
-    own."""
-    said_by_all = transition.figures.get("sites")
-    if transition.actor == f"site/{site}" and said_by_all is None:
-        return transition
-    silenced = _redact_foreign(transition)
-    own = (said_by_all or {}).get(site)
-    return silenced if own is None else silenced.model_copy(update={"figures": own})
+    figures_by_site = transition.figures.get("sites")
+    if figures_by_site is None:
+        return transition if transition.actor == f"site/{site}" else _redact_foreign(transition)
+    # The site that validates last ends the cycle by what all sites have reported. Each site sees its own figures only.
+    redacted = _redact_foreign(transition)
+    own_figures = figures_by_site.get(site)
+    return redacted if own_figures is None else redacted.model_copy(update={"figures": own_figures})
 
 
 def _redact_foreign(transition: Transition) -> Transition:
-    """That it happened, and what it did to the models; not which site's doing it was and what that site said."""
+    """Keep that a step happened and what it did to the models, without the site that took it and what it reported."""
     if transition.state in _OF_MODELS:
         figures = {name: value for name, value in transition.figures.items() if name in _ON_PRESUMED}
         return transition.model_copy(update={"figures": figures})
@@ -234,12 +262,14 @@ def _redact_foreign(transition: Transition) -> Transition:
 
 
 class Outcome(StrEnum):
+    """How an installation ended."""
+
     INSTALLED = "installed"
     FAILED = "failed"
 
 
 class Install(Record):
-    """How one installation on one device went."""
+    """One installation of a release on a device."""
 
     release_version: int
     outcome: Outcome
@@ -248,7 +278,7 @@ class Install(Record):
 
 
 class Vitals(Record):
-    """What a device says of itself in a heartbeat."""
+    """What a device reports of itself in a heartbeat."""
 
     release_version: int = 0
     frames: int = 0
@@ -257,6 +287,8 @@ class Vitals(Record):
 
 
 class Device(Record):
+    """A device that has called, and its installations, oldest first."""
+
     name: str
     site: str
     release_version: int = 0
@@ -268,15 +300,18 @@ class Device(Record):
 
     @property
     def key(self) -> str:
+        """The device's key, see `device_key`."""
         return device_key(self.site, self.name)
 
 
 def device_key(site: str, name: str) -> str:
-    """What tells devices apart: every site may have a camera-1."""
+    """Return the key of a device, SITE/NAME; names alone are unique within a site only."""
     return f"{site}/{name}"
 
 
 class Site(Record):
+    """A site that has called."""
+
     name: str
     auto_approve: bool
     last_seen: datetime

@@ -1,4 +1,4 @@
-"""The gate: what a candidate must show before it may replace what runs. Pure rules; figures in, verdict out."""
+"""The gate: pure rules on what a candidate must show before it may replace the models that run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ROUNDING: Final = 1e-9
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the candidate passed, why in a sentence, and the figures that decided it."""
+    """Whether a candidate passed, the reason in one sentence, and the figures that decided it."""
 
     passed: bool
     reason: str
@@ -25,19 +25,31 @@ class Verdict:
 
 
 def check_presumed(before: DetectionMetrics, after: DetectionMetrics, max_harm: float) -> Verdict:
-    """Old knowledge must stay: mAP50 on the presumed held-out images may fall by `max_harm` (0..1) at most."""
+    """Judge a candidate on the presumed held-out images: old knowledge must stay.
+
+    Args:
+        before: Metrics of the model that runs.
+        after: Metrics of the candidate.
+        max_harm: By how much mAP50 (0..1) may fall at most.
+    """
     shown = {"before": before.model_dump(mode="json"), "after": after.model_dump(mode="json"), "max_harm": max_harm}
     if not _finite(before, after):
         return Verdict(False, "a figure on the presumed images is not a number", shown)
     harm = before.map50 - after.map50
-    said = f"mAP50 on presumed images {before.map50:.3f} to {after.map50:.3f}"
+    reason = f"mAP50 on presumed images {before.map50:.3f} to {after.map50:.3f}"
     if harm > max_harm + _ROUNDING:
-        return Verdict(False, f"{said}: it may fall by {max_harm:.3f} at most", shown)
-    return Verdict(True, said, shown)
+        return Verdict(False, f"{reason}: it may fall by {max_harm:.3f} at most", shown)
+    return Verdict(True, reason, shown)
 
 
 def check_labels(candidate: LabelSpace, base: LabelSpace, known: LabelSpace) -> Verdict:
-    """Every old id must mean what it meant, and every new one be one that the cloud gave out."""
+    """Judge a candidate's classes: no old id may change its meaning, and the cloud must have given out each new one.
+
+    Args:
+        candidate: Classes of the candidate.
+        base: Classes of the model that runs.
+        known: All classes to which the cloud has given an id.
+    """
     shown: Json = {"classes": list(candidate.names)}
     if not candidate.extends(base):
         return Verdict(False, "the candidate's classes do not begin with those of the release that it replaces", shown)
@@ -47,7 +59,13 @@ def check_labels(candidate: LabelSpace, base: LabelSpace, known: LabelSpace) -> 
 
 
 def check_site(before: DetectionMetrics, after: DetectionMetrics, new_classes: Sequence[str]) -> Verdict:
-    """On the site's held-out images the candidate must not be worse than what runs there; new classes are recorded."""
+    """Judge a candidate on a site's held-out images: it must not be worse than the model that runs there.
+
+    Args:
+        before: Metrics of the model that runs.
+        after: Metrics of the candidate.
+        new_classes: Classes that the model that runs does not know. Their AP50 goes on record.
+    """
     learned = {name: after.per_class[name].ap50 for name in new_classes if name in after.per_class}
     shown = {
         "before": before.model_dump(mode="json"),
@@ -56,11 +74,11 @@ def check_site(before: DetectionMetrics, after: DetectionMetrics, new_classes: S
     }
     if not _finite(before, after):
         return Verdict(False, "a figure on the site's images is not a number", shown)
-    said = f"mAP50 on the site's images {before.map50:.3f} to {after.map50:.3f}"
-    said += "".join(f", {name} AP50 {ap50:.3f}" for name, ap50 in learned.items())
+    reason = f"mAP50 on the site's images {before.map50:.3f} to {after.map50:.3f}"
+    reason += "".join(f", {name} AP50 {ap50:.3f}" for name, ap50 in learned.items())
     if after.map50 < before.map50 - _ROUNDING:
-        return Verdict(False, f"{said}: worse than before", shown)
-    return Verdict(True, said, shown)
+        return Verdict(False, f"{reason}: worse than before", shown)
+    return Verdict(True, reason, shown)
 
 
 def _finite(*all_figures: DetectionMetrics) -> bool:

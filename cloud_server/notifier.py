@@ -1,16 +1,17 @@
-"""Wakes the watchers in this process when something they watch has changed; holds no state worth keeping."""
+"""Notifications within this process: watchers wait for a topic and are woken when it has changed."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import Final
 
 
 class Notifier:
-    """One event a topic, whoever waits for it: a watcher costs a task and no thread.
+    """One event for each topic, however many wait for it.
 
-    Read `version` before the state, then wait for a newer one: a change between the two is never missed.
-    `notify` belongs to the event loop that the watchers run on.
+    A watcher reads `version` before it reads the state, and then waits for a newer version, so a change between the
+    two is not missed. `notify` must be called on the event loop of the watchers.
     """
 
     def __init__(self) -> None:
@@ -18,10 +19,11 @@ class Notifier:
         self._events: dict[str, asyncio.Event] = {}
 
     def version(self, topic: str) -> int:
+        """Return how often the topic has changed."""
         return self._versions[topic]
 
     def notify(self, *topics: str) -> None:
-        """Says that the topics changed."""
+        """Wake those who wait for one of the topics."""
         for topic in topics:
             self._versions[topic] += 1
             event = self._events.pop(topic, None)
@@ -29,7 +31,16 @@ class Notifier:
                 event.set()
 
     async def wait_for_change(self, topic: str, seen_version: int, timeout_s: float | None = None) -> bool:
-        """Waits until the topic is newer than `seen_version`; False when `timeout_s` passed first."""
+        """Wait until a topic is newer than a version.
+
+        Args:
+            topic: What to wait for.
+            seen_version: The version that the caller knows.
+            timeout_s: How long to wait, in seconds; None: without an end.
+
+        Returns:
+            False where the time has passed first.
+        """
         if self._versions[topic] != seen_version:
             return True
         event = self._events.setdefault(topic, asyncio.Event())
@@ -41,14 +52,17 @@ class Notifier:
         return True
 
 
-RELEASES = "releases"
-CYCLES = "cycles"
+RELEASES: Final = "releases"
+"""Which releases there are, and who may have them."""
+CYCLES: Final = "cycles"
+"""The states of all cycles."""
 
 
 def site_topic(site: str) -> str:
-    """Tasks of one site."""
+    """Return the topic of one site's tasks."""
     return f"site/{site}"
 
 
 def cycle_topic(cycle_id: str) -> str:
+    """Return the topic of one cycle, its progress included."""
     return f"cycle/{cycle_id}"

@@ -1,4 +1,4 @@
-"""The table of a cycle's states: pure rules, no I/O.
+"""The table of a cycle's states, as pure rules.
 
     REQUESTED ─ OFFERED ─ EXTRACTING ─ UPLOADED ─ APPLIED ─ GATED ─ REDISTILLED ─ CANARY ─ RELEASED
         └──────────┴──────────┤            └─────────┴────────┴──────────┤           └─ ROLLED_BACK
@@ -8,8 +8,8 @@
 Up to UPLOADED each site of a cycle has such a state of its own, and the cycle's state follows from theirs
 (`joint_state`). A site that is DECLINED or FAILED has dropped out, and the cycle goes on with the others.
 
-Each transition is recorded before it is acted on, and every step may run twice without harm. So a server that is killed
-needs nothing but this table and the last recorded state to go on.
+Each transition is recorded before it is acted on, and every step may run twice without harm. A server that was killed
+therefore needs only this table and the last recorded state to continue.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from diredi.errors import WrongState
 
 
 class State(StrEnum):
-    """Names are those of the wire (`CYCLE_STATE_` cut off)."""
+    """A state of a cycle; the names are those of the wire without `CYCLE_STATE_`."""
 
     REQUESTED = "REQUESTED"
     OFFERED = "OFFERED"
@@ -44,7 +44,7 @@ _S = State
 
 NEXT: Final = MappingProxyType(
     {
-        # The same twice: what another site says, and OFFERED again with a site's yes.
+        # A state follows itself where another site reports, and where a site's yes leaves the cycle OFFERED.
         _S.REQUESTED: frozenset({_S.REQUESTED, _S.OFFERED, _S.DECLINED, _S.FAILED}),
         _S.OFFERED: frozenset({_S.OFFERED, _S.EXTRACTING, _S.DECLINED, _S.FAILED}),
         _S.EXTRACTING: frozenset({_S.EXTRACTING, _S.UPLOADED, _S.DECLINED, _S.FAILED}),
@@ -52,7 +52,7 @@ NEXT: Final = MappingProxyType(
         _S.APPLIED: frozenset({_S.GATED, _S.REJECTED, _S.FAILED}),
         _S.GATED: frozenset({_S.REDISTILLED, _S.REJECTED, _S.FAILED}),
         _S.REDISTILLED: frozenset({_S.CANARY, _S.REJECTED, _S.FAILED}),
-        # A release that is out is never merely FAILED: it is taken back.
+        # Devices may have the release already, so it must be taken back.
         _S.CANARY: frozenset({_S.RELEASED, _S.ROLLED_BACK}),
         _S.RELEASED: frozenset[State](),
         _S.DECLINED: frozenset[State](),
@@ -61,28 +61,36 @@ NEXT: Final = MappingProxyType(
         _S.ROLLED_BACK: frozenset[State](),
     }
 )
-"""State to the states that may follow it."""
+"""The states that may follow each state."""
 
 ENDS: Final = frozenset(state for state, following in NEXT.items() if not following)
 BEFORE_UPLOAD: Final = frozenset({_S.REQUESTED, _S.OFFERED, _S.EXTRACTING})
-"""A site may still say no."""
+"""States in which a site may still decline."""
 DROPPED: Final = frozenset({_S.DECLINED, _S.FAILED})
-"""Of a site: it is out of the cycle."""
+"""States of a site that has dropped out of the cycle."""
 CLOUD_WORKS: Final = frozenset({_S.UPLOADED, _S.APPLIED, _S.GATED, _S.REDISTILLED})
-"""The next step is a job or a decision of the cloud's own."""
+"""States whose next step is the cloud's own."""
 
 
 def check_transition(now: State, following: State) -> None:
-    """Raises WrongState when the table does not allow it."""
+    """Check that a state may follow another.
+
+    Raises:
+        WrongState: The table does not allow it.
+    """
     if following not in NEXT[now]:
         raise WrongState(f"a cycle that is {now} cannot become {following}: ask for its state and go on from there")
 
 
 def joint_state(now: State, sites: Iterable[State]) -> State:
-    """What a cycle that is `now` becomes by the states of its sites, up to UPLOADED.
+    """Return what a cycle becomes by the states of its sites, up to UPLOADED.
 
-    As far as the furthest site that is in, and never back; UPLOADED only with all of them. When none is left it is
-    DECLINED where all said no, else FAILED.
+    The cycle is as far as its furthest site that has not dropped out, and never goes back. It is UPLOADED once all
+    these sites are. Where none is left it is DECLINED if all have declined, and FAILED otherwise.
+
+    Args:
+        now: The state of the cycle.
+        sites: The states of its sites.
     """
     states = list(sites)
     left = [state for state in states if state not in DROPPED]

@@ -1,4 +1,7 @@
-"""What a site has to do, worked out from its cycles: a queue that cannot disagree with the state of a cycle. Pure."""
+"""Pure rules on what a site has to do.
+
+Tasks are worked out from the site's cycles and are not stored, so they cannot disagree with the state of a cycle.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from diredi.errors import InvalidInput
 
 
 class TaskKind(StrEnum):
+    """What a site is asked to do."""
+
     EXTRACT = "extract"
     VALIDATE = "validate"
     CANCEL = "cancel"
@@ -19,29 +24,37 @@ class TaskKind(StrEnum):
 
 @dataclass(frozen=True)
 class Task:
+    """Something that one site has to do for one cycle."""
+
     kind: TaskKind
     cycle: Cycle
     part: Part
-    """Of the site whose task it is."""
+    """The part of the site whose task it is."""
 
     @property
     def id(self) -> str:
+        """CYCLE/KIND."""
         return f"{self.cycle.id}/{self.kind}"
 
     @property
     def key(self) -> tuple[str, bool]:
-        """Equal for two tasks that say the same: a stream sends a task again only when this has changed."""
+        """What a site must hear of: a stream sends a task again only when its key has changed."""
         return self.id, self.part.approved
 
 
 def open_tasks(cycles: Iterable[Cycle], site: str) -> list[Task]:
-    """That site's, in the order of the cycles."""
-    found = [(_kind(cycle, cycle.part(site)), cycle) for cycle in cycles]
-    return [Task(kind, cycle, cycle.part(site)) for kind, cycle in found if kind is not None]
+    """Return what a site has to do, in the order of its cycles.
+
+    Args:
+        cycles: Cycles in which the site takes part.
+        site: The site's name.
+    """
+    kinds = [(_task_kind(cycle, cycle.part(site)), cycle) for cycle in cycles]
+    return [Task(kind, cycle, cycle.part(site)) for kind, cycle in kinds if kind is not None]
 
 
-def _kind(cycle: Cycle, part: Part) -> TaskKind | None:
-    """A cycle that ended, or that its site is out of, is cancelled for whoever may still be working on it."""
+def _task_kind(cycle: Cycle, part: Part) -> TaskKind | None:
+    # Whoever still works for a cycle that has ended, or that its site is out of, is told to stop.
     if not part.active or cycle.state in {State.ROLLED_BACK, State.REJECTED, State.FAILED}:
         return TaskKind.CANCEL
     if part.state in BEFORE_UPLOAD:
@@ -52,7 +65,11 @@ def _kind(cycle: Cycle, part: Part) -> TaskKind | None:
 
 
 def parse_task_id(task_id: str) -> tuple[str, TaskKind]:
-    """Cycle id and kind. Raises InvalidInput."""
+    """Split a task's id into the id of the cycle and the kind.
+
+    Raises:
+        InvalidInput: That is not the id of a task.
+    """
     cycle_id, _, kind = task_id.partition("/")
     if not cycle_id or kind not in set(TaskKind):
         raise InvalidInput(f"{task_id!r} is not the id of a task: send the id that WatchTasks gave")

@@ -1,1 +1,1 @@
-"""Update cycles: commands (one transaction each), the desks of services, and the runner of the cloud's half."""
+"""Update cycles: the service, the rules (transitions), and what drives cycles on (pipeline, reconciler, deadlines)."""

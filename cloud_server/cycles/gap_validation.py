@@ -1,4 +1,4 @@
-"""The inspection of a gap that a site has put: nothing of it is believed before it was measured here."""
+"""The validation of a gap that a site has uploaded: what its manifest says is compared with its bytes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,25 @@ _HEADROOM_BYTES: Final = 2**20
 
 
 class GapValidator:
-    """Reads blobs, changes nothing."""
+    """Compares gaps with their manifests and their base models. It reads blobs and changes nothing."""
 
     def __init__(self, blobs: BlobStore) -> None:
         self._blobs = blobs
 
     def validate(self, manifest: GapManifest, tutor: Model, student: Model) -> None:
-        """Raises WrongState (missing blob, other base), InvalidInput, NoRoom (too large) or CorruptData."""
+        """Validate all gaps of a manifest.
+
+        Args:
+            manifest: What the site says about its gaps.
+            tutor: The base of the tutor gap.
+            student: The base of the student gap.
+
+        Raises:
+            WrongState: A blob is missing or incomplete, or a gap has another base.
+            InvalidInput: A gap differs from what its manifest says.
+            NoRoom: A gap is larger than its base model.
+            CorruptData: A gap cannot be decoded or holds values that are no numbers.
+        """
         self._validate("tutor gap", manifest.tutor_gap, tutor, manifest.labels)
         if manifest.student_gap is not None:
             self._validate("student gap", manifest.student_gap, student, manifest.labels)
@@ -34,8 +46,8 @@ class GapValidator:
             raise InvalidInput(f"the {what} has {stored.bytes} bytes, its manifest says {gap.blob.bytes}")
         if stored.bytes > base.weights.bytes + _HEADROOM_BYTES:
             raise NoRoom(f"the {what} has {stored.bytes} bytes, more than its base model: use a smaller codec")
-        found = check_gap_file(
+        measured = check_gap_file(
             self._blobs.path(gap.blob.digest), gap.codec, self._blobs.path(base.weights.digest), gap.base_id, labels
         )
-        if (found.schema_digest, found.fp32_bytes) != (gap.schema_digest, gap.fp32_bytes):
+        if (measured.schema_digest, measured.fp32_bytes) != (gap.schema_digest, gap.fp32_bytes):
             raise InvalidInput(f"the {what} has another schema or size than its manifest says: make it again")

@@ -1,7 +1,6 @@
-"""Drives every open cycle on: the cloud's own steps, one cycle at a time, and the deadlines of all.
+"""The reconciler drives every unfinished cycle on: it runs the cloud's own steps and ends what is overdue.
 
-It keeps nothing in memory that matters. Started on the state of a cloud that was killed, it goes on with what is
-recorded there.
+All that it needs is stored. Started on the state of a cloud that was killed, it continues from there.
 """
 
 from __future__ import annotations
@@ -28,6 +27,8 @@ _TRY_AGAIN_S: Final = 5.0
 
 
 class CycleReconciler:
+    """Runs the steps of one cycle after the other, and watches the deadlines of all."""
+
     def __init__(
         self,
         context: CloudContext,
@@ -37,6 +38,15 @@ class CycleReconciler:
         straggler_deadline_s: float,
         canary_deadline_s: float,
     ) -> None:
+        """Create the reconciler.
+
+        Args:
+            context: What the services share.
+            pipeline: The cloud's own steps.
+            progress_deadline_s: A cycle or a site without progress for so long is given up.
+            straggler_deadline_s: A site without progress for so long, while another one waits, drops out.
+            canary_deadline_s: A canary that reports nothing for so long counts as failed.
+        """
         self._context = context
         self._pipeline = pipeline
         self._progress_deadline = timedelta(seconds=progress_deadline_s)
@@ -46,7 +56,7 @@ class CycleReconciler:
         self._look_every_s = min(_LOOK_EVERY_S, shortest_s / 4)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Drive cycles on until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._work())
             group.create_task(self._watch_deadlines())
@@ -57,14 +67,14 @@ class CycleReconciler:
             try:
                 for cycle in await self._context.read(lambda r: r.cycles.unfinished(states=CLOUD_WORKS)):
                     await self._drive(cycle)
-            except (Unreachable, NoRoom) as error:  # what is recorded is safe: wait until it can go on
+            except (Unreachable, NoRoom) as error:  # nothing recorded is lost: try again later
                 _log.warning("cycles_postponed", error=str(error))
                 await asyncio.sleep(_TRY_AGAIN_S)
                 continue
             await self._context.notifier.wait_for_change(CYCLES, seen_version, self._look_every_s)
 
     async def _drive(self, cycle: Cycle) -> None:
-        """One cycle, as far as the cloud alone can bring it."""
+        """Bring one cycle as far as the cloud alone can bring it."""
         while cycle.state in CLOUD_WORKS:
             try:
                 cycle = await self._pipeline.advance(cycle)
@@ -72,7 +82,7 @@ class CycleReconciler:
                 raise
             except DirediError as error:
                 cycle = await self._fail(cycle, str(error))
-            except Exception:  # a defect that one cycle brings to light must not stop those of all other sites
+            except Exception:  # a defect that one cycle brings to light must not stop the others
                 _log.exception("cycle_step_crashed", cycle=cycle.id, state=str(cycle.state))
                 cycle = await self._fail(cycle, f"an error of the cloud's own while it was {cycle.state}: see its log")
             reason = cycle.history[-1].reason

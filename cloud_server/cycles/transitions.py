@@ -1,14 +1,16 @@
-"""What may be asked of a cycle: each function is one transaction, decides on what is stored and records before it acts.
+"""The rules of a cycle: what may be asked of it in which state, and what is recorded then.
 
-No network, no clock, no files: `now` and who asks are arguments, so the rules read and test as rules. What one site
-says moves its own part of the cycle, and the cycle where that follows (`states.joint_state`).
+Each function runs within one transaction (`r`), decides by what is stored, and records what follows. None uses the
+network, the clock or files: the current time and the caller are arguments. What a site reports moves its own part of
+the cycle, and the whole cycle where that follows (`states.joint_state`).
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 
 from cloud_server import canary, gate
 from cloud_server.entities import Cycle, GapManifest, Install, Json, Part, Progress, ReleaseStatus
@@ -19,14 +21,29 @@ from diredi.errors import InvalidInput, WrongState
 from diredi.evaluation.metrics import DetectionMetrics
 from diredi.labels import LabelSpace
 
-CLOUD = "cloud"
-MAX_SITES = 100
-_MAX_REQUEST_ID = 128
-_MAX_REASON = 500
+CLOUD: Final = "cloud"
+"""The actor of the cloud's own transitions."""
+MAX_SITES: Final = 100
+_MAX_REQUEST_ID: Final = 128
+_MAX_REASON: Final = 500
 
 
 def start_cycle(r: Repository, sites: Sequence[str], request_id: str, recipe: Json, actor: str, now: datetime) -> Cycle:
-    """The same `request_id` gives the same cycle. `recipe` is whole and validated."""
+    """Add a cycle; the same request id gives the same cycle.
+
+    Args:
+        r: The repository.
+        sites: The sites to learn from.
+        request_id: Made up by the caller, 1 to 128 characters.
+        recipe: The whole recipe, validated.
+        actor: The caller.
+        now: The current time.
+
+    Raises:
+        InvalidInput: The request id or the list of sites is not usable, or the id was used for other sites.
+        NotFound: A site has never called.
+        WrongState: A site has an unfinished cycle, or there is no release yet.
+    """
     if not 0 < len(request_id) <= _MAX_REQUEST_ID:
         raise InvalidInput(f"a request id has 1 to {_MAX_REQUEST_ID} characters: make one up for each new request")
     if not 0 < len(sites) <= MAX_SITES or len(set(sites)) != len(sites):
@@ -55,8 +72,18 @@ def start_cycle(r: Repository, sites: Sequence[str], request_id: str, recipe: Js
 def offer(
     r: Repository, cycle_id: str, site: str, now: datetime, *, auto_approve: bool, publish_style: bool = False
 ) -> Cycle:
-    """The site takes the task, with its policy: recorded before the task is sent. The second time nothing happens, but
-    a policy on styles that has changed since is the one that holds."""
+    """Record that a site gets the task, and its policies; the task is sent afterwards.
+
+    A second offer only updates the policies.
+
+    Args:
+        r: The repository.
+        cycle_id: The cycle.
+        site: The site that gets the task.
+        now: The current time.
+        auto_approve: Whether the site approves without asking a person.
+        publish_style: Whether the site's manifest may have a style.
+    """
     cycle = r.cycles.get(cycle_id)
     part = cycle.part(site)
     if part.state in {State.OFFERED, State.EXTRACTING} and part.publishes_style != publish_style:
@@ -73,7 +100,11 @@ def offer(
 
 
 def approve(r: Repository, cycle_id: str, site: str, now: datetime, reason: str = "approved") -> Cycle:
-    """A site's yes; a second yes changes nothing. Raises WrongState when the site is past approval."""
+    """Record a site's yes. A second yes changes nothing.
+
+    Raises:
+        WrongState: The site is past approval.
+    """
     cycle = r.cycles.get(cycle_id)
     part = cycle.part(site)
     if part.approved and part.active and not cycle.ended:
@@ -86,25 +117,43 @@ def approve(r: Repository, cycle_id: str, site: str, now: datetime, reason: str 
 
 
 def decline(r: Repository, cycle_id: str, site: str, reason: str, now: datetime) -> Cycle:
-    """A site's no; a second no changes nothing."""
+    """Record a site's no. A second no changes nothing.
+
+    Raises:
+        WrongState: The site's gap has been uploaded.
+    """
     cycle = r.cycles.get(cycle_id)
     part = cycle.part(site)
     if part.state is State.DECLINED:
         return cycle
     if part.state not in BEFORE_UPLOAD:
-        said = _describe_state(cycle, site)
-        raise WrongState(f"cycle {cycle_id} is {said}: a site can decline only before its gap is uploaded")
+        state = _describe_state(cycle, site)
+        raise WrongState(f"cycle {cycle_id} is {state}: a site can decline only before its gap is uploaded")
     return drop_site(r, cycle_id, site, State.DECLINED, reason[:_MAX_REASON] or "no reason given", f"site/{site}", now)
 
 
 def drop_site(r: Repository, cycle_id: str, site: str, state: State, reason: str, actor: str, now: datetime) -> Cycle:
-    """The site is out, with the reason on record; the cycle goes on with the others, or ends where none is left."""
-    said = reason if actor == f"site/{site}" else f"{site} drops out: {reason}"
-    return r.cycles.move_part(cycle_id, site, state, now, actor, said, dropped_because=reason)
+    """Take a site out of a cycle. The cycle goes on with the others, or ends where none is left.
+
+    Args:
+        r: The repository.
+        cycle_id: The cycle.
+        site: The site that drops out.
+        state: DECLINED or FAILED.
+        reason: Why, for the record.
+        actor: The site itself, or the cloud.
+        now: The current time.
+    """
+    recorded_reason = reason if actor == f"site/{site}" else f"{site} drops out: {reason}"
+    return r.cycles.move_part(cycle_id, site, state, now, actor, recorded_reason, dropped_because=reason)
 
 
 def report_progress(r: Repository, cycle_id: str, site: str, progress: Progress, now: datetime) -> Cycle:
-    """The site has begun, or is so far."""
+    """Record how far a site is; the first report says that it has begun.
+
+    Raises:
+        WrongState: The site has not approved the cycle, or is not extracting.
+    """
     cycle = r.cycles.get(cycle_id)
     part = cycle.part(site)
     if part.state is State.OFFERED and part.approved:
@@ -117,18 +166,29 @@ def report_progress(r: Repository, cycle_id: str, site: str, progress: Progress,
 
 
 def propose_classes(r: Repository, cycle_id: str, site: str, names: Sequence[str], now: datetime) -> LabelSpace:
-    """Ids for the names: known ones keep theirs, new ones get the next, for ever and for all sites."""
+    """Give ids to class names and return the whole label space.
+
+    Known names keep their ids. New ones get the next ids, which hold for all sites whatever becomes of the cycle.
+
+    Raises:
+        WrongState: The site has not approved the cycle, or its gap has been uploaded.
+    """
     cycle = r.cycles.get(cycle_id)
     part = cycle.part(site)
     if part.state not in BEFORE_UPLOAD or not part.approved:
-        said = _describe_state(cycle, site)
-        raise WrongState(f"cycle {cycle_id} is {said}: only an approved one may propose, before its upload")
+        state = _describe_state(cycle, site)
+        raise WrongState(f"cycle {cycle_id} is {state}: only an approved one may propose, before its upload")
     r.cycles.change_part(cycle_id, site, now)
     return r.classes.assign_ids(names, cycle_id, now)
 
 
 def check_manifest(r: Repository, site: str, manifest: GapManifest) -> bool:
-    """Whether this very manifest has been accepted before. Raises WrongState or InvalidInput when not."""
+    """Check a manifest against the cycle, and return whether it has been accepted before.
+
+    Raises:
+        WrongState: The site is not extracting, or the gap has another base than the cycle.
+        InvalidInput: The manifest has a style although the site publishes none, or unknown classes.
+    """
     cycle = r.cycles.get(manifest.cycle_id)
     part = cycle.part(site)
     if part.gap is not None and part.gap.equals_unsigned(manifest):
@@ -153,19 +213,28 @@ def check_manifest(r: Repository, site: str, manifest: GapManifest) -> bool:
 
 
 def accept_gap(r: Repository, site: str, manifest: GapManifest, certificate: str, now: datetime) -> Cycle:
-    """The site is UPLOADED, once everything about its gap has been verified; the cycle is with the last one."""
+    """Record a gap that has been verified: the site is UPLOADED, and with the last site the cycle is.
+
+    Raises:
+        WrongState: As `check_manifest`.
+        InvalidInput: As `check_manifest`.
+    """
     if check_manifest(r, site, manifest):
         return r.cycles.get(manifest.cycle_id)
     figures = {"before": manifest.student_before.model_dump(mode="json"), "bytes": manifest.tutor_gap.blob.bytes}
-    said = f"gap of {manifest.tutor_gap.blob.bytes} bytes received and verified"
+    reason = f"gap of {manifest.tutor_gap.blob.bytes} bytes received and verified"
     return r.cycles.move_part(
-        manifest.cycle_id, site, State.UPLOADED, now, f"site/{site}", said, figures,
+        manifest.cycle_id, site, State.UPLOADED, now, f"site/{site}", reason, figures,
         gap=manifest.model_dump(mode="json"), certificate=certificate,
     )  # fmt: skip
 
 
 def accept_validation(r: Repository, cycle_id: str, site: str, after: DetectionMetrics, now: datetime) -> Cycle:
-    """The candidate on the site's held-out images; decides the cycle where all others have spoken too."""
+    """Record how the candidate does on a site's held-out images, and decide the cycle where nothing else is missing.
+
+    Raises:
+        WrongState: The cycle waits for no validation of this site.
+    """
     cycle = r.cycles.get(cycle_id)
     part = cycle.part(site)
     if part.after == after:
@@ -179,27 +248,25 @@ def accept_validation(r: Repository, cycle_id: str, site: str, after: DetectionM
 
 
 def decide_canary(r: Repository, cycle_id: str, actor: str, now: datetime) -> Cycle:
-    """Releases to all, rolls back, or waits: whatever follows from what is on record. May be called at any time."""
+    """Release to all, roll back, or wait, as the stored reports and validations say. It may be called at any time."""
     cycle = r.cycles.get(cycle_id)
     if cycle.state is not State.CANARY:
         return cycle
-    verdicts = judge_sites(r, cycle)
+    base = r.models.get(cycle.base_student_id).labels
+    verdicts = {part.site: _judge_part(part, base) for part in cycle.active_parts}
     decision = canary.decide(collect_canary_reports(r, cycle), verdicts)
     if decision is None:
         return cycle
-    if decision.state is State.RELEASED and (newer := explain_superseded(r, cycle)):
-        decision = canary.Decision(State.ROLLED_BACK, newer)
-    return end_canary(r, cycle, decision, actor, now, _summarize_verdicts(verdicts))
-
-
-def _summarize_verdicts(verdicts: Mapping[str, gate.Verdict | None]) -> Json:
-    """Of the one site, or by the names of several."""
-    spoken = {site: verdict.figures for site, verdict in verdicts.items() if verdict is not None}
-    return {"sites": spoken} if len(verdicts) > 1 else next(iter(spoken.values()), {})
+    if decision.state is State.RELEASED and (conflict := explain_superseded(r, cycle)):
+        decision = canary.Decision(State.ROLLED_BACK, conflict)
+    figures = {site: verdict.figures for site, verdict in verdicts.items() if verdict is not None}
+    # Several sites' figures are recorded by site, those of a single site as they are.
+    recorded = {"sites": figures} if len(verdicts) > 1 else next(iter(figures.values()), {})
+    return end_canary(r, cycle, decision, actor, now, recorded)
 
 
 def collect_canary_reports(r: Repository, cycle: Cycle) -> dict[str, Install | None]:
-    """What each canary of the cycle's release has said of it."""
+    """Return the last report of each canary about the cycle's release; None where there is none."""
     devices = [device for part in cycle.active_parts for device in r.devices.of_site(part.site)]
     return canary.collect_reports(r.releases.get(cycle.release_version), devices)
 
@@ -207,26 +274,29 @@ def collect_canary_reports(r: Repository, cycle: Cycle) -> dict[str, Install | N
 def end_canary(
     r: Repository, cycle: Cycle, decision: canary.Decision, actor: str, now: datetime, figures: Json
 ) -> Cycle:
-    """The release's status and the cycle's state change together."""
+    """Change the release's status and the cycle's state together.
+
+    Args:
+        r: The repository.
+        cycle: A cycle in CANARY.
+        decision: RELEASED or ROLLED_BACK, and why.
+        actor: Who brought the decision about.
+        now: The current time.
+        figures: What decided it, for the record.
+    """
     released = decision.state is State.RELEASED
     r.releases.set_status(cycle.release_version, ReleaseStatus.RELEASED if released else ReleaseStatus.WITHDRAWN)
     return r.cycles.move(cycle.id, decision.state, now, actor, decision.reason, figures)
 
 
-def judge_sites(r: Repository, cycle: Cycle) -> dict[str, gate.Verdict | None]:
-    """By site; None until it has validated."""
-    base = r.models.get(cycle.base_student_id).labels
-    return {part.site: _judge_site(part, base) for part in cycle.active_parts}
-
-
-def _judge_site(part: Part, base: LabelSpace) -> gate.Verdict | None:
+def _judge_part(part: Part, base: LabelSpace) -> gate.Verdict | None:
     if part.after is None or part.gap is None:
         return None
     return gate.check_site(part.gap.student_before, part.after, part.gap.labels.new_since(base))
 
 
 def explain_superseded(r: Repository, cycle: Cycle) -> str:
-    """Why the cycle's result would undo another's, or nothing: its base is no longer what the fleet runs."""
+    """Say why a cycle's result would undo another one's; empty where the fleet still runs the cycle's base."""
     current = r.releases.current()
     if current is None or current.student_id == cycle.base_student_id:
         return ""
@@ -234,14 +304,17 @@ def explain_superseded(r: Repository, cycle: Cycle) -> str:
 
 
 def fail_task(r: Repository, cycle_id: str, kind: TaskKind, site: str, reason: str, now: datetime) -> Cycle:
-    """The site cannot do it: it drops out, or the release is taken back. A task that is over changes nothing."""
+    """Record that a site cannot do a task. A task that is over changes nothing.
+
+    A site that cannot extract drops out. One that cannot validate ends the cycle, and the release is taken back.
+    """
     cycle = r.cycles.get(cycle_id)
     part, actor = cycle.part(site), f"site/{site}"
-    said = f"the site could not do {kind}: {reason[:_MAX_REASON] or 'no reason given'}"
+    failure = f"the site could not do {kind}: {reason[:_MAX_REASON] or 'no reason given'}"
     if kind is TaskKind.EXTRACT and part.state in BEFORE_UPLOAD:
-        return drop_site(r, cycle_id, site, State.FAILED, said, actor, now)
+        return drop_site(r, cycle_id, site, State.FAILED, failure, actor, now)
     if kind is TaskKind.VALIDATE and cycle.state is State.CANARY and part.active and part.after is None:
-        return end_canary(r, cycle, canary.Decision(State.ROLLED_BACK, said), actor, now, {})
+        return end_canary(r, cycle, canary.Decision(State.ROLLED_BACK, failure), actor, now, {})
     return cycle
 
 
@@ -251,7 +324,7 @@ def _check_base(what: str, base_id: str, wanted: str) -> None:
 
 
 def _describe_state(cycle: Cycle, site: str) -> str:
-    """How it stands for that site."""
+    """Say in which state the cycle is for that site."""
     part = cycle.part(site)
     if part.state is State.OFFERED and not part.approved:
         return "not approved yet"

@@ -1,1 +1,1 @@
-"""Devices: who is there, which release each should run, and how its installation went."""
+"""The devices, the release that each should run, and how its installation went."""

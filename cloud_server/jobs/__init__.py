@@ -1,1 +1,1 @@
-"""The cloud's long work: jobs in processes of their own."""
+"""The long work of the cloud: jobs in processes of their own."""

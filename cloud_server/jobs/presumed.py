@@ -21,14 +21,20 @@ class PresumedSpec(Config):
 
 
 class PresumedResult(Config):
-    """Where they are."""
+    """Where the scenes are."""
 
     data: Path
-    """A data.yaml."""
+    """Path of the data.yaml."""
 
 
 def main(spec: PresumedSpec, folder: Path, on_progress: OnProgress) -> PresumedResult:
-    """Generate the scenes, unless they are there."""
-    told = renamed(on_progress, "presumed")
-    path = resolve(spec.presumed, spec.cache, spec.seed, spec.train, spec.val, on_progress=told)
+    """Generate the scenes, unless they are in the cache.
+
+    Args:
+        spec: Which scenes.
+        folder: The job's folder, which stays empty.
+        on_progress: Called with the progress.
+    """
+    report = renamed(on_progress, "presumed")
+    path = resolve(spec.presumed, spec.cache, spec.seed, spec.train, spec.val, on_progress=report)
     return PresumedResult(data=path.resolve())

@@ -1,4 +1,4 @@
-"""Runs the jobs of a cycle and of the bootstrap, one at a time, and puts what they made into the blob store."""
+"""Runs the jobs of a cycle and of the bootstrap, one at a time, and stores the files that they have made."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from diredi.knowledge.jobs.specs import (
     BootstrapResult,
     BootstrapSpec,
     File,
+    FirstModel,
     RedistilResult,
     RedistilSpec,
     SiteGap,
@@ -39,9 +40,17 @@ PRESUMED_JOB: Final = "cloud_server.jobs.presumed"
 
 
 class JobRunner:
-    """`jobs` is the package that the cycle's jobs are modules of."""
+    """The cloud's jobs, and the way of their results into the blob store."""
 
     def __init__(self, config: CloudConfig, blobs: BlobStore, executor: Executor, jobs: str = JOBS) -> None:
+        """Create the runner.
+
+        Args:
+            config: The cloud's configuration.
+            blobs: Where the files that jobs make are stored.
+            executor: Runs the jobs.
+            jobs: Name of the package whose modules are the jobs.
+        """
         self._config = config
         self._blobs = blobs
         self._executor = executor
@@ -51,7 +60,7 @@ class JobRunner:
         self._one_at_a_time = asyncio.Lock()
 
     async def bootstrap(self, on_progress: Heard) -> BootstrapResult:
-        """The first models: those of the starter release, or as the configuration names or trains them."""
+        """Make the first models: take those of the starter release, or load or train what the configuration names."""
         config = self._config
         tutor, student = config.tutor, config.student
         if config.begins_with_starter:
@@ -74,24 +83,51 @@ class JobRunner:
         return files.tutor, files.student
 
     async def apply_gaps(self, cycle: Cycle, receiver: Model, on_progress: Heard) -> ApplyResult:
-        """The gaps of the cycle's sites, merged and added to the tutor."""
+        """Merge the gaps of a cycle's sites and add them to a model.
+
+        Args:
+            cycle: A cycle with all its gaps.
+            receiver: The tutor, or a teacher of its architecture.
+            on_progress: Called with the job's progress.
+
+        Raises:
+            CorruptData: The job made no progress, or left something that is no result.
+            DirediError: The job failed.
+        """
         spec = ApplySpec(
             tutor=self._path(receiver.weights),
-            gaps=tuple(self._site_gap(site, sent, sent.tutor_gap) for site, sent in cycle.gaps),
-            scores=tuple(tuple(Score(lam=s.lam, figures=s.figures) for s in sent.scores) for _, sent in cycle.gaps),
+            gaps=tuple(self._site_gap(site, manifest, manifest.tutor_gap) for site, manifest in cycle.gaps),
+            scores=tuple(
+                tuple(Score(lam=score.lam, figures=score.figures) for score in manifest.scores)
+                for _, manifest in cycle.gaps
+            ),
             presumed=await self.locate_presumed(on_progress),
             recipe=CycleRecipe.of(cycle.recipe),
         )
         return await self._run("apply_gap", spec, ApplyResult, on_progress, cycle.id, "apply")
 
     async def redistil(self, cycle: Cycle, tutor: Model, student: Model, on_progress: Heard) -> RedistilResult:
-        """A new student from the updated tutor."""
-        students = [(site, sent, sent.student_gap) for site, sent in cycle.gaps if sent.student_gap is not None]
+        """Make a new student, from the sites' student gaps or from the updated tutor, as the recipe says.
+
+        Args:
+            cycle: A cycle with its updated tutor.
+            tutor: The updated tutor.
+            student: The student that the fleet runs.
+            on_progress: Called with the job's progress.
+
+        Raises:
+            CorruptData: The job made no progress, or left something that is no result.
+            DirediError: The job failed.
+        """
         spec = RedistilSpec(
             tutor=self._path(tutor.weights),
             student=self._path(student.weights),
-            student_gaps=tuple(self._site_gap(*one) for one in students),
-            styles=tuple(SiteStyle.of(sent.style) for _, sent in cycle.gaps if sent.style is not None),
+            student_gaps=tuple(
+                self._site_gap(site, manifest, manifest.student_gap)
+                for site, manifest in cycle.gaps
+                if manifest.student_gap is not None
+            ),
+            styles=tuple(SiteStyle.of(manifest.style) for _, manifest in cycle.gaps if manifest.style is not None),
             presumed=await self.locate_presumed(on_progress),
             pool=Path(self._config.pool) if self._config.pool else None,
             recipe=CycleRecipe.of(cycle.recipe),
@@ -99,7 +135,11 @@ class JobRunner:
         return await self._run("redistil", spec, RedistilResult, on_progress, cycle.id, "redistil")
 
     async def locate_presumed(self, on_progress: Heard) -> Path:
-        """Path of the presumed data.yaml; scenes are generated, by a job, the first time that they are asked for."""
+        """Return the path of the presumed data.yaml. A job generates scenes when they are asked for the first time.
+
+        Raises:
+            InvalidInput: The configured data set is not usable.
+        """
         config = self._config
         if not config.presumed.startswith(SCENES):
             return (await asyncio.to_thread(resolve, config.presumed, config.state_dir)).resolve()
@@ -111,23 +151,46 @@ class JobRunner:
                 train=config.presumed_train,
                 val=config.presumed_val,
             )
-            self.discard("presumed")  # what it left may have been tidied up; making it again takes no time if not
-            made = await self._run(PRESUMED_JOB, spec, PresumedResult, on_progress, "presumed")
-            self._presumed = made.data
+            # An old result may name images that were deleted since. If they are there, the job takes no time.
+            self.discard("presumed")
+            result = await self._run(PRESUMED_JOB, spec, PresumedResult, on_progress, "presumed")
+            self._presumed = result.data
         return self._presumed
 
     async def store_file(self, path: Path, digest: str) -> Blob:
-        """Puts a file that a job made into the blob store. Raises CorruptData when it is another than the job said."""
+        """Put a file that a job has made into the blob store.
+
+        Raises:
+            CorruptData: The file has another digest than its job said.
+        """
         blob = await asyncio.to_thread(self._blobs.add_file, path)
         if blob.digest != digest:
             raise CorruptData(f"{path} has digest {blob.digest}, its job said {digest}: start the cycle again")
         return blob
 
-    async def store_model(self, kind: ModelKind, made: Any, cycle_id: str, parent_id: str, **fields: Any) -> Model:  # noqa: ANN401
-        """A model for the registry, its bytes in the blob store. `made` is a part of a job's result."""
-        spec = await asyncio.to_thread(DetectorSpec.of_file, made.weights)
-        weights = await self.store_file(made.weights, made.digest)
-        file: File | None = getattr(made, "onnx", None)
+    async def store_model(
+        self,
+        kind: ModelKind,
+        result: ApplyResult | FirstModel | RedistilResult,
+        cycle_id: str,
+        parent_id: str,
+        **fields: Any,  # noqa: ANN401
+    ) -> Model:
+        """Put the files of a model into the blob store and return the model, which is not registered yet.
+
+        Args:
+            kind: Teacher, tutor or student.
+            result: What the job has made.
+            cycle_id: The cycle that the model comes from; empty for the first models.
+            parent_id: The model that it was made from; empty where there is none.
+            **fields: Further fields of the model.
+
+        Raises:
+            CorruptData: A file has another digest than its job said.
+        """
+        spec = await asyncio.to_thread(DetectorSpec.of_file, result.weights)
+        weights = await self.store_file(result.weights, result.digest)
+        file: File | None = getattr(result, "onnx", None)
         onnx = None if file is None else await self.store_file(file.path, file.digest)
         return Model(
             id=weights.digest, kind=kind, architecture=spec.architecture, image_size=spec.image_size,
@@ -135,13 +198,13 @@ class JobRunner:
         )  # fmt: skip
 
     def discard(self, *names: str) -> None:
-        """Removes the folder of a job whose result is safe elsewhere."""
+        """Delete the folder of a job whose result is stored elsewhere."""
         shutil.rmtree(job_folder(self._root, *names), ignore_errors=True)
 
     async def _run(self, job: str, spec: BaseModel, result: type[Result], on_progress: Heard, *names: str) -> Result:
-        """The job's result. One that says nothing for `progress_deadline_s` is ended, one that died is started again.
+        """Return a job's result. End a job that makes no progress; start one that died again, `job_tries` times.
 
-        `job` is a module of the package of jobs, or one with its whole name.
+        `job` is the name of a module in the package of jobs, or the whole name of a module.
         """
         deadline_s = self._config.progress_deadline_s
         module = job if "." in job else f"{self._package}.{job}"
@@ -149,22 +212,23 @@ class JobRunner:
             try:
                 async with self._one_at_a_time, asyncio.timeout(deadline_s) as timeout:
 
-                    async def heard(progress: Progress, timeout: asyncio.Timeout = timeout) -> None:
+                    async def extend_deadline(progress: Progress, timeout: asyncio.Timeout = timeout) -> None:
                         timeout.reschedule(asyncio.get_running_loop().time() + deadline_s)
                         await on_progress(progress)
 
                     with no_room_at(self._root):
-                        return await self._executor.run(module, spec, result, job_folder(self._root, *names), heard)
+                        return await self._executor.run(
+                            module, spec, result, job_folder(self._root, *names), extend_deadline
+                        )
             except TimeoutError:
                 raise CorruptData(f"job {names[-1]} made no progress for {deadline_s:g} s and was ended") from None
             except DirediError as error:
-                if type(error) is not DirediError or not left:  # a named error is an answer, not an accident
+                if type(error) is not DirediError or not left:  # other kinds say what is wrong: trying again is no use
                     raise
         raise AssertionError
 
-    def _site_gap(self, site: str, sent: GapManifest, gap: EncodedGap) -> SiteGap:
-        """A site's gap as the jobs take it."""
-        return SiteGap(path=self._path(gap.blob), codec=gap.codec, site=site, images=sent.train_images)
+    def _site_gap(self, site: str, manifest: GapManifest, gap: EncodedGap) -> SiteGap:
+        return SiteGap(path=self._path(gap.blob), codec=gap.codec, site=site, images=manifest.train_images)
 
     def _path(self, blob: Blob) -> Path:
         return self._blobs.path(blob.digest).resolve()

@@ -1,4 +1,4 @@
-"""The cloud's own values to messages and back; what every service shares is in `diredi.rpc.convert`."""
+"""Conversion of the cloud's values to messages and back. What all services share is in `diredi.rpc.convert`."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ _STATE: Final = cycles_pb2.CycleState.Value
 
 
 def model_to(model: Model) -> common_pb2.Model:
+    """Return the message of a model."""
     spec = DetectorSpec(architecture=model.architecture, image_size=model.image_size, labels=model.labels)
     return base.model_to(
         base.Model(
@@ -45,6 +46,11 @@ def model_to(model: Model) -> common_pb2.Model:
 
 
 def release_to(deployment: Deployment) -> fleet_pb2.Release:
+    """Return the message of a release.
+
+    Raises:
+        InvalidInput: The student has no ONNX file.
+    """
     release, student = deployment.release, deployment.student
     if student.onnx is None:
         raise InvalidInput(f"release {release.version} has no ONNX file: make a new release")
@@ -57,7 +63,12 @@ def release_to(deployment: Deployment) -> fleet_pb2.Release:
 
 
 def cycle_to(cycle: Cycle, brief: bool = False) -> cycles_pb2.Cycle:
-    """Brief: without gaps and the figures of its history, where many cycles must fit into one message."""
+    """Return the message of a cycle.
+
+    Args:
+        cycle: The cycle.
+        brief: Leave out gaps and the figures of the history, so that many cycles fit into one message.
+    """
     message = cycles_pb2.Cycle(
         id=cycle.id, site=cycle.sites[0], state=_STATE(f"CYCLE_STATE_{cycle.state}"),
         history=[_transition_to(transition, not brief) for transition in cycle.history],
@@ -98,14 +109,22 @@ def _transition_to(transition: Transition, figures: bool) -> cycles_pb2.Transiti
 
 
 def progress_from(message: cycles_pb2.Progress) -> Progress:
-    """Raises InvalidInput for a fraction outside 0..1 or a message longer than a line."""
+    """Return the progress that a message tells of, its texts shortened to one line.
+
+    Raises:
+        InvalidInput: The fraction is not between 0 and 1.
+    """
     if not 0 <= message.fraction <= 1:
-        raise InvalidInput(f"a fraction of {message.fraction} is no progress: it must be from 0 to 1")
+        raise InvalidInput(f"the progress fraction is {message.fraction}: it must be between 0 and 1")
     return Progress(step=message.step[:64], fraction=message.fraction, message=message.message[:200])
 
 
 def class_names_from(names: Sequence[str]) -> tuple[str, ...]:
-    """Each once, without spaces around it. Raises InvalidInput for one that is empty, too long or not printable."""
+    """Return class names, each once and without spaces around it.
+
+    Raises:
+        InvalidInput: There is none or there are too many, or one is empty, too long or not printable.
+    """
     if not 0 < len(names) <= _MAX_CLASSES:
         raise InvalidInput(f"{len(names)} class names were proposed: name 1 to {_MAX_CLASSES}")
     try:
@@ -116,6 +135,7 @@ def class_names_from(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def manifest_to(manifest: GapManifest) -> cycles_pb2.GapManifest:
+    """Return the message of a manifest."""
     message = cycles_pb2.GapManifest(
         cycle_id=manifest.cycle_id, tutor_gap=_gap_to(manifest.tutor_gap), labels=base.labels_to(manifest.labels),
         train_images=manifest.train_images, held_out_images=manifest.held_out_images, boxes=manifest.boxes,
@@ -133,14 +153,18 @@ def manifest_to(manifest: GapManifest) -> cycles_pb2.GapManifest:
 
 
 def manifest_from(message: cycles_pb2.GapManifest) -> GapManifest:
-    """Raises InvalidInput that names what is missing or wrong."""
+    """Return the manifest of a message.
+
+    Raises:
+        InvalidInput: Something is missing or wrong; the message names it.
+    """
     for part in ("tutor_gap", "labels", "student_before", "tutor_after"):
         if not message.HasField(part):
             raise InvalidInput(f"the manifest has no {part}: send the whole manifest")
     labels = base.labels_from(message.labels)
-    strangers = sorted(set(message.boxes) - set(labels.names))
-    if strangers:
-        raise InvalidInput(f"the manifest counts boxes of {strangers[0][:64]!r}, which is none of its classes")
+    unknown = sorted(set(message.boxes) - set(labels.names))
+    if unknown:
+        raise InvalidInput(f"the manifest counts boxes of {unknown[0][:64]!r}, which is none of its classes")
     has_student = message.HasField("student_gap")
     try:
         return GapManifest(
@@ -161,7 +185,7 @@ def manifest_from(message: cycles_pb2.GapManifest) -> GapManifest:
 
 
 def _style_from(message: cycles_pb2.GapManifest) -> Json | None:
-    """As it came, once it is known to be nothing else than a style."""
+    """Return the style as it came, after a check that it is nothing else than a style."""
     if not message.HasField("style"):
         return None
     style = base.struct_from(message.style)
@@ -184,6 +208,7 @@ def _gap_from(message: cycles_pb2.EncodedGap) -> EncodedGap:
 
 
 def task_to(assignment: Assignment) -> sites_pb2.Task:
+    """Return the message of a task with its models."""
     task = assignment.task
     message = sites_pb2.Task(
         id=task.id, kind=sites_pb2.TaskKind.Value(f"TASK_KIND_{task.kind.upper()}"), cycle_id=task.cycle.id,
@@ -200,6 +225,12 @@ def task_to(assignment: Assignment) -> sites_pb2.Task:
 
 
 def site_to(view: SiteView, received: dict[str, int]) -> sites_pb2.Site:
+    """Return the message of a site.
+
+    Args:
+        view: The site.
+        received: Bytes received from it, by type of message.
+    """
     return sites_pb2.Site(
         name=view.site.name, online=view.online, last_seen=base.time_to(view.site.last_seen), devices=view.devices,
         cycle_id=view.cycle_id, received_bytes=received,
@@ -207,14 +238,14 @@ def site_to(view: SiteView, received: dict[str, int]) -> sites_pb2.Site:
 
 
 def vitals_from(message: fleet_pb2.HeartbeatRequest) -> Vitals:
+    """Return what a heartbeat tells."""
     return Vitals(
         release_version=message.release_version, frames=message.frames,
-        frames_per_second=_plain(message.frames_per_second), latency_ms=_plain(message.latency_ms),
+        frames_per_second=_finite(message.frames_per_second), latency_ms=_finite(message.latency_ms),
     )  # fmt: skip
 
 
-def _plain(number: float) -> float:
-    """A figure for people; what is no number is 0."""
+def _finite(number: float) -> float:
     return number if 0 <= number < float("inf") else 0.0
 
 
@@ -225,6 +256,11 @@ _OUTCOMES = {
 
 
 def outcome_from(outcome: fleet_pb2.InstallOutcome.ValueType) -> Outcome:
+    """Return the outcome of an installation.
+
+    Raises:
+        InvalidInput: It is neither INSTALLED nor FAILED.
+    """
     try:
         return _OUTCOMES[outcome]
     except KeyError:
@@ -232,6 +268,7 @@ def outcome_from(outcome: fleet_pb2.InstallOutcome.ValueType) -> Outcome:
 
 
 def device_to(view: DeviceView) -> fleet_pb2.Device:
+    """Return the message of a device."""
     device = view.device
     return fleet_pb2.Device(
         name=device.name, site=device.site, online=view.online, release_version=device.release_version,

@@ -1,4 +1,4 @@
-"""CycleService: update cycles, for operators and for the sites whose they are."""
+"""The RPCs of CycleService: update cycles, for operators and for the sites that take part."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from diredi.rpc.v1 import cycles_pb2_grpc as stubs
 
 
 class CycleServicer(stubs.CycleServiceServicer):
+    """Answers as `proto/diredi/v1/cycles.proto` says."""
+
     def __init__(self, service: CycleService) -> None:
         self._service = service
 

@@ -1,4 +1,4 @@
-"""FleetService: what devices say to the cloud, and the releases that it tells them of."""
+"""The RPCs of FleetService: what devices report, and the releases that they are told of."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from diredi.rpc.v1 import fleet_pb2_grpc as stubs
 
 
 class FleetServicer(stubs.FleetServiceServicer):
+    """Answers as `proto/diredi/v1/fleet.proto` says."""
+
     def __init__(self, service: FleetService) -> None:
         self._service = service
 

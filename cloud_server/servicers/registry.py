@@ -1,4 +1,4 @@
-"""RegistryService: the models that the cloud has."""
+"""The RPCs of RegistryService: the models of the registry."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from diredi.rpc.v1 import registry_pb2_grpc as stubs
 
 
 class RegistryServicer(stubs.RegistryServiceServicer):
+    """Answers as `proto/diredi/v1/registry.proto` says. It only reads, so it needs no service of its own."""
+
     def __init__(self, context: CloudContext) -> None:
         self._context = context
 

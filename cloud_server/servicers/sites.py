@@ -1,4 +1,4 @@
-"""SiteService: what a user domain says to the cloud."""
+"""The RPCs of SiteService: the tasks and the results of user domains."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from diredi.rpc.v1 import sites_pb2_grpc as stubs
 
 
 class SiteServicer(stubs.SiteServiceServicer):
+    """Answers as `proto/diredi/v1/sites.proto` says."""
+
     def __init__(self, service: SiteService, meter: IngressMeter) -> None:
         self._service = service
         self._meter = meter

@@ -1,1 +1,1 @@
-"""Sites: the tasks that are open for them, and what they send back."""
+"""The sites, their tasks, and the results that they send back."""

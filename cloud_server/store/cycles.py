@@ -1,4 +1,4 @@
-"""The cycles' part of the repository: a state never changes without a transition on record."""
+"""Cycles in the database. A state changes only together with a recorded transition."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ from diredi.errors import NotFound
 
 
 class Cycles:
+    """All cycles, with their parts and their history."""
+
     def __init__(self, session: Session, changed_topics: set[str]) -> None:
         self._session = session
         self._changed_topics = changed_topics
 
     def add(self, cycle: Cycle, actor: str, reason: str) -> Cycle:
+        """Add a cycle with its first transition."""
         values = cycle.model_dump(mode="json", exclude={"history", "parts", "progressed_at", "created"})
         row = CycleRow(**values, progressed_at=cycle.progressed_at, created=cycle.created)
         for position, part in enumerate(cycle.parts):
@@ -32,21 +35,32 @@ class Cycles:
         return Cycle.model_validate(row)
 
     def get(self, cycle_id: str) -> Cycle:
+        """Return a cycle.
+
+        Raises:
+            NotFound: There is no such cycle.
+        """
         return Cycle.model_validate(self._row(cycle_id))
 
     def find_by_request(self, request_id: str) -> Cycle | None:
+        """Return the cycle that a request has started, or None."""
         row = self._session.scalar(select(CycleRow).where(CycleRow.request_id == request_id))
         return None if row is None else Cycle.model_validate(row)
 
     def recent(self, site: str = "", limit: int = 100) -> list[Cycle]:
-        """Newest first; those in which a site takes or took part, or all."""
+        """Return cycles, newest first: those of one site, also where it has dropped out, or all."""
         query = select(CycleRow).order_by(CycleRow.created.desc(), CycleRow.id).limit(limit)
         if site:
             query = query.where(CycleRow.parts.any(PartRow.site == site))
         return [Cycle.model_validate(row) for row in self._session.scalars(query)]
 
     def unfinished(self, site: str = "", states: Iterable[State] = ()) -> list[Cycle]:
-        """Oldest first; those in `states`, or all that have not ended; those that `site` has not dropped out of."""
+        """Return cycles that have not ended, oldest first.
+
+        Args:
+            site: Only those that this site has not dropped out of; empty: those of all sites.
+            states: Only those in one of these states; empty: in all states that are not final.
+        """
         query = select(CycleRow).order_by(CycleRow.created, CycleRow.id)
         wanted = [s.value for s in states]
         if wanted:
@@ -69,14 +83,29 @@ class Cycles:
         figures: Json | None = None,
         **changes: object,
     ) -> Cycle:
-        """One site's step and what it makes of the cycle, in one transition. Raises WrongState as `move` does."""
+        """Change the state of one site's part, and of the cycle where that follows.
+
+        Args:
+            cycle_id: The cycle.
+            site: The site.
+            state: The new state of the site's part.
+            now: The current time.
+            actor: Who brought it about.
+            reason: Why, for the record.
+            figures: What decided it, for the record.
+            **changes: Further fields of the part that change with the state.
+
+        Raises:
+            NotFound: There is no such cycle, or the site takes no part in it.
+            WrongState: The table of states does not allow it.
+        """
         row = self._row(cycle_id)
         part = self._part(row, site)
         check_transition(State(part.state), state)
         part.state = state.value
         part.progress = None
         self._change(part, now, changes)
-        after = joint_state(State(row.state), [State(one.state) for one in row.parts])
+        after = joint_state(State(row.state), [State(part.state) for part in row.parts])
         return self.move(cycle_id, after, now, actor, reason, figures)
 
     def move(
@@ -89,7 +118,21 @@ class Cycles:
         figures: Json | None = None,
         **changes: object,
     ) -> Cycle:
-        """The transition and what changes with it, in one. Raises WrongState when the table does not allow it."""
+        """Change the state of a cycle.
+
+        Args:
+            cycle_id: The cycle.
+            state: The new state.
+            now: The current time.
+            actor: Who brought it about.
+            reason: Why, for the record.
+            figures: What decided it, for the record.
+            **changes: Further fields of the cycle that change with the state.
+
+        Raises:
+            NotFound: There is no such cycle.
+            WrongState: The table of states does not allow it.
+        """
         row = self._row(cycle_id)
         check_transition(State(row.state), state)
         row.state = state.value
@@ -99,7 +142,11 @@ class Cycles:
         return Cycle.model_validate(row)
 
     def change_part(self, cycle_id: str, site: str, now: datetime, **changes: object) -> Cycle:
-        """What may change of a site's part within a state; counts as its progress and the cycle's."""
+        """Change fields of a site's part within a state; it counts as progress of the site and of the cycle.
+
+        Raises:
+            NotFound: There is no such cycle, or the site takes no part in it.
+        """
         row = self._row(cycle_id)
         self._change(self._part(row, site), now, changes)
         self._change(row, now, {})
@@ -108,7 +155,11 @@ class Cycles:
         return Cycle.model_validate(row)
 
     def record_progress(self, cycle_id: str, progress: Progress, now: datetime, site: str = "") -> Cycle:
-        """The cloud's own progress, or that of a site."""
+        """Record how far the cloud is, or the site where one is named.
+
+        Raises:
+            NotFound: There is no such cycle, or the site takes no part in it.
+        """
         row, values = self._row(cycle_id), {"progress": progress.model_dump(mode="json")}
         if site:
             self._change(self._part(row, site), now, values)

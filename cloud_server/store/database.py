@@ -1,7 +1,7 @@
-"""The database behind the repository: opening, migrating, transactions off the event loop.
+"""The database behind the repository: it is opened and migrated here, and transactions run in threads.
 
-Every transaction is serializable on both engines, so the repository reads, decides and writes without locks of its own:
-SQLite takes its one write lock first (`BEGIN IMMEDIATE`), PostgreSQL reports the conflict and the work is done again.
+Every transaction is serializable, so the repository needs no locks of its own. SQLite takes its one write lock first
+(`BEGIN IMMEDIATE`). PostgreSQL reports a conflict, and the transaction is run again.
 """
 
 from __future__ import annotations
@@ -34,10 +34,19 @@ _WRITES: Final = "diredi_writes"
 
 
 class Database:
-    """`await database.write(lambda r: ...)`: one short transaction in a thread; returns what that returns."""
+    """An open database. `await database.write(lambda r: ...)` runs one short transaction in a thread."""
 
     def __init__(self, url: str) -> None:
-        """Opens and migrates. Raises InvalidInput (not a URL), Unreachable, WrongState (a newer schema)."""
+        """Open a database and bring its schema up to date.
+
+        Args:
+            url: "sqlite:///PATH" or "postgresql://USER@HOST/NAME".
+
+        Raises:
+            InvalidInput: That is not the URL of such a database.
+            Unreachable: The database does not answer.
+            WrongState: The schema was made by a newer version.
+        """
         self._engine = _open(url)
         try:
             with self._engine.execution_options(**{_WRITES: True}).begin() as connection:
@@ -46,13 +55,24 @@ class Database:
             raise _to_diredi_error(error) from None
 
     async def read(self, work: Callable[[Repository], T]) -> T:
+        """Run `work` in a transaction that only reads, and return its result."""
         return await asyncio.to_thread(self.transact, work, writes=False)
 
     async def write(self, work: Callable[[Repository], T]) -> T:
-        """All of `work` or nothing; `work` may be run again after a conflict, so it changes nothing else."""
+        """Run `work` in a transaction and return its result. All of it is stored or nothing.
+
+        Args:
+            work: Called with the repository, and called again after a conflict, so it changes nothing else.
+        """
         return await asyncio.to_thread(self.transact, work, writes=True)
 
     def transact(self, work: Callable[[Repository], T], *, writes: bool) -> T:
+        """Run `work` in a transaction in this thread and return its result.
+
+        Raises:
+            Unreachable: The database does not answer.
+            NoRoom: The database's disk is full.
+        """
         for attempt in range(1, _TRIES + 1):
             try:
                 with Session(self._engine.execution_options(**{_WRITES: writes})) as session, session.begin():
@@ -63,10 +83,12 @@ class Database:
         raise AssertionError
 
     def close(self) -> None:
+        """Close all connections."""
         self._engine.dispose()
 
 
 def sqlite_url(path: Path) -> str:
+    """Return the URL of a SQLite database in a file."""
     return f"sqlite:///{path}"
 
 
@@ -111,7 +133,7 @@ def _migrate(connection: Connection) -> None:
 
 
 def _to_json(value: object) -> str:
-    """JSON as the standard has it: a figure that is not a number is stored as null."""
+    """Return JSON as the standard defines it: NaN and infinity are stored as null."""
     return json.dumps(_finite(value))
 
 
@@ -127,7 +149,7 @@ def _finite(value: object) -> object:
 
 def _to_diredi_error(error: DBAPIError) -> Exception:
     if not isinstance(error, OperationalError):
-        return error  # a mistake of ours, not of the database's: it keeps its name and its trace
+        return error  # a defect of the cloud, not of the database: it keeps its type and its traceback
     full = getattr(error.orig, "sqlstate", None) in _DISK_FULL or (
         getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
     )

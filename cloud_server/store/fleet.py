@@ -1,4 +1,4 @@
-"""Sites and devices in the repository: whoever has called, and which release ran where."""
+"""Sites and devices in the database, and which release ran where."""
 
 from __future__ import annotations
 
@@ -13,11 +13,19 @@ from diredi.errors import NotFound
 
 
 class Sites:
+    """All sites that have ever called."""
+
     def __init__(self, session: Session) -> None:
         self._session = session
 
     def record_contact(self, name: str, now: datetime, auto_approve: bool | None = None) -> Site:
-        """The first time adds it. `auto_approve`: the site's policy, where it has just said it."""
+        """Record that a site has called; the first call adds it.
+
+        Args:
+            name: The site.
+            now: The current time.
+            auto_approve: Whether it approves by itself; None where it has not said so now.
+        """
         row = self._session.get(SiteRow, name)
         if row is None:
             row = SiteRow(name=name, auto_approve=False, last_seen=now)
@@ -29,21 +37,29 @@ class Sites:
         return Site.model_validate(row)
 
     def get(self, name: str) -> Site:
+        """Return a site.
+
+        Raises:
+            NotFound: The site has never called.
+        """
         row = self._session.get(SiteRow, name)
         if row is None:
             raise NotFound(f"site {name!r} has never called: start its user domain, or see `diredi site list`")
         return Site.model_validate(row)
 
     def all(self) -> list[Site]:
+        """Return all sites by name."""
         return [Site.model_validate(row) for row in self._session.scalars(select(SiteRow).order_by(SiteRow.name))]
 
 
 class Devices:
+    """All devices that have ever called."""
+
     def __init__(self, session: Session) -> None:
         self._session = session
 
     def record_contact(self, name: str, site: str, now: datetime, vitals: Vitals) -> None:
-        """The first time adds it."""
+        """Record that a device has called, and what it reports of itself; the first call adds it."""
         key = device_key(site, name)
         row = self._session.get(DeviceRow, key)
         if row is None:
@@ -55,7 +71,14 @@ class Devices:
         self._session.flush()
 
     def record_install(self, key: str, install: Install) -> bool:
-        """Adds to the device's history; False when the last entry says the same already."""
+        """Add an installation to a device's history.
+
+        Returns:
+            False where the last entry says the same already.
+
+        Raises:
+            NotFound: The device has never called.
+        """
         row = self._session.get(DeviceRow, key)
         if row is None:
             raise NotFound(f"device {key!r} is not registered: call RegisterDevice first")
@@ -77,16 +100,18 @@ class Devices:
         return True
 
     def find(self, key: str) -> Device | None:
+        """Return the device of a key, or None."""
         row = self._session.get(DeviceRow, key)
         return None if row is None else Device.model_validate(row)
 
     def of_site(self, site: str = "") -> list[Device]:
-        """By name; of one site or of all."""
+        """Return the devices of one site, or of all where `site` is empty, by name."""
         query = select(DeviceRow).order_by(DeviceRow.name)
         if site:
             query = query.where(DeviceRow.site == site)
         return [Device.model_validate(row) for row in self._session.scalars(query)]
 
     def count_by_site(self) -> dict[str, int]:
+        """Return how many devices each site has."""
         query = select(DeviceRow.site, func.count()).group_by(DeviceRow.site)
         return dict(self._session.execute(query).tuples().all())

@@ -1,4 +1,4 @@
-"""The registry's part of the repository: models, releases, the label space, single facts."""
+"""Models, releases, the label space and single facts in the database."""
 
 from __future__ import annotations
 
@@ -19,23 +19,33 @@ _MIN_PREFIX = 8
 
 
 class Models:
+    """The detectors of the registry."""
+
     def __init__(self, session: Session) -> None:
         self._session = session
 
     def add(self, model: Model) -> Model:
-        """Adding a model that is there changes nothing: the same bytes are the same model."""
+        """Register a model. One with the same bytes is the same model, and adding it again changes nothing."""
         if self._session.get(ModelRow, model.id) is None:
             self._session.add(ModelRow(**model.model_dump(mode="json") | {"created": model.created}))
             self._session.flush()
         return model
 
     def get(self, model_id: str) -> Model:
-        """By id or by a prefix of 8 or more hex digits of it. Raises NotFound; WrongState: an ambiguous prefix."""
+        """Return a model.
+
+        Args:
+            model_id: The model's id, or its first 8 or more hex digits.
+
+        Raises:
+            NotFound: There is no such model.
+            WrongState: More than one id begins so.
+        """
         digits = model_id.removeprefix("sha256:")
         rows: Sequence[ModelRow] = []
         if len(digits) >= _MIN_PREFIX and digits.isalnum():
-            found = select(ModelRow).where(ModelRow.id.startswith(f"sha256:{digits}")).limit(2)
-            rows = self._session.scalars(found).all()
+            query = select(ModelRow).where(ModelRow.id.startswith(f"sha256:{digits}")).limit(2)
+            rows = self._session.scalars(query).all()
         if not rows:
             raise NotFound(f"no model {model_id!r} in the registry: `diredi model list` names them all")
         if len(rows) > 1:
@@ -43,7 +53,7 @@ class Models:
         return Model.model_validate(rows[0])
 
     def all(self, kind: ModelKind | None = None) -> list[Model]:
-        """Newest first."""
+        """Return all models, or those of one kind, newest first."""
         query = select(ModelRow).order_by(ModelRow.created.desc(), ModelRow.id)
         if kind is not None:
             query = query.where(ModelRow.kind == kind.value)
@@ -51,6 +61,8 @@ class Models:
 
 
 class Releases:
+    """The releases, numbered from 1."""
+
     def __init__(self, session: Session, changed_topics: set[str]) -> None:
         self._session = session
         self._changed_topics = changed_topics
@@ -64,7 +76,16 @@ class Releases:
         cycle_id: str,
         now: datetime,
     ) -> Release:
-        """The next version."""
+        """Add a release with the next version.
+
+        Args:
+            student: The model that it ships.
+            tutor_id: The tutor that belongs to it.
+            status: Who may have it.
+            canaries: Keys of the devices that may have it first.
+            cycle_id: The cycle that it comes from; empty for the first release.
+            now: The current time.
+        """
         last = self._session.scalar(select(func.max(ReleaseRow.version))) or 0
         row = ReleaseRow(
             version=last + 1, student_id=student.id, tutor_id=tutor_id, cycle_id=cycle_id,
@@ -76,21 +97,27 @@ class Releases:
         return Release.model_validate(row)
 
     def set_status(self, version: int, status: ReleaseStatus) -> None:
+        """Change who may have a release."""
         self._session.get_one(ReleaseRow, version).status = status.value
         self._changed_topics.add(RELEASES)
 
     def all(self) -> list[Release]:
-        """Newest first."""
+        """Return all releases, newest first."""
         rows = self._session.scalars(select(ReleaseRow).order_by(ReleaseRow.version.desc()))
         return [Release.model_validate(row) for row in rows]
 
     def current(self) -> Release | None:
-        """The newest one that everybody may have."""
+        """Return the newest release that every device may have, or None."""
         query = select(ReleaseRow).where(ReleaseRow.status == ReleaseStatus.RELEASED.value)
         row = self._session.scalar(query.order_by(ReleaseRow.version.desc()).limit(1))
         return None if row is None else Release.model_validate(row)
 
     def get(self, version: int) -> Release:
+        """Return a release.
+
+        Raises:
+            NotFound: There is no such release.
+        """
         row = self._session.get(ReleaseRow, version)
         if row is None:
             raise NotFound(f"there is no release {version}")
@@ -98,19 +125,26 @@ class Releases:
 
 
 class Classes:
-    """The label space. An id that was given stays given, whatever became of the cycle that asked for it."""
+    """The label space. An id stays given, whatever becomes of the cycle that asked for it."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
     def labels(self) -> LabelSpace | None:
+        """Return all classes that have an id; None before the first release."""
         rows = self._session.scalars(select(ClassRow).order_by(ClassRow.id)).all()
         if not rows:
             return None
         return LabelSpace(version=max(row.version for row in rows), names=tuple(row.name for row in rows))
 
     def assign_ids(self, names: Sequence[str], cycle_id: str, now: datetime) -> LabelSpace:
-        """Known names keep their ids, new ones get the next."""
+        """Give ids to class names and return the whole label space.
+
+        Args:
+            names: Class names. Known ones keep their ids, new ones get the next.
+            cycle_id: The cycle that asks for them; empty for the first classes.
+            now: The current time.
+        """
         before = self.labels()
         after = LabelSpace(names=tuple(dict.fromkeys(names))) if before is None else before.expand(names)
         for class_id in range(0 if before is None else len(before), len(after)):
@@ -122,18 +156,22 @@ class Classes:
 
 
 class Facts:
+    """Single values that have no table of their own."""
+
     def __init__(self, session: Session) -> None:
         self._session = session
 
     def get(self, name: str) -> Json | None:
+        """Return a value, or None."""
         row = self._session.get(FactRow, name)
         return None if row is None else dict(row.value)
 
     def put(self, name: str, value: Json) -> None:
+        """Set a value."""
         self._session.merge(FactRow(name=name, value=value))
 
     @property
     def coreset(self) -> Blob | None:
-        """The presumed pictures that the manufacturer ships to its sites."""
+        """The archive of presumed images that sites mix into their training, or None."""
         value = self.get("coreset")
         return None if value is None else Blob(**value)

@@ -1,4 +1,4 @@
-"""All that one transaction can read and write."""
+"""The repository: everything that one transaction can read and write."""
 
 from __future__ import annotations
 

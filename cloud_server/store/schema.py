@@ -1,4 +1,4 @@
-"""The tables. A change here needs a migration in `migrations/versions/`; a test holds the two together."""
+"""The tables. A change here needs a migration in `migrations/versions/`; a test compares the two."""
 
 from __future__ import annotations
 
