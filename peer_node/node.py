@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from diredi import process
-from diredi.errors import DirediError, InvalidInput, Unreachable
+from diredi.errors import DirediError, Unreachable
 from diredi.rpc.byte_counter import EgressMeter, IngressMeter
 from diredi.rpc.client import connect
 from diredi.rpc.retry import Backoff
@@ -70,7 +70,7 @@ async def serve(config: PeerConfig, stop: asyncio.Event) -> None:
     Raises:
         DirediError: Something that the configuration names cannot be used.
     """
-    credentials = own_credentials(config)
+    credentials = Credentials.load(config.identity, owner=config.own)
     config.summary.parent.mkdir(parents=True, exist_ok=True)
     context = LearnerContext(config.peer, config.peers, config.rounds, config.seed, config.data, config.options)
     learner = await asyncio.to_thread(lambda: load_factory(config.learner)(context))
@@ -89,17 +89,6 @@ async def serve(config: PeerConfig, stop: asyncio.Event) -> None:
         process.announce(server.address, peer=config.name, site=config.site, neighbours=list(clients))
         node = PeerNode(config, learner, store, clients, sent, received)
         await _first_completed(node.run(), stop.wait())
-
-
-def own_credentials(config: PeerConfig) -> Credentials:
-    """Load this peer's certificate. Raises InvalidInput when the folder holds none of this very peer."""
-    credentials = Credentials.load(config.identity)
-    if credentials.identity != config.own:
-        raise InvalidInput(
-            f"the certificate in {config.identity} is for {credentials.identity}, not for {config.own}: "
-            "name another folder, or issue one with `diredi pki issue`"
-        )
-    return credentials
 
 
 class PeerNode:

@@ -1,4 +1,4 @@
-"""A user domain put together: which part talks to which, in what order they start and stop."""
+"""Puts a user domain together, and starts and stops its parts in order."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from contextlib import AsyncExitStack, suppress
 import structlog
 
 from diredi import process
-from diredi.errors import DirediError, InvalidInput
+from diredi.errors import DirediError
 from diredi.jobs import LocalExecutor
 from diredi.rpc.byte_counter import EgressMeter
 from diredi.rpc.client import connect
 from diredi.rpc.retry import Backoff
 from diredi.rpc.server import start_server
-from diredi.trust.identity import Credentials, Role
+from diredi.trust.identity import Credentials, Identity, Role
 from user_domain.cloud import CloudClient
 from user_domain.config import UserDomainConfig
 from user_domain.journal import Journal
@@ -28,14 +28,14 @@ STOP_S = 0.5
 
 
 class _Data:
-    """The private data set as it was when it was read last."""
+    """Hold the private data set as it was read last."""
 
     def __init__(self, config: UserDomainConfig) -> None:
         self._config = config
         self.last = self.read()
 
     def read(self) -> PrivateData:
-        """Raises DatasetError that names file and line."""
+        """Read the data set again. Raises DatasetError that names file and line."""
         config = self._config
         self.last = read_private_data(
             config.data,
@@ -48,7 +48,11 @@ class _Data:
 
 
 async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
-    """Runs until `stop`. Raises a DirediError when something that the configuration names cannot be used."""
+    """Run a user domain until `stop` is set.
+
+    Raises:
+        DirediError: Something that the configuration names cannot be used.
+    """
     credentials = await _valid_credentials(config, stop)
     if credentials is None:
         return
@@ -97,30 +101,20 @@ async def _watch_tasks(config: UserDomainConfig, cloud: CloudClient, worker: Tas
 
 
 async def _valid_credentials(config: UserDomainConfig, stop: asyncio.Event) -> Credentials | None:
-    """Waits while the clock is wrong or the certificate expired, which somebody puts right; None once stopped.
+    """Wait until the certificate is valid, which a person may correct meanwhile; return None once stopped.
 
-    Raises InvalidInput for a folder that waiting does not cure.
+    Raises:
+        InvalidInput: The folder has a fault that waiting does not cure.
     """
-    backoff, said = Backoff(0.5, config.retry_longest_s), ""
+    backoff, logged = Backoff(0.5, config.retry_longest_s), ""
     while not stop.is_set():
-        credentials = own_credentials(config)
+        credentials = Credentials.read(config.identity, owner=Identity(Role.SITE, config.site))
         problem = credentials.time_problem(config.identity)
         if not problem:
             return credentials
-        if problem != said:
+        if problem != logged:
             structlog.get_logger().warning("identity_rejected", problem=problem)
-        said = problem
+        logged = problem
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), backoff.next_s())
     return None
-
-
-def own_credentials(config: UserDomainConfig) -> Credentials:
-    """Raises InvalidInput when the folder holds no certificate of this very site; the time is not looked at."""
-    credentials = Credentials.read(config.identity)
-    if (credentials.identity.role, credentials.identity.name) != (Role.SITE, config.site):
-        raise InvalidInput(
-            f"the certificate in {config.identity} is for {credentials.identity}, not for site/{config.site}: "
-            "name another folder, or issue one with `diredi pki issue`"
-        )
-    return credentials

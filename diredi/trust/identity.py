@@ -117,23 +117,41 @@ class Credentials:
     key: bytes = field(repr=False)
 
     @classmethod
-    def load(cls, folder: Path, now: datetime | None = None) -> Self:
-        """Reads `ca.pem`, `cert.pem` and `key.pem`.
+    def load(cls, folder: Path, now: datetime | None = None, *, owner: Identity | None = None) -> Self:
+        """Read `ca.pem`, `cert.pem` and `key.pem`, and check that the certificate is valid at the time.
 
-        Raises InvalidInput that names the file and the remedy: whatever `read` refuses, and a certificate that is not
-        valid yet, or expired.
+        Args:
+            folder: Where the files are.
+            now: The time; None for this machine's clock.
+            owner: Whose certificate it must be; None for anybody's.
+
+        Returns:
+            The credentials.
+
+        Raises:
+            InvalidInput: `read` refuses the folder, or the certificate is expired or not valid yet; the message names
+                the file and the remedy.
         """
-        credentials = cls.read(folder)
+        credentials = cls.read(folder, owner=owner)
         if problem := credentials.time_problem(folder, now):
             raise InvalidInput(problem)
         return credentials
 
     @classmethod
-    def read(cls, folder: Path) -> Self:
-        """Reads the same, whatever this machine's clock says.
+    def read(cls, folder: Path, *, owner: Identity | None = None) -> Self:
+        """Read `ca.pem`, `cert.pem` and `key.pem`, whatever this machine's clock says.
 
-        Raises InvalidInput that names the file and the remedy: a missing or unreadable file, a key that others can
-        read or that is not the certificate's, a certificate of another authority.
+        Args:
+            folder: Where the files are.
+            owner: Whose certificate it must be; None for anybody's.
+
+        Returns:
+            The credentials.
+
+        Raises:
+            InvalidInput: A file is missing or cannot be read, others can read the key, the key is not the
+                certificate's, or the certificate is of another authority or another owner; the message names the file
+                and the remedy.
         """
         ca, pem, key = (_read(folder / name) for name in (CA_FILE, CERTIFICATE_FILE, KEY_FILE))
         certificate, authorities = _parsed(folder / CERTIFICATE_FILE, pem)[0], _parsed(folder / CA_FILE, ca)
@@ -142,7 +160,13 @@ class Credentials:
             raise InvalidInput(
                 f"{folder / CERTIFICATE_FILE} was not issued by the authority in {folder / CA_FILE}: {_REMEDY}"
             )
-        return cls(Identity._of(certificate), certificate.not_valid_after_utc, ca, pem, key)
+        identity = Identity._of(certificate)
+        if owner not in (None, identity):
+            raise InvalidInput(
+                f"the certificate in {folder} is for {identity}, not for {owner}: "
+                "name another folder, or issue one with `diredi pki issue`"
+            )
+        return cls(identity, certificate.not_valid_after_utc, ca, pem, key)
 
     def time_problem(self, folder: Path, now: datetime | None = None) -> str:
         """Say why the certificate does not hold now; empty where it does. `folder` is where it came from."""
