@@ -40,7 +40,7 @@ from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 from report import COMMIT, Json, cached, target
 
-from diredi.data.dataset import Dataset, Sample, by_camera, load
+from diredi.data.dataset import Dataset, Sample, load
 from diredi.data.sources import resolve
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
@@ -112,7 +112,7 @@ class Scenario:
         """Class ids of `data` are those of both models; what is made goes to `folder`."""
         self.name, self.folder, self.lesson = name, folder, lesson
         self.teacher, self.student = teacher, student
-        self.cameras = by_camera(data)
+        self.cameras = data.by_camera()
 
     def cell(self, camera: str, seed: int) -> Json:
         """The figures of every form for a camera, or for ALL together."""
@@ -277,7 +277,7 @@ def jobs(plan: Plan, seeds: Sequence[int]) -> list[tuple[str, int]]:
     real = roads()
     if real is None:
         print(f"no real cameras in {REAL}: only the built-in ones are measured; DIREDI_BENCH_DATA may name a folder")
-    cameras = [camera for data in (car_park(plan, seeds[0]), real) if data is not None for camera in by_camera(data)]
+    cameras = [camera for data in (car_park(plan, seeds[0]), real) if data is not None for camera in data.by_camera()]
     return [(camera, seed) for camera in (*cameras, ALL) for seed in seeds]
 
 

@@ -37,9 +37,15 @@ if TYPE_CHECKING:
     from diredi.data.dataset import Dataset as Dataset
     from diredi.data.dataset import Sample as Sample
     from diredi.data.dataset import load as load_dataset
+    from diredi.decentralized.detectors import DetectorClient as DetectorClient
+    from diredi.decentralized.detectors import EnsembleTeacher as EnsembleTeacher
+    from diredi.decentralized.federation import Federation as Federation
+    from diredi.decentralized.strategies import StrategyRecipe as StrategyRecipe
+    from diredi.decentralized.strategies import create_strategy as create_strategy
     from diredi.detectors.base import Detector as Detector
     from diredi.detectors.base import Outputs as Outputs
     from diredi.detectors.base import Targets as Targets
+    from diredi.detectors.base import Teacher as Teacher
     from diredi.detectors.export import export_onnx as export
     from diredi.detectors.onnx import OnnxPredictor as OnnxPredictor
     from diredi.detectors.predictor import Detections as Detections
@@ -48,11 +54,17 @@ if TYPE_CHECKING:
     from diredi.detectors.registry import load as load
     from diredi.detectors.spec import DetectorSpec as DetectorSpec
     from diredi.distillation.batches import Pool as Pool
+    from diredi.distillation.dissimilarity import MEASURES as MEASURES
     from diredi.distillation.distil import distil as distil
+    from diredi.distillation.ensemble import TTAPredictor as TTAPredictor
+    from diredi.distillation.ensemble import pseudo_label as pseudo_label
     from diredi.distillation.losses import LOSSES as LOSSES
+    from diredi.distillation.losses.base import DistillationBatch as DistillationBatch
     from diredi.distillation.losses.base import Loss as Loss
     from diredi.distillation.recipe import Augment as Augment
     from diredi.distillation.recipe import TrainRecipe as TrainRecipe
+    from diredi.distillation.trainer import TrainReport as TrainReport
+    from diredi.distillation.trainer import train as train
     from diredi.errors import CorruptData as CorruptData
     from diredi.errors import DatasetError as DatasetError
     from diredi.errors import DirediError as DirediError
@@ -67,10 +79,12 @@ if TYPE_CHECKING:
     from diredi.evaluation.metrics import DetectionMetrics as DetectionMetrics
     from diredi.knowledge.extraction import extract_gap as extract_gap
     from diredi.knowledge.gap import Gap as Gap
+    from diredi.knowledge.gap import GapNote as GapNote
     from diredi.knowledge.gap_application import AppliedGap as AppliedGap
     from diredi.knowledge.gap_application import apply_gap as apply_gap
     from diredi.knowledge.gaps import ExtractionMetrics as ExtractionMetrics
     from diredi.knowledge.gaps import Gaps as Gaps
+    from diredi.knowledge.lambda_search import TriedLambda as TriedLambda
     from diredi.knowledge.merging import MERGES as MERGES
     from diredi.knowledge.merging import Contribution as Contribution
     from diredi.knowledge.merging import MergeRecipe as MergeRecipe
@@ -96,18 +110,24 @@ _EXPORTS = {
     "CycleRecipe": ("diredi.knowledge.recipe", "CycleRecipe"),
     "Dataset": ("diredi.data.dataset", "Dataset"),
     "DatasetError": ("diredi.errors", "DatasetError"),
+    "DetectionMetrics": ("diredi.evaluation.metrics", "DetectionMetrics"),
     "Detections": ("diredi.detectors.predictor", "Detections"),
     "Detector": ("diredi.detectors.base", "Detector"),
+    "DetectorClient": ("diredi.decentralized.detectors", "DetectorClient"),
     "DetectorSpec": ("diredi.detectors.spec", "DetectorSpec"),
     "DirediError": ("diredi.errors", "DirediError"),
+    "DistillationBatch": ("diredi.distillation.losses.base", "DistillationBatch"),
+    "EnsembleTeacher": ("diredi.decentralized.detectors", "EnsembleTeacher"),
     "ExtractionMetrics": ("diredi.knowledge.gaps", "ExtractionMetrics"),
-    "DetectionMetrics": ("diredi.evaluation.metrics", "DetectionMetrics"),
+    "Federation": ("diredi.decentralized.federation", "Federation"),
     "Gap": ("diredi.knowledge.gap", "Gap"),
+    "GapNote": ("diredi.knowledge.gap", "GapNote"),
     "Gaps": ("diredi.knowledge.gaps", "Gaps"),
     "InvalidInput": ("diredi.errors", "InvalidInput"),
     "LOSSES": ("diredi.distillation.losses", "LOSSES"),
     "LabelSpace": ("diredi.labels", "LabelSpace"),
     "Loss": ("diredi.distillation.losses.base", "Loss"),
+    "MEASURES": ("diredi.distillation.dissimilarity", "MEASURES"),
     "MERGES": ("diredi.knowledge.merging", "MERGES"),
     "MergeRecipe": ("diredi.knowledge.merging", "MergeRecipe"),
     "NoRoom": ("diredi.errors", "NoRoom"),
@@ -121,13 +141,19 @@ _EXPORTS = {
     "RedistilledStudent": ("diredi.knowledge.redistil", "RedistilledStudent"),
     "Refused": ("diredi.errors", "Refused"),
     "Sample": ("diredi.data.dataset", "Sample"),
+    "StrategyRecipe": ("diredi.decentralized.strategies", "StrategyRecipe"),
+    "TTAPredictor": ("diredi.distillation.ensemble", "TTAPredictor"),
     "Targets": ("diredi.detectors.base", "Targets"),
+    "Teacher": ("diredi.detectors.base", "Teacher"),
     "TrainRecipe": ("diredi.distillation.recipe", "TrainRecipe"),
+    "TrainReport": ("diredi.distillation.trainer", "TrainReport"),
+    "TriedLambda": ("diredi.knowledge.lambda_search", "TriedLambda"),
     "Unreachable": ("diredi.errors", "Unreachable"),
     "WeightMap": ("diredi.store.weights", "WeightMap"),
     "WrongState": ("diredi.errors", "WrongState"),
     "apply_gap": ("diredi.knowledge.gap_application", "apply_gap"),
     "create": ("diredi.detectors.registry", "create"),
+    "create_strategy": ("diredi.decentralized.strategies", "create_strategy"),
     "distil": ("diredi.distillation.distil", "distil"),
     "evaluate": ("diredi.evaluation.detection", "evaluate"),
     "export": ("diredi.detectors.export", "export_onnx"),
@@ -135,7 +161,9 @@ _EXPORTS = {
     "load": ("diredi.detectors.registry", "load"),
     "load_dataset": ("diredi.data.dataset", "load"),
     "merge_gaps": ("diredi.knowledge.merging", "merge_gaps"),
+    "pseudo_label": ("diredi.distillation.ensemble", "pseudo_label"),
     "redistil": ("diredi.knowledge.redistil", "redistil"),
+    "train": ("diredi.distillation.trainer", "train"),
 }
 """Each exported name with its module and its name there; the imports above say the same to type checkers."""
 
@@ -148,18 +176,24 @@ __all__ = [
     "CycleRecipe",
     "Dataset",
     "DatasetError",
+    "DetectionMetrics",
     "Detections",
     "Detector",
+    "DetectorClient",
     "DetectorSpec",
     "DirediError",
+    "DistillationBatch",
+    "EnsembleTeacher",
     "ExtractionMetrics",
-    "DetectionMetrics",
+    "Federation",
     "Gap",
+    "GapNote",
     "Gaps",
     "InvalidInput",
     "LOSSES",
     "LabelSpace",
     "Loss",
+    "MEASURES",
     "MERGES",
     "MergeRecipe",
     "NoRoom",
@@ -173,13 +207,19 @@ __all__ = [
     "RedistilledStudent",
     "Refused",
     "Sample",
+    "StrategyRecipe",
+    "TTAPredictor",
     "Targets",
+    "Teacher",
     "TrainRecipe",
+    "TrainReport",
+    "TriedLambda",
     "Unreachable",
     "WeightMap",
     "WrongState",
     "apply_gap",
     "create",
+    "create_strategy",
     "distil",
     "evaluate",
     "export",
@@ -187,7 +227,9 @@ __all__ = [
     "load",
     "load_dataset",
     "merge_gaps",
+    "pseudo_label",
     "redistil",
+    "train",
 ]
 
 

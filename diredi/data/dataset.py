@@ -142,6 +142,31 @@ class Dataset:
             )
         return replace(self._with_ids(labels.ids_of(self.names)), names=labels.names)
 
+    def by_camera(self, pattern: str = r"(.+)[-_]\d+") -> dict[str, Dataset]:
+        """Split the data set by fixed camera.
+
+        Args:
+            pattern: A regular expression for the name of an image without its suffix. Its first group is the camera: by
+                default what stands before the number ("avenue_009", "car-park-cam3-000030").
+
+        Returns:
+            A data set for each camera, sorted by the cameras' names.
+
+        Raises:
+            InvalidInput: The name of an image does not match the pattern.
+        """
+        cameras: dict[str, Dataset] = {}
+        for split in SPLITS:
+            for sample in self.split(split):
+                match = re.fullmatch(pattern, sample.image.stem)
+                if match is None:
+                    raise InvalidInput(
+                        f"{sample.image} does not match the pattern of cameras {pattern!r}: give another"
+                    )
+                camera = cameras.setdefault(match[1], replace(self, train=[], val=[]))
+                camera.split(split).append(sample)
+        return dict(sorted(cameras.items()))
+
     def _with_ids(self, new: Sequence[int]) -> Dataset:
         ids = np.asarray(new, np.float32)
 
@@ -239,31 +264,6 @@ def check(path: Path, *, on_progress: OnProgress | None = None) -> CheckReport:
         _check_images([sample.image for split in SPLITS for sample in samples[split]], faults.append, on_progress)
     problems = [Problem(message=str(fault), path=fault.path, line=fault.line) for fault in faults]
     return CheckReport(path=Path(path), names=names, splits=splits, problems=problems)
-
-
-def by_camera(dataset: Dataset, pattern: str = r"(.+)[-_]\d+") -> dict[str, Dataset]:
-    """Split a data set by camera.
-
-    Args:
-        dataset: The whole set.
-        pattern: A regular expression for the name of an image without its suffix. Its first group is the camera: by
-            default what stands before the number ("avenue_009", "car-park-cam3-000030").
-
-    Returns:
-        A data set for each camera, sorted by the cameras' names.
-
-    Raises:
-        InvalidInput: The name of an image does not match the pattern.
-    """
-    cameras: dict[str, Dataset] = {}
-    for split in SPLITS:
-        for sample in dataset.split(split):
-            match = re.fullmatch(pattern, sample.image.stem)
-            if match is None:
-                raise InvalidInput(f"{sample.image} does not match the pattern of cameras {pattern!r}: give another")
-            camera = cameras.setdefault(match[1], replace(dataset, train=[], val=[]))
-            camera.split(split).append(sample)
-    return dict(sorted(cameras.items()))
 
 
 def _samples(description: yolo.Description, split: Split, sink: yolo.Sink) -> list[Sample]:

@@ -115,7 +115,12 @@ class DetectorClient:
         return self._detector
 
     def learner(self, start: Message, number: int) -> DetectorLearner:
-        """Create the learner of round `number`, from "weights" and "buffers" of `start`."""
+        """Create the learner of a round.
+
+        Args:
+            start: "weights" and "buffers" that the round starts from.
+            number: Number of the round, from 0.
+        """
         batches = self._batches(self._recipe.model_copy(update={"seed": self._recipe.seed + number}))
         return DetectorLearner(self._detector, start, batches, self.epoch(number), self._recipe)
 

@@ -20,27 +20,32 @@ __all__ = ["Detections", "Detector", "Image", "Outputs", "Predictor", "Targets",
 
 @dataclass(frozen=True)
 class Targets:
-    """Labels of a batch. `boxes` are centre-x, centre-y, width, height in 0..1 of the network's input."""
+    """The labels of a batch, n boxes on all of its images."""
 
-    image_index: Tensor  # n, int64
-    classes: Tensor  # n, int64
-    boxes: Tensor  # n x 4, float32
-    labelled: Tensor | None = None  # batch x classes, 1 where the image's annotator knew the class; None: all of them
+    image_index: Tensor
+    """int64 [n]: which image of the batch a box is on."""
+    classes: Tensor
+    """int64 [n]: ids of the detector's label space."""
+    boxes: Tensor
+    """float32 [n, 4]: centre-x, centre-y, width and height, 0 to 1 of the network's input."""
+    labelled: Tensor | None = None
+    """float32 [batch, classes]: 1 where the image's annotator knew the class; None: all of them."""
 
     @classmethod
     def none(cls, device: torch.device) -> Targets:
-        """No box on any image."""
+        """Return targets without any box.
+
+        Args:
+            device: Where the tensors are.
+        """
         nobody = torch.zeros(0, dtype=torch.int64, device=device)
         return cls(nobody, nobody, torch.zeros(0, 4, device=device))
 
     def to(self, device: torch.device) -> Targets:
-        """Copy the targets to a device.
+        """Return the same targets on a device.
 
         Args:
-            device: Where the copy goes.
-
-        Returns:
-            Equal targets on that device.
+            device: Where the tensors are to be.
         """
         labelled = None if self.labelled is None else self.labelled.to(device)
         return Targets(self.image_index.to(device), self.classes.to(device), self.boxes.to(device), labelled)
@@ -48,70 +53,112 @@ class Targets:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the network says before any non-maximum suppression; what distillation losses read.
+    """What a network says before any non-maximum suppression, which is what distillation losses compare.
 
-    `a` anchors over all levels, `c` classes, `r` bins of the box distribution (1 where the family regresses distances
-    directly). Distances are left, top, right, bottom from the anchor in strides. Logits are float32 whatever the
-    arithmetic of the forward pass: a loss in half precision learns less.
+    Logits are float32 whatever the arithmetic of the forward pass: a loss in half precision learns less.
     """
 
-    class_logits: Tensor  # batch x a x c
-    box_logits: Tensor  # batch x a x 4 x r
-    anchors: Tensor  # a x 2, pixels of the input
-    strides: Tensor  # a
-    features: tuple[Tensor, ...]  # neck, one batch x channels x height x width a level, large maps first
+    class_logits: Tensor
+    """float32 [batch, anchors, classes]; anchors over all levels."""
+    box_logits: Tensor
+    """float32 [batch, anchors, 4, bins]: distributions of the distances to the left, top, right and bottom side, in
+    strides from the anchor; one bin where the family regresses the distances themselves."""
+    anchors: Tensor
+    """float32 [anchors, 2]: x and y in pixels of the input."""
+    strides: Tensor
+    """float32 [anchors]: pixels."""
+    features: tuple[Tensor, ...]
+    """The neck: a map [batch, channels, height, width] for each level, large maps first."""
 
 
 class Teacher(Protocol):
-    """What a detector may learn from: another detector, or several that answer as one."""
+    """What a detector may learn from: another detector, several that answer as one, or something of your own."""
 
     @property
-    def spec(self) -> DetectorSpec: ...
+    def spec(self) -> DetectorSpec:
+        """Architecture, image size and label space of the answers."""
+        ...
 
     @property
-    def device(self) -> torch.device: ...
+    def device(self) -> torch.device:
+        """Where it computes."""
+        ...
 
     def forward(self, images: Tensor) -> Outputs:
-        """As `Detector.forward`."""
+        """See `Detector.forward`."""
         ...
 
     def weights(self) -> WeightMap:
-        """What its answers follow from."""
+        """Return all that its answers follow from."""
         ...
 
 
 class Detector(Predictor, Protocol):
-    """A trainable detector. Weights are raw fp32 training weights: never half precision, averaged or fused."""
+    """A model: a trainable detector with its specification. `create` makes one, `load` opens one.
+
+    Its weights are raw fp32 training weights, never half precision, averaged or fused, so that differences of them mean
+    something. Whatever takes a model leaves it as it was; `train` alone works in place.
+
+    Example:
+        >>> import diredi
+        >>> model = diredi.create("yolo11-w0.125", 64, ["car", "person"], device="cpu")
+        >>> model.spec.image_size, model.labels.names, model.digest[:7]
+        (64, ('car', 'person'), 'sha256:')
+    """
 
     spec: DetectorSpec
+    """Architecture, image size and label space."""
     module: nn.Module
+    """The network."""
 
     def forward(self, images: Tensor) -> Outputs:
-        """`images`: batch x 3 x size x size, float32, RGB, 0..1, on the module's device. In train and in eval mode."""
+        """Compute the raw outputs, in train and in eval mode.
+
+        Args:
+            images: float32 [batch, 3, size, size], RGB, 0 to 1, on the model's device.
+
+        Returns:
+            What losses compare; the boxes are yet to be decoded.
+        """
         ...
 
     @property
-    def device(self) -> torch.device: ...
+    def device(self) -> torch.device:
+        """Where it computes."""
+        ...
 
     def detection_loss(self, outputs: Outputs, targets: Targets) -> Tensor:
-        """The family's own loss, mean over the batch, a scalar with gradients.
+        """Compute the family's own loss.
 
-        A class that `targets.labelled` leaves out for an image is neither right nor wrong there.
+        Args:
+            outputs: What `forward` gave.
+            targets: The labels. A class that `targets.labelled` leaves out for an image is neither right nor wrong
+                there.
+
+        Returns:
+            The mean over the batch, a scalar with gradients.
         """
         ...
 
     def weights(self) -> WeightMap:
-        """A copy on the CPU: float32 parameters and buffers, int64 counters."""
+        """Return a copy of the weights on the CPU: float32 parameters and buffers, int64 counters."""
         ...
 
     @property
     def digest(self) -> str:
-        """Digest "sha256:..." by which gaps, manifests and the cloud's registry know this detector: that of the file
-        which it was loaded from, as long as its weights are those of the file, else that of what `save` would write."""
+        """Digest "sha256:..." by which gaps, manifests and the cloud's registry know this model.
+
+        It is that of the file which the model was loaded from, as long as its weights are those of the file, else that
+        of the file which `save` would write.
+        """
         ...
 
     def loaded_from(self, path: Path) -> None:
-        """Remember the file that holds these weights, which another version of DiReDi may have written."""
+        """Remember the file that holds these weights, which another version of DiReDi may have written.
+
+        Args:
+            path: The file.
+        """
         ...
 
     def save(self, path: Path | str) -> str:
@@ -121,22 +168,40 @@ class Detector(Predictor, Protocol):
             path: Where the file goes, best with the suffix ".safetensors".
 
         Returns:
-            The digest "sha256:..." of the file. Equal detectors give equal files.
+            The digest "sha256:..." of the file. Equal models give equal files.
         """
         ...
 
     def load_weights(self, weights: WeightMap) -> None:
-        """Raises InvalidInput when the schema differs or a value is not finite."""
+        """Replace the weights.
+
+        Args:
+            weights: Weights of the same names, types and shapes.
+
+        Raises:
+            InvalidInput: A name, a type or a shape differs, or a value is not finite.
+        """
         ...
 
     def expand_classes(self, labels: LabelSpace) -> Detector:
-        """A copy whose head has rows for `labels`, which must extend its own; old rows are bit for bit the same."""
+        """Return a copy that has rows for the classes of a larger label space; old rows are bit for bit the same.
+
+        Args:
+            labels: A label space that extends the model's own.
+
+        Raises:
+            InvalidInput: `labels` gives an id another meaning.
+        """
         ...
 
     def section_of(self, name: str) -> str:
-        """Which part a weight belongs to: "backbone", "neck" or "head"."""
+        """Return which section a weight belongs to: "backbone", "neck" or "head".
+
+        Args:
+            name: Name of the weight.
+        """
         ...
 
     def class_rows(self) -> Mapping[str, int]:
-        """Name of each weight whose rows (axis 0) are classes, to the number of rows before class 0 (mostly 0)."""
+        """Return the names of weights whose rows (axis 0) are classes, with the number of rows before class 0."""
         ...

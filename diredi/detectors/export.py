@@ -31,15 +31,19 @@ class _Raw(nn.Module):
 def export_onnx(detector: Detector, path: Path | str) -> str:
     """Write a detector as the ONNX file that edge nodes run, whole or not at all.
 
-    The file has the fp32 weights and the raw outputs, for any batch size. Equal weights give equal bytes. The detector
-    is left as it was.
+    It has fp32 weights, takes any number of images at once and gives the raw outputs; boxes are decoded beside it by
+    `OnnxPredictor`. The detector is left as it was.
 
     Args:
-        detector: The detector to export.
-        path: The file to write.
+        detector: The model.
+        path: Where the file goes.
 
     Returns:
-        The digest of the file, "sha256:...".
+        The digest "sha256:..." of the file. Equal weights give equal bytes.
+
+    Example:
+        >>> import diredi
+        >>> diredi.export(model, "student.onnx")                              # doctest: +SKIP
     """
     path = Path(path)
     part = path.with_name(path.name + ".graph")

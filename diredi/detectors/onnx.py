@@ -27,21 +27,27 @@ PREDICT_BATCH = 8
 
 
 class OnnxPredictor:
-    """Finds boxes with an exported file. Safe to call from several threads."""
+    """Finds boxes with an exported file, on ONNX Runtime: what an edge node runs. Needs no torch.
+
+    It may be used from several threads.
+
+    Args:
+        model: The file that `export` wrote, or its bytes.
+        threads: Threads for one image; 0 takes one for each core.
+
+    Raises:
+        NotFound: There is no such file.
+        CorruptData: It is no exported detector.
+
+    Example:
+        >>> import diredi
+        >>> camera = diredi.OnnxPredictor("student.onnx", threads=1)          # doctest: +SKIP
+        >>> [found] = camera.predict([frame], confidence=0.25)                # doctest: +SKIP
+    """
 
     def __init__(self, model: Path | str | bytes, threads: int = 0) -> None:
-        """Open an exported detector.
-
-        Args:
-            model: The path of an ONNX file that `diredi.export` has written, or its bytes.
-            threads: How many threads to use. 0 uses one for each core.
-
-        Raises:
-            NotFound: There is no such file.
-            CorruptData: It is not an exported detector.
-        """
-        model = model if isinstance(model, bytes) else Path(model)
-        self._name = f"a model of {len(model)} bytes" if isinstance(model, bytes) else str(model)
+        model = Path(model) if isinstance(model, str) else model
+        self._name = str(model) if isinstance(model, Path) else f"a model of {len(model)} bytes"
         self._session = self._opened(model, threads)
         metadata = dict(self._session.get_modelmeta().custom_metadata_map)
         self.spec = DetectorSpec.from_metadata(metadata)
@@ -82,10 +88,19 @@ class OnnxPredictor:
 
     @property
     def labels(self) -> LabelSpace:
+        """The label space of the classes that it finds."""
         return self.spec.labels
 
     def predict(self, images: Sequence[Image], confidence: float = 0.001) -> list[Detections]:
-        """Boxes in each image, best first; images may have different sizes."""
+        """Find boxes; see `Predictor.predict`.
+
+        Args:
+            images: height x width x 3, uint8, BGR; sizes may differ.
+            confidence: Boxes with a lower score are left out.
+
+        Returns:
+            What was found in each image, best first.
+        """
         found: list[Detections] = []
         for start in range(0, len(images), PREDICT_BATCH):
             batch, frames = prepare(images[start : start + PREDICT_BATCH], self.spec.image_size)

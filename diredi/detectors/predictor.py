@@ -122,7 +122,7 @@ def _supervision() -> Any:  # noqa: ANN401 - an optional package
     try:
         return import_module("supervision")
     except ModuleNotFoundError:
-        raise InvalidInput("supervision is not installed: run `pip install diredi[supervision]`") from None
+        raise InvalidInput("supervision is not installed: run `pip install supervision`") from None
 
 
 def _numpy(array: Any) -> NDArray[np.float32]:  # noqa: ANN401 - a tensor on any device, or an array

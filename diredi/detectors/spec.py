@@ -24,25 +24,25 @@ class DetectorSpec(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     architecture: str
+    """Name of the architecture."""
     image_size: int = Field(ge=32, le=2048, multiple_of=32)
+    """Side of the square input in pixels."""
     labels: LabelSpace
+    """Class names in the order of their ids."""
 
     def to_metadata(self) -> dict[str, str]:
-        """For the header of the safetensors file, which so describes itself."""
+        """Return the header of the safetensors file, which so describes itself."""
         return {_KEY: self.model_dump_json()}
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, str]) -> DetectorSpec:
-        """Read the specification from the metadata of a file that holds a detector.
+        """Read the specification from the header of a file.
 
         Args:
-            metadata: What `to_metadata` returned, as the file keeps it.
-
-        Returns:
-            The specification.
+            metadata: The header's strings.
 
         Raises:
-            CorruptData: The metadata are not those of a detector.
+            CorruptData: The header is none of DiReDi's.
         """
         try:
             return cls.model_validate(json.loads(metadata[_KEY]))
@@ -51,5 +51,12 @@ class DetectorSpec(BaseModel):
 
     @classmethod
     def of_file(cls, path: Path) -> DetectorSpec:
-        """Raises CorruptData when `path` is not a safetensors file of DiReDi's."""
+        """Read the specification of a safetensors file, without its weights and without torch.
+
+        Args:
+            path: The file.
+
+        Raises:
+            CorruptData: It is no safetensors file of DiReDi's.
+        """
         return cls.from_metadata(read_metadata(path))

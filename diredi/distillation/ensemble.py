@@ -1,7 +1,7 @@
 """A teacher that looks several times before it says what is there: better pseudo-labels, and no label needed.
 
     oracle = TTAPredictor.of(teacher, sizes=(160, 224))
-    images = pseudo_label(oracle, images, student.spec.labels)
+    images = pseudo_label(oracle, images)
 
 A student at the edge has one look of few pixels; its teacher has time. Each image is shown at several sizes, plain and
 mirrored, and what the looks say is fused: Solovyev, Wang, Gabruseva, "Weighted boxes fusion", 2021, arXiv 1910.13302.
@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diredi.boxes import box_iou
-from diredi.data.dataset import Sample
+from diredi.data.dataset import Dataset, Sample
 from diredi.data.images import read_image
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
@@ -36,14 +36,33 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class TTAPredictor:
-    """A `Predictor` that asks several and fuses their answers; `mirrored`: each of them twice."""
+    """Test-time augmentation: a predictor that asks several predictors and fuses their answers.
+
+    A teacher has time that a camera has not: it looks at each image at several sizes, plain and mirrored. The boxes are
+    fused by weighted boxes fusion (Solovyev, Wang, Gabruseva, 2021, arXiv 1910.13302).
+
+    Example:
+        >>> import diredi
+        >>> oracle = diredi.TTAPredictor.of(teacher, sizes=(320, 448, 640))    # doctest: +SKIP
+        >>> camera = diredi.pseudo_label(oracle, camera)                       # doctest: +SKIP
+    """
 
     several: tuple[Predictor, ...]
+    """Who is asked; all have one label space."""
     mirrored: bool = True
+    """Whether each is asked twice, the second time with the image mirrored."""
 
     @classmethod
     def of(cls, detector: Detector, sizes: Sequence[int]) -> Self:
-        """The same weights at several sizes of input. Raises InvalidInput for one that is no multiple of 32 pixels."""
+        """Let one detector look at several sizes of its input.
+
+        Args:
+            detector: Whose weights and device are used.
+            sizes: Sides of the square input in pixels, each a multiple of 32.
+
+        Raises:
+            InvalidInput: There is no size, or one is no multiple of 32.
+        """
         if not sizes or any(size < 32 or size % 32 for size in sizes):
             raise InvalidInput(
                 f"looks of {', '.join(map(str, sizes)) or 'no'} pixels: name sizes, each a multiple of 32"
@@ -53,10 +72,19 @@ class TTAPredictor:
 
     @property
     def labels(self) -> LabelSpace:
+        """The label space of the first predictor."""
         return self.several[0].labels
 
     def predict(self, images: Sequence[Image], confidence: float = 0.001) -> list[Detections]:
-        """A score is the mean over all looks; one that has not seen the object counts as 0."""
+        """Find boxes. A score is the mean over all looks; a look that has not seen the object counts as 0.
+
+        Args:
+            images: As for `Predictor.predict`.
+            confidence: Boxes with a lower mean score are left out.
+
+        Returns:
+            What was found in each image, best first.
+        """
         floor = max(confidence / 2, FAINTEST)
         looks = [look.predict(images, floor) for look in self.several]
         if self.mirrored:
@@ -67,17 +95,46 @@ class TTAPredictor:
         return [weighted_boxes_fusion(answers, confidence) for answers in zip(*looks, strict=True)]
 
 
+@overload
 def pseudo_label(
-    predictor: Predictor, samples: Sequence[Sample], labels: LabelSpace, confidence: float
-) -> list[Sample]:
-    """The same images with what `predictor` finds in them for labels, in the ids of `labels`; nothing found, no box.
+    predictor: Predictor, data: Dataset, labels: LabelSpace | None = None, confidence: float = 0.25
+) -> Dataset: ...
 
-    Classes that `labels` lacks are left out. Raises DatasetError for an unreadable image.
+
+@overload
+def pseudo_label(
+    predictor: Predictor, data: Sequence[Sample], labels: LabelSpace | None = None, confidence: float = 0.25
+) -> list[Sample]: ...
+
+
+def pseudo_label(
+    predictor: Predictor,
+    data: Dataset | Sequence[Sample],
+    labels: LabelSpace | None = None,
+    confidence: float = 0.25,
+) -> Dataset | list[Sample]:
+    """Replace the labels of training images by what a predictor finds in them; their own labels are not read.
+
+    Args:
+        predictor: Who labels, such as a large detector or a `TTAPredictor`.
+        data: A data set, whose `train` gets the new labels while `val` keeps its own, to measure on; or samples.
+        labels: The label space of the new boxes; None takes the predictor's. Classes that it lacks are left out.
+        confidence: Boxes with a lower score are left out.
+
+    Returns:
+        The same images with the boxes that were found; an image in which nothing was found has none.
+
+    Raises:
+        DatasetError: An image cannot be read.
     """
+    labels = predictor.labels if labels is None else labels
+    if isinstance(data, Dataset):
+        mapped = data.with_labels(labels.expand(data.names))
+        return replace(mapped, train=pseudo_label(predictor, data.train, labels, confidence))
     ids = np.array([labels.names.index(n) if n in labels.names else -1 for n in predictor.labels.names], np.float32)
     seen = []
-    for start in range(0, len(samples), _AT_ONCE):
-        some = samples[start : start + _AT_ONCE]
+    for start in range(0, len(data), _AT_ONCE):
+        some = data[start : start + _AT_ONCE]
         images = [read_image(sample.image) for sample in some]
         for sample, image, found in zip(some, images, predictor.predict(images, confidence), strict=True):
             scale = np.array([image.shape[1], image.shape[0]], np.float32)

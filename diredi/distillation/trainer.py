@@ -33,9 +33,14 @@ STEP = "train"
 
 @dataclass(frozen=True)
 class TrainReport:
+    """What a training took, and how its losses went."""
+
     seconds: float
+    """Wall-clock seconds of this run and of those that it went on from."""
     steps: int
+    """Batches that were learned."""
     epochs: float
+    """Times through the images."""
     losses: list[dict[str, float]] = field(default_factory=list)
     """Mean of each term in each epoch, before its weight: "labels" and the names of the distillation losses."""
 
@@ -49,18 +54,27 @@ def train(
     on_progress: OnProgress | None = None,
     checkpoint: Path | None = None,
 ) -> TrainReport:
-    """Trains `student` in place on `samples`, whose class ids are the student's, on the student's device.
+    """Train a detector in place; `distil` is this for a copy, with classes by their names.
 
-    With a `teacher` the losses of the recipe are added, for the classes that both know by name: a student whose head
-    was grown learns the new class from labels alone. Ends with raw weights in eval mode.
+    Args:
+        student: Who learns, on its own device. It ends in eval mode.
+        samples: What it learns: samples whose class ids are the student's, or pools of them.
+        recipe: How it learns.
+        teacher: Who teaches it beside the labels, by the losses of the recipe and only classes that both know by name;
+            None for labels alone.
+        on_progress: Hears of the step "train".
+        checkpoint: A folder of this training's own, where it keeps after each epoch what it needs to go on. The same
+            training, started again, ends with the weights that it would have had in one go, bit for bit on one machine.
+            Its end is kept too; whoever named the folder deletes it.
 
-    `checkpoint` is a folder of this training's own. What it needs to go on is kept there after every epoch; the same
-    training, started again, goes on from it and ends with the weights that it would have had in one go, bit for bit on
-    one machine. The end is kept too, so that a job of several trainings never repeats one: who named the folder
-    deletes it.
+    Returns:
+        Seconds, steps and the losses of each epoch.
 
-    Raises InvalidInput (nothing to train on, an id beyond the label space, teacher and student that cannot be joined),
-    DatasetError (an unreadable image), DirediError (the loss is no longer finite).
+    Raises:
+        InvalidInput: There is nothing to learn from, an id is beyond the label space, or teacher and student do not go
+            together.
+        DatasetError: An image cannot be read.
+        DirediError: The loss is no longer finite.
     """
     check_losses(recipe)
     lessons = None if teacher is None else Distiller(teacher, student, recipe)

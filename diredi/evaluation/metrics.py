@@ -81,7 +81,7 @@ class DetectionMetrics(BaseModel):
         try:
             import pandas as pd
         except ModuleNotFoundError:
-            raise InvalidInput("pandas is not installed: run `pip install diredi[pandas]`") from None
+            raise InvalidInput("pandas is not installed: run `pip install pandas`") from None
         rows = {name: found.model_dump() for name, found in self.per_class.items()}
         rows["all"] = {
             "ap50": self.map50,

@@ -33,11 +33,12 @@ DEFAULT_CODEC = "int8-row-zstd"
 
 
 class GapNote(BaseModel):
-    """What a gap's file says of itself, beside its numbers."""
+    """What a gap's file says of itself, beside its numbers: what it is to be added to, and which classes it has."""
 
     model_config = ConfigDict(frozen=True)
 
     format: Literal[1] = 1
+    """Version of the format."""
     base_id: str
     """Digest of the safetensors file that the gap is to be added to."""
     labels: LabelSpace
@@ -49,6 +50,7 @@ class GapNote(BaseModel):
 
     @property
     def taught_classes(self) -> tuple[str, ...]:
+        """New classes that were taught, whether the note names them or not."""
         return self.labels.names[self.base_classes :] if self.taught is None else self.taught
 
 
@@ -142,7 +144,14 @@ class Gap:
         return cls.from_bytes(path.read_bytes())
 
     def check_fits(self, base: Schema) -> None:
-        """Raises InvalidInput that names the first key that is not the base's, has another shape or is not a number."""
+        """Check that the gap can be added to a base.
+
+        Args:
+            base: Name of each weight of the base, with its type and shape (`WeightMap.schema`).
+
+        Raises:
+            InvalidInput: A weight is not the base's, has another shape or is not finite; the message names it.
+        """
         new = len(self.note.labels) - self.note.base_classes
         if new < 0:
             raise InvalidInput("the gap has fewer classes than its base: class ids never go away")

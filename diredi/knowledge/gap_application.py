@@ -17,19 +17,11 @@ from diredi.distillation.recipe import Augment, TrainRecipe
 from diredi.evaluation.detection import evaluate
 from diredi.evaluation.metrics import DetectionMetrics
 from diredi.knowledge.gap import Gap, apply
-from diredi.knowledge.lambda_search import Score, Shares, budget, said, search, shares_of
+from diredi.knowledge.lambda_search import Score, Shares, TriedLambda, budget, said, search, shares_of
 from diredi.knowledge.recipe import SECTIONS, CycleRecipe, Lam
 from diredi.progress import OnProgress, report
 
 STEP = "apply"
-
-
-@dataclass(frozen=True)
-class Tried:
-    """One lambda, and what it did on the guard's images."""
-
-    lam: Lam
-    figures: DetectionMetrics
 
 
 @dataclass(frozen=True)
@@ -44,7 +36,7 @@ class AppliedGap:
     """The model without the gap, on the guard's held-out images."""
     after: DetectionMetrics
     """With it."""
-    tried: list[Tried]
+    tried: list[TriedLambda]
     """Every lambda that was measured."""
     harmless: bool
     """Whether the harm is within the recipe's tolerance; if none was, this is the lambda that did least."""
@@ -94,13 +86,13 @@ def apply_gap(
     gap.check_fits(tutor.weights().schema())
     guard = guard.with_labels(gap.note.labels.expand(guard.names))
     before = evaluate(tutor, guard)
-    measured: dict[tuple[float, ...], Tried] = {}
+    measured: dict[tuple[float, ...], TriedLambda] = {}
 
-    def tried(shares: Shares) -> Tried:
+    def tried(shares: Shares) -> TriedLambda:
         key = tuple(shares[section] for section in SECTIONS)
         if key not in measured:
             figures = evaluate(_updated(tutor, gap, said(shares), recipe, guard.train), guard)
-            measured[key] = Tried(said(shares), figures)
+            measured[key] = TriedLambda(lam=said(shares), figures=figures)
             message = f"lambda {said(shares)}: mAP50 {figures.map50:.3f}"
             report(on_progress, STEP, len(measured) / budget(recipe), message)
         return measured[key]

@@ -31,6 +31,16 @@ class Score(BaseModel):
     figures: DetectionMetrics
 
 
+class TriedLambda(BaseModel):
+    """One lambda, and the metrics of the updated model on data that must not get worse."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lam: Lam
+    """The share of the gap: one number, or one for each section."""
+    figures: DetectionMetrics
+
+
 def shares_of(lam: Lam) -> Shares:
     return dict(lam) if isinstance(lam, Mapping) else dict.fromkeys(SECTIONS, lam)
 

@@ -58,11 +58,11 @@ class WeightMap(Mapping[str, Array]):
         return self.mapped(lambda name, array: function(array, other[name]))
 
     def mapped(self, change: Callable[[str, Array], Array]) -> WeightMap:
-        """A new map with `change(name, array)` in place of each float array."""
+        """Return a new map with `change(name, array)` in place of each float array."""
         return WeightMap({n: change(n, a) if _is_float(a) else a for n, a in self._arrays.items()})
 
     def selected(self, keep: Callable[[str], bool]) -> WeightMap:
-        """Only the entries whose name `keep` accepts."""
+        """Return a map of the entries whose name `keep` accepts."""
         return WeightMap({n: a for n, a in self._arrays.items() if keep(n)})
 
     def norm(self) -> float:

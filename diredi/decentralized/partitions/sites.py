@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from diredi.data.dataset import Dataset, Sample, by_camera
+from diredi.data.dataset import Dataset, Sample
 from diredi.decentralized.partitions import partition_labels
 from diredi.decentralized.partitions.base import Indices, PartitionRecipe, Shares, assign_by_counts, random_generator
 from diredi.errors import InvalidInput
@@ -40,7 +40,7 @@ def partition_sites(dataset: Dataset, peers: int, recipe: PartitionRecipe, seed:
 
 
 def _by_camera(dataset: Dataset, peers: int, recipe: PartitionRecipe, seed: int) -> list[Dataset]:
-    cameras = list(by_camera(dataset, recipe.camera).values())
+    cameras = list(dataset.by_camera(recipe.camera).values())
     learning = sum(bool(camera.train) for camera in cameras)
     if not 1 <= peers <= learning:
         raise InvalidInput(f"{learning} cameras with images to learn from cannot be dealt to {peers} peers")

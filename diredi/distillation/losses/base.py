@@ -21,42 +21,47 @@ PSEUDO_OVERLAP = 0.60
 
 @dataclass(frozen=True)
 class DistillationBatch:
-    """One batch as two detectors saw it, on the same grid of anchors.
+    """What a distillation loss is given: one batch as two detectors saw it, on the same grid of anchors.
 
-    `student_ids[i]` and `teacher_ids[i]` are the ids of the same class in the two label spaces: the classes that may be
-    taught. Whatever stands outside them is none of the teacher's business: a teacher that has never seen a class would
-    otherwise teach that it is background.
-
-    `targets` are the labels, none at all where the recipe gives labels no weight. `detection_loss` is the student's own
-    loss of these outputs on other targets.
+    Only classes that both detectors know by name are taught (`taught_logits`): a teacher that has never seen a class
+    would otherwise teach that it is background.
     """
 
     student: Outputs
+    """The student's outputs, with gradients."""
     teacher: Outputs
+    """The teacher's outputs, without."""
     targets: Targets
+    """The labels; none at all where the recipe gives labels no weight."""
     student_ids: Tensor
+    """int64 [taught classes]: their ids in the student's label space."""
     teacher_ids: Tensor
+    """int64 [taught classes]: ids of the same classes in the teacher's."""
     detection_loss: Callable[[Targets], Tensor]
+    """The student's own loss of these outputs on other targets."""
     confidence: float = 0.0
+    """`teacher_confidence` of the recipe."""
     temperature: float = 1.0
+    """`temperature` of the recipe."""
     silent: Tensor | None = None
-    """batch x taught classes, 1 where no label speaks of the class, so that the teacher may. None: it always may."""
+    """float32 [batch, taught classes], 1 where no label speaks of the class, so that the teacher may. None: it always
+    may."""
 
     def taught_logits(self) -> tuple[Tensor, Tensor]:
-        """The student's and the teacher's, each batch x a x taught classes."""
+        """Return the student's and the teacher's class logits, each float32 [batch, anchors, taught classes]."""
         mine = self.student.class_logits.index_select(-1, self.student_ids)
         return mine, self.teacher.class_logits.index_select(-1, self.teacher_ids)
 
     @cached_property
     def certainty(self) -> Tensor:
-        """batch x a: how sure the teacher is that something is there; 0 where it is less sure than `confidence`."""
+        """float32 [batch, anchors]: how sure the teacher is of an object; 0 where less than `confidence`."""
         scores = self.taught_logits()[1].sigmoid()
         best = (scores if self.silent is None else scores * self.silent.unsqueeze(1)).amax(-1)
         return torch.where(best >= self.confidence, best, torch.zeros_like(best))
 
     @cached_property
     def teacher_boxes(self) -> Targets:
-        """What the teacher finds, in the student's ids; classes that it does not know are unlabelled, not absent.
+        """What the teacher finds, with the student's ids; classes that it does not know are unlabelled, not absent.
 
         Its boxes are those of at least `confidence`, or of PSEUDO_CONFIDENCE where the recipe sets none.
         """
@@ -76,15 +81,41 @@ class DistillationBatch:
 
 
 class Loss(nn.Module, ABC):
-    """A distillation loss. Its parameters, if any, learn with the student and belong to no detector, so to no gap."""
+    """A distillation loss. Subclass it, put it into `LOSSES` under a name, and name it in a `TrainRecipe`.
+
+    Its parameters, if any, learn with the student and belong to no detector, so to no gap.
+
+    Args:
+        student_channels: Channels of the student's neck, a number for each level, large maps first.
+        teacher_channels: Channels of the teacher's neck.
+
+    Raises:
+        InvalidInput: The loss cannot compare the two.
+
+    Example:
+        >>> import diredi
+        >>> class Apart(diredi.Loss):
+        ...     def forward(self, lesson):
+        ...         mine, theirs = lesson.taught_logits()
+        ...         return (mine.sigmoid() - theirs.sigmoid()).square().sum() / lesson.certainty.sum().clamp(min=1)
+        >>> diredi.LOSSES["apart"] = Apart
+        >>> recipe = diredi.TrainRecipe(losses={"apart": 2.0})
+        >>> del diredi.LOSSES["apart"]
+    """
 
     def __init__(self, student_channels: Sequence[int], teacher_channels: Sequence[int]) -> None:
-        """`*_channels`: of the neck's maps, large maps first. Raises InvalidInput when the loss cannot join the two."""
         super().__init__()
 
     @abstractmethod
     def forward(self, lesson: DistillationBatch) -> Tensor:
-        """A scalar, 0 when the student answers as the teacher does."""
+        """Compare the student with the teacher on one batch.
+
+        Args:
+            lesson: The batch.
+
+        Returns:
+            A scalar with gradients, 0 where the student answers as the teacher does.
+        """
 
 
 class FeatureLoss(Loss):

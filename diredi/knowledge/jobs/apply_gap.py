@@ -8,7 +8,7 @@ from diredi.data.dataset import load as load_dataset
 from diredi.detectors import registry
 from diredi.knowledge.gap_application import apply_gap
 from diredi.knowledge.jobs.parts import merged_of, write_weights
-from diredi.knowledge.jobs.specs import ApplyResult, ApplySpec, TriedLambda
+from diredi.knowledge.jobs.specs import ApplyResult, ApplySpec
 from diredi.progress import OnProgress, report
 from diredi.timing import Clock
 
@@ -34,6 +34,6 @@ def main(spec: ApplySpec, folder: Path, on_progress: OnProgress) -> ApplyResult:
         harmless=applied.harmless,
         before=applied.before,
         after=applied.after,
-        tried=tuple(TriedLambda(lam=one.lam, figures=one.figures) for one in applied.tried),
+        tried=tuple(applied.tried),
         seconds=clock.seconds,
     )

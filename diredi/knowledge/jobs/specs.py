@@ -16,7 +16,7 @@ from diredi.config import Config
 from diredi.data.style import SiteStyle
 from diredi.evaluation.metrics import DetectionMetrics
 from diredi.knowledge.gaps import ExtractionMetrics
-from diredi.knowledge.lambda_search import Score
+from diredi.knowledge.lambda_search import Score, TriedLambda
 from diredi.knowledge.recipe import BootstrapRecipe, CycleRecipe, ImageSource, Lam, StudentKind
 from diredi.labels import LabelSpace
 
@@ -131,13 +131,6 @@ class ApplySpec(Config):
     presumed: Path
     """A data.yaml."""
     recipe: CycleRecipe = CycleRecipe()
-
-
-class TriedLambda(Config):
-    """One lambda, and what it did on presumed images."""
-
-    lam: Lam
-    figures: DetectionMetrics
 
 
 class ApplyResult(WeightsFile):

@@ -8,8 +8,8 @@ of weights that the base has too. Label spaces and the rows of new classes are j
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from diredi.errors import InvalidInput
 from diredi.knowledge.gap import Gap
@@ -51,13 +51,33 @@ def check_method(recipe: MergeRecipe) -> None:
         raise InvalidInput(f"there is no merge method {recipe.method!r}: use {', '.join(sorted(MERGES))}")
 
 
-def merge_gaps(contributions: Sequence[Contribution], base: WeightMap, recipe: MergeRecipe) -> Gap:
-    """One gap for `base` in the label space that holds the classes of all. The order of `contributions` is of no
-    matter, and none is changed.
+def merge_gaps(
+    contributions: Sequence[Contribution],
+    base: WeightMap,
+    recipe: MergeRecipe | Mapping[str, Any] | None = None,
+) -> Gap:
+    """Merge the gaps of several sites into one, which the tutor receives as if one site had sent it.
 
-    Raises InvalidInput: an unknown method, too few gaps for it, a gap that is not one for `base`, gaps for different
-    bases, a number that is none.
+    Args:
+        contributions: The gap of each site with the number of images that taught it. Their order is of no matter, and
+            none is changed.
+        base: Weights of the model that the gaps were extracted from.
+        recipe: Which method of `MERGES`, and its options; a mapping holds those that differ from `MergeRecipe()`.
+
+    Returns:
+        One gap for the base, in the label space that holds the classes of all. Rows of a new class are the mean (or the
+        median, where the method is chosen against liars) of those of the sites that were taught it.
+
+    Raises:
+        InvalidInput: The method is unknown or needs more gaps, or the gaps do not fit the base or each other.
+
+    Example:
+        >>> import diredi
+        >>> ours = [diredi.Contribution(name, one.tutor, one.metrics.train_images)
+        ...         for name, one in sites.items()]                               # doctest: +SKIP
+        >>> gap = diredi.merge_gaps(ours, tutor.weights(), {"method": "ties"})    # doctest: +SKIP
     """
+    recipe = MergeRecipe.of(recipe)
     check_method(recipe)
     ours = sorted(contributions, key=lambda one: one.site)
     note = common_note(ours, base)

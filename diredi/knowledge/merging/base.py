@@ -45,8 +45,11 @@ class Contribution:
     """A site's gap and the number of images that taught it, which is its weight."""
 
     site: str
+    """Name of the site."""
     gap: Gap
+    """The gap of its tutor, or of its student."""
     images: int
+    """Training images of the site (`Gaps.metrics.train_images`)."""
 
 
 class Merge(Protocol):

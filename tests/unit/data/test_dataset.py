@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from made_data_sets import Builder, write_image
 
-from diredi.data.dataset import Dataset, Sample, by_camera, check, load
+from diredi.data.dataset import Dataset, Sample, check, load
 from diredi.errors import InvalidInput
 from diredi.labels import LabelSpace
 
@@ -131,7 +131,7 @@ def test_real_sets_load_and_check_clean(
 
 
 def test_a_camera_is_what_stands_before_the_number_of_an_image(data_set: Builder) -> None:
-    cameras = by_camera(load(data_set({"train/b-cam1-00002": BOX, "train/a_7": BOX, "val/a_9": BOX, "val/a_8": BOX})))
+    cameras = load(data_set({"train/b-cam1-00002": BOX, "train/a_7": BOX, "val/a_9": BOX, "val/a_8": BOX})).by_camera()
     assert {name: (len(c.train), len(c.val)) for name, c in cameras.items()} == {"a": (1, 2), "b-cam1": (1, 0)}
     assert list(cameras) == ["a", "b-cam1"]
 
@@ -139,6 +139,6 @@ def test_a_camera_is_what_stands_before_the_number_of_an_image(data_set: Builder
 def test_an_image_that_does_not_name_its_camera_is_named(data_set: Builder) -> None:
     found = load(data_set({"train/a_7": BOX, "val/second": BOX}))
     with pytest.raises(InvalidInput, match="second"):
-        by_camera(found)
+        found.by_camera()
     with pytest.raises(InvalidInput, match="a_7"):
-        by_camera(found, r"(cam\d)-.*")
+        found.by_camera(r"(cam\d)-.*")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from diredi.data.dataset import Dataset, Sample, by_camera
+from diredi.data.dataset import Dataset, Sample
 from diredi.decentralized.partitions import PARTITIONS, PartitionRecipe, label_distribution, partition_labels
 from diredi.decentralized.partitions.labels import primary_labels
 from diredi.decentralized.partitions.sites import partition_sites
@@ -330,7 +330,7 @@ def test_a_set_without_val_is_dealt_too() -> None:
 def test_a_camera_is_never_shared_and_peers_have_equally_many() -> None:
     for peers in (1, 2, 3, 6):
         sites = partition_sites(detection_set(), peers, PartitionRecipe(kind="camera"), seed=1)
-        cameras = [set(by_camera(site)) for site in sites]
+        cameras = [set(site.by_camera()) for site in sites]
         assert [len(found) for found in cameras] == [6 // peers] * peers
         assert set().union(*cameras) == {f"cam{i}" for i in range(6)}
 

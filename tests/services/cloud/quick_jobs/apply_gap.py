@@ -4,7 +4,8 @@ from pathlib import Path
 
 from diredi.detectors.spec import DetectorSpec
 from diredi.knowledge.gap import apply
-from diredi.knowledge.jobs.specs import ApplyResult, ApplySpec, TriedLambda
+from diredi.knowledge.jobs.specs import ApplyResult, ApplySpec
+from diredi.knowledge.lambda_search import TriedLambda
 from diredi.progress import OnProgress, report
 from diredi.store.weights import WeightMap
 from tests.services.cloud.quick_jobs import toy
