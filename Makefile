@@ -26,7 +26,7 @@ test: setup  ## all checks and all tests, containers too, on every core; TEST_AR
 test-quick: setup  ## the tests that need neither containers nor a browser, and do not take long
 	@deploy/test.sh --quick $(TEST_ARGS)
 
-bench-update: .runtime  ## update cycles against their rivals, on scenes and real images, two hours; QUICK=1: three minutes
+bench-update: .runtime  ## update cycles beside other methods, on scenes and real images, two hours; QUICK=1: three minutes
 	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/update.py $(BENCH_ARGS)
 
 bench-sources: .runtime  ## measure what the cloud may teach the next student on, twenty minutes; QUICK=1: three minutes
