@@ -45,8 +45,8 @@ def cached(path: Path, made_from: Json, make: Callable[[], Json]) -> Json:
         print(f"{path.parent.name}/{path.stem}: {time.monotonic() - began:.0f} s", flush=True)
         return made
 
-    said = json.dumps(made_from, default=str).replace(str(HERE.parent), "")
-    return study_results.cached(path, json.loads(said), timed)
+    portable = json.dumps(made_from, default=str).replace(str(HERE.parent), "")
+    return study_results.cached(path, json.loads(portable), timed)
 
 
 def seconds() -> float:
@@ -94,7 +94,7 @@ def draw(rows: list[Json], tables: dict[str, str], columns: Sequence[str], title
     )
     for axis in axes.flat[len(tables) :]:
         axis.remove()
-    for axis, (table, said) in zip(axes.flat, tables.items(), strict=False):
+    for axis, (table, heading) in zip(axes.flat, tables.items(), strict=False):
         ours = [row for row in rows if row["table"] == table][::-1]
         for number, column in enumerate(columns):
             low, middle, high = (np.array([row[column][what] for row in ours]) for what in ("low", "mean", "high"))
@@ -103,7 +103,7 @@ def draw(rows: list[Json], tables: dict[str, str], columns: Sequence[str], title
             axis.barh(places, middle, width, xerr=reach, label=column, capsize=2)
         axis.set_yticks(range(len(ours)), [row["form"] for row in ours])
         axis.set_xlabel("percent; whiskers: seeds")
-        axis.set_title(said)
+        axis.set_title(heading)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(columns))
     figure.suptitle(title)
     figure.savefig(path, dpi=120)

@@ -33,10 +33,12 @@ class Camera:
 
     @cached_property
     def position(self) -> Points:
+        """Position of the camera, [3], in metres."""
         return np.array([0.0, 0.0, self.height])
 
     @cached_property
     def focal(self) -> float:
+        """Focal length, in pixels."""
         return float(self.size / 2 / np.tan(self.view / 2))
 
     @cached_property

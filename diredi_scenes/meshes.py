@@ -51,6 +51,7 @@ class Solid:
 
     @property
     def centre(self) -> Points:
+        """Mean of all points, [3]."""
         points = np.concatenate([f.points for f in self.faces] + [b.centre[None] for b in self.balls])
         return np.asarray(points.sum(axis=0) / len(points))
 
@@ -143,6 +144,7 @@ def tube(
 
 
 def ball(centre: Sequence[float], radius: float, colour: Colour, part: int = 0) -> Solid:
+    """Build a solid of one ball."""
     return Solid(balls=(Ball(np.asarray(centre, np.float64), radius, colour),), part=part)
 
 

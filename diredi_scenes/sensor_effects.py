@@ -76,6 +76,7 @@ def apply_sensor(picture: Picture, site: SiteProfile, rng: np.random.Generator, 
 
 
 def encode(picture: NDArray[np.uint8], site: SiteProfile, rng: np.random.Generator) -> bytes:
+    """Encode an image as JPEG with the quality of the site's cameras."""
     return encode_jpeg(picture, int(rng.integers(site.jpeg[0], site.jpeg[1] + 1)))
 
 

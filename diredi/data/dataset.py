@@ -249,7 +249,15 @@ def load(path: Path | str, splits: Sequence[Split] = SPLITS) -> Dataset:
 
 
 def check(path: Path, *, on_progress: OnProgress | None = None) -> CheckReport:
-    """All faults of a data set, every image decoded. Never raises for a fault: it is in the report."""
+    """Check a data set and decode all of its images.
+
+    Args:
+        path: The `data.yaml`.
+        on_progress: Called with the progress after each image.
+
+    Returns:
+        A report with all faults. Faults are never raised.
+    """
     faults: list[DatasetError] = []
     names: tuple[str, ...] = ()
     splits: dict[str, SplitReport] = {}

@@ -1,4 +1,4 @@
-"""What can stand in a scene. A new kind of object is a function in one of these files and a line here."""
+"""Models of objects and props. To add one, write its function in a file of this package and add a line here."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OBJECTS: Mapping[str, Builder] = {
     "forklift": machines.forklift,
     "excavator": machines.excavator,
 }
-"""By class name."""
+"""Builders of labelled objects, by class name."""
 
 CLUTTER: Mapping[str, Builder] = {
     "bin": clutter.bin_,
@@ -37,4 +37,4 @@ CLUTTER: Mapping[str, Builder] = {
     "skip": clutter.skip,
     "tree": clutter.tree,
 }
-"""Things without a label; some look like things that have one."""
+"""Builders of props without a label; some resemble labelled objects."""

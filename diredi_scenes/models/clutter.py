@@ -1,4 +1,4 @@
-"""Things that stand about without a label. A rack looks like a mast, a cabinet like a person, a skip like a truck."""
+"""Props without a label. Some resemble labelled objects: a rack a mast, a cabinet a person, a skip a truck."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def drum(rng: np.random.Generator) -> Model:
 
 
 def generator(rng: np.random.Generator) -> Model:
-    """A yellow box with black stripes: as loud as a forklift, and none."""
+    """Build a yellow box with black stripes, in the colours of a forklift."""
     colour, long = shade(WARNING[int(rng.integers(3))], float(rng.uniform(0.8, 1.0))), float(rng.uniform(1.2, 1.9))
     skid = box((-long / 2, -0.5, 0.0), (long / 2, 0.5, 0.18), BLACK)
     hull = box((-long / 2, -0.5, 0.18), (long / 2, 0.5, float(rng.uniform(1.1, 1.6))), colour)
@@ -103,7 +103,7 @@ def planter(rng: np.random.Generator) -> Model:
 
 
 def post(rng: np.random.Generator) -> Model:
-    """A lamp post or a thin pole, for things to hide behind."""
+    """Build a lamp post or a thin pole, which hides parts of objects."""
     high, radius = float(rng.uniform(4.0, 6.5)), float(rng.uniform(0.07, 0.13))
     grey = float(rng.uniform(0.2, 0.5))
     return _model(
@@ -120,7 +120,7 @@ def post(rng: np.random.Generator) -> Model:
 
 
 def rack(rng: np.random.Generator) -> Model:
-    """A shelf of orange beams on blue uprights with goods on it."""
+    """Build a shelf of orange beams on blue uprights, with goods on it."""
     blue, orange, long = (0.5, 0.22, 0.08), (0.06, 0.36, 0.9), float(rng.uniform(2.0, 2.8))
     half, stack = long / 2, []
     for z in (0.1, 0.95, 1.8):
@@ -145,7 +145,7 @@ def sign(rng: np.random.Generator) -> Model:
 
 
 def skip(rng: np.random.Generator) -> Model:
-    """A container for rubble, or the trailer of a truck without one."""
+    """Build a container for rubble, or a trailer without its truck."""
     colour, long = paint(rng), float(rng.uniform(2.8, 4.2))
     hull = frustum(
         (-long / 2 + 0.4, long / 2 - 0.4, -0.8, 0.8),

@@ -31,7 +31,7 @@ BLACK: Colour = (0.06, 0.06, 0.06)
 
 
 def forklift(rng: np.random.Generator) -> Model:
-    """Mast and forks in front, an open cage over the driver, a heavy black stern; yellow, orange, red or green."""
+    """Build a forklift: mast and forks in front, an open cage over the driver, a heavy black stern."""
     colour = shade(WARNING[int(rng.choice(4, p=[0.5, 0.3, 0.12, 0.08]))], float(rng.uniform(0.85, 1.05)))
     lift = float(rng.choice([rng.uniform(0.08, 0.3), rng.uniform(0.5, 1.4)], p=[0.7, 0.3]))
     loaded, top = bool(rng.random() < 0.35), 2.15
@@ -101,7 +101,7 @@ def _mast(lift: float, loaded: bool, rng: np.random.Generator) -> tuple[tuple[So
 
 
 def excavator(rng: np.random.Generator) -> Model:
-    """A digger on tracks: cab beside a boom that ends in a bucket."""
+    """Build an excavator on tracks: a cab beside a boom that ends in a bucket."""
     colour = shade(WARNING[int(rng.choice(2, p=[0.7, 0.3]))], float(rng.uniform(0.85, 1.05)))
     tracks = [
         with_faces(

@@ -37,7 +37,7 @@ HI_VIS: tuple[Colour, ...] = ((0.10, 0.95, 0.85), (0.05, 0.40, 0.98))
 
 @dataclass(frozen=True)
 class Outfit:
-    """What somebody wears."""
+    """The clothes of a person."""
 
     shirt: Colour
     trousers: Colour
@@ -48,7 +48,7 @@ class Outfit:
 
 
 def outfit(rng: np.random.Generator, hi_vis: float = 0.12) -> Outfit:
-    """`hi_vis` is the chance of a warning vest."""
+    """Draw an outfit; `hi_vis` is the chance of a warning vest."""
 
     def pick(colours: tuple[Colour, ...]) -> Colour:
         return shade(colours[int(rng.integers(len(colours)))], float(rng.uniform(0.75, 1.2)))
@@ -61,7 +61,7 @@ def outfit(rng: np.random.Generator, hi_vis: float = 0.12) -> Outfit:
 
 
 def person(rng: np.random.Generator) -> Model:
-    """Standing, walking, or carrying something."""
+    """Build a person who stands, walks or carries something."""
     wear, tall = outfit(rng), float(np.clip(rng.normal(1.0, 0.06), 0.85, 1.12))
     stride = float(rng.uniform(0.0, 0.32)) * (1 if rng.random() < 0.5 else -1)
     wide = float(rng.uniform(0.92, 1.2))
@@ -96,14 +96,14 @@ def person(rng: np.random.Generator) -> Model:
 def leg(
     wear: Outfit, hip: tuple[float, float, float], foot: tuple[float, float, float], radius: float, part: int = 0
 ) -> Solid:
-    """A leg with its shoe as part of the same cloth; thinner at the ankle."""
+    """Build a leg with its shoe, thinner at the ankle."""
     return tube(foot, hip, radius * 0.65, radius, wear.trousers, 6, part)
 
 
 def body(
     wear: Outfit, low: tuple[float, float, float], high: tuple[float, float, float], wide: float, part: int = 0
 ) -> Solid:
-    """A torso, wider than deep, with a stripe when it is a warning vest."""
+    """Build a torso, wider than deep, with a stripe if it is a warning vest."""
     angles = np.arange(8) * (np.pi / 4) + np.pi / 8
 
     def oval(at: tuple[float, float, float], across: float, deep: float) -> np.ndarray:
@@ -124,7 +124,7 @@ def body(
 def head(
     wear: Outfit, at: tuple[float, float, float], tall: float, part: int = 0, helmet: Colour | None = None
 ) -> tuple[Solid, ...]:
-    """Neck, face and hair, hat or helmet."""
+    """Build neck, face and hair, hat or helmet."""
     x, y, z = at
     neck = tube((x - 0.03, y, z - 0.22 * tall), (x, y, z), 0.06, 0.06, wear.skin, 5, part)
     if helmet is not None:
@@ -139,7 +139,7 @@ def head(
 
 
 def bicycle(rng: np.random.Generator) -> Model:
-    """Ridden, mostly; the rider is a person of their own."""
+    """Build a bicycle, mostly with a rider, who is a labelled person."""
     colour, radius, base = paint(rng), 0.36, 0.54
     thick = 0.045
     wheels = [ring((x, 0, radius), radius, 0.07, TYRE) for x in (-base, base)]
@@ -175,7 +175,7 @@ def bicycle(rng: np.random.Generator) -> Model:
 
 
 def motorcycle(rng: np.random.Generator) -> Model:
-    """A scooter or a motorcycle, with or without its rider."""
+    """Build a scooter or a motorcycle, with or without a rider."""
     colour, radius, base = paint(rng), 0.31, 0.68
     stack: list[Solid] = []
     for x in (-base, base):
@@ -218,7 +218,7 @@ def _rider(
     feet: tuple[float, float],
     helmet: bool,
 ) -> tuple[tuple[Solid, ...], ...]:
-    """Somebody who sits: part 1 of a model. Points are (x, z), hands (x, y, z)."""
+    """Build a seated rider as part 1 of a model. Points are (x, z), hands (x, y, z)."""
     wear, bent = outfit(rng), float(rng.uniform(-0.1, 0.1))
     knee = ((hip[0] + feet[0]) / 2 + 0.28, (hip[1] + feet[1]) / 2 + 0.1)
     stacks: list[tuple[Solid, ...]] = []

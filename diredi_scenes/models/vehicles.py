@@ -40,7 +40,7 @@ def paint(rng: np.random.Generator) -> Colour:
 
 
 def car(rng: np.random.Generator) -> Model:
-    """A saloon, a hatchback, an estate or an off-roader."""
+    """Build a saloon, a hatchback, an estate or an off-roader."""
     kind = ("saloon", "hatch", "estate", "suv")[int(rng.integers(4))]
     length = {"saloon": 4.6, "hatch": 3.9, "estate": 4.7, "suv": 4.5}[kind] * rng.uniform(0.95, 1.05)
     height = {"saloon": 1.45, "hatch": 1.5, "estate": 1.5, "suv": 1.75}[kind] * rng.uniform(0.97, 1.03)
@@ -67,7 +67,7 @@ def car(rng: np.random.Generator) -> Model:
 
 
 def bus(rng: np.random.Generator) -> Model:
-    """A midibus in a town's livery, or white."""
+    """Build a midibus in a town's livery, or white."""
     length, width, height = float(rng.uniform(8.0, 9.8)), 2.4, float(rng.uniform(2.85, 3.1))
     livery: Colour = (
         (0.10, 0.10, 0.65),
@@ -104,7 +104,7 @@ def bus(rng: np.random.Generator) -> Model:
 
 
 def truck(rng: np.random.Generator) -> Model:
-    """A box truck, a tipper, or a delivery van."""
+    """Build a box truck, a tipper, or a delivery van."""
     kind = ("box", "tipper", "van")[int(rng.choice(3, p=[0.45, 0.3, 0.25]))]
     return _van(rng) if kind == "van" else _lorry(rng, kind)
 
@@ -200,13 +200,13 @@ def _van(rng: np.random.Generator) -> Model:
 
 
 def _underbody(length: float, width: float) -> Solid:
-    """Wheels and shade under a vehicle as they show from its front and rear."""
+    """Build wheels and shade under a vehicle, as visible from its front and rear."""
     half = length / 2 - 0.25
     return box((-half, -width / 2 + 0.04, 0.02), (half, width / 2 - 0.04, 0.4), CHASSIS)
 
 
 def _trim(half: float, belt: float, colour: Colour, body: Solid) -> list[Face]:
-    """Lights, grille, number plates, bumpers and door lines of a car."""
+    """Return lights, grille, number plates, bumpers and door lines of a car."""
     front, rear = side_of(body, 0, 1), side_of(body, 0, -1)
     faces = [on_end(front, y, (0.42, 0.54), HEADLIGHT, glow=1.0) for y in ((-0.84, -0.5), (0.5, 0.84))]
     faces += [on_end(front, (-0.45, 0.45), (0.36, 0.52), CHASSIS), on_end(front, (-0.25, 0.25), (0.3, 0.4), METAL)]
@@ -228,7 +228,7 @@ def _arch(y: float, x: float) -> Face:
 
 
 def _add_windows(cabin: Solid, pillars: bool) -> Solid:
-    """Windows on the four upright sides of a frustum, as `frustum` lists them: right, front, left, rear."""
+    """Add windows to the four upright sides of a frustum, in its order: right, front, left, rear."""
     faces = [decal(cabin, 1, (0.07, 0.93), (0.08, 0.92), GLASS), decal(cabin, 3, (0.1, 0.9), (0.15, 0.9), GLASS)]
     for side in (0, 2):
         faces.append(decal(cabin, side, (0.05, 0.95), (0.1, 0.88), GLASS))

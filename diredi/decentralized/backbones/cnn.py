@@ -22,5 +22,6 @@ class Cnn(Backbone):
         )  # fmt: skip
 
     def forward(self, images: Tensor) -> Tensor:
+        """Compute the features, fp32 [n, features]."""
         features: Tensor = self.layers(images)
         return features

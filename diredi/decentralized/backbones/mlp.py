@@ -21,5 +21,6 @@ class Mlp(Backbone):
         )
 
     def forward(self, images: Tensor) -> Tensor:
+        """Compute the features, fp32 [n, features]."""
         features: Tensor = self.layers(images)
         return features
