@@ -58,7 +58,7 @@ def emit(data: object, as_json: bool, *renderables: RenderableType) -> None:
 
 def note(message: str) -> None:
     """Print one line for people that is no result."""
-    stderr().print(message, markup=False)
+    stderr().print(message, markup=False, soft_wrap=True)
 
 
 def table(

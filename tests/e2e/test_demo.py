@@ -57,6 +57,7 @@ def test_the_table_is_on_standard_output_and_progress_is_not(demo: Demo):
 def test_keep_says_how_to_talk_to_the_fleet_and_how_to_stop_it(demo: Demo):
     assert demo.folder.addresses()["cloud"] in demo.said.err
     assert "--stop" in demo.said.err
+    assert demo.said.err.strip().splitlines()[-1].startswith("Next: ")
 
 
 def test_a_demo_that_still_runs_is_not_replaced(demo: Demo, diredi: Diredi):
