@@ -264,7 +264,7 @@ async def test_a_new_camera_waits_until_its_clock_is_right(
     reading = asyncio.create_task(read_log(process, said))
     try:
         async with asyncio.timeout(60):
-            while not any(line["event"] == "ready" for line in said):
+            while not any(line["event"] == "service_started" for line in said):
                 assert process.returncode is None
                 await asyncio.sleep(0.05)
             assert any("check this clock" in line.get("problem", "") for line in said)

@@ -118,12 +118,12 @@ async def test_that_the_cloud_is_away_is_said_once(tmp_path: Path, pki: Pki, dat
 
 
 async def refused(config: UserDomainConfig, *flags: str) -> tuple[int, str]:
-    """Exit code and the last line of what it said."""
+    """Exit code and the last line of standard error."""
     process = await start(config, *flags)
-    _, said = await asyncio.wait_for(process.communicate(), 30)
-    assert b"Traceback" not in said
+    _, err = await asyncio.wait_for(process.communicate(), 30)
+    assert b"Traceback" not in err
     assert process.returncode is not None
-    return process.returncode, said.decode().strip().splitlines()[-1]
+    return process.returncode, err.decode().strip().splitlines()[-1]
 
 
 async def test_a_port_in_use_is_one_sentence_and_exit_code_6(tmp_path: Path, pki: Pki, data: Path) -> None:
@@ -131,10 +131,10 @@ async def test_a_port_in_use_is_one_sentence_and_exit_code_6(tmp_path: Path, pki
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
-        code, said = await refused(config_of(tmp_path / "site", pki, "localhost:1", data, listen=listen))
+        code, err = await refused(config_of(tmp_path / "site", pki, "localhost:1", data, listen=listen))
     assert code == 6
-    assert said.startswith("user_domain: ")
-    assert listen in said
+    assert err.startswith("user_domain: ")
+    assert listen in err
 
 
 async def test_a_site_whose_clock_is_wrong_waits_says_so_and_begins_when_the_certificate_is_valid(
@@ -150,7 +150,7 @@ async def test_a_site_whose_clock_is_wrong_waits_says_so_and_begins_when_the_cer
                 if b"identity_rejected" in line:
                     assert b"check this clock" in line
                     ca.issue(authority, "site", "site-1", HOSTS, identity)
-                if b'"ready"' in line:
+                if b'"service_started"' in line:
                     break
         await until(lambda: cloud.site.watchers == 1)
         process.terminate()
@@ -166,9 +166,9 @@ async def test_a_certificate_of_another_site_is_one_sentence_and_exit_code_2(
     tmp_path: Path, pki: Pki, data: Path
 ) -> None:
     config = config_of(tmp_path / "site", pki, "localhost:1", data, identity=pki.issue("site", "site-9"))
-    code, said = await refused(config)
+    code, err = await refused(config)
     assert code == 2
-    assert "is for site/site-9, not for site/site-1" in said
+    assert "is for site/site-9, not for site/site-1" in err
 
 
 @pytest.mark.parametrize("wrong", ["missing", "label"])
@@ -181,6 +181,6 @@ async def test_a_data_set_that_cannot_be_read_is_one_sentence_and_exit_code_2(
     else:
         label = sorted((tmp_path / "set" / "labels" / "train").iterdir())[0]
         label.write_text("0 0.5 0.5 0.1 1.5\n")
-    code, said = await refused(config_of(tmp_path / "site", pki, "localhost:1", path))
+    code, err = await refused(config_of(tmp_path / "site", pki, "localhost:1", path))
     assert code == 2
-    assert ("nowhere.yaml" if wrong == "missing" else "line 1") in said
+    assert ("nowhere.yaml" if wrong == "missing" else "line 1") in err
