@@ -79,12 +79,13 @@ class CloudConfig(ServiceConfig):
 
     @property
     def cycle_recipe(self) -> CycleRecipe:
-        """`recipe`, with what the configuration says once for all of the cloud."""
+        """The recipe of cycles; `max_harm` and `seed` are the cloud's where the recipe does not name them."""
         shared = {"max_harm": self.max_harm, "seed": self.seed}
         return self.recipe.model_copy(update={k: v for k, v in shared.items() if k not in self.recipe.model_fields_set})
 
     @property
     def bootstrap_recipe(self) -> BootstrapRecipe:
+        """The recipe of the first models; `seed` is the cloud's where the recipe does not name it."""
         if "seed" in self.bootstrap.model_fields_set:
             return self.bootstrap
         return self.bootstrap.model_copy(update={"seed": self.seed})

@@ -222,11 +222,11 @@ async def test_a_gap_that_is_wrong_is_refused_and_leaves_every_store_as_it_was(w
     async with extracting(world) as e:
         good = cycles_pb2.GapManifest()
         good.CopyFrom(e.manifest)
-        for spoil, error, said in CASES:
+        for spoil, error, words in CASES:
             e.manifest.CopyFrom(good)
             await spoil(e)
             before = e.stores()
-            with pytest.raises(error, match=said) as refusal:
+            with pytest.raises(error, match=words) as refusal:
                 await ask(e.site.stub.SubmitGap, e.site.signed(e.manifest))
             assert type(refusal.value) is error, f"{spoil.__name__}: {refusal.value}"
             assert e.stores() == before, spoil.__name__
@@ -350,7 +350,7 @@ async def test_an_upload_that_breaks_the_rules_of_blobs_gets_the_status_of_the_c
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "words"),
     [
         ({"lambda": 0.5}, "lambda"),
         ({"lam": 7}, "lam"),
@@ -359,12 +359,12 @@ async def test_an_upload_that_breaks_the_rules_of_blobs_gets_the_status_of_the_c
     ],
 )
 async def test_a_recipe_with_a_wrong_option_is_refused_by_name(
-    world: World, overrides: dict[str, Any], said: str
+    world: World, overrides: dict[str, Any], words: str
 ) -> None:
     async with world.cloud():
         site, operator = world.site(), world.operator()
         await site.extracting(operator)  # the site is known
-        with pytest.raises(InvalidInput, match=said):
+        with pytest.raises(InvalidInput, match=words):
             await operator.start(request_id="r2", **overrides)
 
 

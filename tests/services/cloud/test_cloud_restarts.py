@@ -117,9 +117,9 @@ class Process:
             while True:
                 for line in self.log.read_text().splitlines():
                     with suppress(json.JSONDecodeError):
-                        said = json.loads(line)
-                        if said.get("event") == "service_started":
-                            self.world.address = said["address"]
+                        entry = json.loads(line)
+                        if entry.get("event") == "service_started":
+                            self.world.address = entry["address"]
                             return
                 assert self.process.poll() is None, self.log.read_text()
                 await asyncio.sleep(0.05)

@@ -19,7 +19,7 @@ from tests.services.cloud.world import World, ask
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "words"),
     [
         (["--canary-devices", "many"], "canary_devices"),
         (["--image-size", "33"], "image_size"),
@@ -27,8 +27,8 @@ from tests.services.cloud.world import World, ask
         (["--config", "/nowhere.yaml"], "/nowhere.yaml"),
     ],
 )
-def test_a_wrong_configuration_is_named(arguments: list[str], said: str) -> None:
-    with pytest.raises(InvalidInput, match=said):
+def test_a_wrong_configuration_is_named(arguments: list[str], words: str) -> None:
+    with pytest.raises(InvalidInput, match=words):
         CloudConfig.from_command_line(arguments)
 
 

@@ -206,10 +206,10 @@ async def test_scores_reach_the_tutor_and_style_reaches_the_student_of_the_site_
                 manifest.style.update(STYLE)
             await site.submit(manifest)
         candidate = await operator.until(cycle.id, "CANARY")
-        said = {cycles_pb2.CycleState.Name(step.state): step.figures for step in candidate.history}
-        heard = said["CYCLE_STATE_APPLIED"]["tried"]
+        figures_by_state = {cycles_pb2.CycleState.Name(step.state): step.figures for step in candidate.history}
+        heard = figures_by_state["CYCLE_STATE_APPLIED"]["tried"]
         assert [(score["lam"], score["figures"]["map50"]) for score in heard] == [(0.2, 0.3)]
-        assert dict(said["CYCLE_STATE_REDISTILLED"]["images"]) == {"styled": 1}
+        assert dict(figures_by_state["CYCLE_STATE_REDISTILLED"]["images"]) == {"styled": 1}
         assert [part.publishes_style for part in candidate.sites] == [False, True]
         assert not candidate.sites[0].gap.HasField("style")
 

@@ -212,8 +212,13 @@ class TestStore:
         gap = manifest("c-uploaded").model_dump_json(exclude={"scores", "style", "signature"})
         with engine.begin() as connection:
             alembic.command.downgrade(alembic_config(connection), "0001")
-            for state, said in (("EXTRACTING", None), ("DECLINED", None), ("UPLOADED", gap), ("FAILED", gap)):
-                values = {"id": f"c-{state.lower()}", "state": state, "gap": said, "now": NOON.replace(tzinfo=None)}
+            for state, manifest_json in (("EXTRACTING", None), ("DECLINED", None), ("UPLOADED", gap), ("FAILED", gap)):
+                values = {
+                    "id": f"c-{state.lower()}",
+                    "state": state,
+                    "gap": manifest_json,
+                    "now": NOON.replace(tzinfo=None),
+                }
                 connection.execute(text(A_CYCLE_OF_THE_FIRST_TABLES), values)
         engine.dispose()
         again = Database(database_url)
