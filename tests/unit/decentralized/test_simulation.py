@@ -116,12 +116,14 @@ def test_a_stack_of_clients_learns_what_each_learns_by_itself(kind, tmp_path) ->
         assert (one.bytes_down, one.bytes_up) == (other.bytes_down, other.bytes_up)
 
 
-def test_four_workers_find_what_one_finds_to_the_last_bit(tmp_path) -> None:
+@pytest.mark.slow
+def test_two_workers_find_what_one_finds_to_the_last_bit(tmp_path) -> None:
     given = recipe("scaffold", rounds=3)
-    assert_same(run(given, tmp_path / "one"), run(given, tmp_path / "four", workers=4))
-    assert not (tmp_path / "four" / "images.npy").exists()
+    assert_same(run(given, tmp_path / "one"), run(given, tmp_path / "two", workers=2))
+    assert not (tmp_path / "two" / "images.npy").exists()
 
 
+@pytest.mark.slow
 def test_a_simulation_that_the_kernel_killed_ends_as_if_it_had_not_been(tmp_path) -> None:
     given = recipe("scaffold", rounds=6, fraction=0.5)
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
@@ -148,6 +150,7 @@ def test_a_simulation_that_the_kernel_killed_ends_as_if_it_had_not_been(tmp_path
     assert_same(resumed, run(given, tmp_path / "whole"))
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_costs_one_sentence_and_one_round(tmp_path) -> None:
     def kill(figures: RoundMetrics) -> None:
         multiprocessing.active_children()[0].kill()
@@ -268,12 +271,14 @@ def test_workers_refuse_a_module_that_they_cannot_import(tmp_path) -> None:
         run(recipe(), tmp_path, ClientContext(nn.Flatten(), nn.Linear(16, 3)), workers=2)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_here")
 def test_ray_finds_what_one_process_finds(tmp_path) -> None:
     given = recipe("scaffold", rounds=2)
     assert_same(run(given, tmp_path / "ray", ray="local", workers=2), run(given, tmp_path / "one"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_here")
 def test_a_ray_node_that_cannot_import_the_module_is_one_sentence(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path != str(Path(__file__).parent)))

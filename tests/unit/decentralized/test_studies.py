@@ -65,6 +65,7 @@ def seventh(spec: Json, folder: Path) -> Json:
     return {"figure": spec["seed"] / 7}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_here")
 def test_workers_and_ray_find_what_one_process_finds_and_the_study_keeps_it(tmp_path: Path) -> None:
     found = []
@@ -95,6 +96,7 @@ def test_no_two_cells_of_a_study_share_a_file(name: str, quick: bool) -> None:
     assert len(set(keys)) == len(keys) > 1
 
 
+@pytest.mark.slow
 def test_the_command_measures_prints_and_writes_and_the_second_time_has_it_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

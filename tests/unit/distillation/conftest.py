@@ -11,6 +11,9 @@ from diredi.detectors import registry
 from diredi.detectors.base import Detector
 from diredi.distillation.trainer import train
 from diredi.labels import LabelSpace
+from tests.support.made_once import made_once
+
+HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="session")
@@ -35,8 +38,13 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
 
 
 @pytest.fixture(scope="session")
-def teacher(make: Callable[..., Detector], shapes: tuple[list[Sample], list[Sample]]) -> Detector:
+def teacher() -> Detector:
     """Twice as wide as the students, and good."""
-    detector = make("yolo11-w0.125")
-    train(detector, shapes[0], recipe(epochs=20))
-    return detector
+
+    def make(folder: Path) -> None:
+        detector = registry.create("yolo11-w0.125", 64, LABELS, seed=0, device="cpu")
+        train(detector, rectangles(folder / "images", 96, (0, 1, 2), 0), recipe(epochs=20))
+        detector.save(folder / "teacher.safetensors")
+
+    folder = made_once("teacher", make, [HERE / "conftest.py", HERE / "rectangles.py"])
+    return registry.load(folder / "teacher.safetensors", device="cpu")

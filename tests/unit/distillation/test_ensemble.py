@@ -96,6 +96,7 @@ def test_sizes_that_no_network_takes_are_refused(make, sizes: tuple[int, ...]) -
         TTAPredictor.of(make(), sizes)
 
 
+@pytest.mark.slow
 def test_a_student_learns_from_what_its_teacher_saw_in_several_looks(make, teacher, shapes) -> None:
     images = [Sample(sample.image, np.zeros((0, 5), np.float32)) for sample in shapes[0]]
     looks = TTAPredictor.of(teacher, (64, 96))

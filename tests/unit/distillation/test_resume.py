@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 import multiprocessing
 import os
@@ -28,6 +29,8 @@ from rectangles import LABELS, recipe, rectangles
 from diredi.detectors import registry
 from diredi.distillation.trainer import train
 
+pytestmark = pytest.mark.slow
+
 folder, optimizer = Path(sys.argv[1]), sys.argv[2]
 student, teacher = (registry.create("yolo11-w0.0625", 64, LABELS, seed, device="cpu") for seed in (0, 1))
 given = recipe(epochs=4, optimizer=optimizer, losses={"class_scores": 1.0, "boxes": 1.0, "fgd": 1.0})
@@ -45,10 +48,7 @@ def images(tmp_path):
     return rectangles(tmp_path / "images", 16, (0, 1, 2), 0)
 
 
-@pytest.fixture
-def learn(make, images, tmp_path):
-    """Trains a new student with two steps an epoch; `until` is the step in which it is stopped."""
-
+def learner(make, images, folder):
     def learned(until: int | None = None, kept: str | None = "kept", teacher_seed: int = 1, **changes):
         said: list[str] = []
 
@@ -59,10 +59,11 @@ def learn(make, images, tmp_path):
 
         student = make(seed=0)
         given = recipe(**{"epochs": EPOCHS, "losses": LOSSES, **changes})
-        folder = None if kept is None else tmp_path / kept
+        checkpoint = None if kept is None else folder / kept
         report = None
         try:
-            report = train(student, images, given, teacher=make(seed=teacher_seed), checkpoint=folder, on_progress=note)
+            teacher = make(seed=teacher_seed)
+            report = train(student, images, given, teacher=teacher, checkpoint=checkpoint, on_progress=note)
         except Stopped:
             assert until is not None
         return student.weights(), report, said
@@ -70,13 +71,27 @@ def learn(make, images, tmp_path):
     return learned
 
 
+@pytest.fixture
+def learn(make, images, tmp_path):
+    """Trains a new student with two steps an epoch; `until` is the step in which it is stopped."""
+    return learner(make, images, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def straight(make, tmp_path_factory):
+    """What a training in one go ends with, by optimizer."""
+    folder = tmp_path_factory.mktemp("straight")
+    learned = learner(make, rectangles(folder / "images", 16, (0, 1, 2), 0), folder)
+    return functools.cache(lambda optimizer="adamw": learned(kept=None, optimizer=optimizer)[:2])
+
+
 def equal(a: WeightMap, b: WeightMap) -> bool:
     return all(np.array_equal(a[name], b[name]) for name in a)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_a_training_that_the_kernel_killed_ends_as_if_it_had_not_been(optimizer, learn, tmp_path):
-    whole, _, _ = learn(kept=None, optimizer=optimizer)
+def test_a_training_that_the_kernel_killed_ends_as_if_it_had_not_been(optimizer, learn, straight, tmp_path):
+    whole, _ = straight(optimizer)
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     with subprocess.Popen(
         [sys.executable, "-c", TRAINING, str(tmp_path), optimizer],
@@ -96,13 +111,13 @@ def test_a_training_that_the_kernel_killed_ends_as_if_it_had_not_been(optimizer,
     assert len(report.losses) == EPOCHS
 
 
-def test_a_stop_in_the_middle_of_an_epoch_costs_that_epoch_and_no_more(learn):
-    whole, straight, _ = learn(kept=None)
+def test_a_stop_in_the_middle_of_an_epoch_costs_that_epoch_and_no_more(learn, straight):
+    whole, in_one_go = straight()
     learn(until=5)
     after, report, said = learn()
     assert [line.split()[1] for line in said] == ["4", "5", "6", "7", "8"]
     assert equal(whole, after)
-    assert report.losses == straight.losses
+    assert report.losses == in_one_go.losses
 
 
 def test_a_training_that_is_done_is_not_done_again(learn):
@@ -131,8 +146,8 @@ def test_other_labels_make_another_training(learn, images):
 
 
 @pytest.mark.parametrize("damage", ["cut arrays", "one bit", "no arrays", "cut progress", "foreign progress", "empty"])
-def test_a_damaged_checkpoint_is_as_good_as_none(damage, learn, tmp_path):
-    whole, _, _ = learn(kept=None)
+def test_a_damaged_checkpoint_is_as_good_as_none(damage, learn, straight, tmp_path):
+    whole, _ = straight()
     learn(until=5)
     (arrays,) = (tmp_path / "kept").glob("*.safetensors")
     progress = tmp_path / "kept" / "progress.json"
@@ -155,8 +170,8 @@ def test_a_damaged_checkpoint_is_as_good_as_none(damage, learn, tmp_path):
     assert equal(whole, after)
 
 
-def test_a_write_that_was_cut_short_leaves_the_epoch_before_it(learn, tmp_path):
-    whole, _, _ = learn(kept=None)
+def test_a_write_that_was_cut_short_leaves_the_epoch_before_it(learn, straight, tmp_path):
+    whole, _ = straight()
     learn(until=5)
     (tmp_path / "kept" / "new.safetensors.part").write_bytes(b"half")
     (tmp_path / "kept" / "0123456789abcdef.safetensors").write_bytes(b"half")

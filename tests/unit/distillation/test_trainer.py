@@ -13,6 +13,8 @@ from diredi.evaluation.detection import evaluate
 from diredi.labels import LabelSpace
 from diredi.progress import Progress
 
+pytestmark = pytest.mark.slow
+
 KNOWN = LabelSpace(names=LABELS.names[:2])
 
 
@@ -34,8 +36,8 @@ def test_taught_students_beat_those_that_learn_alone(make, teacher, shapes):
 
 
 def test_a_report_has_every_term_of_every_epoch(make, teacher, shapes):
-    report = train(make(), shapes[0], recipe(), teacher=teacher)
-    assert (report.steps, report.epochs, len(report.losses)) == (96, 8, 8)
+    report = train(make(), shapes[0], recipe(epochs=4), teacher=teacher)
+    assert (report.steps, report.epochs, len(report.losses)) == (48, 4, 4)
     assert set(report.losses[0]) == {"labels", "class_scores", "boxes"}
     assert report.losses[-1]["labels"] < 0.7 * report.losses[0]["labels"]
 
@@ -43,7 +45,7 @@ def test_a_report_has_every_term_of_every_epoch(make, teacher, shapes):
 def test_a_student_learns_from_its_teacher_without_a_single_label(make, teacher, shapes):
     student = make()
     bare = [Sample(sample.image, np.zeros((0, 5), np.float32)) for sample in shapes[0]]
-    train(student, bare, recipe(label_weight=0.0), teacher=teacher)
+    train(student, bare, recipe(epochs=5, label_weight=0.0), teacher=teacher)
     assert evaluate(student, shapes[1], LABELS).map50 > 0.3
 
 
@@ -60,14 +62,14 @@ def test_feature_distillation_trains_and_leaves_nothing_in_the_weights(make, tea
 def small_teacher(make, known):
     """Knows two of the three classes, and has never been told of the third."""
     detector = make(labels=KNOWN)
-    train(detector, known, recipe(epochs=12))
+    train(detector, known, recipe(epochs=8))
     return detector
 
 
 def test_a_teacher_that_does_not_know_a_class_does_not_suppress_it(make, small_teacher, shapes):
     """The trap: a teacher asked about all classes teaches that the new one is background."""
     tutor = make("yolo11-w0.125")
-    train(tutor, shapes[0], recipe(epochs=14), teacher=small_teacher)
+    train(tutor, shapes[0], recipe(epochs=9), teacher=small_teacher)
     figures = evaluate(tutor, shapes[1], LABELS)
     assert figures.per_class["disc"].ap50 > 0.5
 
@@ -83,7 +85,7 @@ def test_a_teacher_for_the_unlabelled_teaches_the_class_that_no_label_names(make
     """Only green is labelled, and by the labels alone red would never be found."""
     only_green = [Pool([Sample(s.image, s.boxes[s.boxes[:, 0] == 1]) for s in shapes[0]], frozenset({1}))]
     student = make("yolo11-w0.125")
-    train(student, only_green, recipe(epochs=10, teaches="unlabelled"), teacher=teacher)
+    train(student, only_green, recipe(epochs=6, teaches="unlabelled"), teacher=teacher)
     found = evaluate(student, shapes[1], LABELS).per_class
     assert found["red"].ap50 > 0.3
     assert found["green"].ap50 > 0.3
@@ -166,7 +168,7 @@ def test_frozen_statistics_stay_while_weights_learn(make, shapes):
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_both_optimizers_bring_the_loss_down(optimizer, make, shapes):
     rate = 4e-3 if optimizer == "adamw" else 2e-2
-    report = train(make(), shapes[0], recipe(epochs=3, optimizer=optimizer, learning_rate=rate))
+    report = train(make(), shapes[0], recipe(epochs=2, optimizer=optimizer, learning_rate=rate))
     assert report.losses[-1]["labels"] < report.losses[0]["labels"]
 
 
@@ -174,7 +176,7 @@ def test_half_precision_arithmetic_learns_as_much_and_leaves_full_precision_weig
     last = {}
     for precision in ("fp32", "bf16"):
         student = make()
-        report = train(student, shapes[0], recipe(epochs=4, precision=precision), teacher=teacher)
+        report = train(student, shapes[0], recipe(epochs=3, precision=precision), teacher=teacher)
         last[precision] = report.losses[-1]["labels"]
     assert last["bf16"] == pytest.approx(last["fp32"], rel=0.1)
     assert last["bf16"] < 0.8 * report.losses[0]["labels"]

@@ -74,6 +74,7 @@ def sent(extracted: Json, kind: str, site: str = "site-1") -> Json:
     return {"path": gap["path"], "codec": gap["codec"], "site": site, "images": extracted["train_images"]}
 
 
+@pytest.mark.slow
 async def test_a_cycle_of_jobs_ends_in_a_file_that_an_edge_node_can_run(world: World, tmp_path: Path) -> None:
     shop = Shop(tmp_path)
     first = await shop.run("bootstrap", bootstrap_spec(world))
@@ -109,6 +110,7 @@ async def test_a_cycle_of_jobs_ends_in_a_file_that_an_edge_node_can_run(world: W
     assert {"tutor", "student", "tutor-2", "student-gap", "apply", "redistil"} <= {one.step for one in shop.said}
 
 
+@pytest.mark.slow
 def test_the_gaps_of_two_sites_end_in_one_tutor_and_student_with_the_classes_of_both(
     world: World, tmp_path: Path
 ) -> None:

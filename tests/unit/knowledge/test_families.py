@@ -11,24 +11,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 from family_cycle import run
-from shapes import GENTLE, GROWN, KNOWN, SIZE, World
+from shapes import GROWN, KNOWN, LEARN, SIZE, World
 
 from diredi.data.dataset import Sample
 from diredi.detectors import registry
 from diredi.detectors.onnx import OnnxPredictor
 from diredi.detectors.spec import DetectorSpec
-from diredi.distillation.recipe import TrainRecipe
 from diredi.distillation.trainer import train
 from diredi.evaluation.detection import evaluate
 from diredi.knowledge.gap import apply
 from diredi.knowledge.recipe import CycleRecipe
 from diredi.knowledge.reverse import SiteData, reverse_distil
 
+pytestmark = pytest.mark.slow
+
 LIBRE_MISSING = find_spec("libreyolo") is None
 libre = pytest.mark.skipif(
     LIBRE_MISSING, reason="libreyolo is not installed: python3 deploy/setup.py --groups libreyolo"
 )
-LEARN = TrainRecipe(steps=420, batch=6, learning_rate=4e-3, augment=GENTLE)
 
 
 @pytest.mark.parametrize(("tutor", "student"), [

@@ -13,8 +13,10 @@ from diredi.jobs import call
 from diredi.knowledge.jobs import bootstrap, extract
 from diredi.progress import Progress
 
+pytestmark = pytest.mark.slow
+
 Json = dict[str, Any]
-TWO_EPOCHS = {"epochs": 2, "batch": 4}
+TWO_EPOCHS = {"epochs": 2, "batch": 16}
 
 
 class Killed(Exception):
