@@ -1,25 +1,42 @@
-"""The command line in processes of its own, and one small demo that all tests of this folder look at."""
+"""The command line, and one small demo that all tests of this folder look at."""
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from demo_world import Demo, Diredi, Said, environment, small_demo
 from recorder import Recorder
 
+from diredi_cli import main
 from diredi_demo.workspace import Workspace
 from tests.support.net import free_port
 
 
 @pytest.fixture(scope="session")
 def diredi() -> Diredi:
-    """diredi("cycle", "list", "--json") in a process of its own."""
+    """diredi("cycle", "list", "--json"), as the shell would run it, but in this process: what is imported is there."""
+
+    def run(*arguments: str | Path) -> Said:
+        out, err = io.StringIO(), io.StringIO()
+        with patch.dict(os.environ, environment(), clear=True), redirect_stdout(out), redirect_stderr(err):
+            code = main.run([str(argument) for argument in arguments])
+        return Said(code, out.getvalue(), err.getvalue())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def program() -> Diredi:
+    """The same in a process of its own: for what starts processes, serves, or is measured."""
 
     def run(*arguments: str | Path, timeout_s: float = 120) -> Said:
         done = subprocess.run(
@@ -36,7 +53,7 @@ def diredi() -> Diredi:
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory, diredi: Diredi) -> Iterator[Demo]:
+def demo(tmp_path_factory: pytest.TempPathFactory, program: Diredi) -> Iterator[Demo]:
     """One small demo, left running; its user domain and its edge nodes reach the cloud through a recorder."""
     root = tmp_path_factory.mktemp("demo")
     folder = Workspace(root / "out")
@@ -44,12 +61,12 @@ def demo(tmp_path_factory: pytest.TempPathFactory, diredi: Diredi) -> Iterator[D
     with Recorder(cloud, folder.identity) as recorder:
         site_side = {"cloud": recorder.address}
         config = small_demo(root / "small.yaml", cloud={"listen": cloud}, site=site_side, edge=site_side)
-        said = diredi("demo", "--out", folder.out, "--config", config, "--keep", timeout_s=900)
+        said = program("demo", "--out", folder.out, "--config", config, "--keep", timeout_s=900)
         try:
             assert said.code == 0, said.err
             yield Demo(folder, said, recorder)
         finally:
-            diredi("demo", "--out", folder.out, "--stop")
+            program("demo", "--out", folder.out, "--stop")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Commands that need no fleet, each in a process of its own."""
+"""Commands that need no fleet."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from demo_world import Diredi, environment
 from diredi import __version__
 
 
-def test_help_answers_in_well_under_a_second(diredi: Diredi):
+def test_help_answers_in_well_under_a_second(program: Diredi):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    said = diredi("--help")
+    said = program("--help")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert said.code == 0 and "Exit codes" in said.out
     spent = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
@@ -38,10 +38,10 @@ def test_version(diredi: Diredi):
 
 
 @pytest.mark.parametrize("service", ["cloud", "site", "edge"])
-def test_serve_hands_its_flags_to_the_service(diredi: Diredi, service: str):
-    said = diredi("serve", service, "--help")
+def test_serve_hands_its_flags_to_the_service(program: Diredi, service: str):
+    said = program("serve", service, "--help")
     assert said.code == 0 and "--state-dir" in said.out
-    wrong = diredi("serve", service, "--state-dirr", "x")
+    wrong = program("serve", service, "--state-dirr", "x")
     assert wrong.code != 0 and "Traceback" not in wrong.err
 
 
@@ -70,7 +70,7 @@ def test_an_authority_is_not_replaced(diredi: Diredi, identity: Path):
     assert said.code == 6 and "holds an authority already" in said.error
 
 
-def test_a_port_in_use_is_named(diredi: Diredi, identity: Path, tmp_path: Path):
+def test_a_port_in_use_is_named(diredi: Diredi, program: Diredi, identity: Path, tmp_path: Path):
     authority = identity.parent / "ca"
     assert (
         diredi(
@@ -81,7 +81,7 @@ def test_a_port_in_use_is_named(diredi: Diredi, identity: Path, tmp_path: Path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         flags = ("--identity", tmp_path / "id", "--state-dir", tmp_path / "state", "--listen", f"127.0.0.1:{port}")
-        said = diredi("serve", "cloud", *flags)
+        said = program("serve", "cloud", *flags)
     assert said.code in {2, 6} and str(port) in said.err and "Traceback" not in said.err
 
 
@@ -144,17 +144,18 @@ def test_a_bad_data_set_stops_a_demo_before_it_begins(diredi: Diredi, scenes: Pa
     assert not (tmp_path / "out").exists()
 
 
-def test_a_demo_leaves_a_folder_of_somebody_else_alone(diredi: Diredi, tmp_path: Path):
+def test_a_demo_leaves_a_folder_of_somebody_else_alone(program: Diredi, tmp_path: Path):
     (tmp_path / "thesis.txt").touch()
-    said = diredi("demo", "--out", tmp_path)
+    said = program("demo", "--out", tmp_path)
     assert said.code == 2 and "--out" in said.error
 
 
-def test_stopping_a_demo_that_is_not_there_says_so(diredi: Diredi, tmp_path: Path):
-    said = diredi("demo", "--out", tmp_path / "out", "--stop", "--json")
+def test_stopping_a_demo_that_is_not_there_says_so(program: Diredi, tmp_path: Path):
+    said = program("demo", "--out", tmp_path / "out", "--stop", "--json")
     assert said.json() == {"stopped": []}
 
 
+@pytest.mark.slow
 def test_a_model_is_trained_taught_and_measured(diredi: Diredi, scenes: Path, tmp_path: Path):
     flags = ("--data", scenes, "--image-size", "64", "--epochs", "1", "-o", "batch=4", "--threads", "1", "--json")
     tutor, student = tmp_path / "tutor.safetensors", tmp_path / "student.safetensors"
@@ -168,10 +169,11 @@ def test_a_model_is_trained_taught_and_measured(diredi: Diredi, scenes: Path, tm
     assert diredi("train", "teacher", "--start", tutor, "--out", grown, *flags).code == 0
 
 
+@pytest.mark.slow
 def test_a_training_that_was_killed_goes_on_when_the_command_is_given_again(
     diredi: Diredi, scenes: Path, tmp_path: Path
 ):
-    flags = ("--data", scenes, "--image-size", "64", "--epochs", "40", "-o", "batch=4", "--threads", "1", "--json")
+    flags = ("--data", scenes, "--image-size", "64", "--epochs", "12", "-o", "batch=4", "--threads", "1", "--json")
     flags += ("--architecture", "yolo11-w0.0625")
     whole = diredi("train", "tutor", "--out", tmp_path / "whole.safetensors", *flags).json()
     killed = ["train", "tutor", "--out", tmp_path / "killed.safetensors", *flags]

@@ -13,9 +13,9 @@ import psutil
 import pytest
 from demo_world import Demo, Diredi, processes_of, small_demo
 
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo"), pytest.mark.timeout(1200)]
 
 
 def test_the_report_has_every_promised_key(demo: Demo):
@@ -60,8 +60,8 @@ def test_keep_says_how_to_talk_to_the_fleet_and_how_to_stop_it(demo: Demo):
     assert demo.said.err.strip().splitlines()[-1].startswith("Next: ")
 
 
-def test_a_demo_that_still_runs_is_not_replaced(demo: Demo, diredi: Diredi):
-    said = diredi("demo", "--out", demo.folder.out)
+def test_a_demo_that_still_runs_is_not_replaced(demo: Demo, program: Diredi):
+    said = program("demo", "--out", demo.folder.out)
     assert said.code == 6 and "--stop" in said.error
     assert demo.folder.report.exists()
 
@@ -191,8 +191,8 @@ def test_nothing_is_left_running_however_a_demo_is_ended(
     until_all_started(process, out)
     assert len(processes_of(out)) >= 6
     process.send_signal(number)
-    assert process.wait(30) == code
-    psutil.wait_procs(processes_of(out), timeout=20)  # after SIGKILL the services end by themselves
+    assert process.wait(PATIENCE_S) == code
+    psutil.wait_procs(processes_of(out), timeout=PATIENCE_S)  # after SIGKILL the services end by themselves
     assert processes_of(out) == []
 
 
@@ -202,7 +202,7 @@ def test_a_service_that_dies_is_named_with_its_log(demo: Demo, started: Started,
     until_all_started(process, out)
     victim = json.loads((out / "fleet" / "processes.json").read_text())["edge-2"]["pid"]
     psutil.Process(victim).kill()
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
     last = err.strip().splitlines()[-1]
     assert last.startswith("error: edge-2 ended by itself") and str(out / "fleet" / "logs" / "edge-2.log") in last
