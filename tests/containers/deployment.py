@@ -29,7 +29,7 @@ class Project:
         self._project = project
         self._environment = {**os.environ, **environment}
 
-    def compose(self, *arguments: str, timeout_s: float = 120) -> str:
+    def compose(self, *arguments: str, timeout_s: float = 300) -> str:
         """What `docker compose` printed. Raises AssertionError with all of it when it failed."""
         files = [argument for file in self.files for argument in ("-f", file)]
         command = [str(ROOT / "deploy/compose.sh"), "-p", self._project, *files, *arguments]
@@ -87,7 +87,7 @@ class Deployment(Project):
         assert code_ == 0, f"in {service}: {output.decode()}"
         return output.decode().strip()
 
-    def cli(self, *arguments: str, timeout_s: float = 60) -> Any:
+    def cli(self, *arguments: str, timeout_s: float = 180) -> Any:
         """What `diredi ... --json` printed, from a shell of this machine outside every container."""
         environment = {**os.environ, "DIREDI_CLOUD": self.address, "DIREDI_IDENTITY": str(self.identity)}
         command = [sys.executable, "-m", "diredi_cli", *arguments, "--json"]

@@ -18,7 +18,7 @@ KILLED = "peer-3"
 LEFT = ("peer-1", "peer-2")
 ROUNDS = 20
 """A few tenths of a second each: one that is killed in its second round is killed long before the last."""
-END_S = 180
+END_S = 600
 
 
 class Peers(Project):
