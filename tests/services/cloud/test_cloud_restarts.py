@@ -16,6 +16,9 @@ import pytest
 from cloud_server.notifier import CYCLES
 from tests.services.cloud.test_cloud_cycle import MAIN_LINE
 from tests.services.cloud.world import World, state_of, states_of
+from tests.support.waiting import PATIENCE_S
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[3]
 
@@ -157,12 +160,12 @@ async def test_a_process_that_is_killed_in_each_state_finishes_the_cycle(world: 
     assert (await operator.devices())["cam-1"].release_version == 2
 
 
-async def test_a_process_ends_within_two_seconds_when_it_is_told_to(world: World, process: Process) -> None:
+async def test_a_process_ends_when_it_is_told_to_though_somebody_watches(world: World, process: Process) -> None:
     await world.until_ready()
     watching = asyncio.create_task(anext(world.device().releases()))
     await watching
     process.process.send_signal(signal.SIGTERM)
-    assert await asyncio.to_thread(process.process.wait, 4) == 0
+    assert await asyncio.to_thread(process.process.wait, PATIENCE_S) == 0
 
 
 async def test_its_jobs_end_with_it(world: World, process: Process) -> None:
@@ -172,7 +175,7 @@ async def test_its_jobs_end_with_it(world: World, process: Process) -> None:
     await site.extract(task)
     process.kill()
     mine = str(world.state_dir)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while _running(mine):
             await asyncio.sleep(0.05)
 

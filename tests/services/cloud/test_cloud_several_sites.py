@@ -161,6 +161,7 @@ async def test_a_site_that_is_silent_while_another_waits_drops_out(world: World)
         assert "no progress" in candidate.sites[1].reason
 
 
+@pytest.mark.slow
 async def test_killed_while_one_has_uploaded_and_the_other_has_not_nothing_is_lost(world: World) -> None:
     process = Process(world)
     await process.start()

@@ -71,7 +71,7 @@ async def test_hundreds_of_devices_hear_of_a_release_at_once(world: World) -> No
             await stream.aclose()
         del streams
         gc.collect()
-        async with asyncio.timeout(10):  # the server forgets a stream that its client has closed
+        async with asyncio.timeout(60):  # the server forgets a stream that its client has closed
             while cloud.context.open_streams["device/site-1/cam-2"]:
                 await asyncio.sleep(0.02)
 

@@ -23,6 +23,7 @@ from edge_node.node import serve
 from tests.support.net import free_port
 from tests.support.pki import Pki
 from tests.support.stub_cloud import StubCloud
+from tests.support.waiting import PATIENCE_S
 
 
 class FakeBlobService(BlobServicer):
@@ -114,14 +115,14 @@ class Node:
         self.stub = EdgeServiceStub(self.channel)
 
     async def status(self) -> edge_pb2.GetStatusResponse:
-        return await call(self.stub.GetStatus, edge_pb2.GetStatusRequest(), deadline_s=5)
+        return await call(self.stub.GetStatus, edge_pb2.GetStatusRequest(), deadline_s=30)
 
     async def detect(self, image: bytes, confidence: float = 0.0) -> edge_pb2.DetectImageResponse:
         request = edge_pb2.DetectImageRequest(image=image, confidence=confidence)
         return await call(self.stub.DetectImage, request, deadline_s=10)
 
     async def until(
-        self, condition: Callable[[edge_pb2.GetStatusResponse], bool], timeout_s: float = 30
+        self, condition: Callable[[edge_pb2.GetStatusResponse], bool], timeout_s: float = PATIENCE_S
     ) -> edge_pb2.GetStatusResponse:
         """The first status for which `condition` holds."""
         async with asyncio.timeout(timeout_s):

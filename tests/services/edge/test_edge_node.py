@@ -189,7 +189,7 @@ async def test_a_download_goes_on_after_a_restart_where_it_stopped(
     release = await cloud.fleet.publish(1, *students[0])
     config = config_of(tmp_path / "node", pki, cloud.address, frames)
     async with running(config, pki):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while cloud.blobs.served_bytes < 2 * 256 * 1024:
                 await asyncio.sleep(0.02)
             await asyncio.sleep(0.2)

@@ -18,6 +18,8 @@ from peer_network import HERE, ROOT
 from diredi.trust.identity import Credentials
 from peer_node.processes import PeersFile, write_configs
 
+pytestmark = pytest.mark.slow
+
 
 class Command:
     """A `diredi peers run` under way."""

@@ -58,7 +58,7 @@ class Silent(Described):
 
 
 async def test_a_client_that_hangs_does_not_take_the_round_from_the_others(tmp_path, network, pki):
-    configs = star(tmp_path, pki, ["hub", "a", "b", "hangs"], rounds=2, deadline_s=8, start_s=8)
+    configs = star(tmp_path, pki, ["hub", "a", "b", "hangs"], rounds=2, deadline_s=8, start_s=120)
     configs[0]["neighbours"]["hangs"] = await network.served("hangs", Silent())
     hub, *others = await run_peers(configs[:3])
 

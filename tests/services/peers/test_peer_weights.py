@@ -172,7 +172,7 @@ async def test_weights_that_make_the_mean_useless_do_not_end_a_peer(tmp_path, ne
     """Sound in form, so they are believed; who averages with them goes back to its own."""
     configs = configs_of(
         tmp_path, pki, ["a", "b"], rounds=3, learner="peer_node.fedavg_learner:create_learner", data=DATA,
-        options=OPTIONS, peers=3, deadline_s=5,
+        options=OPTIONS, peers=3, deadline_s=30,
     )  # fmt: skip
     own = create_learner(LearnerContext(2, 3, 3, 0, DATA, OPTIONS)).compute_update(1).weights
     harm = own.mapped(lambda _, array: np.full_like(array, size))

@@ -53,7 +53,7 @@ async def test_a_damaged_count_of_a_peer_refuses_it_nothing(serve, site, tmp_pat
     arrived = IngressMeter(tmp_path / "ingress")
     server = await serve(BlobServicer(BlobStore(tmp_path / "blobs")), meter=arrived)
     async with connect(server.address, site) as channel:
-        await call(BlobServiceStub(channel).StatBlob, pb.StatBlobRequest(digest="sha256:" + "0" * 64), deadline_s=5)
+        await call(BlobServiceStub(channel).StatBlob, pb.StatBlobRequest(digest="sha256:" + "0" * 64), deadline_s=30)
     assert list(arrived.totals("site/site-1")) == ["diredi.v1.StatBlobRequest"]
 
 
@@ -63,7 +63,7 @@ async def test_each_message_is_counted_to_the_byte(serve, site, tmp_path):
     meter = EgressMeter()
     async with connect(server.address, site, meter) as channel:
         for _ in range(3):
-            await call(BlobServiceStub(channel).StatBlob, request, deadline_s=5)
+            await call(BlobServiceStub(channel).StatBlob, request, deadline_s=30)
 
     assert meter.totals() == {"diredi.v1.StatBlobRequest": 3 * (len(request.SerializeToString()) + 5)}
 

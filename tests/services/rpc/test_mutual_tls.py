@@ -44,14 +44,14 @@ async def fleet(serve):
 
 async def beat(address, credentials, **more):
     async with connect(address, credentials) as channel:
-        await call(FleetServiceStub(channel).Heartbeat, pb.HeartbeatRequest(), deadline_s=5, **more)
+        await call(FleetServiceStub(channel).Heartbeat, pb.HeartbeatRequest(), deadline_s=30, **more)
 
 
 async def expect_no_way_in(fleet, channel, pki):
     """The call fails as a retriable one, the handler is never called, and yet it answers a caller of ours."""
     servicer, server = fleet
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await FleetServiceStub(channel).Heartbeat(pb.HeartbeatRequest(), timeout=5)
+        await FleetServiceStub(channel).Heartbeat(pb.HeartbeatRequest(), timeout=30)
     await channel.close()
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert servicer.callers == []
@@ -189,7 +189,7 @@ async def test_the_caller_is_who_its_certificate_says(fleet, pki):
 async def test_nobody_speaks_for_another(fleet, pki, role, name, its_site, device, said_site, allowed):
     async with connect(fleet[1].address, pki.credentials(role, name, its_site)) as channel:
         request = pb.RegisterDeviceRequest(device=device, site=said_site)
-        registering = call(FleetServiceStub(channel).RegisterDevice, request, deadline_s=5)
+        registering = call(FleetServiceStub(channel).RegisterDevice, request, deadline_s=30)
         if allowed:
             await registering
         else:
@@ -200,7 +200,7 @@ async def test_nobody_speaks_for_another(fleet, pki, role, name, its_site, devic
 async def test_a_role_may_only_do_what_it_may(fleet, pki, site):
     for credentials, allowed in ((pki.credentials("operator", "alice"), True), (site, False)):
         async with connect(fleet[1].address, credentials) as channel:
-            listing = call(FleetServiceStub(channel).ListDevices, pb.ListDevicesRequest(), deadline_s=5)
+            listing = call(FleetServiceStub(channel).ListDevices, pb.ListDevicesRequest(), deadline_s=30)
             if allowed:
                 await listing
             else:

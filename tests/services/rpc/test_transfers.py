@@ -329,7 +329,7 @@ async def test_a_bad_request_gets_its_status_and_leaves_the_store_as_it_was(serv
         stub = BlobServiceStub(channel)
         method = stub.StatBlob if isinstance(request_, pb.StatBlobRequest) else stub.PutChunk
         with pytest.raises(DirediError) as caught:
-            await call(method, request_, deadline_s=5)
+            await call(method, request_, deadline_s=30)
     assert type(caught.value) is error
     assert files_of(store) == {}
 

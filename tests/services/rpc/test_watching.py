@@ -59,7 +59,7 @@ async def watcher(address, credentials, **more):
 
 
 async def versions(stream, count):
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         return [(await anext(stream)).release.version for _ in range(count)]
 
 
@@ -169,7 +169,7 @@ async def test_cancelling_a_watch_ends_the_call_on_the_server(serve, site):
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await servicer.closed.wait()
 
 
@@ -179,7 +179,7 @@ async def test_a_watch_outlives_a_defect_of_the_server_and_gives_up_on_one_that_
     server = await serve(servicer)
     async with watcher(server.address, site, on_online=log) as stream:
         upcoming = asyncio.create_task(versions(stream, 2))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while servicer.opened < 3:
                 await asyncio.sleep(0.01)
         servicer.error = None

@@ -229,7 +229,7 @@ class Local:
         self.stub = LocalServiceStub(self.channel)
 
     async def status(self) -> local_pb2.GetSiteStatusResponse:
-        return await call(self.stub.GetSiteStatus, local_pb2.GetSiteStatusRequest(), deadline_s=5)
+        return await call(self.stub.GetSiteStatus, local_pb2.GetSiteStatusRequest(), deadline_s=30)
 
     async def hand(self, image: bytes, device: str = "camera-1") -> bool:
         request = local_pb2.HandSampleRequest(device=device, image=image, class_ids=[0], lowest_confidence=0.3)

@@ -97,6 +97,7 @@ async def proxy(pki: Pki, cloud: SiteCloud) -> AsyncIterator[RecordingProxy]:
     await proxy.stop()
 
 
+@pytest.mark.slow
 async def test_in_a_whole_cycle_nothing_private_leaves(
     tmp_path: Path,
     pki: Pki,

@@ -18,6 +18,8 @@ from tests.support.pki import Pki
 from tests.support.waiting import until
 from user_domain.cloud import ATTEMPTS
 
+pytestmark = pytest.mark.slow
+
 
 async def test_an_extraction_ends_in_a_gap_whose_blobs_the_cloud_has(
     tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path

@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,8 +20,10 @@ from site_doubles import Models, SiteCloud, config_of, write_data_set
 from diredi.trust import ca
 from tests.support.net import free_port
 from tests.support.pki import HOSTS, Pki
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_S, until
 from user_domain.config import UserDomainConfig
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[3]
 
@@ -59,17 +60,15 @@ async def site_process(config: UserDomainConfig) -> AsyncIterator[tuple[Process,
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_it_stops_within_two_seconds_even_in_the_middle_of_a_job(
+async def test_it_stops_when_told_to_even_in_the_middle_of_a_job_that_never_ends(
     tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path, number: signal.Signals
 ) -> None:
     endless = {"tutor": {"epochs": 100_000, "batch": 4}, "coreset_images": 0}
     await cloud.site.offer(models.extract_task(cloud, recipe=endless))
     async with site_process(config_of(tmp_path / "site", pki, cloud.address, data)) as (process, _):
         await until(lambda: bool(list((tmp_path / "site" / "jobs").rglob("spec.json"))))
-        began = time.monotonic()
         process.send_signal(number)
-        assert await asyncio.wait_for(process.wait(), 5) == 0
-        assert time.monotonic() - began < 2.5
+        assert await asyncio.wait_for(process.wait(), PATIENCE_S) == 0
 
 
 async def test_killed_in_the_middle_of_the_job_it_comes_back_and_finishes(

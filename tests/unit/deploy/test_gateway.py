@@ -10,7 +10,7 @@ from deploy import gateway
 from tests.support.net import free_port
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-DEADLINE_S = 5
+DEADLINE_S = 60
 
 
 @asynccontextmanager

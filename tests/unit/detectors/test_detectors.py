@@ -278,13 +278,13 @@ def test_what_the_edge_imports_does_not_pull_in_torch():
         "diredi.evaluation.metrics, diredi.distillation.recipe, diredi.evaluation.detection; "
         "sys.exit('torch' in sys.modules or 'ultralytics' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=300, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("name", of_families("yolo11-w0.0625", "libreyolo9-w0.0625"))
 def test_learning_does_not_need_torchvision(name):
     code = f"{CREATE.format(name)}; import sys; sys.exit('torchvision' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], timeout=120, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=300, check=False).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -314,4 +314,4 @@ CREATE = (
 def without(package, code):
     """Runs `code` as on a machine that has not got `package`."""
     hidden = f"import sys; sys.modules['{package}'] = None; {code}"
-    return subprocess.run([sys.executable, "-c", hidden], timeout=120, capture_output=True, text=True, check=False)
+    return subprocess.run([sys.executable, "-c", hidden], timeout=300, capture_output=True, text=True, check=False)

@@ -44,7 +44,7 @@ def test_a_demo_that_runs_is_not_replaced_and_can_be_stopped_from_elsewhere(tmp_
         with pytest.raises(WrongState, match="--stop"):
             folder.prepare()
         assert folder.stop_running() == ["cloud"]
-        assert process.wait(5) != 0
+        assert process.wait(60) != 0
     assert folder.running() == {}
 
 
