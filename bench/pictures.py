@@ -1,12 +1,13 @@
 """One picture for each question of docs/results.md, drawn from the committed JSON: `python bench/pictures.py`.
 
-It reads `bench/results/NAME.json` and writes `docs/results/NAME.svg`. It trains and measures nothing. Equal JSON gives
-an equal picture, byte for byte; a test holds the committed pictures to that.
+It reads `bench/results/NAME.json`, or the output on the page of a demo, and writes `docs/results/NAME.svg`. It trains
+and measures nothing. Equal numbers give an equal picture, byte for byte; a test holds the committed pictures to that.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,7 +125,22 @@ _ROUNDS = {
     if (who, n) != ("Flower", 32)
 }
 
+_BEFORE_AND_AFTER = [
+    Bars(
+        "at the site", "site", "percent", _same("all classes, before", "all classes, after", "forklift, after"), "AP50"
+    ),
+    Bars(
+        "on the manufacturer's images",
+        "manufacturer",
+        "percent",
+        _same("all classes, before", "all classes, after"),
+        "AP50",
+    ),
+]
+
 PICTURES: dict[str, Picture] = {
+    "demo": Picture(_BEFORE_AND_AFTER, ours=["all classes, after", "forklift, after"]),
+    "demo-real-images": Picture(_BEFORE_AND_AFTER, ours=["all classes, after", "forklift, after"]),
     "update": Picture(
         [
             Bars("the manufacturer's images", f"{_SITE_1}: presumed", "mAP50", _RIVALS),
@@ -285,8 +301,7 @@ def draw(name: str, folder: Path) -> Path:
     Returns:
         The path of the picture.
     """
-    picture = PICTURES[name]
-    rows = {(row["table"], row["form"]): row for row in json.loads((RESULTS / f"{name}.json").read_text())["rows"]}
+    picture, rows = PICTURES[name], _rows(name)
     across = min(len(picture.panels), 3 if len(picture.panels) != 4 else 2)
     down = -(-len(picture.panels) // across)
     height = down * (0.9 + 0.3 * max(len(panel.forms) for panel in picture.panels))
@@ -300,6 +315,21 @@ def draw(name: str, folder: Path) -> Path:
         figure.savefig(path, metadata={"Date": None, "Creator": None})
         plt.close(figure)
     return path
+
+
+def _rows(name: str) -> Mapping[tuple[str, str], Any]:
+    """Return the rows of a benchmark by table and form; those of a demo are in the output that its page shows."""
+    file = RESULTS / f"{name}.json"
+    if file.is_file():
+        return {(row["table"], row["form"]): row for row in json.loads(file.read_text())["rows"]}
+    page = (PAGES / f"{name}.md").read_text()
+    rows = {}
+    for label, line in (("all classes", r"^ mAP50 .*$"), ("forklift", r"^ AP50 forklift .*$")):
+        numbers = [float(text) for text in re.findall(r"(?<=\s)\d+\.\d+", re.findall(line, page, re.M)[0])]
+        for table, found in (("site", numbers[:2]), ("manufacturer", numbers[2:])):
+            for when, value in zip(("before", "after"), found, strict=False):
+                rows[table, f"{label}, {when}"] = {"percent": {"mean": value, "low": value, "high": value}}
+    return rows
 
 
 def _panel(axis: Any, panel: Bars, picture: Picture, rows: Mapping[tuple[str, str], Any]) -> None:  # noqa: ANN401
