@@ -266,7 +266,7 @@ class Updater:
         return self._record.fail(reason, lasting=isinstance(error, InvalidInput))
 
     async def _report(self, version: int, installed: bool, reason: str) -> None:
-        """Raises Unreachable to be called again; an answer that is about this report is final and only logged."""
+        """Report an outcome; an answer about this very report is final and only logged, any other error is raised."""
         try:
             await self._report_install(version, installed, reason)
         except (WrongState, NotFound, Refused, InvalidInput) as error:
