@@ -69,6 +69,7 @@ def kl_of_logits(p: Tensor, q: Tensor) -> Tensor:
 
 
 MEASURES: Final[dict[str, Measure]] = {"ce": ce, "kl": kl, "js": js, "sed": sed, "td": td, "msed": msed}
+"""Dissimilarities of two probability vectors by name; each takes the student's and the teacher's, [..., classes]."""
 
 
 def _entropy(p: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ LOSSES: Final[dict[str, MakeLoss]] = {
     "rkd_distance": Distances,
     "rkd_angle": Angles,
 }
+"""Distillation losses by the name that a `TrainRecipe` calls them; put your own beside them."""
 """Every distillation loss by its name in a recipe, as what makes it."""
 
 __all__ = ["LOSSES", "DistillationBatch", "Loss", "MakeLoss"]

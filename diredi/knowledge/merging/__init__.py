@@ -37,6 +37,7 @@ MERGES: Final[dict[str, Merge]] = {
     "clipped_mean": clipped_mean,
     "krum": krum,
 }
+"""Merging rules by the name that a `MergeRecipe` calls them; put your own beside them."""
 """Every method to merge the gaps of several sites, by its name in `MergeRecipe.method`."""
 
 AGAINST_LIARS: Final = frozenset({"median", "trimmed_mean", "clipped_mean", "krum"})
