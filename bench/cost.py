@@ -80,7 +80,7 @@ class Trial:
         self.grid, self.folder = grid, folder / f"seed-{seed}"
         self.environment = Environment(seed, grid.plan)
         self.site: BenchSite = self.environment.site(SITE)
-        student = self.site.figures(self.environment.student)
+        student = self.site.metrics(self.environment.student)
         self.before = 100 * student.map50
 
     def cells(self) -> dict[str, dict[str, float]]:
@@ -99,7 +99,7 @@ class Trial:
                 environment.made if ours else call(bootstrap.main, spec, self.folder / architecture, ignore_progress)
             )
             weights = found["tutor"]["weights"]
-            return {"weights": weights, "map50": self.site.figures(registry.load(Path(weights))).map50}
+            return {"weights": weights, "map50": self.site.metrics(registry.load(Path(weights))).map50}
 
         return cached(self.folder / f"tutor-{architecture}.json", spec, made)
 
@@ -134,9 +134,9 @@ class Trial:
         found = in_a_process(spec, empty_folder(folder / "job"))
         gap = Gap.load(found["student_gap"]["path"])
         applied = apply_gap(self.environment.student, gap, guard=self.environment.presumed, recipe=spec["recipe"])
-        figures = self.site.figures(applied.model)
+        metrics = self.site.metrics(applied.model)
         change = applied.after.map50 - applied.before.map50
-        return {**found, "student": {"map50": figures.map50, "new": figures.per_class[NEW].ap50, "presumed": change}}
+        return {**found, "student": {"map50": metrics.map50, "new": metrics.per_class[NEW].ap50, "presumed": change}}
 
 
 def in_a_process(spec: Json, folder: Path) -> Json:

@@ -108,7 +108,7 @@ class BenchSite:
     new: tuple[str, ...]
     """Classes that the manufacturer does not have."""
 
-    def figures(self, predictor: Predictor) -> DetectionMetrics:
+    def metrics(self, predictor: Predictor) -> DetectionMetrics:
         """Evaluate a predictor on the held-out images."""
         return evaluate(predictor, self.data.val, self.labels)
 
@@ -177,7 +177,7 @@ class Environment:
     def recipe(self, **more: Any) -> CycleRecipe:  # noqa: ANN401 - options of a recipe
         return CycleRecipe.of(self.cycle(**more))
 
-    def presumed_figures(self, predictor: Predictor, labels: LabelSpace | None = None) -> DetectionMetrics:
+    def presumed_metrics(self, predictor: Predictor, labels: LabelSpace | None = None) -> DetectionMetrics:
         """Evaluate a predictor on held-out presumed images, in `labels` or the manufacturer's label space."""
         return evaluate(predictor, self.presumed.val, labels or self.known)
 

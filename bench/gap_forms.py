@@ -91,7 +91,7 @@ class Trial:
         made_from = describe_plan(self.environment.plan) | ({"coreset": SMALL} if name == "lambda" else {})
         return cached(self.folder / f"{name}.json", made_from, lambda: {"commit": COMMIT, "table": make()})
 
-    def figures(self, predictor: Predictor) -> dict[str, float]:
+    def metrics(self, predictor: Predictor) -> dict[str, float]:
         return self._on(predictor, self.site.data.val)
 
     def gaps(self) -> Table:
@@ -102,22 +102,22 @@ class Trial:
         pools = presumption(self.environment.student, self._site_data(), self.recipe)
         train(tutor_1, pools, seeded(self.recipe.tutor, self.recipe.seed), teacher=self.environment.student)
         one, two = compute(w2, base, base), compute(w2, tutor_1.weights(), base)
-        table = {TUTOR: self.figures(tutor), "tutor 1": self.figures(tutor_1)}
-        return table | {form_name(*form): self.figures(self._updated(one, two, *form)) for form in FORMS}
+        table = {TUTOR: self.metrics(tutor), "tutor 1": self.metrics(tutor_1)}
+        return table | {form_name(*form): self.metrics(self._updated(one, two, *form)) for form in FORMS}
 
     def teaching(self) -> Table:
         """Tutor 2 by what is labelled and by what the student teaches."""
         whole, new = self._site_data(), self.labels.names.index(NEW)
         bare = [replace(s, boxes=s.boxes[s.boxes[:, 0] == new]) for s in whole.private.samples]
         few = replace(whole, private=Pool(bare, frozenset([new])))
-        table = {TUTOR: self.figures(self.environment.tutor), "all labelled, default": self.figures(self._tutor_2)}
+        table = {TUTOR: self.metrics(self.environment.tutor), "all labelled, default": self.metrics(self._tutor_2)}
         for said_of, data in (("all labelled", whole), (f"only {NEW}s labelled", few)):
             for name, options in TEACHING.items():
                 if (row := f"{said_of}, {name}") not in table:
                     taught = self.environment.tutor.expand_classes(self.labels)
                     recipe = seeded(self.recipe.tutor.model_copy(update=options), self.recipe.seed)
                     train(taught, data.pools, recipe, teacher=self.environment.student)
-                    table[row] = self.figures(taught)
+                    table[row] = self.metrics(taught)
         return table
 
     @property
@@ -154,7 +154,7 @@ class Trial:
         table = {}
         for kind, base in (("tutor", self.environment.tutor), ("student", self.environment.student)):
             gap, before = self.taken[f"{kind}_gap"], self.taken[f"{kind}_after"]["map50"]
-            after = self.figures(self.decoded(base, kind))["site"]
+            after = self.metrics(self.decoded(base, kind))["site"]
             sizes = {"fp32 MB": gap["fp32_bytes"] / 1e6, "encoded MB": gap["bytes"] / 1e6}
             table[kind] = {**sizes, "site before": 100 * before, "site after": after}
         return table

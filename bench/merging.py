@@ -107,31 +107,31 @@ class Trial:
         """Every method on the gaps of the tutor or of the student."""
         base = self.environment.tutor if kind == "tutor" else self.environment.student
         alone = [with_gap(base, _merged(self.listed(kind, [i]), base, {}), 1.0) for i in range(len(self.sites))]
-        table = {NOTHING: self.figures([base, base]), ALONE: self.figures(alone)}
+        table = {NOTHING: self.metrics([base, base]), ALONE: self.metrics(alone)}
         for name, recipe in MERGED.items():
             detector = with_gap(base, _merged(self.listed(kind), base, recipe), 1.0)
             if MergeRecipe.model_validate(recipe).batch_norm == "re-estimate":
                 re_estimate(detector, self.environment.presumed.train)
-            table[name] = self.figures([detector, detector])
+            table[name] = self.metrics([detector, detector])
         if kind == "tutor":
             again = registry.load(Path(self.cycles[1]["tutor"]))
-            table[TWICE] = self.figures([again, again])
+            table[TWICE] = self.metrics([again, again])
         return _with_left(table)
 
-    def figures(self, predictors: Sequence[Predictor]) -> dict[str, float]:
+    def metrics(self, predictors: Sequence[Predictor]) -> dict[str, float]:
         """On presumed images and at each site, there by its own predictor."""
-        presumed = [self.environment.presumed_figures(one).map50 for one in dict.fromkeys(predictors)]
+        presumed = [self.environment.presumed_metrics(one).map50 for one in dict.fromkeys(predictors)]
         found = {"presumed": 100 * float(np.mean(presumed))}
         for site, predictor in zip(self.sites, predictors, strict=True):
-            figures = site.figures(predictor)
-            found[site.name] = 100 * figures.map50
-            found |= {name: 100 * figures.per_class[name].ap50 for name in site.new}
+            metrics = site.metrics(predictor)
+            found[site.name] = 100 * metrics.map50
+            found |= {name: 100 * metrics.per_class[name].ap50 for name in site.new}
         return found
 
     def release(self, alone: dict[str, float]) -> Table:
         """The releases of both cycles beside the students that the sites had made, `alone`."""
         found = [OnnxPredictor(Path(made["onnx"])) for made in self.cycles]
-        table = {name: self.figures([one, one]) for name, one in zip((OURS, TWICE), found, strict=True)}
+        table = {name: self.metrics([one, one]) for name, one in zip((OURS, TWICE), found, strict=True)}
         return _with_left({ALONE: alone, **table})
 
     def liars(self, steps: int) -> Table:
@@ -140,14 +140,14 @@ class Trial:
         first, *others = honest
         lying = replace(first, gap=Gap(first.gap.weights * LIE, first.gap.note))
         base, site = self.environment.student, self.sites[0]
-        table: Table = {NOTHING: dict.fromkeys(("honest", "one liar"), 100 * site.figures(base).map50)}
+        table: Table = {NOTHING: dict.fromkeys(("honest", "one liar"), 100 * site.metrics(base).map50)}
         for name, recipe in AMONG_LIARS.items():
             gaps = {"honest": honest, "one liar": [lying, *others]}
             with_all = {
                 said: merge_gaps(ours, base.weights(), MergeRecipe.model_validate(recipe))
                 for said, ours in gaps.items()
             }
-            table[name] = {said: 100 * site.figures(with_gap(base, gap, 1.0)).map50 for said, gap in with_all.items()}
+            table[name] = {said: 100 * site.metrics(with_gap(base, gap, 1.0)).map50 for said, gap in with_all.items()}
         return table
 
     def _parts(self, steps: int) -> list[Contribution]:

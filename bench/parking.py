@@ -135,7 +135,7 @@ class Scenario:
             "labels": learned(self.student, labelled, recipe),
         }
         val = [sample for one in cameras.values() for sample in one.val]
-        return {"commit": COMMIT, "forms": {form: self._figures(judged[form], val) for form in FORMS}}
+        return {"commit": COMMIT, "forms": {form: self._metrics(judged[form], val) for form in FORMS}}
 
     def _made_from(self, seed: int) -> Json:
         images = {name: (len(one.train), len(one.val)) for name, one in self.cameras.items()}
@@ -158,7 +158,7 @@ class Scenario:
     def _oracle(self) -> TTAPredictor:
         return TTAPredictor.of(self.teacher, self.lesson.sizes)
 
-    def _figures(self, predictor: Predictor, val: Sequence[Sample]) -> dict[str, float]:
+    def _metrics(self, predictor: Predictor, val: Sequence[Sample]) -> dict[str, float]:
         found = evaluate(predictor, val, self.student.spec.labels)
         named = {"precision": found.precision, "recall": found.recall, "mAP50": found.map50, "mAP50-95": found.map50_95}
         return {column: 100 * value for column, value in named.items()}

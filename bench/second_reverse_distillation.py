@@ -109,9 +109,9 @@ class Trial:
         receiver = registry.from_weights(self.environment.tutor.spec, case.receiver)
         applied = self._applied(receiver, case, form, LAMS)
         taken = applied.model if applied.harmless else receiver.expand_classes(self.labels)
-        whole = self._figures(self._applied(receiver, case, form, LAMS[:1]).model, sites)
+        whole = self._metrics(self._applied(receiver, case, form, LAMS[:1]).model, sites)
         return {
-            **self._figures(taken, sites),
+            **self._metrics(taken, sites),
             "lambda": 0.0 if not applied.harmless or isinstance(applied.lam, dict) else float(applied.lam),
             "presumed at lambda 1": whole["presumed"],
             "site at lambda 1": whole["site"],
@@ -130,10 +130,10 @@ class Trial:
         there = {TUTOR: self.tutor, "tutor 1": self._tutor_1(1.0), TUTOR_2: self._tutor_2(1.0)}
         there["tutor 1 in another order"] = self._reordered
         grown = {name: weights for name, weights in there.items() if name != TUTOR}
-        table = {TUTOR: self._figures(self.environment.tutor, self.sites[:1])}
+        table = {TUTOR: self._metrics(self.environment.tutor, self.sites[:1])}
         for name, weights in grown.items():
             detector = registry.from_weights(self.environment.tutor.expand_classes(self.labels).spec, weights)
-            table[name] = self._figures(detector, self.sites[:1])
+            table[name] = self._metrics(detector, self.sites[:1])
         return table
 
     def again(self) -> Columns:
@@ -203,12 +203,12 @@ class Trial:
         sent = [Contribution(site.name, gap, 1) for site, gap in zip(self.sites, gaps, strict=False)]
         return merge_gaps(sent, case.start, self.recipe.merge).weights
 
-    def _figures(self, detector: Detector, sites: Sequence[BenchSite]) -> Columns:
-        at_sites = [site.figures(detector) for site in sites]
+    def _metrics(self, detector: Detector, sites: Sequence[BenchSite]) -> Columns:
+        at_sites = [site.metrics(detector) for site in sites]
         return {
             "presumed": 100 * evaluate(detector, self.environment.presumed).map50,
-            "site": 100 * mean(figures.map50 for figures in at_sites),
-            NEW: 100 * mean(figures.per_class[NEW].ap50 for figures in at_sites),
+            "site": 100 * mean(metrics.map50 for metrics in at_sites),
+            NEW: 100 * mean(metrics.per_class[NEW].ap50 for metrics in at_sites),
         }
 
 

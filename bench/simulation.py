@@ -45,7 +45,7 @@ def commands() -> dict[str, list[str]]:
     return {"DiReDi": [sys.executable, str(SIDES / "ours.py")], "Flower": [flower_python(), "-c", program]}
 
 
-def figures_of(command: list[str], spec: Json, folder: Path) -> Json:
+def metrics_of(command: list[str], spec: Json, folder: Path) -> Json:
     """The columns of one program."""
     empty_folder(folder)
     (folder / "spec.json").write_text(json.dumps(spec))
@@ -91,7 +91,7 @@ def measure(seed: int, folder: Path) -> Json:
             for side, command in sides.items():
                 spec = {"network": network, "clients": clients, "seed": seed, "cpus": cpus, **LEARNING}
                 place = folder / f"seed-{seed}" / f"{network}-{clients}-{side}"
-                made = cached(place.with_suffix(".json"), spec, partial(figures_of, command, spec, place))
+                made = cached(place.with_suffix(".json"), spec, partial(metrics_of, command, spec, place))
                 tables.setdefault(network, {})[form_name(side, clients)] = made
     return {"commits": [COMMIT], "tables": tables}
 

@@ -131,9 +131,9 @@ class Trial:
         return student
 
     def columns(self, detector: Detector) -> dict[str, float]:
-        site, [new] = self.site.figures(detector), self.site.new
-        old = [figures.ap50 for name, figures in site.per_class.items() if name != new]
-        presumed = self.environment.presumed_figures(detector, self.site.labels).map50
+        site, [new] = self.site.metrics(detector), self.site.new
+        old = [metrics.ap50 for name, metrics in site.per_class.items() if name != new]
+        presumed = self.environment.presumed_metrics(detector, self.site.labels).map50
         return {
             name: 100 * value
             for name, value in {

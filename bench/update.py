@@ -139,9 +139,9 @@ def evaluate_classes(
 ) -> Columns:
     """Percent, for the classes in `names` alone: boxes of others are neither asked for nor held against anybody."""
     chosen = LabelSpace(names=tuple(names))
-    figures = evaluate(predictor, [_only(sample, labels, chosen) for sample in samples], chosen)
-    found = {"mAP50": figures.map50, "mAP50-95": figures.map50_95}
-    found |= {"P": figures.precision, "R": figures.recall, "F1": figures.f1}
+    metrics = evaluate(predictor, [_only(sample, labels, chosen) for sample in samples], chosen)
+    found = {"mAP50": metrics.map50, "mAP50-95": metrics.map50_95}
+    found |= {"P": metrics.precision, "R": metrics.recall, "F1": metrics.f1}
     return {column: 100 * value for column, value in found.items()}
 
 

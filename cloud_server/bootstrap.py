@@ -29,7 +29,7 @@ async def make_first_release(context: CloudContext, job_runner: JobRunner) -> Re
         return current
 
     async def store_model(kind: ModelKind, model: FirstModel, parent_id: str = "") -> Model:
-        return await job_runner.store_model(kind, model, "", parent_id, presumed=model.figures, created=context.now())
+        return await job_runner.store_model(kind, model, "", parent_id, presumed=model.metrics, created=context.now())
 
     result = await job_runner.bootstrap(_log_progress)
     tutor = await store_model(ModelKind.TUTOR, result.tutor)

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from cloud_server.states import BEFORE_UPLOAD, DROPPED, ENDS, State
 from diredi.errors import NotFound
@@ -82,7 +82,8 @@ class LambdaScore(Record):
     """Metrics of the tutor with a share of a site's gap added, on that site's held-out images."""
 
     lam: float = Field(ge=0, le=2, allow_inf_nan=False)
-    figures: DetectionMetrics
+    metrics: DetectionMetrics = Field(validation_alias=AliasChoices("metrics", "figures"))
+    """Called "figures" in databases of before."""
 
 
 class GapManifest(Record):
@@ -127,7 +128,7 @@ class Transition(Record):
     at: datetime
     actor: str
     reason: str
-    figures: Json = {}
+    metrics: Json = {}
 
 
 class Part(Record):
@@ -219,9 +220,9 @@ class Cycle(Record):
             )
         return part
 
-    def figures_of(self, state: State) -> Json:
+    def metrics_of(self, state: State) -> Json:
         """Return the figures that were recorded when the cycle became `state`; empty if it never did."""
-        return next((t.figures for t in reversed(self.history) if t.state is state), {})
+        return next((t.metrics for t in reversed(self.history) if t.state is state), {})
 
     def redact_for(self, site: str) -> Cycle:
         """Return what one site may see: its own part and what became of the models, nothing of other sites.
@@ -242,23 +243,23 @@ _ON_PRESUMED = frozenset({"before", "after", "max_harm", "lam"})
 
 
 def _redact_transition(transition: Transition, site: str) -> Transition:
-    figures_by_site = transition.figures.get("sites")
-    if figures_by_site is None:
+    metrics_by_site = transition.metrics.get("sites")
+    if metrics_by_site is None:
         return transition if transition.actor == f"site/{site}" else _redact_foreign(transition)
     # The site that validates last ends the cycle by what all sites have reported. Each site sees its own figures only.
     redacted = _redact_foreign(transition)
-    own_figures = figures_by_site.get(site)
-    return redacted if own_figures is None else redacted.model_copy(update={"figures": own_figures})
+    own_metrics = metrics_by_site.get(site)
+    return redacted if own_metrics is None else redacted.model_copy(update={"metrics": own_metrics})
 
 
 def _redact_foreign(transition: Transition) -> Transition:
     """Keep that a step happened and what it did to the models, without the site that took it and what it reported."""
     if transition.state in _OF_MODELS:
-        figures = {name: value for name, value in transition.figures.items() if name in _ON_PRESUMED}
-        return transition.model_copy(update={"figures": figures})
+        metrics = {name: value for name, value in transition.metrics.items() if name in _ON_PRESUMED}
+        return transition.model_copy(update={"metrics": metrics})
     kind = transition.actor.partition("/")[0]
     actor = transition.actor if kind in {"cloud", "operator"} else f"another {kind}"
-    return transition.model_copy(update={"actor": actor, "reason": "", "figures": {}})
+    return transition.model_copy(update={"actor": actor, "reason": "", "metrics": {}})
 
 
 class Outcome(StrEnum):

@@ -21,7 +21,7 @@ class Verdict:
 
     passed: bool
     reason: str
-    figures: Json = field(default_factory=dict)
+    metrics: Json = field(default_factory=dict)
 
 
 def check_presumed(before: DetectionMetrics, after: DetectionMetrics, max_harm: float) -> Verdict:
@@ -81,9 +81,9 @@ def check_site(before: DetectionMetrics, after: DetectionMetrics, new_classes: S
     return Verdict(True, reason, shown)
 
 
-def _finite(*all_figures: DetectionMetrics) -> bool:
+def _finite(*all_metrics: DetectionMetrics) -> bool:
     return all(
         math.isfinite(value)
-        for figures in all_figures
-        for value in (figures.map50, figures.map50_95, figures.precision, figures.recall, figures.f1)
+        for metrics in all_metrics
+        for value in (metrics.map50, metrics.map50_95, metrics.precision, metrics.recall, metrics.f1)
     )

@@ -35,9 +35,9 @@ def evaluate_model(
     dataset = load(data, (split,))
     predictor = open_predictor(model, image_size)
     with progress(as_json) as bar:
-        figures = evaluate(predictor, dataset, split=split, on_progress=heard_by(bar, f"Measuring {model.name}"))
-    found = {"model": str(model), "data": str(data), "split": split, **figures.model_dump(mode="json")}
-    emit(found, as_json, *render_metrics(figures))
+        metrics = evaluate(predictor, dataset, split=split, on_progress=heard_by(bar, f"Measuring {model.name}"))
+    found = {"model": str(model), "data": str(data), "split": split, **metrics.model_dump(mode="json")}
+    emit(found, as_json, *render_metrics(metrics))
 
 
 def open_predictor(path: Path, image_size: int | None = None) -> Predictor:
@@ -67,18 +67,18 @@ def open_predictor(path: Path, image_size: int | None = None) -> Predictor:
     return load(path, image_size=image_size)
 
 
-def render_metrics(figures: DetectionMetrics) -> list[RenderableType]:
+def render_metrics(metrics: DetectionMetrics) -> list[RenderableType]:
     """For people: the means, and a row for each class."""
     means = {
-        "images": figures.images,
-        "mAP50": percent(figures.map50),
-        "mAP50-95": percent(figures.map50_95),
-        "precision": percent(figures.precision),
-        "recall": percent(figures.recall),
-        "F1": percent(figures.f1),
+        "images": metrics.images,
+        "mAP50": percent(metrics.map50),
+        "mAP50-95": percent(metrics.map50_95),
+        "precision": percent(metrics.precision),
+        "recall": percent(metrics.recall),
+        "F1": percent(metrics.f1),
     }
     rows = [
-        (name, percent(found.ap50), percent(found.ap50_95), found.boxes) for name, found in figures.per_class.items()
+        (name, percent(found.ap50), percent(found.ap50_95), found.boxes) for name, found in metrics.per_class.items()
     ]
     columns = ("class", "AP50", "AP50-95", "boxes")
     return [facts(means), table(columns, rows, right=columns[1:])]

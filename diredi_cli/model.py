@@ -85,8 +85,8 @@ def show(
     rows = [
         ("all", percent(presumed.map50), percent(presumed.map50_95), ""),
         *(
-            (name, percent(figures.ap50), percent(figures.ap50_95), figures.boxes)
-            for name, figures in sorted(presumed.per_class.items())
+            (name, percent(metrics.ap50), percent(metrics.ap50_95), metrics.boxes)
+            for name, metrics in sorted(presumed.per_class.items())
         ),
     ]
     columns = ("presumed data", "AP50", "AP50-95", "boxes")

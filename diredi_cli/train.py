@@ -133,7 +133,7 @@ def _train(
             on_progress=heard_by(bar, "Training"),
             checkpoint=out.with_suffix(".training"),
         )
-        figures = evaluate(detector, dataset, on_progress=heard_by(bar, "Measuring"))
+        metrics = evaluate(detector, dataset, on_progress=heard_by(bar, "Measuring"))
         digest = detector.save(out)
         onnx = _export(detector, out) if with_onnx else None
         shutil.rmtree(out.with_suffix(".training"), ignore_errors=True)
@@ -145,7 +145,7 @@ def _train(
         "seconds": round(report.seconds, 3),
         "epochs": report.epochs,
         "steps": report.steps,
-        "figures": figures.model_dump(mode="json"),
+        "metrics": metrics.model_dump(mode="json"),
     }
     shown = {
         "weights": f"{out} ({bytes_text(out.stat().st_size)})",
@@ -153,7 +153,7 @@ def _train(
         "digest": digest,
         "trained": f"{report.epochs:g} epochs in {seconds_text(report.seconds)}",
     }
-    emit(found, as_json, facts(shown), *render_metrics(figures))
+    emit(found, as_json, facts(shown), *render_metrics(metrics))
 
 
 def _recipe(values: dict[str, object]) -> TrainRecipe:

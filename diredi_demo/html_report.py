@@ -38,7 +38,7 @@ def write_html_report(report: Report, path: Path) -> None:
         made=report.made[:16].replace("T", " ") + " UTC",
         tiles=_tiles(report),
         charts={name: Markup(svg) for name, svg in _charts(report).items()},
-        figures=_figure_rows(report),
+        metrics=_figure_rows(report),
         pictures=[_picture(report, picture, index) for index, picture in enumerate(report.pictures)],
         confidence=SHOWN_CONFIDENCE,
         cycle_time=seconds_text(report.seconds.get("cycle", 0.0)),
@@ -58,8 +58,8 @@ def _tiles(report: Report) -> list[dict[str, str]]:
         }
     ]
     for name in report.new_classes[:1]:
-        figures = report.after.site.per_class.get(name)
-        value = figures.ap50 if figures else 0.0
+        metrics = report.after.site.per_class.get(name)
+        value = metrics.ap50 if metrics else 0.0
         note = "AP50 of a class that its maker never trained, from 0"
         tiles.append({"what": f"New: {name}", "value": f"{100 * value:.1f}", "note": note, "style": "new"})
     note = f"points of mAP50 on the manufacturer's data, now {100 * report.after.presumed.map50:.1f}"

@@ -83,11 +83,11 @@ def measure(setting: DemoOptions, folder: Workspace, outcome: Outcome, clock: Cl
 def _pair(predictor: Predictor, presumed: Dataset, private: Dataset, bar: Progress, version: int) -> Pair:
     from diredi.evaluation.detection import evaluate
 
-    figures = {}
+    metrics = {}
     for name, dataset, words in (("presumed", presumed, "manufacturer's"), ("site", private, "site's")):
         step = f"Measuring release {version} on the {words} held-out images"
-        figures[name] = evaluate(predictor, dataset, on_progress=heard_by(bar, step))
-    return Pair(**figures)
+        metrics[name] = evaluate(predictor, dataset, on_progress=heard_by(bar, step))
+    return Pair(**metrics)
 
 
 def _pictures(
@@ -119,7 +119,7 @@ def _cycle(outcome: Outcome) -> CycleSummary:
             at=entry["at"],
             actor=entry["actor"],
             reason=entry["reason"],
-            figures=entry["figures"] or {},
+            metrics=entry["metrics"] or {},
         )
         for entry in cycle["history"]
     )

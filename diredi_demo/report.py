@@ -22,7 +22,7 @@ class StepTaken(_Part):
     at: str  # ISO 8601, UTC
     actor: str
     reason: str = ""
-    figures: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
 
 
 class CycleSummary(_Part):
@@ -146,8 +146,8 @@ class Report(_Part):
     def most_forgotten(self) -> tuple[str, float] | None:
         """Return the class that lost most AP50 on presumed data and its loss in points, or None if none lost any."""
         losses = {
-            name: 100 * (figures.ap50 - self.after.presumed.per_class[name].ap50)
-            for name, figures in self.before.presumed.per_class.items()
+            name: 100 * (metrics.ap50 - self.after.presumed.per_class[name].ap50)
+            for name, metrics in self.before.presumed.per_class.items()
             if name in self.after.presumed.per_class
         }
         name = max(losses, key=lambda name: losses[name], default=None)

@@ -56,8 +56,8 @@ def _listed(names: tuple[str, ...]) -> str:
 
 def _is_learned(report: Report, name: str) -> bool:
     """A class that is found at least now and then; below that nobody should claim it."""
-    figures = report.after.site.per_class.get(name)
-    return figures is not None and figures.ap50 >= 0.1
+    metrics = report.after.site.per_class.get(name)
+    return metrics is not None and metrics.ap50 >= 0.1
 
 
 def headline(report: Report) -> str:

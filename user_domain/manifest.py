@@ -32,7 +32,7 @@ def build_manifest(
         student_before=convert.metrics_to(result.student_before),
         tutor_after=convert.metrics_to(result.tutor_after),
         scores=[
-            cycles_pb2.LambdaScore(lam=score.lam, figures=convert.metrics_to(score.figures)) for score in result.scores
+            cycles_pb2.LambdaScore(lam=score.lam, metrics=convert.metrics_to(score.metrics)) for score in result.scores
         ],
     )
     if result.student_gap is not None:

@@ -153,7 +153,7 @@ async def _validate(site: SiteContext, task: Task, reporter: ProgressReporter) -
     spec = ValidateSpec(data=data.path, onnx=onnx, labels=task.student.spec.labels)
     result = await _run_job(site, task, VALIDATE_JOB, spec, ValidateResult, reporter)
     with _stage(Stage.SUBMIT):
-        await site.cloud.submit_validation(task.cycle_id, result.figures)
+        await site.cloud.submit_validation(task.cycle_id, result.metrics)
 
 
 async def _run_job(

@@ -35,7 +35,7 @@ def main(folder: Path) -> None:
         shards,
         folder / "run",
         EngineRecipe(workers=spec["cpus"]),
-        on_round=lambda figures: ended.append(time.time()),
+        on_round=lambda metrics: ended.append(time.time()),
     )
     found = {"ended": ended, "accuracy": outcome.history[-1].accuracy}
     (folder / "found.json").write_text(json.dumps(found))

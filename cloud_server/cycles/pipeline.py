@@ -69,9 +69,9 @@ class CyclePipeline:
     async def gate_tutor(self, cycle: Cycle) -> Cycle:
         """Go from APPLIED to GATED, or to REJECTED where the updated tutor does not pass the gate."""
         tutor = await self._context.read(lambda r: r.models.get(cycle.updated_tutor_id))
-        verdict = await self._judge(cycle, tutor, cycle.figures_of(State.APPLIED))
+        verdict = await self._judge(cycle, tutor, cycle.metrics_of(State.APPLIED))
         state = State.GATED if verdict.passed else State.REJECTED
-        return await self._record(cycle, state, f"tutor: {verdict.reason}", verdict.figures)
+        return await self._record(cycle, state, f"tutor: {verdict.reason}", verdict.metrics)
 
     async def redistil_student(self, cycle: Cycle) -> Cycle:
         """Go from GATED to REDISTILLED: make the next student and gate it as the very ONNX file that will ship.
@@ -87,9 +87,9 @@ class CyclePipeline:
         )
         verdict = await self._judge(cycle, model, result.to_record())
         state = State.REDISTILLED if verdict.passed else State.REJECTED
-        figures = result.to_record() | verdict.figures
+        metrics = result.to_record() | verdict.metrics
         after = await self._record(
-            cycle, state, f"student: {verdict.reason}", figures, model, updated_student_id=model.id
+            cycle, state, f"student: {verdict.reason}", metrics, model, updated_student_id=model.id
         )
         self._job_runner.discard(cycle.id, "apply")
         self._job_runner.discard(cycle.id, "redistil")
@@ -124,7 +124,7 @@ class CyclePipeline:
 
         return await self._context.write(release)
 
-    async def _judge(self, cycle: Cycle, model: Model, figures: Json) -> gate.Verdict:
+    async def _judge(self, cycle: Cycle, model: Model, metrics: Json) -> gate.Verdict:
         base, known = await self._context.read(
             lambda r: (r.models.get(cycle.base_student_id).labels, r.classes.labels())
         )
@@ -132,13 +132,13 @@ class CyclePipeline:
         if not labels.passed:
             return labels
         try:
-            before, after = (DetectionMetrics.model_validate(figures[when]) for when in ("before", "after"))
+            before, after = (DetectionMetrics.model_validate(metrics[when]) for when in ("before", "after"))
         except ValueError:  # a figure that is not a number is stored as null
-            return gate.Verdict(False, "a figure on the presumed images is not a number", figures)
+            return gate.Verdict(False, "a figure on the presumed images is not a number", metrics)
         return gate.check_presumed(before, after, self._max_harm)
 
     async def _record(
-        self, cycle: Cycle, state: State, reason: str, figures: Json, model: Model | None = None, **changes: str
+        self, cycle: Cycle, state: State, reason: str, metrics: Json, model: Model | None = None, **changes: str
     ) -> Cycle:
         """Record a model and the transition in one; nothing where another run of this step was here first."""
 
@@ -148,7 +148,7 @@ class CyclePipeline:
                 return stored
             if model is not None:
                 r.models.add(model)
-            return r.cycles.move(cycle.id, state, now, transitions.CLOUD, reason, figures, **changes)
+            return r.cycles.move(cycle.id, state, now, transitions.CLOUD, reason, metrics, **changes)
 
         return await self._context.write(record)
 

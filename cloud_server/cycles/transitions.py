@@ -221,10 +221,10 @@ def accept_gap(r: Repository, site: str, manifest: GapManifest, certificate: str
     """
     if check_manifest(r, site, manifest):
         return r.cycles.get(manifest.cycle_id)
-    figures = {"before": manifest.student_before.model_dump(mode="json"), "bytes": manifest.tutor_gap.blob.bytes}
+    metrics = {"before": manifest.student_before.model_dump(mode="json"), "bytes": manifest.tutor_gap.blob.bytes}
     reason = f"gap of {manifest.tutor_gap.blob.bytes} bytes received and verified"
     return r.cycles.move_part(
-        manifest.cycle_id, site, State.UPLOADED, now, f"site/{site}", reason, figures,
+        manifest.cycle_id, site, State.UPLOADED, now, f"site/{site}", reason, metrics,
         gap=manifest.model_dump(mode="json"), certificate=certificate,
     )  # fmt: skip
 
@@ -259,9 +259,9 @@ def decide_canary(r: Repository, cycle_id: str, actor: str, now: datetime) -> Cy
         return cycle
     if decision.state is State.RELEASED and (conflict := explain_superseded(r, cycle)):
         decision = canary.Decision(State.ROLLED_BACK, conflict)
-    figures = {site: verdict.figures for site, verdict in verdicts.items() if verdict is not None}
+    metrics = {site: verdict.metrics for site, verdict in verdicts.items() if verdict is not None}
     # Several sites' figures are recorded by site, those of a single site as they are.
-    recorded = {"sites": figures} if len(verdicts) > 1 else next(iter(figures.values()), {})
+    recorded = {"sites": metrics} if len(verdicts) > 1 else next(iter(metrics.values()), {})
     return end_canary(r, cycle, decision, actor, now, recorded)
 
 
@@ -272,7 +272,7 @@ def collect_canary_reports(r: Repository, cycle: Cycle) -> dict[str, Install | N
 
 
 def end_canary(
-    r: Repository, cycle: Cycle, decision: canary.Decision, actor: str, now: datetime, figures: Json
+    r: Repository, cycle: Cycle, decision: canary.Decision, actor: str, now: datetime, metrics: Json
 ) -> Cycle:
     """Change the release's status and the cycle's state together.
 
@@ -286,7 +286,7 @@ def end_canary(
     """
     released = decision.state is State.RELEASED
     r.releases.set_status(cycle.release_version, ReleaseStatus.RELEASED if released else ReleaseStatus.WITHDRAWN)
-    return r.cycles.move(cycle.id, decision.state, now, actor, decision.reason, figures)
+    return r.cycles.move(cycle.id, decision.state, now, actor, decision.reason, metrics)
 
 
 def _judge_part(part: Part, base: LabelSpace) -> gate.Verdict | None:

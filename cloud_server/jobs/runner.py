@@ -98,7 +98,7 @@ class JobRunner:
             tutor=self._path(receiver.weights),
             gaps=tuple(self._site_gap(site, manifest, manifest.tutor_gap) for site, manifest in cycle.gaps),
             scores=tuple(
-                tuple(Score(lam=score.lam, figures=score.figures) for score in manifest.scores)
+                tuple(Score(lam=score.lam, metrics=score.metrics) for score in manifest.scores)
                 for _, manifest in cycle.gaps
             ),
             presumed=await self.locate_presumed(on_progress),

@@ -101,10 +101,10 @@ def _part_to(part: Part, brief: bool) -> cycles_pb2.SitePart:
     return message
 
 
-def _transition_to(transition: Transition, figures: bool) -> cycles_pb2.Transition:
+def _transition_to(transition: Transition, metrics: bool) -> cycles_pb2.Transition:
     return cycles_pb2.Transition(
         state=_STATE(f"CYCLE_STATE_{transition.state}"), at=base.time_to(transition.at),
-        actor=transition.actor, reason=transition.reason, figures=base.struct_to(transition.figures if figures else {}),
+        actor=transition.actor, reason=transition.reason, metrics=base.struct_to(transition.metrics if metrics else {}),
     )  # fmt: skip
 
 
@@ -141,7 +141,7 @@ def manifest_to(manifest: GapManifest) -> cycles_pb2.GapManifest:
         train_images=manifest.train_images, held_out_images=manifest.held_out_images, boxes=manifest.boxes,
         recipe=base.struct_to(manifest.recipe), student_before=base.metrics_to(manifest.student_before),
         tutor_after=base.metrics_to(manifest.tutor_after), signature=bytes.fromhex(manifest.signature),
-        scores=[cycles_pb2.LambdaScore(lam=s.lam, figures=base.metrics_to(s.figures)) for s in manifest.scores],
+        scores=[cycles_pb2.LambdaScore(lam=s.lam, metrics=base.metrics_to(s.metrics)) for s in manifest.scores],
     )  # fmt: skip
     if manifest.student_gap is not None:
         message.student_gap.CopyFrom(_gap_to(manifest.student_gap))
@@ -174,7 +174,7 @@ def manifest_from(message: cycles_pb2.GapManifest) -> GapManifest:
             recipe=base.struct_from(message.recipe), student_before=base.metrics_from(message.student_before),
             tutor_after=base.metrics_from(message.tutor_after),
             student_after=base.metrics_from(message.student_after) if message.HasField("student_after") else None,
-            scores=tuple(LambdaScore(lam=s.lam, figures=base.metrics_from(s.figures)) for s in message.scores),
+            scores=tuple(LambdaScore(lam=s.lam, metrics=base.metrics_from(s.metrics)) for s in message.scores),
             style=_style_from(message),
             signature=message.signature.hex(),
         )  # fmt: skip

@@ -39,7 +39,7 @@ class StarterModel(Config):
     """Of the file in half precision, "sha256:..."."""
     bytes: int
     architecture: str
-    figures: dict[str, DetectionMetrics]
+    metrics: dict[str, DetectionMetrics]
     """On the held-out images of each data set by its name, measured with the weights that are in the file."""
 
 

@@ -135,9 +135,9 @@ def _rounded(kind: Kind, trained: FirstModel, folder: Path, held_out: dict[str, 
     digest = half.save(path, metadata)
     again = folder / "fp32" / path.name
     half.mapped(lambda _, array: array.astype(np.float32)).save(again, metadata)
-    exact, figures = measure(source, held_out), measure(again, held_out)
+    exact, metrics = measure(source, held_out), measure(again, held_out)
     for name, before in exact.items():
-        points = 100 * abs(before.map50 - figures[name].map50)
+        points = 100 * abs(before.map50 - metrics[name].map50)
         if points > ROUNDING_POINTS:
             raise DirediError(f"half precision changes the {kind}'s mAP50 on {name} by {points:.2f} points")
     return StarterModel(
@@ -145,7 +145,7 @@ def _rounded(kind: Kind, trained: FirstModel, folder: Path, held_out: dict[str, 
         digest=digest,
         bytes=path.stat().st_size,
         architecture=trained.architecture,
-        figures=figures,
+        metrics=metrics,
     )
 
 
@@ -168,8 +168,8 @@ def differences(made: StarterRelease, shipped: StarterRelease) -> list[str]:
         ours, theirs = made.model(kind), shipped.model(kind)
         if ours.architecture != theirs.architecture:
             said.append(f"the {kind} is {ours.architecture} here and {theirs.architecture} in starter.json")
-        for name in sorted(ours.figures.keys() & theirs.figures.keys()):
-            points = 100 * (ours.figures[name].map50 - theirs.figures[name].map50)
+        for name in sorted(ours.metrics.keys() & theirs.metrics.keys()):
+            points = 100 * (ours.metrics[name].map50 - theirs.metrics[name].map50)
             if abs(points) > CHECK_POINTS:
                 said.append(f"the {kind}'s mAP50 on {name} differs by {points:+.1f} points")
     return said
@@ -212,8 +212,8 @@ def _print(release: StarterRelease) -> None:
     for kind in KINDS:
         model = release.model(kind)
         sys.stdout.write(f"{kind:8} {model.architecture:14} {model.bytes / 2**20:5.2f} MiB  {model.digest}\n")
-        for name, figures in model.figures.items():
-            sys.stdout.write(f"  {name:16} mAP50 {100 * figures.map50:5.1f}  mAP50-95 {100 * figures.map50_95:5.1f}\n")
+        for name, metrics in model.metrics.items():
+            sys.stdout.write(f"  {name:16} mAP50 {100 * metrics.map50:5.1f}  mAP50-95 {100 * metrics.map50_95:5.1f}\n")
 
 
 class _Printer:

@@ -80,7 +80,7 @@ class Cycles:
         now: datetime,
         actor: str,
         reason: str,
-        figures: Json | None = None,
+        metrics: Json | None = None,
         **changes: object,
     ) -> Cycle:
         """Change the state of one site's part, and of the cycle where that follows.
@@ -106,7 +106,7 @@ class Cycles:
         part.progress = None
         self._change(part, now, changes)
         after = joint_state(State(row.state), [State(part.state) for part in row.parts])
-        return self.move(cycle_id, after, now, actor, reason, figures)
+        return self.move(cycle_id, after, now, actor, reason, metrics)
 
     def move(
         self,
@@ -115,7 +115,7 @@ class Cycles:
         now: datetime,
         actor: str,
         reason: str,
-        figures: Json | None = None,
+        metrics: Json | None = None,
         **changes: object,
     ) -> Cycle:
         """Change the state of a cycle.
@@ -138,7 +138,7 @@ class Cycles:
         row.state = state.value
         row.progress = None
         self._change(row, now, changes)
-        self._record(row, state, now, actor, reason, figures or {})
+        self._record(row, state, now, actor, reason, metrics or {})
         return Cycle.model_validate(row)
 
     def change_part(self, cycle_id: str, site: str, now: datetime, **changes: object) -> Cycle:
@@ -187,9 +187,9 @@ class Cycles:
         for name, value in changes.items():
             setattr(row, name, value)
 
-    def _record(self, row: CycleRow, state: State, at: datetime, actor: str, reason: str, figures: Json) -> None:
+    def _record(self, row: CycleRow, state: State, at: datetime, actor: str, reason: str, metrics: Json) -> None:
         self._changed_topics |= {CYCLES, cycle_topic(row.id), *(site_topic(part.site) for part in row.parts)}
         row.history.append(
-            TransitionRow(cycle_id=row.id, state=state.value, at=at, actor=actor, reason=reason, figures=figures)
+            TransitionRow(cycle_id=row.id, state=state.value, at=at, actor=actor, reason=reason, metrics=metrics)
         )
         self._session.flush()

@@ -116,7 +116,7 @@ class TransitionRow(Table):
     at: Mapped[datetime]
     actor: Mapped[str]
     reason: Mapped[str]
-    figures: Mapped[dict[str, Any]]
+    metrics: Mapped[dict[str, Any]] = mapped_column("figures")
 
 
 class SiteRow(Table):

@@ -91,14 +91,14 @@ def apply_gap(
     def tried(shares: Shares) -> TriedLambda:
         key = tuple(shares[section] for section in SECTIONS)
         if key not in measured:
-            figures = evaluate(_updated(tutor, gap, said(shares), recipe, guard.train), guard)
-            measured[key] = TriedLambda(lam=said(shares), figures=figures)
-            message = f"lambda {said(shares)}: mAP50 {figures.map50:.3f}"
+            metrics = evaluate(_updated(tutor, gap, said(shares), recipe, guard.train), guard)
+            measured[key] = TriedLambda(lam=said(shares), metrics=metrics)
+            message = f"lambda {said(shares)}: mAP50 {metrics.map50:.3f}"
             report(on_progress, STEP, len(measured) / budget(recipe), message)
         return measured[key]
 
     def harm(shares: Shares) -> float:
-        return before.map50 - tried(shares).figures.map50
+        return before.map50 - tried(shares).metrics.map50
 
     shares = search(recipe, scores, harm)
     chosen = tried(shares)
@@ -106,7 +106,7 @@ def apply_gap(
         model=_updated(tutor, gap, chosen.lam, recipe, guard.train),
         lam=chosen.lam,
         before=before,
-        after=chosen.figures,
+        after=chosen.metrics,
         tried=list(measured.values()),
         harmless=harm(shares) <= recipe.max_harm,
     )
@@ -115,7 +115,7 @@ def apply_gap(
 def scored(
     tutor: Detector,
     gap: Gap,
-    figures: Callable[[Detector], DetectionMetrics],
+    metrics: Callable[[Detector], DetectionMetrics],
     coreset: Sequence[Sample],
     recipe: CycleRecipe,
     *,
@@ -131,9 +131,9 @@ def scored(
         return []
     scores: list[Score] = []
     for lam in recipe.lam_candidates:
-        scores.append(Score(lam=lam, figures=figures(_updated(tutor, gap, lam, recipe, coreset))))
+        scores.append(Score(lam=lam, metrics=metrics(_updated(tutor, gap, lam, recipe, coreset))))
         share = len(scores) / len(recipe.lam_candidates)
-        report(on_progress, "scores", share, f"lambda {lam:g}: mAP50 {scores[-1].figures.map50:.3f}")
+        report(on_progress, "scores", share, f"lambda {lam:g}: mAP50 {scores[-1].metrics.map50:.3f}")
     return scores
 
 

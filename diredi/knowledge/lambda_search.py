@@ -28,7 +28,7 @@ class Score(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     lam: float
-    figures: DetectionMetrics
+    metrics: DetectionMetrics
 
 
 class TriedLambda(BaseModel):
@@ -38,7 +38,7 @@ class TriedLambda(BaseModel):
 
     lam: Lam
     """The share of the gap: one number, or one for each section."""
-    figures: DetectionMetrics
+    metrics: DetectionMetrics
 
 
 def shares_of(lam: Lam) -> Shares:
@@ -57,7 +57,7 @@ def ranked(recipe: CycleRecipe, sites: Sequence[Sequence[Score]]) -> tuple[float
     The gain of a lambda is the mean of the sites' mAP50, weighted by their held-out images; a site without scores has
     no say. What not every other one has scored comes last.
     """
-    speaking = [{score.lam: score.figures for score in scores} for scores in sites if scores]
+    speaking = [{score.lam: score.metrics for score in scores} for scores in sites if scores]
     if recipe.lam_search == "harmless" or not speaking:
         return recipe.lam_candidates
 

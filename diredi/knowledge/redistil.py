@@ -129,7 +129,7 @@ def redistil(
         chosen=kind,
         before=before,
         after=after,
-        candidates={name: figures for name, (_, figures) in candidates.items()},
+        candidates={name: metrics for name, (_, metrics) in candidates.items()},
         lam=None if applied is None else applied.lam,
         harmless=before.map50 - after.map50 <= recipe.max_harm,
     )

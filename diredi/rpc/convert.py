@@ -70,13 +70,13 @@ def labels_from(message: common_pb2.LabelSpace) -> LabelSpace:
         raise InvalidInput(f"the label space is not usable: {_first(error)}") from None
 
 
-def metrics_to(figures: DetectionMetrics) -> common_pb2.Figures:
-    plain = figures.model_dump(exclude={"per_class"})
-    per_class = {name: common_pb2.ClassFigures(**one.model_dump()) for name, one in figures.per_class.items()}
-    return common_pb2.Figures(**plain, per_class=per_class)
+def metrics_to(metrics: DetectionMetrics) -> common_pb2.DetectionMetrics:
+    plain = metrics.model_dump(exclude={"per_class"})
+    per_class = {name: common_pb2.ClassMetrics(**one.model_dump()) for name, one in metrics.per_class.items()}
+    return common_pb2.DetectionMetrics(**plain, per_class=per_class)
 
 
-def metrics_from(message: common_pb2.Figures) -> DetectionMetrics:
+def metrics_from(message: common_pb2.DetectionMetrics) -> DetectionMetrics:
     """Raises InvalidInput for a figure outside 0..1, NaN included."""
     per_class = {}
     for name, one in message.per_class.items():

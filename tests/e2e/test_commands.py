@@ -164,7 +164,7 @@ def test_a_model_is_trained_taught_and_measured(diredi: Diredi, scenes: Path, tm
     taught = diredi(
         "train", "student", "--architecture", "yolo11-w0.0625", "--teacher", tutor, "--out", student, *flags
     ).json()
-    assert Path(taught["onnx"]).exists() and 0 <= taught["figures"]["map50"] <= 1
+    assert Path(taught["onnx"]).exists() and 0 <= taught["metrics"]["map50"] <= 1
     grown = tmp_path / "grown.safetensors"
     assert diredi("train", "teacher", "--start", tutor, "--out", grown, *flags).code == 0
 

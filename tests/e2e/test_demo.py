@@ -23,10 +23,10 @@ def test_the_report_has_every_promised_key(demo: Demo):
     assert report["cycle"]["state"] == "RELEASED"
     for when in ("before", "after"):
         for where in ("presumed", "site"):
-            figures = report[when][where]
-            assert all(0 <= figures[key] <= 1 for key in ("map50", "map50_95", "precision", "recall", "f1"))
-            assert figures["per_class"] and all(
-                {"ap50", "ap50_95"} <= entry.keys() for entry in figures["per_class"].values()
+            metrics = report[when][where]
+            assert all(0 <= metrics[key] <= 1 for key in ("map50", "map50_95", "precision", "recall", "f1"))
+            assert metrics["per_class"] and all(
+                {"ap50", "ap50_95"} <= entry.keys() for entry in metrics["per_class"].values()
             )
     assert report["new_classes"] == ["forklift"]
     assert "forklift" in report["after"]["site"]["per_class"]
@@ -108,9 +108,9 @@ def test_models_are_listed_shown_and_exported(demo: Demo, diredi: Diredi, tmp_pa
     assert onnx.read_bytes() == demo.folder.release(2).read_bytes()
     diredi("model", "export", prefix, "--out", weights, "--json", *demo.at()).json()
     data = next(demo.folder.data.glob("scenes-site-1-*/data.yaml"))
-    figures = diredi("eval", onnx, "--data", data, "--json").json()
-    assert figures["map50"] == pytest.approx(demo.report["after"]["site"]["map50"], abs=1e-6)
-    assert diredi("eval", weights, "--data", data, "--json").json()["per_class"].keys() == figures["per_class"].keys()
+    metrics = diredi("eval", onnx, "--data", data, "--json").json()
+    assert metrics["map50"] == pytest.approx(demo.report["after"]["site"]["map50"], abs=1e-6)
+    assert diredi("eval", weights, "--data", data, "--json").json()["per_class"].keys() == metrics["per_class"].keys()
     tutor = next(m for m in models if m["kind"] == "TUTOR")
     said = diredi("model", "export", tutor["id"], "--out", onnx, *demo.at())
     assert said.code == 4 and "--format safetensors" in said.error

@@ -81,12 +81,12 @@ def run_study(study: Study, options: Options, folder: Path, finished: Callable[[
         "command", "machine", "commit", "quick", "rows" and "targets", as they are written to results.
     """
     cells = study.cells(options)
-    figures: dict[str, Json] = {}
+    metrics: dict[str, Json] = {}
     for key, result in _measure_cells(study, cells, folder, options):
-        figures[key] = result
-        finished(len(figures), len(cells))
-    rows = study.rows({cell.key: figures[cell.key]["figures"] for cell in cells}, options)
-    commits = sorted({str(result["commit"]) for result in figures.values()})
+        metrics[key] = result
+        finished(len(metrics), len(cells))
+    rows = study.rows({cell.key: metrics[cell.key]["metrics"] for cell in cells}, options)
+    commits = sorted({str(result["commit"]) for result in metrics.values()})
     command = f"diredi peers study --preset {study.name}{' --quick' if options.quick else ''}"
     head = {"command": command, "machine": machine(), "commit": ", ".join(commits), "quick": options.quick}
     return {**head, "rows": rows, "targets": study.targets(rows)}
@@ -135,7 +135,7 @@ def _measure_cell(measure: Callable[[Cell], Json], folder: Path, cell: Cell) -> 
 
 def _run_measure(measure: Measure, spec: Json, folder: Path) -> Json:
     use_one_thread()
-    return {"commit": commit(), "figures": measure(spec, folder)}
+    return {"commit": commit(), "metrics": measure(spec, folder)}
 
 
 def data_of(spec: Json) -> ClassificationSet:

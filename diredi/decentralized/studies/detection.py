@@ -155,11 +155,11 @@ def _evaluate(detector: Detector, whole: Dataset, site: Dataset) -> dict[str, fl
     }
 
 
-def rows(figures: dict[str, Json], options: Options) -> list[Json]:
+def rows(metrics: dict[str, Json], options: Options) -> list[Json]:
     """Build the rows of the result."""
 
     def tables(seed: int) -> Tables:
-        return {"four sites": {form: _columns(figures[f"seed-{seed}/{form}"]) for form in (MAIN, *FORMS)}}
+        return {"four sites": {form: _columns(metrics[f"seed-{seed}/{form}"]) for form in (MAIN, *FORMS)}}
 
     return rows_of([tables(seed) for seed in SEEDS])
 

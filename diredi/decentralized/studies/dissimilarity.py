@@ -182,25 +182,25 @@ def _accuracy(peer: Peer, head: int, data: ClassificationSet, test: int) -> floa
     return float(100 * np.mean(classes == data.test.labels[:test]))
 
 
-def rows(figures: dict[str, Json], options: Options) -> list[Json]:
+def rows(metrics: dict[str, Json], options: Options) -> list[Json]:
     """Build a table of the whole grid for each data set and partition, and tables of averages by dissimilarity."""
     seeds = [
         {
             table: columns
             for plan, name in product(_plans(options), PARTITIONS)
-            for table, columns in _tables(plan, name, seed, figures).items()
+            for table, columns in _tables(plan, name, seed, metrics).items()
         }
         for seed in SEEDS
     ]
     return rows_of(seeds)
 
 
-def _tables(plan: Plan, name: str, seed: int, figures: dict[str, Json]) -> Tables:
+def _tables(plan: Plan, name: str, seed: int, metrics: dict[str, Json]) -> Tables:
     place, forms = f"{plan.data}/{name}/seed-{seed}", _forms(plan.whole)
-    alone = mean(figures[f"{place}/{LABELS}"]["accuracy"])
+    alone = mean(metrics[f"{place}/{LABELS}"]["accuracy"])
 
     def columns(form: str) -> dict[str, float]:
-        cell = figures[f"{place}/{form}"]
+        cell = metrics[f"{place}/{form}"]
         accuracy = cell["accuracy"]
         return {
             "accuracy": mean(accuracy),

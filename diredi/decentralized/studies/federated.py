@@ -87,11 +87,11 @@ def measure(spec: Json, folder: Path) -> Json:
     }
 
 
-def rows(figures: dict[str, Json], options: Options) -> list[Json]:
+def rows(metrics: dict[str, Json], options: Options) -> list[Json]:
     """Build the rows of the result."""
 
     def columns(kind: str, rate: float, seed: int) -> dict[str, float]:
-        cell = figures[f"{kind}-{rate:g}/seed-{seed}"]
+        cell = metrics[f"{kind}-{rate:g}/seed-{seed}"]
         enough = np.flatnonzero(np.array(cell["accuracy"]) >= ENOUGH)
         rounds = int(enough[0]) + 1 if len(enough) else len(cell["accuracy"]) + 1
         return {

@@ -101,13 +101,13 @@ def _evaluate_heads(peers: list[Peer], data: ClassificationSet) -> list[dict[str
     return [{name: mean(peer[name] for peer in head) for name in ("own", "global")} for head in heads]
 
 
-def rows(figures: dict[str, Json], options: Options) -> list[Json]:
+def rows(metrics: dict[str, Json], options: Options) -> list[Json]:
     """Build the rows of the result."""
 
     def tables(seed: int) -> Tables:
         return {
             topology: {
-                _head_name(head): columns for head, columns in enumerate(figures[f"{topology}/seed-{seed}"]["heads"])
+                _head_name(head): columns for head, columns in enumerate(metrics[f"{topology}/seed-{seed}"]["heads"])
             }
             for topology in TOPOLOGIES
         }

@@ -132,8 +132,8 @@ def shared_labels(data: Dataset, given: Mapping[str, Detector | None]) -> LabelS
 def _kept(model: Detector, kind: str, presumed: Dataset, folder: Path) -> FirstModel:
     weights = write_weights(model, folder / f"{kind}.safetensors").model_dump()
     onnx, predictor = write_onnx(model, folder / "student.onnx") if kind == "student" else (None, model)
-    figures = evaluate(predictor, presumed)
-    return FirstModel(**weights, architecture=model.spec.architecture, figures=figures, onnx=onnx)
+    metrics = evaluate(predictor, presumed)
+    return FirstModel(**weights, architecture=model.spec.architecture, metrics=metrics, onnx=onnx)
 
 
 def _coreset(data: Dataset, recipe: BootstrapRecipe, folder: Path) -> File | None:

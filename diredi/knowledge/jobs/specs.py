@@ -81,7 +81,7 @@ class FirstModel(WeightsFile):
     """A model of the bootstrap, and its quality on held-out presumed images."""
 
     architecture: str
-    figures: DetectionMetrics
+    metrics: DetectionMetrics
     onnx: File | None = None
     """The file that edge nodes run; only of the student."""
 
@@ -189,5 +189,5 @@ class ValidateSpec(Config):
 class ValidateResult(Config):
     """Its quality there."""
 
-    figures: DetectionMetrics
+    metrics: DetectionMetrics
     seconds: Seconds

@@ -26,5 +26,5 @@ def main(spec: ValidateSpec, folder: Path, on_progress: OnProgress) -> ValidateR
     with clock.step(STEP):
         report(on_progress, STEP, 0.0, "measuring the candidate on held-out images")
         held_out = load_dataset(spec.data).with_labels(spec.labels)
-        figures = evaluate(OnnxPredictor(spec.onnx), held_out, on_progress=renamed(on_progress, STEP))
-    return ValidateResult(figures=figures, seconds=clock.seconds)
+        metrics = evaluate(OnnxPredictor(spec.onnx), held_out, on_progress=renamed(on_progress, STEP))
+    return ValidateResult(metrics=metrics, seconds=clock.seconds)

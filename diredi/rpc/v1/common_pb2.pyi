@@ -101,7 +101,7 @@ class LabelSpace(_message.Message):
 Global___LabelSpace: _TypeAlias = LabelSpace  # noqa: Y015
 
 @_typing.final
-class ClassFigures(_message.Message):
+class ClassMetrics(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     AP50_FIELD_NUMBER: _builtins.int
@@ -126,11 +126,11 @@ class ClassFigures(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ClassFigures: _TypeAlias = ClassFigures  # noqa: Y015
+Global___ClassMetrics: _TypeAlias = ClassMetrics  # noqa: Y015
 
 @_typing.final
-class Figures(_message.Message):
-    """Quality of one detector on one held-out set: figures and counts, never contents."""
+class DetectionMetrics(_message.Message):
+    """Quality of one detector on one held-out set: metrics and counts, never contents."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -142,12 +142,12 @@ class Figures(_message.Message):
         VALUE_FIELD_NUMBER: _builtins.int
         key: _builtins.str
         @_builtins.property
-        def value(self) -> Global___ClassFigures: ...
+        def value(self) -> Global___ClassMetrics: ...
         def __init__(
             self,
             *,
             key: _builtins.str = ...,
-            value: Global___ClassFigures | None = ...,
+            value: Global___ClassMetrics | None = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -174,7 +174,7 @@ class Figures(_message.Message):
     confidence: _builtins.float
     """the one that maximises f1"""
     @_builtins.property
-    def per_class(self) -> _containers.MessageMap[_builtins.str, Global___ClassFigures]: ...
+    def per_class(self) -> _containers.MessageMap[_builtins.str, Global___ClassMetrics]: ...
     def __init__(
         self,
         *,
@@ -183,7 +183,7 @@ class Figures(_message.Message):
         precision: _builtins.float = ...,
         recall: _builtins.float = ...,
         f1: _builtins.float = ...,
-        per_class: _abc.Mapping[_builtins.str, Global___ClassFigures] | None = ...,
+        per_class: _abc.Mapping[_builtins.str, Global___ClassMetrics] | None = ...,
         images: _builtins.int = ...,
         confidence: _builtins.float = ...,
     ) -> None: ...
@@ -193,7 +193,7 @@ class Figures(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Figures: _TypeAlias = Figures  # noqa: Y015
+Global___DetectionMetrics: _TypeAlias = DetectionMetrics  # noqa: Y015
 
 @_typing.final
 class BlobRef(_message.Message):
@@ -258,7 +258,7 @@ class Model(_message.Message):
         """students only: the very file that edge nodes run"""
 
     @_builtins.property
-    def presumed(self) -> Global___Figures:
+    def presumed(self) -> Global___DetectionMetrics:
         """on the cloud's held-out presumed data"""
 
     @_builtins.property
@@ -275,7 +275,7 @@ class Model(_message.Message):
         onnx: Global___BlobRef | None = ...,
         parent_id: _builtins.str = ...,
         cycle_id: _builtins.str = ...,
-        presumed: Global___Figures | None = ...,
+        presumed: Global___DetectionMetrics | None = ...,
         created: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "labels", b"labels", "onnx", b"onnx", "presumed", b"presumed", "weights", b"weights"]  # noqa: Y015

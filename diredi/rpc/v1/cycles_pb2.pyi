@@ -89,7 +89,7 @@ Global___CycleState: _TypeAlias = CycleState  # noqa: Y015
 
 @_typing.final
 class Transition(_message.Message):
-    """One step of the state machine: who, when, why, and the figures that decided it."""
+    """One step of the state machine: who, when, why, and the metrics that decided it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -97,7 +97,7 @@ class Transition(_message.Message):
     AT_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
-    FIGURES_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
     state: Global___CycleState.ValueType
     actor: _builtins.str
     """"operator/alice", "site/site-1", "cloud" """
@@ -105,7 +105,7 @@ class Transition(_message.Message):
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
-    def figures(self) -> _struct_pb2.Struct: ...
+    def metrics(self) -> _struct_pb2.Struct: ...
     def __init__(
         self,
         *,
@@ -113,11 +113,11 @@ class Transition(_message.Message):
         at: _timestamp_pb2.Timestamp | None = ...,
         actor: _builtins.str = ...,
         reason: _builtins.str = ...,
-        figures: _struct_pb2.Struct | None = ...,
+        metrics: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "figures", b"figures"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "metrics", b"metrics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "at", b"at", "figures", b"figures", "reason", b"reason", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "at", b"at", "metrics", b"metrics", "reason", b"reason", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -173,7 +173,7 @@ class Cycle(_message.Message):
         """of the first site that has uploaded"""
 
     @_builtins.property
-    def site_after(self) -> _common_pb2.Figures:
+    def site_after(self) -> _common_pb2.DetectionMetrics:
         """that site's own, see SitePart"""
 
     @_builtins.property
@@ -195,7 +195,7 @@ class Cycle(_message.Message):
         updated_student_id: _builtins.str = ...,
         release_version: _builtins.int = ...,
         gap: Global___GapManifest | None = ...,
-        site_after: _common_pb2.Figures | None = ...,
+        site_after: _common_pb2.DetectionMetrics | None = ...,
         approved: _builtins.bool = ...,
         sites: _abc.Iterable[Global___SitePart] | None = ...,
     ) -> None: ...
@@ -241,7 +241,7 @@ class SitePart(_message.Message):
         """once UPLOADED"""
 
     @_builtins.property
-    def site_after(self) -> _common_pb2.Figures:
+    def site_after(self) -> _common_pb2.DetectionMetrics:
         """the new release on the site's held-out images, once validated"""
 
     def __init__(
@@ -254,7 +254,7 @@ class SitePart(_message.Message):
         progress: Global___Progress | None = ...,
         gap: Global___GapManifest | None = ...,
         certificate: _builtins.str = ...,
-        site_after: _common_pb2.Figures | None = ...,
+        site_after: _common_pb2.DetectionMetrics | None = ...,
         publishes_style: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["gap", b"gap", "progress", b"progress", "site_after", b"site_after"]  # noqa: Y015
@@ -279,7 +279,7 @@ class Progress(_message.Message):
     fraction: _builtins.float
     """0..1"""
     message: _builtins.str
-    """one short line for people, made of figures and step names only"""
+    """one short line for people, made of metrics and step names only"""
     def __init__(
         self,
         *,
@@ -340,20 +340,20 @@ class LambdaScore(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LAM_FIELD_NUMBER: _builtins.int
-    FIGURES_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
     lam: _builtins.float
     """0..2"""
     @_builtins.property
-    def figures(self) -> _common_pb2.Figures: ...
+    def metrics(self) -> _common_pb2.DetectionMetrics: ...
     def __init__(
         self,
         *,
         lam: _builtins.float = ...,
-        figures: _common_pb2.Figures | None = ...,
+        metrics: _common_pb2.DetectionMetrics | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["figures", b"figures"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["figures", b"figures", "lam", b"lam"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lam", b"lam", "metrics", b"metrics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -361,7 +361,7 @@ Global___LambdaScore: _TypeAlias = LambdaScore  # noqa: Y015
 
 @_typing.final
 class GapManifest(_message.Message):
-    """What a site says about a gap: counts and figures, never contents.
+    """What a site says about a gap: counts and metrics, never contents.
 
     `signature` is the site's: ECDSA with SHA-256, DER, by the key of its certificate, over the ASCII bytes
     "diredi.v1.GapManifest", a zero byte, and this message without `signature`, serialized deterministically (fields by
@@ -425,15 +425,15 @@ class GapManifest(_message.Message):
     @_builtins.property
     def recipe(self) -> _struct_pb2.Struct: ...
     @_builtins.property
-    def student_before(self) -> _common_pb2.Figures:
+    def student_before(self) -> _common_pb2.DetectionMetrics:
         """the deployed student on the site's held-out images"""
 
     @_builtins.property
-    def tutor_after(self) -> _common_pb2.Figures:
+    def tutor_after(self) -> _common_pb2.DetectionMetrics:
         """tutor 2 on the same"""
 
     @_builtins.property
-    def student_after(self) -> _common_pb2.Figures:
+    def student_after(self) -> _common_pb2.DetectionMetrics:
         """the site's own student (base + student gap) on the same, if there is one"""
 
     @_builtins.property
@@ -455,9 +455,9 @@ class GapManifest(_message.Message):
         held_out_images: _builtins.int = ...,
         boxes: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         recipe: _struct_pb2.Struct | None = ...,
-        student_before: _common_pb2.Figures | None = ...,
-        tutor_after: _common_pb2.Figures | None = ...,
-        student_after: _common_pb2.Figures | None = ...,
+        student_before: _common_pb2.DetectionMetrics | None = ...,
+        tutor_after: _common_pb2.DetectionMetrics | None = ...,
+        student_after: _common_pb2.DetectionMetrics | None = ...,
         scores: _abc.Iterable[Global___LambdaScore] | None = ...,
         style: _struct_pb2.Struct | None = ...,
         signature: _builtins.bytes = ...,

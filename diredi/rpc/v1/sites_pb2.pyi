@@ -275,12 +275,12 @@ class SubmitValidationRequest(_message.Message):
     AFTER_FIELD_NUMBER: _builtins.int
     cycle_id: _builtins.str
     @_builtins.property
-    def after(self) -> _common_pb2.Figures: ...
+    def after(self) -> _common_pb2.DetectionMetrics: ...
     def __init__(
         self,
         *,
         cycle_id: _builtins.str = ...,
-        after: _common_pb2.Figures | None = ...,
+        after: _common_pb2.DetectionMetrics | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

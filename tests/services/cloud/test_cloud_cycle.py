@@ -35,7 +35,7 @@ async def test_a_cycle_goes_from_request_to_release(world: World) -> None:
         assert states_of(ended) == MAIN_LINE
         assert [t.actor for t in ended.history][:4] == ["operator/alice", *["site/site-1"] * 3]
         assert ended.history[-1].actor == "device/site-1/cam-1"
-        assert ended.history[-1].figures["new_classes_ap50"]["forklift"] == pytest.approx(0.7)
+        assert ended.history[-1].metrics["new_classes_ap50"]["forklift"] == pytest.approx(0.7)
         release = await other.until(2)
         assert release.student_id == ended.updated_student_id
         assert [c.name for c in release.labels.classes] == ["car", "person", "forklift"]
@@ -91,15 +91,15 @@ async def test_a_declined_cycle_ends_and_tells_whoever_works_on_it(world: World)
             await ask(site.stub.ReportProgress, sites_pb2.ReportProgressRequest(cycle_id=task.cycle_id))
 
 
-async def test_a_gap_that_harms_is_rejected_with_the_figures_that_decided(world: World) -> None:
+async def test_a_gap_that_harms_is_rejected_with_the_metrics_that_decided(world: World) -> None:
     async with world.cloud():
         site, operator = world.site(), world.operator()
         task = await site.extracting(operator)
         await site.extract(task, change=-0.2)
         ended = await operator.until(task.cycle_id, "REJECTED")
         assert states_of(ended)[-2:] == ["APPLIED", "REJECTED"]
-        figures = ended.history[-1].figures
-        assert figures["before"]["map50"] - figures["after"]["map50"] == pytest.approx(0.2)
+        metrics = ended.history[-1].metrics
+        assert metrics["before"]["map50"] - metrics["after"]["map50"] == pytest.approx(0.2)
         assert "may fall by" in ended.history[-1].reason
         current = (await anext(world.device().releases())).release
         assert current.version == 1

@@ -30,7 +30,7 @@ from diredi.rpc.v1 import common_pb2, cycles_pb2, cycles_pb2_grpc, registry_pb2,
 from diredi.store.blobs import Blob
 from diredi.store.weights import WeightMap
 from tests.services.cloud.extracting import STRANGER, Extracting, extracting
-from tests.services.cloud.world import CODEC, STYLE, World, ask, figures, gap_weights, make_gap, state_of
+from tests.services.cloud.world import CODEC, STYLE, World, ask, gap_weights, make_gap, metrics, state_of
 from tests.unit.cloud_server.samples import cycle
 
 
@@ -138,11 +138,11 @@ async def boxes_of_a_class_that_is_none(e: Extracting) -> None:
 
 
 async def a_score_of_no_lambda(e: Extracting) -> None:
-    e.manifest.scores.add(lam=float("nan"), figures=figures(0.3))
+    e.manifest.scores.add(lam=float("nan"), metrics=metrics(0.3))
 
 
 async def a_score_that_is_no_figure(e: Extracting) -> None:
-    e.manifest.scores.add(lam=0.2, figures=figures(1.3))
+    e.manifest.scores.add(lam=0.2, metrics=metrics(1.3))
 
 
 async def a_style_against_the_sites_own_policy(e: Extracting) -> None:
@@ -285,7 +285,7 @@ async def test_a_manifest_that_the_sites_key_did_not_sign_is_refused(world: Worl
 async def test_whoever_asks_later_can_hold_the_manifest_against_the_sites_key(world: World) -> None:
     async with extracting(world) as e:
         e.manifest.recipe.update({"lam": 0.5, "epochs": 3, "losses": ["a", 1.25]})
-        e.manifest.scores.add(lam=0.2, figures=figures(0.3))
+        e.manifest.scores.add(lam=0.2, metrics=metrics(0.3))
         await e.site.submit(e.manifest)
         (part,) = (await e.operator.get(e.task.cycle_id)).sites
         assert part.certificate.encode() == world.credentials("site-1").certificate
@@ -376,7 +376,7 @@ async def test_what_does_not_exist_is_not_found(world: World) -> None:
             (site.cycles.ApproveCycle, cycles_pb2.ApproveCycleRequest(id="nothing")),
             (site.stub.ReportProgress, sites_pb2.ReportProgressRequest(cycle_id="nothing")),
             (site.stub.ProposeClasses, sites_pb2.ProposeClassesRequest(cycle_id="nothing", names=["x"])),
-            (site.stub.SubmitValidation, sites_pb2.SubmitValidationRequest(cycle_id="nothing", after=figures(0.5))),
+            (site.stub.SubmitValidation, sites_pb2.SubmitValidationRequest(cycle_id="nothing", after=metrics(0.5))),
             (site.stub.FailTask, sites_pb2.FailTaskRequest(task_id="nothing/extract")),
             (operator.registry.GetModel, registry_pb2.GetModelRequest(id="0123456789")),
         ]:

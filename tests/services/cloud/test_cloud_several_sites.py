@@ -16,7 +16,7 @@ from diredi.errors import InvalidInput, NotFound, WrongState
 from diredi.rpc.v1 import cycles_pb2, sites_pb2
 from diredi.store.weights import WeightMap
 from tests.services.cloud.test_cloud_restarts import ROOT, Process
-from tests.services.cloud.world import STYLE, Operator, SiteSide, World, ask, figures, row_of, state_of, states_of
+from tests.services.cloud.world import STYLE, Operator, SiteSide, World, ask, metrics, row_of, state_of, states_of
 
 BOTH = ("site-1", "site-2")
 
@@ -66,7 +66,7 @@ async def test_two_sites_with_two_new_classes_end_in_one_tutor_that_has_both(wor
         await two.validate(cycle.id, map50=0.6)
         ended = await operator.until(cycle.id, "RELEASED")
         assert {part.site: part.site_after.map50 for part in ended.sites} == {"site-1": 0.7, "site-2": 0.6}
-        assert ended.history[-1].figures["sites"]["site-2"]["after"]["map50"] == pytest.approx(0.6)
+        assert ended.history[-1].metrics["sites"]["site-2"]["after"]["map50"] == pytest.approx(0.6)
         assert (ended.site, ended.gap.tutor_gap) == ("site-1", ended.sites[0].gap.tutor_gap)  # for older clients
 
 
@@ -203,14 +203,14 @@ async def test_scores_reach_the_tutor_and_style_reaches_the_student_of_the_site_
             await site.begin(cycle.id)
             manifest = await site.manifest(task, await site.propose(cycle.id, "forklift"))
             if site is two:
-                manifest.scores.add(lam=0.2, figures=figures(0.3))
+                manifest.scores.add(lam=0.2, metrics=metrics(0.3))
                 manifest.style.update(STYLE)
             await site.submit(manifest)
         candidate = await operator.until(cycle.id, "CANARY")
-        figures_by_state = {cycles_pb2.CycleState.Name(step.state): step.figures for step in candidate.history}
-        heard = figures_by_state["CYCLE_STATE_APPLIED"]["tried"]
-        assert [(score["lam"], score["figures"]["map50"]) for score in heard] == [(0.2, 0.3)]
-        assert dict(figures_by_state["CYCLE_STATE_REDISTILLED"]["images"]) == {"styled": 1}
+        metrics_by_state = {cycles_pb2.CycleState.Name(step.state): step.metrics for step in candidate.history}
+        heard = metrics_by_state["CYCLE_STATE_APPLIED"]["tried"]
+        assert [(score["lam"], score["metrics"]["map50"]) for score in heard] == [(0.2, 0.3)]
+        assert dict(metrics_by_state["CYCLE_STATE_REDISTILLED"]["images"]) == {"styled": 1}
         assert [part.publishes_style for part in candidate.sites] == [False, True]
         assert not candidate.sites[0].gap.HasField("style")
 
@@ -235,8 +235,8 @@ async def test_a_site_sees_its_own_part_of_a_cycle_and_nothing_of_the_others(wor
             assert states_of(shown) == states_of(await operator.get(cycle.id))
         last = (await ask(two.cycles.GetCycle, request)).cycle  # its validation was the last: it decided for all
         assert "site-1" not in str(last)
-        assert last.history[-1].figures["after"]["map50"] == pytest.approx(0.6)
-        assert seen.history[-1].figures["after"]["map50"] == pytest.approx(0.7)
+        assert last.history[-1].metrics["after"]["map50"] == pytest.approx(0.6)
+        assert seen.history[-1].metrics["after"]["map50"] == pytest.approx(0.7)
 
 
 async def test_a_policy_on_styles_that_changes_while_a_site_works_costs_it_no_work(world: World) -> None:

@@ -272,7 +272,7 @@ class SiteSide:
             cycle_id=task.cycle_id, tutor_gap=await self.gap_of(task.tutor, labels, change, taught),
             student_gap=await self.gap_of(task.student, labels, change, taught) if student else None,
             labels=convert.labels_to(labels), train_images=40, held_out_images=8, boxes={labels.names[-1]: 12},
-            student_before=figures(0.4), tutor_after=figures(0.8),
+            student_before=metrics(0.4), tutor_after=metrics(0.8),
         )  # fmt: skip
 
     def signed(self, manifest: Any, identity: str = "") -> Any:
@@ -300,7 +300,7 @@ class SiteSide:
         await self.submit(await self.manifest(task, labels, change, taught=names))
 
     async def validate(self, cycle_id: str, map50: float = 0.7) -> None:
-        request = sites_pb2.SubmitValidationRequest(cycle_id=cycle_id, after=figures(map50))
+        request = sites_pb2.SubmitValidationRequest(cycle_id=cycle_id, after=metrics(map50))
         await ask(self.stub.SubmitValidation, request, attempts=400)
 
     async def work(self, *names: str, map50: float = 0.7) -> None:
@@ -354,9 +354,9 @@ class DeviceSide:
                 await self.report(running)
 
 
-def figures(map50: float) -> common_pb2.Figures:
-    one = common_pb2.ClassFigures(ap50=map50, ap50_95=map50, boxes=3)
-    return common_pb2.Figures(
+def metrics(map50: float) -> common_pb2.DetectionMetrics:
+    one = common_pb2.ClassMetrics(ap50=map50, ap50_95=map50, boxes=3)
+    return common_pb2.DetectionMetrics(
         map50=map50, map50_95=map50, precision=map50, recall=map50, f1=map50, per_class={"forklift": one}, images=8
     )
 
@@ -396,7 +396,7 @@ __all__ = [
     "SiteSide",
     "World",
     "ask",
-    "figures",
+    "metrics",
     "gap_weights",
     "make_gap",
     "row_of",

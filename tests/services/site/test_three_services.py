@@ -102,7 +102,7 @@ async def test_a_cycle_ends_with_the_new_class_on_every_device(
         cycle = (await call(cycles.GetCycle, cycles_pb2.GetCycleRequest(id=cycle.id), deadline_s=10)).cycle
         assert cycle.state == cycles_pb2.CYCLE_STATE_RELEASED, cycle.history[-1].reason
         assert cycle.HasField("site_after")
-        measured = [change.figures["after"]["images"] for change in cycle.history if "after" in change.figures]
+        measured = [change.metrics["after"]["images"] for change in cycle.history if "after" in change.metrics]
         assert measured and set(measured) == {4}, "all held-out images of the presumed data, and of the site"
         assert not list((cloud.state_dir / "jobs").glob("*/*.safetensors")), "nothing of a job is left when it is over"
         await until(lambda: all_devices_run(operator, 2), 60)

@@ -60,7 +60,7 @@ async def test_a_site_that_publishes_its_style_says_so_first_and_sends_statistic
     SiteStyle.model_validate(convert.struct_from(cloud.site.gaps[0].style))
 
 
-async def test_a_validation_ends_in_figures_of_the_candidate(
+async def test_a_validation_ends_in_metrics_of_the_candidate(
     tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path
 ) -> None:
     await cloud.site.offer(models.validate_task(cloud))

@@ -24,7 +24,7 @@ def digest(character: str) -> str:
     return "sha256:" + character * 64
 
 
-def figures(map50: float, **ap50: float) -> DetectionMetrics:
+def metrics(map50: float, **ap50: float) -> DetectionMetrics:
     per_class = {name: ClassMetrics(ap50=value, ap50_95=value / 2, boxes=3) for name, value in ap50.items()}
     return DetectionMetrics(
         map50=map50, map50_95=map50 / 2, precision=0.5, recall=0.5, f1=0.5, per_class=per_class, images=8
@@ -35,7 +35,7 @@ def model(character: str, kind: ModelKind = ModelKind.TUTOR, labels: LabelSpace 
     onnx = Blob(digest("f"), 5) if kind is ModelKind.STUDENT else None
     return Model(
         id=digest(character), kind=kind, architecture="yolo11n", image_size=64, labels=labels,
-        weights=Blob(digest(character), 9), onnx=onnx, presumed=figures(0.5, car=0.5), created=NOON,
+        weights=Blob(digest(character), 9), onnx=onnx, presumed=metrics(0.5, car=0.5), created=NOON,
     )  # fmt: skip
 
 
@@ -73,6 +73,6 @@ def manifest(cycle_id: str, labels: LabelSpace = GROWN, base_id: str = TUTOR.id)
     )
     return GapManifest(
         cycle_id=cycle_id, tutor_gap=gap, labels=labels, train_images=40, held_out_images=8,
-        boxes={"forklift": 12}, recipe={"lam": 0.5}, student_before=figures(0.4, car=0.8, forklift=0.0),
-        tutor_after=figures(0.7, car=0.8, forklift=0.6),
+        boxes={"forklift": 12}, recipe={"lam": 0.5}, student_before=metrics(0.4, car=0.8, forklift=0.0),
+        tutor_after=metrics(0.7, car=0.8, forklift=0.6),
     )  # fmt: skip

@@ -4,24 +4,24 @@ import pytest
 
 from cloud_server import gate
 from diredi.labels import LabelSpace
-from tests.unit.cloud_server.samples import GROWN, LABELS, figures
+from tests.unit.cloud_server.samples import GROWN, LABELS, metrics
 
 NAN = float("nan")
 
 
 @pytest.mark.parametrize(("after", "passed"), [(0.6, True), (0.5, True), (0.49, True), (0.489, False)])
 def test_harm_on_presumed_images_is_allowed_up_to_the_limit(after: float, passed: bool) -> None:
-    verdict = gate.check_presumed(figures(0.5), figures(after), max_harm=0.01)
+    verdict = gate.check_presumed(metrics(0.5), metrics(after), max_harm=0.01)
     assert verdict.passed is passed
     assert f"{after:.3f}" in verdict.reason
-    assert verdict.figures["before"]["map50"] == 0.5
-    assert verdict.figures["after"]["map50"] == after
+    assert verdict.metrics["before"]["map50"] == 0.5
+    assert verdict.metrics["after"]["map50"] == after
 
 
 @pytest.mark.parametrize(("before", "after"), [(0.5, NAN), (NAN, 0.5), (0.5, float("inf"))])
 def test_a_figure_that_is_no_number_never_passes(before: float, after: float) -> None:
-    assert not gate.check_presumed(figures(before), figures(after), 0.01).passed
-    assert not gate.check_site(figures(before), figures(after), []).passed
+    assert not gate.check_presumed(metrics(before), metrics(after), 0.01).passed
+    assert not gate.check_site(metrics(before), metrics(after), []).passed
 
 
 def test_a_candidate_whose_old_ids_mean_something_else_never_passes() -> None:
@@ -36,10 +36,10 @@ def test_a_candidate_with_a_class_that_the_cloud_gave_no_id_never_passes() -> No
 
 @pytest.mark.parametrize(("after", "passed"), [(0.7, True), (0.4, True), (0.399, False)])
 def test_at_the_site_a_candidate_may_not_be_worse_than_what_runs(after: float, passed: bool) -> None:
-    assert gate.check_site(figures(0.4), figures(after), []).passed is passed
+    assert gate.check_site(metrics(0.4), metrics(after), []).passed is passed
 
 
 def test_what_a_new_class_reached_is_on_record() -> None:
-    verdict = gate.check_site(figures(0.4, car=0.8, forklift=0), figures(0.7, car=0.8, forklift=0.6), ["forklift"])
-    assert verdict.figures["new_classes_ap50"] == {"forklift": 0.6}
+    verdict = gate.check_site(metrics(0.4, car=0.8, forklift=0), metrics(0.7, car=0.8, forklift=0.6), ["forklift"])
+    assert verdict.metrics["new_classes_ap50"] == {"forklift": 0.6}
     assert "forklift AP50 0.600" in verdict.reason

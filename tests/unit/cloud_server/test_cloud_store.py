@@ -99,13 +99,13 @@ class TestStore:
             write(database, lambda r: r.cycles.move(cycle.id, State.RELEASED, NOON, "cloud", "why not"))
         assert read(database, lambda r: r.cycles.get(cycle.id)).history == cycle.history
 
-    def test_each_transition_says_who_when_why_and_by_which_figures(self, database: Database) -> None:
+    def test_each_transition_says_who_when_why_and_by_which_metrics(self, database: Database) -> None:
         cycle = self.start(database)
-        figures = {"map50": 0.25, "bad": float("nan")}
-        write(database, lambda r: r.cycles.move(cycle.id, State.OFFERED, later(5), "site/site-1", "offered", figures))
+        metrics = {"map50": 0.25, "bad": float("nan")}
+        write(database, lambda r: r.cycles.move(cycle.id, State.OFFERED, later(5), "site/site-1", "offered", metrics))
         last = read(database, lambda r: r.cycles.get(cycle.id)).history[-1]
         assert (last.state, last.at, last.actor, last.reason) == (State.OFFERED, later(5), "site/site-1", "offered")
-        assert last.figures == {"map50": 0.25, "bad": None}  # what is no number has no place in JSON
+        assert last.metrics == {"map50": 0.25, "bad": None}  # what is no number has no place in JSON
 
     def test_history_is_in_the_order_in_which_it_happened(self, database: Database) -> None:
         cycle = self.start(database)

@@ -5,7 +5,7 @@ import pytest
 from cloud_server.states import CLOUD_WORKS, State
 from cloud_server.tasks import TaskKind, open_tasks, parse_task_id
 from diredi.errors import InvalidInput
-from tests.unit.cloud_server.samples import cycle, figures, part
+from tests.unit.cloud_server.samples import cycle, metrics, part
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_what_a_site_has_to_do_follows_from_the_state(state: State, kind: TaskKi
 
 def test_while_the_cloud_works_or_all_is_well_the_site_has_nothing_to_do() -> None:
     assert not open_tasks([cycle(state) for state in (*CLOUD_WORKS, State.RELEASED)], "site-1")
-    validated = part(state=State.UPLOADED, after=figures(0.5))
+    validated = part(state=State.UPLOADED, after=metrics(0.5))
     assert not open_tasks([cycle(State.CANARY, parts=[validated])], "site-1")
 
 
@@ -48,7 +48,7 @@ def test_each_site_of_a_cycle_has_tasks_of_its_own() -> None:
     both = cycle(State.EXTRACTING, parts=parts)
     kinds = {site: [task.kind for task in open_tasks([both], site)] for site in "abc"}
     assert kinds == {"a": [TaskKind.EXTRACT], "b": [], "c": [TaskKind.CANCEL]}
-    parts[0] = part("a", State.UPLOADED, after=figures(0.5))
+    parts[0] = part("a", State.UPLOADED, after=metrics(0.5))
     in_canary = cycle(State.CANARY, parts=parts)
     kinds = {site: [task.kind for task in open_tasks([in_canary], site)] for site in "abc"}
     assert kinds == {"a": [], "b": [TaskKind.VALIDATE], "c": [TaskKind.CANCEL]}

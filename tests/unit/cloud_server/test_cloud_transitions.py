@@ -21,10 +21,10 @@ from tests.unit.cloud_server.samples import (
     NOON,
     STUDENT,
     digest,
-    figures,
     first_release,
     later,
     manifest,
+    metrics,
 )
 
 SITE, OTHER = "site-1", "site-2"
@@ -169,7 +169,7 @@ def test_release_to_all_needs_the_canary_and_the_site_in_any_order(run, order: s
     cycle = run(in_canary)
 
     def validate(r: Repository) -> Cycle:
-        return transitions.accept_validation(r, cycle.id, SITE, figures(0.7, car=0.8, forklift=0.6), NOON)
+        return transitions.accept_validation(r, cycle.id, SITE, metrics(0.7, car=0.8, forklift=0.6), NOON)
 
     def install(r: Repository) -> Cycle:
         return installs(r, Outcome.INSTALLED, cycle)
@@ -178,13 +178,13 @@ def test_release_to_all_needs_the_canary_and_the_site_in_any_order(run, order: s
     assert run(first).state is State.CANARY
     ended = run(last)
     assert ended.state is State.RELEASED
-    assert ended.history[-1].figures["new_classes_ap50"] == {"forklift": 0.6}
+    assert ended.history[-1].metrics["new_classes_ap50"] == {"forklift": 0.6}
     assert run(lambda r: r.releases.current()).version == 2
 
 
 def test_a_validation_that_is_worse_takes_the_release_back(run) -> None:
     cycle = run(in_canary)
-    ended = run(lambda r: transitions.accept_validation(r, cycle.id, SITE, figures(0.3), NOON))
+    ended = run(lambda r: transitions.accept_validation(r, cycle.id, SITE, metrics(0.3), NOON))
     assert ended.state is State.ROLLED_BACK
     assert run(lambda r: r.releases.get(2)).status is ReleaseStatus.WITHDRAWN
     assert run(lambda r: r.releases.current()).version == 1
@@ -204,11 +204,11 @@ def test_a_site_that_cannot_validate_takes_the_release_back(run) -> None:
 
 def test_a_validation_replayed_changes_nothing_and_another_one_is_refused(run) -> None:
     cycle = run(in_canary)
-    good = figures(0.7, forklift=0.6)
+    good = metrics(0.7, forklift=0.6)
     first = run(lambda r: transitions.accept_validation(r, cycle.id, SITE, good, NOON))
     assert run(lambda r: transitions.accept_validation(r, cycle.id, SITE, good, NOON)) == first
     with pytest.raises(WrongState, match="validation"):
-        run(lambda r: transitions.accept_validation(r, cycle.id, SITE, figures(0.9), NOON))
+        run(lambda r: transitions.accept_validation(r, cycle.id, SITE, metrics(0.9), NOON))
 
 
 def test_a_release_that_would_undo_a_newer_one_is_taken_back(run) -> None:
@@ -220,7 +220,7 @@ def test_a_release_that_would_undo_a_newer_one_is_taken_back(run) -> None:
         r.releases.add(other, NEW_TUTOR.id, ReleaseStatus.RELEASED, (), "c2", NOON)
 
     run(another_site_was_first)
-    ended = run(lambda r: transitions.accept_validation(r, cycle.id, SITE, figures(0.9), NOON))
+    ended = run(lambda r: transitions.accept_validation(r, cycle.id, SITE, metrics(0.9), NOON))
     assert ended.state is State.ROLLED_BACK
     assert "release 3 came first" in ended.history[-1].reason
 

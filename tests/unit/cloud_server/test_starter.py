@@ -65,18 +65,18 @@ def test_a_wheel_contains_the_release() -> None:
 
 
 @pytest.mark.slow
-def test_the_shipped_weights_have_the_figures_that_starter_json_says(tmp_path: Path) -> None:
+def test_the_shipped_weights_have_the_metrics_that_starter_json_says(tmp_path: Path) -> None:
     release, files = starter.read_release(), starter.unpack(tmp_path / "models")
-    figures = release.student.figures["scenes:presumed"]
-    held_out = load(resolve("scenes:presumed", tmp_path / "data", release.seed, 1, figures.images))
+    metrics = release.student.metrics["scenes:presumed"]
+    held_out = load(resolve("scenes:presumed", tmp_path / "data", release.seed, 1, metrics.images))
     for kind, path in (("tutor", files.tutor), ("student", files.student)):
-        said = release.model(kind).figures["scenes:presumed"]  # type: ignore[arg-type]
+        said = release.model(kind).metrics["scenes:presumed"]  # type: ignore[arg-type]
         measured = measure(path, {"scenes:presumed": held_out})["scenes:presumed"]
         assert measured.map50 == pytest.approx(said.map50, abs=0.005), kind
         assert measured.map50_95 == pytest.approx(said.map50_95, abs=0.005), kind
 
 
-def test_the_command_makes_the_same_files_and_figures_again(tmp_path: Path) -> None:
+def test_the_command_makes_the_same_files_and_metrics_again(tmp_path: Path) -> None:
     one_step = {"steps": 2, "batch": 4}
     plan = Plan(
         site="scenes:presumed",

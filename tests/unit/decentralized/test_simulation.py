@@ -51,21 +51,21 @@ def run(given: SimulationRecipe, folder: Path, module: nn.Module | None = None, 
 
 
 def stopped_after(number: int):
-    def stop(figures: RoundMetrics) -> None:
-        if figures.number == number:
+    def stop(metrics: RoundMetrics) -> None:
+        if metrics.number == number:
             raise Stopped
 
     return stop
 
 
-def figures(outcome: SimulationResult) -> list[dict[str, Any]]:
+def metrics(outcome: SimulationResult) -> list[dict[str, Any]]:
     """All but the seconds."""
     return [one.model_dump(exclude={"seconds"}) for one in outcome.history]
 
 
 def assert_same(one: SimulationResult, other: SimulationResult) -> None:
     """To the last bit."""
-    assert figures(one) == figures(other)
+    assert metrics(one) == metrics(other)
     assert all(torch.equal(tensor, other.weights[name]) for name, tensor in one.weights.items())
 
 
@@ -145,14 +145,14 @@ def test_a_simulation_that_the_kernel_killed_ends_as_if_it_had_not_been(tmp_path
     _, alive = psutil.wait_procs(workers, timeout=60)
     assert not alive, "no worker outlives its simulation"
     rounds: list[int] = []
-    resumed = run(given, tmp_path / "killed", on_round=lambda figures: rounds.append(figures.number))
+    resumed = run(given, tmp_path / "killed", on_round=lambda metrics: rounds.append(metrics.number))
     assert rounds[0] >= 3 and rounds[-1] == 5
     assert_same(resumed, run(given, tmp_path / "whole"))
 
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_costs_one_sentence_and_one_round(tmp_path) -> None:
-    def kill(figures: RoundMetrics) -> None:
+    def kill(metrics: RoundMetrics) -> None:
         multiprocessing.active_children()[0].kill()
 
     with pytest.raises(DirediError, match="a worker process died"):
@@ -230,7 +230,7 @@ def test_dropout_is_drawn_from_the_seed_and_the_callers_randomness_stays_as_it_w
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
     assert_same(run(recipe(), tmp_path / "other", module), one)
-    assert figures(run(recipe(), tmp_path / "without", dense())) != figures(one)
+    assert metrics(run(recipe(), tmp_path / "without", dense())) != metrics(one)
 
 
 def test_a_client_of_few_steps_sees_other_samples_in_every_round_and_never_those_of_others(tmp_path) -> None:

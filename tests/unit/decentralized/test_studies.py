@@ -23,8 +23,8 @@ def study_of(measure: Callable[[Json, Path], Json]) -> Study:
     def cells(options: Options) -> list[Cell]:
         return [Cell(f"seed-{seed}", {"seed": seed}) for seed in range(2)]
 
-    def rows(figures: dict[str, Json], options: Options) -> list[Json]:
-        return rows_of([{"table": {"form": {"figure": figures[f"seed-{seed}"]["figure"]}}} for seed in range(2)])
+    def rows(metrics: dict[str, Json], options: Options) -> list[Json]:
+        return rows_of([{"table": {"form": {"figure": metrics[f"seed-{seed}"]["figure"]}}} for seed in range(2)])
 
     def targets(rows: list[Json]) -> list[Json]:
         return [target("figure", rows[0]["figure"]["mean"], ">", 1)]

@@ -27,8 +27,8 @@ def test_a_message_becomes_values_that_json_knows():
 
 
 def test_maps_and_numbers_of_64_bits_stay_what_they_are():
-    figures = common_pb2.Figures(per_class={"car": common_pb2.ClassFigures(ap50=0.5, boxes=7)})
-    assert message_to_dict(figures)["per_class"]["car"] == {"ap50": 0.5, "ap50_95": 0.0, "boxes": 7}
+    metrics = common_pb2.DetectionMetrics(per_class={"car": common_pb2.ClassMetrics(ap50=0.5, boxes=7)})
+    assert message_to_dict(metrics)["per_class"]["car"] == {"ap50": 0.5, "ap50_95": 0.0, "boxes": 7}
     assert message_to_dict(fleet_pb2.Device(frames=2**40))["frames"] == 2**40
 
 

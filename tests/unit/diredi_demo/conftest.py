@@ -27,7 +27,7 @@ from diredi_demo.report import (
 KNOWN = ("car", "truck", "bus", "bicycle", "person")
 
 
-def figures(aps: dict[str, float], images: int) -> DetectionMetrics:
+def metrics(aps: dict[str, float], images: int) -> DetectionMetrics:
     mean = sum(aps.values()) / len(aps)
     per_class = {name: ClassMetrics(ap50=ap, ap50_95=0.62 * ap, boxes=40) for name, ap in aps.items()}
     return DetectionMetrics(
@@ -117,8 +117,8 @@ def report(new_class: str = "forklift", built_in: bool = True) -> Report:
                 ),
             ),
         ),
-        before=Pair(presumed=figures(before_presumed, 200), site=figures(before_site, 100)),
-        after=Pair(presumed=figures(after_presumed, 200), site=figures(after_site, 100)),
+        before=Pair(presumed=metrics(before_presumed, 200), site=metrics(before_site, 100)),
+        after=Pair(presumed=metrics(after_presumed, 200), site=metrics(after_site, 100)),
         new_classes=(new_class,),
         labels=labels,
         gap=GapSummary(

@@ -48,9 +48,9 @@ def test_the_report_for_programs_has_the_promised_keys(make_report: MakeReport, 
     assert said["cycle"]["state"] == "RELEASED"
     for when in ("before", "after"):
         for where in ("presumed", "site"):
-            figures = said[when][where]
-            assert figures.keys() >= {"map50", "map50_95", "precision", "recall", "f1", "per_class"}
-            assert all(entry.keys() >= {"ap50", "ap50_95"} for entry in figures["per_class"].values())
+            metrics = said[when][where]
+            assert metrics.keys() >= {"map50", "map50_95", "precision", "recall", "f1", "per_class"}
+            assert all(entry.keys() >= {"ap50", "ap50_95"} for entry in metrics["per_class"].values())
     assert said["new_classes"] == ["forklift"]
     assert said["gap"].keys() >= {"bytes", "tutor_fp32_bytes"}
     assert said.keys() >= {"egress", "private_bytes", "seconds", "releases"}
@@ -66,7 +66,7 @@ def test_the_page_needs_no_network(make_report: MakeReport, tmp_path: Path):
     assert not re.search(r"https?://|@import|<script", text)
 
 
-def test_the_page_shows_the_figures_of_the_report(make_report: MakeReport, tmp_path: Path):
+def test_the_page_shows_the_metrics_of_the_report(make_report: MakeReport, tmp_path: Path):
     text = page(make_report(), tmp_path)
     for figure in ("+35.2", "71.0", "9.42 MiB", "2.42 MiB", "edge-3", "2 min 43 s", "RELEASED"):
         assert figure in text

@@ -19,9 +19,9 @@ KNOWN = LabelSpace(names=LABELS.names[:2])
 
 
 def test_a_detector_learns_rectangles(teacher, shapes):
-    figures = evaluate(teacher, shapes[1], LABELS)
-    assert figures.map50 > 0.75
-    assert min(c.ap50 for c in figures.per_class.values()) > 0.6
+    metrics = evaluate(teacher, shapes[1], LABELS)
+    assert metrics.map50 > 0.75
+    assert min(c.ap50 for c in metrics.per_class.values()) > 0.6
 
 
 def test_taught_students_beat_those_that_learn_alone(make, teacher, shapes):
@@ -70,8 +70,8 @@ def test_a_teacher_that_does_not_know_a_class_does_not_suppress_it(make, small_t
     """The trap: a teacher asked about all classes teaches that the new one is background."""
     tutor = make("yolo11-w0.125")
     train(tutor, shapes[0], recipe(epochs=9), teacher=small_teacher)
-    figures = evaluate(tutor, shapes[1], LABELS)
-    assert figures.per_class["disc"].ap50 > 0.5
+    metrics = evaluate(tutor, shapes[1], LABELS)
+    assert metrics.per_class["disc"].ap50 > 0.5
 
 
 def test_where_labels_say_everything_a_teacher_for_the_unlabelled_changes_nothing(make, teacher, shapes):

@@ -80,13 +80,13 @@ def test_average_precision_is_that_of_a_brute_force_oracle(scene):
     found, wanted = scene
     if not sum(len(w) for w in wanted):
         return
-    figures = compute_metrics(found, wanted, LABELS)
-    for name, got in figures.per_class.items():
+    metrics = compute_metrics(found, wanted, LABELS)
+    for name, got in metrics.per_class.items():
         kind = LABELS.id_of(name)
         each = [oracle_ap(found, wanted, kind, overlap) for overlap in np.arange(0.5, 0.96, 0.05)]
         assert got.ap50 == pytest.approx(each[0], abs=1e-6)
         assert got.ap50_95 == pytest.approx(np.mean(each), abs=1e-6)
-    assert figures.map50 == pytest.approx(np.mean([c.ap50 for c in figures.per_class.values()]))
+    assert metrics.map50 == pytest.approx(np.mean([c.ap50 for c in metrics.per_class.values()]))
 
 
 def answers(*rows):
@@ -97,10 +97,10 @@ def answers(*rows):
 def test_perfect_answers_score_one_everywhere():
     wanted = [np.array([[0, 10, 10, 30, 30], [1, 40, 40, 60, 70]], float)]
     found = [answers([10, 10, 30, 30, 0.9, 0], [40, 40, 60, 70, 0.8, 1])]
-    figures = compute_metrics(found, wanted, LABELS)
-    assert [figures.map50, figures.map50_95, figures.precision, figures.recall, figures.f1] == pytest.approx([1] * 5)
-    assert set(figures.per_class) == {"car", "person"}, "a class without boxes says nothing about the detector"
-    assert figures.per_class["car"].boxes == 1
+    metrics = compute_metrics(found, wanted, LABELS)
+    assert [metrics.map50, metrics.map50_95, metrics.precision, metrics.recall, metrics.f1] == pytest.approx([1] * 5)
+    assert set(metrics.per_class) == {"car", "person"}, "a class without boxes says nothing about the detector"
+    assert metrics.per_class["car"].boxes == 1
 
 
 def test_precision_and_recall_are_read_where_f1_is_best():
@@ -108,22 +108,22 @@ def test_precision_and_recall_are_read_where_f1_is_best():
     found = [
         answers([10, 10, 30, 30, 0.9, 0], [50, 50, 70, 70, 0.6, 0], [80, 0, 90, 9, 0.3, 0], [0, 80, 9, 90, 0.2, 0])
     ]
-    figures = compute_metrics(found, wanted, LABELS)
-    assert (figures.precision, figures.recall) == (1, 1)
-    assert 0.3 < figures.confidence <= 0.6
+    metrics = compute_metrics(found, wanted, LABELS)
+    assert (metrics.precision, metrics.recall) == (1, 1)
+    assert 0.3 < metrics.confidence <= 0.6
 
 
 def test_a_box_that_was_found_twice_counts_once():
     wanted = [np.array([[0, 10, 10, 30, 30], [0, 50, 50, 70, 70]], float)]
     found = [answers([10, 10, 30, 30, 0.9, 0], [11, 10, 31, 30, 0.8, 0])]
-    figures = compute_metrics(found, wanted, LABELS)
-    assert figures.recall == 0.5
-    assert figures.precision == 1
+    metrics = compute_metrics(found, wanted, LABELS)
+    assert metrics.recall == 0.5
+    assert metrics.precision == 1
 
 
 def test_nothing_found_scores_zero():
-    figures = compute_metrics([answers()], [np.array([[2, 0, 0, 9, 9]], float)], LABELS)
-    assert (figures.map50, figures.f1, figures.per_class["dog"].ap50) == (0, 0, 0)
+    metrics = compute_metrics([answers()], [np.array([[2, 0, 0, 9, 9]], float)], LABELS)
+    assert (metrics.map50, metrics.f1, metrics.per_class["dog"].ap50) == (0, 0, 0)
 
 
 class Fixed:
@@ -145,14 +145,14 @@ def one_sample(tmp_path: Path) -> Sample:
 def test_class_ids_of_a_predictor_are_matched_by_name(one_sample):
     labels = LabelSpace(names=("cat", "person"))
     found = Fixed(labels, answers([40, 15, 60, 35, 0.9, 1], [40, 15, 60, 35, 0.8, 0]))
-    figures = evaluate(found, [one_sample], LABELS)
-    assert figures.per_class["person"].ap50_95 == pytest.approx(1)
-    assert figures.images == 1
+    metrics = evaluate(found, [one_sample], LABELS)
+    assert metrics.per_class["person"].ap50_95 == pytest.approx(1)
+    assert metrics.images == 1
 
 
 def test_a_class_that_the_predictor_does_not_know_scores_zero(one_sample):
-    figures = evaluate(Fixed(LabelSpace(names=("car",)), answers([40, 15, 60, 35, 0.9, 0])), [one_sample], LABELS)
-    assert figures.per_class["person"].ap50 == 0
+    metrics = evaluate(Fixed(LabelSpace(names=("car",)), answers([40, 15, 60, 35, 0.9, 0])), [one_sample], LABELS)
+    assert metrics.per_class["person"].ap50 == 0
 
 
 def test_a_set_without_boxes_is_refused(one_sample):

@@ -41,7 +41,7 @@ def good() -> WeightMap:
     return compute(weights(2, classes=3), weights(1), weights(1))
 
 
-def test_a_good_gap_is_told_in_figures(tmp_path: Path, base: tuple[Path, str]) -> None:
+def test_a_good_gap_is_told_in_metrics(tmp_path: Path, base: tuple[Path, str]) -> None:
     checked = check_gap_file(written(tmp_path, good(), base[1]), "int8-row-zstd", *base, GROWN)
     assert checked.fp32_bytes == weights(1).fp32_bytes
     assert checked.schema_digest == good().schema_digest()

@@ -94,7 +94,7 @@ async def test_a_cycle_of_jobs_ends_in_a_file_that_an_edge_node_can_run(world: W
 
     cloud = {"presumed": str(world.presumed_yaml), "recipe": CYCLE}
     assert [score["lam"] for score in gaps["scores"]] == [1, 0.5]
-    liked = [{**one, "figures": {**one["figures"], "map50": 1 - one["lam"]}} for one in gaps["scores"]]
+    liked = [{**one, "metrics": {**one["metrics"], "map50": 1 - one["lam"]}} for one in gaps["scores"]]
     told = {"gaps": [sent(gaps, "tutor_gap")], "scores": [liked]}
     applied = await shop.run("apply_gap", {"tutor": tutor, **told, **cloud})
     assert applied["lam"] == 0.5
@@ -106,7 +106,7 @@ async def test_a_cycle_of_jobs_ends_in_a_file_that_an_edge_node_can_run(world: W
     assert OnnxPredictor(onnx).labels == GROWN
     assert digest_of_file(onnx).digest == made["onnx"]["digest"]
     said = await shop.run("validate", {"data": str(world.site_yaml), "onnx": str(onnx), "labels": GROWN.model_dump()})
-    assert set(DetectionMetrics.model_validate(said["figures"]).per_class) == set(GROWN.names)
+    assert set(DetectionMetrics.model_validate(said["metrics"]).per_class) == set(GROWN.names)
     assert {"tutor", "student", "tutor-2", "student-gap", "apply", "redistil"} <= {one.step for one in shop.said}
 
 

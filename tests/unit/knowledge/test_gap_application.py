@@ -55,7 +55,7 @@ def test_the_largest_lambda_that_does_no_harm_is_taken(world: World) -> None:
     applied = apply_gap(base, gap_of(base, 1.0), guard=presumed(world), recipe=recipe)
     assert applied.lam == 0.01
     assert [one.lam for one in applied.tried] == [1, 0.5, 0.01]
-    assert applied.tried[0].figures.map50 < applied.before.map50 - 0.02
+    assert applied.tried[0].metrics.map50 < applied.before.map50 - 0.02
     assert applied.harmless
     assert applied.model.spec.labels == GROWN
 
@@ -131,7 +131,7 @@ def test_a_site_scores_what_the_cloud_will_have(world: World) -> None:
     recipe = CycleRecipe.of({"lam_search": "two-axes", "lam_candidates": [1, 0.01]})
     scores = scored(base, gap, partial(evaluate, data=presumed(world)), [], recipe)
     assert [score.lam for score in scores] == [1, 0.01]
-    assert [score.figures for score in scores] == [
+    assert [score.metrics for score in scores] == [
         evaluate(with_gap(base, gap, lam), presumed(world)) for lam in (1.0, 0.01)
     ]
 
@@ -153,8 +153,8 @@ def test_a_site_that_has_learned_scores_more_of_its_gap_higher_and_gets_the_best
     gap = learned(world.gap())
     recipe = CycleRecipe.of({"lam_search": "two-axes", "lam_candidates": [1, 0.5, 0.01], "max_harm": 0.1})
     scores = scored(base, gap, partial(evaluate, data=site), [], recipe)
-    gain = {score.lam: score.figures.map50 for score in scores}
-    whole, hundredth = (score.figures.map50_95 for score in scores if score.lam in (1, 0.01))
+    gain = {score.lam: score.metrics.map50 for score in scores}
+    whole, hundredth = (score.metrics.map50_95 for score in scores if score.lam in (1, 0.01))
     assert whole > hundredth + 0.1
     applied = apply_gap(base, gap, guard=data, recipe=recipe, scores=[scores])
     harmless = [lam for lam in gain if applied.before.map50 - quality(with_gap(base, gap, lam), data) <= 0.1]
@@ -194,7 +194,7 @@ def test_where_every_candidate_does_harm_the_least_is_taken_and_said(world: Worl
     )
     assert not made.harmless
     assert set(made.candidates) == {"gap", "redistilled"}
-    assert made.after.map50 == max(figures.map50 for figures in made.candidates.values())
+    assert made.after.map50 == max(metrics.map50 for metrics in made.candidates.values())
 
 
 def test_without_a_student_gap_the_old_student_is_taught(world: World) -> None:

@@ -18,11 +18,11 @@ def recipe(**options: object) -> CycleRecipe:
 
 
 def site(gains: Mapping[float, float], images: int = 100) -> list[Score]:
-    def figures(map50: float) -> DetectionMetrics:
+    def metrics(map50: float) -> DetectionMetrics:
         rest = {"map50_95": 0.0, "precision": 0.0, "recall": 0.0, "f1": 0.0, "per_class": {}}
         return DetectionMetrics(map50=map50, images=images, **rest)
 
-    return [Score(lam=lam, figures=figures(gain)) for lam, gain in gains.items()]
+    return [Score(lam=lam, metrics=metrics(gain)) for lam, gain in gains.items()]
 
 
 class Counted:

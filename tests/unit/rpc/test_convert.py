@@ -68,7 +68,7 @@ def test_a_struct_that_goes_too_deep_is_refused():
         convert.struct_from(convert.struct_to(values))
 
 
-def test_figures_survive_the_wire():
+def test_metrics_survive_the_wire():
     assert convert.metrics_from(convert.metrics_to(FIGURES)) == FIGURES
 
 

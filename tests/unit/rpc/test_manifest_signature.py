@@ -33,7 +33,7 @@ def test_a_manifest_on_record_names_its_site_after_the_certificate_was_renewed(p
         check_manifest(manifest, new.certificate)
 
 
-def test_a_manifest_of_another_cycle_or_with_other_figures_is_refused(pki):
+def test_a_manifest_of_another_cycle_or_with_other_metrics_is_refused(pki):
     site = issued(pki)
     for change in ({"cycle_id": "c2"}, {"train_images": 9000}, {"boxes": {"car": 1}}):
         manifest = signed(site)

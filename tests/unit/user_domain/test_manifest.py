@@ -23,7 +23,7 @@ STYLE = {
 }  # fmt: skip
 
 
-def figures(map50: float) -> dict[str, Any]:
+def metrics(map50: float) -> dict[str, Any]:
     parts = dict.fromkeys(("map50", "map50_95", "precision", "recall", "f1"), map50)
     return {**parts, "per_class": {}, "images": 4, "path": "/srv/private/gate.jpg"}
 
@@ -32,7 +32,7 @@ def result(**more: Any) -> ExtractResult:
     gap = {"path": "/srv/jobs/tutor.gap", "digest": DIGEST, "bytes": 7, "codec": "fp32-zstd", "fp32_bytes": 9}
     values = {
         "tutor_gap": gap | {"schema_digest": DIGEST}, "train_images": 8, "held_out_images": 4, "boxes": {"car": 3},
-        "student_before": figures(0.2), "tutor_after": figures(0.6), "student_gap": None, "style": None, **more,
+        "student_before": metrics(0.2), "tutor_after": metrics(0.6), "student_gap": None, "style": None, **more,
     }  # fmt: skip
     return ExtractResult.model_validate(values)
 
@@ -44,10 +44,10 @@ def task() -> Task:
     return Task("c1/extract", TaskKind.EXTRACT, "c1", True, tutor=tutor, student=student)
 
 
-def test_scores_travel_as_figures_and_nothing_beside_them(task: Task) -> None:
-    scores = [{"lam": 0.2, "figures": figures(0.3)}]
+def test_scores_travel_as_metrics_and_nothing_beside_them(task: Task) -> None:
+    scores = [{"lam": 0.2, "metrics": metrics(0.3)}]
     manifest = build_manifest(task, LABELS, result(scores=scores), publish_style=False)
-    assert [(score.lam, score.figures.map50) for score in manifest.scores] == [(0.2, 0.3)]
+    assert [(score.lam, score.metrics.map50) for score in manifest.scores] == [(0.2, 0.3)]
     assert b"/srv" not in manifest.SerializeToString()
 
 

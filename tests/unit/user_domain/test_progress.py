@@ -27,7 +27,7 @@ def test_no_name_path_or_content_gets_through(message: str) -> None:
     assert not any(word in progress for word in ("gate", "private", "srv", "Hans", "aGVs", "jpg", "txt"))
 
 
-def test_steps_and_figures_get_through() -> None:
+def test_steps_and_metrics_get_through() -> None:
     progress = sanitize("tutor-2", 0.5, "step 3 of 12 detection 1.234, class_scores 0.5, boxes 0.25")
     assert progress == Progress("tutor-2", 0.5, "step 3 of 12 detection 1.234, class_scores 0.5, boxes 0.25")
 

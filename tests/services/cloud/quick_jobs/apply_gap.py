@@ -21,8 +21,8 @@ def main(spec: ApplySpec, folder: Path, on_progress: OnProgress) -> ApplyResult:
         **toy.kept(after, labels, folder / "tutor.safetensors"),
         lam=1.0,
         harmless=True,
-        before=toy.figures(base, known),
-        after=toy.figures(after, labels),
-        tried=tuple(TriedLambda(lam=one.lam, figures=one.figures) for site in spec.scores for one in site),
+        before=toy.metrics(base, known),
+        after=toy.metrics(after, labels),
+        tried=tuple(TriedLambda(lam=one.lam, metrics=one.metrics) for site in spec.scores for one in site),
         seconds={"apply": 0.1},
     )

@@ -21,13 +21,13 @@ def main(spec: BootstrapSpec, folder: Path, on_progress: OnProgress) -> Bootstra
         tutor=FirstModel(
             **toy.kept(tutor, labels, folder / "tutor.safetensors"),
             architecture=toy.ARCHITECTURE,
-            figures=toy.figures(tutor, labels),
+            metrics=toy.metrics(tutor, labels),
         ),
         student=FirstModel(
             **toy.kept(student, labels, folder / "student.safetensors"),
             architecture=toy.ARCHITECTURE,
             onnx=toy.kept_onnx(student, folder / "student.onnx"),
-            figures=toy.figures(student, labels),
+            metrics=toy.metrics(student, labels),
         ),
         coreset=File(path=coreset, **toy.described(coreset)),
         seconds={},

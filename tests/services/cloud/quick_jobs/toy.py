@@ -36,7 +36,7 @@ def quality(toy: WeightMap) -> float:
     return float(toy["body.weight"].mean())
 
 
-def figures(toy: WeightMap, labels: LabelSpace) -> DetectionMetrics:
+def metrics(toy: WeightMap, labels: LabelSpace) -> DetectionMetrics:
     value = quality(toy)
     per_class = {name: ClassMetrics(ap50=value, ap50_95=value, boxes=1) for name in labels.names}
     return DetectionMetrics(
