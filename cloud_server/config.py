@@ -13,6 +13,8 @@ from diredi.knowledge.recipe import BootstrapRecipe, CycleRecipe
 
 
 class CloudConfig(ServiceConfig):
+    """The configuration of the cloud."""
+
     model_config = SettingsConfigDict(env_prefix="DIREDI_CLOUD_")
     program: ClassVar[str] = "python -m cloud_server"
 

@@ -51,8 +51,10 @@ def study(
     listed: Annotated[bool, typer.Option("--list", help="Say what studies there are, and stop.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare methods of decentralised learning. Stopped at any point, the same command goes on with what is
-    missing."""
+    """Compare methods of decentralised learning.
+
+    Stopped at any point, the same command goes on with what is missing.
+    """
     from diredi.decentralized.studies import STUDIES, Options, run_study
 
     if listed:

@@ -26,6 +26,8 @@ class StepTaken(_Part):
 
 
 class CycleSummary(_Part):
+    """The cycle of the demo."""
+
     id: str
     site: str
     state: str
@@ -60,11 +62,15 @@ class DataSummary(_Part):
 
 
 class ModelSummary(_Part):
+    """One model by its architecture and size."""
+
     architecture: str
     weights_bytes: int
 
 
 class DeviceSummary(_Part):
+    """One edge node and what it runs."""
+
     name: str
     release: int
     frames: int = 0
@@ -136,6 +142,7 @@ class Report(_Part):
 
     @property
     def known_classes(self) -> tuple[str, ...]:
+        """Return the classes that the manufacturer had trained."""
         return tuple(name for name in self.labels if name not in self.new_classes)
 
     def points(self, where: Literal["presumed", "site"]) -> float:

@@ -49,6 +49,7 @@ class Clock:
         self.add(name, start, self.now(), part_of)
 
     def add(self, name: str, start: float, end: float, part_of: Part) -> None:
+        """Add a span."""
         self.spans.append(Span(name=name, start=start, seconds=max(0.0, end - start), part_of=part_of))
 
     def add_parts(self, name: str, parts: list[tuple[str, float, float]], part_of: Part) -> None:

@@ -28,6 +28,7 @@ class Workspace:
 
     @property
     def fleet(self) -> Path:
+        """Return the folder of the services' own files."""
         return self.out / "fleet"
 
     @property
@@ -37,22 +38,28 @@ class Workspace:
 
     @property
     def report(self) -> Path:
+        """Return the path of report.json."""
         return self.out / "report.json"
 
     @property
     def page(self) -> Path:
+        """Return the path of report.html."""
         return self.out / "report.html"
 
     def identity(self, name: str) -> Path:
+        """Return the folder of somebody's credentials."""
         return self.fleet / "pki" / name
 
     def state(self, name: str) -> Path:
+        """Return the folder of a service's state."""
         return self.fleet / name
 
     def log(self, name: str) -> Path:
+        """Return the path of a service's log."""
         return self.fleet / "logs" / f"{name}.log"
 
     def release(self, version: int) -> Path:
+        """Return the path of a release's ONNX file."""
         return self.out / f"release-{version}.onnx"
 
     def write_config(self, name: str, values: dict[str, Any]) -> Path:
@@ -125,6 +132,7 @@ class Workspace:
         atomic_write(self._processes, json.dumps(found, indent=1), durable=False)
 
     def record_addresses(self, addresses: dict[str, str]) -> None:
+        """Record where each service answers, for later commands."""
         atomic_write(self._addresses, json.dumps(addresses, indent=1), durable=False)
 
     def addresses(self) -> dict[str, str]:
@@ -132,6 +140,7 @@ class Workspace:
         return dict(json.loads(self._addresses.read_text()))
 
     def forget_processes(self) -> None:
+        """Forget the recorded processes, which have ended."""
         self._processes.unlink(missing_ok=True)
 
     def running(self) -> dict[str, int]:

@@ -282,7 +282,7 @@ def end_canary(
         decision: RELEASED or ROLLED_BACK, and why.
         actor: Who brought the decision about.
         now: The current time.
-        figures: What decided it, for the record.
+        metrics: What decided it, for the record.
     """
     released = decision.state is State.RELEASED
     r.releases.set_status(cycle.release_version, ReleaseStatus.RELEASED if released else ReleaseStatus.WITHDRAWN)

@@ -92,7 +92,7 @@ class Cycles:
             now: The current time.
             actor: Who brought it about.
             reason: Why, for the record.
-            figures: What decided it, for the record.
+            metrics: What decided it, for the record.
             **changes: Further fields of the part that change with the state.
 
         Raises:
@@ -126,7 +126,7 @@ class Cycles:
             now: The current time.
             actor: Who brought it about.
             reason: Why, for the record.
-            figures: What decided it, for the record.
+            metrics: What decided it, for the record.
             **changes: Further fields of the cycle that change with the state.
 
         Raises:

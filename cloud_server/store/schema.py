@@ -16,9 +16,11 @@ class UtcTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Store a time in UTC."""
         return None if value is None else value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Read a time as UTC."""
         if value is None:
             return None
         moment = value
@@ -29,6 +31,8 @@ _JSON = JSON(none_as_null=True)
 
 
 class Table(DeclarativeBase):
+    """Base of all tables."""
+
     type_annotation_map: ClassVar = {dict[str, Any]: _JSON, list[str]: _JSON, datetime: UtcTime, int: BigInteger}
 
 
@@ -47,6 +51,8 @@ class ClassRow(Table):
 
 
 class ModelRow(Table):
+    """A model in the registry."""
+
     __tablename__ = "models"
     id: Mapped[str] = mapped_column(String(80), primary_key=True)
     kind: Mapped[str]
@@ -62,6 +68,8 @@ class ModelRow(Table):
 
 
 class ReleaseRow(Table):
+    """A release and its status."""
+
     __tablename__ = "releases"
     version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     student_id: Mapped[str] = mapped_column(ForeignKey("models.id"))
@@ -73,6 +81,8 @@ class ReleaseRow(Table):
 
 
 class CycleRow(Table):
+    """An update cycle and its present state."""
+
     __tablename__ = "cycles"
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     request_id: Mapped[str] = mapped_column(String(128), unique=True)
@@ -109,6 +119,8 @@ class PartRow(Table):
 
 
 class TransitionRow(Table):
+    """One recorded step of a cycle."""
+
     __tablename__ = "transitions"
     id: Mapped[int] = mapped_column(_SERIAL, primary_key=True, autoincrement=True)
     cycle_id: Mapped[str] = mapped_column(ForeignKey("cycles.id"), index=True)
@@ -120,6 +132,8 @@ class TransitionRow(Table):
 
 
 class SiteRow(Table):
+    """A site that the cloud has heard of."""
+
     __tablename__ = "sites"
     name: Mapped[str] = mapped_column(primary_key=True)
     auto_approve: Mapped[bool]
@@ -127,6 +141,8 @@ class SiteRow(Table):
 
 
 class DeviceRow(Table):
+    """An edge node that the cloud has heard of."""
+
     __tablename__ = "devices"
     key: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str]
@@ -140,6 +156,8 @@ class DeviceRow(Table):
 
 
 class InstallRow(Table):
+    """One installation of a release on a device, or its failure."""
+
     __tablename__ = "installs"
     id: Mapped[int] = mapped_column(_SERIAL, primary_key=True, autoincrement=True)
     device: Mapped[str] = mapped_column(ForeignKey("devices.key"), index=True)

@@ -19,7 +19,8 @@ class Codec(Protocol):
     def name(self) -> str:
         """Return the name that manifests use.
 
-        It is never given to another format, so that every released file stays readable."""
+        It is never given to another format, so that every released file stays readable.
+        """
         ...
 
     def encode(self, weights: WeightMap, metadata: Mapping[str, str] | None = None) -> bytes:

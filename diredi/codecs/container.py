@@ -53,14 +53,17 @@ class ArrayHeader(BaseModel):
 
     @property
     def size(self) -> int:
+        """Return the number of values."""
         return math.prod(self.shape)
 
     @property
     def decoded_bytes(self) -> int:
+        """Return the size of the decoded array in bytes."""
         return self.size * _ITEM_BYTES[self.dtype]
 
     @property
     def stored_bytes(self) -> int:
+        """Return the size of the stored array in bytes."""
         if self.stored == "int8-row":
             return self.size + 4 * self.shape[0]
         return self.size * _ITEM_BYTES[self.dtype if self.stored == "raw" else "float16"]
@@ -83,10 +86,12 @@ class Header(BaseModel):
 
     @property
     def decoded_bytes(self) -> int:
+        """Return the size of all decoded arrays in bytes."""
         return sum(a.decoded_bytes for a in self.arrays)
 
     @property
     def stored_bytes(self) -> int:
+        """Return the size of all stored arrays in bytes."""
         return sum(a.stored_bytes for a in self.arrays)
 
 

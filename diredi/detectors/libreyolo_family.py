@@ -78,6 +78,8 @@ class _RawOutputs(Outputs):
 
 
 class LibreYoloDetector(NetworkDetector):
+    """A detector of LibreYOLO's YOLOv9 family (MIT licence)."""
+
     @cached_property
     def _criterion(self) -> Any:  # noqa: ANN401 - LibreYOLO is not typed
         strides, device = list(STRIDES), self.device
@@ -101,6 +103,7 @@ class LibreYoloDetector(NetworkDetector):
         )
 
     def detection_loss(self, outputs: Outputs, targets: Targets) -> Tensor:
+        """See `Detector.detection_loss`."""
         if not isinstance(outputs, _RawOutputs):
             raise TypeError("these outputs come from another detector family")
         height, width = (side * STRIDES[0] for side in outputs.features[0].shape[2:])
@@ -111,17 +114,21 @@ class LibreYoloDetector(NetworkDetector):
         return loss
 
     def section_of(self, name: str) -> str:
+        """See `Detector.section_of`."""
         return name.partition(".")[0]
 
     def class_branches(self) -> Mapping[str, nn.Conv2d]:
+        """See `NetworkDetector.class_branches`."""
         towers: Any = self.module.head.cv3
         return {f"head.cv3.{level}.{len(tower) - 1}": tower[-1] for level, tower in enumerate(towers)}
 
     def untrained(self, spec: DetectorSpec) -> LibreYoloDetector:
+        """See `NetworkDetector.untrained`."""
         return create(spec, 0, self.device)
 
 
 def create(spec: DetectorSpec, seed: int, device: torch.device) -> LibreYoloDetector:
+    """Make a detector with the first weights of a seed."""
     return LibreYoloDetector(spec, _built(spec, seed), STRIDES, device)
 
 
@@ -204,7 +211,7 @@ def _class_loss(labelled: Tensor | None) -> Callable[[Tensor, Tensor, Tensor], T
 
 
 def _padded(targets: Targets, images: int) -> Tensor:
-    """images x most boxes x 5: class (-1: no box), x1, y1, x2, y2 in 0..1."""
+    """Images x most boxes x 5: class (-1: no box), x1, y1, x2, y2 in 0..1."""
     order = targets.image_index.argsort(stable=True)
     index, low_side = targets.image_index[order], targets.boxes[:, 2:] / 2
     counts = index.bincount(minlength=images)

@@ -69,10 +69,12 @@ class NetworkDetector(ABC):
 
     @property
     def labels(self) -> LabelSpace:
+        """Return the label space of the head."""
         return self.spec.labels
 
     @property
     def device(self) -> torch.device:
+        """Return the device that holds the weights."""
         device: torch.device = next(self.module.parameters()).device
         return device
 
@@ -82,6 +84,7 @@ class NetworkDetector(ABC):
         return torch.from_numpy(points).to(self.device), torch.from_numpy(strides).to(self.device)
 
     def weights(self) -> WeightMap:
+        """See `Detector.weights`."""
         state = self.module.state_dict()
         return WeightMap({name: value.detach().cpu().contiguous().numpy().copy() for name, value in state.items()})
 
@@ -100,11 +103,13 @@ class NetworkDetector(ABC):
         return self.weights().save(Path(path), self.spec.to_metadata())
 
     def load_weights(self, weights: WeightMap) -> None:
+        """See `Detector.load_weights`."""
         self.weights().check_same_schema(weights)
         weights.check_finite()
         self.module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
 
     def class_rows(self) -> Mapping[str, int]:
+        """See `Detector.class_rows`."""
         return {f"{name}.{kind}": 0 for name in self.class_branches() for kind in ("weight", "bias")}
 
     def expand_classes(self, labels: LabelSpace) -> Self:

@@ -34,6 +34,7 @@ class Letterbox:
 
     @classmethod
     def fit(cls, height: int, width: int, size: int) -> Letterbox:
+        """Return the letterbox that fits an image of some height and width into a square input, all in pixels."""
         scale = min(size / height, size / width)
         return cls(scale, (size - round(width * scale)) // 2, (size - round(height * scale)) // 2, height, width)
 
@@ -123,7 +124,7 @@ def _boxes(box_logits: Floats, anchors: Floats, strides: Floats) -> Floats:
 
 
 def expected_distances(box_logits: Floats) -> Floats:
-    """n x 4 x r logits as n x 4 distances in strides: the mean of the distribution, or the number itself if r is 1."""
+    """N x 4 x r logits as n x 4 distances in strides: the mean of the distribution, or the number itself if r is 1."""
     bins = box_logits.shape[-1]
     if bins == 1:
         return box_logits[..., 0]

@@ -40,9 +40,11 @@ DEFAULT_IMAGE_SIZE = 640  # what official checkpoints were trained at
 class Family(Protocol):
     """What a family's module has; `from_checkpoint` and `download` only where it reads foreign files."""
 
-    def create(self, spec: DetectorSpec, seed: int, device: torch.device) -> Detector: ...
+    def create(self, spec: DetectorSpec, seed: int, device: torch.device) -> Detector:
+        """Make a detector with the first weights of a seed."""
 
-    def from_checkpoint(self, path: Path, image_size: int, device: torch.device) -> Detector: ...
+    def from_checkpoint(self, path: Path, image_size: int, device: torch.device) -> Detector:
+        """Read a detector from a checkpoint of this family."""
 
     def download(self, name: Path) -> Path:
         """Raises NotFound when nothing is published under that name, Unreachable without a network."""
@@ -192,8 +194,10 @@ def _read(path: Path, image_size: int | None, device: torch.device) -> Detector:
 
 
 def _reader_of(checkpoint: Path) -> str:
-    """The module of CHECKPOINTS that reads this file; nothing in it is interpreted. Of a damaged one the last, which
-    says so."""
+    """Return the module of CHECKPOINTS that reads a file; nothing in the file is interpreted.
+
+    Of a damaged file it is the last module, which says what is wrong.
+    """
     pickled = b""
     if zipfile.is_zipfile(checkpoint):
         try:

@@ -51,6 +51,8 @@ class _Record:
 
 @dataclass(frozen=True)
 class Checkpoint:
+    """What a checkpoint of Ultralytics holds."""
+
     architecture: str
     labels: LabelSpace
     weights: WeightMap

@@ -37,6 +37,8 @@ class _RawOutputs(Outputs):
 
 
 class UltralyticsDetector(NetworkDetector):
+    """A detector of Ultralytics' YOLO families."""
+
     def __init__(self, spec: DetectorSpec, module: Any, device: torch.device) -> None:  # noqa: ANN401 - not typed
         super().__init__(spec, module, [int(stride) for stride in module.model[-1].stride], device)
         self._head = self.module.model[-1]
@@ -79,6 +81,7 @@ class UltralyticsDetector(NetworkDetector):
         )
 
     def detection_loss(self, outputs: Outputs, targets: Targets) -> Tensor:
+        """See `Detector.detection_loss`."""
         if not isinstance(outputs, _RawOutputs):
             raise TypeError("these outputs come from another detector family")
         order = targets.image_index.argsort(stable=True)  # Ultralytics counts on it
@@ -94,24 +97,29 @@ class UltralyticsDetector(NetworkDetector):
         return torch.stack(losses).sum()
 
     def section_of(self, name: str) -> str:
+        """See `Detector.section_of`."""
         index = int(name.split(".")[1])
         if index == len(self.module.model) - 1:
             return "head"
         return "backbone" if index < len(self.module.yaml["backbone"]) else "neck"
 
     def class_branches(self) -> Mapping[str, nn.Conv2d]:
+        """See `NetworkDetector.class_branches`."""
         return networks.class_branches(self.module)
 
     def untrained(self, spec: DetectorSpec) -> UltralyticsDetector:
+        """See `NetworkDetector.untrained`."""
         return create(spec, 0, self.device)
 
 
 def create(spec: DetectorSpec, seed: int, device: torch.device) -> UltralyticsDetector:
+    """Make a detector with the first weights of a seed."""
     module = networks.build(spec.architecture, len(spec.labels), spec.image_size, seed)
     return UltralyticsDetector(spec, module, device)
 
 
 def from_checkpoint(path: Path, image_size: int, device: torch.device) -> UltralyticsDetector:
+    """Read a detector from a checkpoint of Ultralytics."""
     checkpoint = read_checkpoint(path)
     spec = DetectorSpec(architecture=checkpoint.architecture, image_size=image_size, labels=checkpoint.labels)
     detector = create(spec, seed=0, device=device)

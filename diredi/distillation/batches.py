@@ -41,11 +41,14 @@ class Pool:
 
 @dataclass(frozen=True)
 class Batch:
+    """One batch of a training."""
+
     images: Tensor  # batch x 3 x size x size, float32, RGB, 0..1
     clean: Tensor  # the same before colours and noise were changed
     targets: Targets
 
     def to(self, device: torch.device) -> Batch:
+        """Return the batch on another device."""
         if device.type == "cpu":
             return self
         return Batch(self.images.to(device), self.clean.to(device), self.targets.to(device))
@@ -75,10 +78,12 @@ class Batches:
 
     @property
     def steps_per_epoch(self) -> int:
+        """Return the number of batches in an epoch."""
         return max(len(self._samples) // self._recipe.batch, 1)
 
     @property
     def steps(self) -> int:
+        """Return the number of batches in the whole training."""
         return self._recipe.steps or max(round(self._recipe.epochs * self.steps_per_epoch), 1)
 
     def __iter__(self) -> Iterator[Batch]:

@@ -81,7 +81,7 @@ def evaluate(
 
 
 def _pixels(sample: Sample, height: int, width: int) -> NDArray[np.float64]:
-    """n x 5: class, x1, y1, x2, y2 in pixels."""
+    """N x 5: class, x1, y1, x2, y2 in pixels."""
     boxes = np.asarray(sample.boxes, np.float64).reshape(-1, 5)
     centre, sides = boxes[:, 1:3] * (width, height), boxes[:, 3:5] * (width, height)
     return np.concatenate([boxes[:, :1], centre - sides / 2, centre + sides / 2], 1)
@@ -147,7 +147,7 @@ def _truth(wanted: Sequence[NDArray[np.float64]], classes: int) -> dict[str, Any
 
 
 def _answers(found: Sequence[Detections], to_ours: Sequence[int]) -> Table:
-    """n x 7: image, x, y, width, height, score, class."""
+    """N x 7: image, x, y, width, height, score, class."""
     tables = [np.zeros((0, 7))]
     for image, detections in enumerate(found):
         classes = np.asarray(to_ours, np.int64)[detections.classes]

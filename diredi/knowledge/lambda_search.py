@@ -42,6 +42,7 @@ class TriedLambda(BaseModel):
 
 
 def shares_of(lam: Lam) -> Shares:
+    """Return lambda for every section."""
     return dict(lam) if isinstance(lam, Mapping) else dict.fromkeys(SECTIONS, lam)
 
 

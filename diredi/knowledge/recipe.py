@@ -179,8 +179,11 @@ class CycleRecipe(Recipe):
 
 
 class BootstrapRecipe(Recipe):
-    """The first models: a teacher that learns the presumed data, a tutor that it teaches, a student that the tutor
-    teaches. A model that is given as a file is not trained."""
+    """How the first models are made.
+
+    A teacher learns the presumed data, a tutor is taught by it, and a student by the tutor. A model that is given as a
+    file is not trained.
+    """
 
     teacher: TrainRecipe = TrainRecipe(epochs=8)
     """How the first teacher learns the presumed data."""

@@ -43,8 +43,14 @@ class SiteData:
 
     @classmethod
     def of(cls, private: Dataset, coreset: Dataset | None, labels: LabelSpace, presumed_shows_new: bool) -> SiteData:
-        """Images say nothing of classes that their annotator did not know; the manufacturer's are known to show no new
-        class unless `presumed_shows_new`. Raises InvalidInput when a class is not in `labels`."""
+        """Return the images of a site and its coreset in one label space.
+
+        Images say nothing of classes that their annotator did not know. The manufacturer's are known to show no new
+        class unless `presumed_shows_new` is set.
+
+        Raises:
+            InvalidInput: A class is not in `labels`.
+        """
         known = frozenset(labels.ids_of(private.names))
         ours = Pool(private.with_labels(labels).train, known if len(known) < len(labels) else None)
         if coreset is None:
@@ -54,6 +60,7 @@ class SiteData:
 
     @property
     def pools(self) -> list[Pool]:
+        """Return the private images and the coreset."""
         return [self.private, self.coreset]
 
     @property

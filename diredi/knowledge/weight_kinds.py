@@ -26,6 +26,8 @@ _FLOOR = 1e-8
 
 
 class KeyKind(StrEnum):
+    """What a weight is, by its name and type."""
+
     PARAMETER = "parameter"
     MEAN = "mean"
     VARIANCE = "variance"
@@ -33,10 +35,12 @@ class KeyKind(StrEnum):
 
     @property
     def is_statistic(self) -> bool:
+        """Return whether it is a batch-norm statistic."""
         return self in (KeyKind.MEAN, KeyKind.VARIANCE)
 
 
 def kind_of(name: str, dtype: str) -> KeyKind:
+    """Return what a weight is."""
     if not dtype.startswith("float"):
         return KeyKind.COUNTER
     if name.endswith("running_mean"):

@@ -70,6 +70,7 @@ class EgressMeter:
 
     @property
     def total_bytes(self) -> int:
+        """Return the bytes of all messages."""
         return sum(self.totals().values())
 
     @property

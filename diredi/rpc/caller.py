@@ -14,7 +14,8 @@ from diredi.trust.identity import Identity, Role
 class Context(Protocol):
     """The part of a servicer's context that says who calls."""
 
-    def auth_context(self) -> Any: ...
+    def auth_context(self) -> Any:
+        """Return the properties of the caller's authentication."""
 
 
 def caller_identity(context: Context) -> Identity:

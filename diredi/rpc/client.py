@@ -68,24 +68,28 @@ class Channel(grpc.aio.Channel):
     def unary_unary(
         self, method: str, request_serializer: Any = None, response_deserializer: Any = None, **named: Any
     ) -> Any:
+        """Return a multi-callable whose messages are counted."""
         coders = self._counted(request_serializer), self._noted(response_deserializer)
         return self._channel.unary_unary(method, *coders, **named)
 
     def unary_stream(
         self, method: str, request_serializer: Any = None, response_deserializer: Any = None, **named: Any
     ) -> Any:
+        """Return a multi-callable whose messages are counted."""
         coders = self._counted(request_serializer), self._noted(response_deserializer)
         return self._channel.unary_stream(method, *coders, **named)
 
     def stream_unary(
         self, method: str, request_serializer: Any = None, response_deserializer: Any = None, **named: Any
     ) -> Any:
+        """Return a multi-callable whose messages are counted."""
         coders = self._counted(request_serializer), self._noted(response_deserializer)
         return self._channel.stream_unary(method, *coders, **named)
 
     def stream_stream(
         self, method: str, request_serializer: Any = None, response_deserializer: Any = None, **named: Any
     ) -> Any:
+        """Return a multi-callable whose messages are counted."""
         coders = self._counted(request_serializer), self._noted(response_deserializer)
         return self._channel.stream_stream(method, *coders, **named)
 
@@ -114,16 +118,20 @@ class Channel(grpc.aio.Channel):
         return noted
 
     async def close(self, grace: float | None = None) -> None:
+        """Close the channel."""
         await self._channel.close(grace)
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        """Return the state of the connection."""
         state: grpc.ChannelConnectivity = self._channel.get_state(try_to_connect)
         return state
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        """Wait until the connection has another state."""
         await self._channel.wait_for_state_change(last_observed_state)
 
     async def channel_ready(self) -> None:
+        """Wait until the channel is connected."""
         await self._channel.channel_ready()
 
     async def lost(self) -> None:

@@ -55,6 +55,7 @@ class Release:
 
 
 def labels_to(labels: LabelSpace) -> common_pb2.LabelSpace:
+    """Return the message of a label space."""
     classes = [common_pb2.LabelClass(id=i, name=name) for i, name in enumerate(labels.names)]
     return common_pb2.LabelSpace(version=labels.version, classes=classes)
 
@@ -71,6 +72,7 @@ def labels_from(message: common_pb2.LabelSpace) -> LabelSpace:
 
 
 def metrics_to(metrics: DetectionMetrics) -> common_pb2.DetectionMetrics:
+    """Return the message of detection metrics."""
     plain = metrics.model_dump(exclude={"per_class"})
     per_class = {name: common_pb2.ClassMetrics(**one.model_dump()) for name, one in metrics.per_class.items()}
     return common_pb2.DetectionMetrics(**plain, per_class=per_class)
@@ -98,6 +100,7 @@ def _check_fractions(message: object, where: str, *names: str) -> None:
 
 
 def blob_to(blob: Blob) -> common_pb2.BlobRef:
+    """Return the message of a blob."""
     return common_pb2.BlobRef(digest=blob.digest, bytes=blob.bytes)
 
 
@@ -173,6 +176,7 @@ def kind_from(kind: common_pb2.ModelKind.ValueType) -> str:
 
 
 def spec_from(architecture: str, image_size: int, labels: common_pb2.LabelSpace) -> DetectorSpec:
+    """Return the validated specification of a detector."""
     try:
         return DetectorSpec(architecture=architecture, image_size=image_size, labels=labels_from(labels))
     except ValidationError as error:
@@ -180,6 +184,7 @@ def spec_from(architecture: str, image_size: int, labels: common_pb2.LabelSpace)
 
 
 def model_to(model: Model) -> common_pb2.Model:
+    """Return the message of a model."""
     message = common_pb2.Model(
         id=model.id,
         kind=kind_to(model.kind),
@@ -216,6 +221,7 @@ def model_from(message: common_pb2.Model) -> Model:
 
 
 def release_to(release: Release) -> fleet_pb2.Release:
+    """Return the message of a release."""
     message = fleet_pb2.Release(
         version=release.version,
         student_id=release.student_id,

@@ -56,6 +56,7 @@ class Server:
 
     @property
     def port(self) -> int:
+        """Return the port that the server listens on."""
         return int(self.address.rpartition(":")[2])
 
     async def set_serving(self, service: str, serving: bool) -> None:

@@ -39,6 +39,7 @@ class Classifier(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the logits of the main head, float32 [n, classes]."""
         return self.network.logits(images, MAIN)
 
 

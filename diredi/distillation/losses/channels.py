@@ -23,5 +23,6 @@ class ChannelWise(FeatureLoss):
     """
 
     def forward(self, lesson: DistillationBatch) -> Tensor:
+        """Return the loss of a batch, a scalar."""
         levels = [kl_of_logits(mine.flatten(2), theirs.flatten(2)).mean() for mine, theirs in self.maps(lesson)]
         return GAIN * torch.stack(levels).sum()

@@ -29,6 +29,7 @@ class Dissimilarity(ScoreLoss):
         self.measure, self.gain = MEASURES[measure], SLOWNESS[measure]
 
     def divergence(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """See `ScoreLoss.divergence`."""
         p, q = _outcomes(student / temperature), _outcomes(teacher / temperature)
         return self.gain * temperature**2 * (self.measure(p, q) - self.measure(q, q))
 

@@ -32,6 +32,7 @@ class FocalGlobal(FeatureLoss):
         self.levels = nn.ModuleList(_Level(channels) for channels in teacher_channels)
 
     def forward(self, lesson: DistillationBatch) -> Tensor:
+        """Return the loss of a batch, a scalar."""
         pairs = zip(self.levels, self.maps(lesson), strict=True)
         return torch.stack([level(mine, theirs, lesson.objects) for level, (mine, theirs) in pairs]).sum()
 

@@ -19,4 +19,5 @@ class PseudoLabels(Loss):
     """
 
     def forward(self, lesson: DistillationBatch) -> Tensor:
+        """Return the loss of a batch, a scalar."""
         return lesson.detection_loss(lesson.teacher_boxes)

@@ -36,6 +36,7 @@ class Relation(Loss):
         """Of n x d features of n objects, 0 or more; as many numbers whatever d is."""
 
     def forward(self, lesson: DistillationBatch) -> Tensor:
+        """Return the loss of a batch, a scalar."""
         targets = _few(lesson.objects)
         mine = self.relations(features_of(targets, lesson.student.features))
         theirs = self.relations(features_of(targets, lesson.teacher.features))
@@ -48,6 +49,7 @@ class Distances(Relation):
     gain = 2.0
 
     def relations(self, objects: Tensor) -> Tensor:
+        """Return the distances of all pairs of objects."""
         first, second = torch.triu_indices(len(objects), len(objects), offset=1, device=objects.device)
         distances = (objects[first] - objects[second]).norm(dim=1)
         shares: Tensor = distances / (distances.sum() / max(len(distances), 1)).clamp(min=1e-6)
@@ -60,17 +62,18 @@ class Angles(Relation):
     gain = 10.0
 
     def relations(self, objects: Tensor) -> Tensor:
+        """Return the cosines of the angles in all triples of objects."""
         directions = F.normalize(objects[None] - objects[:, None], dim=-1)
         return directions @ directions.transpose(1, 2)
 
 
 def features_of(targets: Targets, features: Sequence[Tensor]) -> Tensor:
-    """n x all channels: the mean of each level's map over the cells under each box, one level after the other."""
+    """N x all channels: the mean of each level's map over the cells under each box, one level after the other."""
     return torch.cat([_means(level.float(), targets) for level in features], 1)
 
 
 def _means(features: Tensor, targets: Targets) -> Tensor:
-    """n x c from batch x c x h x w, by sums over rectangles from the corner: quick whatever the size of the boxes."""
+    """N x c from batch x c x h x w, by sums over rectangles from the corner: quick whatever the size of the boxes."""
     sums = F.pad(features.cumsum(2).cumsum(3), (1, 0, 1, 0))
     low, high = cells(targets.boxes, features.shape[3], features.shape[2])
     (left, top), (right, bottom) = low.T, high.T

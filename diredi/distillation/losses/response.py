@@ -22,7 +22,7 @@ class ScoreLoss(Loss):
 
     @abstractmethod
     def divergence(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-        """batch x a x taught classes, from logits of that shape; 0 where they are equal."""
+        """Batch x a x taught classes, from logits of that shape; 0 where they are equal."""
 
     def forward(self, lesson: DistillationBatch) -> Tensor:
         """As in the detection loss, the sum over all anchors is divided by the sum of the soft targets."""
@@ -41,6 +41,7 @@ class ClassScores(ScoreLoss):
     """
 
     def divergence(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """See `ScoreLoss.divergence`."""
         wanted = teacher.sigmoid()
         return F.binary_cross_entropy_with_logits(student, wanted, reduction="none") - _entropy(wanted)
 
@@ -58,6 +59,7 @@ class BoxDistributions(Loss):
     """
 
     def forward(self, lesson: DistillationBatch) -> Tensor:
+        """Return the loss of a batch, a scalar."""
         weight = lesson.certainty
         anchors = (weight > 0.01).nonzero(as_tuple=True)
         mine, theirs = lesson.student.box_logits[anchors], lesson.teacher.box_logits[anchors]

@@ -23,6 +23,7 @@ class ScoredFeatures(FeatureLoss):
     """
 
     def forward(self, lesson: DistillationBatch) -> Tensor:
+        """Return the loss of a batch, a scalar."""
         maps = self.maps(lesson)
         weights = torch.split(lesson.certainty, [mine.shape[-2] * mine.shape[-1] for mine, _ in maps], 1)
         return GAIN * torch.stack([_error(*pair, weight) for pair, weight in zip(maps, weights, strict=True)]).sum()

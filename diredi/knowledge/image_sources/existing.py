@@ -13,6 +13,7 @@ from diredi.knowledge.image_sources.base import Stock, drawn
 
 
 def presumed(stock: Stock, count: int) -> Pool:
+    """Draw presumed images with their labels."""
     return Pool(drawn(stock.presumed, count, stock.random("presumed")), stock.labelled)
 
 
@@ -22,5 +23,6 @@ def public(stock: Stock, count: int) -> Pool:
 
 
 def unlabelled(samples: Sequence[Sample]) -> Pool:
+    """Return a pool of images whose labels say nothing, so that only a teacher does."""
     nothing = np.zeros((0, 5), np.float32)
     return Pool([replace(sample, boxes=nothing) for sample in samples], frozenset())

@@ -22,6 +22,7 @@ _ANCHORS, _BATCH = 20, 32
 
 
 def chosen(stock: Stock, count: int) -> Pool:
+    """Draw from the public images of which the tutor has most to say that the old student does not know."""
     pool = stock.pool()
     most = max(round(SHARE * len(pool)), min(count, len(pool) // 2), 1)
     best = np.argsort(-news(stock.tutor, stock.old, pool), kind="stable")[:most]
@@ -29,8 +30,10 @@ def chosen(stock: Stock, count: int) -> Pool:
 
 
 def news(tutor: Detector, old: Detector, samples: Sequence[Sample]) -> NDArray[np.float64]:
-    """A number for each image: the tutor's best score for a class that `old` lacks, and how far the two are apart in
-    the other classes, where they differ most. Both must look at the same grid.
+    """Return for each image how much the tutor has to say that the old student does not know.
+
+    That is the tutor's best score for a class that `old` lacks, and how far the two are apart in the other classes,
+    where they differ most. Both must look at the same grid.
     """
     labels = tutor.spec.labels
     new, shared = labels.ids_of(labels.new_since(old.spec.labels)), old.spec.labels.names

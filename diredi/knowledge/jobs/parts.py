@@ -32,8 +32,14 @@ def contributions_of(gaps: Sequence[SiteGap]) -> list[Contribution]:
 
 
 def merged_of(gaps: Sequence[SiteGap], base: Detector, recipe: CycleRecipe) -> tuple[Gap, CycleRecipe]:
-    """Return the gaps of a cycle's sites as one, and the recipe for that one: where weights are of several sites no
-    site has statistics for them. Raises CorruptData and InvalidInput."""
+    """Return the gaps of a cycle's sites as one, and the recipe for that one.
+
+    Where weights are of several sites no site has statistics for them, so these are measured again.
+
+    Raises:
+        CorruptData: A gap cannot be decoded.
+        InvalidInput: A gap does not fit the base or the others.
+    """
     gap = merge_gaps(contributions_of(gaps), base.weights(), recipe.merge)
     again = len(gaps) > 1 and recipe.batch_norm == "gap" and recipe.merge.batch_norm == "re-estimate"
     return gap, recipe.model_copy(update={"batch_norm": "re-estimate"}) if again else recipe

@@ -58,7 +58,8 @@ class Merge(Protocol):
     `weights` are above zero and add up to 1. Raises InvalidInput for fewer gaps than the method can work with.
     """
 
-    def __call__(self, gaps: Sequence[WeightMap], weights: Sequence[float], recipe: MergeRecipe) -> WeightMap: ...
+    def __call__(self, gaps: Sequence[WeightMap], weights: Sequence[float], recipe: MergeRecipe) -> WeightMap:
+        """Merge the gaps, each with its weight."""
 
 
 def per_weight(gaps: Sequence[WeightMap], combine: Callable[[Array], Array]) -> WeightMap:
@@ -67,6 +68,7 @@ def per_weight(gaps: Sequence[WeightMap], combine: Callable[[Array], Array]) -> 
 
 
 def parameters(gap: WeightMap) -> WeightMap:
+    """Return the entries of a gap that are trained, without batch-norm statistics."""
     return gap.selected(lambda name: not kind_of(name, "float32").is_statistic)
 
 

@@ -17,6 +17,7 @@ from diredi.store.weights import WeightMap
 
 
 def task_arithmetic(gaps: Sequence[WeightMap], weights: Sequence[float], recipe: MergeRecipe) -> WeightMap:
+    """Return the sum of the gaps, scaled as the recipe says."""
     middle = mean(gaps, weights, recipe)
     return middle * _factor(middle, gaps, weights, recipe)
 

@@ -19,7 +19,7 @@ SAID = {
     "own_loss": "squared_scores",
     "own_merge": "first_site_decides",
     "own_video_source": "the source is closed",
-    "peers": "peer 0 after round 2",
+    "peers_without_cloud": "peer 0 after round 2",
 }
 ELSEWHERE = {"read_edge_node"}
 """In tests/services/edge: it needs an edge node."""
