@@ -5,7 +5,7 @@
 # WORKERS bounds the processes that test (4; never more than there are cores).
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-pytest=(.venv/bin/python -m pytest --numprocesses logical --maxprocesses "${WORKERS:-4}" --dist loadgroup
+pytest=(.venv/bin/python -m pytest --numprocesses logical --maxprocesses "${WORKERS:-4}" --dist loadscope
         --no-loadscope-reorder --durations 10)
 if [ "${1:-}" = --quick ]; then
   shift

@@ -10,6 +10,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 # What the user's terminal or continuous integration wants of pytest is not what the output under test should be.
 for name in ("COLUMNS", "FORCE_COLOR", "NO_COLOR"):
@@ -18,19 +19,28 @@ for name in ("COLUMNS", "FORCE_COLOR", "NO_COLOR"):
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Longest first, so that no worker is left alone with a long test at the end.
+WHOLE_FOLDERS = ("tests/containers/", "tests/e2e/")
+"""Tests that share one heavy thing, a deployment or a demo: one worker has all of them."""
 
-    A worker takes a whole group: the tests of one file, or all that share one heavy thing (`xdist_group`).
-    """
+
+class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # xdist's schedulers are not typed
+    """Give a worker whole files, or whole folders where the tests of a folder share one heavy thing."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return next((folder for folder in WHOLE_FOLDERS if file.startswith(folder)), file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFile:
+    """What distributes the tests; groups by marker need a private field that this pytest no longer has."""
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Longest first, so that no worker is left alone with a long test at the end."""
     for item in items:
-        folder, *_ = item.path.relative_to(ROOT / "tests").parts
-        if folder == "containers":
+        if item.path.parent.name == "containers":
             item.add_marker(pytest.mark.containers)
-            item.add_marker(pytest.mark.xdist_group("containers"))
-        elif item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
     items.sort(key=_rank)
 
 

@@ -15,7 +15,7 @@ from demo_world import Demo, Diredi, processes_of, small_demo
 
 from tests.support.waiting import PATIENCE_S, eventually
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo"), pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def test_the_report_has_every_promised_key(demo: Demo):

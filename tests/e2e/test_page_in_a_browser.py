@@ -12,7 +12,7 @@ import cv2
 import pytest
 from demo_world import Demo
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("demo"), pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(1200)]
 
 _PROBE = """<script>document.title = JSON.stringify({
   width: document.documentElement.scrollWidth, window: innerWidth,

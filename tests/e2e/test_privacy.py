@@ -14,7 +14,7 @@ from diredi.data.images import read_image
 from diredi.data.yolo import label_file_of
 from diredi.store.weights import WeightMap
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo"), pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 WINDOW = 24
 """Bytes of a private file that may not appear: long enough that chance does not make them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import pytest
@@ -253,7 +254,9 @@ async def test_a_defect_that_a_task_brings_to_light_fails_that_task_and_not_the_
     async with running(config, pki) as local:
         await until(lambda: bool(cloud.site.validations))
         await until(lambda: waits_for(local, ""))
-        next((tmp_path / "site" / "jobs").rglob("result.json")).write_text('{"whole": "and not what a job leaves"}')
+        folder = next((tmp_path / "site" / "jobs").rglob("result.json")).parent
+        shutil.rmtree(folder)
+        folder.write_text("a file where the job wants a folder")
         await cloud.site.offer(models.validate_task(cloud))
         await until(lambda: bool(cloud.site.failures))
         assert cloud.site.failures == [("cycle-1/validate", "the work at the site failed: its own log says why")]

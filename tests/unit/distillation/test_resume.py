@@ -20,6 +20,8 @@ from diredi.errors import DirediError
 from diredi.progress import Progress
 from diredi.store.weights import WeightMap
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 4
 LOSSES = {"class_scores": 1.0, "boxes": 1.0, "fgd": 1.0}
 TRAINING = """
@@ -28,8 +30,6 @@ from pathlib import Path
 from rectangles import LABELS, recipe, rectangles
 from diredi.detectors import registry
 from diredi.distillation.trainer import train
-
-pytestmark = pytest.mark.slow
 
 folder, optimizer = Path(sys.argv[1]), sys.argv[2]
 student, teacher = (registry.create("yolo11-w0.0625", 64, LABELS, seed, device="cpu") for seed in (0, 1))
