@@ -127,7 +127,7 @@ def export(
                 BlobServiceStub(channel),
                 blob,
                 out,
-                on_progress=lambda done, total: bar.step(step, done / max(total, 1)),
+                on_bytes=lambda done, total: bar.step(step, done / max(total, 1)),
             )
 
     with_cloud(cloud, identity, work)

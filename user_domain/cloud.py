@@ -107,13 +107,13 @@ class CloudClient:
         answer = await call(self._sites.ProposeClasses, request, deadline_s=10, attempts=ATTEMPTS)
         return convert.labels_from(answer.labels)
 
-    async def fetch(self, blob: Blob, suffix: str, on_progress: Callable[[int, int], None] | None = None) -> Path:
+    async def fetch(self, blob: Blob, suffix: str, on_bytes: Callable[[int, int], None] | None = None) -> Path:
         """Return the path of a blob, which is downloaded unless it is here already.
 
         Args:
             blob: Which blob.
             suffix: Of the file's name.
-            on_progress: Called with the bytes that are here and those that there are.
+            on_bytes: Called with the bytes that are here and those that there are.
 
         Raises:
             CorruptData: The bytes do not match the digest.
@@ -121,7 +121,7 @@ class CloudClient:
             NoRoom: The disk is full.
         """
         path = self._downloads / (blob.digest.removeprefix("sha256:") + suffix)
-        return await blobs.download(self._blobs, blob, path, on_progress=on_progress, attempts=ATTEMPTS)
+        return await blobs.download(self._blobs, blob, path, on_bytes=on_bytes, attempts=ATTEMPTS)
 
     def delete_downloads_except(self, keep: set[Path]) -> None:
         """Delete all downloads but these, which are what another cycle needed."""
@@ -129,9 +129,9 @@ class CloudClient:
             if path not in keep:
                 path.unlink()
 
-    async def upload(self, path: Path, on_progress: Callable[[int, int], None]) -> Blob:
+    async def upload(self, path: Path, on_bytes: Callable[[int, int], None]) -> Blob:
         """Upload a file, less what the cloud has of it already."""
-        return await blobs.upload(self._blobs, path, on_progress=on_progress, attempts=ATTEMPTS)
+        return await blobs.upload(self._blobs, path, on_bytes=on_bytes, attempts=ATTEMPTS)
 
     async def submit_gap(self, manifest: cycles_pb2.GapManifest) -> None:
         """Sign a manifest with this site's key and submit it."""

@@ -106,10 +106,10 @@ async def _extract(site: SiteContext, task: Task, reporter: ProgressReporter) ->
     with _stage(Stage.DATA):
         data = await asyncio.to_thread(site.read_data)
     with _stage(Stage.DOWNLOAD):
-        on_progress = _byte_progress(reporter, "download")
-        tutor = await site.cloud.fetch(task.tutor.weights, ".safetensors", on_progress)
-        student = await site.cloud.fetch(task.student.weights, ".safetensors", on_progress)
-        coreset = await site.cloud.fetch(task.coreset, ".zip", on_progress) if task.coreset else None
+        on_bytes = _byte_progress(reporter, "download")
+        tutor = await site.cloud.fetch(task.tutor.weights, ".safetensors", on_bytes)
+        student = await site.cloud.fetch(task.student.weights, ".safetensors", on_bytes)
+        coreset = await site.cloud.fetch(task.coreset, ".zip", on_bytes) if task.coreset else None
         site.cloud.delete_downloads_except({path for path in (tutor, student, coreset) if path})
     labels = await _labels(site, task, data)
     with _stage(Stage.JOB):
@@ -167,7 +167,7 @@ async def _run_job(
 
 
 def _byte_progress(reporter: ProgressReporter, step: str) -> Callable[[int, int], None]:
-    def on_progress(done: int, total: int) -> None:
+    def on_bytes(done: int, total: int) -> None:
         reporter.update(step, done / total if total else 1.0, f"{done}/{total} bytes")
 
-    return on_progress
+    return on_bytes

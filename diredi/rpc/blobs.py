@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 
 UPLOAD_CHUNK_BYTES = 2**20
 DOWNLOAD_CHUNK_BYTES = 256 * 1024
-OnProgress = Callable[[int, int], None]
-"""on_progress(bytes done, bytes in all)."""
+OnBytes = Callable[[int, int], None]
+"""on_bytes(bytes done, bytes in all)."""
 
 
 async def upload(
     stub: BlobServiceAsyncStub,
     path: Path,
     *,
-    on_progress: OnProgress | None = None,
+    on_bytes: OnBytes | None = None,
     attempts: int = 8,
     backoff: Backoff | None = None,
 ) -> Blob:
@@ -46,7 +46,7 @@ async def upload(
     Args:
         stub: Client of the blob service.
         path: The file to send.
-        on_progress: Called with the bytes sent and the bytes in all.
+        on_bytes: Called with the bytes sent and the bytes in all.
         attempts: How many attempts in a row may make no progress.
         backoff: Pauses between attempts.
 
@@ -68,7 +68,7 @@ async def upload(
         while True:
             try:
                 offset, complete = await _put_next(stub, file, blob, offset, pace)
-                _tell(on_progress, offset, blob.bytes)
+                _tell(on_bytes, offset, blob.bytes)
                 if complete:
                     return blob
                 if offset > furthest:
@@ -136,7 +136,7 @@ async def download(
     blob: Blob,
     path: Path,
     *,
-    on_progress: OnProgress | None = None,
+    on_bytes: OnBytes | None = None,
     attempts: int = 8,
     backoff: Backoff | None = None,
     silence_s: float = 30.0,
@@ -149,7 +149,7 @@ async def download(
         stub: Client of the blob service.
         blob: Digest and size of what to get.
         path: The file to write.
-        on_progress: Called with the bytes received and the bytes in all.
+        on_bytes: Called with the bytes received and the bytes in all.
         attempts: How many attempts in a row may make no progress.
         backoff: Pauses between attempts.
         silence_s: Seconds without a chunk after which the stream counts as broken.
@@ -172,7 +172,7 @@ async def download(
     while True:
         before = _size(part)
         try:
-            await _fetch(stub, blob, part, on_progress, silence_s)
+            await _fetch(stub, blob, part, on_bytes, silence_s)
             await asyncio.to_thread(_finish, part, blob, path)
             return path
         except Unreachable:
@@ -189,28 +189,28 @@ async def download(
 
 
 async def _fetch(
-    stub: BlobServiceAsyncStub, blob: Blob, part: Path, on_progress: OnProgress | None, silence_s: float
+    stub: BlobServiceAsyncStub, blob: Blob, part: Path, on_bytes: OnBytes | None, silence_s: float
 ) -> None:
     """Appends to `part` until it has all bytes. Raises Unreachable when the stream ends before.
 
     A full disk leaves no part behind: what came would only keep the disk full.
     """
     try:
-        await _append(stub, blob, part, on_progress, silence_s)
+        await _append(stub, blob, part, on_bytes, silence_s)
     except NoRoom:
         part.unlink(missing_ok=True)
         raise
 
 
 async def _append(
-    stub: BlobServiceAsyncStub, blob: Blob, part: Path, on_progress: OnProgress | None, silence_s: float
+    stub: BlobServiceAsyncStub, blob: Blob, part: Path, on_bytes: OnBytes | None, silence_s: float
 ) -> None:
     with no_room_at(part.parent), part.open("ab") as file:
         offset = file.tell()
         if offset > blob.bytes:
             file.truncate(0)
             offset = 0
-        _tell(on_progress, offset, blob.bytes)
+        _tell(on_bytes, offset, blob.bytes)
         if offset == blob.bytes:
             return
         check_room(part.parent, blob.bytes - offset)
@@ -222,7 +222,7 @@ async def _append(
             file.write(chunk.data)
             file.flush()
             offset += len(chunk.data)
-            _tell(on_progress, offset, blob.bytes)
+            _tell(on_bytes, offset, blob.bytes)
     if offset < blob.bytes:
         raise Unreachable(f"blob {blob.digest} ended after {offset} of {blob.bytes} bytes: get the rest")
 
@@ -235,9 +235,9 @@ def _finish(part: Path, blob: Blob, path: Path) -> None:
     publish(part, path)
 
 
-def _tell(on_progress: OnProgress | None, done: int, total: int) -> None:
-    if on_progress is not None:
-        on_progress(done, total)
+def _tell(on_bytes: OnBytes | None, done: int, total: int) -> None:
+    if on_bytes is not None:
+        on_bytes(done, total)
 
 
 def _size(path: Path) -> int:

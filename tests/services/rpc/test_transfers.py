@@ -89,8 +89,8 @@ async def test_a_file_arrives_and_comes_back_with_progress(serve, site, store, s
     sent, got = [], []
     async with connect(server.address, site) as channel:
         stub = BlobServiceStub(channel)
-        blob = await upload(stub, source, on_progress=lambda done, total: sent.append((done, total)))
-        path = await download(stub, blob, tmp_path / "in" / "gap", on_progress=lambda done, _: got.append(done))
+        blob = await upload(stub, source, on_bytes=lambda done, total: sent.append((done, total)))
+        path = await download(stub, blob, tmp_path / "in" / "gap", on_bytes=lambda done, _: got.append(done))
 
     assert blob == Blob(digest_of(content), len(content))
     assert path.read_bytes() == store.path(blob.digest).read_bytes() == content
@@ -270,7 +270,7 @@ async def test_a_file_that_changes_while_it_is_sent_is_refused(serve, site, stor
 
     async with connect(server.address, site) as channel:
         with pytest.raises(CorruptData):
-            await upload(BlobServiceStub(channel), source, on_progress=change)
+            await upload(BlobServiceStub(channel), source, on_bytes=change)
     assert files_of(store) == {}
 
 
@@ -304,7 +304,7 @@ async def test_what_does_not_match_its_digest_is_never_installed(
         with pytest.raises(error):
             await download(
                 BlobServiceStub(channel), Blob(digest_of(content), len(content)), tmp_path / "in",
-                on_progress=lambda done, _: progress.append(done), attempts=3, backoff=quick(),
+                on_bytes=lambda done, _: progress.append(done), attempts=3, backoff=quick(),
             )  # fmt: skip
 
     assert max(progress) >= delivered * len(content)
@@ -400,7 +400,7 @@ async def test_a_disk_that_fills_up_during_an_upload_keeps_what_fitted(serve, si
 
     async with connect(server.address, site) as channel:
         with pytest.raises(NoRoom):
-            await upload(BlobServiceStub(channel), source, on_progress=fill)
+            await upload(BlobServiceStub(channel), source, on_bytes=fill)
         assert len(files_of(store)) == 1
         assert MIB <= sum(files_of(store).values()) < 3 * MIB
         filler.unlink()
