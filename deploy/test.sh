@@ -2,10 +2,12 @@
 # All checks and all tests, beside each other on every core, with pytest's own summary last.
 #   deploy/test.sh [pytest's options]           what is named is all that runs, and no image is built ahead
 #   deploy/test.sh --quick [pytest's options]   no checks, and none of the tests that take long
-# WORKERS bounds the processes that test (4; never more than there are cores).
+# WORKERS says how many processes test: by default one more than there are cores, since tests wait for others' processes
+# part of the time, and 5 at most.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-pytest=(.venv/bin/python -m pytest --numprocesses logical --maxprocesses "${WORKERS:-4}" --dist loadscope
+workers=$(( $(getconf _NPROCESSORS_ONLN) + 1 ))
+pytest=(.venv/bin/python -m pytest --numprocesses "${WORKERS:-$(( workers > 5 ? 5 : workers ))}" --dist loadscope
         --no-loadscope-reorder --durations 10)
 if [ "${1:-}" = --quick ]; then
   shift
