@@ -32,7 +32,7 @@ _MESSAGES = {
     "PutChunkRequest": "the gap, in chunks",
     "SubmitGapRequest": "its manifest",
     "ReportProgressRequest": "progress",
-    "SubmitValidationRequest": "figures of the release",
+    "SubmitValidationRequest": "metrics of the release",
     "ProposeClassesRequest": "names of classes",
     "FailTaskRequest": "what went wrong",
     "StatBlobRequest": "how far the upload is",
