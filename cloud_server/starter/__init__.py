@@ -3,7 +3,7 @@
 `make starter` trains them (`cloud_server.starter.train`) and writes what lies in this folder:
 
     tutor.safetensors, student.safetensors   weights in half precision, which halves what a clone weighs
-    starter.json                             digests, figures, recipe and command; see `StarterRelease`
+    starter.json                             digests, metrics, recipe and command; see `StarterRelease`
 
 Half precision is for the files alone. `unpack` makes them the fp32 files that every other model is, once, before the
 cloud registers them; from then on the registry's fp32 weights are the model that all differences are taken from.

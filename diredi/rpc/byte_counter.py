@@ -107,7 +107,7 @@ class EgressMeter:
 
 
 class IngressMeter:
-    """What a server received, by peer ("site/site-1") and message type; in memory, or in one file a peer."""
+    """What a server received, by caller ("site/site-1") and message type; in memory, or in one file a caller."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
@@ -116,16 +116,16 @@ class IngressMeter:
         if folder is not None:
             make_folder(folder)
 
-    def count(self, peer: str, message_type: str, serialized_bytes: int) -> None:
-        """One message from `peer`, of so many bytes before framing."""
-        self._of(peer).count(message_type, serialized_bytes)
+    def count(self, caller: str, message_type: str, serialized_bytes: int) -> None:
+        """One message from `caller`, of so many bytes before framing."""
+        self._of(caller).count(message_type, serialized_bytes)
 
-    def totals(self, peer: str) -> dict[str, int]:
-        """Message type to bytes received from `peer`."""
-        return self._of(peer).totals()
+    def totals(self, caller: str) -> dict[str, int]:
+        """Message type to bytes received from `caller`."""
+        return self._of(caller).totals()
 
     def save(self) -> bool:
-        """Write every peer's totals to disk where there is anything new; return False where some were not taken."""
+        """Write every caller's totals to disk where there is anything new; return False where some were not taken."""
         saved = [meter.save() for meter in list(self._meters.values())]
         return all(saved)
 
@@ -133,13 +133,13 @@ class IngressMeter:
         """Save for the last time. Waits for a disk that hangs no longer than a second."""
         self._saver.close()
 
-    def _of(self, peer: str) -> EgressMeter:
-        if peer not in self._meters:
+    def _of(self, caller: str) -> EgressMeter:
+        if caller not in self._meters:
             if self._folder is None:
-                self._meters[peer] = EgressMeter()
+                self._meters[caller] = EgressMeter()
             else:
-                self._meters[peer] = EgressMeter(self._folder / (quote(peer, safe="") + ".json"), self._saver.soon)
-        return self._meters[peer]
+                self._meters[caller] = EgressMeter(self._folder / (quote(caller, safe="") + ".json"), self._saver.soon)
+        return self._meters[caller]
 
 
 @dataclass
