@@ -118,9 +118,12 @@ def test_training_by_any_loss_alone_and_without_labels_brings_it_down(name, make
 @pytest.mark.parametrize("losses", [{name: 1.0, "boxes": 1.0} for name in ("js", "sed", "td")] + [{OWN_LOSS: 1.0}])
 def test_a_student_learns_what_objects_are_from_answers_alone(losses, make, teacher, shapes):
     """Without a single label. Of `class_scores`, so of `kl` and `ce`, the trainer's tests say the same."""
-    student = make()
-    train(student, unlabelled(shapes[0]), recipe(epochs=6, label_weight=0.0, losses=losses), teacher=teacher)
-    assert evaluate(student, shapes[1], LABELS).map50 > 0.25
+    learned = []
+    for seed in range(2):
+        student = make(seed=seed)
+        train(student, unlabelled(shapes[0]), recipe(label_weight=0.0, losses=losses, seed=seed), teacher=teacher)
+        learned.append(evaluate(student, shapes[1], LABELS).map50)
+    assert np.mean(learned) > 0.25, learned
 
 
 def test_labels_without_weight_are_never_looked_at(make, teacher, shapes):

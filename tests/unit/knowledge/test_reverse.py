@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from shapes import GROWN, KNOWN, World, tiny
+from shapes import GROWN, KNOWN, LEARN, World, tiny
 
 from diredi.detectors.base import Detector
 from diredi.distillation.batches import Pool
@@ -55,14 +55,18 @@ def test_the_same_cycle_twice_gives_the_same_gap(world: World, options: dict[str
 
 
 def test_tutor_2_learns_the_new_class_and_the_gap_brings_it_to_the_tutor(world: World) -> None:
+    """Over three seeds: how far so short a training comes is a matter of luck. The first is the one made for all."""
     tutor, held_out = world.detector(), world.site.with_labels(GROWN).val
-    before, found = evaluate(tutor, held_out, GROWN), evaluate(world.tutor_2(), held_out, GROWN)
+    before = evaluate(tutor, held_out, GROWN)
+    others = [CycleRecipe(tutor=LEARN, seed=seed) for seed in (1, 2)]
+    tutors = [world.tutor_2(), *(reverse_distil(tutor, tutor, world.site_data(), other)[0] for other in others)]
+    learned = [evaluate(tutor_2, held_out, GROWN) for tutor_2 in tutors]
     assert before.per_class["disc"].ap50 == 0.0
-    assert found.per_class["disc"].ap50 > 0.6
-    assert found.map50 > before.map50 + 0.2
+    assert np.mean([metrics.per_class["disc"].ap50 for metrics in learned]) > 0.6
+    assert np.mean([metrics.map50 for metrics in learned]) > before.map50 + 0.2
     again = tutor.expand_classes(GROWN)
     again.load_weights(apply(tutor.weights(), world.gap(), 1.0))
-    assert evaluate(again, held_out, GROWN).map50 == pytest.approx(found.map50, abs=0.02)
+    assert evaluate(again, held_out, GROWN).map50 == pytest.approx(learned[0].map50, abs=0.02)
 
 
 def test_batch_norm_statistics_stay_at_the_site_when_the_recipe_says_so(world: World) -> None:
