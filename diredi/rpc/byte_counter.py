@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 import structlog
@@ -104,6 +104,24 @@ class EgressMeter:
         """Save for the last time. Waits for a disk that hangs no longer than a second."""
         if self._saver is not None:
             self._saver.close()
+
+
+def count_sent(serializer: Callable[[Any], bytes], meter: EgressMeter | None) -> Callable[[Any], bytes]:
+    """Return a serializer that counts what it makes: to ask a message for its size is to serialize it once more.
+
+    Args:
+        serializer: Turns a message into bytes.
+        meter: Counts them; None counts nothing.
+    """
+    if meter is None:
+        return serializer
+
+    def serialize(message: Any) -> bytes:  # noqa: ANN401 - gRPC gives serializers no type
+        data = serializer(message)
+        meter.count(message.DESCRIPTOR.full_name, len(data))
+        return data
+
+    return serialize
 
 
 class IngressMeter:

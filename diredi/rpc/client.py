@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from diredi.errors import NotFound
-from diredi.rpc.byte_counter import EgressMeter
+from diredi.rpc.byte_counter import EgressMeter, count_sent
 from diredi.rpc.retry import Backoff, retry
 from diredi.rpc.server import FLOW_OPTIONS, MAX_MESSAGE_BYTES
 from diredi.rpc.status import error_of
@@ -59,63 +59,51 @@ class Channel(grpc.aio.Channel):
     """
 
     def __init__(
-        self, address: str, channel: grpc.aio.Channel, meter: EgressMeter | None, heard: OnAnswer | None = None
+        self, address: str, channel: grpc.aio.Channel, meter: EgressMeter | None, on_answer: OnAnswer | None = None
     ) -> None:
         self.address = address
         self._channel: Any = channel
-        self._meter, self._heard = meter, heard
+        self._meter, self._on_answer = meter, on_answer
 
     def unary_unary(
         self, method: str, request_serializer: Any = None, response_deserializer: Any = None, **named: Any
     ) -> Any:
         """Return a multi-callable whose messages are counted."""
-        coders = self._counted(request_serializer), self._noted(response_deserializer)
+        coders = count_sent(request_serializer, self._meter), self._count_received(response_deserializer)
         return self._channel.unary_unary(method, *coders, **named)
 
     def unary_stream(
         self, method: str, request_serializer: Any = None, response_deserializer: Any = None, **named: Any
     ) -> Any:
         """Return a multi-callable whose messages are counted."""
-        coders = self._counted(request_serializer), self._noted(response_deserializer)
+        coders = count_sent(request_serializer, self._meter), self._count_received(response_deserializer)
         return self._channel.unary_stream(method, *coders, **named)
 
     def stream_unary(
         self, method: str, request_serializer: Any = None, response_deserializer: Any = None, **named: Any
     ) -> Any:
         """Return a multi-callable whose messages are counted."""
-        coders = self._counted(request_serializer), self._noted(response_deserializer)
+        coders = count_sent(request_serializer, self._meter), self._count_received(response_deserializer)
         return self._channel.stream_unary(method, *coders, **named)
 
     def stream_stream(
         self, method: str, request_serializer: Any = None, response_deserializer: Any = None, **named: Any
     ) -> Any:
         """Return a multi-callable whose messages are counted."""
-        coders = self._counted(request_serializer), self._noted(response_deserializer)
+        coders = count_sent(request_serializer, self._meter), self._count_received(response_deserializer)
         return self._channel.stream_stream(method, *coders, **named)
 
-    def _counted(self, serializer: Any) -> Any:
-        meter = self._meter
-        if meter is None:
-            return serializer
-
-        def counted(message: Message) -> bytes:
-            data: bytes = serializer(message)
-            meter.count(message.DESCRIPTOR.full_name, len(data))
-            return data
-
-        return counted
-
-    def _noted(self, deserializer: Any) -> Any:
-        heard = self._heard
-        if heard is None:
+    def _count_received(self, deserializer: Any) -> Any:
+        on_answer = self._on_answer
+        if on_answer is None:
             return deserializer
 
-        def noted(data: bytes) -> Message:
+        def received(data: bytes) -> Message:
             message: Message = deserializer(data)
-            heard(message.DESCRIPTOR.full_name, len(data))
+            on_answer(message.DESCRIPTOR.full_name, len(data))
             return message
 
-        return noted
+        return received
 
     async def close(self, grace: float | None = None) -> None:
         """Close the channel."""
@@ -149,7 +137,7 @@ class Channel(grpc.aio.Channel):
 
 
 def connect(
-    address: str, credentials: Credentials, meter: EgressMeter | None = None, heard: OnAnswer | None = None
+    address: str, credentials: Credentials, meter: EgressMeter | None = None, on_answer: OnAnswer | None = None
 ) -> Channel:
     """Return a channel to a server; it connects at the first call and again whenever the connection is lost.
 
@@ -160,7 +148,7 @@ def connect(
         address: The server as host:port.
         credentials: Own certificate and key, and the authority that the server's certificate must come from.
         meter: Counts the bytes that are sent.
-        heard: Called with the message type and the bytes of each answer.
+        on_answer: Called with the message type and the bytes of each answer.
 
     Returns:
         A channel to be closed after use, or to be used in `async with`.
@@ -169,7 +157,7 @@ def connect(
         root_certificates=credentials.ca, private_key=credentials.key, certificate_chain=credentials.certificate
     )
     options = [*_OPTIONS, ("grpc.enable_http_proxy", int(not _is_this_machine(address)))]
-    return Channel(address, grpc.aio.secure_channel(address, tls, options=options), meter, heard)
+    return Channel(address, grpc.aio.secure_channel(address, tls, options=options), meter, on_answer)
 
 
 def _is_this_machine(address: str) -> bool:

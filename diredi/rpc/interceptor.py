@@ -18,7 +18,7 @@ import grpc
 import structlog
 
 from diredi.errors import DirediError
-from diredi.rpc.byte_counter import EgressMeter, IngressMeter
+from diredi.rpc.byte_counter import EgressMeter, IngressMeter, count_sent
 from diredi.rpc.caller import caller_identity
 from diredi.rpc.status import code_of
 
@@ -50,7 +50,7 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         method = handler_call_details.method
         if handler is None or not method.startswith("/diredi."):
             return handler
-        coders = (handler.request_deserializer, self._counted(handler.response_serializer))
+        coders = (handler.request_deserializer, count_sent(handler.response_serializer, self._sent))
         if handler.unary_unary is not None:
             return grpc.unary_unary_rpc_method_handler(self._unary(method, handler.unary_unary), *coders)
         if handler.unary_stream is not None and inspect.isasyncgenfunction(handler.unary_stream):
@@ -83,19 +83,6 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 await _abort(method, context, error)
 
         return guarded
-
-    def _counted(self, serializer: Any) -> Any:
-        """Counts an answer as it is serialized: to ask a large message for its size is to serialize it once more."""
-        sent = self._sent
-        if sent is None:
-            return serializer
-
-        def counted(message: Any) -> bytes:
-            data: bytes = serializer(message)
-            sent.count(message.DESCRIPTOR.full_name, len(data))
-            return data
-
-        return counted
 
     def _count(self, request: Any, context: Any) -> None:
         if self._meter is not None:
