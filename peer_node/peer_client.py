@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
@@ -99,7 +100,8 @@ class PeerClient:
         spec = self._spec
         assert isinstance(spec, PredictionSpec)
         if request.embeddings and self._has_same_embedding is None:
-            await self.greet()
+            with suppress(InvalidInput):  # It is asked all the same: it refuses, and knows that nobody will ask again.
+                await self.greet()
         if not self._has_same_embedding:
             request = replace(request, embeddings=False)
         message = pb.PredictRequest(

@@ -16,6 +16,7 @@ import yaml
 from diredi.rpc.byte_counter import IngressMeter
 from diredi.rpc.client import connect
 from diredi.rpc.server import start_server
+from diredi.rpc.v1.peers_pb2_grpc import PeerServiceStub
 from diredi.trust.identity import Identity, Role
 from peer_node.learner import Predictions, PredictionSpec
 from peer_node.peer_client import PeerClient
@@ -68,6 +69,12 @@ class PeerNetwork:
         """As "asker" sees it."""
         heard = partial(self.received.count, str(identity(name)))
         return PeerClient(identity(name), await self.channel(address, heard=heard), spec)
+
+    async def ask_as(self, name, config, method, request):
+        """Ask a peer for one of its updates as one that takes part does, and wait for the answer."""
+        channel = await self.channel(config["listen"], name)
+        call = getattr(PeerServiceStub(channel), method)(request, timeout=180, wait_for_ready=True)
+        return [message async for message in call]
 
     async def close(self):
         await self.stack.aclose()

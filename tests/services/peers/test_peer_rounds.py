@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from peer_network import configs_of, identity, read_summary
 from peer_softmax import SoftmaxLearner
+from structlog.testing import capture_logs
 
 from diredi.errors import InvalidInput
 from diredi.rpc.v1 import peers_pb2 as pb
@@ -58,13 +59,15 @@ async def test_each_round_asks_the_neighbours_of_that_round(tmp_path, pki):
 async def test_peers_with_different_public_sets_learn_alone_and_say_why(tmp_path, pki):
     configs = configs_of(tmp_path, pki, ["a", "b"], rounds=1)
     configs[1]["data"] = {"public_seed": 1}
-    first, second = await run_peers(configs)
+    with capture_logs() as logged:
+        first, second = await run_peers(configs)
 
     for summary, other in ((first, "b"), (second, "a")):
         absence = summary["rounds"][0]["missing"][other]
         assert absence["kind"] == "refused"
         assert "give both the same" in absence["why"]
         assert summary["ended"]
+    assert "last_calls_missed" not in {line["event"] for line in logged}, "neither waits for the other at the end"
 
 
 async def test_a_neighbour_that_never_was_costs_the_start_and_not_the_rounds(tmp_path, pki):
