@@ -11,6 +11,9 @@ TEST_ARGS ?=
 BENCH_ARGS ?=
 COMPOSE := deploy/compose.sh --profile peers
 export PYTHON
+# Set-up leaves modules to be compiled when they are first imported. Where that is forbidden, as in many containers, each of
+# the hundreds of processes of a test run compiles torch again, which takes longer than most of them run.
+unexport PYTHONDONTWRITEBYTECODE
 
 help:  ## this list
 	@echo "DiReDi: updates the detectors of a fleet of cameras; private images never leave their site."
@@ -20,10 +23,10 @@ help:  ## this list
 demo: .runtime  ## one whole update cycle on this machine, in less than five minutes; DEMO_ARGS="--out DIR --keep" passes flags
 	@$(BIN)/diredi demo $(DEMO_ARGS)
 
-test: setup  ## all checks and all tests, containers too, on every core; TEST_ARGS="-k gap" passes flags to pytest
+test: .python  ## all checks and all tests, containers too, on every core; TEST_ARGS="-k gap" passes flags to pytest
 	@deploy/test.sh $(TEST_ARGS)
 
-test-quick: setup  ## the tests that need neither containers nor a browser, and do not take long
+test-quick: .python  ## the tests that need neither containers nor a browser, and do not take long
 	@deploy/test.sh --quick $(TEST_ARGS)
 
 bench-update: .runtime  ## update cycles beside other methods, on scenes and real images, two hours; QUICK=1: three minutes

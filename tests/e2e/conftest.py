@@ -52,7 +52,7 @@ def program() -> Diredi:
     return run
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def demo(tmp_path_factory: pytest.TempPathFactory, program: Diredi) -> Iterator[Demo]:
     """One small demo, left running; its user domain and its edge nodes reach the cloud through a recorder."""
     root = tmp_path_factory.mktemp("demo")
