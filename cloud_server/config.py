@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from diredi.config import ServiceConfig
+from diredi.knowledge.jobs.specs import UNTRAINED_IMAGE_SIZE
 from diredi.knowledge.recipe import BootstrapRecipe, CycleRecipe
 
 
@@ -50,8 +51,9 @@ class CloudConfig(ServiceConfig):
     from_scratch: bool = False
     """Train the first models also where the starter release would do. It is used where the presumed data are the
     built-in scenes, and models, image size, bootstrap recipe and seed are the defaults."""
-    image_size: int = Field(160, ge=32, le=2048, multiple_of=32)
-    """The side of the square input of every detector, in pixels."""
+    image_size: int | None = Field(None, ge=32, le=2048, multiple_of=32)
+    """The side of the square input of every detector, in pixels. None takes the student's own if its weights are given,
+    else the tutor's own, else 160. The log says which was taken and why."""
     bootstrap: BootstrapRecipe = Field(default_factory=lambda: BootstrapRecipe.of(None))
     """How the first models are trained."""
     seed: int = 0
@@ -95,8 +97,10 @@ class CloudConfig(ServiceConfig):
     @property
     def begins_with_starter(self) -> bool:
         """Whether the first models are those of the starter release, as `from_scratch` says."""
-        names = ("presumed", "teacher", "tutor", "student", "image_size")
-        usual = all(getattr(self, name) == type(self).model_fields[name].default for name in names)
+        names = ("presumed", "teacher", "tutor", "student")
+        usual = self.image_size in (None, UNTRAINED_IMAGE_SIZE) and all(
+            getattr(self, name) == type(self).model_fields[name].default for name in names
+        )
         default = BootstrapRecipe.of(None)
         recipe = self.bootstrap_recipe.model_copy(update={"coreset_images": default.coreset_images})
         return usual and recipe == default and not self.from_scratch

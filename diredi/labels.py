@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
@@ -10,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, 
 from diredi.errors import InvalidInput
 
 ClassName = Annotated[str, StringConstraints(min_length=1, max_length=64, strip_whitespace=True)]
+
+_MOST_LISTED = 8
+_SEPARATORS = re.compile(r"(?<=\w)[\s_-]+(?=\w)")
 
 
 class LabelSpace(BaseModel):
@@ -87,22 +92,53 @@ class LabelSpace(BaseModel):
 
         Returns:
             The larger label space, or this one if no name is new.
+
+        Raises:
+            InvalidInput: A new name is a known one in another spelling, which would make two classes of one thing.
         """
         new = [name for name in dict.fromkeys(names) if name not in self.names]
+        if twice := self._spelled_as(new, _spelling):
+            raise InvalidInput(f"one class is spelled in two ways: {_renaming(twice)}")
         return self if not new else LabelSpace(version=self.version + 1, names=(*self.names, *new))
 
-    def respelling(self, names: Iterable[str]) -> str:
-        """Say how names have to be written that differ from the ones here in upper and lower case alone.
+    def resembling(self, names: Iterable[str]) -> dict[str, str]:
+        """Find new names that may mean a known class: in another spelling, or as a plural.
 
         Args:
             names: Class names as a data set writes them.
 
         Returns:
-            What to do with them, as the end of a sentence.
+            The known name for each such name.
+
+        Examples:
+            >>> LabelSpace.of(["car", "traffic light"]).resembling(["Traffic_Lights", "crane"])
+            {'Traffic_Lights': 'traffic light'}
         """
-        known = {name.casefold(): name for name in self.names}
-        found = [f"{name!r} as {known[name.casefold()]!r}" for name in names if name.casefold() in known]
-        return f"write {', '.join(found[:8])} in data.yaml" if found else "rename its classes in data.yaml"
+        return self._spelled_as([name for name in names if name not in self.names], _stem)
+
+    def check_shares(self, names: Iterable[str], mine: str, theirs: str) -> None:
+        """Check that at least one class is known by its name.
+
+        Args:
+            names: Class names as a data set writes them.
+            mine: Whose classes are in this label space, for the message.
+            theirs: Whose classes `names` are.
+
+        Raises:
+            InvalidInput: No name is known. The message names those that may be meant.
+        """
+        names = tuple(names)
+        if set(names) & set(self.names):
+            return
+        meant = self.resembling(names)
+        remedy = f"if the same are meant, {_renaming(meant)}" if meant else "name the model or the data that fits"
+        raise InvalidInput(
+            f"{theirs} ({_listed(names)}) and {mine} ({_listed(self.names)}) have no class in common: {remedy}"
+        )
+
+    def _spelled_as(self, names: Iterable[str], key: Callable[[str], str]) -> dict[str, str]:
+        known = {key(name): name for name in reversed(self.names)}
+        return {name: known[key(name)] for name in names if key(name) in known}
 
     def new_since(self, older: LabelSpace) -> tuple[str, ...]:
         """Return the names that an older label space lacks, in the order of their ids."""
@@ -125,3 +161,24 @@ class LabelSpace(BaseModel):
             InvalidInput: A name is not in this label space.
         """
         return [self.id_of(name) for name in names]
+
+
+def _spelling(name: str) -> str:
+    """What two spellings of one class have in common: neither case, width nor what separates words."""
+    return _SEPARATORS.sub(" ", unicodedata.normalize("NFKC", name).casefold()).strip()
+
+
+def _stem(name: str) -> str:
+    """As `_spelling`, without spaces and without the end of a plural."""
+    joined = _spelling(name).replace(" ", "")
+    return re.sub(r"(?<=[^\W\d_]{2})(?:(?<=s|x|z)es|(?<=ch|sh)es|(?<![su])s)$", "", joined)
+
+
+def _renaming(names: Mapping[str, str]) -> str:
+    """What to do where `names` are to be called otherwise, as the end of a sentence."""
+    pairs = [f"{name!r} as {known!r}" for name, known in names.items()]
+    return f"write {', '.join(pairs[:_MOST_LISTED])} in data.yaml, or use Dataset.renamed"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_MOST_LISTED]) + (", ..." if len(names) > _MOST_LISTED else "")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diredi.errors import DatasetError, InvalidInput, NotFound
+from diredi.detectors.spec import check_image_size
+from diredi.errors import DatasetError, NotFound
 from diredi.labels import LabelSpace
 from diredi_cli.output import note
 from diredi_demo import service_configs
@@ -27,19 +28,17 @@ def check(setting: DemoOptions, folder: Workspace) -> None:
     Raises:
         DirediError: An argument cannot be used. The message names it and says what to do.
     """
-    size = setting.image_size
-    if size is not None and size % 32:
-        below = max(32, size // 32 * 32)
-        raise InvalidInput(f"--image-size {size} is not a multiple of 32: take {below} or {below + 32}")
+    if setting.image_size is not None:
+        check_image_size(setting.image_size, "--image-size")
     for option, model in (("teacher", setting.teacher), ("tutor", setting.tutor), ("student", setting.student)):
         path = Path(model)
-        if path.suffix in {".pt", ".safetensors"} and len(path.parts) > 1 and not path.is_file():
+        if path.suffix in {".pt", ".pth", ".safetensors"} and len(path.parts) > 1 and not path.exists():
             raise NotFound(f"--{option} {model} does not exist: check the path")
     cloud = service_configs.check(setting, folder)
     presumed, private = _data(setting.presumed, "presumed"), _data(setting.private, SITE)
     kinds = ("teacher", "tutor", "student")
     models = {kind: getattr(cloud, kind) for kind in kinds if kind in cloud.model_fields_set and getattr(cloud, kind)}
-    _check_classes(private, _check_models(models, presumed, cloud) if models else presumed.names)
+    _check_classes(private, _check_models(models, presumed, cloud) if models or setting.presumed else presumed.names)
 
 
 def _data(path: Path | None, site: str) -> Dataset:
@@ -59,24 +58,28 @@ def _data(path: Path | None, site: str) -> Dataset:
 def _check_models(models: dict[str, str], presumed: Dataset, cloud: CloudConfig) -> tuple[str, ...]:
     """Reads or builds every model that was named; the classes that release 1 will know."""
     from diredi.detectors import registry
-    from diredi.knowledge.jobs.bootstrap import other_size, read_model, shared_labels
+    from diredi.knowledge.jobs.bootstrap import read_models, shared_labels
 
-    given = {kind: read_model(model, cloud.image_size) for kind, model in models.items()}
+    given, image_size, why = read_models(models, cloud.image_size)
+    note(why)
     labels = shared_labels(presumed, given)
     presumed.with_labels(labels)
     for kind, model in models.items():
         if given[kind] is None:
-            registry.create(model, cloud.image_size, labels, cloud.seed, device="cpu")
-        elif said := other_size(Path(model), cloud.image_size):
-            note(f"--{kind} {model} {said}: --image-size changes that")
+            registry.create(model, image_size, labels, cloud.seed, device="cpu")
     return labels.names
 
 
 def _check_classes(private: Dataset, known: tuple[str, ...]) -> None:
     """A site may show nothing but new classes, but not the known ones in another spelling."""
-    if set(private.names) & set(known):
-        return
-    said = f"{private.root} has none of the manufacturer's classes ({', '.join(known[:8])})"
-    if {name.casefold() for name in private.names} & {name.casefold() for name in known}:
-        raise InvalidInput(f"{said}: {LabelSpace(names=known).respelling(private.names)}")
-    note(f"{said}: all of its own ({', '.join(private.names[:8])}) will be learned as new ones")
+    labels = LabelSpace.of(known)
+    labels.expand(private.names)
+    for name, meant in labels.resembling(private.names).items():
+        note(
+            f"{private.root}: class {name!r} will be learned as a new one; if it is {meant!r}, write it so in data.yaml"
+        )
+    if not set(private.names) & set(known):
+        note(
+            f"{private.root} has none of the manufacturer's classes ({', '.join(known[:8])}): all of its own "
+            f"({', '.join(private.names[:8])}) will be learned as new ones"
+        )

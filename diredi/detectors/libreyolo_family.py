@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from diredi.detectors.base import Outputs, Targets
 from diredi.detectors.network import BATCH_NORM_MOMENTUM, NetworkDetector, class_branch, replace_batch_norms
-from diredi.detectors.spec import DetectorSpec
+from diredi.detectors.spec import DEFAULT_IMAGE_SIZE, DetectorSpec, check_image_size
 from diredi.errors import CorruptData, InvalidInput
 from diredi.labels import LabelSpace
 from diredi.seeding import seeded
@@ -132,8 +132,10 @@ def create(spec: DetectorSpec, seed: int, device: torch.device) -> LibreYoloDete
     return LibreYoloDetector(spec, _built(spec, seed), STRIDES, device)
 
 
-def from_checkpoint(path: Path, image_size: int, device: torch.device) -> LibreYoloDetector:
+def from_checkpoint(path: Path, image_size: int | None, device: torch.device) -> LibreYoloDetector:
     """The raw weights of a checkpoint that LibreYOLO has written, without the branch that only its training uses.
+
+    Without a size, at the one that it was trained at.
 
     Raises CorruptData when `path` cannot be read without running what it says, InvalidInput for another network.
     """
@@ -143,15 +145,17 @@ def from_checkpoint(path: Path, image_size: int, device: torch.device) -> LibreY
         arrays = {n: (v.float() if v.is_floating_point() else v).numpy().copy() for n, v in state.items()}
         names = LabelSpace(names=tuple(content["names"][i] for i in range(content["nc"])))
         network, size = content["model_family"], content["size"]
+        pixels = image_size or int(content.get("imgsz") or DEFAULT_IMAGE_SIZE)
     except _UNREADABLE as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CorruptData(f"{path} cannot be read as a LibreYOLO checkpoint ({said}): download it again") from None
+    check_image_size(pixels, f"{path} was trained at a size that cannot be used: image size")
     weights = WeightMap(arrays)
     head = arrays.get("head.cv3.0.0.conv.weight", np.zeros(0))
     for suffix in ("", f"-h{head.shape[0] if head.ndim else 0}"):
         name = f"libreyolo9{size}{suffix}"
         if network == "yolo9" and ARCHITECTURE.fullmatch(name):
-            detector = create(DetectorSpec(architecture=name, image_size=image_size, labels=names), 0, device)
+            detector = create(DetectorSpec(architecture=name, image_size=pixels, labels=names), 0, device)
             if detector.weights().schema() == weights.schema():
                 detector.load_weights(weights)
                 return detector

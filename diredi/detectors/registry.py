@@ -12,9 +12,10 @@ from typing import Final, Protocol, cast
 
 import torch
 
+from diredi.detectors import foreign_file
 from diredi.detectors.base import Detector
-from diredi.detectors.spec import DetectorSpec
-from diredi.errors import InvalidInput, NotFound
+from diredi.detectors.spec import DetectorSpec, check_image_size
+from diredi.errors import CorruptData, InvalidInput, NotFound
 from diredi.labels import LabelSpace
 from diredi.store.weights import WeightMap
 
@@ -31,10 +32,11 @@ CHECKPOINTS: Final[dict[bytes, str]] = {
 """A word in the pickle of a foreign file (.pt) to the module that has `from_checkpoint`; the first one found counts.
 The last one also downloads."""
 
+CHECKPOINT_SUFFIXES: Final = (".pt", ".pth")
+"""Names of foreign files end so."""
+
 EXTRAS: Final = ("ultralytics", "libreyolo")
 """Packages that families need and that may be missing: each is a group of pyproject.toml."""
-
-DEFAULT_IMAGE_SIZE = 640  # what official checkpoints were trained at
 
 
 class Family(Protocol):
@@ -43,8 +45,8 @@ class Family(Protocol):
     def create(self, spec: DetectorSpec, seed: int, device: torch.device) -> Detector:
         """Make a detector with the first weights of a seed."""
 
-    def from_checkpoint(self, path: Path, image_size: int, device: torch.device) -> Detector:
-        """Read a detector from a checkpoint of this family."""
+    def from_checkpoint(self, path: Path, image_size: int | None, device: torch.device) -> Detector:
+        """Read a detector from a checkpoint of this family; without a size, at the one that it was trained at."""
 
     def download(self, name: Path) -> Path:
         """Raises NotFound when nothing is published under that name, Unreachable without a network."""
@@ -86,11 +88,6 @@ def _device(device: str | torch.device | None) -> torch.device:
     return chosen
 
 
-def _check_image_size(pixels: int) -> None:
-    if not 32 <= pixels <= 2048 or pixels % 32:
-        raise InvalidInput(f"an image size of {pixels} pixels will not do: use a multiple of 32 from 32 to 2048")
-
-
 def create(
     architecture: str,
     image_size: int,
@@ -123,7 +120,7 @@ def create(
     labels = labels if isinstance(labels, LabelSpace) else LabelSpace.of(labels)
     if len(labels) == 0:
         raise InvalidInput("a detector needs at least one class: the label space is empty")
-    _check_image_size(image_size)
+    check_image_size(image_size)
     spec = DetectorSpec(architecture=architecture, image_size=image_size, labels=labels)
     return _family_of(architecture).create(spec, seed, _device(device))
 
@@ -148,8 +145,8 @@ def load(
         path: A file of ours (.safetensors), a checkpoint of Ultralytics or LibreYOLO (.pt), or the bare name of an
             official checkpoint of Ultralytics ("yolo11n.pt"), which is downloaded where it is not there. Nothing in a
             checkpoint is executed.
-        image_size: Side in pixels of the square input, a multiple of 32; None takes the one in the file, 640 for a
-            checkpoint. All models of one cycle need the same.
+        image_size: Side in pixels of the square input, a multiple of 32; None takes the model's own, which the file
+            says; 640 for a checkpoint that does not. All models of one cycle need the same.
         labels: A label space that extends the file's, to which the head grows; None keeps the file's.
         device: Where it computes, such as "cpu" or "cuda:1"; None takes CUDA where there is one.
 
@@ -168,7 +165,7 @@ def load(
         >>> tutor = diredi.load("yolo11s.pt", image_size=320)          # doctest: +SKIP
     """
     if image_size is not None:
-        _check_image_size(image_size)
+        check_image_size(image_size)
     detector = _read(Path(path), image_size, _device(device))
     if labels is not None and labels.names != detector.spec.labels.names:
         detector = detector.expand_classes(labels)
@@ -176,15 +173,17 @@ def load(
 
 
 def _read(path: Path, image_size: int | None, device: torch.device) -> Detector:
-    if path.suffix == ".pt":
+    if path.suffix in CHECKPOINT_SUFFIXES:
         family = _family(_reader_of(path), str(path))
         if not path.exists():
             path = family.download(path)
-        return family.from_checkpoint(path, image_size or DEFAULT_IMAGE_SIZE, device)
+        return family.from_checkpoint(path, image_size, device)
     if not path.exists():
         raise NotFound(f"there is no model file {path}: check the path")
     if path.suffix == ".onnx":
         raise InvalidInput(f"{path} is an exported detector, which can only predict: open it with OnnxPredictor")
+    if said := foreign_file.explain(path):
+        raise CorruptData(f"{path} {said}")
     spec = DetectorSpec.of_file(path)
     if image_size is not None:
         spec = spec.model_copy(update={"image_size": image_size})

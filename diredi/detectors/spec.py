@@ -7,25 +7,49 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from diredi.errors import CorruptData
+from diredi.errors import CorruptData, InvalidInput
 from diredi.labels import LabelSpace
 from diredi.store.weights import read_metadata
 
 _KEY = "diredi.spec"
+
+CELL = 32
+"""Pixels of the coarsest cell of every family: the side of an image is a multiple of it."""
+LEAST_PIXELS, MOST_PIXELS = CELL, 2048
+DEFAULT_IMAGE_SIZE = 640
+"""Pixels, of a checkpoint that does not say its own: what official ones were trained at."""
+
+
+def check_image_size(pixels: int, name: str = "image size") -> None:
+    """Check the side of a detector's square input.
+
+    Args:
+        pixels: The side.
+        name: What the person who chose it calls it, such as "--image-size".
+
+    Raises:
+        InvalidInput: No detector takes it. The message names the sizes beside it.
+    """
+    if not LEAST_PIXELS <= pixels <= MOST_PIXELS:
+        raise InvalidInput(f"{name} {pixels} will not do: use {LEAST_PIXELS} to {MOST_PIXELS}, a multiple of {CELL}")
+    if pixels % CELL:
+        below = pixels // CELL * CELL
+        raise InvalidInput(f"{name} {pixels} is not a multiple of {CELL}: take {below} or {below + CELL}")
 
 
 class DetectorSpec(BaseModel):
     """Architecture, input size and label space: enough to build the network that a `WeightMap` belongs to.
 
     `architecture` is a name of a detector family: "yolo11n", "yolo26m", "yolov8s", or a width below n for small boards,
-    "yolo11-w0.125" (width 0.125, depth 0.50) or "yolo11-w0.125-d0.33". "-gn" at its end: group norm for batch norm.
+    "yolo11-w0.125" (width 0.125, depth 0.50) or "yolo11-w0.125-d0.33". Behind it, "-relu" and others
+    stand for that activation in place of SiLU, and "-gn" for group norm in place of batch norm.
     """
 
     model_config = ConfigDict(frozen=True)
 
     architecture: str
     """Name of the architecture."""
-    image_size: int = Field(ge=32, le=2048, multiple_of=32)
+    image_size: int = Field(ge=LEAST_PIXELS, le=MOST_PIXELS, multiple_of=CELL)
     """Side of the square input in pixels."""
     labels: LabelSpace
     """Class names in the order of their ids."""

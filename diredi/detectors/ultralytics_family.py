@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from diredi.detectors import ultralytics_network as networks
 from diredi.detectors.base import Outputs, Targets
 from diredi.detectors.network import NetworkDetector
-from diredi.detectors.spec import DetectorSpec
+from diredi.detectors.spec import DEFAULT_IMAGE_SIZE, DetectorSpec, check_image_size
 from diredi.detectors.ultralytics_checkpoint import download, read_checkpoint
 
 __all__ = ["UltralyticsDetector", "create", "download", "from_checkpoint"]
@@ -118,10 +118,12 @@ def create(spec: DetectorSpec, seed: int, device: torch.device) -> UltralyticsDe
     return UltralyticsDetector(spec, module, device)
 
 
-def from_checkpoint(path: Path, image_size: int, device: torch.device) -> UltralyticsDetector:
-    """Read a detector from a checkpoint of Ultralytics."""
+def from_checkpoint(path: Path, image_size: int | None, device: torch.device) -> UltralyticsDetector:
+    """Read a detector from a checkpoint of Ultralytics; without a size, at the one that it was trained at."""
     checkpoint = read_checkpoint(path)
-    spec = DetectorSpec(architecture=checkpoint.architecture, image_size=image_size, labels=checkpoint.labels)
+    size = image_size or checkpoint.image_size or DEFAULT_IMAGE_SIZE
+    check_image_size(size, f"{path} was trained at a size that cannot be used: image size")
+    spec = DetectorSpec(architecture=checkpoint.architecture, image_size=size, labels=checkpoint.labels)
     detector = create(spec, seed=0, device=device)
     detector.load_weights(checkpoint.weights)
     return detector

@@ -33,8 +33,11 @@ FAMILIES = ("yolo11", "yolo26", "yolov8")
 ARCHITECTURE = re.compile(
     rf"(?P<family>{'|'.join(FAMILIES)})"
     r"(?:(?P<letter>[nsmlx])|-w(?P<width>0\.\d{1,4})(?:-d(?P<depth>[01]\.\d{1,4}))?)"
-    r"(?:-h(?P<head>\d{1,3}))?(?P<norm>-gn)?"
+    r"(?:-h(?P<head>\d{1,3}))?(?:-(?P<activation>relu6?|leakyrelu0\.\d{1,4}|hardswish))?(?P<norm>-gn)?"
 )
+KNOWN_ACTIVATIONS = "ReLU, ReLU6, LeakyReLU or Hardswish"
+_ACTIVATIONS = {"relu": "ReLU()", "relu6": "ReLU6()", "hardswish": "Hardswish()"}
+_LEAKY = "leakyrelu"
 COCO_CLASSES = 80
 Criterion: TypeAlias = E2ELoss | v8DetectionLoss
 _GAINS = SimpleNamespace(box=7.5, cls=0.5, dfl=1.5, epochs=1)
@@ -49,6 +52,8 @@ class Architecture:
     letter: str
     scale: tuple[float, float, int] | None
     head: int | None
+    activation: str
+    """An expression that makes the activation, as in a YAML of Ultralytics; empty for SiLU."""
     group_norm: bool
 
     @classmethod
@@ -58,18 +63,20 @@ class Architecture:
         if match is None:
             raise InvalidInput(
                 f"architecture {name!r} is not known: use yolo11, yolo26 or yolov8 with n, s, m, l or x (yolo11n), "
-                "or a width below n (yolo11-w0.125, yolo11-w0.125-d0.33), and -gn for group norm (yolo11n-gn)"
+                "or a width below n (yolo11-w0.125, yolo11-w0.125-d0.33), -relu, -relu6, -leakyrelu0.1 or -hardswish "
+                "for that activation, and -gn for group norm (yolo11n-gn)"
             )
         head = int(match["head"]) if match["head"] else None
         if head is not None and not 1 <= head <= 100:
             raise InvalidInput(f"architecture {name!r}: the width of the head must be 1 to 100")
+        rest = head, _activation(match["activation"] or ""), bool(match["norm"])
         if match["letter"]:
-            return cls(match["family"], match["letter"], None, head, bool(match["norm"]))
+            return cls(match["family"], match["letter"], None, *rest)
         width = float(match["width"])
         if width < 0.03:
             raise InvalidInput(f"architecture {name!r}: width {width} leaves no channels, use 0.03 or more")
         depth = float(match["depth"] or _default_depth(match["family"]))
-        return cls(match["family"], _OWN_SCALE, (depth, width, 1024), head, bool(match["norm"]))
+        return cls(match["family"], _OWN_SCALE, (depth, width, 1024), *rest)
 
     @property
     def head_classes(self) -> int:
@@ -77,6 +84,26 @@ class Architecture:
         if self.head is not None:
             return self.head
         return COCO_CLASSES if self.scale is None else 1
+
+
+def _activation(name: str) -> str:
+    if name.startswith(_LEAKY):
+        return f"torch.nn.LeakyReLU({name.removeprefix(_LEAKY)})"
+    return f"torch.nn.{_ACTIVATIONS[name]}" if name else ""
+
+
+def activation_suffix(kind: str, slope: float | None = None) -> str | None:
+    """Return the part of an architecture's name that says its activation; None for one that has no name here.
+
+    Args:
+        kind: Name of the activation's class in `torch.nn`.
+        slope: Of a LeakyReLU.
+    """
+    if kind == "SiLU":
+        return ""
+    if kind == "LeakyReLU" and slope is not None:
+        return f"-{_LEAKY}{slope:g}"
+    return next((f"-{name}" for name, makes in _ACTIVATIONS.items() if makes == f"{kind}()"), None)
 
 
 def _default_depth(family: str) -> float:
@@ -105,7 +132,7 @@ def alike(first_channels: int) -> list[str]:
     """Architectures with a letter whose first convolution has that many channels."""
     found = []
     for family in FAMILIES:
-        scales = _recipe(Architecture(family, "n", None, None, group_norm=False))["scales"]
+        scales = _recipe(Architecture.parse(f"{family}n"))["scales"]
         wanted = {letter: math.ceil(min(64, most) * width / 8) * 8 for letter, (_, width, most) in scales.items()}
         found += [family + letter for letter, channels in wanted.items() if channels == first_channels]
     return found
@@ -116,6 +143,8 @@ def _recipe(architecture: Architecture) -> dict[str, Any]:
     if architecture.scale is not None:
         recipe["scales"] = {_OWN_SCALE: list(architecture.scale)}
     recipe["scale"] = architecture.letter
+    if architecture.activation:
+        recipe["activation"] = architecture.activation
     return recipe
 
 

@@ -41,3 +41,51 @@ def test_names_that_cannot_be_shown_or_told_apart_are_refused(bad: tuple[str, ..
 def test_an_unknown_class_is_named_with_those_there_are() -> None:
     with pytest.raises(InvalidInput, match=r"'boat' is not in the label space \(car, person\)"):
         BASE.id_of("boat")
+
+
+@pytest.mark.parametrize("name", ["Person", "PERSON", "\uff50erson", " person"])
+def test_a_known_class_in_another_spelling_does_not_become_a_new_one(name: str) -> None:
+    with pytest.raises(InvalidInput, match=r"write '.*' as 'person' in data.yaml"):
+        BASE.expand(["car", name])
+
+
+@pytest.mark.parametrize("name", ["Traffic_Light", "traffic-light", "traffic  light", "TRAFFIC light"])
+def test_what_separates_words_is_spelling(name: str) -> None:
+    with pytest.raises(InvalidInput, match="'traffic light'"):
+        LabelSpace.of(["traffic light"]).expand([name])
+
+
+def test_classes_that_are_both_known_may_differ_by_spelling_alone() -> None:
+    old = LabelSpace.of(["person", "Person"])
+    assert old.expand(["Person", "person", "car"]).names == ("person", "Person", "car")
+
+
+@pytest.mark.parametrize(
+    ("known", "name"), [("5", "-5"), ("10", "1-0"), ("glass", "glas"), ("car", "cart"), ("t", "T1")]
+)
+def test_names_that_mean_something_else_are_new_classes(known: str, name: str) -> None:
+    assert LabelSpace.of([known]).expand([name]).names == (known, name)
+
+
+@pytest.mark.parametrize(
+    ("known", "name"),
+    [
+        ("person", "persons"),
+        ("buses", "bus"),
+        ("box", "Boxes"),
+        ("bench", "benches"),
+        ("traffic light", "TrafficLight"),
+    ],
+)
+def test_a_plural_resembles_a_class_but_may_be_another(known: str, name: str) -> None:
+    labels = LabelSpace.of([known])
+    assert labels.resembling([name, known]) == {name: known}
+    assert labels.expand([name]).names == (known, name)
+
+
+def test_classes_that_share_nothing_are_told_with_what_may_be_meant() -> None:
+    BASE.check_shares(["person", "boat"], "the model", "the data")
+    with pytest.raises(InvalidInput, match=r"the data \(Persons\) and the model \(car, person\) have no .* 'person'"):
+        BASE.check_shares(["Persons"], "the model", "the data")
+    with pytest.raises(InvalidInput, match="no class in common: name the model or the data that fits"):
+        BASE.check_shares(["boat"], "the model", "the data")

@@ -10,12 +10,11 @@ from diredi.data.dataset import Dataset
 from diredi.data.dataset import load as load_dataset
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
-from diredi.detectors.spec import DetectorSpec
 from diredi.distillation.distil import distil
 from diredi.errors import InvalidInput
 from diredi.evaluation.detection import evaluate
 from diredi.knowledge.jobs.parts import described, forget_trainings, trainings_in, write_onnx, write_weights
-from diredi.knowledge.jobs.specs import BootstrapResult, BootstrapSpec, File, FirstModel
+from diredi.knowledge.jobs.specs import UNTRAINED_IMAGE_SIZE, BootstrapResult, BootstrapSpec, File, FirstModel
 from diredi.knowledge.recipe import BootstrapRecipe
 from diredi.knowledge.reverse import seeded
 from diredi.labels import LabelSpace
@@ -23,6 +22,7 @@ from diredi.progress import OnProgress, renamed, report
 from diredi.timing import Clock
 
 TUTOR, STUDENT = "yolo11n", "yolo11-w0.125"
+FILE_SUFFIXES = (*registry.CHECKPOINT_SUFFIXES, ".safetensors", ".onnx")
 
 
 def main(spec: BootstrapSpec, folder: Path, on_progress: OnProgress) -> BootstrapResult:
@@ -36,10 +36,8 @@ def main(spec: BootstrapSpec, folder: Path, on_progress: OnProgress) -> Bootstra
         report(on_progress, "read", 0.0, "reading the presumed data")
         data = load_dataset(spec.presumed)
         named = {"teacher": spec.teacher, "tutor": spec.tutor or TUTOR, "student": spec.student or STUDENT}
-        given = {kind: read_model(name, spec.image_size) for kind, name in named.items()}
-        for kind, name in named.items():
-            if name and given[kind] is not None and (remark := other_size(Path(name), spec.image_size)):
-                report(on_progress, "read", 0.0, f"{kind} {remark}: see image_size")
+        given, image_size, why = read_models(named, spec.image_size)
+        report(on_progress, "read", 0.0, why)
         labels = shared_labels(data, given)
         presumed = data.with_labels(labels)
     made: dict[str, FirstModel | None] = {"teacher": None}
@@ -51,7 +49,7 @@ def main(spec: BootstrapSpec, folder: Path, on_progress: OnProgress) -> Bootstra
         with clock.step(kind):
             if model is None:
                 model = distil(
-                    registry.create(name, spec.image_size, labels, recipe.seed),
+                    registry.create(name, image_size, labels, recipe.seed),
                     presumed,
                     teacher=taught_by,
                     recipe=seeded(training, recipe.seed),
@@ -67,39 +65,46 @@ def main(spec: BootstrapSpec, folder: Path, on_progress: OnProgress) -> Bootstra
     return BootstrapResult.model_validate({**made, "coreset": coreset, "seconds": clock.seconds})
 
 
-def read_model(name: str | None, image_size: int) -> Detector | None:
-    """Read a model that is given as a file.
+def read_models(named: Mapping[str, str | None], image_size: int | None) -> tuple[dict[str, Detector | None], int, str]:
+    """Read the models that are given as files, all at one image size, since one teaches the other.
 
     Args:
-        name: An architecture, the path of weights, the name of an official checkpoint, or nothing.
-        image_size: Side of the model's square input, in pixels.
+        named: Of each kind an architecture, the path of weights, the name of an official checkpoint, or nothing.
+        image_size: Side of the square input in pixels; None: the model's own, the student's before the tutor's.
 
     Returns:
-        The model, or None if `name` is no file: an architecture is still to be trained.
+        The models by kind, None for one that is still to be trained; the image size; a sentence about it.
 
     Raises:
-        DirediError: The file is missing, cannot be downloaded or is not a model that can be used.
+        DirediError: A file is missing, cannot be downloaded or is not a model that can be used.
     """
-    if not name or Path(name).suffix not in (".pt", ".safetensors"):
-        return None
-    return registry.load(Path(name), image_size=image_size)
+    given = {kind: registry.load(name) if name and is_file_name(name) else None for kind, name in named.items()}
+    own = {kind: model.spec.image_size for kind, model in given.items() if model is not None}
+    size, why = _image_size(image_size, own)
+    for kind, name in named.items():
+        if name and own.get(kind, size) != size:
+            given[kind] = registry.load(name, image_size=size)
+    return given, size, why
 
 
-def other_size(path: Path, image_size: int) -> str:
-    """Say that a model is to be used at another size than its own.
+def is_file_name(model: str) -> bool:
+    """Return whether a model is named by a file and not by its architecture; the file may be missing."""
+    path = Path(model)
+    return path.suffix in FILE_SUFFIXES or len(path.parts) > 1 or path.is_file()
 
-    Args:
-        path: A file of weights.
-        image_size: Side of the square input that it is to have, in pixels.
 
-    Returns:
-        A sentence without its subject; empty if the sizes are equal.
-    """
-    ours = path.suffix == ".safetensors"
-    own = DetectorSpec.of_file(path).image_size if ours else registry.DEFAULT_IMAGE_SIZE
-    if own == image_size:
-        return ""
-    return f"{'was made' if ours else 'is a checkpoint, usually made'} for {own} pixels and is used at {image_size}"
+def _image_size(wanted: int | None, own: Mapping[str, int]) -> tuple[int, str]:
+    """The size of all models of a cycle, and a sentence that says why."""
+    first = next((kind for kind in ("student", "tutor", "teacher") if kind in own), None)
+    if wanted is not None:
+        size, why = wanted, "as image_size says"
+    elif first is None:
+        size, why = UNTRAINED_IMAGE_SIZE, "the default of models that are trained from nothing (see image_size)"
+    else:
+        size = own[first]
+        why = f"the {first}'s own" + (", as devices run it" if first == "student" else "") + " (see image_size)"
+    others = [f"the {kind} was trained at {pixels}" for kind, pixels in own.items() if pixels != size]
+    return size, f"all models take images of {size} pixels, {why}{''.join(f'; {other}' for other in others)}"
 
 
 def shared_labels(data: Dataset, given: Mapping[str, Detector | None]) -> LabelSpace:
@@ -113,19 +118,16 @@ def shared_labels(data: Dataset, given: Mapping[str, Detector | None]) -> LabelS
         The label space of tutor and student where one is given, else that of the data.
 
     Raises:
-        InvalidInput: Tutor and student have different classes, or the data has none of them.
+        InvalidInput: Tutor and student have different classes, or the data has none of them, or spells one otherwise.
     """
     spaces = {kind: model.spec.labels for kind, model in given.items() if model is not None and kind != "teacher"}
     if not spaces:
         return LabelSpace(names=data.names)
-    first, *others = spaces.values()
-    if any(other.names != first.names for other in others):
+    (kind, first), *others = spaces.items()
+    if any(other.names != first.names for _, other in others):
         raise InvalidInput("tutor and student have different classes: give weights that were trained for the same ones")
-    if not set(first.names) & set(data.names):
-        raise InvalidInput(
-            f"the presumed data ({', '.join(data.names[:8])}) has none of the tutor's classes "
-            f"({', '.join(first.names[:8])}): name the data that it was trained for, or {first.respelling(data.names)}"
-        )
+    first.check_shares(data.names, f"the {kind}", "the presumed data")
+    first.expand(data.names)
     return LabelSpace(names=first.names)
 
 

@@ -20,6 +20,9 @@ from diredi.knowledge.lambda_search import Score, TriedLambda
 from diredi.knowledge.recipe import BootstrapRecipe, CycleRecipe, ImageSource, Lam, StudentKind
 from diredi.labels import LabelSpace
 
+UNTRAINED_IMAGE_SIZE = 160
+"""Side in pixels of the input of models that are trained from nothing, where nobody says another."""
+
 Seconds = dict[str, float]
 """Wall-clock seconds of each step, in the order of the steps."""
 
@@ -73,7 +76,8 @@ class BootstrapSpec(Config):
     teacher: str | None = None
     tutor: str | None = None
     student: str | None = None
-    image_size: int
+    image_size: int | None = None
+    """Side of the square input of all models, in pixels; None: the student's own, or that of what is given."""
     recipe: BootstrapRecipe = BootstrapRecipe()
 
 

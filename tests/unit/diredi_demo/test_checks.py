@@ -117,6 +117,10 @@ def test_classes_in_another_spelling_are_told_and_new_ones_alone_are_no_fault(
 ):
     with pytest.raises(InvalidInput, match="write 'Person' as 'person', 'CAR' as 'car'"):
         told(private=data_set(tmp_path / "shouted", ["Person", "CAR"]))
+    with pytest.raises(InvalidInput, match=r"write 'Person' as 'person' in data\.yaml"):
+        told(private=data_set(tmp_path / "one of them", ["car", "Person"]))
+    told(private=data_set(tmp_path / "many", ["car", "persons"]))
+    assert "'persons' will be learned as a new one; if it is 'person'" in capsys.readouterr().err
     told(private=data_set(tmp_path / "new", ["crane"]))
     assert "learned as new ones" in capsys.readouterr().err
 
@@ -124,22 +128,29 @@ def test_classes_in_another_spelling_are_told_and_new_ones_alone_are_no_fault(
 def test_a_model_of_other_classes_than_the_data_is_told(told: Told, tmp_path: Path):
     model = tmp_path / "model.safetensors"
     registry.create("yolo11-w0.0625", 160, LabelSpace(names=("Car", "Bus")), 0).save(model)
-    with pytest.raises(InvalidInput, match="none of the tutor's classes"):
+    with pytest.raises(InvalidInput, match=r"the student .* have no class in common"):
         told(student=str(model))
     with pytest.raises(InvalidInput, match="write 'car' as 'Car'"):
         told(student=str(model), presumed=data_set(tmp_path / "maker", ["car"]))
 
 
-def test_a_model_that_is_used_at_another_size_than_its_own_is_told(
+def test_the_image_size_is_the_models_own_and_told_with_the_reason(
     told: Told, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     model = tmp_path / "model.safetensors"
     registry.create("yolo11-w0.0625", 640, LabelSpace(names=("car",)), 0).save(model)
     presumed = data_set(tmp_path / "maker", ["car"])
-    told(student=str(model), presumed=presumed)
-    assert "was made for 640 pixels and is used at 160" in capsys.readouterr().err
-    told(student=str(model), presumed=presumed, image_size=640)
-    assert "640" not in capsys.readouterr().err
+    told(tutor=str(model), presumed=presumed)
+    assert "images of 640 pixels, the tutor's own" in capsys.readouterr().err
+    told(tutor=str(model), presumed=presumed, image_size=320)
+    assert "images of 320 pixels, as image_size says; the tutor was trained at 640" in capsys.readouterr().err
+    student = tmp_path / "student.safetensors"
+    registry.create("yolo11-w0.0625", 320, LabelSpace(names=("car",)), 0).save(student)
+    told(tutor=str(model), student=str(student), presumed=presumed)
+    assert "320 pixels, the student's own, as devices run it" in (said := capsys.readouterr().err)
+    assert "the tutor was trained at 640" in said
+    told(presumed=presumed)
+    assert "160 pixels, the default of models that are trained from nothing" in capsys.readouterr().err
 
 
 def test_an_out_that_cannot_be_written_is_told(tmp_path: Path):
