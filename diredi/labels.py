@@ -59,10 +59,15 @@ class LabelSpace(BaseModel):
             >>> LabelSpace.of(["car", "person"]).id_of("person")
             1
         """
+        names = tuple(names)
         try:
-            return cls(names=tuple(names))
+            return cls(names=names)
         except ValidationError as error:
-            raise InvalidInput(f"these classes cannot be used ({error.errors()[0]['msg']}): rename them") from None
+            first = error.errors()[0]
+            _, *index = first["loc"] or ("names",)
+            what = f"class {names[int(index[0])]!r}" if index else "these classes"
+            why = first["msg"].removeprefix("Value error, ")
+            raise InvalidInput(f"{what} cannot be used ({why}): rename it") from None
 
     def __len__(self) -> int:
         return len(self.names)

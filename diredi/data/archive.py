@@ -16,10 +16,13 @@ from pathlib import Path
 
 from diredi.data import yolo
 from diredi.data.dataset import SPLITS, Dataset, Split, load
+from diredi.data.images import IMAGE_SUFFIXES
+from diredi.data.notes import Notes
 from diredi.errors import CorruptData, DatasetError, InvalidInput, NoRoom
 from diredi.store.files import part_of, publish
 
-_ENTRY = re.compile(r"data\.yaml|images/(train|val)/\d{6}\.(bmp|jpe?g|png|tiff?|webp)|labels/(train|val)/\d{6}\.txt")
+_SUFFIX = "|".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
+_ENTRY = re.compile(rf"data\.yaml|images/(train|val)/\d{{6}}\.({_SUFFIX})|labels/(train|val)/\d{{6}}\.txt")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
 _CHUNK = 1 << 20
 _ENCRYPTED = 1
@@ -100,7 +103,7 @@ def unpack(path: Path, folder: Path, max_bytes: int = 4 << 30) -> Dataset:
         raise _translate(error, folder) from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return load(folder / "data.yaml", splits)
+    return load(folder / "data.yaml", splits, labelled=False)
 
 
 def _entries(dataset: Dataset) -> Iterator[tuple[str, bytes]]:
@@ -143,10 +146,10 @@ def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> 
 
 def _check_inside(part: Path, splits: list[Split], path: Path) -> None:
     """Check that data.yaml is what `pack` writes, so that it cannot refer to other places on the disk."""
-    names = yolo.read_description(part / "data.yaml", _stop).names
+    names = yolo.read_description(part / "data.yaml", _stop, Notes()).names
     if (part / "data.yaml").read_text(encoding="utf-8") != yolo.description_text(names, splits):
         raise CorruptData(f"the data.yaml in {path} is not one that an archive has: fetch it again")
-    load(part / "data.yaml", splits)
+    load(part / "data.yaml", splits, labelled=False)
 
 
 def _stop(error: DatasetError) -> None:

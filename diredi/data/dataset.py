@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from diredi.data import yolo
-from diredi.data.images import read_image
+from diredi.data.images import bits_per_value, read_image
+from diredi.data.label_search import explain_missing
+from diredi.data.notes import Notes, counted_noun
 from diredi.data.yolo import Boxes
 from diredi.errors import DatasetError, InvalidInput
 from diredi.labels import LabelSpace
@@ -21,6 +24,11 @@ from diredi.progress import OnProgress, report
 
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
+
+_SMALL = 10
+"""Ultralytics leaves images out of which a side has fewer pixels."""
+_DARK = 20
+"""The highest value of an image that looks black, of 255."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,11 +56,14 @@ class Dataset:
     """Samples to learn from."""
     val: list[Sample]
     """Held-out samples to measure with."""
+    notes: tuple[str, ...] = ()
+    """What a user should know of the files and what is no fault: a sentence each, such as what was left out."""
 
     def __repr__(self) -> str:
         """Return the numbers that a person asks for first."""
         names = f"{len(self.names)} classes" if len(self.names) > 8 else ", ".join(self.names)
-        return f"<{type(self).__name__} {self.root}: {len(self.train)} train, {len(self.val)} val; {names}>"
+        notes = f"; {counted_noun(len(self.notes), 'note')}" if self.notes else ""
+        return f"<{type(self).__name__} {self.root}: {len(self.train)} train, {len(self.val)} val; {names}{notes}>"
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -211,6 +222,8 @@ class CheckReport(BaseModel):
     names: tuple[str, ...]
     splits: dict[str, SplitReport]
     problems: list[Problem]
+    notes: tuple[str, ...] = ()
+    """What a user should know and what is no fault: a sentence each."""
 
     @property
     def ok(self) -> bool:
@@ -218,17 +231,20 @@ class CheckReport(BaseModel):
         return not self.problems
 
 
-def load(path: Path | str, splits: Sequence[Split] = SPLITS) -> Dataset:
+def load(path: Path | str, splits: Sequence[Split] = SPLITS, *, labelled: bool = True, decode: bool = False) -> Dataset:
     """Read a data set in Ultralytics' YOLO format: its `data.yaml` and all its labels.
 
-    Images are not decoded here; `diredi data check` does that, and tells all faults at once.
+    All images and boxes that Ultralytics reads are read. Images stay on disk; `diredi data check` decodes them too, and
+    tells all faults at once.
 
     Args:
-        path: The `data.yaml`.
+        path: The `data.yaml`, or the folder that holds it.
         splits: The splits that are wanted, of "train" and "val".
+        labelled: Whether a wanted split without a single box is a fault, as where a model is to learn from it.
+        decode: Whether to decode every image as well, so that a broken one is told before a training and not in it.
 
     Returns:
-        The data set; a split that is not wanted is empty.
+        The data set, with `notes` of what was left out; a split that is not wanted is empty.
 
     Raises:
         DatasetError: The first fault, by file and line; a split that is wanted and has no image is a fault.
@@ -243,58 +259,122 @@ def load(path: Path | str, splits: Sequence[Split] = SPLITS) -> Dataset:
     def stop(error: DatasetError) -> None:
         raise error
 
-    description = yolo.read_description(Path(path), stop)
-    samples = {split: _samples(description, split, stop) for split in splits}
-    return Dataset(description.root, description.names, samples.get("train", []), samples.get("val", []))
+    notes = Notes()
+    description = yolo.read_description(Path(path), stop, notes)
+    samples = _read_splits(description, splits, stop, notes, labelled=labelled)
+    if decode:
+        _check_images([sample.image for found in samples.values() for sample in found], stop, notes, None)
+    return Dataset(
+        root=description.root,
+        names=description.names,
+        train=samples.get("train", []),
+        val=samples.get("val", []),
+        notes=notes.sentences(description.path),
+    )
 
 
 def check(path: Path, *, on_progress: OnProgress | None = None) -> CheckReport:
     """Check a data set and decode all of its images.
 
     Args:
-        path: The `data.yaml`.
+        path: The `data.yaml`, or the folder that holds it.
         on_progress: Called with the progress after each image.
 
     Returns:
         A report with all faults. Faults are never raised.
     """
     faults: list[DatasetError] = []
+    notes = Notes()
     names: tuple[str, ...] = ()
     splits: dict[str, SplitReport] = {}
+    path = yolo.find_description(Path(path))
     try:
-        description = yolo.read_description(Path(path), faults.append)
+        description = yolo.read_description(path, faults.append, notes)
     except DatasetError as error:
         faults.append(error)
     else:
         names = description.names
-        samples = {split: _samples(description, split, faults.append) for split in SPLITS}
-        splits = {split: _split_report(samples[split], names) for split in SPLITS}
-        _check_images([sample.image for split in SPLITS for sample in samples[split]], faults.append, on_progress)
+        samples = _read_splits(description, SPLITS, faults.append, notes, labelled=True)
+        splits = {split: _split_report(found, names) for split, found in samples.items()}
+        images = [sample.image for found in samples.values() for sample in found]
+        _check_images(images, faults.append, notes, on_progress)
     problems = [Problem(message=str(fault), path=fault.path, line=fault.line) for fault in faults]
-    return CheckReport(path=Path(path), names=names, splits=splits, problems=problems)
+    return CheckReport(path=path, names=names, splits=splits, problems=problems, notes=notes.sentences(path))
 
 
-def _samples(description: yolo.Description, split: Split, sink: yolo.Sink) -> list[Sample]:
+def _read_splits(
+    description: yolo.Description, splits: Sequence[Split], sink: yolo.Sink, notes: Notes, *, labelled: bool
+) -> dict[Split, list[Sample]]:
+    samples = {split: _read_split(description, split, sink, notes, labelled=labelled) for split in splits}
+    learned, held_out = ({sample.image.resolve() for sample in samples.get(split, ())} for split in SPLITS)
+    if shared := learned & held_out:
+        notes.add(
+            f"{len(shared)} of {counted_noun(len(held_out), 'image')} of `val:` in `train:` too: "
+            "a model would be measured on what it has learned"
+        )
+    for label in yolo.unused_label_files(sample.image for found in samples.values() for sample in found):
+        notes.count("label file", "without an image of that name: not used", label)
+    return samples
+
+
+def _read_split(
+    description: yolo.Description, split: Split, sink: yolo.Sink, notes: Notes, *, labelled: bool
+) -> list[Sample]:
     if split not in description.splits:
         sink(DatasetError(f"`{split}:` is missing: name the folder with its images", description.path))
         return []
-    images = dict.fromkeys(
-        image for place in description.splits[split] for image in yolo.list_images(place, split, description, sink)
-    )
-    if not images:
-        places = ", ".join(str(place) for place in description.splits[split])
-        sink(DatasetError(f"`{split}:` has no images in {places}: add some or correct the path", description.path))
-    classes = len(description.names)
-    return [Sample(image, yolo.read_labels(yolo.label_file_of(image), classes, sink)) for image in images]
+    faults: list[DatasetError] = []
+
+    def collect(error: DatasetError) -> None:
+        faults.append(error)
+        sink(error)
+
+    places = description.splits[split]
+    images = [image for place in places for image in yolo.list_images(place, split, description, collect, notes)]
+    if not images and not faults:
+        listed = ", ".join(str(place) for place in places)
+        sink(DatasetError(f"`{split}:` has no images in {listed}: add some or correct the path", description.path))
+    labels = [yolo.label_file_of(image) for image in images]
+    first_of: dict[Path, Path] = {}
+    samples = []
+    for image, label in zip(images, labels, strict=True):
+        samples.append(Sample(image, yolo.read_labels(label, description, collect, notes)))
+        first = first_of.setdefault(label, image)
+        if first != image:
+            notes.count("image", f"with the same label file as {first.name}: both have its boxes", image)
+        elif first is not image:
+            notes.count("image", f"named again in `{split}:`: used as often as named", image)
+    if labelled and images and not faults and not any(len(sample.boxes) for sample in samples):
+        why = explain_missing(images, labels, description.root, split)
+        count = counted_noun(len(images), "image")
+        sink(DatasetError(f"`{split}:` has no labelled box in {count}: {why}", description.path))
+    return samples
 
 
-def _check_images(images: Sequence[Path], sink: yolo.Sink, on_progress: OnProgress | None) -> None:
-    for index, image in enumerate(images):
+def _check_images(images: Sequence[Path], sink: yolo.Sink, notes: Notes, on_progress: OnProgress | None) -> None:
+    with ThreadPoolExecutor() as pool:  # OpenCV decodes without Python's lock
         try:
-            read_image(image)
-        except DatasetError as error:
-            sink(error)
-        report(on_progress, "check", (index + 1) / len(images), image.name)
+            for index, (image, found) in enumerate(zip(images, pool.map(_look_at, images), strict=True)):
+                if isinstance(found, DatasetError):
+                    sink(found)
+                elif found:
+                    notes.count("image", found, image)
+                report(on_progress, "check", (index + 1) / len(images), image.name)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _look_at(path: Path) -> DatasetError | str:
+    """Decode an image, and return a remark on it, which is empty for most."""
+    try:
+        image = read_image(path)
+    except DatasetError as error:
+        return error
+    if min(image.shape[:2]) < _SMALL:
+        return f"smaller than {_SMALL} pixels: used here, left out by Ultralytics"
+    if image.max() <= _DARK and bits_per_value(path) == 16:
+        return "with 16 bits of which the upper ones are empty: nearly black here as in Ultralytics, scale to 8 bits"
+    return ""
 
 
 def _counts(samples: Iterable[Sample], names: tuple[str, ...]) -> dict[str, int]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, cast
 
+from diredi.data.yolo import find_description
 from diredi.errors import InvalidInput
 from diredi.progress import OnProgress
 
@@ -61,8 +62,7 @@ def resolve(
         InvalidInput: The site is not built in, or the path does not exist.
     """
     if not ref.startswith(SCENES):
-        path = Path(ref).expanduser()
-        path = path / "data.yaml" if path.is_dir() else path
+        path = find_description(Path(ref).expanduser())
         if not path.is_file():
             raise InvalidInput(f"data set {ref} does not exist: name a data.yaml, or one of {', '.join(_scenes())}")
         return path

@@ -34,7 +34,9 @@ def main(spec: BootstrapSpec, folder: Path, on_progress: OnProgress) -> Bootstra
     clock, recipe = Clock(), spec.recipe
     with clock.step("read"):
         report(on_progress, "read", 0.0, "reading the presumed data")
-        data = load_dataset(spec.presumed)
+        data = load_dataset(spec.presumed, decode=True)
+        for note in data.notes:
+            report(on_progress, "read", 0.0, note)
         named = {"teacher": spec.teacher, "tutor": spec.tutor or TUTOR, "student": spec.student or STUDENT}
         given, image_size, why = read_models(named, spec.image_size)
         report(on_progress, "read", 0.0, why)

@@ -30,7 +30,7 @@ def main(spec: ExtractSpec, folder: Path, on_progress: OnProgress) -> ExtractRes
     clock = Clock()
     with clock.step("read"):
         report(on_progress, "read", 0.0, "reading data and models")
-        site, coreset = load_dataset(spec.data), _coreset(spec, folder)
+        site, coreset = load_dataset(spec.data, decode=True), _coreset(spec, folder)
         tutor, student = (registry.load(path) for path in (spec.tutor, spec.student))
     gaps = extract_gap(
         tutor,

@@ -79,7 +79,7 @@ def _stock(spec: RedistilSpec, folder: Path, tutor: Detector, old: Detector, pre
         tutor,
         old,
         presumed.train,
-        load_dataset(spec.pool, ["train"]).train if spec.pool else [],
+        load_dataset(spec.pool, ("train",), labelled=False, decode=True).train if spec.pool else [],
         spec.styles,
         spec.recipe.presumed_shows_new,
         folder / "images",

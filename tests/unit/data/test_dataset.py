@@ -27,8 +27,8 @@ def test_boxes_names_and_counts_are_those_of_the_files(data_set: Builder) -> Non
 
 
 def test_image_without_label_file_or_with_an_empty_one_is_background(data_set: Builder) -> None:
-    found = load(data_set({"train/a": None, "train/b": "", "val/c": BOX}))
-    assert [sample.boxes.shape for sample in found.train] == [(0, 5), (0, 5)]
+    found = load(data_set({"train/a": None, "train/b": "", "train/c": BOX, "val/d": BOX}))
+    assert [sample.boxes.shape for sample in found.train] == [(0, 5), (0, 5), (1, 5)]
 
 
 def test_polygon_becomes_its_bounding_box(data_set: Builder) -> None:
