@@ -36,14 +36,15 @@ class Letterbox:
     def fit(cls, height: int, width: int, size: int) -> Letterbox:
         """Return the letterbox that fits an image of some height and width into a square input, all in pixels."""
         scale = min(size / height, size / width)
-        return cls(scale, (size - round(width * scale)) // 2, (size - round(height * scale)) // 2, height, width)
+        across, down = _scaled(width, scale), _scaled(height, scale)
+        return cls(scale, (size - across) // 2, (size - down) // 2, height, width)
 
     def apply(self, image: Image, size: int) -> Image:
         """`image` on a grey square of `size` pixels, as it is when it already fits."""
         if image.shape[0] == size and image.shape[1] == size:
             return image
         canvas = np.full((size, size, 3), GREY, np.uint8)
-        fitted = round(self.width * self.scale), round(self.height * self.scale)
+        fitted = _scaled(self.width, self.scale), _scaled(self.height, self.scale)
         shrinks = self.scale < 1
         resized = cv2.resize(image, fitted, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
         canvas[self.top : self.top + fitted[1], self.left : self.left + fitted[0]] = resized
@@ -61,6 +62,11 @@ class Letterbox:
         shift = np.array([self.left, self.top, 0, 0], np.float32)
         moved: Floats = (boxes * scale + shift) / np.float32(size)
         return moved
+
+
+def _scaled(side: int, scale: float) -> int:
+    """Return a side in pixels of the input: at least one, however long and narrow the image is."""
+    return max(round(side * scale), 1)
 
 
 def prepare(images: Sequence[Image], size: int) -> tuple[Floats, list[Letterbox]]:

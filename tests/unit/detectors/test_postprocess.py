@@ -16,6 +16,16 @@ def test_boxes_come_back_from_the_letterbox_where_they_were(height, width):
     assert np.allclose(frame.undo(there), np.array([[0.25, 0.2, 0.55, 0.8]]) * scale, atol=1e-3)
 
 
+@pytest.mark.parametrize(("height", "width"), [(12, 20_000), (20_000, 12), (1, 1), (1, 64), (3, 640)])
+def test_an_image_of_any_shape_is_seen_by_the_network(height: int, width: int):
+    image = np.full((height, width, 3), 255, np.uint8)
+    batch, [frame] = prepare([image], 64)
+    assert (batch == 1).any()
+    whole = frame.forward(np.array([[0.5, 0.5, 1, 1]], np.float32), 64)
+    assert np.isfinite(whole).all()
+    assert frame.undo(np.array([[0, 0, 64, 64]], np.float32)).tolist() == [[0, 0, width, height]]
+
+
 def test_boxes_outside_the_image_are_cut_at_its_edge():
     frame = Letterbox.fit(50, 100, 64)
     assert frame.undo(np.array([[-50, -50, 500, 500]], np.float32)).tolist() == [[0, 0, 100, 50]]
