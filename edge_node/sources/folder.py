@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
 
-from diredi.data.images import read_image
-from diredi.detectors.predictor import Image
-from diredi.errors import InvalidInput, NotFound
-from edge_node.sources.base import SourceOptions
+import structlog
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+from diredi.data.images import IMAGE_SUFFIXES, find_images, read_image
+from diredi.detectors.predictor import Image
+from diredi.errors import DatasetError, InvalidInput, NotFound
+from edge_node.sources.base import SourceOptions
 
 
 class Folder:
@@ -22,7 +22,7 @@ class Folder:
         self._images: Iterator[Path] = cycle(images) if repeat else iter(images)
 
     def read(self) -> Image | None:
-        """Return the next image, or None after the last."""
+        """Return the next image, or None after the last. Raises DatasetError for one that cannot be decoded."""
         path = next(self._images, None)
         return None if path is None else read_image(path)
 
@@ -31,17 +31,33 @@ class Folder:
 
 
 def open_folder(place: str, options: SourceOptions) -> Folder:
-    """Open a folder of images.
+    """Open a folder of images. Hidden files and folders in it are not looked at.
 
     Raises:
         NotFound: There is no such folder.
-        InvalidInput: It holds no image, or its first one cannot be decoded.
+        InvalidInput: It holds no image, or none that can be decoded.
     """
     folder = Path(place)
     if not folder.is_dir():
         raise NotFound(f"source folder {folder} does not exist: check --source")
-    images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not images:
-        raise InvalidInput(f"source folder {folder} holds no image ({', '.join(sorted(SUFFIXES))}): check --source")
-    read_image(images[0])
-    return Folder(images, options.repeat)
+    found = find_images(folder)
+    if found.others:
+        structlog.get_logger().warning("files_left_out", folder=str(folder), files=dict(found.others))
+    if not found.images:
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise InvalidInput(f"source folder {folder} holds no image ({suffixes}): check --source")
+    _check_one_can_be_read(found.images)
+    return Folder(found.images, options.repeat)
+
+
+def _check_one_can_be_read(images: Sequence[Path]) -> None:
+    first: DatasetError | None = None
+    for path in images:
+        try:
+            read_image(path)
+        except DatasetError as error:
+            first = first or error
+        else:
+            return
+    assert first is not None
+    raise first

@@ -14,4 +14,4 @@ def open_scenes(place: str, options: SourceOptions) -> Folder:
     from diredi.data.sources import resolve
 
     path = resolve(f"scenes:{place}", options.cache, seed=options.seed, train=1, val=FRAMES)
-    return Folder([sample.image for sample in load(path).val], options.repeat)
+    return Folder([sample.image for sample in load(path, ("val",), labelled=False).val], options.repeat)

@@ -85,6 +85,29 @@ def test_a_source_that_cannot_be_read_is_named_with_a_remedy(
         open_source(reference, options)
 
 
+def test_hidden_files_and_what_is_no_image_are_not_frames(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "f", 10)
+    for name in ("._0.png", ".thumbnails/0.png", "__MACOSX/0.png", "a.heic"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"\x00\x05\x16\x07 Mac OS X")
+    cv2.imwrite(str(folder / "1.tif"), image(20))
+    source = open_source(f"folder:{folder}", SourceOptions(tmp_path, repeat=False))
+    frames = [source.read() for _ in range(3)]
+    assert [frame if frame is None else int(frame[0, 0, 0]) for frame in frames] == [10, 20, None]
+
+
+def test_a_file_of_a_folder_that_cannot_be_decoded_is_one_bad_frame(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "f", 10, 20)
+    (folder / "0.png").write_bytes(b"spoilt")
+    source = open_source(f"folder:{folder}", SourceOptions(tmp_path, repeat=False))
+    with pytest.raises(InvalidInput, match=r"0\.png: image cannot be decoded"):
+        source.read()
+    assert source.read() is not None
+    (folder / "1.png").write_bytes(b"spoilt")
+    with pytest.raises(InvalidInput, match=r"0\.png: image cannot be decoded"):
+        open_source(f"folder:{folder}", SourceOptions(tmp_path))
+
+
 def test_a_folder_without_images_and_a_file_that_is_no_video_are_refused(
     tmp_path: Path, options: SourceOptions
 ) -> None:
