@@ -42,7 +42,7 @@ def synth(
     with progress(as_json) as bar:
         step = f"Scenes of {site}"
         path = write_scenes(out, site, train, val, seed, image_size, on_progress=heard_by(bar, step))
-    dataset = load(path)
+    dataset = load(path, labelled=False)
     boxes = {"train": dataset.counts("train"), "val": dataset.counts("val")}
     data = {"data": str(path), "site": site, "seed": seed, "train_images": train, "val_images": val, "boxes": boxes}
     rows = [(name, boxes["train"][name], boxes["val"][name]) for name in dataset.names]
@@ -51,18 +51,19 @@ def synth(
 
 @app.command("check")
 def check(
-    path: Annotated[Path, typer.Argument(metavar="DATA.YAML", help="The set to check.")],
+    path: Annotated[Path, typer.Argument(metavar="DATA.YAML", help="The set to check, or its folder.")],
     as_json: AsJson = False,
 ) -> None:
-    """Check a data set; every fault is told with file and line. Exit code 2 when it cannot be used."""
+    """Check a data set: every fault by file and line, and what is left out. Exit code 2 when it cannot be used."""
     from diredi.data.dataset import check as check_set
+    from diredi.data.notes import counted_noun
     from diredi.errors import InvalidInput
 
     with progress(as_json) as bar:
         report = check_set(path, on_progress=heard_by(bar, "Checking images"))
     emit({**report.model_dump(mode="json"), "ok": report.ok}, as_json, *_check_shown(report))
     if not report.ok:
-        raise InvalidInput(f"{_count(len(report.problems), 'fault')} in {path}: {_first_problem(report)}")
+        raise InvalidInput(f"{counted_noun(len(report.problems), 'fault')} in {path}: {_first_problem(report)}")
 
 
 def _first_problem(report: CheckReport) -> str:
@@ -71,13 +72,17 @@ def _first_problem(report: CheckReport) -> str:
 
 
 def _check_shown(report: CheckReport) -> list[RenderableType]:
+    from diredi.data.notes import counted_noun
+
     train, val = (report.splits[split].boxes if split in report.splits else {} for split in ("train", "val"))
     images = {
-        split: f"{found.images} images, {found.background} without a box" for split, found in report.splits.items()
+        split: f"{counted_noun(found.images, 'image')}, {found.background} without a box"
+        for split, found in report.splits.items()
     }
     shown: list[RenderableType] = [facts({"data": report.path, **images})]
     if report.names:
         shown.append(_boxes_table([(name, train.get(name, 0), val.get(name, 0)) for name in report.names]))
+    shown += [_line(f"note: {text}") for text in report.notes]
     for problem in report.problems[:_SHOWN_PROBLEMS]:
         shown.append(_line(problem.message))
     if len(report.problems) > _SHOWN_PROBLEMS:
@@ -93,7 +98,3 @@ def _line(text: str) -> RenderableType:
 
 def _boxes_table(rows: list[tuple[str, int, int]]) -> RenderableType:
     return table(("class", "train boxes", "val boxes"), rows, right=("train boxes", "val boxes"))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from diredi_cli.options import AsJson
-from diredi_cli.output import emit, facts, heard_by, percent, progress, table
+from diredi_cli.output import emit, facts, heard_by, notes, percent, progress, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -33,6 +33,7 @@ def evaluate_model(
     from diredi.evaluation.detection import evaluate
 
     dataset = load(data, (split,))
+    notes(dataset)
     predictor = open_predictor(model, image_size)
     with progress(as_json) as bar:
         metrics = evaluate(predictor, dataset, split=split, on_progress=heard_by(bar, f"Measuring {model.name}"))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
 
+    from diredi.data.dataset import Dataset
     from diredi.progress import OnProgress
 
 
@@ -59,6 +60,12 @@ def emit(data: object, as_json: bool, *renderables: RenderableType) -> None:
 def note(message: str) -> None:
     """Print one line for people that is no result."""
     stderr().print(message, markup=False, soft_wrap=True)
+
+
+def notes(dataset: Dataset) -> None:
+    """Print what a user should know of a data set before long work begins."""
+    for text in dataset.notes:
+        note(f"note: {text}")
 
 
 def table(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from diredi_cli.options import AsJson, Seed, Threads, parse_options
-from diredi_cli.output import bytes_text, emit, facts, heard_by, progress, seconds_text
+from diredi_cli.output import bytes_text, emit, facts, heard_by, notes, progress, seconds_text
 
 if TYPE_CHECKING:
     from diredi.data.dataset import Dataset
@@ -113,6 +113,10 @@ def _train(
     recipe = _recipe({"epochs": epochs, "seed": seed, **parse_options(option or [])})
     _check_out(out)
     with progress(as_json) as bar:
+        bar.step("Reading data")
+        dataset = _load_data(data, seed)
+    notes(dataset)
+    with progress(as_json) as bar:
         bar.step("Loading PyTorch")
         import torch
 
@@ -122,7 +126,6 @@ def _train(
         from diredi.distillation.trainer import train
         from diredi.evaluation.detection import evaluate
 
-        dataset = _load_data(data, seed)
         detector, dataset = _detector(architecture, start, image_size, seed, dataset)
         instructor = registry.load(teacher, image_size=detector.spec.image_size) if teacher else None
         report = train(
@@ -186,7 +189,7 @@ def _load_data(data: str, seed: int) -> Dataset:
     from diredi.data.dataset import load
     from diredi.data.sources import resolve
 
-    return load(resolve(data, Path(tempfile.gettempdir()) / "diredi-scenes", seed))
+    return load(resolve(data, Path(tempfile.gettempdir()) / "diredi-scenes", seed), decode=True)
 
 
 def _detector(

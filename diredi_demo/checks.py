@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diredi.detectors.spec import check_image_size
-from diredi.errors import DatasetError, NotFound
+from diredi.errors import NotFound
 from diredi.labels import LabelSpace
-from diredi_cli.output import note
+from diredi_cli.output import note, notes
 from diredi_demo import service_configs
 from diredi_demo.options import SITE, DemoOptions
 from diredi_demo.workspace import Workspace
@@ -42,16 +42,14 @@ def check(setting: DemoOptions, folder: Workspace) -> None:
 
 
 def _data(path: Path | None, site: str) -> Dataset:
-    """The user's set with every label file read, or what is known of scenes before they are drawn."""
+    """The user's set with every label and image read, or what is known of scenes before they are drawn."""
     from diredi.data.dataset import Dataset, load
     from diredi_scenes import SITES
 
     if path is None:
         return Dataset(Path(f"scenes:{site}"), SITES[site].names, [], [])
-    data = load(path)
-    for split, samples in (("train", data.train), ("val", data.val)):
-        if not any(len(sample.boxes) for sample in samples):
-            raise DatasetError(f"`{split}:` has no labelled box: put the labels in `labels/` beside `images/`", path)
+    data = load(path, decode=True)
+    notes(data)
     return data
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from diredi.data.dataset import load
 from diredi.data.sources import resolve
-from diredi.errors import DatasetError, InvalidInput
+from diredi.errors import InvalidInput
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,8 @@ class PrivateData:
     train_images: int
     held_out_images: int
     bytes: int
+    notes: tuple[str, ...]
+    """What the operator should know of the files, such as what was left out; never sent."""
 
 
 def read_private_data(
@@ -39,11 +41,8 @@ def read_private_data(
     """
     path = resolve(reference, cache, seed=seed, train=train, val=val).absolute()
     dataset = load(path)
-    for split, samples in (("train", dataset.train), ("val", dataset.val)):
-        if not samples:
-            raise DatasetError(f"the {split} split holds no images: a site needs some to learn and some to judge", path)
     try:
         size = dataset.bytes_on_disk()
     except OSError as error:
         raise InvalidInput(f"{path}: a file of the data set cannot be read ({error.strerror})") from error
-    return PrivateData(path, dataset.label_names, len(dataset.train), len(dataset.val), size)
+    return PrivateData(path, dataset.label_names, len(dataset.train), len(dataset.val), size, dataset.notes)

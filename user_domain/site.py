@@ -32,6 +32,7 @@ class _Data:
 
     def __init__(self, config: UserDomainConfig) -> None:
         self._config = config
+        self._logged: tuple[str, ...] = ()
         self.last = self.read()
 
     def read(self) -> PrivateData:
@@ -44,6 +45,9 @@ class _Data:
             train=config.scenes_train,
             val=config.scenes_val,
         )
+        if self.last.notes != self._logged:
+            structlog.get_logger().warning("private_data_noted", notes=list(self.last.notes))
+            self._logged = self.last.notes
         return self.last
 
 

@@ -144,6 +144,32 @@ def test_a_bad_data_set_stops_a_demo_before_it_begins(diredi: Diredi, scenes: Pa
     assert not (tmp_path / "out").exists()
 
 
+def test_a_set_without_labels_is_told_by_every_command_before_it_begins(diredi: Diredi, scenes: Path, tmp_path: Path):
+    data = broken(scenes, tmp_path)[0]
+    (data.parent / "labels").rename(data.parent / "annotations")
+    out = ("--out", tmp_path / "out" / "m.safetensors")
+    for command in (
+        ("data", "check", data),
+        ("train", "student", "--data", data, *out),
+        ("eval", "x.onnx", "--data", data, "--split", "train"),
+        ("demo", "--out", tmp_path / "demo", "--private", data),
+    ):
+        said = diredi(*command)
+        assert said.code == 2 and "`train:` has no labelled box in 8 images" in said.error
+        assert f"their label files are in {data.parent / 'annotations/train'}" in said.error
+
+
+def test_what_is_left_out_is_said_before_a_training(diredi: Diredi, scenes: Path, tmp_path: Path):
+    data = broken(scenes, tmp_path)[0]
+    min(data.parent.rglob("train/**/*.txt")).write_text("0 0.5 0.5 0.1 0.1\n0 0.5 0.5 0 0.1\n")
+    (data.parent / "images/train/phone.heic").write_bytes(b"x")
+    shown = diredi("data", "check", data)
+    assert "note: " in shown.out and "1 .heic" in shown.out
+    assert len(diredi("data", "check", data, "--json").json()["notes"]) == 2
+    said = diredi("train", "student", "--data", data, "--out", tmp_path / "m.safetensors", "--architecture", "yolo99")
+    assert "1 .heic" in said.err and "1 box without width or height" in said.err and "yolo99" in said.error
+
+
 def test_a_demo_leaves_a_folder_of_somebody_else_alone(program: Diredi, tmp_path: Path):
     (tmp_path / "thesis.txt").touch()
     said = program("demo", "--out", tmp_path)

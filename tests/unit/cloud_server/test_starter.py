@@ -68,7 +68,7 @@ def test_a_wheel_contains_the_release() -> None:
 def test_the_shipped_weights_have_the_metrics_that_starter_json_says(tmp_path: Path) -> None:
     release, files = starter.read_release(), starter.unpack(tmp_path / "models")
     metrics = release.student.metrics["scenes:presumed"]
-    held_out = load(resolve("scenes:presumed", tmp_path / "data", release.seed, 1, metrics.images))
+    held_out = load(resolve("scenes:presumed", tmp_path / "data", release.seed, 1, metrics.images), ("val",))
     for kind, path in (("tutor", files.tutor), ("student", files.student)):
         said = release.model(kind).metrics["scenes:presumed"]  # type: ignore[arg-type]
         measured = measure(path, {"scenes:presumed": held_out})["scenes:presumed"]
