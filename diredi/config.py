@@ -30,7 +30,7 @@ from diredi.errors import InvalidInput
 class Config(BaseModel):
     """Base of the frozen parts of a configuration: an unknown key is an error, not a typo that does nothing."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     @classmethod
     def of(cls, values: Self | Mapping[str, Any] | None) -> Self:
@@ -65,7 +65,12 @@ class ServiceConfig(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_nested_delimiter="__", use_attribute_docstrings=True
+        frozen=True,
+        extra="forbid",
+        env_nested_delimiter="__",
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        yaml_file_encoding="utf-8",
     )
 
     program: ClassVar[str] = "diredi"

@@ -22,6 +22,7 @@ import structlog
 from diredi import log
 from diredi.config import ServiceConfig
 from diredi.errors import DirediError
+from diredi.streams import make_printable
 
 GRACE_S = 1.5
 """How long a service has to end by itself; half a second later the process ends whatever it is doing."""
@@ -41,6 +42,7 @@ def run(name: str, configure: Callable[[], _C], serve: Serve[_C]) -> int:
     Returns:
         The exit code: 0 after SIGTERM or SIGINT, else that of the error, which is printed as one sentence.
     """
+    make_printable()
     try:
         config = configure()
         log.configure(name, getattr(config, "log_level", "INFO"))

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from diredi_cli.options import AsJson
-from diredi_cli.output import emit, facts, heard_by, notes, percent, progress, table
+from diredi_cli.options import AsJson, ImageSize
+from diredi_cli.output import emit, facts, heard_by, note, notes, percent, progress, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from diredi.detectors.predictor import Predictor
+    from diredi.data.dataset import Dataset, Split
+    from diredi.detectors.base import Detector
+    from diredi.detectors.onnx import OnnxPredictor
     from diredi.evaluation.metrics import DetectionMetrics
+    from diredi.labels import LabelSpace
 
 
 def evaluate_model(
@@ -23,9 +26,7 @@ def evaluate_model(
     split: Annotated[
         Literal["val", "train"], typer.Option("--split", help="Held-out images, or those to train on.")
     ] = "val",
-    image_size: Annotated[
-        int | None, typer.Option("--image-size", min=32, max=2048, help="Pixels; by default the model's own.")
-    ] = None,
+    image_size: ImageSize = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure mAP, precision, recall and F1 of a model on a data set."""
@@ -34,14 +35,29 @@ def evaluate_model(
 
     dataset = load(data, (split,))
     notes(dataset)
-    predictor = open_predictor(model, image_size)
+    predictor = open_predictor(model)
+    own = predictor.spec.image_size
+    if image_size not in (None, own):
+        predictor = open_predictor(model, image_size)
+    _check_classes(predictor.labels, dataset, split)
     with progress(as_json) as bar:
         metrics = evaluate(predictor, dataset, split=split, on_progress=heard_by(bar, f"Measuring {model.name}"))
-    found = {"model": str(model), "data": str(data), "split": split, **metrics.model_dump(mode="json")}
-    emit(found, as_json, *render_metrics(metrics))
+    size = predictor.spec.image_size
+    named = {"model": str(model), "data": str(data), "split": split, "image_size": size}
+    about = f"{size} px, " + ("the model's own" if size == own else f"and the model's own is {own}")
+    emit({**named, **metrics.model_dump(mode="json")}, as_json, facts({"image size": about}), *render_metrics(metrics))
 
 
-def open_predictor(path: Path, image_size: int | None = None) -> Predictor:
+def _check_classes(labels: LabelSpace, dataset: Dataset, split: Split) -> None:
+    """Names decide which box is of which class, so a wrong one is told before it becomes a figure of 0."""
+    shown = [name for name, boxes in dataset.counts(split).items() if boxes]
+    labels.check_shares(shown or dataset.names, "the model", "the data")
+    labels.expand(dataset.names)
+    for name, meant in labels.resembling(shown).items():
+        note(f"the model does not know the class {name!r} and never finds it; if it is {meant!r}, say so in data.yaml")
+
+
+def open_predictor(path: Path, image_size: int | None = None) -> Detector | OnnxPredictor:
     """Open any model file as a predictor.
 
     Args:
@@ -54,15 +70,22 @@ def open_predictor(path: Path, image_size: int | None = None) -> Predictor:
     Raises:
         CorruptData: The file holds no model.
         NotFound: There is no such file.
+        InvalidInput: The model takes images of another size alone.
     """
-    from diredi.errors import NotFound
+    from diredi.errors import InvalidInput, NotFound
 
     if not path.exists():
         raise NotFound(f"model {path} does not exist: check the path")
     if path.suffix == ".onnx":
         from diredi.detectors.onnx import OnnxPredictor
 
-        return OnnxPredictor(path)
+        exported = OnnxPredictor(path)
+        if image_size not in (None, exported.spec.image_size):
+            raise InvalidInput(
+                f"{path} is an exported detector and takes images of {exported.spec.image_size} pixels alone: omit "
+                "--image-size, or name the weights that it was exported from"
+            )
+        return exported
     from diredi.detectors.registry import load
 
     return load(path, image_size=image_size)

@@ -14,6 +14,7 @@ from typer import TyperException
 
 from diredi import __version__
 from diredi.errors import DirediError, NoRoom, NotFound
+from diredi.streams import make_printable
 from diredi_cli import cycle, data, device, evaluate, gap, model, peers, pki, serve, site, train
 from diredi_demo.command import demo
 
@@ -139,6 +140,7 @@ def _failed(message: str, code: int, invocation: _Invocation) -> int:
 
 def main() -> NoReturn:
     """Run the command line of this process and exit with its code."""
+    make_printable()
     sys.exit(run())
 
 

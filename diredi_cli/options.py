@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from diredi.detectors.spec import LEAST_PIXELS, MOST_PIXELS, check_image_size
 from diredi.errors import InvalidInput
 
 DEFAULT_CLOUD = "localhost:8443"
@@ -33,6 +34,31 @@ IdentityFolder = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]
+
+
+def _checked_size(pixels: int | None) -> int | None:
+    if pixels is not None:
+        check_image_size(pixels, "--image-size")
+    return pixels
+
+
+def image_size_option(panel: str | None = None) -> Any:  # noqa: ANN401 - typer does not name what it returns
+    """Return `--image-size` of a detector; a size that none takes is told before anything begins.
+
+    Args:
+        panel: Under which title the help shows it.
+    """
+    return typer.Option(
+        "--image-size",
+        min=LEAST_PIXELS,
+        max=MOST_PIXELS,
+        callback=_checked_size,
+        help="Pixels, a multiple of 32; by default the model's own.",
+        rich_help_panel=panel,
+    )
+
+
+ImageSize = Annotated[int | None, image_size_option()]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
 Threads = Annotated[int, typer.Option("--threads", min=0, help="CPU threads to use; 0 for all cores.")]
 

@@ -50,7 +50,8 @@ def emit(data: object, as_json: bool, *renderables: RenderableType) -> None:
         *renderables: What people read instead.
     """
     if as_json:
-        sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n")
+        ascii_only = not (sys.stdout.encoding or "").lower().startswith("utf")
+        sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=ascii_only, default=str) + "\n")
         return
     console = stdout()
     for renderable in renderables:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diredi_cli.options import AsJson, Seed, Threads, parse_options
-from diredi_cli.output import bytes_text, emit, facts, heard_by, notes, progress, seconds_text
+from diredi_cli.options import AsJson, ImageSize, Seed, Threads, parse_options
+from diredi_cli.output import bytes_text, emit, facts, heard_by, note, notes, progress, seconds_text
 
 if TYPE_CHECKING:
     from diredi.data.dataset import Dataset
@@ -25,13 +25,13 @@ app = typer.Typer(
 DataFile = Annotated[
     str, typer.Option("--data", metavar="DATA.YAML", help="A data set, or scenes:SITE for a built-in one.")
 ]
+UNTRAINED_IMAGE_SIZE = 320
 Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the weights go (.safetensors).")]
 Architecture = Annotated[str, typer.Option("--architecture", help="E.g. yolo11n, yolo26s, yolov8m, yolo11-w0.125.")]
 Start = Annotated[
     Path | None, typer.Option("--start", metavar="FILE", help="Weights to start from: ours, or an Ultralytics .pt.")
 ]
 Teacher = Annotated[Path | None, typer.Option("--teacher", metavar="FILE", help="The model that teaches this one.")]
-ImageSize = Annotated[int | None, typer.Option("--image-size", min=32, max=2048, help="Pixels, a multiple of 32.")]
 Epochs = Annotated[float, typer.Option("--epochs", min=0.01, help="Times through the training images.")]
 Option = Annotated[
     list[str] | None,
@@ -113,21 +113,28 @@ def _train(
     recipe = _recipe({"epochs": epochs, "seed": seed, **parse_options(option or [])})
     _check_out(out)
     with progress(as_json) as bar:
-        bar.step("Reading data")
-        dataset = _load_data(data, seed)
-    notes(dataset)
-    with progress(as_json) as bar:
         bar.step("Loading PyTorch")
         import torch
 
         if threads:
             torch.set_num_threads(threads)
         from diredi.detectors import registry
-        from diredi.distillation.trainer import train
+        from diredi.distillation.trainer import check_losses, check_pair, train
         from diredi.evaluation.detection import evaluate
 
-        detector, dataset = _detector(architecture, start, image_size, seed, dataset)
-        instructor = registry.load(teacher, image_size=detector.spec.image_size) if teacher else None
+        check_losses(recipe)
+        first, instructor = (registry.load(path) if path else None for path in (start, teacher))
+        size, why = _image_size(image_size, {"weights to start from": first, "teacher": instructor})
+        first = _at_size(first, start, size) or registry.create(architecture, size, ["anything"], seed)
+        instructor = _at_size(instructor, teacher, size)
+        bar.step("Reading data")
+        dataset = _load_data(data, seed)
+    notes(dataset)
+    detector, dataset = _detector(first, start is None, dataset, seed)
+    if instructor is not None:
+        instructor.labels.check_shares(dataset.names, "the teacher", "the data")
+        check_pair(detector, instructor)
+    with progress(as_json) as bar:
         report = train(
             detector,
             dataset.train,
@@ -145,6 +152,7 @@ def _train(
         "digest": digest,
         "onnx": onnx,
         "architecture": detector.spec.architecture,
+        "image_size": size,
         "seconds": round(report.seconds, 3),
         "epochs": report.epochs,
         "steps": report.steps,
@@ -154,6 +162,7 @@ def _train(
         "weights": f"{out} ({bytes_text(out.stat().st_size)})",
         **({"ONNX": onnx} if onnx else {}),
         "digest": digest,
+        "image size": f"{size} px, {why}",
         "trained": f"{report.epochs:g} epochs in {seconds_text(report.seconds)}",
     }
     emit(found, as_json, facts(shown), *render_metrics(metrics))
@@ -192,19 +201,39 @@ def _load_data(data: str, seed: int) -> Dataset:
     return load(resolve(data, Path(tempfile.gettempdir()) / "diredi-scenes", seed), decode=True)
 
 
-def _detector(
-    architecture: str, start: Path | None, image_size: int | None, seed: int, dataset: Dataset
-) -> tuple[Detector, Dataset]:
+def _image_size(wanted: int | None, models: dict[str, Detector | None]) -> tuple[int, str]:
+    """The size that both train at, and why; the first model's own where nobody says another."""
+    own = {name: model.spec.image_size for name, model in models.items() if model is not None}
+    first = next(iter(own), None)
+    if wanted is not None:
+        size, why = wanted, "as --image-size says"
+    elif first is None:
+        size, why = UNTRAINED_IMAGE_SIZE, "the default"
+    else:
+        size, why = own[first], f"that of the {first}"
+    others = [f"; the {name} had {pixels}" for name, pixels in own.items() if pixels != size]
+    return size, why + "".join(others)
+
+
+def _at_size(model: Detector | None, path: Path | None, size: int) -> Detector | None:
+    from diredi.detectors import registry
+
+    if model is None or path is None or model.spec.image_size == size:
+        return model
+    return registry.load(path, image_size=size)
+
+
+def _detector(first: Detector, untrained: bool, dataset: Dataset, seed: int) -> tuple[Detector, Dataset]:
     """The detector to train, and the data with the ids of its label space."""
     from diredi.detectors import registry
-    from diredi.labels import LabelSpace
 
-    if start is None:
-        labels = LabelSpace(names=dataset.label_names)
-        return registry.create(architecture, image_size or 320, labels, seed), dataset
-    detector = registry.load(start, image_size=image_size)
-    labels = detector.spec.labels.expand(dataset.names)
-    return detector.expand_classes(labels), dataset.with_labels(labels)
+    if untrained:
+        spec = first.spec
+        return registry.create(spec.architecture, spec.image_size, dataset.label_names, seed), dataset
+    labels = first.labels.expand(dataset.names)
+    for name, meant in first.labels.resembling(dataset.names).items():
+        note(f"{name!r} will be learned as a new class; if it is {meant!r}, write it so in data.yaml")
+    return first.expand_classes(labels), dataset.with_labels(labels)
 
 
 def _export(detector: Detector, out: Path) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diredi.detectors.spec import check_image_size
 from diredi.errors import NotFound
 from diredi.labels import LabelSpace
 from diredi_cli.output import note, notes
@@ -28,8 +27,6 @@ def check(setting: DemoOptions, folder: Workspace) -> None:
     Raises:
         DirediError: An argument cannot be used. The message names it and says what to do.
     """
-    if setting.image_size is not None:
-        check_image_size(setting.image_size, "--image-size")
     for option, model in (("teacher", setting.teacher), ("tutor", setting.tutor), ("student", setting.student)):
         path = Path(model)
         if path.suffix in {".pt", ".pth", ".safetensors"} and len(path.parts) > 1 and not path.exists():

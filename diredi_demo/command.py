@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diredi_cli.options import AsJson, Seed
+from diredi_cli.options import AsJson, Seed, image_size_option
 from diredi_cli.output import emit, note, progress
 
 if TYPE_CHECKING:
@@ -48,10 +48,7 @@ def demo(
         str,
         typer.Option("--teacher", metavar="MODEL", help="Weights, or an architecture to train.", rich_help_panel=_OWN),
     ] = "",
-    image_size: Annotated[
-        int | None,
-        typer.Option("--image-size", min=32, max=2048, help="Pixels, a multiple of 32.", rich_help_panel=_OWN),
-    ] = None,
+    image_size: Annotated[int | None, image_size_option(_OWN)] = None,
     seed: Seed = 0,
     config: Annotated[
         Path | None,

@@ -35,7 +35,7 @@ class DemoConfig(Config):
     def read(cls, path: Path) -> DemoConfig:
         """Raises InvalidInput that names the file and the field."""
         try:
-            return cls.model_validate(yaml.safe_load(path.read_text()) or {})
+            return cls.model_validate(yaml.safe_load(path.read_text("utf-8")) or {})
         except OSError as error:
             raise InvalidInput(f"{path} cannot be read ({error.strerror}): check --config") from None
         except UnicodeDecodeError:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
 from pydantic import BaseModel
 
 from diredi.errors import DirediError
@@ -137,6 +138,11 @@ async def _labels(site: SiteContext, task: Task, data: PrivateData) -> LabelSpac
     known = site.journal.labels(task.cycle_id)
     if known is not None and set(data.names) <= set(known.names):
         return known
+    assert task.tutor
+    with _stage(Stage.DATA):
+        task.tutor.spec.labels.expand(data.names)  # before the cloud hears of a class that is one in another spelling
+    for name, meant in task.tutor.spec.labels.resembling(data.names).items():
+        structlog.get_logger().warning("new_class_resembled_known", name=name, known=meant)
     with _stage(Stage.CLASSES):
         labels = await site.cloud.propose_classes(task.cycle_id, data.names)
         labels.ids_of(data.names)
