@@ -13,11 +13,11 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from demo_world import Demo, Diredi, Said, environment, small_demo
-from recorder import Recorder
 
 from diredi_cli import main
 from diredi_demo.workspace import Workspace
+from tests.e2e.demo_world import Demo, Diredi, Said, environment, small_demo
+from tests.e2e.recorder import Recorder
 from tests.support.net import free_port
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import psutil
 import yaml
-from recorder import Recorder
 
 from diredi_demo.workspace import Workspace
+from tests.e2e.recorder import Recorder
 
 # Models that learn next to nothing, in a minute: what is tested is the trip, not its profit.
 SMALL = {

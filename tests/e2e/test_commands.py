@@ -12,9 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from demo_world import Diredi, environment
 
 from diredi import __version__
+from tests.e2e.demo_world import Diredi, environment
 
 
 def test_help_answers_in_well_under_a_second(program: Diredi):

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from demo_world import Demo, Diredi, processes_of, small_demo
 
+from tests.e2e.demo_world import Demo, Diredi, processes_of, small_demo
 from tests.support.waiting import PATIENCE_S, eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import cv2
 import pytest
-from demo_world import Demo
+
+from tests.e2e.demo_world import Demo
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(1200)]
 

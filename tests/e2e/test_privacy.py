@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from demo_world import Demo
 
 from diredi.codecs import codec_named, read_header
 from diredi.data.dataset import Dataset, load
 from diredi.data.images import read_image
 from diredi.data.yolo import label_file_of
 from diredi.store.weights import WeightMap
+from tests.e2e.demo_world import Demo
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
