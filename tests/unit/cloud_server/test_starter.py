@@ -76,6 +76,7 @@ def test_the_shipped_weights_have_the_metrics_that_starter_json_says(tmp_path: P
         assert measured.map50_95 == pytest.approx(said.map50_95, abs=0.005), kind
 
 
+@pytest.mark.slow
 def test_the_command_makes_the_same_files_and_metrics_again(tmp_path: Path) -> None:
     one_step = {"steps": 2, "batch": 4}
     plan = Plan(

@@ -281,12 +281,14 @@ def test_what_the_edge_imports_does_not_pull_in_torch():
     assert subprocess.run([sys.executable, "-c", code], timeout=300, check=False).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", of_families("yolo11-w0.0625", "libreyolo9-w0.0625"))
 def test_learning_does_not_need_torchvision(name):
     code = f"{CREATE.format(name)}; import sys; sys.exit('torchvision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=300, check=False).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "absent"),
     [
@@ -299,6 +301,7 @@ def test_a_family_does_not_need_the_package_of_another(name, absent):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "absent"), [("yolo11n", "ultralytics"), ("libreyolo9t", "libreyolo")])
 def test_a_family_whose_package_is_missing_says_which_and_how_to_get_it(name, absent):
     done = without(absent, CREATE.format(name))

@@ -53,6 +53,7 @@ def test_no_example_is_left_out() -> None:
     assert there == set(SAID) | ELSEWHERE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAID)
 def test_an_example_runs_and_prints_what_it_is_about(name: str, said: dict[str, str]) -> None:
     assert SAID[name] in said[name]

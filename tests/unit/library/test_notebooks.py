@@ -29,6 +29,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {**os.environ, "DIREDI_TINY": "1", "DIREDI_EXAMPLES": folder, "PYTHONPATH": path}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_and_draws(notebook: Path, environment: dict[str, str], tmp_path: Path) -> None:
     made = tmp_path / notebook.name

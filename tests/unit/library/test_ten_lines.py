@@ -26,6 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_ten_lines_are_a_whole_cycle(folder: Path, tmp_path: Path) -> None:
     site, maker = diredi.load_dataset(folder / "site/data.yaml"), diredi.load_dataset(folder / "maker/data.yaml")
     tutor = diredi.load(folder / "tutor.safetensors", device="cpu")
@@ -45,6 +46,7 @@ def test_ten_lines_are_a_whole_cycle(folder: Path, tmp_path: Path) -> None:
     assert tutor.digest == diredi.load(folder / "tutor.safetensors", device="cpu").digest
 
 
+@pytest.mark.slow
 def test_the_library_and_the_job_make_the_same_gap_and_the_same_tutor(folder: Path, tmp_path: Path) -> None:
     paths = {name: folder / f"{name}.safetensors" for name in ("tutor", "student")}
     tutor, student = (diredi.load(path) for path in paths.values())

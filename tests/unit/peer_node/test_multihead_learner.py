@@ -23,6 +23,7 @@ def three(rounds: int, seed: int = 1) -> list[MultiheadLearner]:
     return peers
 
 
+@pytest.mark.slow
 def test_peers_learn_from_each_other_what_their_own_labels_do_not_show() -> None:
     """On average over three peers in three draws: a head that saw no private label knows more than the one that did."""
     last = [peer.fit(9) for seed in range(3) for peer in three(8, seed)]
