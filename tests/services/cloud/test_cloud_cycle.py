@@ -10,6 +10,7 @@ import pytest
 from diredi.errors import NotFound, WrongState
 from diredi.rpc.v1 import cycles_pb2, fleet_pb2, registry_pb2, sites_pb2
 from tests.services.cloud.world import World, ask, state_of, states_of
+from tests.support.waiting import PATIENCE_S
 
 MAIN_LINE = [
     "REQUESTED", "OFFERED", "EXTRACTING", "UPLOADED", "APPLIED", "GATED", "REDISTILLED", "CANARY", "RELEASED",
@@ -67,13 +68,13 @@ async def test_a_site_that_asks_gets_the_task_twice_and_works_after_its_own_yes(
         first = asyncio.create_task(anext(tasks))
         await operator.until_known("site-1")
         cycle = await operator.start()
-        assert not (await asyncio.wait_for(first, 20)).task.approved
+        assert not (await asyncio.wait_for(first, PATIENCE_S)).task.approved
         with pytest.raises(WrongState, match="not approved"):
             await ask(
                 site.stub.ReportProgress, sites_pb2.ReportProgressRequest(cycle_id=cycle.id, progress={"step": "x"})
             )
         await ask(site.cycles.ApproveCycle, cycles_pb2.ApproveCycleRequest(id=cycle.id))
-        assert (await asyncio.wait_for(anext(tasks), 20)).task.approved
+        assert (await asyncio.wait_for(anext(tasks), PATIENCE_S)).task.approved
         await site.begin(cycle.id)
         assert state_of(await operator.get(cycle.id)) == "EXTRACTING"
         await tasks.aclose()
@@ -137,7 +138,7 @@ async def test_a_release_is_rolled_back_and_devices_hear_of_the_one_before(world
         task = await site.extracting(operator)
         await site.extract(task)
         releases = camera.releases()
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(PATIENCE_S):
             while (await anext(releases)).release.version != 2:
                 pass
         if why == "canary fails":
@@ -149,7 +150,7 @@ async def test_a_release_is_rolled_back_and_devices_hear_of_the_one_before(world
             await ask(site.stub.FailTask, request)
         ended = await operator.until(task.cycle_id)
         assert states_of(ended)[-2:] == ["CANARY", "ROLLED_BACK"]
-        assert (await asyncio.wait_for(anext(releases), 20)).release.version == 1
+        assert (await asyncio.wait_for(anext(releases), PATIENCE_S)).release.version == 1
         await releases.aclose()
         # The number of a withdrawn release is not used again.
         await site.extract(await site.extracting(operator, "r2"))

@@ -116,7 +116,7 @@ class Process:
         with self.log.open("wb") as log:
             command = [*self.command, "--listen", listen]
             self.process = subprocess.Popen(command, cwd=ROOT, stderr=log, stdout=log)
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 for line in self.log.read_text().splitlines():
                     with suppress(json.JSONDecodeError):
@@ -175,7 +175,7 @@ async def test_its_jobs_end_with_it(world: World, process: Process) -> None:
     await site.extract(task)
     process.kill()
     mine = str(world.state_dir)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         while _running(mine):
             await asyncio.sleep(0.05)
 

@@ -8,6 +8,7 @@ import gc
 from diredi.rpc.streams import read_messages
 from diredi.rpc.v1 import cycles_pb2, fleet_pb2, sites_pb2
 from tests.services.cloud.world import World, ask, state_of
+from tests.support.waiting import PATIENCE_S
 
 
 async def test_a_watcher_of_a_cycle_sees_it_now_and_after_each_change_until_it_ends(world: World) -> None:
@@ -71,7 +72,7 @@ async def test_hundreds_of_devices_hear_of_a_release_at_once(world: World) -> No
             await stream.aclose()
         del streams
         gc.collect()
-        async with asyncio.timeout(60):  # the server forgets a stream that its client has closed
+        async with asyncio.timeout(PATIENCE_S):  # the server forgets a stream that its client has closed
             while cloud.context.open_streams["device/site-1/cam-2"]:
                 await asyncio.sleep(0.02)
 

@@ -37,6 +37,7 @@ from diredi.store.weights import WeightMap
 from diredi.trust import ca
 from diredi.trust.identity import Credentials, Role
 from tests.services.cloud.quick_jobs import toy
+from tests.support.waiting import PATIENCE_S
 
 QUICK = "tests.services.cloud.quick_jobs"
 CODEC = "fp32-zstd"
@@ -75,7 +76,7 @@ class World:
     settings: dict[str, Any] = field(default_factory=dict)
     jobs: str = QUICK
     address: str = ""
-    patience_s: float = 120.0
+    patience_s: float = PATIENCE_S
     channels: dict[str, Channel] = field(default_factory=dict)
 
     @property
@@ -147,7 +148,7 @@ async def _serving(channel: Channel) -> bool:
 
 
 async def ask(method: Any, request: Any, attempts: int = 1) -> Any:
-    return await call(method, request, deadline_s=20, attempts=attempts, backoff=Backoff(0.05, 0.5))
+    return await call(method, request, deadline_s=PATIENCE_S, attempts=attempts, backoff=Backoff(0.05, 0.5))
 
 
 class Operator:

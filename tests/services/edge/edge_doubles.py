@@ -115,11 +115,11 @@ class Node:
         self.stub = EdgeServiceStub(self.channel)
 
     async def status(self) -> edge_pb2.GetStatusResponse:
-        return await call(self.stub.GetStatus, edge_pb2.GetStatusRequest(), deadline_s=30)
+        return await call(self.stub.GetStatus, edge_pb2.GetStatusRequest(), deadline_s=PATIENCE_S)
 
     async def detect(self, image: bytes, confidence: float = 0.0) -> edge_pb2.DetectImageResponse:
         request = edge_pb2.DetectImageRequest(image=image, confidence=confidence)
-        return await call(self.stub.DetectImage, request, deadline_s=10)
+        return await call(self.stub.DetectImage, request, deadline_s=PATIENCE_S)
 
     async def until(
         self, condition: Callable[[edge_pb2.GetStatusResponse], bool], timeout_s: float = PATIENCE_S

@@ -16,6 +16,7 @@ from diredi.rpc.streams import read_messages
 from diredi.rpc.v1 import edge_pb2
 from edge_node.update_states import UpdateRecord
 from tests.support.pki import Pki
+from tests.support.waiting import PATIENCE_S
 
 Students = list[tuple[Path, DetectorSpec]]
 
@@ -189,7 +190,7 @@ async def test_a_download_goes_on_after_a_restart_where_it_stopped(
     release = await cloud.fleet.publish(1, *students[0])
     config = config_of(tmp_path / "node", pki, cloud.address, frames)
     async with running(config, pki):
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(PATIENCE_S):
             while cloud.blobs.served_bytes < 2 * 256 * 1024:
                 await asyncio.sleep(0.02)
             await asyncio.sleep(0.2)
@@ -223,7 +224,9 @@ async def test_a_stream_ends_when_the_source_ends(
         reading = asyncio.create_task(all_frames(node))
         await asyncio.sleep(0.3)
         await cloud.fleet.publish(1, *students[0])
-        assert await asyncio.wait_for(reading, 20) == [1, 2, 3, 4, 5], "no frame is read before there is a model"
+        assert await asyncio.wait_for(reading, PATIENCE_S) == [1, 2, 3, 4, 5], (
+            "no frame is read before there is a model"
+        )
         assert (await node.status()).frames == 5
 
 

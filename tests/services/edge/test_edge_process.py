@@ -49,7 +49,7 @@ async def start(config: EdgeConfig, *flags: str) -> Process:
 async def said_ready(process: Process) -> str:
     """The address of the line that says that the node is ready; other lines are passed over."""
     assert process.stderr is not None
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(PATIENCE_S):
         async for line in process.stderr:
             event = json.loads(line)
             if event["event"] == "service_started":
@@ -93,7 +93,7 @@ async def test_killed_in_the_middle_of_a_download_it_comes_back_and_finishes(
         await node.until(lambda status: status.release_version == 1)
         cloud.blobs.stall_after, served = 1, cloud.blobs.served_bytes
         release = await cloud.fleet.publish(2, *students[1])
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(PATIENCE_S):
             while cloud.blobs.served_bytes == served:
                 await asyncio.sleep(0.02)
         await asyncio.sleep(0.3)
@@ -158,7 +158,7 @@ def left_in(state_dir: Path, state: State, digest: str, size: int) -> None:
 async def refused(config: EdgeConfig, *flags: str) -> tuple[int, str]:
     """Exit code and the last line of standard error."""
     process = await start(config, *flags)
-    _, err = await asyncio.wait_for(process.communicate(), 30)
+    _, err = await asyncio.wait_for(process.communicate(), PATIENCE_S)
     assert b"Traceback" not in err
     assert process.returncode is not None
     return process.returncode, err.decode().strip().splitlines()[-1]
@@ -226,7 +226,7 @@ async def test_a_camera_with_a_wrong_clock_or_certificate_detects_says_so_and_co
     reading = asyncio.create_task(read_log(process, said))
     node = Node(config.listen, pki.credentials("device", "camera-1", "site-1"))
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             while not any(line["event"] == "detection_started" and line["release"] == 1 for line in said):
                 assert process.returncode is None
                 await asyncio.sleep(0.05)
@@ -263,7 +263,7 @@ async def test_a_new_camera_waits_until_its_clock_is_right(
     said: list[dict[str, Any]] = []
     reading = asyncio.create_task(read_log(process, said))
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             while not any(line["event"] == "service_started" for line in said):
                 assert process.returncode is None
                 await asyncio.sleep(0.05)

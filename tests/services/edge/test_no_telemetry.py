@@ -19,6 +19,7 @@ from edge_doubles import EdgeCloud, config_of
 
 from diredi.detectors.spec import DetectorSpec
 from tests.support.pki import Pki
+from tests.support.waiting import PATIENCE_S
 
 Students = list[tuple[Path, DetectorSpec]]
 ROOT = Path(__file__).parents[3]
@@ -87,7 +88,7 @@ async def lasting(*command: str, environment: dict[str, str]) -> AsyncIterator[P
 
 async def ended(*command: str, environment: dict[str, str]) -> None:
     process = await begun(*command, environment=environment)
-    said = await asyncio.wait_for(process.communicate(), 120)
+    said = await asyncio.wait_for(process.communicate(), PATIENCE_S)
     assert process.returncode == 0, said
 
 
@@ -130,7 +131,7 @@ async def test_edge_node_job_and_command_ask_for_no_vendors_host_and_keep_no_dev
         way_out(tmp_path / "theirs") as theirs,
         lasting(python, "-m", "edge_node", environment=ours.environment(**settings)),
     ):
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             while not any(report[1] == "INSTALLED" for report in cloud.fleet.reports):
                 await asyncio.sleep(0.05)
         run_job = ("-m", "diredi.jobs", "diredi.knowledge.jobs.validate", str(job))
@@ -140,7 +141,7 @@ async def test_edge_node_job_and_command_ask_for_no_vendors_host_and_keep_no_dev
         # The library by itself, begun last: once it has called home, the others would have done so too.
         alone = (python, "-c", USES_THE_LIBRARY_ALONE, str(onnx))
         async with lasting(*alone, environment=theirs.environment()):
-            await asyncio.wait_for(theirs.knocked.wait(), 120)
+            await asyncio.wait_for(theirs.knocked.wait(), PATIENCE_S)
         assert theirs.kept(), "or this test would not see it"
         assert (ours.wanted, ours.kept()) == ([], [])
 

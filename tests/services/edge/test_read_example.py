@@ -11,6 +11,7 @@ from edge_doubles import EdgeCloud, config_of, running
 
 from diredi.detectors.spec import DetectorSpec
 from tests.support.pki import Pki
+from tests.support.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -27,7 +28,7 @@ async def test_the_example_reads_frame_by_frame_what_a_node_sees(
             str(pki.issue("site", "site-1")), "3",
             stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
-        said, _ = await asyncio.wait_for(script.communicate(), 60)
+        said, _ = await asyncio.wait_for(script.communicate(), PATIENCE_S)
     lines = said.decode().splitlines()
     assert script.returncode == 0
     assert lines[0] == "camera-1 at site-1 runs release 1 and knows car, person"

@@ -23,6 +23,7 @@ from peer_node.peer_client import PeerClient
 from peer_node.round_store import RoundStore
 from peer_node.servicer import PeerServicer
 from tests.support.net import free_ports
+from tests.support.waiting import PATIENCE_S
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -73,7 +74,7 @@ class PeerNetwork:
     async def ask_as(self, name, config, method, request):
         """Ask a peer for one of its updates as one that takes part does, and wait for the answer."""
         channel = await self.channel(config["listen"], name)
-        call = getattr(PeerServiceStub(channel), method)(request, timeout=180, wait_for_ready=True)
+        call = getattr(PeerServiceStub(channel), method)(request, timeout=PATIENCE_S, wait_for_ready=True)
         return [message async for message in call]
 
     async def close(self):
@@ -115,12 +116,12 @@ class PeerProcess:
             expected = {"event": event, **values}.items()
             return next((line for line in self.events if expected <= line.items()), None)
 
-        async with asyncio.timeout(180), self._grown:
+        async with asyncio.timeout(PATIENCE_S), self._grown:
             return await self._grown.wait_for(first_match)
 
     async def ended(self):
         """Its exit code."""
-        async with asyncio.timeout(180):
+        async with asyncio.timeout(PATIENCE_S):
             await self._reading
             return await self.process.wait()
 

@@ -17,6 +17,7 @@ from peer_network import HERE, ROOT
 
 from diredi.trust.identity import Credentials
 from peer_node.processes import PeersFile, write_configs
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +42,7 @@ class Command:
 
     async def ended(self):
         """Exit code, standard output, standard error."""
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(PATIENCE_S):
             out, err = await self.process.communicate()
         return self.process.returncode, out.decode(), err.decode()
 
@@ -110,7 +111,7 @@ async def test_no_peer_outlives_the_command(start, tmp_path, number):
     """However it ends: by Ctrl-C in order, else because the kernel tells the peers."""
     os.mkfifo(tmp_path / "fifo")
     command = await start("--out", "kept", options={"stalls_in": 2, "fifo": str(tmp_path / "fifo")})
-    async with asyncio.timeout(180):
+    async with asyncio.timeout(PATIENCE_S):
         for _ in range(3):
             assert b"round 1 of 3" in await command.process.stderr.readline()
     configs = [yaml.safe_load(path.read_text()) for path in (tmp_path / "kept").glob("*.yaml")]
@@ -122,7 +123,7 @@ async def test_no_peer_outlives_the_command(start, tmp_path, number):
 
     assert code == (130 if number is signal.SIGINT else -number)
     assert "Traceback" not in err
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(PATIENCE_S):
         await asyncio.gather(*(listens_no_longer(config["listen"]) for config in configs))
 
 

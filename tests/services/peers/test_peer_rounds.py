@@ -15,6 +15,7 @@ from peer_node.config import PeerConfig
 from peer_node.node import serve
 from peer_node.round_store import RoundStore
 from peer_node.servicer import PeerServicer
+from tests.support.waiting import PATIENCE_S
 
 MESSAGES = [
     f"diredi.v1.{name}" for name in ("DescribePeerRequest", "DescribePeerResponse", "PredictRequest", "PredictResponse")
@@ -23,7 +24,7 @@ MESSAGES = [
 
 async def run_peers(configs):
     """Runs them to their ends; their summaries."""
-    async with asyncio.timeout(180):
+    async with asyncio.timeout(PATIENCE_S):
         await asyncio.gather(*(serve(PeerConfig(**config), asyncio.Event()) for config in configs))
     return [read_summary(config) for config in configs]
 
@@ -109,13 +110,14 @@ async def test_nothing_that_leaves_a_peer_holds_private_samples_or_labels(tmp_pa
     channel = await network.channel(config["listen"])
     assert own["neighbours"]["a"] == config["listen"]
     seen, public_set = [], private.payload_spec.public_set
-    for method, request in (
-        *(("Predict", pb.PredictRequest(public_set=public_set, round=r, heads=[0, 1], embeddings=True))
-          for r in (1, 2)),
-        ("DescribePeer", pb.DescribePeerRequest()),
-    ):  # fmt: skip
+    predict = [
+        ("Predict", pb.PredictRequest(public_set=public_set, round=round_, heads=[0, 1], embeddings=True))
+        for round_ in (1, 2)
+    ]
+    # The last round comes last: a peer ends when it has answered that.
+    for method, request in (("DescribePeer", pb.DescribePeerRequest()), *predict):
         raw = channel.unary_stream(f"/diredi.v1.PeerService/{method}", type(request).SerializeToString)
-        seen += [data async for data in raw(request, timeout=30, wait_for_ready=True)]
+        seen += [data async for data in raw(request, timeout=PATIENCE_S, wait_for_ready=True)]
     await learning
 
     assert len(spy.requests) == 2 and len(seen) == 3

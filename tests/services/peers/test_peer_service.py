@@ -17,6 +17,7 @@ from diredi.rpc.streams import read_messages
 from diredi.rpc.v1 import peers_pb2 as pb
 from diredi.rpc.v1.peers_pb2_grpc import PeerServiceStub
 from peer_node.learner import PredictionRequest, Predictions, PredictionSpec
+from tests.support.waiting import PATIENCE_S
 
 WIDE = PredictionSpec("sha256:" + "b" * 64, samples=3000, classes=100, heads=2)
 DIRECT = [("grpc.enable_http_proxy", 0)]
@@ -31,14 +32,19 @@ async def asked(network, address, name="asker", **request):
     """What a stub gets for a request of these fields."""
     stub = PeerServiceStub(await network.channel(address, name))
     values = {"public_set": SPEC.public_set, "round": 1, "heads": [0], **request}
-    async with asyncio.timeout(120):
-        return [chunk async for chunk in read_messages(stub.Predict(pb.PredictRequest(**values), timeout=10), 10)]
+    async with asyncio.timeout(PATIENCE_S):
+        return [
+            chunk
+            async for chunk in read_messages(stub.Predict(pb.PredictRequest(**values), timeout=PATIENCE_S), PATIENCE_S)
+        ]
 
 
 async def test_predictions_arrive_bit_for_bit(network):
     store, address = await network.store("a")
     store.put(1, predictions())
-    got = await (await network.client("a", address)).fetch_predictions(1, PredictionRequest(None, (0, 1, 2), True), 10)
+    got = await (await network.client("a", address)).fetch_predictions(
+        1, PredictionRequest(None, (0, 1, 2), True), PATIENCE_S
+    )
 
     same_bits(got.probabilities, predictions().probabilities)
     same_bits(got.embeddings, predictions().embeddings)
@@ -48,7 +54,9 @@ async def test_heads_and_samples_come_in_the_order_asked_for(network):
     store, address = await network.store("a")
     store.put(2, predictions())
     samples = np.array([7, 0, 49, 3])
-    got = await (await network.client("a", address)).fetch_predictions(2, PredictionRequest(samples, (2, 0)), 10)
+    got = await (await network.client("a", address)).fetch_predictions(
+        2, PredictionRequest(samples, (2, 0)), PATIENCE_S
+    )
 
     same_bits(got.probabilities, predictions().probabilities[[2, 0]][:, samples])
     assert got.embeddings is None
@@ -57,7 +65,9 @@ async def test_heads_and_samples_come_in_the_order_asked_for(network):
 async def test_an_answer_larger_than_a_message_arrives_in_chunks(network):
     store, address = await network.store("a", WIDE)
     store.put(1, predictions(WIDE))
-    got = await (await network.client("a", address, WIDE)).fetch_predictions(1, PredictionRequest(None, (1, 0)), 10)
+    got = await (await network.client("a", address, WIDE)).fetch_predictions(
+        1, PredictionRequest(None, (1, 0)), PATIENCE_S
+    )
     chunks = await asked(network, address, public_set=WIDE.public_set, heads=[1, 0])
 
     same_bits(got.probabilities, predictions(WIDE).probabilities[[1, 0]])
@@ -71,7 +81,7 @@ async def test_a_temperature_softens_what_is_said(network):
     store, address = await network.store("a")
     store.put(1, Predictions(sharp.astype(np.float32), predictions().embeddings))
     got = await (await network.client("a", address)).fetch_predictions(
-        1, PredictionRequest(None, (0, 1, 2), temperature=4), 10
+        1, PredictionRequest(None, (0, 1, 2), temperature=4), PATIENCE_S
     )
 
     np.testing.assert_allclose(got.probabilities, soft, rtol=1e-5)
@@ -82,7 +92,7 @@ async def test_a_probability_of_zero_stays_zero_at_any_temperature(network):
     sure = np.zeros((3, 50, 4), np.float32)
     sure[..., 1] = 1
     store.put(1, Predictions(sure, predictions().embeddings))
-    got = await (await network.client("a", address)).fetch_predictions(1, PredictionRequest(temperature=20), 10)
+    got = await (await network.client("a", address)).fetch_predictions(1, PredictionRequest(temperature=20), PATIENCE_S)
 
     same_bits(got.probabilities, sure[:1])
 
@@ -91,9 +101,9 @@ async def test_who_asks_too_early_is_answered_once_the_round_is_there(network):
     store, address = await network.store("a")
     store.put(1, predictions(seed=1))
     neighbour = await network.client("a", address)
-    early = asyncio.create_task(neighbour.fetch_predictions(2, PredictionRequest(), 20))
+    early = asyncio.create_task(neighbour.fetch_predictions(2, PredictionRequest(), PATIENCE_S))
     await neighbour.fetch_predictions(
-        1, PredictionRequest(), 10
+        1, PredictionRequest(), PATIENCE_S
     )  # on the same connection, so the early call has arrived before it
     assert not early.done()
     store.put(2, predictions(seed=2))
@@ -105,7 +115,7 @@ async def test_a_peer_says_what_it_is_and_which_rounds_are_ready(network):
     store, address = await network.store("a")
     store.put(1, predictions())
     said = await call(
-        PeerServiceStub(await network.channel(address)).DescribePeer, pb.DescribePeerRequest(), deadline_s=30
+        PeerServiceStub(await network.channel(address)).DescribePeer, pb.DescribePeerRequest(), deadline_s=PATIENCE_S
     )
 
     assert said == pb.DescribePeerResponse(
@@ -174,9 +184,9 @@ async def test_who_is_not_a_neighbour_is_refused(network, who):
 
     request = pb.PredictRequest(public_set=SPEC.public_set, round=1, heads=[0])
     with pytest.raises(Refused, match="is not a neighbour of device/site-1/a"):
-        _ = [chunk async for chunk in read_messages(stub.Predict(request, timeout=10), 10)]
+        _ = [chunk async for chunk in read_messages(stub.Predict(request, timeout=PATIENCE_S), PATIENCE_S)]
     with pytest.raises(Refused, match="is not a neighbour of device/site-1/a"):
-        await call(stub.DescribePeer, pb.DescribePeerRequest(), deadline_s=30)
+        await call(stub.DescribePeer, pb.DescribePeerRequest(), deadline_s=PATIENCE_S)
 
 
 async def test_a_device_of_the_same_name_at_another_site_is_no_neighbour(network, pki):
@@ -186,7 +196,7 @@ async def test_a_device_of_the_same_name_at_another_site_is_no_neighbour(network
     tls = grpc.ssl_channel_credentials(namesake.ca, namesake.key, namesake.certificate)
     async with grpc.aio.secure_channel(address, tls, options=DIRECT) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await PeerServiceStub(channel).DescribePeer(pb.DescribePeerRequest(), timeout=30)
+            await PeerServiceStub(channel).DescribePeer(pb.DescribePeerRequest(), timeout=PATIENCE_S)
     assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
@@ -196,7 +206,7 @@ async def test_who_shows_no_certificate_never_reaches_the_board(network, pki):
     tls = grpc.ssl_channel_credentials(root_certificates=pki.credentials("device", "asker", SITE).ca)
     async with grpc.aio.secure_channel(address, tls, options=DIRECT) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await PeerServiceStub(channel).DescribePeer(pb.DescribePeerRequest(), timeout=30)
+            await PeerServiceStub(channel).DescribePeer(pb.DescribePeerRequest(), timeout=PATIENCE_S)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert await is_serving(await network.channel(address), "diredi.v1.PeerService")
 
@@ -206,13 +216,13 @@ async def test_it_is_known_who_has_had_an_answer(network):
     store.put(1, predictions())
     told = {name: asyncio.create_task(store.wait_until_served(1, identity(name))) for name in ("asker", "b")}
     await asked(network, address)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         await told["asker"]
     assert not told["b"].done()
     with pytest.raises(InvalidInput):
         await asked(network, address, name="b", heads=[9])
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         await told["b"]
 
 
@@ -240,7 +250,7 @@ async def test_what_was_published_does_not_change_when_the_learner_goes_on(netwo
     mine = predictions()
     store.put(1, mine)
     mine.probabilities[:] = 0
-    got = await (await network.client("a", address)).fetch_predictions(1, PredictionRequest(), 10)
+    got = await (await network.client("a", address)).fetch_predictions(1, PredictionRequest(), PATIENCE_S)
 
     same_bits(got.probabilities, predictions().probabilities[:1])
 

@@ -12,6 +12,7 @@ from diredi.rpc.v1 import fleet_pb2 as pb
 from diredi.rpc.v1.fleet_pb2_grpc import FleetServiceServicer, FleetServiceStub
 from diredi.trust import ca
 from diredi.trust.identity import Credentials, Identity, Role
+from tests.support.waiting import PATIENCE_S
 
 DIRECT = [("grpc.enable_http_proxy", 0)]
 
@@ -51,7 +52,7 @@ async def expect_no_way_in(fleet, channel, pki):
     """The call fails as a retriable one, the handler is never called, and yet it answers a caller of ours."""
     servicer, server = fleet
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await FleetServiceStub(channel).Heartbeat(pb.HeartbeatRequest(), timeout=30)
+        await FleetServiceStub(channel).Heartbeat(pb.HeartbeatRequest(), timeout=PATIENCE_S)
     await channel.close()
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert servicer.callers == []

@@ -9,6 +9,7 @@ from diredi import errors
 from diredi.rpc.client import call, connect, is_serving
 from diredi.rpc.v1 import edge_pb2 as pb
 from diredi.rpc.v1.edge_pb2_grpc import EdgeServiceServicer, EdgeServiceStub
+from tests.support.waiting import PATIENCE_S
 
 SECRET = "password of /root/secret"
 
@@ -151,7 +152,7 @@ async def test_health_is_told_for_the_server_and_for_each_service(serve, site):
 async def test_reflection_lists_what_is_served(serve, site):
     server = await serve(Edge())
     async with connect(server.address, site) as channel:
-        asking = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(timeout=30)
+        asking = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(timeout=PATIENCE_S)
         await asking.write(reflection_pb2.ServerReflectionRequest(list_services=""))
         answer = await asking.read()
         await asking.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol="diredi.v1.EdgeService"))
@@ -211,5 +212,5 @@ async def test_a_client_that_leaves_ends_its_stream_on_the_server(serve, site):
     async with connect(server.address, site) as channel:
         stream = EdgeServiceStub(channel).DetectStream(pb.DetectStreamRequest())
         await stream.read()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         await servicer.ended.wait()

@@ -24,6 +24,7 @@ from diredi.rpc.v1 import registry_pb2 as pb
 from diredi.rpc.v1.registry_pb2_grpc import BlobServiceStub
 from diredi.store.blobs import Blob, BlobStore
 from diredi.trust.identity import Role
+from tests.support.waiting import PATIENCE_S
 
 MIB = 2**20
 
@@ -222,8 +223,8 @@ async def test_bytes_with_the_wrong_digest_are_delivered_and_dropped(serve, site
             for offset in range(0, len(content), MIB):
                 piece = content[offset : offset + MIB]
                 request = pb.PutChunkRequest(digest=lie, total_bytes=len(content), offset=offset, data=piece)
-                await call(stub.PutChunk, request, deadline_s=10)
-        state = await call(stub.StatBlob, pb.StatBlobRequest(digest=lie), deadline_s=10)
+                await call(stub.PutChunk, request, deadline_s=PATIENCE_S)
+        state = await call(stub.StatBlob, pb.StatBlobRequest(digest=lie), deadline_s=PATIENCE_S)
 
     assert meter.totals("site/site-1")["diredi.v1.PutChunkRequest"] > len(content)
     assert (state.complete, state.received_bytes) == (False, 0)
@@ -237,8 +238,8 @@ async def test_a_truncated_blob_is_kept_as_what_it_is_and_cannot_be_read(serve, 
     async with connect(server.address, site) as channel:
         stub = BlobServiceStub(channel)
         request = pb.PutChunkRequest(digest=blob.digest, total_bytes=blob.bytes, data=content[:MIB])
-        await call(stub.PutChunk, request, deadline_s=10)
-        state = await call(stub.StatBlob, pb.StatBlobRequest(digest=blob.digest), deadline_s=10)
+        await call(stub.PutChunk, request, deadline_s=PATIENCE_S)
+        state = await call(stub.StatBlob, pb.StatBlobRequest(digest=blob.digest), deadline_s=PATIENCE_S)
         with pytest.raises(NotFound, match="not complete"):
             await download(stub, blob, tmp_path / "in")
 

@@ -9,6 +9,7 @@ from diredi.rpc.retry import Backoff
 from diredi.rpc.streams import watch_stream
 from diredi.rpc.v1 import fleet_pb2 as pb
 from diredi.rpc.v1.fleet_pb2_grpc import FleetServiceServicer, FleetServiceStub
+from tests.support.waiting import PATIENCE_S
 
 
 def quick():
@@ -59,7 +60,7 @@ async def watcher(address, credentials, **more):
 
 
 async def versions(stream, count):
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(PATIENCE_S):
         return [(await anext(stream)).release.version for _ in range(count)]
 
 
@@ -169,7 +170,7 @@ async def test_cancelling_a_watch_ends_the_call_on_the_server(serve, site):
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         await servicer.closed.wait()
 
 
@@ -179,7 +180,7 @@ async def test_a_watch_outlives_a_defect_of_the_server_and_gives_up_on_one_that_
     server = await serve(servicer)
     async with watcher(server.address, site, on_online=log) as stream:
         upcoming = asyncio.create_task(versions(stream, 2))
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(PATIENCE_S):
             while servicer.opened < 3:
                 await asyncio.sleep(0.01)
         servicer.error = None

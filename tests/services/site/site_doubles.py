@@ -25,7 +25,7 @@ from diredi.trust.identity import Credentials
 from tests.support.net import free_port
 from tests.support.pki import Pki
 from tests.support.stub_cloud import StubCloud
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_S, until
 from user_domain.config import UserDomainConfig
 from user_domain.site import serve
 
@@ -229,11 +229,11 @@ class Local:
         self.stub = LocalServiceStub(self.channel)
 
     async def status(self) -> local_pb2.GetSiteStatusResponse:
-        return await call(self.stub.GetSiteStatus, local_pb2.GetSiteStatusRequest(), deadline_s=30)
+        return await call(self.stub.GetSiteStatus, local_pb2.GetSiteStatusRequest(), deadline_s=PATIENCE_S)
 
     async def hand(self, image: bytes, device: str = "camera-1") -> bool:
         request = local_pb2.HandSampleRequest(device=device, image=image, class_ids=[0], lowest_confidence=0.3)
-        return (await call(self.stub.HandSample, request, deadline_s=10)).stored
+        return (await call(self.stub.HandSample, request, deadline_s=PATIENCE_S)).stored
 
 
 @asynccontextmanager

@@ -32,7 +32,7 @@ from diredi.rpc.v1 import registry_pb2, sites_pb2
 from diredi.rpc.v1.registry_pb2_grpc import BlobServiceStub
 from diredi.rpc.v1.sites_pb2_grpc import SiteServiceStub
 from tests.support.pki import Pki
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_S, until
 
 MAY_LEAVE = {
     "/diredi.v1.SiteService/WatchTasks": sites_pb2.WatchTasksRequest,
@@ -249,7 +249,7 @@ async def test_the_record_shows_what_a_leaking_site_would_send(
     hidden.write_bytes(zstandard.ZstdCompressor().compress(b"".join(p.read_bytes() for p in private.images)))
     async with connect(f"localhost:{proxy.port}", pki.credentials("site", "site-1")) as channel:
         reason = f"cannot read {private.images[0]}"
-        await call(SiteServiceStub(channel).FailTask, sites_pb2.FailTaskRequest(reason=reason), deadline_s=10)
+        await call(SiteServiceStub(channel).FailTask, sites_pb2.FailTaskRequest(reason=reason), deadline_s=PATIENCE_S)
         await upload(BlobServiceStub(channel), hidden)
     sent = read(proxy)
     assert any(found.startswith("the name") for found in detector.found_in(proxy.sent))

@@ -24,7 +24,7 @@ from edge_node.config import EdgeConfig
 from edge_node.node import serve as serve_edge
 from tests.support.net import free_port
 from tests.support.pki import Pki
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_S, until
 
 TINY: dict[str, Any] = {"epochs": 1, "batch": 8}
 
@@ -91,24 +91,28 @@ async def test_a_cycle_ends_with_the_new_class_on_every_device(
         in_background(serve_edge, edges[1]),
     ):
         await until(lambda: cloud_is_ready(operator), 300)
-        await until(lambda: all_devices_run(operator, 1), 60)
-        first = await call(RegistryServiceStub(operator).ListModels, registry_pb2.ListModelsRequest(), deadline_s=10)
+        await until(lambda: all_devices_run(operator, 1))
+        first = await call(
+            RegistryServiceStub(operator).ListModels, registry_pb2.ListModelsRequest(), deadline_s=PATIENCE_S
+        )
         kinds = {common_pb2.ModelKind.Name(model.kind) for model in first.models}
         assert kinds == {"MODEL_KIND_TUTOR", "MODEL_KIND_STUDENT"}
         cycles = CycleServiceStub(operator)
         request = cycles_pb2.StartCycleRequest(site="site-1", request_id="once")
-        cycle = (await call(cycles.StartCycle, request, deadline_s=10)).cycle
+        cycle = (await call(cycles.StartCycle, request, deadline_s=PATIENCE_S)).cycle
         await until(lambda: has_ended(cycles, cycle.id), 600)
-        cycle = (await call(cycles.GetCycle, cycles_pb2.GetCycleRequest(id=cycle.id), deadline_s=10)).cycle
+        cycle = (await call(cycles.GetCycle, cycles_pb2.GetCycleRequest(id=cycle.id), deadline_s=PATIENCE_S)).cycle
         assert cycle.state == cycles_pb2.CYCLE_STATE_RELEASED, cycle.history[-1].reason
         assert cycle.HasField("site_after")
         measured = [change.metrics["after"]["images"] for change in cycle.history if "after" in change.metrics]
         assert measured and set(measured) == {4}, "all held-out images of the presumed data, and of the site"
         assert not list((cloud.state_dir / "jobs").glob("*/*.safetensors")), "nothing of a job is left when it is over"
-        await until(lambda: all_devices_run(operator, 2), 60)
+        await until(lambda: all_devices_run(operator, 2))
         for edge in edges:
             async with connect(edge.listen, pki.credentials("site", "site-1")) as channel:
-                status = await call(EdgeServiceStub(channel).GetStatus, edge_pb2.GetStatusRequest(), deadline_s=30)
+                status = await call(
+                    EdgeServiceStub(channel).GetStatus, edge_pb2.GetStatusRequest(), deadline_s=PATIENCE_S
+                )
                 assert [item.name for item in status.labels.classes] == ["car", "person", "forklift"]
                 assert status.dropped_frames == 0
         seen = await local.status()
@@ -125,10 +129,10 @@ async def cloud_is_ready(operator: Channel) -> bool:
 
 
 async def all_devices_run(operator: Channel, version: int) -> bool:
-    answer = await call(FleetServiceStub(operator).ListDevices, fleet_pb2.ListDevicesRequest(), deadline_s=10)
+    answer = await call(FleetServiceStub(operator).ListDevices, fleet_pb2.ListDevicesRequest(), deadline_s=PATIENCE_S)
     return len(answer.devices) == 2 and all(device.release_version == version for device in answer.devices)
 
 
 async def has_ended(cycles: CycleServiceStub, cycle_id: str) -> bool:
-    answer = await call(cycles.GetCycle, cycles_pb2.GetCycleRequest(id=cycle_id), deadline_s=10)
+    answer = await call(cycles.GetCycle, cycles_pb2.GetCycleRequest(id=cycle_id), deadline_s=PATIENCE_S)
     return answer.cycle.state >= cycles_pb2.CYCLE_STATE_RELEASED

@@ -119,7 +119,7 @@ async def test_that_the_cloud_is_away_is_said_once(tmp_path: Path, pki: Pki, dat
 async def refused(config: UserDomainConfig, *flags: str) -> tuple[int, str]:
     """Exit code and the last line of standard error."""
     process = await start(config, *flags)
-    _, err = await asyncio.wait_for(process.communicate(), 30)
+    _, err = await asyncio.wait_for(process.communicate(), PATIENCE_S)
     assert b"Traceback" not in err
     assert process.returncode is not None
     return process.returncode, err.decode().strip().splitlines()[-1]
@@ -144,7 +144,7 @@ async def test_a_site_whose_clock_is_wrong_waits_says_so_and_begins_when_the_cer
     process = await start(config_of(tmp_path / "site", pki, cloud.address, data, identity=identity))
     try:
         assert process.stderr is not None
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             async for line in process.stderr:
                 if b"identity_rejected" in line:
                     assert b"check this clock" in line
@@ -153,7 +153,7 @@ async def test_a_site_whose_clock_is_wrong_waits_says_so_and_begins_when_the_cer
                     break
         await until(lambda: cloud.site.watchers == 1)
         process.terminate()
-        await asyncio.wait_for(process.communicate(), 5)
+        await asyncio.wait_for(process.communicate(), PATIENCE_S)
         assert process.returncode == 0
     finally:
         if process.returncode is None:

@@ -3,13 +3,14 @@ from __future__ import annotations
 import asyncio
 
 from cloud_server.notifier import Notifier
+from tests.support.waiting import PATIENCE_S
 
 
 async def test_a_change_between_the_look_and_the_wait_is_not_missed() -> None:
     notifier = Notifier()
     seen_version = notifier.version("a")
     notifier.notify("a")
-    assert await asyncio.wait_for(notifier.wait_for_change("a", seen_version), 5)
+    assert await asyncio.wait_for(notifier.wait_for_change("a", seen_version), PATIENCE_S)
 
 
 async def test_all_who_wait_for_a_topic_wake_and_nobody_else() -> None:
@@ -27,4 +28,4 @@ async def test_one_who_gives_up_takes_nobody_with_him() -> None:
     patient = asyncio.create_task(notifier.wait_for_change("a", 0))
     assert await notifier.wait_for_change("a", 0, 0.01) is False
     notifier.notify("a")
-    assert await asyncio.wait_for(patient, 5)
+    assert await asyncio.wait_for(patient, PATIENCE_S)

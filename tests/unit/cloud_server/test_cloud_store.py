@@ -22,6 +22,7 @@ from cloud_server.store.database import Database, sqlite_url
 from cloud_server.store.repository import Repository
 from cloud_server.store.schema import Table
 from diredi.errors import InvalidInput, NoRoom, NotFound, Unreachable, WrongState
+from tests.support.waiting import PATIENCE_S
 from tests.unit.cloud_server.samples import (
     LABELS,
     NEW_STUDENT,
@@ -253,7 +254,7 @@ class TestStore:
             r.sites.record_contact("site-3", NOON)
             return read(database, lambda other: other.sites.all())
 
-        seen = await asyncio.wait_for(database.write(nested), 10)
+        seen = await asyncio.wait_for(database.write(nested), PATIENCE_S)
         assert [site.name for site in seen] == ["site-1", "site-2"]
         assert await database.read(lambda r: r.releases.all()) == before
 

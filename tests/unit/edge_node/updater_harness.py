@@ -18,6 +18,7 @@ from edge_node.active_model import ActiveModel
 from edge_node.update_states import InstallableRelease, State, UpdateRecord
 from edge_node.update_store import UpdateStore
 from edge_node.updater import Updater
+from tests.support.waiting import PATIENCE_S
 
 FRAME = np.zeros((48, 64, 3), np.uint8)
 
@@ -100,7 +101,7 @@ class UpdaterHarness:
         running = asyncio.create_task(updater.run())
         camera = asyncio.create_task(self._camera())
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 while not until() and not running.done():
                     await asyncio.sleep(0.001)
             if running.done():

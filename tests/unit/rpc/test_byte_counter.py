@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from diredi.rpc.byte_counter import FRAME_BYTES, EgressMeter, IngressMeter
+from tests.support.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[3]
 
 
-def until(condition, timeout_s=20.0):
+def until(condition, timeout_s=PATIENCE_S):
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end
