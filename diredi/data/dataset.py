@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -29,6 +31,8 @@ _SMALL = 10
 """Ultralytics leaves images out of which a side has fewer pixels."""
 _DARK = 20
 """The highest value of an image that looks black, of 255."""
+_DECODERS = min(os.cpu_count() or 1, 8)
+"""Threads that decode images: OpenCV does it without Python's lock."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,8 +264,9 @@ def load(path: Path | str, splits: Sequence[Split] = SPLITS, *, labelled: bool =
         raise error
 
     notes = Notes()
-    description = yolo.read_description(Path(path), stop, notes)
-    samples = _read_splits(description, splits, stop, notes, labelled=labelled)
+    with _system_errors(Path(path)):
+        description = yolo.read_description(Path(path), stop, notes)
+        samples = _read_splits(description, splits, stop, notes, labelled=labelled)
     if decode:
         _check_images([sample.image for found in samples.values() for sample in found], stop, notes, None)
     return Dataset(
@@ -287,14 +292,16 @@ def check(path: Path, *, on_progress: OnProgress | None = None) -> CheckReport:
     notes = Notes()
     names: tuple[str, ...] = ()
     splits: dict[str, SplitReport] = {}
-    path = yolo.find_description(Path(path))
+    path = Path(path)
     try:
-        description = yolo.read_description(path, faults.append, notes)
+        with _system_errors(path):
+            path = yolo.find_description(path)
+            description = yolo.read_description(path, faults.append, notes)
+            names = description.names
+            samples = _read_splits(description, SPLITS, faults.append, notes, labelled=True)
     except DatasetError as error:
         faults.append(error)
     else:
-        names = description.names
-        samples = _read_splits(description, SPLITS, faults.append, notes, labelled=True)
         splits = {split: _split_report(found, names) for split, found in samples.items()}
         images = [sample.image for found in samples.values() for sample in found]
         _check_images(images, faults.append, notes, on_progress)
@@ -302,11 +309,23 @@ def check(path: Path, *, on_progress: OnProgress | None = None) -> CheckReport:
     return CheckReport(path=path, names=names, splits=splits, problems=problems, notes=notes.sentences(path))
 
 
+@contextmanager
+def _system_errors(path: Path) -> Iterator[None]:
+    """Turn what the system says of a file or folder, such as that nobody may read it, into a fault of the data set."""
+    try:
+        yield
+    except OSError as error:
+        place = Path(os.fsdecode(error.filename)) if error.filename else path
+        raise DatasetError(f"this cannot be read ({error.strerror}): check the path", place) from None
+    except ValueError as error:  # a path with a character that no path may have
+        raise DatasetError(f"a path in it cannot be used ({error}): correct it", path) from None
+
+
 def _read_splits(
     description: yolo.Description, splits: Sequence[Split], sink: yolo.Sink, notes: Notes, *, labelled: bool
 ) -> dict[Split, list[Sample]]:
     samples = {split: _read_split(description, split, sink, notes, labelled=labelled) for split in splits}
-    learned, held_out = ({sample.image.resolve() for sample in samples.get(split, ())} for split in SPLITS)
+    learned, held_out = (_files_of(samples.get(split, ())) for split in SPLITS)
     if shared := learned & held_out:
         notes.add(
             f"{len(shared)} of {counted_noun(len(held_out), 'image')} of `val:` in `train:` too: "
@@ -351,8 +370,18 @@ def _read_split(
     return samples
 
 
+def _files_of(samples: Iterable[Sample]) -> set[Path]:
+    """Return the images without links on their way, which two splits may take to one folder."""
+    folders: dict[Path, Path] = {}
+    for sample in samples:
+        folder = sample.image.parent
+        if folder not in folders:
+            folders[folder] = folder.resolve()
+    return {folders[sample.image.parent] / sample.image.name for sample in samples}
+
+
 def _check_images(images: Sequence[Path], sink: yolo.Sink, notes: Notes, on_progress: OnProgress | None) -> None:
-    with ThreadPoolExecutor() as pool:  # OpenCV decodes without Python's lock
+    with ThreadPoolExecutor(_DECODERS) as pool:
         try:
             for index, (image, found) in enumerate(zip(images, pool.map(_look_at, images), strict=True)):
                 if isinstance(found, DatasetError):

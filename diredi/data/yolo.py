@@ -85,7 +85,7 @@ def find_description(path: Path) -> Path:
         return path
     if (path / "data.yaml").is_file():
         return path / "data.yaml"
-    found = [file for file in sorted(path.iterdir()) if file.suffix.lower() in {".yaml", ".yml"}]
+    found = [*path.glob("*.yaml"), *path.glob("*.yml")]
     return found[0] if len(found) == 1 else path
 
 
@@ -177,9 +177,9 @@ def unused_label_files(images: Iterable[Path]) -> list[Path]:
     Returns:
         Files with labels in them, sorted by path.
     """
-    folders = {(image.parent, label_file_of(image).parent) for image in images}
     found: list[Path] = []
-    for image_folder, label_folder in sorted(folders):
+    for image_folder in sorted({image.parent for image in images}):
+        label_folder = label_file_of(image_folder / "any.jpg").parent
         if not label_folder.is_dir():
             continue
         stems = {file.stem for file in image_folder.iterdir() if file.suffix.lower() != ".txt"}
@@ -209,6 +209,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise DatasetError(f"data set cannot be read ({error.strerror}): name an existing data.yaml", path) from None
     except UnicodeDecodeError:
         raise DatasetError("this is not text in UTF-8: name the data.yaml of a data set", path) from None
+    except (ValueError, RecursionError) as error:  # a date that is none, or thousands of brackets
+        raise DatasetError(f"this is not YAML ({error}): correct the file", path) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = None if mark is None else mark.line + 1
@@ -237,7 +239,7 @@ def _root(values: dict[str, Any], path: Path, entries: Sequence[str], notes: Not
     if not values.get("path"):
         candidates, theirs = beside, path.absolute().parent
     else:
-        named = Path(str(values["path"])).expanduser()
+        named = Path(os.path.expanduser(str(values["path"])))  # noqa: PTH111
         their_folders = [Path.cwd(), *_ultralytics_folder()]
         candidates = [folder / named for folder in (*beside, *their_folders)]
         theirs = next((folder / named for folder in their_folders if (folder / named).exists()), candidates[0])
@@ -263,7 +265,7 @@ def _ultralytics_folder() -> list[Path]:
 
 def _place(root: Path, entry: str) -> Path:
     """Return a place of a split. Exports of Roboflow say `../train/images` of what is beside the data.yaml."""
-    place = root / Path(entry).expanduser()
+    place = root / os.path.expanduser(entry)  # noqa: PTH111
     if not place.exists() and entry.startswith("../"):
         place = root / entry.removeprefix("../")
     return Path(os.path.normpath(place)) if not place.exists() else place
