@@ -170,16 +170,27 @@ async def test_a_certificate_of_another_site_is_one_sentence_and_exit_code_2(
     assert "is for site/site-9, not for site/site-1" in err
 
 
-@pytest.mark.parametrize("wrong", ["missing", "label"])
+@pytest.mark.parametrize("wrong", ["missing", "label", "labels in another folder"])
 async def test_a_data_set_that_cannot_be_read_is_one_sentence_and_exit_code_2(
     tmp_path: Path, pki: Pki, wrong: str
 ) -> None:
     path = write_data_set(tmp_path / "set")
     if wrong == "missing":
         path = tmp_path / "nowhere.yaml"
+    elif wrong == "labels in another folder":
+        (tmp_path / "set" / "labels").rename(tmp_path / "set" / "annotations")
     else:
         label = sorted((tmp_path / "set" / "labels" / "train").iterdir())[0]
         label.write_text("0 0.5 0.5 0.1 1.5\n")
     code, err = await refused(config_of(tmp_path / "site", pki, "localhost:1", path))
     assert code == 2
-    assert ("nowhere.yaml" if wrong == "missing" else "line 1") in err
+    said = {"missing": "nowhere.yaml", "label": "line 1", "labels in another folder": "set/annotations/train"}
+    assert said[wrong] in err
+
+
+async def test_what_is_left_out_of_the_data_set_is_in_the_log(tmp_path: Path, pki: Pki, cloud: SiteCloud) -> None:
+    path = write_data_set(tmp_path / "set")
+    (tmp_path / "set" / "images" / "train" / "phone.heic").write_bytes(b"x")
+    async with site_process(config_of(tmp_path / "site", pki, cloud.address, path)) as (_, lines):
+        [noted] = [line for line in lines if line["event"] == "private_data_noted"]
+    assert "1 .heic" in str(noted["notes"])
