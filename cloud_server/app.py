@@ -121,6 +121,7 @@ class Cloud:
         await asyncio.to_thread(self.blobs.drop_partials, _PARTIALS_KEPT_S)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._fleet.run())
+            await asyncio.to_thread(self._job_runner.check_pool)
             release = await make_first_release(self.context, self._job_runner)
             await self._server.set_serving(CYCLE_SERVICE, True)
             _log.info("cycles_enabled", release=release.version)

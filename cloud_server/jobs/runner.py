@@ -7,12 +7,14 @@ import shutil
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
 from pydantic import BaseModel
 
 from cloud_server import starter
 from cloud_server.config import CloudConfig
 from cloud_server.entities import Cycle, EncodedGap, GapManifest, Model, ModelKind
 from cloud_server.jobs.presumed import PresumedResult, PresumedSpec
+from diredi.data.dataset import load as load_dataset
 from diredi.data.sources import SCENES, resolve
 from diredi.data.style import SiteStyle
 from diredi.detectors.spec import DetectorSpec
@@ -36,6 +38,7 @@ from diredi.store.blobs import Blob, BlobStore
 from diredi.store.files import no_room_at
 
 JOBS: Final = "diredi.knowledge.jobs"
+_log: Final = structlog.get_logger()
 PRESUMED_JOB: Final = "cloud_server.jobs.presumed"
 
 
@@ -74,6 +77,16 @@ class JobRunner:
             recipe=config.bootstrap_recipe,
         )
         return await self._run("bootstrap", spec, BootstrapResult, on_progress, "bootstrap")
+
+    def check_pool(self) -> None:
+        """Read the public pool, if there is one: what is wrong with it is told at the start and not late in a cycle.
+
+        Raises:
+            DatasetError: The pool cannot be used.
+        """
+        if self._config.pool:
+            pool = load_dataset(self._config.pool, ("train",), labelled=False)
+            _log.info("pool_read", images=len(pool.train), notes=list(pool.notes))
 
     def _unpack_starter(self) -> tuple[Path, Path]:
         """Write both models of the starter release as the fp32 files that the registry's copies are made from."""

@@ -70,8 +70,9 @@ async def test_a_database_url_that_is_none_is_named(world: World) -> None:
         await world.start()
 
 
-async def test_presumed_data_that_does_not_exist_ends_the_cloud_with_its_name(empty_world: World) -> None:
-    empty_world.settings["presumed"] = "/no/such/data.yaml"
+@pytest.mark.parametrize("setting", ["presumed", "pool"])
+async def test_data_that_does_not_exist_end_the_cloud_with_their_name(empty_world: World, setting: str) -> None:
+    empty_world.settings[setting] = "/no/such/data.yaml"
     cloud = await empty_world.start()
     try:
         with pytest.raises(BaseExceptionGroup) as caught:
