@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -194,8 +194,28 @@ class Detector(Predictor, Protocol):
         """
         ...
 
+    def parts(self) -> list[Detector]:
+        """Return the main network, then each branch as a network of its own: copies without branches.
+
+        All of them have the one backbone, and heads with rows for all classes, whoever speaks for these.
+        """
+        ...
+
+    def with_branch(self, taught: Detector, classes: Sequence[int]) -> Detector:
+        """Return a copy that has one more branch, which speaks for some classes; all others are found as before.
+
+        Args:
+            taught: A detector whose neck and head the branch gets. It has learned on this one's backbone, which was
+                held still, and has this one's label space or one that extends it.
+            classes: Ids in the label space of `taught`, which the copy gets.
+
+        Raises:
+            InvalidInput: `taught` has another architecture or backbone, or an id is beyond its label space.
+        """
+        ...
+
     def section_of(self, name: str) -> str:
-        """Return which section a weight belongs to: "backbone", "neck" or "head".
+        """Return which section a weight belongs to: "backbone", "neck" or "head"; of a branch, neck or head.
 
         Args:
             name: Name of the weight.

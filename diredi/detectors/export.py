@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from itertools import groupby
 from pathlib import Path
 
 import onnx
@@ -50,7 +51,7 @@ def export_onnx(detector: Detector, path: Path | str) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         example = _traced(detector, part)
-        strides = ",".join(map(str, sorted({int(stride) for stride in example.strides.tolist()})))
+        strides = ",".join(str(int(stride)) for stride, _ in groupby(example.strides.tolist()))
         model = onnx.load(part)
         _fix_shapes(model, example)
         onnx.helper.set_model_props(model, {**detector.spec.to_metadata(), STRIDES_KEY: strides})

@@ -16,7 +16,7 @@ import importlib
 import pickle
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diredi.detectors.base import Outputs, Targets
-from diredi.detectors.network import BATCH_NORM_MOMENTUM, NetworkDetector, class_branch, replace_batch_norms
+from diredi.detectors.network import (
+    BATCH_NORM_MOMENTUM,
+    NetworkDetector,
+    attach_branches,
+    class_branch,
+    replace_batch_norms,
+)
 from diredi.detectors.spec import DEFAULT_IMAGE_SIZE, DetectorSpec, check_image_size
 from diredi.errors import CorruptData, InvalidInput
 from diredi.labels import LabelSpace
@@ -85,13 +91,18 @@ class LibreYoloDetector(NetworkDetector):
         strides, device = list(STRIDES), self.device
         return _loss.YOLO9Loss(len(self.labels), BINS, strides, None, device, distributed_normalize=False)
 
-    def forward(self, images: Tensor) -> Outputs:
-        """See `Detector.forward`."""
+    def look(self, images: Tensor) -> Sequence[Tensor]:
+        """See `NetworkDetector.look`."""
         network: Any = self.module
-        features = network.neck(*network.backbone(images.contiguous(memory_format=torch.channels_last)))
-        boxes = [tower(feature).float() for tower, feature in zip(network.head.cv2, features, strict=True)]
-        scores = [tower(feature).float() for tower, feature in zip(network.head.cv3, features, strict=True)]
-        batch, classes = images.shape[0], len(self.labels)
+        maps: Sequence[Tensor] = network.backbone(images)
+        return maps
+
+    def say(self, part: Any, maps: Sequence[Tensor | None]) -> Outputs:  # noqa: ANN401 - LibreYOLO is not typed
+        """See `NetworkDetector.say`."""
+        features = part.neck(*maps)
+        boxes = [tower(feature).float() for tower, feature in zip(part.head.cv2, features, strict=True)]
+        scores = [tower(feature).float() for tower, feature in zip(part.head.cv3, features, strict=True)]
+        batch, classes = features[0].shape[0], len(self.labels)
         points, strides = self.anchors_for(features[0].shape[-1] * STRIDES[0])
         return _RawOutputs(
             class_logits=torch.cat([level.view(batch, classes, -1) for level in scores], 2).transpose(1, 2),
@@ -102,8 +113,8 @@ class LibreYoloDetector(NetworkDetector):
             raw=tuple(zip(boxes, scores, strict=True)),
         )
 
-    def detection_loss(self, outputs: Outputs, targets: Targets) -> Tensor:
-        """See `Detector.detection_loss`."""
+    def loss_of(self, outputs: Outputs, targets: Targets) -> Tensor:
+        """See `NetworkDetector.loss_of`."""
         if not isinstance(outputs, _RawOutputs):
             raise TypeError("these outputs come from another detector family")
         height, width = (side * STRIDES[0] for side in outputs.features[0].shape[2:])
@@ -113,13 +124,13 @@ class LibreYoloDetector(NetworkDetector):
         loss: Tensor = self._criterion([torch.cat(level, 1) for level in outputs.raw], wanted)["total_loss"]
         return loss
 
-    def section_of(self, name: str) -> str:
-        """See `Detector.section_of`."""
+    def section_within(self, name: str) -> str:
+        """See `NetworkDetector.section_within`."""
         return name.partition(".")[0]
 
-    def class_branches(self) -> Mapping[str, nn.Conv2d]:
-        """See `NetworkDetector.class_branches`."""
-        towers: Any = self.module.head.cv3
+    def class_layers(self, part: Any) -> Mapping[str, nn.Conv2d]:  # noqa: ANN401 - LibreYOLO is not typed
+        """See `NetworkDetector.class_layers`."""
+        towers = part.head.cv3
         return {f"head.cv3.{level}.{len(tower) - 1}": tower[-1] for level, tower in enumerate(towers)}
 
     def untrained(self, spec: DetectorSpec) -> LibreYoloDetector:
@@ -129,7 +140,14 @@ class LibreYoloDetector(NetworkDetector):
 
 def create(spec: DetectorSpec, seed: int, device: torch.device) -> LibreYoloDetector:
     """Make a detector with the first weights of a seed."""
-    return LibreYoloDetector(spec, _built(spec, seed), STRIDES, device)
+    network = _built(spec, seed)
+    attach_branches(network, spec, _without_backbone)
+    return LibreYoloDetector(spec, network, STRIDES, device)
+
+
+def _without_backbone(network: nn.Module) -> nn.Module:
+    del network.backbone
+    return network
 
 
 def from_checkpoint(path: Path, image_size: int | None, device: torch.device) -> LibreYoloDetector:

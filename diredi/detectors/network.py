@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -13,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diredi.detectors.base import Outputs, Targets
+from diredi.detectors.base import Detector, Outputs, Targets
 from diredi.detectors.postprocess import decode, grid, prepare
 from diredi.detectors.predictor import Detections, Image
 from diredi.detectors.spec import DetectorSpec
@@ -23,6 +26,8 @@ from diredi.store.blobs import digest_of_file
 from diredi.store.weights import WeightMap
 
 PREDICT_BATCH = 32
+BRANCHES = "branches"  # of the network's weights: "branches.0.model.22.cv2.0.0.conv.weight"
+SILENT = -40.0  # added to the logit of a class that somebody else speaks for; far below what any threshold asks for
 HIGHEST_PRIOR = 0.02  # where a small picture has but a few anchors
 BATCH_NORM_MOMENTUM = 0.1  # families' own 0.03 needs more steps than a site has to forget the untrained statistics
 MOST_GROUPS, LEAST_CHANNELS = 32, 4  # of a group norm: Wu & He, "Group Normalization", ECCV 2018, section 4.1
@@ -48,24 +53,93 @@ class NetworkDetector(ABC):
         )
 
     @abstractmethod
-    def forward(self, images: Tensor) -> Outputs:
-        """See `Detector.forward`."""
+    def look(self, images: Tensor) -> Sequence[Tensor | None]:
+        """The backbone's maps, which all parts read; None for one that nobody asks for."""
 
     @abstractmethod
-    def detection_loss(self, outputs: Outputs, targets: Targets) -> Tensor:
-        """See `Detector.detection_loss`. Raises TypeError for another family's outputs."""
+    def say(self, part: nn.Module, maps: Sequence[Tensor | None]) -> Outputs:
+        """What the neck and the head of one part make of the backbone's maps."""
 
     @abstractmethod
-    def section_of(self, name: str) -> str:
-        """See `Detector.section_of`."""
+    def loss_of(self, outputs: Outputs, targets: Targets) -> Tensor:
+        """The family's own loss for what one part has said. Raises TypeError for another family's outputs."""
 
     @abstractmethod
-    def class_branches(self) -> Mapping[str, nn.Conv2d]:
-        """The last convolution of each class branch by the name of the module: one row for each class."""
+    def section_within(self, name: str) -> str:
+        """See `Detector.section_of`, for the name of a weight within its part."""
+
+    @abstractmethod
+    def class_layers(self, part: nn.Module) -> Mapping[str, nn.Conv2d]:
+        """The last convolution of a part for each level's classes, by the name of the module: one row for a class."""
 
     @abstractmethod
     def untrained(self, spec: DetectorSpec) -> Self:
         """A detector of this family on the same device; the bias of each class row is at the prior."""
+
+    def forward(self, images: Tensor) -> Outputs:
+        """See `Detector.forward`."""
+        maps = self.look(images.contiguous(memory_format=torch.channels_last))
+        said = [self.say(part, maps) for part in self._parts]
+        return said[0] if len(said) == 1 else _JoinedOutputs.of(said, self._speaks)
+
+    def detection_loss(self, outputs: Outputs, targets: Targets) -> Tensor:
+        """See `Detector.detection_loss`. Raises TypeError for another family's outputs."""
+        if not isinstance(outputs, _JoinedOutputs):
+            return self.loss_of(outputs, targets)
+        wanted = (_spoken_for(targets, speaks, outputs.class_logits.shape[0]) for speaks in self._speaks)
+        return torch.stack([self.loss_of(*pair) for pair in zip(outputs.said, wanted, strict=True)]).sum()
+
+    @property
+    def _parts(self) -> list[nn.Module]:
+        return [self.module, *getattr(self.module, BRANCHES, ())]
+
+    @cached_property
+    def _speaks(self) -> Tensor:
+        """Parts x classes: whether a part speaks for a class."""
+        numbers = torch.tensor(self.spec.speakers(), device=self.device)
+        return torch.stack([numbers == part for part in range(len(self._parts))])
+
+    def parts(self) -> list[Self]:
+        """See `Detector.parts`."""
+        weights = self.weights()
+        main = {name: array for name, array in weights.items() if not name.startswith(f"{BRANCHES}.")}
+        found = []
+        for number in range(len(self._parts)):
+            part = self.untrained(self.spec.model_copy(update={"branches": ()}))
+            prefix = f"{BRANCHES}.{number - 1}."
+            own = {name.removeprefix(prefix): array for name, array in weights.items() if name.startswith(prefix)}
+            part.load_weights(WeightMap(main | own))
+            found.append(part)
+        return found
+
+    def with_branch(self, taught: Detector, classes: Sequence[int]) -> Self:
+        """See `Detector.with_branch`."""
+        if taught.spec.architecture != self.spec.architecture or taught.spec.branches:
+            raise InvalidInput(
+                f"a branch of {self.spec.architecture} cannot come from {taught.spec.architecture}"
+                f"{' with branches' if taught.spec.branches else ''}: teach a copy of the detector itself"
+            )
+        grown, learned = self.expand_classes(taught.spec.labels), taught.weights()
+        for name, array in self.weights().items():
+            if self.section_of(name) == "backbone" and not np.array_equal(array, learned[name]):
+                raise InvalidInput(f"the branch has learned on another backbone ({name} differs): hold it still")
+        branches = (*self.spec.branches, tuple(sorted(classes)))
+        new = self.untrained(DetectorSpec.model_validate({**dict(grown.spec), "branches": branches}))
+        prefix = f"{BRANCHES}.{len(self.spec.branches)}."
+        own = {prefix + name: learned[name] for name in learned if self.section_of(name) != "backbone"}
+        new.load_weights(WeightMap({**grown.weights(), **own}))
+        return new
+
+    def section_of(self, name: str) -> str:
+        """See `Detector.section_of`."""
+        return self.section_within(name.split(".", 2)[2] if name.startswith(f"{BRANCHES}.") else name)
+
+    def class_branches(self) -> Mapping[str, nn.Conv2d]:
+        """The layers of all parts that have a row for each class, by the name of the module."""
+        found = dict(self.class_layers(self.module))
+        for number, part in enumerate(self._parts[1:]):
+            found |= {f"{BRANCHES}.{number}.{name}": layer for name, layer in self.class_layers(part).items()}
+        return found
 
     @property
     def labels(self) -> LabelSpace:
@@ -142,7 +216,7 @@ class NetworkDetector(ABC):
         """Boxes in each image, best first; images may have different sizes. Leaves every layer in its mode."""
         found: list[Detections] = []
         size = self.spec.image_size
-        points, strides = grid(size, self._strides)
+        points, strides = grid(size, self._strides * len(self._parts))
         with _evaluating(self.module), torch.inference_mode():
             for start in range(0, len(images), PREDICT_BATCH):
                 batch, frames = prepare(images[start : start + PREDICT_BATCH], size)
@@ -150,6 +224,41 @@ class NetworkDetector(ABC):
                 logits = outputs.class_logits.float().cpu().numpy(), outputs.box_logits.float().cpu().numpy()
                 found += decode(*logits, points, strides, frames, confidence)
         return found
+
+
+@dataclass(frozen=True)
+class _JoinedOutputs(Outputs):
+    """What several parts say, as if they were one: the anchors of all, and no score for others' classes."""
+
+    said: Sequence[Outputs]
+
+    @classmethod
+    def of(cls, said: Sequence[Outputs], speaks: Tensor) -> Self:
+        silent = torch.where(speaks, 0.0, SILENT)
+        return cls(
+            class_logits=torch.cat([one.class_logits + row for one, row in zip(said, silent, strict=True)], 1),
+            box_logits=torch.cat([one.box_logits for one in said], 1),
+            anchors=torch.cat([one.anchors for one in said]),
+            strides=torch.cat([one.strides for one in said]),
+            features=tuple(feature for one in said for feature in one.features),
+            said=said,
+        )
+
+
+def _spoken_for(targets: Targets, speaks: Tensor, images: int) -> Targets:
+    """The targets of one part: boxes of its classes, and no word of others."""
+    mine = speaks[targets.classes]
+    labelled = speaks.float().expand(images, -1)
+    if targets.labelled is not None:
+        labelled = labelled * targets.labelled
+    return Targets(targets.image_index[mine], targets.classes[mine], targets.boxes[mine], labelled)
+
+
+def attach_branches(module: nn.Module, spec: DetectorSpec, without_backbone: Callable[[nn.Module], nn.Module]) -> None:
+    """Gives a new network the branches of its specification, each a copy of its neck and head."""
+    copies = [without_backbone(deepcopy(module)) for _ in spec.branches]
+    if copies:
+        module.add_module(BRANCHES, nn.ModuleList(copies))
 
 
 @contextmanager

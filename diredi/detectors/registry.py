@@ -127,7 +127,7 @@ def create(
 
 def from_weights(spec: DetectorSpec, weights: WeightMap, device: str | torch.device | None = None) -> Detector:
     """The detector that `spec` describes, with these weights. Raises InvalidInput when they do not fit."""
-    detector = create(spec.architecture, spec.image_size, spec.labels, seed=0, device=device)
+    detector = _family_of(spec.architecture).create(spec, 0, _device(device))
     detector.load_weights(weights)
     return detector
 

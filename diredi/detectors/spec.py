@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from diredi.errors import CorruptData, InvalidInput
 from diredi.labels import LabelSpace
@@ -53,10 +53,28 @@ class DetectorSpec(BaseModel):
     """Side of the square input in pixels."""
     labels: LabelSpace
     """Class names in the order of their ids."""
+    branches: tuple[tuple[int, ...], ...] = ()
+    """Ids of the classes of each branch: a neck and a head of its own beside the main ones, on the same backbone. The
+    last branch that has a class speaks for it, the main head for classes that no branch has."""
+
+    @model_validator(mode="after")
+    def _branches_have_classes(self) -> DetectorSpec:
+        for branch in self.branches:
+            if list(branch) != sorted(set(branch)) or not branch or not 0 <= branch[0] <= branch[-1] < len(self.labels):
+                raise ValueError(f"a branch needs ids of the label space in rising order, each once, not {branch}")
+        return self
+
+    def speakers(self) -> list[int]:
+        """Return who speaks for each class: 0 for the main head, else the number of the branch, counted from 1."""
+        found = [0] * len(self.labels)
+        for number, branch in enumerate(self.branches, start=1):
+            for kind in branch:
+                found[kind] = number
+        return found
 
     def to_metadata(self) -> dict[str, str]:
         """Return the header of the safetensors file, which so describes itself."""
-        return {_KEY: self.model_dump_json()}
+        return {_KEY: self.model_dump_json(exclude=None if self.branches else {"branches"})}
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, str]) -> DetectorSpec:

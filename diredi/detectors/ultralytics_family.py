@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from diredi.detectors import ultralytics_network as networks
 from diredi.detectors.base import Outputs, Targets
-from diredi.detectors.network import NetworkDetector
+from diredi.detectors.network import NetworkDetector, attach_branches
 from diredi.detectors.spec import DEFAULT_IMAGE_SIZE, DetectorSpec, check_image_size
 from diredi.detectors.ultralytics_checkpoint import download, read_checkpoint
 
@@ -41,30 +41,29 @@ class UltralyticsDetector(NetworkDetector):
 
     def __init__(self, spec: DetectorSpec, module: Any, device: torch.device) -> None:  # noqa: ANN401 - not typed
         super().__init__(spec, module, [int(stride) for stride in module.model[-1].stride], device)
-        self._head = self.module.model[-1]
 
     @cached_property
     def _criterion(self) -> networks.Criterion:
         return networks.criterion(self.module)
 
-    def forward(self, images: Tensor) -> Outputs:
-        """See `Detector.forward`. The one-to-one head runs only where gradients are wanted."""
-        features = self._features(images.contiguous(memory_format=torch.channels_last))
-        raw = {"one2many": self._head.forward_head(features, **self._head.one2many)}
-        if networks.has_two_heads(self.module) and torch.is_grad_enabled():
-            detached = [feature.detach() for feature in features]
-            raw["one2one"] = self._head.forward_head(detached, **self._head.one2one)
-        return self._as_outputs(features, raw)
-
-    def _features(self, x: Tensor) -> list[Tensor]:
+    def look(self, images: Tensor) -> list[Tensor | None]:
+        """See `NetworkDetector.look`."""
         kept: list[Tensor | None] = []
-        for layer in self.module.model[:-1]:
-            if isinstance(layer.f, int):
-                x = layer(x if layer.f == -1 else kept[layer.f])
-            else:
-                x = layer([x if j == -1 else kept[j] for j in layer.f])
-            kept.append(x if layer.i in self.module.save else None)
-        return [kept[j] for j in self._head.f]
+        last = networks.run(self.module, range(networks.backbone_layers(self.module)), images, kept)
+        return [*kept[:-1], last]
+
+    def say(self, part: Any, maps: Sequence[Tensor | None]) -> Outputs:  # noqa: ANN401 - Ultralytics is not typed
+        """See `NetworkDetector.say`. The one-to-one head runs only where gradients are wanted."""
+        head = part.model[-1]
+        kept, last = list(maps), maps[-1]
+        assert last is not None
+        networks.run(part, range(len(maps), len(part.model) - 1), last, kept)
+        features = [kept[layer] for layer in head.f]
+        raw = {"one2many": head.forward_head(features, **head.one2many)}
+        if networks.has_two_heads(part) and torch.is_grad_enabled():
+            detached = [feature.detach() for feature in features]
+            raw["one2one"] = head.forward_head(detached, **head.one2one)
+        return self._as_outputs(features, raw)
 
     def _as_outputs(self, features: Sequence[Tensor], raw: Mapping[str, Any]) -> Outputs:
         raw = {head: {**said, **{k: said[k].float() for k in ("boxes", "scores")}} for head, said in raw.items()}
@@ -80,8 +79,8 @@ class UltralyticsDetector(NetworkDetector):
             raw=raw,
         )
 
-    def detection_loss(self, outputs: Outputs, targets: Targets) -> Tensor:
-        """See `Detector.detection_loss`."""
+    def loss_of(self, outputs: Outputs, targets: Targets) -> Tensor:
+        """See `NetworkDetector.loss_of`."""
         if not isinstance(outputs, _RawOutputs):
             raise TypeError("these outputs come from another detector family")
         order = targets.image_index.argsort(stable=True)  # Ultralytics counts on it
@@ -96,16 +95,16 @@ class UltralyticsDetector(NetworkDetector):
             losses.append(weight * part.loss(raw, batch)[0].sum() / images)
         return torch.stack(losses).sum()
 
-    def section_of(self, name: str) -> str:
-        """See `Detector.section_of`."""
+    def section_within(self, name: str) -> str:
+        """See `NetworkDetector.section_within`."""
         index = int(name.split(".")[1])
         if index == len(self.module.model) - 1:
             return "head"
         return "backbone" if index < len(self.module.yaml["backbone"]) else "neck"
 
-    def class_branches(self) -> Mapping[str, nn.Conv2d]:
-        """See `NetworkDetector.class_branches`."""
-        return networks.class_branches(self.module)
+    def class_layers(self, part: Any) -> Mapping[str, nn.Conv2d]:  # noqa: ANN401 - Ultralytics is not typed
+        """See `NetworkDetector.class_layers`."""
+        return networks.class_layers(part)
 
     def untrained(self, spec: DetectorSpec) -> UltralyticsDetector:
         """See `NetworkDetector.untrained`."""
@@ -115,6 +114,7 @@ class UltralyticsDetector(NetworkDetector):
 def create(spec: DetectorSpec, seed: int, device: torch.device) -> UltralyticsDetector:
     """Make a detector with the first weights of a seed."""
     module = networks.build(spec.architecture, len(spec.labels), spec.image_size, seed)
+    attach_branches(module, spec, networks.without_backbone)
     return UltralyticsDetector(spec, module, device)
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, TypeAlias
 
-from torch import nn
+from torch import Tensor, nn
 
 from diredi.detectors.network import BATCH_NORM_MOMENTUM, class_branch, replace_batch_norms
 from diredi.errors import InvalidInput
@@ -148,7 +148,35 @@ def _recipe(architecture: Architecture) -> dict[str, Any]:
     return recipe
 
 
-def class_branches(network: DetectionModel) -> dict[str, nn.Conv2d]:
+def backbone_layers(network: DetectionModel) -> int:
+    """How many of the network's layers are its backbone."""
+    return len(network.yaml["backbone"])
+
+
+def without_backbone(network: DetectionModel) -> DetectionModel:
+    """The same network with nothing in the place of its backbone's layers, which so have no weights."""
+    for index in range(backbone_layers(network)):
+        network.model[index] = nn.Identity()
+    return network
+
+
+def run(network: DetectionModel, layers: range, x: Tensor, kept: list[Tensor | None]) -> Tensor:
+    """Runs some layers in a row and returns the output of the last one.
+
+    `x` is the output of the layer before the first, or the images. `kept` has those outputs of the layers before that a
+    later one asks for, in the place of its number, and grows by those of these layers.
+    """
+    for index in layers:
+        layer = network.model[index]
+        if isinstance(layer.f, int):
+            x = layer(x if layer.f == -1 else kept[layer.f])
+        else:
+            x = layer([x if j == -1 else kept[j] for j in layer.f])
+        kept.append(x if layer.i in network.save else None)
+    return x
+
+
+def class_layers(network: DetectionModel) -> dict[str, nn.Conv2d]:
     """The last convolution of each class branch by the name of the module: one row for each class."""
     head, index = network.model[-1], len(network.model) - 1
     found: dict[str, nn.Conv2d] = {}
@@ -161,7 +189,7 @@ def class_branches(network: DetectionModel) -> dict[str, nn.Conv2d]:
 def set_classes(network: DetectionModel, classes: int, image_size: int) -> None:
     """Gives the head `classes` rows and forgets the old ones; biases start at the prior for images of that size."""
     head = network.model[-1]
-    for name, old in class_branches(network).items():
+    for name, old in class_layers(network).items():
         stride = float(head.stride[int(name.split(".")[3])])
         network.get_submodule(name.rpartition(".")[0])[-1] = class_branch(old, classes, image_size, stride)
     head.nc = classes
