@@ -32,7 +32,8 @@ def check_gap_file(path: Path, codec: str, base: Path, base_id: str, labels: Lab
     """
     codec_named(codec)
     schema = read_schema(base)
-    known = DetectorSpec.of_file(base).labels
+    spec = DetectorSpec.of_file(base)
+    known = spec.labels
     fp32_bytes = _float_bytes(schema)
     data = path.read_bytes()
     gap = Gap.from_bytes(data, codec, max_bytes=2 * fp32_bytes + 2**20)
@@ -42,6 +43,11 @@ def check_gap_file(path: Path, codec: str, base: Path, base_id: str, labels: Lab
         raise InvalidInput(
             f"the gap is for classes {', '.join(gap.note.labels.names)}, the cycle's are {', '.join(labels.names)}: "
             "propose the classes first and extract with the labels that come back"
+        )
+    had = len(spec.branches)
+    if gap.note.branches[:had] != spec.branches or len(gap.note.branches) > had + 1:
+        raise InvalidInput(
+            "the gap changes who speaks for which class in its base: a site may add one branch, at the end"
         )
     gap.check_fits(schema)
     return CheckedGap(len(data), fp32_bytes, gap.weights.schema_digest(), gap.weights.norm())

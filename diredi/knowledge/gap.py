@@ -3,13 +3,15 @@
     gap   = compute(tutor_2, tutor_1, base)             W(tutor 2) - W(tutor 1)
     tutor = apply(base, gap, lam=0.7)                   W(tutor) + lambda * gap
 
-Rows of classes that the base does not have are carried whole and set whole, whatever lambda is (`policy`).
+Rows of classes that the base does not have are carried whole and set whole, whatever lambda is (`weight_kinds`). A
+branch that the base does not have is a change of the neck and head that the base does have; it too is added whole.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
@@ -47,6 +49,8 @@ class GapNote(BaseModel):
     """How many of `labels` the base has."""
     taught: tuple[ClassName, ...] | None = None
     """The new classes of which the site had labels; the rows of others were never shown one. None: all of them."""
+    branches: tuple[tuple[int, ...], ...] = ()
+    """`DetectorSpec.branches` of the base once it has the gap; those that it had before come first."""
 
     @property
     def taught_classes(self) -> tuple[str, ...]:
@@ -88,7 +92,17 @@ class Gap:
         """
         if self._encoded is not None and codec in (None, self.codec):
             return self._encoded[1]
-        return codec_named(codec or self.codec).encode(self.weights, {_KEY: self.note.model_dump_json()})
+        note = self.note.model_dump_json(exclude=None if self.note.branches else {"branches"})
+        return codec_named(codec or self.codec).encode(self.weights, {_KEY: note})
+
+    def leaves_known(self, base: WeightMap) -> bool:
+        """Return whether the gap changes nothing that the base knows: all it brings is new rows and new branches.
+
+        Args:
+            base: Weights of the base.
+        """
+        known = ((array, base[name]) for name, array in self.weights.items() if name in base)
+        return not any((array[: len(old)] if old.ndim else array).any() for array, old in known)
 
     @classmethod
     def from_bytes(cls, data: bytes, codec: str | None = None, max_bytes: int = MAX_DECODED_BYTES) -> Self:
@@ -155,6 +169,10 @@ class Gap:
         new = len(self.note.labels) - self.note.base_classes
         if new < 0:
             raise InvalidInput("the gap has fewer classes than its base: class ids never go away")
+        base = dict(base) | {name: base[like] for name, like in new_branch_weights(self.weights, base).items()}
+        strange = {_branch_of(name) for name in base} - {*range(len(self.note.branches)), None}
+        if strange or any(ids[-1:] >= (len(self.note.labels),) for ids in self.note.branches):
+            raise InvalidInput("the gap has a branch, or a class of one, that its note does not name: extract it again")
         for name, (dtype, shape) in self.weights.schema().items():
             if name not in base or kind_of(name, dtype) is KeyKind.COUNTER:
                 raise InvalidInput(f"the gap has {name!r}, which is no weight of its base: compute it from raw weights")
@@ -168,9 +186,10 @@ class Gap:
 def compute(after: WeightMap, before: WeightMap, base: WeightMap, statistics: bool = True) -> WeightMap:
     """`after - before`, key by key as `policy` says, for the keys of `base`.
 
-    `after` may have rows of new classes, `before` may have them or not; `base` has none of them. `statistics` False
-    leaves batch-norm statistics out. Raises InvalidInput where the three do not fit together.
+    `after` may have rows of new classes and new branches, `before` may have them or not; `base` has none of them.
+    `statistics` False leaves batch-norm statistics out. Raises InvalidInput where the three do not fit together.
     """
+    base, before = with_branches(base, after), with_branches(before, after)
     strange = sorted((after.keys() | before.keys()) - base.keys())
     if strange:
         raise InvalidInput(f"{strange[0]!r} is no weight of the base: helper layers and fused models have no gap")
@@ -190,9 +209,11 @@ def compute(after: WeightMap, before: WeightMap, base: WeightMap, statistics: bo
 def apply(base: WeightMap, gap: WeightMap, lam: float | Mapping[str, float] = 1.0) -> WeightMap:
     """`base` with `lam` of what the gap says of known weights, and all of what it says of new classes.
 
-    `lam` is one for all weights, or one for each by name. Raises InvalidInput when a key or shape is not the base's, or
-    the sum is not finite.
+    New branches come whole too. `lam` is one for all weights, or one for each weight of the base by name. Raises
+    InvalidInput when a key or shape is not the base's, or the sum is not finite.
     """
+    known_names = base.keys()
+    base = with_branches(base, gap)
     strange = sorted(gap.keys() - base.keys())
     if strange:
         raise InvalidInput(f"the gap has {strange[0]!r}, which is no weight of its base: it is a gap for another one")
@@ -200,7 +221,7 @@ def apply(base: WeightMap, gap: WeightMap, lam: float | Mapping[str, float] = 1.
     for name in gap:
         known = base[name]
         change, new = _split(name, gap, known)
-        share = lam[name] if isinstance(lam, Mapping) else lam
+        share = 1.0 if name not in known_names else lam[name] if isinstance(lam, Mapping) else lam
         sums[name] = _joined(moved(kind_of(name, str(known.dtype)), known, change, share), new)
     result = WeightMap(sums)
     result.check_finite()
@@ -208,14 +229,49 @@ def apply(base: WeightMap, gap: WeightMap, lam: float | Mapping[str, float] = 1.
 
 
 def selected(gap: WeightMap, base: WeightMap, keep: Mapping[str, bool]) -> WeightMap:
-    """The gap of only those weights for which `keep` is true. New classes stay: without their rows nothing fits."""
+    """The gap of only those weights for which `keep` is true. New classes and branches stay: they come whole or not."""
     return WeightMap(
         {
-            name: array if keep[name] else _joined(np.zeros_like(base[name]), _split(name, gap, base[name])[1])
+            name: array
+            if keep.get(name, True)
+            else _joined(np.zeros_like(base[name]), _split(name, gap, base[name])[1])
             for name, array in gap.items()
-            if keep[name] or array.shape != base[name].shape
+            if keep.get(name, True) or array.shape != base[name].shape
         }
     )
+
+
+def new_branch_weights(names: Iterable[str], base: Iterable[str]) -> dict[str, str]:
+    """Return which weight of the base each weight of a branch that the base lacks begins as.
+
+    Args:
+        names: Names of weights, those of new branches among them. Counters of batch norm need not be.
+        base: Names of the base's weights.
+    """
+    known = set(base)
+    found: dict[str, str] = {}
+    for name in names:
+        match = None if name in known else _BRANCH_WEIGHT.fullmatch(name)
+        if match is not None and match["inner"] in known:
+            found[name] = match["inner"]
+            counter = match["inner"].replace("running_mean", "num_batches_tracked")
+            if counter in known:
+                found[f"branches.{match['number']}.{counter}"] = counter
+    return found
+
+
+def with_branches(base: WeightMap, weights: Iterable[str]) -> WeightMap:
+    """The base with the branches that `weights` name and it lacks, each a copy of its own neck and head."""
+    new = new_branch_weights(weights, base)
+    return WeightMap({**base, **{name: base[like] for name, like in new.items()}}) if new else base
+
+
+_BRANCH_WEIGHT = re.compile(r"branches\.(?P<number>\d+)\.(?P<inner>.+)")
+
+
+def _branch_of(name: str) -> int | None:
+    match = _BRANCH_WEIGHT.fullmatch(name)
+    return None if match is None else int(match["number"])
 
 
 def _split(name: str, weights: WeightMap, known: Array) -> tuple[Array, Array]:

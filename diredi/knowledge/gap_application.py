@@ -12,6 +12,7 @@ from torch import nn
 from diredi.data.dataset import Dataset, Sample
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
+from diredi.detectors.spec import DetectorSpec
 from diredi.distillation.batches import Batches, Pool
 from diredi.distillation.recipe import Augment, TrainRecipe
 from diredi.evaluation.detection import evaluate
@@ -139,10 +140,13 @@ def scored(
 
 def with_gap(base: Detector, gap: Gap, lam: Lam) -> Detector:
     """A copy of `base` in the gap's label space."""
-    spec = base.spec.model_copy(update={"labels": gap.note.labels})
+    spec = DetectorSpec.model_validate(
+        {**dict(base.spec), "labels": gap.note.labels, "branches": gap.note.branches or base.spec.branches}
+    )
     shares: Mapping[str, float] = {str(section): share for section, share in shares_of(lam).items()}
-    by_name = {name: shares[base.section_of(name)] for name in gap.weights}
-    return registry.from_weights(spec, apply(base.weights(), gap.weights, by_name), base.device)
+    weights = base.weights()
+    by_name = {name: shares[base.section_of(name)] for name in gap.weights if name in weights}
+    return registry.from_weights(spec, apply(weights, gap.weights, by_name), base.device)
 
 
 def _updated(base: Detector, gap: Gap, lam: Lam, recipe: CycleRecipe, presumed: Sequence[Sample]) -> Detector:

@@ -41,7 +41,8 @@ def merged_of(gaps: Sequence[SiteGap], base: Detector, recipe: CycleRecipe) -> t
         InvalidInput: A gap does not fit the base or the others.
     """
     gap = merge_gaps(contributions_of(gaps), base.weights(), recipe.merge)
-    again = len(gaps) > 1 and recipe.batch_norm == "gap" and recipe.merge.batch_norm == "re-estimate"
+    mixed = len(gaps) > 1 and not gap.leaves_known(base.weights())
+    again = mixed and recipe.batch_norm == "gap" and recipe.merge.batch_norm == "re-estimate"
     return gap, recipe.model_copy(update={"batch_norm": "re-estimate"}) if again else recipe
 
 

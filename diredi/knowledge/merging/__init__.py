@@ -14,7 +14,7 @@ from typing import Any, Final
 from diredi.errors import InvalidInput
 from diredi.knowledge.gap import Gap
 from diredi.knowledge.merging.base import Contribution, Merge, MergeRecipe
-from diredi.knowledge.merging.classes import aligned, common_note, joined, new_rows
+from diredi.knowledge.merging.classes import aligned, common_note, joined, new_branches, new_rows
 from diredi.knowledge.merging.clipped_mean import clipped_mean
 from diredi.knowledge.merging.dare import dare
 from diredi.knowledge.merging.krum import krum
@@ -84,6 +84,8 @@ def merge_gaps(
     note = common_note(ours, base)
     images = sum(one.images for one in ours)
     known = MERGES[recipe.method](aligned(ours, base), [one.images / images for one in ours], recipe)
-    weights = joined(known, new_rows(ours, base, note, recipe.method in AGAINST_LIARS))
+    robust = recipe.method in AGAINST_LIARS
+    rows = new_rows(ours, base, note, robust)
+    weights = WeightMap({**joined(known, rows), **new_branches(ours, base, note, rows, robust)})
     weights.check_finite()
     return Gap(weights, note)

@@ -1,9 +1,12 @@
-"""What all methods share: one label space for all gaps, and the rows of new classes.
+"""What all methods share: one label space for all gaps, the rows of new classes, and new branches.
 
 A row of a class that the base does not have is a whole value (`diredi.knowledge.weight_kinds`), so there is nothing to
 merge but the rows of sites that were taught the class: their mean, weighted by images, or their median where the method
 is one against liars. A site whose label space knows the class only by name has a row for it too, but one that learned
 that the class is nowhere; it has no say.
+
+New branches stand beside each other, one for each set of classes. Sites whose branches are for the same classes get one
+between them, of which each weight is their mean or median.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from diredi.errors import InvalidInput
-from diredi.knowledge.gap import GapNote
+from diredi.knowledge.gap import Gap, GapNote, new_branch_weights
 from diredi.knowledge.merging.base import Contribution
 from diredi.labels import LabelSpace
 from diredi.store.weights import Array, WeightMap
@@ -38,7 +41,13 @@ def common_note(contributions: Sequence[Contribution], base: WeightMap) -> GapNo
     known = first.gap.note.base_classes
     taught = {name for one in contributions for name in one.gap.note.taught_classes}
     ordered = tuple(name for name in labels.names[known:] if name in taught)
-    return first.gap.note.model_copy(update={"labels": labels, "taught": ordered})
+    branches = (
+        *_old_branches(first.gap, base),
+        *(labels.ids_of(sorted(names)) for names in branch_groups(contributions, base)),
+    )
+    return first.gap.note.model_copy(
+        update={"labels": labels, "taught": ordered, "branches": tuple(tuple(sorted(ids)) for ids in branches)}
+    )
 
 
 def _union(spaces: Sequence[LabelSpace]) -> LabelSpace:
@@ -49,7 +58,7 @@ def _union(spaces: Sequence[LabelSpace]) -> LabelSpace:
 
 def aligned(contributions: Sequence[Contribution], base: WeightMap) -> list[WeightMap]:
     """The change of known weights alone, with equal keys: a key that a gap does not have is no change."""
-    names = sorted({name for one in contributions for name in one.gap.weights})
+    names = sorted({name for one in contributions for name in one.gap.weights if name in base})
     return [WeightMap({name: _known(one.gap.weights, base, name) for name in names}) for one in contributions]
 
 
@@ -68,7 +77,7 @@ def new_rows(
         name
         for one in contributions
         for name, array in one.gap.weights.items()
-        if array.ndim and array.shape[0] > base[name].shape[0]
+        if name in base and array.ndim and array.shape[0] > base[name].shape[0]
     }
     new = note.labels.names[note.base_classes :]
     found = {}
@@ -91,6 +100,57 @@ def _rows(contributions: Sequence[Contribution], base: WeightMap, name: str, lab
             raise InvalidInput(f"the gap of site {one.site!r} has no row of {label!r} in {name!r}: extract it again")
         rows.append(one.gap.weights[name][row])
     return np.stack(rows), [one.images for one in taught]
+
+
+def _old_branches(gap: Gap, base: WeightMap) -> tuple[tuple[int, ...], ...]:
+    had = 1 + max((int(name.split(".")[1]) for name in base if name.startswith("branches.")), default=-1)
+    return gap.note.branches[:had]
+
+
+def branch_groups(contributions: Sequence[Contribution], base: WeightMap) -> dict[frozenset[str], list[Contribution]]:
+    """The sites that bring a new branch, by the names of the classes that it speaks for."""
+    groups: dict[frozenset[str], list[Contribution]] = {}
+    for one in contributions:
+        note = one.gap.note
+        for ids in note.branches[len(_old_branches(one.gap, base)) :]:
+            groups.setdefault(frozenset(note.labels.names[kind] for kind in ids), []).append(one)
+    return groups
+
+
+def new_branches(
+    contributions: Sequence[Contribution],
+    base: WeightMap,
+    note: GapNote,
+    rows: Mapping[str, Array],
+    against_liars: bool,
+) -> dict[str, Array]:
+    """The weights of the new branches of all sites. `rows`: what `new_rows` gave for the main head."""
+    found = {}
+    first = len(note.branches) - len(branch_groups(contributions, base))
+    for number, members in enumerate(branch_groups(contributions, base).values(), start=first):
+        # A site adds one branch, whose number follows those of the base.
+        own = [new_branch_weights(one.gap.weights, base) for one in members]
+        for inner in sorted(
+            {inner for names in own for name, inner in names.items() if name in members[0].gap.weights}
+        ):
+            name = f"branches.{first}.{inner}"
+            arrays = [_in_union(one, name, base[inner], note, inner in rows) for one in members]
+            middle = np.median(arrays, 0) if against_liars else np.average(arrays, 0, [one.images for one in members])
+            found[f"branches.{number}.{inner}"] = middle.astype(base[inner].dtype)
+    return found
+
+
+def _in_union(one: Contribution, name: str, known: Array, note: GapNote, grows: bool) -> Array:
+    """A site's weight of its branch, with a row for each new class of the union; nobody reads those that it lacks."""
+    if name not in one.gap.weights:
+        raise InvalidInput(f"the gap of site {one.site!r} has no {name!r}, which others have: extract it again")
+    array = one.gap.weights[name]
+    if not grows:
+        return array
+    row_of = {label: row for row, label in enumerate(one.gap.note.labels.names[note.base_classes :], start=len(known))}
+    empty = np.zeros_like(known[0])
+    new = [array[row_of[label]] if label in row_of else empty for label in note.labels.names[note.base_classes :]]
+    return np.concatenate([array[: len(known)], np.stack(new)])
 
 
 def joined(known: WeightMap, rows: Mapping[str, Array]) -> WeightMap:
