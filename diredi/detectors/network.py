@@ -27,7 +27,7 @@ from diredi.store.weights import WeightMap
 
 PREDICT_BATCH = 32
 BRANCHES = "branches"  # of the network's weights: "branches.0.model.22.cv2.0.0.conv.weight"
-SILENT = -40.0  # added to the logit of a class that somebody else speaks for; far below what any threshold asks for
+SILENT = -40.0  # the logit of a class that another part speaks for; far below what any threshold asks for
 HIGHEST_PRIOR = 0.02  # where a small picture has but a few anchors
 BATCH_NORM_MOMENTUM = 0.1  # families' own 0.03 needs more steps than a site has to forget the untrained statistics
 MOST_GROUPS, LEAST_CHANNELS = 32, 4  # of a group norm: Wu & He, "Group Normalization", ECCV 2018, section 4.1
@@ -234,9 +234,9 @@ class _JoinedOutputs(Outputs):
 
     @classmethod
     def of(cls, said: Sequence[Outputs], speaks: Tensor) -> Self:
-        silent = torch.where(speaks, 0.0, SILENT)
+        heard = [torch.where(row, one.class_logits, SILENT) for one, row in zip(said, speaks, strict=True)]
         return cls(
-            class_logits=torch.cat([one.class_logits + row for one, row in zip(said, silent, strict=True)], 1),
+            class_logits=torch.cat(heard, 1),
             box_logits=torch.cat([one.box_logits for one in said], 1),
             anchors=torch.cat([one.anchors for one in said]),
             strides=torch.cat([one.strides for one in said]),
