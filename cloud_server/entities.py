@@ -239,7 +239,7 @@ class Cycle(Record):
 
 
 _OF_MODELS = frozenset({State.APPLIED, State.GATED, State.REDISTILLED, State.REJECTED})
-_ON_PRESUMED = frozenset({"before", "after", "max_harm", "lam"})
+_ON_PRESUMED = frozenset({"before", "after", "max_harm", "lam", "false_alarms", "max_false_alarms"})
 
 
 def _redact_transition(transition: Transition, site: str) -> Transition:

@@ -42,6 +42,20 @@ def check_presumed(before: DetectionMetrics, after: DetectionMetrics, max_harm: 
     return Verdict(True, reason, shown)
 
 
+def check_false_alarms(count: float, most: float) -> Verdict:
+    """Judge how often a candidate finds new classes on presumed images, which show none.
+
+    Args:
+        count: Detections at the running confidence on 100 images.
+        most: How many there may be.
+    """
+    shown: Json = {"false_alarms": count, "max_false_alarms": most}
+    reason = f"new classes found {count:.1f} times on 100 presumed images"
+    if not math.isfinite(count) or count > most + _ROUNDING:
+        return Verdict(False, f"{reason}: they may be found {most:g} times at most", shown)
+    return Verdict(True, reason, shown)
+
+
 def check_labels(candidate: LabelSpace, base: LabelSpace, known: LabelSpace) -> Verdict:
     """Judge a candidate's classes: no old id may change its meaning, and the cloud must have given out each new one.
 

@@ -6,6 +6,7 @@ transaction checks that the cycle is still in the state that the step began with
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from types import MappingProxyType
@@ -135,7 +136,11 @@ class CyclePipeline:
             before, after = (DetectionMetrics.model_validate(metrics[when]) for when in ("before", "after"))
         except ValueError:  # a figure that is not a number is stored as null
             return gate.Verdict(False, "a figure on the presumed images is not a number", metrics)
-        return gate.check_presumed(before, after, self._max_harm)
+        verdict = gate.check_presumed(before, after, self._max_harm)
+        if not verdict.passed or "false_alarms" not in metrics or cycle.recipe.get("presumed_shows_new"):
+            return verdict
+        alarms = gate.check_false_alarms(metrics["false_alarms"], cycle.recipe.get("max_false_alarms", math.inf))
+        return gate.Verdict(alarms.passed, f"{verdict.reason}, {alarms.reason}", verdict.metrics | alarms.metrics)
 
     async def _record(
         self, cycle: Cycle, state: State, reason: str, metrics: Json, model: Model | None = None, **changes: str

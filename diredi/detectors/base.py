@@ -194,7 +194,7 @@ class Detector(Predictor, Protocol):
         """
         ...
 
-    def parts(self) -> list[Detector]:
+    def parts(self) -> Sequence[Detector]:
         """Return the main network, then each branch as a network of its own: copies without branches.
 
         All of them have the one backbone, and heads with rows for all classes, whoever speaks for these.

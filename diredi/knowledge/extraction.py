@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,13 @@ from diredi.detectors.base import Detector
 from diredi.distillation.trainer import check_losses, check_pair
 from diredi.errors import DatasetError, InvalidInput
 from diredi.evaluation.detection import evaluate
-from diredi.knowledge.gap import Gap, GapNote
+from diredi.knowledge.adaptation import choose_classes, choose_form, fit_epochs, hold_back, quiet
+from diredi.knowledge.gap import Gap, GapNote, compute
 from diredi.knowledge.gap_application import scored
-from diredi.knowledge.gaps import ExtractionMetrics, Gaps
+from diredi.knowledge.gaps import Decision, ExtractionMetrics, Gaps
+from diredi.knowledge.lambda_search import Score
 from diredi.knowledge.recipe import CycleRecipe
-from diredi.knowledge.reverse import SiteData, distil_student, reverse_distil
+from diredi.knowledge.reverse import SiteData, distil_student, reverse_distil, seeded, teach_branch
 from diredi.labels import LabelSpace
 from diredi.progress import OnProgress, renamed
 from diredi.store.weights import WeightMap
@@ -81,22 +85,31 @@ def extract_gap(
     quality = partial(evaluate, data=site)
     with clock.step("measure-before"):
         student_before = quality(student, on_progress=renamed(on_progress, "measure-before"))
+    with clock.step("probe"):
+        form, decision = choose_form(student, data, recipe, on_progress=on_progress)
+    decisions = [decision]
+    learner: _Learner = _WithWeights(data, recipe, checkpoints, on_progress)
+    if form == "branch":
+        with clock.step("probe"):
+            learner = _WithBranches(data, recipe, checkpoints, on_progress)
+            decisions += learner.plan(tutor, student)
     with clock.step("reverse-distillation"):
-        tutor_2, change = reverse_distil(tutor, student, data, recipe, on_progress=on_progress, checkpoints=checkpoints)
+        tutor_2, change = learner.reverse_distil(tutor, student)
     with clock.step("measure-tutor-2"):
         tutor_after = quality(tutor_2)
-    tutor_gap = _as_it_travels(change, tutor, data, recipe)
-    with clock.step("scores"):
-        scores = scored(tutor, tutor_gap, quality, data.coreset.samples, recipe, on_progress=on_progress)
+    tutor_gap = _as_it_travels(change, tutor, tutor_2, data, recipe)
+    scores: list[Score] = []
+    if form == "weights":
+        with clock.step("scores"):
+            scores = scored(tutor, tutor_gap, quality, data.coreset.samples, recipe, on_progress=on_progress)
     student_gap = student_after = None
     if recipe.student_gap:
         with clock.step("student-gap"):
-            taught, change = distil_student(
-                student, tutor_2, data, recipe, on_progress=on_progress, checkpoints=checkpoints
-            )
+            taught, change = learner.distil_student(student, tutor_2)
         with clock.step("measure-student"):
             student_after = quality(taught)
-        student_gap = _as_it_travels(change, student, data, recipe)
+        student_gap = _as_it_travels(change, student, taught, data, recipe)
+    decisions += learner.decisions
     metrics = ExtractionMetrics(
         train_images=len(site.train),
         held_out_images=len(site.val),
@@ -105,12 +118,75 @@ def extract_gap(
         tutor_after=tutor_after,
         student_after=student_after,
         scores=tuple(scores),
+        decisions=tuple(decisions),
         seconds=clock.seconds,
     )
     return Gaps(tutor_gap, student_gap, metrics)
 
 
-def _as_it_travels(change: WeightMap, base: Detector, data: SiteData, recipe: CycleRecipe) -> Gap:
+@dataclass
+class _Learner(ABC):
+    """How tutor and student learn a site."""
+
+    data: SiteData
+    recipe: CycleRecipe
+    checkpoints: Path | None
+    on_progress: OnProgress | None
+    decisions: list[Decision] = field(default_factory=list)
+
+    @abstractmethod
+    def reverse_distil(self, tutor: Detector, student: Detector) -> tuple[Detector, WeightMap]:
+        """Return tutor 2 and the change of the tutor's weights."""
+
+    @abstractmethod
+    def distil_student(self, student: Detector, tutor_2: Detector) -> tuple[Detector, WeightMap]:
+        """Return the site's own student and the change of the student's weights."""
+
+
+class _WithWeights(_Learner):
+    """All weights learn."""
+
+    def reverse_distil(self, tutor: Detector, student: Detector) -> tuple[Detector, WeightMap]:
+        kept, heard = self.checkpoints, self.on_progress
+        return reverse_distil(tutor, student, self.data, self.recipe, checkpoints=kept, on_progress=heard)
+
+    def distil_student(self, student: Detector, tutor_2: Detector) -> tuple[Detector, WeightMap]:
+        kept, heard = self.checkpoints, self.on_progress
+        return distil_student(student, tutor_2, self.data, self.recipe, checkpoints=kept, on_progress=heard)
+
+
+class _WithBranches(_Learner):
+    """A branch learns; all that is known stands still."""
+
+    def plan(self, tutor: Detector, student: Detector) -> list[Decision]:
+        self.learned, self.held = hold_back(self.data, self.recipe)
+        self.epochs = {}
+        self.epochs["tutor"], self.epochs["student"], decisions = fit_epochs(
+            tutor, student, self.learned, self.recipe, on_progress=self.on_progress
+        )
+        return decisions
+
+    def reverse_distil(self, tutor: Detector, student: Detector) -> tuple[Detector, WeightMap]:
+        return self._branch_of("tutor", "tutor-2", tutor, None)
+
+    def distil_student(self, student: Detector, tutor_2: Detector) -> tuple[Detector, WeightMap]:
+        return self._branch_of("student", "student-gap", student, tutor_2.parts()[-1])
+
+    def _branch_of(self, who: str, step: str, base: Detector, teacher: Detector | None) -> tuple[Detector, WeightMap]:
+        training = seeded(self.recipe.branch, self.recipe.seed).model_copy(update={"epochs": self.epochs[who]})
+        kept, heard = self.checkpoints, self.on_progress
+        taught = teach_branch(step, base, self.learned, training, teacher=teacher, checkpoints=kept, on_progress=heard)
+        taught, lowered = quiet(
+            taught, self.data.labels.ids_of(self.data.labels.new_since(base.spec.labels)), self.held, self.recipe
+        )
+        classes, decision = choose_classes(who, base, taught, self.held, self.learned)
+        self.decisions += [decision, *([lowered] if lowered else [])]
+        after = base.with_branch(taught, classes) if classes else base.expand_classes(self.data.labels)
+        before = base.weights()
+        return after, compute(after.weights(), before, before)
+
+
+def _as_it_travels(change: WeightMap, base: Detector, after: Detector, data: SiteData, recipe: CycleRecipe) -> Gap:
     """Return the gap as the cloud will have it, codec and all."""
     known = base.spec.labels
     note = GapNote(
@@ -118,6 +194,7 @@ def _as_it_travels(change: WeightMap, base: Detector, data: SiteData, recipe: Cy
         labels=data.labels,
         base_classes=len(known),
         taught=tuple(name for name in data.labels.new_since(known) if name in data.seen),
+        branches=after.spec.branches,
     )
     return Gap.from_bytes(Gap(change, note).to_bytes(recipe.codec))
 

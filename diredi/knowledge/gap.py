@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
@@ -264,6 +264,22 @@ def with_branches(base: WeightMap, weights: Iterable[str]) -> WeightMap:
     """The base with the branches that `weights` name and it lacks, each a copy of its own neck and head."""
     new = new_branch_weights(weights, base)
     return WeightMap({**base, **{name: base[like] for name, like in new.items()}}) if new else base
+
+
+def without_branches(gap: Gap, numbers: Set[int]) -> Gap:
+    """The gap without some of its new branches; those behind them move up."""
+    if not numbers:
+        return gap
+    kept = [number for number in range(len(gap.note.branches)) if number not in numbers]
+    weights = {}
+    for name, array in gap.weights.items():
+        match = _BRANCH_WEIGHT.fullmatch(name)
+        if match is None:
+            weights[name] = array
+        elif int(match["number"]) in kept:
+            weights[f"branches.{kept.index(int(match['number']))}.{match['inner']}"] = array
+    branches = tuple(gap.note.branches[number] for number in kept)
+    return Gap(WeightMap(weights), gap.note.model_copy(update={"branches": branches}))
 
 
 _BRANCH_WEIGHT = re.compile(r"branches\.(?P<number>\d+)\.(?P<inner>.+)")

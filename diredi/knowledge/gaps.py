@@ -18,6 +18,17 @@ from diredi.store.blobs import digest_of_file
 from diredi.store.files import atomic_write, make_folder
 
 
+class Decision(Config):
+    """One thing that a site has decided, for the manifest and the report."""
+
+    subject: str
+    """What was decided: "form", "tutor epochs", "student epochs", "speaks for"."""
+    choice: str
+    """What was chosen."""
+    because: str
+    """The measurement that decided it, as part of a sentence."""
+
+
 class ExtractionMetrics(Config):
     """What a site measures while it extracts a gap: counts, qualities and seconds, and nothing about any one image.
 
@@ -36,6 +47,8 @@ class ExtractionMetrics(Config):
     """The tutor that has learned the site (tutor 2)."""
     student_after: DetectionMetrics | None = None
     """The site's own student; None where the recipe wants no student gap."""
+    decisions: tuple[Decision, ...] = ()
+    """What the site has decided for itself, and why."""
     scores: tuple[Score, ...] = ()
     """What each candidate lambda would do at this site; empty where the recipe does not search by it."""
     seconds: dict[str, float] = Field(default_factory=dict)

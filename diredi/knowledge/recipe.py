@@ -69,6 +69,25 @@ class CycleRecipe(Recipe):
     """One update cycle. `CycleRecipe()` is what measured best; how the paper does it is one option away each."""
 
     # What the site does.
+    form: Literal["auto", "weights", "branch"] = "auto"
+    """What learns the site: all weights of the detectors (`weights`), or a branch, a neck and a head of their own for
+    the site's classes on a backbone that stays still (`branch`). `auto` lets the site find out, by a short probe, which
+    of them its models bear: a detector that has learned much more than the coreset shows forgets it when all of its
+    weights move."""
+    branch: TrainRecipe = TrainRecipe(
+        epochs=16, learning_rate=1e-3, batch_norm="frozen", train_only=("neck", "head"), losses={}
+    )
+    """How a branch learns, the tutor's and the student's alike."""
+    probe_steps: int = Field(default=24, ge=1)
+    """Steps of the probe that chooses the form and tells how long the site's part will take."""
+    held_back: float = Field(default=0.15, gt=0, lt=1)
+    """The share of the site's training images and of the coreset that a branch does not learn from: what the site
+    decides, it decides on them, never on the images that it is judged on."""
+    max_minutes: float | None = Field(default=None, gt=0)
+    """The most that a site's trainings may take, in minutes. Epochs are left out where they would take longer."""
+    max_cost: float = Field(default=2.0, gt=0)
+    """The most that a branch may cost a site, as a multiple of fine-tuning the whole student with the coreset for as
+    many epochs. The tutor's branch gets fewer epochs where it would cost more."""
     start: Literal["tutor", "fresh"] = "tutor"
     """Where tutor 1 and tutor 2 begin: the weights of the cloud's tutor, or fresh weights of the same architecture and
     seed."""
@@ -116,6 +135,10 @@ class CycleRecipe(Recipe):
     """The lambdas that a search tries, and that a site scores."""
     max_harm: float = Field(default=0.01, ge=0, le=1)
     """The most mAP50 (0 to 1) that an update may cost on presumed images."""
+    max_false_alarms: float = Field(default=5.0, ge=0)
+    """How often new classes may be found, at a confidence of 0.25, on 100 presumed images, which show none. A site
+    lowers the scores of its new classes until it is so on held-back images of the coreset, and the cloud counts again.
+    Not asked for with `presumed_shows_new`."""
     redistil_images: dict[ImageSource, Weight] = Field(default={"presumed": 1.0}, min_length=1)
     """The images on which the updated tutor teaches the student: a name in `diredi.knowledge.image_sources`, or several
     with the share of each. An epoch has as many images as there are presumed ones."""
@@ -173,6 +196,8 @@ class CycleRecipe(Recipe):
 
     @model_validator(mode="after")
     def _options_go_together(self) -> CycleRecipe:
+        if not self.branch.train_only or "backbone" in self.branch.train_only:
+            raise ValueError("branch.train_only: a branch has a neck and a head; the backbone is everybody's")
         if self.start == "fresh" and self.reverse_distillations == "one":
             raise ValueError("start=fresh needs reverse_distillations=two: there is no tutor to take the difference to")
         return self

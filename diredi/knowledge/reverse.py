@@ -178,6 +178,43 @@ def distil_student(
     return taught, compute(taught.weights(), student.weights(), student.weights())
 
 
+def teach_branch(
+    step: str,
+    base: Detector,
+    data: SiteData,
+    recipe: TrainRecipe,
+    *,
+    teacher: Detector | None = None,
+    on_progress: OnProgress | None = None,
+    checkpoints: Path | None = None,
+) -> Detector:
+    """Return a copy of the base's main network whose neck and head have learned the site: what a branch is made of.
+
+    It learns the classes that the site names, from the site's labels and from the coreset, whose images show what these
+    classes are not. Of other classes it hears nothing, and the backbone stays as it is.
+
+    Args:
+        step: What `on_progress` hears of it by, and the name of its folder in `checkpoints`.
+        base: The tutor or the student. It is not changed.
+        data: The site's images and the coreset.
+        recipe: How to learn.
+        teacher: Who teaches beside the labels.
+        on_progress: Hears of the step.
+        checkpoints: A folder in which the training keeps where it is; None keeps nothing.
+    """
+    named = data.private.classes if data.private.classes is not None else frozenset(range(len(data.labels)))
+    shown = named if data.coreset.classes is None else named & data.coreset.classes
+    return distil(
+        base.parts()[0],
+        [Pool(data.private.samples, named), Pool(data.coreset.samples, shown)],
+        teacher=teacher,
+        recipe=recipe,
+        labels=data.labels,
+        checkpoint=checkpoints and checkpoints / step,
+        on_progress=renamed(on_progress, step),
+    )
+
+
 def seeded(training: TrainRecipe, seed: int) -> TrainRecipe:
     """Return the recipe with another seed."""
     return training.model_copy(update={"seed": seed})

@@ -34,6 +34,7 @@ def main(spec: ApplySpec, folder: Path, on_progress: OnProgress) -> ApplyResult:
         harmless=applied.harmless,
         before=applied.before,
         after=applied.after,
+        silenced=applied.silenced,
         tried=tuple(applied.tried),
         seconds=clock.seconds,
     )

@@ -69,6 +69,7 @@ def main(spec: RedistilSpec, folder: Path, on_progress: OnProgress) -> RedistilR
         before=made.before,
         after=after,
         candidates=made.candidates,
+        false_alarms=made.false_alarms,
         images={name: len(pool.samples) for name, pool in images.items()},
         seconds=clock.seconds,
     )

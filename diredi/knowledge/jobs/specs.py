@@ -144,6 +144,8 @@ class ApplyResult(WeightsFile):
     harmless: bool
     before: DetectionMetrics
     after: DetectionMetrics
+    silenced: tuple[str, ...] = ()
+    """Known classes for which a new branch does not speak after all, because that would do harm."""
     tried: tuple[TriedLambda, ...]
     seconds: Seconds
 
@@ -176,6 +178,8 @@ class RedistilResult(WeightsFile):
     before: DetectionMetrics
     after: DetectionMetrics
     candidates: dict[StudentKind, DetectionMetrics]
+    false_alarms: float = 0.0
+    """How often it finds new classes on 100 held-out presumed images."""
     images: dict[ImageSource, int]
     """How many of each source taught it; empty where no student was taught."""
     seconds: Seconds

@@ -1,0 +1,257 @@
+"""How a cycle fits itself to a site: what its models bear, how long they learn, and what a branch may speak for.
+
+Whatever is decided here is decided from the site's training images and the coreset: by a short probe, and on parts of
+both that are held back from the training. The images that a site is judged on decide nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+
+from diredi.detectors.base import Detector
+from diredi.distillation.batches import Pool
+from diredi.distillation.distil import distil
+from diredi.distillation.recipe import TrainRecipe
+from diredi.evaluation.detection import evaluate
+from diredi.evaluation.false_alarms import RUNNING_CONFIDENCE, scores_of
+from diredi.knowledge.gaps import Decision
+from diredi.knowledge.recipe import CycleRecipe
+from diredi.knowledge.reverse import SiteData, seeded
+from diredi.progress import OnProgress, renamed, report
+from diredi.store.weights import WeightMap
+
+Form = Literal["weights", "branch"]
+PROBE = "probe"
+KEPT = 0.85
+"""The share of its quality on the coreset that a detector must keep in the probe to learn with all of its weights."""
+FEWEST_HELD_BACK = 4
+TIMED_STEPS = 4
+MARGIN = 0.85  # of `max_minutes` for the trainings themselves; measuring and writing take time, too
+CLEARLY = 0.01  # AP50 by which a branch must find a known class better at the site to speak for it
+MANY_BOXES = 10
+
+
+def hold_back(data: SiteData, recipe: CycleRecipe) -> tuple[SiteData, SiteData]:
+    """Divide what a site learns from.
+
+    Args:
+        data: The site's training images and the coreset.
+        recipe: How much to hold back (`held_back`), and the seed that draws it.
+
+    Returns:
+        What is left to learn from, and what is held back. A part with few images holds nothing back.
+    """
+    random = np.random.default_rng(recipe.seed)
+    private = _divided(data.private, recipe.held_back, random)
+    coreset = _divided(data.coreset, recipe.held_back, random)
+    return (
+        replace(data, private=private[0], coreset=coreset[0]),
+        replace(data, private=private[1], coreset=coreset[1]),
+    )
+
+
+def _divided(pool: Pool, share: float, random: np.random.Generator) -> tuple[Pool, Pool]:
+    count = round(share * len(pool.samples))
+    if count < FEWEST_HELD_BACK:
+        return pool, replace(pool, samples=[])
+    chosen = set(random.permutation(len(pool.samples))[:count].tolist())
+    kept = [sample for index, sample in enumerate(pool.samples) if index not in chosen]
+    return replace(pool, samples=kept), replace(pool, samples=[pool.samples[index] for index in sorted(chosen)])
+
+
+def choose_form(
+    student: Detector, data: SiteData, recipe: CycleRecipe, *, on_progress: OnProgress | None = None
+) -> tuple[Form, Decision]:
+    """Choose whether a site's models learn with all weights or as a branch.
+
+    A copy of the deployed student learns for `probe_steps` with all weights, at the rate of `recipe.student`, from the
+    site's images and the coreset. If it then still finds what it knew on held-back images of the coreset, all weights
+    may move: that learns most. If not, it has learned far more than the coreset can hold in place, and what it knows
+    has to stand still while a branch learns.
+
+    Args:
+        student: The deployed student. It is not changed.
+        data: What the site learns from.
+        recipe: The recipe; a `form` that it names is taken unseen.
+        on_progress: Hears of the step "probe".
+
+    Returns:
+        The form, and why.
+    """
+    if recipe.form != "auto":
+        return recipe.form, _form(recipe.form, "the recipe says so")
+    if student.spec.branches:
+        return "branch", _form("branch", "the deployed student has branches, which need its backbone as it is")
+    learned, held = hold_back(data, recipe)
+    if not any(len(sample.boxes) for sample in held.coreset.samples):
+        return "branch", _form("branch", "no coreset shows what would be forgotten")
+    before = evaluate(student, held.coreset.samples, data.labels).map50
+    probe = distil(
+        student,
+        learned.pools,
+        recipe=seeded(recipe.student, recipe.seed).model_copy(update={"steps": recipe.probe_steps}),
+        labels=data.labels,
+        on_progress=renamed(on_progress, PROBE),
+    )
+    after = evaluate(probe, held.coreset.samples, data.labels).map50
+    form: Form = "weights" if after >= KEPT * before else "branch"
+    said = (
+        f"after {recipe.probe_steps} steps with all weights, mAP50 on held-back images of the coreset went from "
+        f"{100 * before:.1f} to {100 * after:.1f}"
+    )
+    return form, _form(form, said)
+
+
+def _form(form: Form, because: str) -> Decision:
+    return Decision(subject="form", choice=form, because=because)
+
+
+def fit_epochs(
+    tutor: Detector, student: Detector, data: SiteData, recipe: CycleRecipe, *, on_progress: OnProgress | None = None
+) -> tuple[float, float, list[Decision]]:
+    """Find how many epochs the branches of tutor and student may learn, and say how long that will take.
+
+    The student's branch learns as long as the recipe says. The tutor's learns for what `max_cost` leaves, one epoch at
+    the least and no more than the recipe says. `max_minutes` shortens both alike.
+
+    Args:
+        tutor: Whose branch learns first.
+        student: Whose branch learns then.
+        data: What both learn from.
+        recipe: The limits.
+        on_progress: Hears of the step "probe".
+
+    Returns:
+        Epochs of the tutor's branch, epochs of the student's, and why.
+    """
+    epochs, size = recipe.branch.epochs, recipe.branch.batch
+    images = len(data.private.samples) + len(data.coreset.samples)
+    steps = max(images // size, 1)
+    whole = _seconds_per_step(student, data, recipe.branch.model_copy(update={"train_only": (), "seed": recipe.seed}))
+    mine, theirs = (_seconds_per_step(model, data, seeded(recipe.branch, recipe.seed)) for model in (student, tutor))
+    room = recipe.max_cost * epochs * steps * whole - epochs * steps * mine
+    tutors = float(np.clip(room / (steps * theirs), min(1.0, epochs), epochs))
+    seconds = steps * (tutors * theirs + epochs * mine)
+    share = 1.0 if recipe.max_minutes is None else min(1.0, 60 * recipe.max_minutes * MARGIN / seconds)
+    said = f"the trainings will take about {_minutes(share * seconds)} here"
+    report(on_progress, PROBE, 1.0, said)
+    paces = f"a step of {size} images takes {theirs:.2f} s of the tutor's branch, {mine:.2f} s of the student's"
+    limit = f"max_cost allows {recipe.max_cost:g} times {_minutes(epochs * steps * whole)} of fine-tuning the student"
+    short = "" if share == 1 else f"; max_minutes {recipe.max_minutes:g} leaves {100 * share:.0f} % of it"
+    return (
+        share * tutors,
+        share * epochs,
+        [
+            Decision(subject="tutor epochs", choice=f"{share * tutors:.1f}", because=f"{paces}; {limit}{short}"),
+            Decision(subject="student epochs", choice=f"{share * epochs:.1f}", because=f"{said}{short}"),
+        ],
+    )
+
+
+def _seconds_per_step(model: Detector, data: SiteData, recipe: TrainRecipe) -> float:
+    """Of a few steps on a few images, without the first, which is slow."""
+    few = [replace(pool, samples=pool.samples[: TIMED_STEPS * recipe.batch]) for pool in data.pools]
+    marks: list[float] = []
+    distil(
+        model.parts()[0],
+        few,
+        recipe=recipe.model_copy(update={"steps": TIMED_STEPS}),
+        labels=data.labels,
+        on_progress=lambda _: marks.append(time.monotonic()),
+    )
+    return max((marks[-1] - marks[0]) / (len(marks) - 1), 1e-3)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def choose_classes(
+    who: str, base: Detector, taught: Detector, held: SiteData, learned: SiteData
+) -> tuple[list[int], Decision]:
+    """Choose the classes for which a branch speaks: all new ones, and known ones that it finds better at this site.
+
+    Better is what held-back images of the site say, class by class. A site with too few images to hold some back takes
+    the branch for every class of which it has labelled MANY_BOXES boxes; whoever receives the gap measures the harm.
+
+    Args:
+        who: "tutor" or "student", for the decision.
+        base: The detector as it was.
+        taught: The branch, as a network of its own.
+        held: What is held back.
+        learned: What the branch has learned from.
+
+    Returns:
+        Ids of the classes, and why.
+    """
+    labels = held.labels
+    new = labels.ids_of(labels.new_since(base.spec.labels))
+    seen = Counter(int(kind) for sample in learned.private.samples for kind in sample.boxes[:, 0])
+    chosen = [kind for kind in new if seen[kind]]
+    known = sorted(kind for kind in seen if kind not in new)
+    words = [f"{labels.names[kind]} new" for kind in chosen]
+    judges = [sample for sample in held.private.samples if len(sample.boxes)]
+    if known and judges:
+        before, after = (evaluate(model, held.private.samples, labels).per_class for model in (base, taught))
+        for kind in known:
+            name = labels.names[kind]
+            if name not in after:
+                continue
+            if after[name].ap50 > before[name].ap50 + CLEARLY:
+                chosen.append(kind)
+            words.append(f"{name} AP50 {100 * before[name].ap50:.1f} to {100 * after[name].ap50:.1f}")
+    elif known:
+        chosen += [kind for kind in known if seen[kind] >= MANY_BOXES]
+        words.append("too few images to hold some back")
+    names = ", ".join(labels.names[kind] for kind in sorted(chosen)) or "nothing"
+    because = f"on held-back images of the site: {', '.join(words)}"
+    return sorted(chosen), Decision(subject=f"{who}'s branch speaks for", choice=names, because=because)
+
+
+def quiet(
+    taught: Detector, new: Sequence[int], held: SiteData, recipe: CycleRecipe
+) -> tuple[Detector, Decision | None]:
+    """Lower the scores of new classes until they are seldom found where there are none.
+
+    Average precision does not see a class that is found on images without it. Held-back images of the coreset do.
+
+    Args:
+        taught: The branch, as a network of its own. It is not changed.
+        new: Ids of the new classes.
+        held: What is held back.
+        recipe: How often new classes may be found (`max_false_alarms`).
+
+    Returns:
+        The branch with lower biases of the new classes, or as it was; and why, if it was changed.
+    """
+    images = held.coreset.samples
+    if not images or not new or recipe.presumed_shows_new:
+        return taught, None
+    found = sorted(scores_of(taught, images, new, confidence=0.01), reverse=True)
+    alarms = sum(score >= RUNNING_CONFIDENCE for score in found)
+    allowed = int(recipe.max_false_alarms * len(images) / 100)
+    if alarms <= allowed:
+        return taught, None
+    lower = _logit(RUNNING_CONFIDENCE) - _logit(found[allowed]) - 0.05
+    quieter = taught.expand_classes(taught.spec.labels)
+    weights = dict(taught.weights())
+    for name in taught.class_rows():
+        if name.endswith("bias"):
+            weights[name] = weights[name].copy()
+            weights[name][list(new)] += np.float32(lower)
+    quieter.load_weights(WeightMap(weights))
+    because = (
+        f"new classes were found {alarms} times on {len(images)} held-back images of the coreset, which show none; "
+        f"{recipe.max_false_alarms:g} in 100 may be"
+    )
+    return quieter, Decision(subject="scores of new classes", choice=f"{lower:+.2f} logits", because=because)
+
+
+def _logit(score: float) -> float:
+    return float(np.log(score / (1 - score)))
