@@ -86,6 +86,14 @@ class LambdaScore(Record):
     """Called "figures" in databases of before."""
 
 
+class Decision(Record):
+    """One thing that a site has decided for itself, in words."""
+
+    subject: str = Field(max_length=64)
+    choice: str = Field(max_length=4000)
+    because: str = Field(max_length=8000)
+
+
 class GapManifest(Record):
     """What a site says about its gaps: counts and metrics, never contents."""
 
@@ -101,6 +109,7 @@ class GapManifest(Record):
     tutor_after: DetectionMetrics
     student_after: DetectionMetrics | None = None
     scores: tuple[LambdaScore, ...] = Field((), max_length=64)
+    decisions: tuple[Decision, ...] = Field((), max_length=16)
     style: Json | None = None
     signature: str = ""
     """The site's, in hex. Empty only for a gap from before there were signatures."""

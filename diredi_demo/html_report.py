@@ -217,5 +217,7 @@ def _how(report: Report) -> list[tuple[str, str]]:
     rows.append(("Gap", f"{bytes_text(gap.bytes)} as {gap.codec}, {share}"))
     if gap.student_bytes:
         rows.append(("Student-sized gap", f"{bytes_text(gap.student_bytes)} as {gap.codec}"))
+    for one in gap.decisions:
+        rows.append((f"Decided: {one.subject}", f"{one.choice}, because {one.because}"))
     rows.append(("Metrics", "mAP as COCO defines it; precision, recall and F1 at the confidence that maximises F1"))
     return rows

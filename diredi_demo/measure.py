@@ -15,6 +15,7 @@ from diredi_demo.options import SITE, DemoOptions
 from diredi_demo.report import (
     CycleSummary,
     DataSummary,
+    DecisionSummary,
     DeviceSummary,
     GapSummary,
     ModelSummary,
@@ -136,6 +137,9 @@ def _gap(outcome: Outcome) -> GapSummary:
         codec=gap.tutor_gap.codec,
         student_bytes=gap.student_gap.blob.bytes,
         student_fp32_bytes=gap.student_gap.fp32_bytes,
+        decisions=tuple(
+            DecisionSummary(subject=one.subject, choice=one.choice, because=one.because) for one in gap.decisions
+        ),
     )
 
 

@@ -42,6 +42,14 @@ class Pair(_Part):
     site: DetectionMetrics
 
 
+class DecisionSummary(_Part):
+    """One thing that the site has decided for itself."""
+
+    subject: str
+    choice: str
+    because: str
+
+
 class GapSummary(_Part):
     """What the knowledge gap weighs on the wire, beside the model that it updates."""
 
@@ -50,6 +58,7 @@ class GapSummary(_Part):
     codec: str = ""
     student_bytes: int = 0  # the student-sized gap, 0 for none
     student_fp32_bytes: int = 0
+    decisions: tuple[DecisionSummary, ...] = ()
 
 
 class DataSummary(_Part):

@@ -24,6 +24,7 @@ def render_report(report: Report) -> list[RenderableType]:
         Text(f"\n{headline(report)}\n", style="bold"),
         _quality(report),
         _forgetting(report),
+        *_decisions(report),
         _bytes(report),
         _seconds(report),
         _devices(report),
@@ -71,6 +72,13 @@ def _forgetting(report: Report) -> str:
     worst = report.most_forgotten()
     lost = f"most lost: {worst[0]}, {worst[1]:.1f} points of AP50" if worst else "no class lost anything"
     return f"Forgetting on the manufacturer's data: mAP50 {signed(report.points('presumed'))} points; {lost}.\n"
+
+
+def _decisions(report: Report) -> list[RenderableType]:
+    rows = [(one.subject, one.choice, one.because) for one in report.gap.decisions]
+    return (
+        [table(("", "decided", "because"), rows, title=f"What {report.cycle.site} decided for itself")] if rows else []
+    )
 
 
 def _bytes(report: Report) -> RenderableType:

@@ -35,6 +35,7 @@ def build_manifest(
             cycles_pb2.LambdaScore(lam=score.lam, metrics=convert.metrics_to(score.metrics)) for score in result.scores
         ],
     )
+    manifest.decisions.extend(cycles_pb2.Decision(**decision.model_dump()) for decision in result.decisions)
     if result.student_gap is not None:
         manifest.student_gap.CopyFrom(_gap(result.student_gap, task.student.id))
     if result.student_after is not None:

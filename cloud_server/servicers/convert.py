@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from cloud_server.entities import (
     Cycle,
+    Decision,
     EncodedGap,
     GapManifest,
     Install,
@@ -142,6 +143,7 @@ def manifest_to(manifest: GapManifest) -> cycles_pb2.GapManifest:
         recipe=base.struct_to(manifest.recipe), student_before=base.metrics_to(manifest.student_before),
         tutor_after=base.metrics_to(manifest.tutor_after), signature=bytes.fromhex(manifest.signature),
         scores=[cycles_pb2.LambdaScore(lam=s.lam, metrics=base.metrics_to(s.metrics)) for s in manifest.scores],
+        decisions=[cycles_pb2.Decision(**decision.model_dump()) for decision in manifest.decisions],
     )  # fmt: skip
     if manifest.student_gap is not None:
         message.student_gap.CopyFrom(_gap_to(manifest.student_gap))
@@ -175,6 +177,9 @@ def manifest_from(message: cycles_pb2.GapManifest) -> GapManifest:
             tutor_after=base.metrics_from(message.tutor_after),
             student_after=base.metrics_from(message.student_after) if message.HasField("student_after") else None,
             scores=tuple(LambdaScore(lam=s.lam, metrics=base.metrics_from(s.metrics)) for s in message.scores),
+            decisions=tuple(
+                Decision(subject=one.subject, choice=one.choice, because=one.because) for one in message.decisions
+            ),
             style=_style_from(message),
             signature=message.signature.hex(),
         )  # fmt: skip

@@ -35,6 +35,7 @@ TIMED_STEPS = 4
 MARGIN = 0.85  # of `max_minutes` for the trainings themselves; measuring and writing take time, too
 CLEARLY = 0.01  # AP50 by which a branch must find a known class better at the site to speak for it
 MANY_BOXES = 10
+MOST_LISTED = 12
 
 
 def hold_back(data: SiteData, recipe: CycleRecipe) -> tuple[SiteData, SiteData]:
@@ -209,9 +210,14 @@ def choose_classes(
     elif known:
         chosen += [kind for kind in known if seen[kind] >= MANY_BOXES]
         words.append("too few images to hold some back")
-    names = ", ".join(labels.names[kind] for kind in sorted(chosen)) or "nothing"
-    because = f"on held-back images of the site: {', '.join(words)}"
+    names = _listed([labels.names[kind] for kind in sorted(chosen)]) or "nothing"
+    because = f"on held-back images of the site: {_listed(words)}"
     return sorted(chosen), Decision(subject=f"{who}'s branch speaks for", choice=names, because=because)
+
+
+def _listed(words: Sequence[str]) -> str:
+    more = f" and {len(words) - MOST_LISTED} more" if len(words) > MOST_LISTED else ""
+    return ", ".join(words[:MOST_LISTED]) + more
 
 
 def quiet(

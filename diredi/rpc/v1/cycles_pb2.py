@@ -27,7 +27,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x64iredi/v1/cycles.proto\x12\tdiredi.v1\x1a\x16\x64iredi/v1/common.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa3\x01\n\nTransition\x12$\n\x05state\x18\x01 \x01(\x0e\x32\x15.diredi.v1.CycleState\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12(\n\x07metrics\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\"\xca\x03\n\x05\x43ycle\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.diredi.v1.CycleState\x12&\n\x07history\x18\x04 \x03(\x0b\x32\x15.diredi.v1.Transition\x12%\n\x08progress\x18\x05 \x01(\x0b\x32\x13.diredi.v1.Progress\x12\'\n\x06recipe\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x15\n\rbase_tutor_id\x18\x07 \x01(\t\x12\x17\n\x0f\x62\x61se_student_id\x18\x08 \x01(\t\x12\x18\n\x10updated_tutor_id\x18\t \x01(\t\x12\x1a\n\x12updated_student_id\x18\n \x01(\t\x12\x17\n\x0frelease_version\x18\x0b \x01(\r\x12#\n\x03gap\x18\x0c \x01(\x0b\x32\x16.diredi.v1.GapManifest\x12/\n\nsite_after\x18\r \x01(\x0b\x32\x1b.diredi.v1.DetectionMetrics\x12\x10\n\x08\x61pproved\x18\x0e \x01(\x08\x12\"\n\x05sites\x18\x0f \x03(\x0b\x32\x13.diredi.v1.SitePart\"\x8b\x02\n\x08SitePart\x12\x0c\n\x04site\x18\x01 \x01(\t\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.diredi.v1.CycleState\x12\x10\n\x08\x61pproved\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12%\n\x08progress\x18\x05 \x01(\x0b\x32\x13.diredi.v1.Progress\x12#\n\x03gap\x18\x06 \x01(\x0b\x32\x16.diredi.v1.GapManifest\x12\x13\n\x0b\x63\x65rtificate\x18\x07 \x01(\t\x12/\n\nsite_after\x18\x08 \x01(\x0b\x32\x1b.diredi.v1.DetectionMetrics\x12\x17\n\x0fpublishes_style\x18\t \x01(\x08\";\n\x08Progress\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x10\n\x08\x66raction\x18\x02 \x01(\x01\x12\x0f\n\x07message\x18\x03 \x01(\t\"y\n\nEncodedGap\x12 \n\x04\x62lob\x18\x01 \x01(\x0b\x32\x12.diredi.v1.BlobRef\x12\r\n\x05\x63odec\x18\x02 \x01(\t\x12\x12\n\nfp32_bytes\x18\x03 \x01(\x04\x12\x0f\n\x07\x62\x61se_id\x18\x04 \x01(\t\x12\x15\n\rschema_digest\x18\x05 \x01(\t\"H\n\x0bLambdaScore\x12\x0b\n\x03lam\x18\x01 \x01(\x01\x12,\n\x07metrics\x18\x02 \x01(\x0b\x32\x1b.diredi.v1.DetectionMetrics\"\xd2\x04\n\x0bGapManifest\x12\x10\n\x08\x63ycle_id\x18\x01 \x01(\t\x12(\n\ttutor_gap\x18\x02 \x01(\x0b\x32\x15.diredi.v1.EncodedGap\x12*\n\x0bstudent_gap\x18\x03 \x01(\x0b\x32\x15.diredi.v1.EncodedGap\x12%\n\x06labels\x18\x04 \x01(\x0b\x32\x15.diredi.v1.LabelSpace\x12\x14\n\x0ctrain_images\x18\x05 \x01(\r\x12\x17\n\x0fheld_out_images\x18\x06 \x01(\r\x12\x30\n\x05\x62oxes\x18\x07 \x03(\x0b\x32!.diredi.v1.GapManifest.BoxesEntry\x12\'\n\x06recipe\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x33\n\x0estudent_before\x18\t \x01(\x0b\x32\x1b.diredi.v1.DetectionMetrics\x12\x30\n\x0btutor_after\x18\n \x01(\x0b\x32\x1b.diredi.v1.DetectionMetrics\x12\x32\n\rstudent_after\x18\x0b \x01(\x0b\x32\x1b.diredi.v1.DetectionMetrics\x12&\n\x06scores\x18\x0c \x03(\x0b\x32\x16.diredi.v1.LambdaScore\x12&\n\x05style\x18\r \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x11\n\tsignature\x18\x0e \x01(\x0c\x1a,\n\nBoxesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\"m\n\x11StartCycleRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\'\n\x06recipe\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\r\n\x05sites\x18\x04 \x03(\t\"5\n\x12StartCycleResponse\x12\x1f\n\x05\x63ycle\x18\x01 \x01(\x0b\x32\x10.diredi.v1.Cycle\"\x1f\n\x11WatchCycleRequest\x12\n\n\x02id\x18\x01 \x01(\t\"5\n\x12WatchCycleResponse\x12\x1f\n\x05\x63ycle\x18\x01 \x01(\x0b\x32\x10.diredi.v1.Cycle\"0\n\x11ListCyclesRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\"6\n\x12ListCyclesResponse\x12 \n\x06\x63ycles\x18\x01 \x03(\x0b\x32\x10.diredi.v1.Cycle\"\x1d\n\x0fGetCycleRequest\x12\n\n\x02id\x18\x01 \x01(\t\"3\n\x10GetCycleResponse\x12\x1f\n\x05\x63ycle\x18\x01 \x01(\x0b\x32\x10.diredi.v1.Cycle\"!\n\x13\x41pproveCycleRequest\x12\n\n\x02id\x18\x01 \x01(\t\"7\n\x14\x41pproveCycleResponse\x12\x1f\n\x05\x63ycle\x18\x01 \x01(\x0b\x32\x10.diredi.v1.Cycle\"1\n\x13\x44\x65\x63lineCycleRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"7\n\x14\x44\x65\x63lineCycleResponse\x12\x1f\n\x05\x63ycle\x18\x01 \x01(\x0b\x32\x10.diredi.v1.Cycle*\xfb\x02\n\nCycleState\x12\x1b\n\x17\x43YCLE_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43YCLE_STATE_REQUESTED\x10\x01\x12\x17\n\x13\x43YCLE_STATE_OFFERED\x10\x02\x12\x1a\n\x16\x43YCLE_STATE_EXTRACTING\x10\x03\x12\x18\n\x14\x43YCLE_STATE_UPLOADED\x10\x04\x12\x17\n\x13\x43YCLE_STATE_APPLIED\x10\x05\x12\x15\n\x11\x43YCLE_STATE_GATED\x10\x06\x12\x1b\n\x17\x43YCLE_STATE_REDISTILLED\x10\x07\x12\x16\n\x12\x43YCLE_STATE_CANARY\x10\x08\x12\x18\n\x14\x43YCLE_STATE_RELEASED\x10\t\x12\x18\n\x14\x43YCLE_STATE_DECLINED\x10\n\x12\x18\n\x14\x43YCLE_STATE_REJECTED\x10\x0b\x12\x16\n\x12\x43YCLE_STATE_FAILED\x10\x0c\x12\x1b\n\x17\x43YCLE_STATE_ROLLED_BACK\x10\r2\xd8\x03\n\x0c\x43ycleService\x12I\n\nStartCycle\x12\x1c.diredi.v1.StartCycleRequest\x1a\x1d.diredi.v1.StartCycleResponse\x12K\n\nWatchCycle\x12\x1c.diredi.v1.WatchCycleRequest\x1a\x1d.diredi.v1.WatchCycleResponse0\x01\x12I\n\nListCycles\x12\x1c.diredi.v1.ListCyclesRequest\x1a\x1d.diredi.v1.ListCyclesResponse\x12\x43\n\x08GetCycle\x12\x1a.diredi.v1.GetCycleRequest\x1a\x1b.diredi.v1.GetCycleResponse\x12O\n\x0c\x41pproveCycle\x12\x1e.diredi.v1.ApproveCycleRequest\x1a\x1f.diredi.v1.ApproveCycleResponse\x12O\n\x0c\x44\x65\x63lineCycle\x12\x1e.diredi.v1.DeclineCycleRequest\x1a\x1f.diredi.v1.DeclineCycleResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x64iredi/v1/cycles.proto\x12\tdiredi.v1\x1a\x16\x64iredi/v1/common.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa3\x01\n\nTransition\x12$\n\x05state\x18\x01 \x01(\x0e\x32\x15.diredi.v1.CycleState\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12(\n\x07metrics\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\"\xca\x03\n\x05\x43ycle\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.diredi.v1.CycleState\x12&\n\x07history\x18\x04 \x03(\x0b\x32\x15.diredi.v1.Transition\x12%\n\x08progress\x18\x05 \x01(\x0b\x32\x13.diredi.v1.Progress\x12\'\n\x06recipe\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x15\n\rbase_tutor_id\x18\x07 \x01(\t\x12\x17\n\x0f\x62\x61se_student_id\x18\x08 \x01(\t\x12\x18\n\x10updated_tutor_id\x18\t \x01(\t\x12\x1a\n\x12updated_student_id\x18\n \x01(\t\x12\x17\n\x0frelease_version\x18\x0b \x01(\r\x12#\n\x03gap\x18\x0c \x01(\x0b\x32\x16.diredi.v1.GapManifest\x12/\n\nsite_after\x18\r \x01(\x0b\x32\x1b.diredi.v1.DetectionMetrics\x12\x10\n\x08\x61pproved\x18\x0e \x01(\x08\x12\"\n\x05sites\x18\x0f \x03(\x0b\x32\x13.diredi.v1.SitePart\"\x8b\x02\n\x08SitePart\x12\x0c\n\x04site\x18\x01 \x01(\t\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.diredi.v1.CycleState\x12\x10\n\x08\x61pproved\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12%\n\x08progress\x18\x05 \x01(\x0b\x32\x13.diredi.v1.Progress\x12#\n\x03gap\x18\x06 \x01(\x0b\x32\x16.diredi.v1.GapManifest\x12\x13\n\x0b\x63\x65rtificate\x18\x07 \x01(\t\x12/\n\nsite_after\x18\x08 \x01(\x0b\x32\x1b.diredi.v1.DetectionMetrics\x12\x17\n\x0fpublishes_style\x18\t \x01(\x08\";\n\x08Progress\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x10\n\x08\x66raction\x18\x02 \x01(\x01\x12\x0f\n\x07message\x18\x03 \x01(\t\"y\n\nEncodedGap\x12 \n\x04\x62lob\x18\x01 \x01(\x0b\x32\x12.diredi.v1.BlobRef\x12\r\n\x05\x63odec\x18\x02 \x01(\t\x12\x12\n\nfp32_bytes\x18\x03 \x01(\x04\x12\x0f\n\x07\x62\x61se_id\x18\x04 \x01(\t\x12\x15\n\rschema_digest\x18\x05 \x01(\t\"H\n\x0bLambdaScore\x12\x0b\n\x03lam\x18\x01 \x01(\x01\x12,\n\x07metrics\x18\x02 \x01(\x0b\x32\x1b.diredi.v1.DetectionMetrics\"\xfa\x04\n\x0bGapManifest\x12\x10\n\x08\x63ycle_id\x18\x01 \x01(\t\x12(\n\ttutor_gap\x18\x02 \x01(\x0b\x32\x15.diredi.v1.EncodedGap\x12*\n\x0bstudent_gap\x18\x03 \x01(\x0b\x32\x15.diredi.v1.EncodedGap\x12%\n\x06labels\x18\x04 \x01(\x0b\x32\x15.diredi.v1.LabelSpace\x12\x14\n\x0ctrain_images\x18\x05 \x01(\r\x12\x17\n\x0fheld_out_images\x18\x06 \x01(\r\x12\x30\n\x05\x62oxes\x18\x07 \x03(\x0b\x32!.diredi.v1.GapManifest.BoxesEntry\x12\'\n\x06recipe\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x33\n\x0estudent_before\x18\t \x01(\x0b\x32\x1b.diredi.v1.DetectionMetrics\x12\x30\n\x0btutor_after\x18\n \x01(\x0b\x32\x1b.diredi.v1.DetectionMetrics\x12\x32\n\rstudent_after\x18\x0b \x01(\x0b\x32\x1b.diredi.v1.DetectionMetrics\x12&\n\x06scores\x18\x0c \x03(\x0b\x32\x16.diredi.v1.LambdaScore\x12&\n\x05style\x18\r \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x11\n\tsignature\x18\x0e \x01(\x0c\x12&\n\tdecisions\x18\x0f \x03(\x0b\x32\x13.diredi.v1.Decision\x1a,\n\nBoxesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\"<\n\x08\x44\x65\x63ision\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x0e\n\x06\x63hoice\x18\x02 \x01(\t\x12\x0f\n\x07\x62\x65\x63\x61use\x18\x03 \x01(\t\"m\n\x11StartCycleRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\'\n\x06recipe\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\r\n\x05sites\x18\x04 \x03(\t\"5\n\x12StartCycleResponse\x12\x1f\n\x05\x63ycle\x18\x01 \x01(\x0b\x32\x10.diredi.v1.Cycle\"\x1f\n\x11WatchCycleRequest\x12\n\n\x02id\x18\x01 \x01(\t\"5\n\x12WatchCycleResponse\x12\x1f\n\x05\x63ycle\x18\x01 \x01(\x0b\x32\x10.diredi.v1.Cycle\"0\n\x11ListCyclesRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\"6\n\x12ListCyclesResponse\x12 \n\x06\x63ycles\x18\x01 \x03(\x0b\x32\x10.diredi.v1.Cycle\"\x1d\n\x0fGetCycleRequest\x12\n\n\x02id\x18\x01 \x01(\t\"3\n\x10GetCycleResponse\x12\x1f\n\x05\x63ycle\x18\x01 \x01(\x0b\x32\x10.diredi.v1.Cycle\"!\n\x13\x41pproveCycleRequest\x12\n\n\x02id\x18\x01 \x01(\t\"7\n\x14\x41pproveCycleResponse\x12\x1f\n\x05\x63ycle\x18\x01 \x01(\x0b\x32\x10.diredi.v1.Cycle\"1\n\x13\x44\x65\x63lineCycleRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"7\n\x14\x44\x65\x63lineCycleResponse\x12\x1f\n\x05\x63ycle\x18\x01 \x01(\x0b\x32\x10.diredi.v1.Cycle*\xfb\x02\n\nCycleState\x12\x1b\n\x17\x43YCLE_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43YCLE_STATE_REQUESTED\x10\x01\x12\x17\n\x13\x43YCLE_STATE_OFFERED\x10\x02\x12\x1a\n\x16\x43YCLE_STATE_EXTRACTING\x10\x03\x12\x18\n\x14\x43YCLE_STATE_UPLOADED\x10\x04\x12\x17\n\x13\x43YCLE_STATE_APPLIED\x10\x05\x12\x15\n\x11\x43YCLE_STATE_GATED\x10\x06\x12\x1b\n\x17\x43YCLE_STATE_REDISTILLED\x10\x07\x12\x16\n\x12\x43YCLE_STATE_CANARY\x10\x08\x12\x18\n\x14\x43YCLE_STATE_RELEASED\x10\t\x12\x18\n\x14\x43YCLE_STATE_DECLINED\x10\n\x12\x18\n\x14\x43YCLE_STATE_REJECTED\x10\x0b\x12\x16\n\x12\x43YCLE_STATE_FAILED\x10\x0c\x12\x1b\n\x17\x43YCLE_STATE_ROLLED_BACK\x10\r2\xd8\x03\n\x0c\x43ycleService\x12I\n\nStartCycle\x12\x1c.diredi.v1.StartCycleRequest\x1a\x1d.diredi.v1.StartCycleResponse\x12K\n\nWatchCycle\x12\x1c.diredi.v1.WatchCycleRequest\x1a\x1d.diredi.v1.WatchCycleResponse0\x01\x12I\n\nListCycles\x12\x1c.diredi.v1.ListCyclesRequest\x1a\x1d.diredi.v1.ListCyclesResponse\x12\x43\n\x08GetCycle\x12\x1a.diredi.v1.GetCycleRequest\x1a\x1b.diredi.v1.GetCycleResponse\x12O\n\x0c\x41pproveCycle\x12\x1e.diredi.v1.ApproveCycleRequest\x1a\x1f.diredi.v1.ApproveCycleResponse\x12O\n\x0c\x44\x65\x63lineCycle\x12\x1e.diredi.v1.DeclineCycleRequest\x1a\x1f.diredi.v1.DeclineCycleResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,8 +36,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GAPMANIFEST_BOXESENTRY']._loaded_options = None
   _globals['_GAPMANIFEST_BOXESENTRY']._serialized_options = b'8\001'
-  _globals['_CYCLESTATE']._serialized_start=2521
-  _globals['_CYCLESTATE']._serialized_end=2900
+  _globals['_CYCLESTATE']._serialized_start=2623
+  _globals['_CYCLESTATE']._serialized_end=3002
   _globals['_TRANSITION']._serialized_start=125
   _globals['_TRANSITION']._serialized_end=288
   _globals['_CYCLE']._serialized_start=291
@@ -51,33 +51,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LAMBDASCORE']._serialized_start=1205
   _globals['_LAMBDASCORE']._serialized_end=1277
   _globals['_GAPMANIFEST']._serialized_start=1280
-  _globals['_GAPMANIFEST']._serialized_end=1874
-  _globals['_GAPMANIFEST_BOXESENTRY']._serialized_start=1830
-  _globals['_GAPMANIFEST_BOXESENTRY']._serialized_end=1874
-  _globals['_STARTCYCLEREQUEST']._serialized_start=1876
-  _globals['_STARTCYCLEREQUEST']._serialized_end=1985
-  _globals['_STARTCYCLERESPONSE']._serialized_start=1987
-  _globals['_STARTCYCLERESPONSE']._serialized_end=2040
-  _globals['_WATCHCYCLEREQUEST']._serialized_start=2042
-  _globals['_WATCHCYCLEREQUEST']._serialized_end=2073
-  _globals['_WATCHCYCLERESPONSE']._serialized_start=2075
-  _globals['_WATCHCYCLERESPONSE']._serialized_end=2128
-  _globals['_LISTCYCLESREQUEST']._serialized_start=2130
-  _globals['_LISTCYCLESREQUEST']._serialized_end=2178
-  _globals['_LISTCYCLESRESPONSE']._serialized_start=2180
-  _globals['_LISTCYCLESRESPONSE']._serialized_end=2234
-  _globals['_GETCYCLEREQUEST']._serialized_start=2236
-  _globals['_GETCYCLEREQUEST']._serialized_end=2265
-  _globals['_GETCYCLERESPONSE']._serialized_start=2267
-  _globals['_GETCYCLERESPONSE']._serialized_end=2318
-  _globals['_APPROVECYCLEREQUEST']._serialized_start=2320
-  _globals['_APPROVECYCLEREQUEST']._serialized_end=2353
-  _globals['_APPROVECYCLERESPONSE']._serialized_start=2355
-  _globals['_APPROVECYCLERESPONSE']._serialized_end=2410
-  _globals['_DECLINECYCLEREQUEST']._serialized_start=2412
-  _globals['_DECLINECYCLEREQUEST']._serialized_end=2461
-  _globals['_DECLINECYCLERESPONSE']._serialized_start=2463
-  _globals['_DECLINECYCLERESPONSE']._serialized_end=2518
-  _globals['_CYCLESERVICE']._serialized_start=2903
-  _globals['_CYCLESERVICE']._serialized_end=3375
+  _globals['_GAPMANIFEST']._serialized_end=1914
+  _globals['_GAPMANIFEST_BOXESENTRY']._serialized_start=1870
+  _globals['_GAPMANIFEST_BOXESENTRY']._serialized_end=1914
+  _globals['_DECISION']._serialized_start=1916
+  _globals['_DECISION']._serialized_end=1976
+  _globals['_STARTCYCLEREQUEST']._serialized_start=1978
+  _globals['_STARTCYCLEREQUEST']._serialized_end=2087
+  _globals['_STARTCYCLERESPONSE']._serialized_start=2089
+  _globals['_STARTCYCLERESPONSE']._serialized_end=2142
+  _globals['_WATCHCYCLEREQUEST']._serialized_start=2144
+  _globals['_WATCHCYCLEREQUEST']._serialized_end=2175
+  _globals['_WATCHCYCLERESPONSE']._serialized_start=2177
+  _globals['_WATCHCYCLERESPONSE']._serialized_end=2230
+  _globals['_LISTCYCLESREQUEST']._serialized_start=2232
+  _globals['_LISTCYCLESREQUEST']._serialized_end=2280
+  _globals['_LISTCYCLESRESPONSE']._serialized_start=2282
+  _globals['_LISTCYCLESRESPONSE']._serialized_end=2336
+  _globals['_GETCYCLEREQUEST']._serialized_start=2338
+  _globals['_GETCYCLEREQUEST']._serialized_end=2367
+  _globals['_GETCYCLERESPONSE']._serialized_start=2369
+  _globals['_GETCYCLERESPONSE']._serialized_end=2420
+  _globals['_APPROVECYCLEREQUEST']._serialized_start=2422
+  _globals['_APPROVECYCLEREQUEST']._serialized_end=2455
+  _globals['_APPROVECYCLERESPONSE']._serialized_start=2457
+  _globals['_APPROVECYCLERESPONSE']._serialized_end=2512
+  _globals['_DECLINECYCLEREQUEST']._serialized_start=2514
+  _globals['_DECLINECYCLEREQUEST']._serialized_end=2563
+  _globals['_DECLINECYCLERESPONSE']._serialized_start=2565
+  _globals['_DECLINECYCLERESPONSE']._serialized_end=2620
+  _globals['_CYCLESERVICE']._serialized_start=3005
+  _globals['_CYCLESERVICE']._serialized_end=3477
 # @@protoc_insertion_point(module_scope)

@@ -404,6 +404,7 @@ class GapManifest(_message.Message):
     SCORES_FIELD_NUMBER: _builtins.int
     STYLE_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
+    DECISIONS_FIELD_NUMBER: _builtins.int
     cycle_id: _builtins.str
     train_images: _builtins.int
     held_out_images: _builtins.int
@@ -444,6 +445,10 @@ class GapManifest(_message.Message):
     def style(self) -> _struct_pb2.Struct:
         """colour and blur statistics; only where the site's policy publishes them"""
 
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Decision]:
+        """what the site has decided by what it measured, at most 16"""
+
     def __init__(
         self,
         *,
@@ -461,14 +466,45 @@ class GapManifest(_message.Message):
         scores: _abc.Iterable[Global___LambdaScore] | None = ...,
         style: _struct_pb2.Struct | None = ...,
         signature: _builtins.bytes = ...,
+        decisions: _abc.Iterable[Global___Decision] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "recipe", b"recipe", "student_after", b"student_after", "student_before", b"student_before", "student_gap", b"student_gap", "style", b"style", "tutor_after", b"tutor_after", "tutor_gap", b"tutor_gap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boxes", b"boxes", "cycle_id", b"cycle_id", "held_out_images", b"held_out_images", "labels", b"labels", "recipe", b"recipe", "scores", b"scores", "signature", b"signature", "student_after", b"student_after", "student_before", b"student_before", "student_gap", b"student_gap", "style", b"style", "train_images", b"train_images", "tutor_after", b"tutor_after", "tutor_gap", b"tutor_gap"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boxes", b"boxes", "cycle_id", b"cycle_id", "decisions", b"decisions", "held_out_images", b"held_out_images", "labels", b"labels", "recipe", b"recipe", "scores", b"scores", "signature", b"signature", "student_after", b"student_after", "student_before", b"student_before", "student_gap", b"student_gap", "style", b"style", "train_images", b"train_images", "tutor_after", b"tutor_after", "tutor_gap", b"tutor_gap"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GapManifest: _TypeAlias = GapManifest  # noqa: Y015
+
+@_typing.final
+class Decision(_message.Message):
+    """One thing that a site has decided for itself, in words made of metrics and class names."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    CHOICE_FIELD_NUMBER: _builtins.int
+    BECAUSE_FIELD_NUMBER: _builtins.int
+    subject: _builtins.str
+    """e.g. "form", "tutor epochs", "student's branch speaks for" """
+    choice: _builtins.str
+    """e.g. "branch" """
+    because: _builtins.str
+    """the measurement that decided it"""
+    def __init__(
+        self,
+        *,
+        subject: _builtins.str = ...,
+        choice: _builtins.str = ...,
+        because: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["because", b"because", "choice", b"choice", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Decision: _TypeAlias = Decision  # noqa: Y015
 
 @_typing.final
 class StartCycleRequest(_message.Message):
