@@ -190,8 +190,8 @@ def teach_branch(
 ) -> Detector:
     """Return a copy of the base's main network whose neck and head have learned the site: what a branch is made of.
 
-    It learns the classes that the site names, from the site's labels and from the coreset, whose images show what these
-    classes are not. Of other classes it hears nothing, and the backbone stays as it is.
+    It learns from the site's labels and from the coreset, whose images show what the new classes are not. The backbone
+    stays as it is.
 
     Args:
         step: What `on_progress` hears of it by, and the name of its folder in `checkpoints`.
@@ -202,11 +202,9 @@ def teach_branch(
         on_progress: Hears of the step.
         checkpoints: A folder in which the training keeps where it is; None keeps nothing.
     """
-    named = data.private.classes if data.private.classes is not None else frozenset(range(len(data.labels)))
-    shown = named if data.coreset.classes is None else named & data.coreset.classes
     return distil(
         base.parts()[0],
-        [Pool(data.private.samples, named), Pool(data.coreset.samples, shown)],
+        data.pools,
         teacher=teacher,
         recipe=recipe,
         labels=data.labels,
