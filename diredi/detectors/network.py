@@ -124,7 +124,7 @@ class NetworkDetector(ABC):
             if self.section_of(name) == "backbone" and not np.array_equal(array, learned[name]):
                 raise InvalidInput(f"the branch has learned on another backbone ({name} differs): hold it still")
         branches = (*self.spec.branches, tuple(sorted(classes)))
-        new = self.untrained(DetectorSpec.model_validate({**dict(grown.spec), "branches": branches}))
+        new = self.untrained(self.spec.with_branches(grown.labels, branches))
         prefix = f"{BRANCHES}.{len(self.spec.branches)}."
         own = {prefix + name: learned[name] for name in learned if self.section_of(name) != "backbone"}
         new.load_weights(WeightMap({**grown.weights(), **own}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -63,6 +64,22 @@ class DetectorSpec(BaseModel):
             if list(branch) != sorted(set(branch)) or not branch or not 0 <= branch[0] <= branch[-1] < len(self.labels):
                 raise ValueError(f"a branch needs ids of the label space in rising order, each once, not {branch}")
         return self
+
+    def with_branches(self, labels: LabelSpace, branches: Iterable[Sequence[int]]) -> DetectorSpec:
+        """Return the specification of a detector that has grown.
+
+        Args:
+            labels: Its label space.
+            branches: Ids of the classes of each of its branches.
+
+        Raises:
+            InvalidInput: A branch names no class, names one twice, or names one that is not in `labels`.
+        """
+        try:
+            changes = {"labels": labels, "branches": tuple(tuple(ids) for ids in branches)}
+            return DetectorSpec.model_validate({**dict(self), **changes})
+        except ValidationError as error:
+            raise InvalidInput(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
 
     def speakers(self) -> list[int]:
         """Return who speaks for each class: 0 for the main head, else the number of the branch, counted from 1."""

@@ -170,9 +170,11 @@ class Gap:
         if new < 0:
             raise InvalidInput("the gap has fewer classes than its base: class ids never go away")
         base = dict(base) | {name: base[like] for name, like in new_branch_weights(self.weights, base).items()}
-        strange = {_branch_of(name) for name in base} - {*range(len(self.note.branches)), None}
-        if strange or any(ids[-1:] >= (len(self.note.labels),) for ids in self.note.branches):
-            raise InvalidInput("the gap has a branch, or a class of one, that its note does not name: extract it again")
+        if {_branch_of(name) for name in base} - {*range(len(self.note.branches)), None}:
+            raise InvalidInput("the gap has a branch that its note does not name: extract it again")
+        for ids in self.note.branches:
+            if not ids or list(ids) != sorted(set(ids) & set(range(len(self.note.labels)))):
+                raise InvalidInput(f"a branch of the gap speaks for {ids}, which are no classes of the gap, each once")
         for name, (dtype, shape) in self.weights.schema().items():
             if name not in base or kind_of(name, dtype) is KeyKind.COUNTER:
                 raise InvalidInput(f"the gap has {name!r}, which is no weight of its base: compute it from raw weights")

@@ -12,7 +12,6 @@ from torch import nn
 from diredi.data.dataset import Dataset, Sample
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
-from diredi.detectors.spec import DetectorSpec
 from diredi.distillation.batches import Batches, Pool
 from diredi.distillation.recipe import Augment, TrainRecipe
 from diredi.evaluation.detection import evaluate
@@ -177,9 +176,7 @@ def scored(
 
 def with_gap(base: Detector, gap: Gap, lam: Lam) -> Detector:
     """A copy of `base` in the gap's label space."""
-    spec = DetectorSpec.model_validate(
-        {**dict(base.spec), "labels": gap.note.labels, "branches": gap.note.branches or base.spec.branches}
-    )
+    spec = base.spec.with_branches(gap.note.labels, gap.note.branches or base.spec.branches)
     shares: Mapping[str, float] = {str(section): share for section, share in shares_of(lam).items()}
     weights = base.weights()
     by_name = {name: shares[base.section_of(name)] for name in gap.weights if name in weights}

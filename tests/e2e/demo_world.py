@@ -25,7 +25,14 @@ SMALL = {
         "student": "yolo11-w0.0625",
         "max_harm": 1.0,
         "bootstrap": {"coreset_images": 12, "tutor": {"epochs": 1}, "student": {"epochs": 1}},
-        "recipe": {"coreset_images": 12, "tutor": {"epochs": 1}, "student": {"epochs": 1}, "redistil": {"epochs": 1}},
+        "recipe": {
+            "form": "weights",
+            "coreset_images": 12,
+            "tutor": {"epochs": 1},
+            "student": {"epochs": 1},
+            "redistil": {"epochs": 1},
+            "max_false_alarms": 1e9,
+        },
     },
 }
 

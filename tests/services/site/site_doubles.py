@@ -31,6 +31,7 @@ from user_domain.site import serve
 
 CLASSES = ("car", "person", "forklift")
 RECIPE: dict[str, Any] = {
+    "form": "weights",
     "tutor": {"epochs": 1, "batch": 4},
     "student": {"epochs": 1, "batch": 4},
     "coreset_images": 4,

@@ -53,7 +53,15 @@ def cloud_config(folder: Path, pki: Pki, models: Models) -> CloudConfig:
         max_harm=1.0,
         canary_devices=1,
         bootstrap={"coreset_images": 4},  # type: ignore[arg-type]
-        recipe={"tutor": TINY, "student": TINY, "redistil": TINY, "coreset_images": 4, "lam": 1.0},  # type: ignore[arg-type]
+        recipe={  # type: ignore[arg-type]
+            "form": "weights",
+            "tutor": TINY,
+            "student": TINY,
+            "redistil": TINY,
+            "coreset_images": 4,
+            "lam": 1.0,
+            "max_false_alarms": 1e9,
+        },
     )
 
 

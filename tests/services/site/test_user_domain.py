@@ -104,7 +104,7 @@ async def test_a_declined_cycle_that_was_waiting_is_forgotten(
 async def test_a_cancelled_cycle_stops_its_job_and_the_next_one_is_worked_on(
     tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path
 ) -> None:
-    endless = {"tutor": {"epochs": 100_000, "batch": 4}, "coreset_images": 0}
+    endless = {"form": "weights", "tutor": {"epochs": 100_000, "batch": 4}, "coreset_images": 0}
     await cloud.site.offer(models.extract_task(cloud, recipe=endless))
     async with running(config_of(tmp_path / "site", pki, cloud.address, data), pki) as local:
         await until(lambda: any(step == "tutor-2" for step, _, _ in cloud.site.progress))
@@ -136,7 +136,7 @@ def job_processes(folder: Path) -> list[str]:
 async def test_a_cycle_that_the_cloud_gave_up_meanwhile_is_dropped_at_the_next_word_of_progress(
     tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path
 ) -> None:
-    endless = {"tutor": {"epochs": 100_000, "batch": 4}, "coreset_images": 0}
+    endless = {"form": "weights", "tutor": {"epochs": 100_000, "batch": 4}, "coreset_images": 0}
     await cloud.site.offer(models.extract_task(cloud, recipe=endless))
     async with running(config_of(tmp_path / "site", pki, cloud.address, data), pki) as local:
         await until(lambda: any(step == "tutor-2" for step, _, _ in cloud.site.progress))

@@ -63,7 +63,7 @@ async def site_process(config: UserDomainConfig) -> AsyncIterator[tuple[Process,
 async def test_it_stops_when_told_to_even_in_the_middle_of_a_job_that_never_ends(
     tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path, number: signal.Signals
 ) -> None:
-    endless = {"tutor": {"epochs": 100_000, "batch": 4}, "coreset_images": 0}
+    endless = {"form": "weights", "tutor": {"epochs": 100_000, "batch": 4}, "coreset_images": 0}
     await cloud.site.offer(models.extract_task(cloud, recipe=endless))
     async with site_process(config_of(tmp_path / "site", pki, cloud.address, data)) as (process, _):
         await until(lambda: bool(list((tmp_path / "site" / "jobs").rglob("spec.json"))))
@@ -92,7 +92,7 @@ async def test_killed_in_the_middle_of_the_job_it_comes_back_and_finishes(
 async def test_killed_in_the_middle_of_an_upload_it_sends_no_chunk_twice(
     tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path
 ) -> None:
-    recipe = {"tutor": {"epochs": 1, "batch": 4}, "codec": "fp32-zstd", "student_gap": False}
+    recipe = {"form": "weights", "tutor": {"epochs": 1, "batch": 4}, "codec": "fp32-zstd", "student_gap": False}
     await cloud.site.offer(models.extract_task(cloud, recipe=recipe))
     cloud.blobs.hold_after = 1
     config = config_of(tmp_path / "site", pki, cloud.address, data)

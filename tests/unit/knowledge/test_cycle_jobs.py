@@ -34,7 +34,7 @@ SPECS: dict[str, tuple[type[Config], type[Config]]] = {
 }
 QUICK = {"steps": 2, "batch": 4}
 BOOTSTRAP = {"teacher": QUICK, "tutor": QUICK, "student": QUICK, "coreset_images": 12}
-CYCLE = {"tutor": QUICK, "student": QUICK, "redistil": QUICK, "max_harm": 1.0}
+CYCLE = {"form": "weights", "tutor": QUICK, "student": QUICK, "redistil": QUICK, "max_harm": 1.0}
 CYCLE |= {"lam_search": "two-axes", "lam_candidates": [1, 0.5]}
 Json = dict[str, Any]
 

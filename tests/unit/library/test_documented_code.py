@@ -11,7 +11,8 @@ import diredi
 from tests.unit.knowledge.shapes import GROWN, KNOWN, SIZE, TINY, write_shapes
 
 ROOT = Path(__file__).resolve().parents[3]
-SHORT = 'recipe={"tutor": {"steps": 2, "batch": 4}, "student": {"steps": 2, "batch": 4}, "max_harm": 1.0}'
+QUICK = '{"steps": 2, "batch": 4}'
+SHORT = f'recipe={{"form": "weights", "tutor": {QUICK}, "student": {QUICK}, "max_harm": 1.0}}'
 REPLACED = {
     '"yolo11s.pt"': '"models/tutor.safetensors"',
     '"yolo11n.pt"': '"models/student.safetensors"',

@@ -12,7 +12,14 @@ from diredi.knowledge.jobs import apply_gap, extract
 from tests.unit.knowledge.shapes import GROWN, KNOWN, SIZE, TINY, write_shapes
 
 QUICK = {"steps": 2, "batch": 4}
-CYCLE = {"tutor": QUICK, "student": QUICK, "lam_candidates": [1.0, 0.5], "max_harm": 1.0, "lam_search": "two-axes"}
+CYCLE = {
+    "form": "weights",
+    "tutor": QUICK,
+    "student": QUICK,
+    "lam_candidates": [1.0, 0.5],
+    "max_harm": 1.0,
+    "lam_search": "two-axes",
+}
 
 
 @pytest.fixture(scope="module")

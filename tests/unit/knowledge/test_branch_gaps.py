@@ -1,0 +1,255 @@
+"""A site's branch on its way: it comes whole, stands beside others', and loses the word where it does harm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from shapes import GROWN, KNOWN, World, tiny
+
+from diredi.data.dataset import Dataset
+from diredi.detectors.base import Detector
+from diredi.errors import InvalidInput, WrongState
+from diredi.evaluation.detection import evaluate
+from diredi.evaluation.false_alarms import false_alarms
+from diredi.knowledge.check import check_gap_file
+from diredi.knowledge.extraction import extract_gap
+from diredi.knowledge.gap import Gap, GapNote, compute
+from diredi.knowledge.gap_application import apply_gap, with_gap
+from diredi.knowledge.gaps import Gaps
+from diredi.knowledge.merging import AGAINST_LIARS, MERGES, Contribution, merge_gaps
+from diredi.knowledge.recipe import CycleRecipe
+from diredi.labels import LabelSpace
+from diredi.store.weights import WeightMap
+
+BOX, BAR, DISC = range(3)
+
+
+def taught(base: Detector, new: tuple[str, ...] = ("disc",), seed: int = 0, by: float = 0.02) -> Detector:
+    """What a branch is made of: neck and head are others, the backbone is the base's."""
+    random = np.random.default_rng(seed)
+    copy = base.expand_classes(base.spec.labels.expand(new))
+
+    def other(name: str, array: np.ndarray) -> np.ndarray:
+        if copy.section_of(name) == "backbone" or "running" in name or array.dtype != np.float32:
+            return array
+        return (array + by * random.standard_normal(array.shape)).astype(np.float32)
+
+    copy.load_weights(copy.weights().mapped(other))
+    return copy
+
+
+def branched(base: Detector, classes: list[str], new: tuple[str, ...] = ("disc",), seed: int = 0) -> Detector:
+    one = taught(base.parts()[0], new, seed)
+    return base.with_branch(one, one.spec.labels.ids_of(classes))
+
+
+def gap_of(base: Detector, after: Detector) -> Gap:
+    weights = base.weights()
+    note = GapNote(
+        base_id=base.digest,
+        labels=after.spec.labels,
+        base_classes=len(base.spec.labels),
+        branches=after.spec.branches,
+    )
+    return Gap.from_bytes(Gap(compute(after.weights(), weights, weights), note).to_bytes("fp32-zstd"))
+
+
+def assert_close(one: Detector, other: Detector, atol: float = 1e-5) -> None:
+    mine, theirs = one.weights(), other.weights()
+    mine.check_same_schema(theirs)
+    for name, array in mine.items():
+        np.testing.assert_allclose(array, theirs[name], atol=atol, rtol=1e-4, err_msg=name)
+
+
+@pytest.fixture
+def base() -> Detector:
+    return tiny()
+
+
+def test_a_branch_comes_whole_whatever_lambda_is(base: Detector) -> None:
+    after = branched(base, ["bar", "disc"])
+    gap = gap_of(base, after)
+    gap.check_fits(base.weights().schema())
+    assert gap.leaves_known(base.weights())
+    for lam in (0.0, 0.4, 1.0):
+        assert_close(with_gap(base, gap, lam), after)
+
+
+def test_a_second_branch_leaves_the_first_as_it_is(base: Detector) -> None:
+    first = branched(base, ["disc"])
+    second = branched(first, ["ring"], ("ring",), seed=2)
+    gap = gap_of(first, second)
+    gap.check_fits(first.weights().schema())
+    known = {name: array for name, array in gap.weights.items() if not name.startswith("branches.1.")}
+    assert not any(array[: len(first.weights()[name])].any() for name, array in known.items())
+    again = with_gap(first, gap, 1.0)
+    assert again.spec.branches == ((DISC,), (3,))
+    assert_close(again, second)
+
+
+@pytest.mark.parametrize("method", sorted(MERGES))
+def test_branches_of_several_sites_stand_beside_each_other(base: Detector, method: str) -> None:
+    afters = {
+        "a": branched(base, ["disc"], ("disc",), 1),
+        "b": branched(base, ["bar", "ring"], ("ring",), 2),
+        "c": branched(base, ["box"], (), 3),
+        "d": branched(base, ["disc"], ("disc",), 4),
+        "e": branched(base, ["disc"], ("disc",), 5),
+    }
+    merged = merge_gaps(
+        [Contribution(site, gap_of(base, after), 10) for site, after in afters.items()],
+        base.weights(),
+        {"method": method},
+    )
+    merged.check_fits(base.weights().schema())
+    labels = merged.note.labels
+    assert set(labels.names) == {"box", "bar", "disc", "ring"}
+    spoken = [{labels.names[kind] for kind in branch} for branch in merged.note.branches]
+    assert spoken == [{"disc"}, {"bar", "ring"}, {"box"}]
+    together = with_gap(base, merged, 1.0)
+    main, discs, rings, boxes = (part.weights() for part in together.parts())
+    alone = {site: after.parts()[1].weights() for site, after in afters.items()}
+    for name, array in main.items():
+        np.testing.assert_array_equal(array[: len(base.weights()[name])] if array.ndim else array, base.weights()[name])
+    middle = np.median if method in AGAINST_LIARS else np.mean
+    for name in ("model.23.cv2.0.0.conv.weight", "model.16.cv1.conv.weight"):
+        np.testing.assert_allclose(rings[name], alone["b"][name], atol=1e-6)
+        np.testing.assert_allclose(boxes[name], alone["c"][name], atol=1e-6)
+        np.testing.assert_allclose(discs[name], middle([alone[s][name] for s in "ade"], 0), atol=1e-6)
+    row = "model.23.cv3.0.2.weight"
+    ring = afters["b"].spec.labels.id_of("ring")
+    np.testing.assert_allclose(rings[row][labels.id_of("ring")], alone["b"][row][ring], atol=1e-6)
+
+
+def test_a_gap_that_says_of_a_branch_what_its_weights_do_not_is_refused(base: Detector, tmp_path: Path) -> None:
+    gap = gap_of(base, branched(base, ["disc"]))
+    schema = base.weights().schema()
+    for branches in ((), ((7,),), ((2, 2),), ((),)):
+        with pytest.raises(InvalidInput, match="branch"):
+            Gap(gap.weights, gap.note.model_copy(update={"branches": branches})).check_fits(schema)
+    base.save(tmp_path / "base.safetensors")
+    two = Gap(gap.weights, gap.note.model_copy(update={"branches": ((2,), (1,))}))
+    two.save(tmp_path / "two.gap", "fp32-zstd")
+    with pytest.raises(InvalidInput, match="may add one branch"):
+        check_gap_file(tmp_path / "two.gap", "fp32-zstd", tmp_path / "base.safetensors", base.digest, GROWN)
+    gap.save(tmp_path / "one.gap", "fp32-zstd")
+    check_gap_file(tmp_path / "one.gap", "fp32-zstd", tmp_path / "base.safetensors", base.digest, GROWN)
+    with pytest.raises(WrongState):
+        check_gap_file(tmp_path / "one.gap", "fp32-zstd", tmp_path / "base.safetensors", "sha256:0", GROWN)
+
+
+def test_a_branch_that_spoils_a_known_class_loses_the_word_for_it(world: World) -> None:
+    base = world.detector()
+    after = base.with_branch(taught(base, by=0.5), [BOX, DISC])
+    guard = world.presumed.with_labels(GROWN)
+    applied = apply_gap(base, gap_of(base, after), guard=guard, recipe=CycleRecipe(max_harm=0.02))
+    assert applied.silenced == ("box",)
+    assert applied.harmless
+    assert applied.model.spec.branches == ((DISC,),)
+    assert applied.after.map50 == pytest.approx(applied.before.map50, abs=1e-6)
+
+
+def test_a_branch_that_only_spoils_is_left_out(world: World) -> None:
+    base = world.detector()
+    after = base.with_branch(taught(base, (), by=0.5), [BOX, BAR])
+    guard = world.presumed.with_labels(KNOWN)
+    applied = apply_gap(base, gap_of(base, after), guard=guard, recipe=CycleRecipe(max_harm=0.0))
+    assert set(applied.silenced) == {"box", "bar"}
+    assert applied.model.spec.branches == ()
+    assert_close(applied.model, base)
+
+
+# What a site decides.
+
+BRANCH = {"steps": 60, "batch": 8, "train_only": ["neck", "head"], "batch_norm": "frozen", "losses": {}}
+PROBE = {"tutor": {"steps": 2}, "student": {"learning_rate": 4e-3, "batch": 8}, "probe_steps": 8, "branch": BRANCH}
+
+
+def extracted(world: World, model: Detector, coreset: Dataset | None, **options: object) -> Gaps:
+    return extract_gap(model, model, world.site, coreset=coreset, recipe={**PROBE, **options})
+
+
+def decided(gaps: Gaps) -> dict[str, str]:
+    return {one.subject: one.choice for one in gaps.metrics.decisions}
+
+
+@pytest.fixture(scope="module")
+def gaps(world: World) -> Gaps:
+    """What a site extracts that has no coreset, so that nothing could show what is forgotten."""
+    return extracted(world, world.detector(), world.presumed, form="branch")
+
+
+def test_a_site_teaches_a_branch_and_says_what_it_decided(world: World, gaps: Gaps) -> None:
+    base, labels = world.detector(), gaps.tutor.note.labels
+    found = decided(gaps)
+    assert found["form"] == "branch"
+    assert "disc" in found["student's branch speaks for"]
+    assert all(one.because for one in gaps.metrics.decisions)
+    for gap in filter(None, (gaps.tutor, gaps.student)):
+        gap.check_fits(base.weights().schema())
+        after = with_gap(base, gap, 1.0)
+        assert set(after.spec.branches[0]) >= {labels.id_of("disc")}
+        before = evaluate(base, world.site).per_class["disc"].ap50
+        assert evaluate(after, world.site).per_class["disc"].ap50 > before + 0.2
+        spoken = {labels.names[kind] for kind in after.spec.branches[0]}
+        presumed = [evaluate(model, world.presumed).per_class for model in (base, after)]
+        for name in set(KNOWN.names) - spoken:
+            assert presumed[1][name].ap50 == pytest.approx(presumed[0][name].ap50, abs=1e-6)
+
+
+def test_new_classes_are_made_quiet_where_they_are_found_on_what_does_not_show_them(world: World) -> None:
+    loud, quiet = (
+        with_gap(world.detector(), gaps.student, 1.0)
+        for limit in (1e9, 0.0)
+        if (gaps := extracted(world, world.detector(), world.presumed, form="branch", max_false_alarms=limit)).student
+    )
+    counts = [false_alarms(model, world.presumed.train, [DISC]) for model in (loud, quiet)]
+    assert counts[1] <= counts[0]
+    scores = [evaluate(model, world.site).per_class["disc"].ap50 for model in (loud, quiet)]
+    assert scores[1] == pytest.approx(scores[0], abs=0.02)
+
+
+def test_a_detector_that_has_not_learned_more_than_the_coreset_shows_learns_with_all_weights(world: World) -> None:
+    """The shapes of the coreset are all that the tiny detector knows, and the probe shows them to it again."""
+    found = extracted(world, world.detector(), world.presumed, student_gap=False, probe_steps=30)
+    assert decided(found)["form"] == "weights"
+    assert not found.tutor.note.branches
+
+
+def test_what_a_hot_probe_ruins_learns_as_a_branch(world: World) -> None:
+    hot = {"learning_rate": 0.5, "batch": 8}
+    found = extracted(
+        world, world.detector(), world.presumed, student=hot, student_gap=False, branch={**BRANCH, "steps": 2}
+    )
+    assert decided(found)["form"] == "branch"
+    assert "held-back images of the coreset" in found.metrics.decisions[0].because
+
+
+def test_without_a_coreset_what_is_known_stands_still(world: World) -> None:
+    found = extracted(world, world.detector(), None, student_gap=False, branch={**BRANCH, "steps": 2})
+    assert decided(found)["form"] == "branch"
+
+
+def test_a_budget_of_minutes_is_kept_and_said(world: World) -> None:
+    branch = {**BRANCH, "steps": None, "epochs": 400}
+    found = extracted(world, world.detector(), world.presumed, form="branch", branch=branch, max_minutes=0.05)
+    seconds = found.metrics.seconds["reverse-distillation"] + found.metrics.seconds["student-gap"]
+    assert float(decided(found)["student epochs"]) < 400
+    assert seconds < 400 * 3  # far from what the epochs of the recipe would take
+    assert any("max_minutes" in one.because for one in found.metrics.decisions)
+
+
+def test_a_branch_that_would_move_the_backbone_is_refused() -> None:
+    for sections in ([], ["backbone", "head"]):
+        with pytest.raises(InvalidInput, match="backbone"):
+            CycleRecipe.of({"branch": {"train_only": sections}})
+
+
+def test_labels_of_a_gap_with_branches_travel(gaps: Gaps, tmp_path: Path) -> None:
+    gaps.save(tmp_path / "gaps")
+    again = Gaps.load(tmp_path / "gaps")
+    assert again.tutor.note == gaps.tutor.note
+    assert again.metrics.decisions == gaps.metrics.decisions
+    assert isinstance(again.tutor.weights, WeightMap) and isinstance(again.tutor.note.labels, LabelSpace)
