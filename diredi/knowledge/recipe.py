@@ -75,7 +75,7 @@ class CycleRecipe(Recipe):
     of them its models bear: a detector that has learned much more than the coreset shows forgets it when all of its
     weights move."""
     branch: TrainRecipe = TrainRecipe(
-        epochs=16, learning_rate=1e-3, batch_norm="frozen", train_only=("neck", "head"), losses={}
+        epochs=16, learning_rate=3e-4, batch_norm="frozen", train_only=("neck", "head"), losses={}
     )
     """How a branch learns, the tutor's and the student's alike."""
     probe_steps: int = Field(default=24, ge=1)
