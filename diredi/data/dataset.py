@@ -309,6 +309,21 @@ def check(path: Path, *, on_progress: OnProgress | None = None) -> CheckReport:
     return CheckReport(path=path, names=names, splits=splits, problems=problems, notes=notes.sentences(path))
 
 
+def _note_unlabelled_folders(samples: Sequence[Sample], notes: Notes) -> None:
+    """Note the folders, such as of one camera of several, in which no image has a label file."""
+    labelled = {sample.image.parent for sample in samples if len(sample.boxes)}
+    unlabelled: dict[Path, int] = {}
+    for sample in samples:
+        folder = sample.image.parent
+        if labelled and folder not in labelled:
+            unlabelled[folder] = unlabelled.get(folder, 0) + 1
+            if yolo.label_file_of(sample.image).is_file():
+                labelled.add(folder)
+                del unlabelled[folder]
+    for folder, images in unlabelled.items():
+        notes.add(f"{counted_noun(images, 'image')} in {folder} and not one label file: taken as showing nothing")
+
+
 @contextmanager
 def _system_errors(path: Path) -> Iterator[None]:
     """Turn what the system says of a file or folder, such as that nobody may read it, into a fault of the data set."""
@@ -363,6 +378,7 @@ def _read_split(
             notes.count("image", f"with the same label file as {first.name}: both have its boxes", image)
         elif first is not image:
             notes.count("image", f"named again in `{split}:`: used as often as named", image)
+    _note_unlabelled_folders(samples, notes)
     if labelled and images and not faults and not any(len(sample.boxes) for sample in samples):
         why = explain_missing(images, labels, description.root, split)
         count = counted_noun(len(images), "image")

@@ -224,6 +224,19 @@ def test_label_file_without_an_image_is_noted(data_set: Builder) -> None:
     assert "a.jpg.txt" in note
 
 
+def test_folder_without_a_single_label_file_is_noted(data_set: Builder) -> None:
+    labels = {
+        "train/cam1/a": GOOD,
+        "train/cam2/b": None,
+        "train/cam2/c": None,
+        "train/cam3/d": "",
+        "train/cam3/e": None,
+    }
+    path = data_set({**labels, "val/f": GOOD})
+    [note] = load(path).notes
+    assert f"2 images in {path.parent}/images/train/cam2 and not one label file" in note
+
+
 def test_two_images_of_one_label_file_are_noted(data_set: Builder) -> None:
     path = data_set()
     write_image(path.parent / "images/train/a.png")
