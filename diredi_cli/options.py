@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from diredi.detectors.spec import LEAST_PIXELS, MOST_PIXELS, check_image_size
 from diredi.errors import InvalidInput
 
 DEFAULT_CLOUD = "localhost:8443"
@@ -37,6 +36,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs in
 
 
 def _checked_size(pixels: int | None) -> int | None:
+    from diredi.detectors.spec import check_image_size
+
     if pixels is not None:
         check_image_size(pixels, "--image-size")
     return pixels
@@ -50,8 +51,8 @@ def image_size_option(panel: str | None = None) -> Any:  # noqa: ANN401 - typer 
     """
     return typer.Option(
         "--image-size",
-        min=LEAST_PIXELS,
-        max=MOST_PIXELS,
+        min=32,
+        max=2048,
         callback=_checked_size,
         help="Pixels, a multiple of 32; by default the model's own.",
         rich_help_panel=panel,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from diredi.data.dataset import Sample
 from diredi.detectors.base import Detector, Outputs, Targets, Teacher
+from diredi.detectors.spec import CELL
 from diredi.distillation.batches import Batch, Batches, Pool
 from diredi.distillation.checkpoint import Checkpoint, fingerprint
 from diredi.distillation.losses import LOSSES, DistillationBatch
@@ -80,6 +81,7 @@ def train(
     lessons = None if teacher is None else Distiller(teacher, student, recipe)
     if recipe.label_weight == 0 and (lessons is None or not lessons.losses):
         raise InvalidInput("nothing to learn from: give label_weight or, with a teacher, one of losses a weight")
+    _check_batch(student, recipe)
     pools = _pools(samples)
     batches = Batches(pools, recipe, student.spec.image_size, len(student.spec.labels))
     run = _Run(student, lessons, recipe, batches, on_progress)
@@ -114,6 +116,13 @@ def check_losses(recipe: TrainRecipe) -> None:
     unknown = sorted(set(recipe.losses) - set(LOSSES))
     if unknown:
         raise InvalidInput(f"there is no distillation loss {unknown[0]!r}: use {', '.join(sorted(LOSSES))}")
+
+
+def _check_batch(student: Detector, recipe: TrainRecipe) -> None:
+    """One image of a single coarsest cell gives batch norm one value of each channel, which does not vary."""
+    learns = recipe.batch_norm == "learn" and any(isinstance(m, nn.BatchNorm2d) for m in student.module.modules())
+    if learns and recipe.batch == 1 and student.spec.image_size == CELL:
+        raise InvalidInput(f"batch norm cannot learn from 1 image of {CELL} pixels: take batch=2 or larger images")
 
 
 def check_pair(student: Detector, teacher: Teacher) -> None:

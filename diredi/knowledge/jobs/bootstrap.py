@@ -92,7 +92,7 @@ def read_models(named: Mapping[str, str | None], image_size: int | None) -> tupl
 def is_file_name(model: str) -> bool:
     """Return whether a model is named by a file and not by its architecture; the file may be missing."""
     path = Path(model)
-    return path.suffix in FILE_SUFFIXES or len(path.parts) > 1 or path.is_file()
+    return path.suffix in FILE_SUFFIXES or "/" in model or path.is_file()
 
 
 def _image_size(wanted: int | None, own: Mapping[str, int]) -> tuple[int, str]:

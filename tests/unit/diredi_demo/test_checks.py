@@ -90,6 +90,8 @@ def test_a_file_of_weights_that_is_missing_or_damaged_is_told(told: Told, tmp_pa
         told(student="models/none.pt")
     with pytest.raises(NotFound, match="no checkpoint"):
         told(tutor="no-such-model.pt")
+    with pytest.raises(CorruptData, match="is a folder: name the file of weights in it"):
+        told(student=f"{tmp_path}/")
     for name in ("bad.pt", "bad.safetensors"):
         (tmp_path / name).write_bytes(b"not a model")
         with pytest.raises(CorruptData, match=name):

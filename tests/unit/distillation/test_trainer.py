@@ -6,6 +6,7 @@ from rectangles import LABELS, STILL, recipe
 
 from diredi.data.dataset import Sample
 from diredi.data.images import read_image
+from diredi.detectors import registry
 from diredi.distillation.batches import Pool
 from diredi.distillation.trainer import train
 from diredi.errors import DatasetError, DirediError, InvalidInput
@@ -206,6 +207,8 @@ def test_what_cannot_be_trained_is_refused_with_its_reason(make, teacher, shapes
         train(make(labels=LabelSpace(names=("cat",))), shapes[0], recipe(), teacher=teacher)
     with pytest.raises(InvalidInput, match="beyond the label space"):
         train(make(labels=KNOWN), shapes[0], recipe())
+    with pytest.raises(InvalidInput, match="cannot learn from 1 image of 32 pixels"):
+        train(registry.create("yolo11-w0.0625", 32, LABELS, 0, device="cpu"), shapes[0], recipe(batch=1))
     (tmp_path / "bad.png").write_bytes(b"")
     with pytest.raises(DatasetError, match=r"bad\.png"):
         train(make(), [Sample(tmp_path / "bad.png", np.zeros((0, 5), np.float32))], recipe())
