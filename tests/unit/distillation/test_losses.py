@@ -105,6 +105,7 @@ def unlabelled(samples):
     return [Sample(sample.image, np.zeros((0, 5), np.float32)) for sample in samples]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_training_by_any_loss_alone_and_without_labels_brings_it_down(name, make, teacher, shapes):
     """Of one batch that is always the same, so that an epoch's loss is not also that of its images."""

@@ -54,6 +54,7 @@ def test_the_same_cycle_twice_gives_the_same_gap(world: World, options: dict[str
     assert gaps[0].norm() > 0.0
 
 
+@pytest.mark.slow
 def test_tutor_2_learns_the_new_class_and_the_gap_brings_it_to_the_tutor(world: World) -> None:
     """Over three seeds: how far so short a training comes is a matter of luck. The first is the one made for all."""
     tutor, held_out = world.detector(), world.site.with_labels(GROWN).val
