@@ -104,7 +104,7 @@ def _image_size(wanted: int | None, own: Mapping[str, int]) -> tuple[int, str]:
         size, why = UNTRAINED_IMAGE_SIZE, "the default of models that are trained from nothing (see image_size)"
     else:
         size = own[first]
-        why = f"the {first}'s own" + (", as devices run it" if first == "student" else "") + " (see image_size)"
+        why = f"the {first}'s own" + (" because devices run it" if first == "student" else "") + " (see image_size)"
     others = [f"the {kind} was trained at {pixels}" for kind, pixels in own.items() if pixels != size]
     return size, f"all models take images of {size} pixels, {why}{''.join(f'; {other}' for other in others)}"
 

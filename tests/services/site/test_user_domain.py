@@ -18,6 +18,7 @@ from diredi.rpc.v1 import sites_pb2
 from tests.support.pki import Pki
 from tests.support.waiting import until
 from user_domain.cloud import ATTEMPTS
+from user_domain.failure_reasons import Reason
 
 pytestmark = pytest.mark.slow
 
@@ -49,6 +50,18 @@ async def test_an_extraction_ends_in_a_gap_whose_blobs_the_cloud_has(
     assert status.private_bytes > 10_000
     assert dict(status.sent_bytes) == cloud.received.totals("site/site-1"), "counted here as counted there"
     assert not cloud.site.failures
+
+
+async def test_a_known_class_in_another_spelling_ends_the_task_before_the_cloud_hears_of_it(
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models
+) -> None:
+    data = write_data_set(tmp_path / "set")
+    data.write_text(data.read_text().replace("person", "Person"))
+    await cloud.site.offer(models.extract_task(cloud))
+    async with running(config_of(tmp_path / "site", pki, cloud.address, data), pki):
+        await until(lambda: bool(cloud.site.gaps or cloud.site.failures))
+    assert cloud.site.failures == [("cycle-1/extract", Reason.DATA)]
+    assert cloud.site.labels.names == ("car", "person")
 
 
 async def test_a_site_that_publishes_its_style_says_so_first_and_sends_statistics(

@@ -144,7 +144,7 @@ def test_the_image_size_is_the_models_own_and_told_with_the_reason(
     student = tmp_path / "student.safetensors"
     registry.create("yolo11-w0.0625", 320, LabelSpace(names=("car",)), 0).save(student)
     told(tutor=str(model), student=str(student), presumed=presumed)
-    assert "320 pixels, the student's own, as devices run it" in (said := capsys.readouterr().err)
+    assert "320 pixels, the student's own because devices run it" in (said := capsys.readouterr().err)
     assert "the tutor was trained at 640" in said
     told(presumed=presumed)
     assert "160 pixels, the default of models that are trained from nothing" in capsys.readouterr().err
