@@ -21,6 +21,7 @@ from diredi.data.dataset import Dataset
 from diredi.detectors.base import Detector
 from diredi.distillation.batches import Pool
 from diredi.distillation.distil import distil
+from diredi.distillation.recipe import TrainRecipe
 from diredi.evaluation.detection import evaluate
 from diredi.evaluation.false_alarms import false_alarms
 from diredi.evaluation.metrics import DetectionMetrics
@@ -102,12 +103,16 @@ def redistil(
 
     @cache
     def redistilled() -> Detector:
-        step = "redistil"
+        step, images = "redistil", [Pool(guard.train)] if pools is None else pools()
+        training = seeded(recipe.redistil, recipe.seed)
+        if start.spec.branches or tutor.spec.branches:
+            still = training.model_copy(update={"train_only": recipe.branch.train_only, "batch_norm": "frozen"})
+            return _branch_by_branch(student, start, tutor, images, still, renamed(on_progress, step))
         return distil(
             start,
-            [Pool(guard.train)] if pools is None else pools(),
+            images,
             teacher=tutor,
-            recipe=seeded(recipe.redistil, recipe.seed),
+            recipe=training,
             labels=tutor.spec.labels,
             checkpoint=checkpoints and checkpoints / step,
             on_progress=renamed(on_progress, step),
@@ -140,6 +145,32 @@ def redistil(
         harmless=_harmless(before, after, alarms[kind], recipe),
         false_alarms=alarms[kind],
     )
+
+
+def _branch_by_branch(
+    student: Detector,
+    start: Detector,
+    tutor: Detector,
+    images: Sequence[Pool],
+    recipe: TrainRecipe,
+    on_progress: OnProgress | None,
+) -> Detector:
+    """The old student with a branch for each new one of the tutor, which teaches it; what is known stands still."""
+    own = dict(zip(start.spec.branches, start.parts()[1:], strict=True))
+    made = student.expand_classes(tutor.spec.labels)
+    for classes, teacher in zip(tutor.spec.branches, tutor.parts()[1:], strict=True):
+        if classes in student.spec.branches:
+            continue
+        taught = distil(
+            own.get(classes) or student.parts()[0],
+            images,
+            teacher=teacher,
+            recipe=recipe,
+            labels=tutor.spec.labels,
+            on_progress=on_progress,
+        )
+        made = made.with_branch(taught, classes)
+    return made
 
 
 def _harmless(before: DetectionMetrics, after: DetectionMetrics, alarms: float, recipe: CycleRecipe) -> bool:

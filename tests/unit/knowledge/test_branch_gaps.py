@@ -20,6 +20,7 @@ from diredi.knowledge.gap_application import apply_gap, with_gap
 from diredi.knowledge.gaps import Gaps
 from diredi.knowledge.merging import AGAINST_LIARS, MERGES, Contribution, merge_gaps
 from diredi.knowledge.recipe import CycleRecipe
+from diredi.knowledge.redistil import redistil
 from diredi.labels import LabelSpace
 from diredi.store.weights import WeightMap
 
@@ -159,6 +160,27 @@ def test_a_branch_that_only_spoils_is_left_out(world: World) -> None:
     assert set(applied.silenced) == {"box", "bar"}
     assert applied.model.spec.branches == ()
     assert_close(applied.model, base)
+
+
+def test_a_tutor_with_a_branch_teaches_a_student_without_one(world: World) -> None:
+    """The paper's own way, where no student gap has come: what the student knows stands still all the same."""
+    tutor = branched(world.detector(), ["disc"])
+    student = world.detector()
+    recipe = CycleRecipe.of({"redistil": {"steps": 2, "batch": 4}, "max_false_alarms": 1e9})
+    made = redistil(student, tutor, None, guard=world.presumed, recipe=recipe)
+    assert made.chosen == "redistilled"
+    assert made.model.spec.branches == ((DISC,),)
+    assert made.after.map50 == pytest.approx(made.before.map50, abs=1e-6)
+
+
+def test_a_student_whose_branch_does_harm_is_taught_by_the_tutors(world: World) -> None:
+    base = world.detector()
+    gap = gap_of(base, base.with_branch(taught(base, by=0.5), [DISC]))
+    options = {"students": ["redistilled", "mean"], "max_harm": 0.0, "max_false_alarms": 1e9}
+    recipe = CycleRecipe.of({"redistil": {"steps": 2, "batch": 4}, **options})
+    made = redistil(base, branched(base, ["disc"]), gap, guard=world.presumed, recipe=recipe)
+    assert made.chosen == "redistilled"
+    assert made.harmless
 
 
 # What a site decides.
