@@ -1,6 +1,6 @@
 # `make` alone says what there is. Needs make and Python 3.11 or newer with venv; everything else is set up here.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick bench-update bench-gap bench-sources bench-kd bench-merge bench-cost bench-parking bench-simulation bench-peers bench-studies up up-peers down logs docs lint format starter stubs setup clean
+.PHONY: help demo test test-quick bench-update bench-gap bench-sources bench-kd bench-merge bench-cost bench-parking bench-real bench-simulation bench-peers bench-studies up up-peers down logs docs lint format starter stubs setup clean
 
 # The newest-named Python that will do, else whatever is called python3, which then says what is wrong with it.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -50,6 +50,9 @@ bench-cost: .runtime  ## measure what an update costs a site and what it buys, b
 
 bench-parking: .runtime  ## students of fixed cameras without one label, beside labels, two hours; QUICK=1: two minutes
 	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/parking.py $(BENCH_ARGS)
+
+bench-real: .runtime  ## the default cycle on real detectors and images, beside fine-tuning, a day; QUICK=1: ten minutes
+	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/real.py $(BENCH_ARGS)
 
 bench-simulation: setup  ## many clients on one machine, beside Flower's simulation, which it installs apart; QUICK=1: fewer clients
 	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/simulation.py $(BENCH_ARGS)
