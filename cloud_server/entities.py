@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
 
 from cloud_server.states import BEFORE_UPLOAD, DROPPED, ENDS, State
 from diredi.errors import NotFound
@@ -92,6 +92,13 @@ class Decision(Record):
     subject: str = Field(max_length=64)
     choice: str = Field(max_length=4000)
     because: str = Field(max_length=8000)
+
+    @field_validator("subject", "choice", "because")
+    @classmethod
+    def _is_printable(cls, text: str) -> str:
+        if not text.isprintable():
+            raise ValueError("has characters that cannot be printed")
+        return text
 
 
 class GapManifest(Record):

@@ -194,7 +194,14 @@ def _show(cycle: Cycle, as_json: bool) -> None:
     if cycle.HasField("progress") and cycle.progress.step:
         values["under way"] = f"{cycle.progress.step}, {100 * cycle.progress.fraction:.0f} %"
     steps = [(time_text(to_datetime(step.at)), state_of(step), step.actor, step.reason) for step in cycle.history]
-    emit(message_to_dict(cycle), as_json, facts(values), _sites(cycle), table(("at", "state", "who", "why"), steps))
+    story = table(("at", "state", "who", "why"), steps)
+    emit(message_to_dict(cycle), as_json, facts(values), _sites(cycle), *_decisions(cycle), story)
+
+
+def _decisions(cycle: Cycle) -> list[RenderableType]:
+    """What each site has decided for itself, and the measurement that decided it."""
+    rows = [(part.site, one.subject, one.choice, one.because) for part in cycle.sites for one in part.gap.decisions]
+    return [table(("site", "", "decided", "because"), rows)] if rows else []
 
 
 def _sites(cycle: Cycle) -> RenderableType:

@@ -145,6 +145,15 @@ async def a_score_that_is_no_figure(e: Extracting) -> None:
     e.manifest.scores.add(lam=0.2, metrics=metrics(1.3))
 
 
+async def a_decision_that_would_move_the_operators_cursor(e: Extracting) -> None:
+    e.manifest.decisions.add(subject="form", choice="branch", because="\x1b[2Jall is well")
+
+
+async def more_decisions_than_there_are(e: Extracting) -> None:
+    for _ in range(17):
+        e.manifest.decisions.add(subject="form", choice="branch", because="it measured so")
+
+
 async def a_style_against_the_sites_own_policy(e: Extracting) -> None:
     e.manifest.style.update(STYLE)
 
@@ -209,6 +218,8 @@ CASES: list[tuple[Spoil, type[DirediError], str]] = [
     (boxes_of_a_class_that_is_none, InvalidInput, "crane"),
     (a_score_of_no_lambda, InvalidInput, "lam"),
     (a_score_that_is_no_figure, InvalidInput, "ap50"),
+    (a_decision_that_would_move_the_operators_cursor, InvalidInput, "because"),
+    (more_decisions_than_there_are, InvalidInput, "decisions"),
     (a_style_against_the_sites_own_policy, InvalidInput, "policy"),
     (a_style_that_is_something_else, InvalidInput, "not usable"),
     (no_labels, InvalidInput, "labels"),
@@ -286,6 +297,7 @@ async def test_whoever_asks_later_can_hold_the_manifest_against_the_sites_key(wo
     async with extracting(world) as e:
         e.manifest.recipe.update({"lam": 0.5, "epochs": 3, "losses": ["a", 1.25]})
         e.manifest.scores.add(lam=0.2, metrics=metrics(0.3))
+        e.manifest.decisions.add(subject="form", choice="branch", because="it measured so")
         await e.site.submit(e.manifest)
         (part,) = (await e.operator.get(e.task.cycle_id)).sites
         assert part.certificate.encode() == world.credentials("site-1").certificate

@@ -24,6 +24,14 @@ def test_a_figure_that_is_no_number_never_passes(before: float, after: float) ->
     assert not gate.check_site(metrics(before), metrics(after), []).passed
 
 
+@pytest.mark.parametrize(("count", "passed"), [(0.0, True), (5.0, True), (5.5, False), (NAN, False)])
+def test_new_classes_may_seldom_be_found_on_images_that_do_not_show_them(count: float, passed: bool) -> None:
+    verdict = gate.check_false_alarms(count, most=5.0)
+    assert verdict.passed is passed
+    assert "100 presumed images" in verdict.reason
+    assert verdict.metrics["max_false_alarms"] == 5.0
+
+
 def test_a_candidate_whose_old_ids_mean_something_else_never_passes() -> None:
     swapped = LabelSpace(names=("person", "car"))
     assert not gate.check_labels(swapped, LABELS, swapped).passed

@@ -51,6 +51,12 @@ def test_scores_travel_as_metrics_and_nothing_beside_them(task: Task) -> None:
     assert b"/srv" not in manifest.SerializeToString()
 
 
+def test_what_the_site_decided_travels_with_its_reason(task: Task) -> None:
+    decisions = [{"subject": "form", "choice": "branch", "because": "mAP50 went from 47.7 to 0.9"}]
+    manifest = build_manifest(task, LABELS, result(decisions=decisions), publish_style=False)
+    assert [(one.subject, one.choice, one.because) for one in manifest.decisions] == [tuple(decisions[0].values())]
+
+
 def test_a_recipe_without_scores_sends_none(task: Task) -> None:
     assert not build_manifest(task, LABELS, result(), publish_style=False).scores
 
