@@ -6,7 +6,7 @@ import diredi
 
 site, maker = scenes("site-1"), scenes("presumed")
 tutor, student = models()
-recipe = {"tutor": quick(epochs=6), "student": quick(epochs=6), "redistil": quick(epochs=2)}
+recipe = {"form": "weights", "tutor": quick(epochs=6), "student": quick(epochs=6), "redistil": quick(epochs=2)}
 
 print("at the site")
 gaps = diredi.extract_gap(tutor, student, site, coreset=maker.sample(100), recipe=recipe)

@@ -20,7 +20,7 @@ def first_site_decides(
 diredi.MERGES["first_site_decides"] = first_site_decides
 
 maker, (tutor, student) = scenes("presumed"), models()
-recipe = {"tutor": quick(epochs=4), "student_gap": False}
+recipe = {"form": "weights", "tutor": quick(epochs=4), "student_gap": False}
 sent = []
 for name in ("site-1", "site-2"):
     gaps = diredi.extract_gap(tutor, student, scenes(name), coreset=maker.sample(50), recipe=recipe)
