@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+from diredi.detectors import foreign_file
 from diredi.detectors.postprocess import decode, grid, prepare
 from diredi.detectors.predictor import Detections, Image
 from diredi.detectors.spec import DetectorSpec
@@ -62,6 +63,8 @@ class OnnxPredictor:
         if isinstance(model, Path):
             if not model.is_file():
                 raise NotFound(f"there is no model file {model}: check the path")
+            if said := foreign_file.explain(model):
+                raise CorruptData(f"{model} {said}")
             model = model.read_bytes()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads

@@ -52,7 +52,7 @@ def evaluate(
         Metrics from 0 to 1: means over the classes that have boxes in the images, and those of each such class.
 
     Raises:
-        InvalidInput: There are no labelled boxes.
+        InvalidInput: There are no labelled boxes, or the data spells a class of the model in another way.
         DatasetError: An image cannot be read.
 
     Examples:

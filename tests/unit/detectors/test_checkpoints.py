@@ -18,6 +18,7 @@ from ultralytics.nn import tasks
 
 from diredi.detectors import registry
 from diredi.detectors import ultralytics_network as networks
+from diredi.detectors.onnx import OnnxPredictor
 from diredi.errors import CorruptData, InvalidInput, NotFound, Unreachable
 from diredi.labels import LabelSpace
 
@@ -291,6 +292,10 @@ def test_what_is_no_file_of_ours_is_said_so_too(kind, tmp_path):
     write(tmp_path / "model.safetensors")
     with pytest.raises(CorruptData, match=rf"model\.safetensors .*{said}"):
         registry.load(tmp_path / "model.safetensors")
+    if kind != "folder":
+        write(tmp_path / "model.onnx")
+        with pytest.raises(CorruptData, match=rf"model\.onnx .*{said}"):
+            OnnxPredictor(tmp_path / "model.onnx")
 
 
 def test_a_network_of_another_kind_is_refused_by_name(tmp_path):
