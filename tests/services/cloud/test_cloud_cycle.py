@@ -130,6 +130,7 @@ async def test_without_a_student_gap_the_student_comes_from_the_tutor(world: Wor
         assert state_of(await operator.until(task.cycle_id)) == "RELEASED"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("why", ["canary fails", "site is worse", "site cannot"])
 async def test_a_release_is_rolled_back_and_devices_hear_of_the_one_before(world: World, why: str) -> None:
     async with world.cloud():

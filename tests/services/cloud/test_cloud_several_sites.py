@@ -18,6 +18,8 @@ from diredi.store.weights import WeightMap
 from tests.services.cloud.test_cloud_restarts import ROOT, Process
 from tests.services.cloud.world import STYLE, Operator, SiteSide, World, ask, metrics, row_of, state_of, states_of
 
+pytestmark = pytest.mark.slow
+
 BOTH = ("site-1", "site-2")
 
 
@@ -161,7 +163,6 @@ async def test_a_site_that_is_silent_while_another_waits_drops_out(world: World)
         assert "no progress" in candidate.sites[1].reason
 
 
-@pytest.mark.slow
 async def test_killed_while_one_has_uploaded_and_the_other_has_not_nothing_is_lost(world: World) -> None:
     process = Process(world)
     await process.start()

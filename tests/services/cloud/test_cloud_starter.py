@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from cloud_server import starter
 from diredi.rpc.v1 import registry_pb2
 from diredi.store.blobs import digest_of_file
@@ -9,6 +11,7 @@ from diredi.store.weights import WeightMap
 from tests.services.cloud.world import World, ask
 
 
+@pytest.mark.slow
 async def test_a_cloud_of_built_in_scenes_begins_with_the_fp32_weights_of_the_starter_release(
     empty_world: World,
 ) -> None:

@@ -21,6 +21,8 @@ from diredi.detectors.spec import DetectorSpec
 from tests.support.pki import Pki
 from tests.support.waiting import PATIENCE_S
 
+pytestmark = pytest.mark.slow
+
 Students = list[tuple[Path, DetectorSpec]]
 ROOT = Path(__file__).parents[3]
 SILENCED_BY = (

@@ -140,6 +140,7 @@ def test_the_gaps_of_two_sites_end_in_one_tutor_and_student_with_the_classes_of_
     assert OnnxPredictor(Path(made["onnx"]["path"])).labels == both
 
 
+@pytest.mark.slow
 def test_a_style_that_a_site_has_published_is_what_the_cloud_teaches_in(world: World, tmp_path: Path) -> None:
     told = call(
         extract.main, extract_spec(world, publish_style=True, recipe={**CYCLE, "student_gap": False}), tmp_path, quiet
@@ -152,6 +153,7 @@ def test_a_style_that_a_site_has_published_is_what_the_cloud_teaches_in(world: W
     assert made["images"] == {"presumed": 48, "styled": 48}
 
 
+@pytest.mark.slow
 def test_no_images_are_collected_where_no_student_is_taught(world: World, tmp_path: Path) -> None:
     told = call(extract.main, extract_spec(world), tmp_path, quiet)
     models = {"tutor": str(world.model), "student": str(world.model), "student_gaps": [sent(told, "student_gap")]}
@@ -160,6 +162,7 @@ def test_no_images_are_collected_where_no_student_is_taught(world: World, tmp_pa
     assert (made["chosen"], made["images"]) == ("gap", {})
 
 
+@pytest.mark.slow
 def test_a_job_that_was_killed_and_runs_again_in_its_folder_gives_the_same(world: World, tmp_path: Path) -> None:
     pack = call(
         bootstrap.main, bootstrap_spec(world, tutor=str(world.model), student=str(world.model)), tmp_path, quiet
@@ -171,6 +174,7 @@ def test_a_job_that_was_killed_and_runs_again_in_its_folder_gives_the_same(world
     Gap.from_bytes(Path(first["tutor_gap"]["path"]).read_bytes())
 
 
+@pytest.mark.slow
 def test_a_teacher_that_is_named_is_trained_first_and_teaches_the_tutor(world: World, tmp_path: Path) -> None:
     steps: list[str] = []
 
