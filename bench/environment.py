@@ -171,8 +171,12 @@ class Environment:
         return BenchSite(name, path, data.with_labels(labels), labels, data.names, new)
 
     def cycle(self, **more: Any) -> Json:  # noqa: ANN401 - options of a recipe
-        """Return the whole recipe of a cycle with some options, so that cached results name every default."""
-        return CycleRecipe.of({"seed": self.seed, **self.plan.cycle, **more}).model_dump(mode="json")
+        """Return the whole recipe of a cycle with some options, so that cached results name every default.
+
+        All weights learn unless a plan says otherwise: what a benchmark compares should not follow from a probe.
+        """
+        options = {"form": "weights", "seed": self.seed, **self.plan.cycle, **more}
+        return CycleRecipe.of(options).model_dump(mode="json")
 
     def recipe(self, **more: Any) -> CycleRecipe:  # noqa: ANN401 - options of a recipe
         return CycleRecipe.of(self.cycle(**more))

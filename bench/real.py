@@ -158,7 +158,7 @@ def scenarios() -> list[RealScenario]:
 
 
 def _plan(tutor: str, student: str) -> Plan | None:
-    cycle: Json = {"branch": {"epochs": 0.2}, "probe_steps": 2} if QUICK else {}
+    cycle: Json = {"form": "auto"} | ({"branch": {"epochs": 0.2}, "probe_steps": 2} if QUICK else {})
     size = 640 if GPU else 64 if QUICK else 224
     return real_plan(tutor, student, size, cycle=cycle, rename={"bike": "motorcycle"})
 
