@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from diredi.config import Config
 from diredi.detectors.base import Detector
 from diredi.distillation.batches import Pool
 from diredi.distillation.distil import distil
@@ -115,46 +116,107 @@ def _form(form: Form, because: str) -> Decision:
     return Decision(subject="form", choice=form, because=because)
 
 
-def fit_epochs(
+class Plan(Config):
+    """What a site does before it begins, so that an extraction that was killed goes on as it began."""
+
+    form: Form
+    tutor: TrainRecipe
+    """How the tutor learns, or its branch."""
+    student: TrainRecipe
+    """How the student learns, or its branch."""
+    decisions: tuple[Decision, ...]
+
+
+def make_plan(
     tutor: Detector, student: Detector, data: SiteData, recipe: CycleRecipe, *, on_progress: OnProgress | None = None
-) -> tuple[float, float, list[Decision]]:
-    """Find how many epochs the branches of tutor and student may learn, and say how long that will take.
+) -> Plan:
+    """Choose the form and how long tutor and student learn, and say how long that will take.
 
     The student's branch learns as long as the recipe says. The tutor's learns for what `max_cost` leaves, one epoch at
-    the least and no more than the recipe says. `max_minutes` shortens both alike.
+    the least and no more than the recipe says. `max_minutes` shortens both alike, in either form.
 
     Args:
-        tutor: Whose branch learns first.
-        student: Whose branch learns then.
+        tutor: Who learns first. It is not changed.
+        student: Who learns then, and for the probe. It is not changed.
         data: What both learn from.
         recipe: The limits.
         on_progress: Hears of the step "probe".
 
     Returns:
-        Epochs of the tutor's branch, epochs of the student's, and why.
+        The plan, with a reason for each decision.
     """
-    epochs, size = recipe.branch.epochs, recipe.branch.batch
+    form, decision = choose_form(student, data, recipe, on_progress=on_progress)
+    if form == "branch":
+        return _plan_of_branches(tutor, student, data, recipe, decision, on_progress)
+    plan = Plan(form=form, tutor=recipe.tutor, student=recipe.student, decisions=(decision,))
+    if recipe.form != "auto" and recipe.max_minutes is None:
+        return plan
     images = len(data.private.samples) + len(data.coreset.samples)
-    steps = max(images // size, 1)
-    whole = _seconds_per_step(student, data, recipe.branch.model_copy(update={"train_only": (), "seed": recipe.seed}))
-    mine, theirs = (_seconds_per_step(model, data, seeded(recipe.branch, recipe.seed)) for model in (student, tutor))
-    room = recipe.max_cost * epochs * steps * whole - epochs * steps * mine
-    tutors = float(np.clip(room / (steps * theirs), min(1.0, epochs), epochs))
-    seconds = steps * (tutors * theirs + epochs * mine)
+    works = [(tutor, recipe.tutor)] * (1 + (recipe.reverse_distillations == "two"))
+    works += [(student, recipe.student)] * recipe.student_gap
+    seconds = sum(_steps(training, images) * _seconds_per_step(model, data, training) for model, training in works)
+    share, because = _share(seconds, recipe, on_progress)
+    minutes = Decision(subject="training time", choice=_minutes(share * seconds), because=because)
+    return Plan(
+        form=form,
+        tutor=_shortened(recipe.tutor, share),
+        student=_shortened(recipe.student, share),
+        decisions=(decision, minutes),
+    )
+
+
+def _plan_of_branches(
+    tutor: Detector,
+    student: Detector,
+    data: SiteData,
+    recipe: CycleRecipe,
+    decision: Decision,
+    on_progress: OnProgress | None,
+) -> Plan:
+    training = seeded(recipe.branch, recipe.seed)
+    learned, _ = hold_back(data, recipe)
+    images = len(learned.private.samples) + len(learned.coreset.samples)
+    steps = _steps(training, images)
+    whole = _seconds_per_step(student, learned, training.model_copy(update={"train_only": ()}))
+    mine, theirs = (_seconds_per_step(model, learned, training) for model in (student, tutor))
+    epoch = max(images // training.batch, 1)
+    room = recipe.max_cost * steps * whole - steps * mine
+    tutors = int(np.clip(room / theirs, min(epoch, steps), steps))
+    share, because = _share(tutors * theirs + steps * mine, recipe, on_progress)
+    limit = f"max_cost allows {recipe.max_cost:g} times the {_minutes(steps * whole)} of fine-tuning the student"
+    paces = f"a step takes {theirs:.2f} s of the tutor's branch and {mine:.2f} s of the student's"
+    lengths = {who: max(round(share * count), 1) for who, count in (("tutor", tutors), ("student", steps))}
+    texts = {who: f"{count} steps, {count / epoch:.1f} epochs" for who, count in lengths.items()}
+    return Plan(
+        form="branch",
+        tutor=training.model_copy(update={"steps": lengths["tutor"]}),
+        student=training.model_copy(update={"steps": lengths["student"]}),
+        decisions=(
+            decision,
+            Decision(subject="tutor's branch learns", choice=texts["tutor"], because=f"{paces}; {limit}"),
+            Decision(subject="student's branch learns", choice=texts["student"], because=because),
+        ),
+    )
+
+
+def _share(seconds: float, recipe: CycleRecipe, on_progress: OnProgress | None) -> tuple[float, str]:
+    """How much of the trainings `max_minutes` leaves, and how long that takes."""
     share = 1.0 if recipe.max_minutes is None else min(1.0, 60 * recipe.max_minutes * MARGIN / seconds)
     said = f"the trainings will take about {_minutes(share * seconds)} here"
     report(on_progress, PROBE, 1.0, said)
-    paces = f"a step of {size} images takes {theirs:.2f} s of the tutor's branch, {mine:.2f} s of the student's"
-    limit = f"max_cost allows {recipe.max_cost:g} times {_minutes(epochs * steps * whole)} of fine-tuning the student"
-    short = "" if share == 1 else f"; max_minutes {recipe.max_minutes:g} leaves {100 * share:.0f} % of it"
-    return (
-        share * tutors,
-        share * epochs,
-        [
-            Decision(subject="tutor epochs", choice=f"{share * tutors:.1f}", because=f"{paces}; {limit}{short}"),
-            Decision(subject="student epochs", choice=f"{share * epochs:.1f}", because=f"{said}{short}"),
-        ],
-    )
+    return share, said if share == 1 else f"{said}; max_minutes leaves {100 * share:.0f} % of them"
+
+
+def _steps(training: TrainRecipe, images: int) -> int:
+    return training.steps or max(round(training.epochs * max(images // training.batch, 1)), 1)
+
+
+def _shortened(training: TrainRecipe, share: float) -> TrainRecipe:
+    if share == 1:
+        return training
+    if training.steps is not None:
+        return training.model_copy(update={"steps": max(int(share * training.steps), 1)})
+    return training.model_copy(update={"epochs": share * training.epochs})
 
 
 def _seconds_per_step(model: Detector, data: SiteData, recipe: TrainRecipe) -> float:
@@ -223,13 +285,14 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def quiet(
-    taught: Detector, new: Sequence[int], held: SiteData, recipe: CycleRecipe
+    who: str, taught: Detector, new: Sequence[int], held: SiteData, recipe: CycleRecipe
 ) -> tuple[Detector, Decision | None]:
     """Lower the scores of new classes until they are seldom found where there are none.
 
     Average precision does not see a class that is found on images without it. Held-back images of the coreset do.
 
     Args:
+        who: "tutor" or "student", for the decision.
         taught: The branch, as a network of its own. It is not changed.
         new: Ids of the new classes.
         held: What is held back.
@@ -258,7 +321,7 @@ def quiet(
         f"new classes were found {alarms} times on {len(images)} held-back images of the coreset, which show none; "
         f"{recipe.max_false_alarms:g} in 100 may be"
     )
-    return quieter, Decision(subject="scores of new classes", choice=f"{lower:+.2f} logits", because=because)
+    return quieter, Decision(subject=f"{who}'s scores of new classes", choice=f"{lower:+.2f} logits", because=because)
 
 
 def _logit(score: float) -> float:

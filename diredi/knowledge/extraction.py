@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,15 +14,16 @@ from diredi.detectors.base import Detector
 from diredi.distillation.trainer import check_losses, check_pair
 from diredi.errors import DatasetError, InvalidInput
 from diredi.evaluation.detection import evaluate
-from diredi.knowledge.adaptation import choose_classes, choose_form, fit_epochs, hold_back, quiet
+from diredi.knowledge.adaptation import Plan, choose_classes, hold_back, make_plan, quiet
 from diredi.knowledge.gap import Gap, GapNote, compute
 from diredi.knowledge.gap_application import scored
 from diredi.knowledge.gaps import Decision, ExtractionMetrics, Gaps
 from diredi.knowledge.lambda_search import Score
 from diredi.knowledge.recipe import CycleRecipe
-from diredi.knowledge.reverse import SiteData, distil_student, reverse_distil, seeded, teach_branch
+from diredi.knowledge.reverse import SiteData, distil_student, reverse_distil, teach_branch
 from diredi.labels import LabelSpace
 from diredi.progress import OnProgress, renamed
+from diredi.store.files import atomic_write, make_folder, read_state
 from diredi.store.weights import WeightMap
 from diredi.timing import Clock
 
@@ -86,20 +87,15 @@ def extract_gap(
     with clock.step("measure-before"):
         student_before = quality(student, on_progress=renamed(on_progress, "measure-before"))
     with clock.step("probe"):
-        form, decision = choose_form(student, data, recipe, on_progress=on_progress)
-    decisions = [decision]
-    learner: _Learner = _WithWeights(data, recipe, checkpoints, on_progress)
-    if form == "branch":
-        with clock.step("probe"):
-            learner = _WithBranches(data, recipe, checkpoints, on_progress)
-            decisions += learner.plan(tutor, student)
+        plan = _planned(checkpoints, lambda: make_plan(tutor, student, data, recipe, on_progress=on_progress))
+    learner = (_WithBranches if plan.form == "branch" else _WithWeights)(data, recipe, plan, checkpoints, on_progress)
     with clock.step("reverse-distillation"):
         tutor_2, change = learner.reverse_distil(tutor, student)
     with clock.step("measure-tutor-2"):
         tutor_after = quality(tutor_2)
     tutor_gap = _as_it_travels(change, tutor, tutor_2, data, recipe)
     scores: list[Score] = []
-    if form == "weights":
+    if plan.form == "weights":
         with clock.step("scores"):
             scores = scored(tutor, tutor_gap, quality, data.coreset.samples, recipe, on_progress=on_progress)
     student_gap = student_after = None
@@ -109,7 +105,6 @@ def extract_gap(
         with clock.step("measure-student"):
             student_after = quality(taught)
         student_gap = _as_it_travels(change, student, taught, data, recipe)
-    decisions += learner.decisions
     metrics = ExtractionMetrics(
         train_images=len(site.train),
         held_out_images=len(site.val),
@@ -118,7 +113,7 @@ def extract_gap(
         tutor_after=tutor_after,
         student_after=student_after,
         scores=tuple(scores),
-        decisions=tuple(decisions),
+        decisions=(*plan.decisions, *learner.decisions),
         seconds=clock.seconds,
     )
     return Gaps(tutor_gap, student_gap, metrics)
@@ -130,6 +125,7 @@ class _Learner(ABC):
 
     data: SiteData
     recipe: CycleRecipe
+    plan: Plan
     checkpoints: Path | None
     on_progress: OnProgress | None
     decisions: list[Decision] = field(default_factory=list)
@@ -143,8 +139,12 @@ class _Learner(ABC):
         """Return the site's own student and the change of the student's weights."""
 
 
+@dataclass
 class _WithWeights(_Learner):
     """All weights learn."""
+
+    def __post_init__(self) -> None:
+        self.recipe = self.recipe.model_copy(update={"tutor": self.plan.tutor, "student": self.plan.student})
 
     def reverse_distil(self, tutor: Detector, student: Detector) -> tuple[Detector, WeightMap]:
         kept, heard = self.checkpoints, self.on_progress
@@ -155,16 +155,12 @@ class _WithWeights(_Learner):
         return distil_student(student, tutor_2, self.data, self.recipe, checkpoints=kept, on_progress=heard)
 
 
+@dataclass
 class _WithBranches(_Learner):
     """A branch learns; all that is known stands still."""
 
-    def plan(self, tutor: Detector, student: Detector) -> list[Decision]:
+    def __post_init__(self) -> None:
         self.learned, self.held = hold_back(self.data, self.recipe)
-        self.epochs = {}
-        self.epochs["tutor"], self.epochs["student"], decisions = fit_epochs(
-            tutor, student, self.learned, self.recipe, on_progress=self.on_progress
-        )
-        return decisions
 
     def reverse_distil(self, tutor: Detector, student: Detector) -> tuple[Detector, WeightMap]:
         return self._branch_of("tutor", "tutor-2", tutor, None)
@@ -173,17 +169,29 @@ class _WithBranches(_Learner):
         return self._branch_of("student", "student-gap", student, tutor_2.parts()[-1])
 
     def _branch_of(self, who: str, step: str, base: Detector, teacher: Detector | None) -> tuple[Detector, WeightMap]:
-        training = seeded(self.recipe.branch, self.recipe.seed).model_copy(update={"epochs": self.epochs[who]})
+        training = self.plan.tutor if who == "tutor" else self.plan.student
         kept, heard = self.checkpoints, self.on_progress
         taught = teach_branch(step, base, self.learned, training, teacher=teacher, checkpoints=kept, on_progress=heard)
-        taught, lowered = quiet(
-            taught, self.data.labels.ids_of(self.data.labels.new_since(base.spec.labels)), self.held, self.recipe
-        )
+        new = self.data.labels.ids_of(self.data.labels.new_since(base.spec.labels))
+        taught, lowered = quiet(who, taught, new, self.held, self.recipe)
         classes, decision = choose_classes(who, base, taught, self.held, self.learned)
         self.decisions += [decision, *([lowered] if lowered else [])]
         after = base.with_branch(taught, classes) if classes else base.expand_classes(self.data.labels)
         before = base.weights()
         return after, compute(after.weights(), before, before)
+
+
+def _planned(checkpoints: Path | None, make: Callable[[], Plan]) -> Plan:
+    """The plan of an extraction that was killed, or a new one, which is kept: clocks never say the same twice."""
+    if checkpoints is None:
+        return make()
+    path = checkpoints / "plan.json"
+    plan = read_state(path, Plan.model_validate_json)
+    if plan is None:
+        plan = make()
+        make_folder(checkpoints)
+        atomic_write(path, plan.model_dump_json())
+    return plan
 
 
 def _as_it_travels(change: WeightMap, base: Detector, after: Detector, data: SiteData, recipe: CycleRecipe) -> Gap:

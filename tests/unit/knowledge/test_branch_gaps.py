@@ -254,13 +254,32 @@ def test_without_a_coreset_what_is_known_stands_still(world: World) -> None:
     assert decided(found)["form"] == "branch"
 
 
-def test_a_budget_of_minutes_is_kept_and_said(world: World) -> None:
-    branch = {**BRANCH, "steps": None, "epochs": 400}
-    found = extracted(world, world.detector(), world.presumed, form="branch", branch=branch, max_minutes=0.05)
-    seconds = found.metrics.seconds["reverse-distillation"] + found.metrics.seconds["student-gap"]
-    assert float(decided(found)["student epochs"]) < 400
-    assert seconds < 400 * 3  # far from what the epochs of the recipe would take
-    assert any("max_minutes" in one.because for one in found.metrics.decisions)
+@pytest.mark.parametrize("form", ["branch", "weights"])
+def test_a_budget_of_minutes_shortens_both_trainings_and_is_said(world: World, form: str) -> None:
+    long = {"epochs": 400, "batch": 8}
+    recipe = {"form": form, "max_minutes": 0.02, "tutor": long, "student": long, "branch": {**BRANCH, "steps": 2400}}
+    found = extracted(world, world.detector(), world.presumed, **recipe)
+    said = [one for one in found.metrics.decisions if "max_minutes" in one.because]
+    assert said and "the trainings will take about" in said[0].because
+    assert found.metrics.seconds["reverse-distillation"] < 400  # all of it would take ten minutes and more
+
+
+def test_an_extraction_that_goes_on_keeps_its_plan(world: World, tmp_path: Path) -> None:
+    """Its lengths follow from the clock, which never says the same twice."""
+    options = {"form": "branch", "branch": {**BRANCH, "steps": 4}, "student_gap": False}
+    first, again = (
+        extract_gap(
+            world.detector(),
+            world.detector(),
+            world.site,
+            coreset=world.presumed,
+            recipe={**PROBE, **options},
+            checkpoints=tmp_path,
+        )
+        for _ in range(2)
+    )
+    assert first.tutor.to_bytes() == again.tutor.to_bytes()
+    assert first.metrics.decisions == again.metrics.decisions
 
 
 def test_a_branch_that_would_move_the_backbone_is_refused() -> None:
