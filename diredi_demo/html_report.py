@@ -91,7 +91,7 @@ def _charts(report: Report) -> dict[str, str]:
 
 def _changes(report: Report, before: DetectionMetrics, after: DetectionMetrics) -> list[Change]:
     rows = [Change("all classes", before.map50, after.map50, is_total=True)]
-    for name in report.labels:
+    for name in report.told_classes:
         if name in after.per_class:
             old = before.per_class.get(name)
             rows.append(
@@ -124,12 +124,16 @@ def _figure_rows(report: Report) -> list[dict[str, object]]:
     for name, field in totals:
         cells = [cell for old, new in sides for cell in _cells(getattr(old, field), getattr(new, field))]
         rows.append({"name": name, "total": True, "is_new": False, "cells": cells})
-    for name in report.labels:
+    for name in report.told_classes:
         cells = []
         for old, new in sides:
             values = [side.per_class[name].ap50 if name in side.per_class else None for side in (old, new)]
             cells += _cells(0.0 if values[1] is not None and values[0] is None else values[0], values[1])
         rows.append({"name": f"AP50 {name}", "total": False, "is_new": name in report.new_classes, "cells": cells})
+    if report.unchanged_classes:
+        nothing = [cell for _ in sides for cell in _cells(None, None)]
+        name = f"AP50 of {report.unchanged_classes} other classes: unchanged"
+        rows.append({"name": name, "total": False, "is_new": False, "cells": nothing})
     return rows
 
 

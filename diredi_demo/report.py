@@ -150,9 +150,23 @@ class Report(_Part):
         return sum(self.egress.values())
 
     @property
-    def known_classes(self) -> tuple[str, ...]:
-        """Return the classes that the manufacturer had trained."""
-        return tuple(name for name in self.labels if name not in self.new_classes)
+    def told_classes(self) -> tuple[str, ...]:
+        """Return the classes of which there is something to tell, new ones first.
+
+        These are the ones that the site's images show, and those that changed on the manufacturer's.
+        """
+        told = [name for name in self.labels if name in self.after.site.per_class or self._changed(name)]
+        return (*self.new_classes, *(name for name in told if name not in self.new_classes))
+
+    @property
+    def unchanged_classes(self) -> int:
+        """Return how many other classes the manufacturer's images show."""
+        return len(set(self.after.presumed.per_class) - set(self.told_classes))
+
+    def _changed(self, name: str) -> bool:
+        sides = [side.presumed.per_class.get(name) for side in (self.before, self.after)]
+        values = [0.0 if one is None else one.ap50 for one in sides]
+        return round(100 * abs(values[1] - values[0]), 1) > 0
 
     def points(self, where: Literal["presumed", "site"]) -> float:
         """Return how many points of mAP50 the new release gained on a set."""

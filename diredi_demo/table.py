@@ -42,9 +42,11 @@ def _quality(report: Report) -> RenderableType:
         ("F1", "f1"),
     ):
         rows.append((name, *(cell for old, new in sides for cell in _cells(getattr(old, field), getattr(new, field)))))
-    for name in (*report.new_classes, *report.known_classes):
+    for name in report.told_classes:
         label = f"AP50 {name}{' (new)' if name in report.new_classes else ''}"
         rows.append((label, *(cell for old, new in sides for cell in _class_cells(name, old, new))))
+    if report.unchanged_classes:
+        rows.append((f"AP50 of {report.unchanged_classes} others", *[""] * 5, "unchanged"))
     old, new = f"release {report.before_version}", f"release {report.after_version}"
     columns = ("percent", f"{report.cycle.site}: {old}", new, "points", f"manufacturer: {old}", f"{new} ", "points ")
     return table(columns, rows, title="On held-out images", right=columns[1:])

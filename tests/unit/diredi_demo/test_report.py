@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import pytest
 
+from diredi.evaluation.metrics import ClassMetrics
 from diredi_demo.charts import Change, changes, is_loss, signed
 from diredi_demo.html_report import write_html_report
-from diredi_demo.report import CycleSummary, Report
+from diredi_demo.report import CycleSummary, Pair, Report
 from diredi_demo.table import render_report
 from diredi_demo.texts import egress_name, headline, step_name
 
@@ -55,6 +56,27 @@ def test_the_report_for_programs_has_the_promised_keys(make_report: MakeReport, 
     assert said["gap"].keys() >= {"bytes", "tutor_fp32_bytes"}
     assert said.keys() >= {"egress", "private_bytes", "seconds", "releases"}
     assert "pictures" not in said
+
+
+def test_of_eighty_classes_only_those_are_told_of_which_there_is_something_to_tell(make_report: MakeReport) -> None:
+    known = make_report()
+    many = {f"thing {number}": ClassMetrics(ap50=0.5, ap50_95=0.3, boxes=3) for number in range(74)}
+    changed = {**many, "thing 7": ClassMetrics(ap50=0.4, ap50_95=0.2, boxes=3)}
+
+    def with_classes(pair: Pair, more: dict[str, ClassMetrics]) -> Pair:
+        per_class = {**pair.presumed.per_class, **more}
+        return pair.model_copy(update={"presumed": pair.presumed.model_copy(update={"per_class": per_class})})
+
+    report = known.model_copy(
+        update={
+            "labels": (*known.labels, *many),
+            "before": with_classes(known.before, many),
+            "after": with_classes(known.after, changed),
+        }
+    )
+    assert set(report.told_classes) == {*known.labels, "thing 7"}
+    assert report.told_classes[0] == "forklift"
+    assert report.unchanged_classes == 73
 
 
 def test_the_page_needs_no_network(make_report: MakeReport, tmp_path: Path):
