@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 from baselines.alone import site_pool
-from environment import GPU, QUICK, BenchSite, Plan, real_plan, use_one_thread
+from environment import GPU, QUICK, BenchSite, Plan, describe_plan, real_plan, use_one_thread
 from harness import folder_of, parser_of, report_results
 from report import COMMIT, Json, cached, draw, seconds, target
 from update import NEW, OLD, Columns, Outcome, Scenario, Trial, evaluate_classes
@@ -182,9 +182,10 @@ def measure(scenario: RealScenario, seed: int, folder: Path) -> Json:
     trial = RealTrial(scenario, seed, folder)
     tables: Json = {}
     commits = set()
+    made_from = {"plan": describe_plan(scenario.plan), "seed": seed, "rates": RATES}
     for name in scenario.methods:
         cell = trial.folder / f"{re.sub('[^a-z0-9]+', '-', name.lower())}.json"
-        found = cached(cell, {"method": name, "seed": seed, "rates": RATES}, partial(_cell, trial, name))
+        found = cached(cell, made_from | {"method": name}, partial(_cell, trial, name))
         commits.add(found["commit"])
         for form, by_table in found["forms"].items():
             for table, values in by_table.items():

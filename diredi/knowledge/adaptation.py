@@ -70,7 +70,12 @@ def _divided(pool: Pool, share: float, random: np.random.Generator) -> tuple[Poo
 
 
 def choose_form(
-    student: Detector, data: SiteData, recipe: CycleRecipe, *, on_progress: OnProgress | None = None
+    tutor: Detector,
+    student: Detector,
+    data: SiteData,
+    recipe: CycleRecipe,
+    *,
+    on_progress: OnProgress | None = None,
 ) -> tuple[Form, Decision]:
     """Choose whether a site's models learn with all weights or as a branch.
 
@@ -80,6 +85,7 @@ def choose_form(
     has to stand still while a branch learns.
 
     Args:
+        tutor: The cloud's tutor. It is not changed.
         student: The deployed student. It is not changed.
         data: What the site learns from.
         recipe: The recipe; a `form` that it names is taken unseen.
@@ -90,8 +96,9 @@ def choose_form(
     """
     if recipe.form != "auto":
         return recipe.form, _form(recipe.form, "the recipe says so")
-    if student.spec.branches:
-        return "branch", _form("branch", "the deployed student has branches, which need its backbone as it is")
+    for who, model in (("tutor", tutor), ("student", student)):
+        if model.spec.branches:
+            return "branch", _form("branch", f"the {who} has branches, which need its backbone as it is")
     learned, held = hold_back(data, recipe)
     if not any(len(sample.boxes) for sample in held.coreset.samples):
         return "branch", _form("branch", "no coreset shows what would be forgotten")
@@ -145,7 +152,7 @@ def make_plan(
     Returns:
         The plan, with a reason for each decision.
     """
-    form, decision = choose_form(student, data, recipe, on_progress=on_progress)
+    form, decision = choose_form(tutor, student, data, recipe, on_progress=on_progress)
     if form == "branch":
         return _plan_of_branches(tutor, student, data, recipe, decision, on_progress)
     plan = Plan(form=form, tutor=recipe.tutor, student=recipe.student, decisions=(decision,))
@@ -260,7 +267,7 @@ def choose_classes(
     seen = Counter(int(kind) for sample in learned.private.samples for kind in sample.boxes[:, 0])
     chosen = [kind for kind in new if seen[kind]]
     known = sorted(kind for kind in seen if kind not in new)
-    words = [f"{labels.names[kind]} new" for kind in chosen]
+    words = [f"{labels.names[kind]} is new" for kind in chosen]
     judges = [sample for sample in held.private.samples if len(sample.boxes)]
     if known and judges:
         before, after = (evaluate(model, held.private.samples, labels).per_class for model in (base, taught))
@@ -270,13 +277,13 @@ def choose_classes(
                 continue
             if after[name].ap50 > before[name].ap50 + CLEARLY:
                 chosen.append(kind)
-            words.append(f"{name} AP50 {100 * before[name].ap50:.1f} to {100 * after[name].ap50:.1f}")
+            change = f"{100 * before[name].ap50:.1f} to {100 * after[name].ap50:.1f}"
+            words.append(f"{name} AP50 {change} on held-back images of the site")
     elif known:
         chosen += [kind for kind in known if seen[kind] >= MANY_BOXES]
-        words.append("too few images to hold some back")
+        words.append(f"too few images to hold some back, so known classes with {MANY_BOXES} boxes, unseen")
     names = _listed([labels.names[kind] for kind in sorted(chosen)]) or "nothing"
-    because = f"on held-back images of the site: {_listed(words)}"
-    return sorted(chosen), Decision(subject=f"{who}'s branch speaks for", choice=names, because=because)
+    return sorted(chosen), Decision(subject=f"{who}'s branch speaks for", choice=names, because=_listed(words))
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from diredi.detectors.base import Detector
 from diredi.errors import InvalidInput, WrongState
 from diredi.evaluation.detection import evaluate
 from diredi.evaluation.false_alarms import false_alarms
+from diredi.knowledge.adaptation import choose_form, quiet
 from diredi.knowledge.check import check_gap_file
 from diredi.knowledge.extraction import extract_gap
 from diredi.knowledge.gap import Gap, GapNote, compute
@@ -199,7 +201,7 @@ def decided(gaps: Gaps) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def gaps(world: World) -> Gaps:
-    """What a site extracts that has no coreset, so that nothing could show what is forgotten."""
+    """What a site extracts as a branch."""
     return extracted(world, world.detector(), world.presumed, form="branch")
 
 
@@ -222,15 +224,30 @@ def test_a_site_teaches_a_branch_and_says_what_it_decided(world: World, gaps: Ga
 
 
 def test_new_classes_are_made_quiet_where_they_are_found_on_what_does_not_show_them(world: World) -> None:
-    loud, quiet = (
-        with_gap(world.detector(), gaps.student, 1.0)
-        for limit in (1e9, 0.0)
-        if (gaps := extracted(world, world.detector(), world.presumed, form="branch", max_false_alarms=limit)).student
-    )
-    counts = [false_alarms(model, world.presumed.train, [DISC]) for model in (loud, quiet)]
-    assert counts[1] <= counts[0]
-    scores = [evaluate(model, world.site).per_class["disc"].ap50 for model in (loud, quiet)]
-    assert scores[1] == pytest.approx(scores[0], abs=0.02)
+    """The loud one finds discs wherever it looks; only its scores fall, so that their order stays."""
+    loud = world.tutor_2()
+    weights = dict(loud.weights())
+    for name in loud.class_rows():
+        if name.endswith("bias"):
+            weights[name] = weights[name].copy()
+            weights[name][DISC] += 8
+    loud.load_weights(WeightMap(weights))
+    data = world.site_data()
+    assert false_alarms(loud, data.coreset.samples, [DISC]) > 100
+    quieter, decision = quiet("student", loud, [DISC], data, CycleRecipe(max_false_alarms=0))
+    assert false_alarms(quieter, data.coreset.samples, [DISC]) == 0
+    assert decision is not None and decision.choice.startswith("-")
+    shown = quiet("student", loud, [DISC], data, CycleRecipe(max_false_alarms=0, presumed_shows_new=True))
+    assert shown == (loud, None)
+
+
+@pytest.mark.parametrize("who", ["tutor", "student"])
+def test_a_backbone_that_branches_need_is_not_moved(world: World, who: str) -> None:
+    models = {"tutor": world.detector(), "student": world.detector()}
+    models[who] = branched(models[who], ["disc"])
+    form, decision = choose_form(models["tutor"], models["student"], world.site_data(), CycleRecipe())
+    assert form == "branch"
+    assert who in decision.because
 
 
 def test_a_detector_that_has_not_learned_more_than_the_coreset_shows_learns_with_all_weights(world: World) -> None:
@@ -260,8 +277,8 @@ def test_a_budget_of_minutes_shortens_both_trainings_and_is_said(world: World, f
     recipe = {"form": form, "max_minutes": 0.02, "tutor": long, "student": long, "branch": {**BRANCH, "steps": 2400}}
     found = extracted(world, world.detector(), world.presumed, **recipe)
     said = [one for one in found.metrics.decisions if "max_minutes" in one.because]
-    assert said and "the trainings will take about" in said[0].because
-    assert found.metrics.seconds["reverse-distillation"] < 400  # all of it would take ten minutes and more
+    left = re.search(r"the trainings will take about .*; max_minutes leaves (\d+) % of them", said[0].because)
+    assert left is not None and int(left[1]) < 50
 
 
 def test_an_extraction_that_goes_on_keeps_its_plan(world: World, tmp_path: Path) -> None:
