@@ -170,8 +170,8 @@ class Gap:
         if new < 0:
             raise InvalidInput("the gap has fewer classes than its base: class ids never go away")
         base = dict(base) | {name: base[like] for name, like in new_branch_weights(self.weights, base).items()}
-        if {_branch_of(name) for name in base} - {*range(len(self.note.branches)), None}:
-            raise InvalidInput("the gap has a branch that its note does not name: extract it again")
+        if {_branch_of(name) for name in base} - {None} != set(range(len(self.note.branches))):
+            raise InvalidInput("the gap's note names other branches than it has weights for: extract it again")
         for ids in self.note.branches:
             if not ids or list(ids) != sorted(set(ids) & set(range(len(self.note.labels)))):
                 raise InvalidInput(f"a branch of the gap speaks for {ids}, which are no classes of the gap, each once")

@@ -129,7 +129,7 @@ def test_branches_of_several_sites_stand_beside_each_other(base: Detector, metho
 def test_a_gap_that_says_of_a_branch_what_its_weights_do_not_is_refused(base: Detector, tmp_path: Path) -> None:
     gap = gap_of(base, branched(base, ["disc"]))
     schema = base.weights().schema()
-    for branches in ((), ((7,),), ((2, 2),), ((),)):
+    for branches in ((), ((7,),), ((2, 2),), ((),), ((2,), (1,))):
         with pytest.raises(InvalidInput, match="branch"):
             Gap(gap.weights, gap.note.model_copy(update={"branches": branches})).check_fits(schema)
     base.save(tmp_path / "base.safetensors")
