@@ -2,8 +2,7 @@
 
 from diredi.codecs.base import CODECS, MAX_DECODED_BYTES, Codec, codec_named, register
 from diredi.codecs.container import Header, read_header
-from diredi.codecs.dense import DENSE
-from diredi.codecs.int8 import INT8_ROW
+from diredi.codecs.packed import DENSE, INT8_ROW
 
 register(DENSE)
 register(INT8_ROW)
