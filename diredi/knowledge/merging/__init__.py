@@ -15,14 +15,9 @@ from diredi.errors import InvalidInput
 from diredi.knowledge.gap import Gap
 from diredi.knowledge.merging.base import Contribution, Merge, MergeRecipe
 from diredi.knowledge.merging.classes import aligned, common_note, joined, new_branches, new_rows
-from diredi.knowledge.merging.clipped_mean import clipped_mean
-from diredi.knowledge.merging.dare import dare
-from diredi.knowledge.merging.krum import krum
 from diredi.knowledge.merging.mean import mean
-from diredi.knowledge.merging.median import median
-from diredi.knowledge.merging.task_arithmetic import task_arithmetic
-from diredi.knowledge.merging.ties import ties
-from diredi.knowledge.merging.trimmed_mean import trimmed_mean
+from diredi.knowledge.merging.robust import clipped_mean, krum, median, trimmed_mean
+from diredi.knowledge.merging.task_vectors import dare, task_arithmetic, ties
 from diredi.knowledge.merging.union import union
 from diredi.store.weights import WeightMap
 
@@ -38,7 +33,6 @@ MERGES: Final[dict[str, Merge]] = {
     "krum": krum,
 }
 """Merging rules by the name that a `MergeRecipe` calls them; put your own beside them."""
-"""Every method to merge the gaps of several sites, by its name in `MergeRecipe.method`."""
 
 AGAINST_LIARS: Final = frozenset({"median", "trimmed_mean", "clipped_mean", "krum"})
 """Methods that are chosen against liars: rows of new classes are then merged by their median."""
