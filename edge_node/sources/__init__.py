@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from diredi.errors import InvalidInput
 from edge_node.sources.base import OpenSource, Source, SourceOptions
-from edge_node.sources.camera import open_camera
-from edge_node.sources.folder import open_folder
-from edge_node.sources.scenes import open_scenes
-from edge_node.sources.video import open_video
+from edge_node.sources.capture import open_camera, open_video
+from edge_node.sources.folder import open_folder, open_scenes
 
 __all__ = ["SOURCES", "Source", "SourceOptions", "open_source"]
 

@@ -1,4 +1,4 @@
-"""Reads the images of a folder in the order of their names."""
+"""Reads the images of a folder in the order of their names, or the built-in scenes of a site."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from diredi.data.images import IMAGE_SUFFIXES, find_images, read_image
 from diredi.detectors.predictor import Image
 from diredi.errors import DatasetError, InvalidInput, NotFound
 from edge_node.sources.base import SourceOptions
+
+SCENES = 24
+"""How many built-in scenes are shown."""
 
 
 class Folder:
@@ -48,6 +51,15 @@ def open_folder(place: str, options: SourceOptions) -> Folder:
         raise InvalidInput(f"source folder {folder} holds no image ({suffixes}): check --source")
     _check_one_can_be_read(found.images)
     return Folder(found.images, options.repeat)
+
+
+def open_scenes(place: str, options: SourceOptions) -> Folder:
+    """Open the built-in scenes of a site, for a node without a camera. Raises InvalidInput for an unknown site."""
+    from diredi.data.dataset import load  # a node with a camera does without the painter of scenes
+    from diredi.data.sources import resolve
+
+    path = resolve(f"scenes:{place}", options.cache, seed=options.seed, train=1, val=SCENES)
+    return Folder([sample.image for sample in load(path, ("val",), labelled=False).val], options.repeat)
 
 
 def _check_one_can_be_read(images: Sequence[Path]) -> None:
