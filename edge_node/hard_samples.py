@@ -11,8 +11,7 @@ from diredi.errors import DirediError
 from diredi.rpc.client import Channel, call
 from diredi.rpc.v1 import local_pb2 as pb
 from diredi.rpc.v1.local_pb2_grpc import LocalServiceStub
-from edge_node.broadcast import Broadcast
-from edge_node.inference import Result
+from edge_node.inference import Broadcast, Result
 
 
 class HardSampleSender:

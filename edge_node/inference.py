@@ -1,10 +1,11 @@
-"""The inference loop: a thread that reads frames, detects objects in them and publishes the results."""
+"""The inference loop: a thread that detects objects in frames, and how its results reach readers in the event loop."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import structlog
@@ -16,6 +17,8 @@ from edge_node.sources import Source
 from edge_node.telemetry import Telemetry
 
 REOPEN_S = 2.0
+BACKLOG = 8
+"""How many results a reader may be behind; the oldest ones beyond that are skipped."""
 
 
 @dataclass(frozen=True)
@@ -135,3 +138,38 @@ class InferenceLoop:
         if str(error) != self.last_error:
             structlog.get_logger().warning("frame_failed", error=str(error))
         self.last_error = str(error)
+
+
+class Broadcast:
+    """Give every reader the results in order. A slow reader skips the oldest ones and delays nobody."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Make a broadcast for readers in this event loop."""
+        self._loop = loop
+        self._readers: set[asyncio.Queue[Result | None]] = set()
+        self._ended = False
+
+    def publish(self, result: Result | None) -> None:
+        """Deliver a result to all readers, from any thread; None says that there will be no more."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._deliver, result)
+
+    def _deliver(self, result: Result | None) -> None:
+        self._ended = self._ended or result is None
+        for queue in self._readers:
+            if queue.full():
+                queue.get_nowait()
+            queue.put_nowait(result)
+
+    async def results(self) -> AsyncIterator[Result]:
+        """Yield results from now on, until the source ends."""
+        queue: asyncio.Queue[Result | None] = asyncio.Queue(maxsize=BACKLOG)
+        self._readers.add(queue)
+        try:
+            while not self._ended or not queue.empty():
+                result = await queue.get()
+                if result is None:
+                    return
+                yield result
+        finally:
+            self._readers.discard(queue)

@@ -17,12 +17,11 @@ from diredi.rpc.client import connect
 from diredi.rpc.server import start_server
 from diredi.trust.identity import Credentials
 from edge_node.active_model import ActiveModel
-from edge_node.broadcast import Broadcast
 from edge_node.cloud import CloudClient
 from edge_node.config import EdgeConfig
 from edge_node.hard_samples import HardSampleSender
 from edge_node.identity import IdentityFolder
-from edge_node.inference import InferenceLoop
+from edge_node.inference import Broadcast, InferenceLoop
 from edge_node.servicer import EdgeServicer, NodeParts
 from edge_node.sources import SourceOptions, open_source
 from edge_node.telemetry import Telemetry

@@ -21,10 +21,9 @@ from diredi.rpc.v1 import edge_pb2 as pb
 from diredi.rpc.v1 import edge_pb2_grpc as stubs
 from diredi.trust.identity import Role
 from edge_node.active_model import ActiveModel, RunningModel
-from edge_node.broadcast import Broadcast
 from edge_node.cloud import CloudClient
 from edge_node.identity import IdentityFolder
-from edge_node.inference import InferenceLoop
+from edge_node.inference import Broadcast, InferenceLoop
 from edge_node.telemetry import Telemetry
 from edge_node.updater import Updater
 

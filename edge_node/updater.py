@@ -22,10 +22,9 @@ from diredi.errors import (
     WrongState,
 )
 from diredi.store.blobs import digest_of_file, hex_of
-from edge_node.active_model import ActiveModel, RunningModel
+from edge_node.active_model import ActiveModel, LoadedModel, RunningModel, warm_up
 from edge_node.update_states import CANCELLABLE, MAX_STARTS, RELEASE_FILE, InstallableRelease, State, UpdateRecord
 from edge_node.update_store import UpdateStore
-from edge_node.warm_up import LoadedModel, warm_up
 
 FIRST_FRAME_S = 5.0
 """How long to wait for a live frame after a swap; where none comes, the warm-up is all the proof there is."""
