@@ -7,7 +7,7 @@ Operators may read everything, and nobody else may read a site's gap.
 from __future__ import annotations
 
 from cloud_server.context import CloudContext
-from cloud_server.store.repository import Repository
+from cloud_server.store import Repository
 from diredi.errors import NotFound
 from diredi.trust.identity import Identity, Role
 

@@ -9,7 +9,7 @@ import structlog
 from cloud_server.context import CloudContext
 from cloud_server.entities import Model, ModelKind, Release, ReleaseStatus
 from cloud_server.jobs.runner import JobRunner
-from cloud_server.store.repository import Repository
+from cloud_server.store import Repository
 from diredi.knowledge.jobs.specs import FirstModel
 from diredi.progress import Progress
 

@@ -16,8 +16,8 @@ from typing import Final, TypeVar
 
 from cloud_server import authorization
 from cloud_server.notifier import Notifier
+from cloud_server.store import Repository
 from cloud_server.store.database import Database
-from cloud_server.store.repository import Repository
 from diredi.trust.identity import Identity
 
 KEEP_ALIVE_S: Final = 15.0

@@ -18,7 +18,7 @@ from cloud_server.cycles import transitions
 from cloud_server.entities import Cycle, Json, Model, ModelKind, Progress, ReleaseStatus
 from cloud_server.jobs.runner import JobRunner
 from cloud_server.states import State
-from cloud_server.store.repository import Repository
+from cloud_server.store import Repository
 from diredi.errors import WrongState
 from diredi.evaluation.metrics import DetectionMetrics
 from diredi.jobs import Heard

@@ -18,7 +18,7 @@ from cloud_server.cycles.pipeline import CyclePipeline
 from cloud_server.entities import Cycle
 from cloud_server.notifier import CYCLES
 from cloud_server.states import BEFORE_UPLOAD, CLOUD_WORKS, State
-from cloud_server.store.repository import Repository
+from cloud_server.store import Repository
 from diredi.errors import DirediError, NoRoom, Unreachable
 
 _log = structlog.get_logger()

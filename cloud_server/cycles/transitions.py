@@ -15,7 +15,7 @@ from typing import Final
 from cloud_server import canary, gate
 from cloud_server.entities import Cycle, GapManifest, Install, Json, Part, Progress, ReleaseStatus
 from cloud_server.states import BEFORE_UPLOAD, State
-from cloud_server.store.repository import Repository
+from cloud_server.store import Repository
 from cloud_server.tasks import TaskKind
 from diredi.errors import InvalidInput, WrongState
 from diredi.evaluation.metrics import DetectionMetrics

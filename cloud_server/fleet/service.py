@@ -19,7 +19,7 @@ from cloud_server.cycles import transitions
 from cloud_server.entities import Device, Install, Model, Outcome, Release, Vitals, device_key
 from cloud_server.notifier import RELEASES
 from cloud_server.states import State
-from cloud_server.store.repository import Repository
+from cloud_server.store import Repository
 from diredi.errors import InvalidInput, NoRoom, Unreachable
 from diredi.trust.identity import Identity
 

@@ -15,7 +15,7 @@ from cloud_server.cycles.gap_validation import GapValidator
 from cloud_server.entities import GapManifest, Model, Progress, Site
 from cloud_server.notifier import site_topic
 from cloud_server.states import BEFORE_UPLOAD
-from cloud_server.store.repository import Repository
+from cloud_server.store import Repository
 from cloud_server.tasks import Task, TaskKind, open_tasks, parse_task_id
 from diredi.evaluation.metrics import DetectionMetrics
 from diredi.labels import LabelSpace

@@ -1,1 +1,24 @@
 """The cloud's durable state: SQLite by default, PostgreSQL by URL; one repository over both."""
+
+from __future__ import annotations
+
+from sqlalchemy.orm import Session
+
+from cloud_server.store.cycles import Cycles
+from cloud_server.store.fleet import Devices, Sites
+from cloud_server.store.registry import Classes, Facts, Models, Releases
+
+
+class Repository:
+    """The tables, as one transaction sees them."""
+
+    def __init__(self, session: Session) -> None:
+        self.changed_topics: set[str] = set()
+        """What the transaction has changed, as topics of `cloud_server.notifier`; to be notified after the commit."""
+        self.models = Models(session)
+        self.releases = Releases(session, self.changed_topics)
+        self.classes = Classes(session)
+        self.facts = Facts(session)
+        self.cycles = Cycles(session, self.changed_topics)
+        self.sites = Sites(session)
+        self.devices = Devices(session)

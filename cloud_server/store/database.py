@@ -22,7 +22,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session
 
-from cloud_server.store.repository import Repository
+from cloud_server.store import Repository
 from diredi.errors import InvalidInput, NoRoom, Unreachable, WrongState
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from cloud_server.entities import Cycle, EncodedGap, GapManifest, Model, ModelKind, Part, ReleaseStatus
 from cloud_server.states import BEFORE_UPLOAD, DROPPED, State
-from cloud_server.store.repository import Repository
+from cloud_server.store import Repository
 from diredi.evaluation.metrics import ClassMetrics, DetectionMetrics
 from diredi.labels import LabelSpace
 from diredi.store.blobs import Blob

@@ -17,9 +17,8 @@ from sqlalchemy.engine import make_url
 from cloud_server.cycles import transitions
 from cloud_server.entities import Install, ModelKind, Outcome, Progress, ReleaseStatus, Vitals
 from cloud_server.states import State
-from cloud_server.store import schema
+from cloud_server.store import Repository, schema
 from cloud_server.store.database import Database, sqlite_url
-from cloud_server.store.repository import Repository
 from cloud_server.store.schema import Table
 from diredi.errors import InvalidInput, NoRoom, NotFound, Unreachable, WrongState
 from tests.support.waiting import PATIENCE_S

@@ -9,8 +9,8 @@ import pytest
 from cloud_server.cycles import transitions
 from cloud_server.entities import Cycle, Install, Outcome, Progress, ReleaseStatus, Vitals
 from cloud_server.states import State
+from cloud_server.store import Repository
 from cloud_server.store.database import Database, sqlite_url
-from cloud_server.store.repository import Repository
 from cloud_server.tasks import TaskKind
 from diredi.errors import InvalidInput, NotFound, WrongState
 from diredi.labels import LabelSpace
