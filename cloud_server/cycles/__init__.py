@@ -1,1 +1,1 @@
-"""Update cycles: the service, the rules (transitions), and what drives cycles on (pipeline, reconciler, deadlines)."""
+"""Update cycles: the service, the rules (transitions), and what drives cycles on (pipeline, reconciler)."""

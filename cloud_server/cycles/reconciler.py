@@ -6,6 +6,7 @@ All that it needs is stored. Started on the state of a cloud that was killed, it
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -13,9 +14,9 @@ import structlog
 
 from cloud_server import canary
 from cloud_server.context import CloudContext
-from cloud_server.cycles import deadlines, transitions
+from cloud_server.cycles import transitions
 from cloud_server.cycles.pipeline import CyclePipeline
-from cloud_server.entities import Cycle
+from cloud_server.entities import Cycle, Part
 from cloud_server.notifier import CYCLES
 from cloud_server.states import BEFORE_UPLOAD, CLOUD_WORKS, State
 from cloud_server.store import Repository
@@ -117,7 +118,7 @@ class CycleReconciler:
 
     def _drop_overdue_sites(self, r: Repository, cycle: Cycle, now: datetime) -> None:
         """Go on without the sites that make no progress; where none is left, the cycle ends."""
-        for part in deadlines.find_overdue(cycle.parts, now, self._progress_deadline, self._straggler_deadline):
+        for part in find_overdue(cycle.parts, now, self._progress_deadline, self._straggler_deadline):
             waited = _seconds(now - part.progressed_at)
             reason = f"no progress for {waited} while it was {part.state}: is {part.site} up?"
             transitions.drop_site(r, cycle.id, part.site, State.FAILED, reason, transitions.CLOUD, now)
@@ -135,6 +136,28 @@ class CycleReconciler:
             return
         decision = canary.Decision(State.ROLLED_BACK, reason)
         transitions.end_canary(r, cycle, decision, transitions.CLOUD, now, {})
+
+
+def find_overdue(
+    parts: Sequence[Part], now: datetime, progress_deadline: timedelta, straggler_deadline: timedelta
+) -> list[Part]:
+    """Return the parts of the sites that have made no progress for too long before their upload.
+
+    Each report of progress begins the time anew, so a site that is only slow is never overdue.
+
+    Args:
+        parts: All parts of the cycle.
+        now: The current time.
+        progress_deadline: How long a site may make no progress.
+        straggler_deadline: The same while another site has uploaded its gap and has waited as long.
+    """
+    uploaded = [part.progressed_at for part in parts if part.state is State.UPLOADED]
+
+    def is_overdue(part: Part) -> bool:
+        delays_others = bool(uploaded) and now - max(part.progressed_at, min(uploaded)) > straggler_deadline
+        return delays_others or now - part.progressed_at > progress_deadline
+
+    return [part for part in parts if part.state in BEFORE_UPLOAD and is_overdue(part)]
 
 
 def _seconds(span: timedelta) -> str:

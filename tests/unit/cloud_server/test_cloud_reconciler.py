@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from cloud_server.cycles.deadlines import find_overdue
+from cloud_server.cycles.reconciler import find_overdue
 from cloud_server.states import State
 from tests.unit.cloud_server.samples import later, part
 
