@@ -18,10 +18,7 @@ from cloud_server.cycles.reconciler import CycleReconciler
 from cloud_server.cycles.service import CycleService
 from cloud_server.fleet.service import FleetService
 from cloud_server.jobs.runner import JOBS, JobRunner
-from cloud_server.servicers.cycles import CycleServicer
-from cloud_server.servicers.fleet import FleetServicer
-from cloud_server.servicers.registry import RegistryServicer
-from cloud_server.servicers.sites import SiteServicer
+from cloud_server.servicers import CycleServicer, FleetServicer, RegistryServicer, SiteServicer
 from cloud_server.sites.service import SiteService
 from cloud_server.store.database import Database, sqlite_url
 from diredi import process

@@ -1,0 +1,197 @@
+"""The RPCs of the cloud: each converts a request, calls a service and converts the answer.
+
+Errors become status codes in the server's one interceptor (`diredi.rpc.interceptor`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from cloud_server import authorization
+from cloud_server.context import CloudContext, utc_now
+from cloud_server.convert import (
+    class_names_from,
+    cycle_to,
+    device_to,
+    manifest_from,
+    model_to,
+    outcome_from,
+    progress_from,
+    release_to,
+    site_to,
+    task_to,
+    vitals_from,
+)
+from cloud_server.cycles.service import CycleService
+from cloud_server.entities import Install, ModelKind
+from cloud_server.fleet.service import FleetService
+from cloud_server.sites.service import Policy, SiteService
+from diredi.rpc.byte_counter import IngressMeter
+from diredi.rpc.caller import Context, caller_certificate, caller_identity
+from diredi.rpc.convert import kind_from, labels_to, metrics_from, struct_from
+from diredi.rpc.manifest_signature import check_manifest
+from diredi.rpc.v1 import cycles_pb2, fleet_pb2, registry_pb2, sites_pb2
+from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceServicer
+from diredi.rpc.v1.fleet_pb2_grpc import FleetServiceServicer
+from diredi.rpc.v1.registry_pb2_grpc import RegistryServiceServicer
+from diredi.rpc.v1.sites_pb2_grpc import SiteServiceServicer
+
+
+class CycleServicer(CycleServiceServicer):
+    """Answers as `proto/diredi/v1/cycles.proto` says."""
+
+    def __init__(self, service: CycleService) -> None:
+        self._service = service
+
+    async def StartCycle(
+        self, request: cycles_pb2.StartCycleRequest, context: Context
+    ) -> cycles_pb2.StartCycleResponse:
+        overrides = struct_from(request.recipe)
+        sites = [site for site in (request.site, *request.sites) if site]
+        cycle = await self._service.start(caller_identity(context), sites, request.request_id, overrides)
+        return cycles_pb2.StartCycleResponse(cycle=cycle_to(cycle))
+
+    async def WatchCycle(
+        self, request: cycles_pb2.WatchCycleRequest, context: Context
+    ) -> AsyncIterator[cycles_pb2.WatchCycleResponse]:
+        async with aclosing(self._service.watch(caller_identity(context), request.id)) as cycles:
+            async for cycle in cycles:
+                yield cycles_pb2.WatchCycleResponse(cycle=cycle_to(cycle))
+
+    async def ListCycles(
+        self, request: cycles_pb2.ListCyclesRequest, context: Context
+    ) -> cycles_pb2.ListCyclesResponse:
+        cycles = await self._service.recent(caller_identity(context), request.site, request.limit)
+        return cycles_pb2.ListCyclesResponse(cycles=[cycle_to(cycle, brief=True) for cycle in cycles])
+
+    async def GetCycle(self, request: cycles_pb2.GetCycleRequest, context: Context) -> cycles_pb2.GetCycleResponse:
+        return cycles_pb2.GetCycleResponse(
+            cycle=cycle_to(await self._service.get(caller_identity(context), request.id))
+        )
+
+    async def ApproveCycle(
+        self, request: cycles_pb2.ApproveCycleRequest, context: Context
+    ) -> cycles_pb2.ApproveCycleResponse:
+        return cycles_pb2.ApproveCycleResponse(
+            cycle=cycle_to(await self._service.approve(caller_identity(context), request.id))
+        )
+
+    async def DeclineCycle(
+        self, request: cycles_pb2.DeclineCycleRequest, context: Context
+    ) -> cycles_pb2.DeclineCycleResponse:
+        cycle = await self._service.decline(caller_identity(context), request.id, request.reason)
+        return cycles_pb2.DeclineCycleResponse(cycle=cycle_to(cycle))
+
+
+class SiteServicer(SiteServiceServicer):
+    """Answers as `proto/diredi/v1/sites.proto` says."""
+
+    def __init__(self, service: SiteService, meter: IngressMeter) -> None:
+        self._service = service
+        self._meter = meter
+
+    async def WatchTasks(
+        self, request: sites_pb2.WatchTasksRequest, context: Context
+    ) -> AsyncIterator[sites_pb2.WatchTasksResponse]:
+        caller = caller_identity(context)
+        policy = Policy(request.auto_approve, request.publish_style)
+        async with aclosing(self._service.watch(caller, request.site, policy)) as assignments:
+            async for assignment in assignments:
+                yield sites_pb2.WatchTasksResponse(task=None if assignment is None else task_to(assignment))
+
+    async def ReportProgress(
+        self, request: sites_pb2.ReportProgressRequest, context: Context
+    ) -> sites_pb2.ReportProgressResponse:
+        await self._service.report_progress(caller_identity(context), request.cycle_id, progress_from(request.progress))
+        return sites_pb2.ReportProgressResponse()
+
+    async def ProposeClasses(
+        self, request: sites_pb2.ProposeClassesRequest, context: Context
+    ) -> sites_pb2.ProposeClassesResponse:
+        names = class_names_from(request.names)
+        labels = await self._service.propose_classes(caller_identity(context), request.cycle_id, names)
+        return sites_pb2.ProposeClassesResponse(labels=labels_to(labels))
+
+    async def SubmitGap(self, request: sites_pb2.SubmitGapRequest, context: Context) -> sites_pb2.SubmitGapResponse:
+        caller, certificate = caller_identity(context), caller_certificate(context)
+        check_manifest(request.manifest, certificate)
+        await self._service.submit_gap(caller, manifest_from(request.manifest), certificate.decode())
+        return sites_pb2.SubmitGapResponse()
+
+    async def SubmitValidation(
+        self, request: sites_pb2.SubmitValidationRequest, context: Context
+    ) -> sites_pb2.SubmitValidationResponse:
+        await self._service.submit_validation(caller_identity(context), request.cycle_id, metrics_from(request.after))
+        return sites_pb2.SubmitValidationResponse()
+
+    async def FailTask(self, request: sites_pb2.FailTaskRequest, context: Context) -> sites_pb2.FailTaskResponse:
+        await self._service.fail_task(caller_identity(context), request.task_id, request.reason)
+        return sites_pb2.FailTaskResponse()
+
+    async def ListSites(self, request: sites_pb2.ListSitesRequest, context: Context) -> sites_pb2.ListSitesResponse:
+        views = await self._service.list_sites(caller_identity(context))
+        sites = [site_to(view, self._meter.totals(f"site/{view.site.name}")) for view in views]
+        return sites_pb2.ListSitesResponse(sites=sites)
+
+
+class FleetServicer(FleetServiceServicer):
+    """Answers as `proto/diredi/v1/fleet.proto` says."""
+
+    def __init__(self, service: FleetService) -> None:
+        self._service = service
+
+    async def RegisterDevice(
+        self, request: fleet_pb2.RegisterDeviceRequest, context: Context
+    ) -> fleet_pb2.RegisterDeviceResponse:
+        await self._service.register(caller_identity(context), request.device, request.site, request.release_version)
+        return fleet_pb2.RegisterDeviceResponse()
+
+    async def Heartbeat(self, request: fleet_pb2.HeartbeatRequest, context: Context) -> fleet_pb2.HeartbeatResponse:
+        await self._service.heartbeat(caller_identity(context), request.device, vitals_from(request))
+        return fleet_pb2.HeartbeatResponse()
+
+    async def WatchReleases(
+        self,
+        request: fleet_pb2.WatchReleasesRequest,
+        context: Context,
+    ) -> AsyncIterator[fleet_pb2.WatchReleasesResponse]:
+        async with aclosing(self._service.watch(caller_identity(context), request.device)) as deployments:
+            async for deployment in deployments:
+                yield fleet_pb2.WatchReleasesResponse(release=None if deployment is None else release_to(deployment))
+
+    async def ReportInstall(
+        self, request: fleet_pb2.ReportInstallRequest, context: Context
+    ) -> fleet_pb2.ReportInstallResponse:
+        install = Install(
+            release_version=request.release_version, outcome=outcome_from(request.outcome), reason=request.reason,
+            at=utc_now(),
+        )  # fmt: skip
+        await self._service.report_install(caller_identity(context), request.device, install)
+        return fleet_pb2.ReportInstallResponse()
+
+    async def ListDevices(
+        self, request: fleet_pb2.ListDevicesRequest, context: Context
+    ) -> fleet_pb2.ListDevicesResponse:
+        views = await self._service.list_devices(caller_identity(context), request.site)
+        return fleet_pb2.ListDevicesResponse(devices=[device_to(view) for view in views])
+
+
+class RegistryServicer(RegistryServiceServicer):
+    """Answers as `proto/diredi/v1/registry.proto` says. It only reads, so it needs no service of its own."""
+
+    def __init__(self, context: CloudContext) -> None:
+        self._context = context
+
+    async def ListModels(
+        self, request: registry_pb2.ListModelsRequest, context: Context
+    ) -> registry_pb2.ListModelsResponse:
+        authorization.require_operator_or_site(caller_identity(context))
+        kind = kind_from(request.kind)
+        models = await self._context.read(lambda r: r.models.all(ModelKind(kind) if kind else None))
+        return registry_pb2.ListModelsResponse(models=[model_to(model) for model in models])
+
+    async def GetModel(self, request: registry_pb2.GetModelRequest, context: Context) -> registry_pb2.GetModelResponse:
+        authorization.require_operator_or_site(caller_identity(context))
+        model = await self._context.read(lambda r: r.models.get(request.id))
+        return registry_pb2.GetModelResponse(model=model_to(model))
