@@ -7,8 +7,7 @@ from typing import Final
 
 from diredi.distillation.batches import Pool
 from diredi.knowledge.image_sources.base import Source, Stock
-from diredi.knowledge.image_sources.existing import presumed, public
-from diredi.knowledge.image_sources.selected import chosen
+from diredi.knowledge.image_sources.existing import chosen, presumed, public
 from diredi.knowledge.image_sources.synthetic import styled, with_crops
 from diredi.knowledge.recipe import ImageSource
 

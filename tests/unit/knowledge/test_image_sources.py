@@ -19,7 +19,7 @@ from diredi.distillation.recipe import TrainRecipe
 from diredi.distillation.trainer import train
 from diredi.errors import InvalidInput
 from diredi.knowledge.image_sources import SOURCES, Stock, images_of
-from diredi.knowledge.image_sources.selected import news
+from diredi.knowledge.image_sources.existing import news
 from diredi.knowledge.recipe import CycleRecipe, ImageSource
 
 every_source = pytest.mark.parametrize("name", sorted(SOURCES))
