@@ -8,13 +8,10 @@ from typing import Final, TypeAlias
 
 from diredi.distillation.dissimilarity import MEASURES
 from diredi.distillation.losses.base import DistillationBatch, Loss
-from diredi.distillation.losses.channels import ChannelWise
-from diredi.distillation.losses.dissimilarity import Dissimilarity
+from diredi.distillation.losses.features import ChannelWise, ScoredFeatures
 from diredi.distillation.losses.fgd import FocalGlobal
-from diredi.distillation.losses.pseudo_labels import PseudoLabels
 from diredi.distillation.losses.relation import Angles, Distances
-from diredi.distillation.losses.response import BoxDistributions, ClassScores
-from diredi.distillation.losses.scored_features import ScoredFeatures
+from diredi.distillation.losses.response import BoxDistributions, ClassScores, Dissimilarity, PseudoLabels
 
 MakeLoss: TypeAlias = Callable[[Sequence[int], Sequence[int]], Loss]
 """From the channels of the student's and the teacher's neck, as `Loss` takes them."""
@@ -31,6 +28,5 @@ LOSSES: Final[dict[str, MakeLoss]] = {
     "rkd_angle": Angles,
 }
 """Distillation losses by the name that a `TrainRecipe` calls them; put your own beside them."""
-"""Every distillation loss by its name in a recipe, as what makes it."""
 
 __all__ = ["LOSSES", "DistillationBatch", "Loss", "MakeLoss"]

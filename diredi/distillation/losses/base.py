@@ -16,7 +16,7 @@ from diredi.errors import InvalidInput
 
 PSEUDO_CONFIDENCE = 0.45
 PSEUDO_OVERLAP = 0.60
-"""Which of the teacher's boxes stand for objects: the thresholds of Molo et al. (see `pseudo_labels`)."""
+"""Which of the teacher's boxes stand for objects: the thresholds of Molo et al. (see `PseudoLabels`)."""
 
 
 @dataclass(frozen=True)

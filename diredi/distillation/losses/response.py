@@ -1,20 +1,25 @@
-"""Response distillation: class scores, and where the teacher sees the sides of a box."""
+"""Response distillation: class scores, where the teacher sees the sides of a box, and its boxes as labels."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diredi.distillation.dissimilarity import kl_of_logits
+from diredi.distillation.dissimilarity import MEASURES, kl_of_logits
 from diredi.distillation.losses.base import DistillationBatch, Loss
 from diredi.distillation.losses.boxes import expected_distances
 
 CLASS_GAIN = 0.5
 BOX_GAIN = 1.5
 """The gains of the detection loss' own terms, so that a weight of 1 means "as much as the labels"."""
+SLOWNESS: Final[dict[str, float]] = {"ce": 1, "kl": 1, "td": 2, "js": 4, "sed": 4, "msed": 4}
+"""How many times smaller than Kullback-Leibler's each gradient is near equality: made up for, so that a weight of 1
+means as much with one measure as with another."""
 
 
 class ScoreLoss(Loss):
@@ -50,6 +55,28 @@ def _entropy(p: Tensor) -> Tensor:
     return F.binary_cross_entropy(p, p, reduction="none")
 
 
+class Dissimilarity(ScoreLoss):
+    """One measure between the two detectors' scores, less what it is where they agree.
+
+    A detector scores each class by itself, so each score s is a vector of two outcomes, (s, 1 - s). Both logits are
+    divided by the temperature first, and the loss is multiplied by its square (Hinton, Vinyals, Dean: "Distilling the
+    Knowledge in a Neural Network", 2015), so that the pace does not change with it.
+    """
+
+    def __init__(self, measure: str, student_channels: Sequence[int], teacher_channels: Sequence[int]) -> None:
+        super().__init__(student_channels, teacher_channels)
+        self.measure, self.gain = MEASURES[measure], SLOWNESS[measure]
+
+    def divergence(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """See `ScoreLoss.divergence`."""
+        p, q = _outcomes(student / temperature), _outcomes(teacher / temperature)
+        return self.gain * temperature**2 * (self.measure(p, q) - self.measure(q, q))
+
+
+def _outcomes(logits: Tensor) -> Tensor:
+    return torch.stack([logits.sigmoid(), (-logits).sigmoid()], -1)
+
+
 class BoxDistributions(Loss):
     """Localisation distillation: the student's distribution of each side of a box against the teacher's.
 
@@ -80,3 +107,19 @@ def _overlap(mine: Tensor, theirs: Tensor) -> Tensor:
 
 def _area(distances: Tensor) -> Tensor:
     return (distances[:, 0] + distances[:, 2]) * (distances[:, 1] + distances[:, 3])
+
+
+class PseudoLabels(Loss):
+    """The student's own loss on what the teacher finds: boxes of a score of 0.45 or more, after suppression at 0.60.
+
+    How sure the teacher was is forgotten. A teacher that finds nothing teaches that there is nothing of its classes,
+    and about classes that it does not know it says nothing. Never 0, as the detection loss is not.
+
+    Molo, Carlini, Ciampi, Gennaro, Vadicamo: "Teacher-Student Models for AI Vision at the Edge: A Car Parking Case
+    Study", VISAPP 2024. Their loss is alpha * labels + (1 - alpha) * teacher: `label_weight` alpha and a weight of
+    1 - alpha here.
+    """
+
+    def forward(self, lesson: DistillationBatch) -> Tensor:
+        """Return the loss of a batch, a scalar."""
+        return lesson.detection_loss(lesson.teacher_boxes)

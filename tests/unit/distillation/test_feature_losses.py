@@ -12,9 +12,9 @@ from diredi.detectors.base import Targets
 from diredi.distillation.losses import LOSSES
 from diredi.distillation.losses.base import FeatureLoss
 from diredi.distillation.losses.boxes import cells
+from diredi.distillation.losses.features import ScoredFeatures
 from diredi.distillation.losses.fgd import FocalGlobal, attention, masks
 from diredi.distillation.losses.relation import MOST_OBJECTS, features_of
-from diredi.distillation.losses.scored_features import ScoredFeatures
 from diredi.errors import InvalidInput
 
 FEATURES = sorted(name for name, make in LOSSES.items() if isinstance(make, type) and issubclass(make, FeatureLoss))
