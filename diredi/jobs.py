@@ -26,7 +26,7 @@ from typing import Any, Protocol, TypeVar, get_type_hints
 from pydantic import BaseModel, ValidationError
 
 from diredi import errors
-from diredi.die_with_parent import die_with_parent
+from diredi.child_process import die_with_parent
 from diredi.progress import OnProgress, Progress
 from diredi.store.files import atomic_write, make_folder, read_state
 

@@ -34,7 +34,7 @@ class Fleet:
         """Start one service; its log is a file, so that it can outlive the demo."""
         path = self._folder.write_config(name, config)
         log = self._folder.log(name)
-        wrapper = [] if self._outlive else ["diredi.die_with_parent"]
+        wrapper = [] if self._outlive else ["diredi.child_process"]
         with log.open("wb") as stream:
             process = subprocess.Popen(
                 [sys.executable, "-m", *wrapper, module, "--config", str(path)],

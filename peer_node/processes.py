@@ -194,7 +194,7 @@ def _start(name: str, config: Path, log: Path, peers: int) -> ChildProcess:
     ours = {name: value for name, value in os.environ.items() if not name.startswith("DIREDI_PEER_")}
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "diredi.die_with_parent", "peer_node", "--config", str(config)],
+            [sys.executable, "-m", "diredi.child_process", "peer_node", "--config", str(config)],
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
