@@ -204,13 +204,18 @@ def _rename_classes(path: Path, plan: Plan) -> Path:
     if names == data.names:
         return path
     folder = plan.folder / "data" / path.parent.name
-    for split in ("train", "val"):
-        for kind in ("images", "labels"):
-            (folder / kind).mkdir(parents=True, exist_ok=True)
-            link = folder / kind / split
-            if not link.is_symlink():
-                link.symlink_to((path.parent / kind / split).resolve(), target_is_directory=True)
-    (folder / "data.yaml").write_text(yolo.description_text(names), encoding="utf-8")
+
+    def made() -> Json:
+        for split in ("train", "val"):
+            for kind in ("images", "labels"):
+                (folder / kind).mkdir(parents=True, exist_ok=True)
+                link = folder / kind / split
+                if not link.is_symlink():
+                    link.symlink_to((path.parent / kind / split).resolve(), target_is_directory=True)
+        (folder / "data.yaml").write_text(yolo.description_text(names), encoding="utf-8")
+        return {}
+
+    cached(folder / "renamed.json", {"data": path, "names": names}, made)  # of which several processes make one
     return folder / "data.yaml"
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import repeat
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from environment import GPU, QUICK, ROOT, use_one_thread
@@ -79,16 +80,31 @@ def report_results(
 ) -> None:
     made = measure_concurrently(measure, seeds, folder_of(name))
     rows = rows_of([one["tables"] for one in made])
-    targets, listed = targets_of(rows), " ".join(map(str, seeds))
+    commits = [one for seed in made for one in seed["commits"]]
+    write_results(name, seeds, rows, targets_of(rows), commits, picture, whole=list(seeds) == list(whole_seeds))
+
+
+def write_results(
+    name: str,
+    seeds: Sequence[int],
+    rows: list[Json],
+    targets: list[Json],
+    commits: Sequence[str],
+    picture: Picture,
+    *,
+    whole: bool,
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """Print and write results; to those of the project where the run is `whole`. `more` is what else the JSON says."""
     print_rows(rows, targets)
-    commits = ", ".join(sorted({one for seed in made for one in seed["commits"]}))
     plan = "QUICK=1 " if QUICK else "FULL=gpu " if GPU else ""
-    command = f"{plan}python bench/{Path(sys.argv[0]).name} --seeds {listed}"
-    title, whole = f"{name}-gpu" if GPU else name, not QUICK and list(seeds) == list(whole_seeds)
+    asked = sys.argv[1:] or ["--seeds", *map(str, seeds)]
+    command = f"{plan}python bench/{Path(sys.argv[0]).name} {shlex.join(asked)}"
+    title, whole = f"{name}-gpu" if GPU else name, whole and not QUICK
     out = RESULTS if whole else RESULTS / "quick" if QUICK else folder_of(name)
     out.mkdir(parents=True, exist_ok=True)
-    picture(rows, WARNING if QUICK else f"seeds {listed}", out / f"{title}.png")
-    found = {"command": command, "commit": commits, "quick": QUICK, "rows": rows, "targets": targets}
-    write_json(out, title, found)
+    picture(rows, WARNING if QUICK else f"seeds {' '.join(map(str, seeds))}", out / f"{title}.png")
+    found = {"command": command, "commit": ", ".join(sorted(set(commits))), "quick": QUICK}
+    write_json(out, title, found | dict(more or {}) | {"rows": rows, "targets": targets})
     if whole:
-        write_markdown(out, title, found)
+        write_markdown(out, title, found | {"rows": rows, "targets": targets})

@@ -150,6 +150,6 @@ def _markdown(name: str, found: Json) -> str:
 
 def _cell(found: Json) -> str:
     digits = 1 if max(map(abs, found["seeds"])) >= 1 else 2
-    if len(found["seeds"]) == 1:
+    if found["low"] == found["high"]:
         return f"{found['mean']:.{digits}f}"
     return f"{found['mean']:.{digits}f} ({found['low']:.{digits}f} to {found['high']:.{digits}f})"

@@ -47,14 +47,14 @@ class TwoHeads:
         return Detections(*(column[order] for column in columns))
 
 
-def merge(environment: Environment, site: BenchSite, fine_tuned: Detector) -> TwoHeads:
+def merge(environment: Environment, site: BenchSite, fine_tuned: Detector, lam: float = LAMBDA) -> TwoHeads:
     """`fine_tuned` is the deployed student after the site's own training."""
     base, after = environment.student, fine_tuned.weights()
     shared = {name for name in base.weights() if base.section_of(name) != "head"}
     gap = compute(after, base.weights(), base.weights())
     moved = gap.selected(lambda name: name in shared)
     old = environment.student.expand_classes(environment.known)
-    old.load_weights(apply(base.weights(), moved, LAMBDA))
+    old.load_weights(apply(base.weights(), moved, lam))
     new = fine_tuned.expand_classes(site.labels)
     new.load_weights(WeightMap({**after, **{name: array for name, array in old.weights().items() if name in shared}}))
     return TwoHeads(old, new, environment.known)

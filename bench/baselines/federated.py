@@ -39,7 +39,7 @@ class Federated:
 def train_federated(
     environment: Environment, site: BenchSite, recipe: TrainRecipe, sections: Sequence[Section] = SECTIONS
 ) -> Federated:
-    """`recipe.epochs` in all, spread over the rounds, at a learning rate that falls from round to round."""
+    """The epochs or steps of `recipe`, spread over rounds, at a learning rate that falls from round to round."""
     clients = [environment.student.expand_classes(site.labels) for _ in range(2)]
     data = [Pool(environment.presumed.train), site_pool(site)]
     counts = [len(pool.samples) for pool in data]
@@ -49,6 +49,7 @@ def train_federated(
         local = recipe.model_copy(
             update={
                 "epochs": recipe.epochs / ROUNDS,
+                "steps": recipe.steps and max(recipe.steps // ROUNDS, 1),
                 "learning_rate": recipe.learning_rate * share,
                 "final_learning_rate": (share - 1 / ROUNDS) / share,
                 "warmup": recipe.warmup * ROUNDS if number == 0 else 0.0,

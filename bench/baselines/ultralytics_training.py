@@ -87,14 +87,13 @@ def train_ultralytics(
     return UltralyticsResult(trainer.found(), median(trainer.spent[1:] or trainer.spent))
 
 
-def train_refinement(environment: Environment, site: BenchSite, recipe: TrainRecipe) -> Detector:
+def train_refinement(environment: Environment, site: BenchSite, recipe: TrainRecipe, folder: Path) -> Detector:
     """The deployed student with the site's new classes added, from their labels alone; the old ones do not change."""
     new = site.labels.ids_of(site.new)
     samples = [
         replace(sample, boxes=sample.boxes[[int(c) in new for c in sample.boxes[:, 0]]]) for sample in site.data.train
     ]
     student = environment.student.expand_classes(site.labels)
-    folder = environment.folder / "refined" / site.name
     data = _staged(folder / "data", site.labels.names, samples)
     trainer = _RefineTrainer(student, data, recipe.model_copy(update={"seed": environment.seed}), folder, short(recipe))
     trainer.model = _with_branches(_network(student), new)
@@ -112,7 +111,7 @@ class _Trainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics is not ty
         given = {
             "model": "yolo11n.yaml",  # only a name: the network is set by the caller
             "data": str(data),
-            "epochs": round(recipe.epochs),
+            "epochs": max(round(recipe.epochs), 1),
             "batch": recipe.batch,
             "imgsz": start.spec.image_size,
             "seed": recipe.seed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,22 @@ MAX_DETECTIONS = 300
 CONFIDENCES: NDArray[np.float64] = np.linspace(0.001, 1, 1000)
 
 Table = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Which detections find a labelled box, image by image: all that average precision at an overlap of 0.5 needs."""
+
+    images: NDArray[np.int64]
+    """Of each detection: the image that it is in."""
+    classes: NDArray[np.int64]
+    """Of each detection: its class, an id of the labels' label space."""
+    scores: NDArray[np.float64]
+    """Of each detection: its confidence, 0 to 1."""
+    right: NDArray[np.bool_]
+    """Of each detection: whether it finds a box of its class that no better one has found."""
+    boxes: NDArray[np.int64]
+    """Images x classes: how many boxes are labelled."""
 
 
 def evaluate(
@@ -65,6 +82,33 @@ def evaluate(
         samples = data.with_labels(labels).split(split)
     else:
         labels, samples = model.labels if labels is None else labels, list(data)
+    return _judge(*_collect(model, samples, labels, on_progress))[0]
+
+
+def evaluate_with_matches(
+    model: Predictor, samples: Sequence[Sample], labels: LabelSpace
+) -> tuple[DetectionMetrics, Matches]:
+    """Measure as `evaluate` does, and keep what each image contributes, for statistics over images.
+
+    Args:
+        model: As for `evaluate`.
+        samples: Images with class ids of `labels`.
+        labels: The label space of the samples.
+
+    Returns:
+        The metrics, and the matches from which they follow.
+
+    Raises:
+        InvalidInput: There are no labelled boxes.
+        DatasetError: An image cannot be read.
+    """
+    return _judge(*_collect(model, samples, labels, None))
+
+
+def _collect(
+    model: Predictor, samples: Sequence[Sample], labels: LabelSpace, on_progress: OnProgress | None
+) -> tuple[list[Detections], list[Table], LabelSpace, list[int]]:
+    """Detections, labelled boxes in pixels, their label space, and the id in it of each class of the model."""
     if not any(len(sample.boxes) for sample in samples):
         raise InvalidInput("there is nothing to measure on: the set has no labelled boxes")
     found: list[Detections] = []
@@ -75,9 +119,7 @@ def evaluate(
         found += model.predict(images)
         report(on_progress, STEP, len(found) / len(samples), f"{len(found)} of {len(samples)} images")
     to_ours = [labels.names.index(n) if n in labels.names else -1 for n in model.labels.names]
-    return compute_metrics(
-        found, [_pixels(s, *shape) for s, shape in zip(samples, shapes, strict=True)], labels, to_ours
-    )
+    return found, [_pixels(s, *shape) for s, shape in zip(samples, shapes, strict=True)], labels, to_ours
 
 
 def _pixels(sample: Sample, height: int, width: int) -> NDArray[np.float64]:
@@ -105,16 +147,24 @@ def compute_metrics(
     Returns:
         The metrics over all images.
     """
-    answers = _answers(found, list(range(len(labels))) if to_ours is None else to_ours)
-    counts = np.bincount(np.concatenate([w[:, 0] for w in wanted]).astype(int), minlength=len(labels))
+    return _judge(found, wanted, labels, list(range(len(labels))) if to_ours is None else to_ours)[0]
+
+
+def _judge(
+    found: Sequence[Detections], wanted: Sequence[Table], labels: LabelSpace, to_ours: Sequence[int]
+) -> tuple[DetectionMetrics, Matches]:
+    answers = _answers(found, to_ours)
+    boxes = np.stack([np.bincount(table[:, 0].astype(int), minlength=len(labels)) for table in wanted])
+    counts = boxes.sum(0)
     present = np.flatnonzero(counts)
     ap = _average_precision(_truth(wanted, len(labels)), answers)
-    precision, recall, f1, confidence = _at_best_f1(answers, wanted, counts, present)
+    right = _matched(answers, wanted)
+    precision, recall, f1, confidence = _at_best_f1(answers, right, counts, present)
     per_class = {
         labels.names[c]: ClassMetrics(ap50=float(ap[0, c]), ap50_95=float(ap[:, c].mean()), boxes=int(counts[c]))
         for c in present
     }
-    return DetectionMetrics(
+    metrics = DetectionMetrics(
         map50=float(ap[0, present].mean()),
         map50_95=float(ap[:, present].mean()),
         precision=precision,
@@ -124,6 +174,8 @@ def compute_metrics(
         images=len(wanted),
         confidence=confidence,
     )
+    images, classes = answers[:, 0].astype(np.int64), answers[:, 6].astype(np.int64)
+    return metrics, Matches(images, classes, answers[:, 5], right, boxes)
 
 
 def _truth(wanted: Sequence[NDArray[np.float64]], classes: int) -> dict[str, Any]:
@@ -176,10 +228,9 @@ def _silent(*_: object) -> None:
 
 
 def _at_best_f1(
-    answers: Table, wanted: Sequence[Table], counts: NDArray[np.int64], present: NDArray[np.int64]
+    answers: Table, right: NDArray[np.bool_], counts: NDArray[np.int64], present: NDArray[np.int64]
 ) -> tuple[float, float, float, float]:
     """Mean precision, recall and F1 over the classes at the confidence where that F1 is best, and the confidence."""
-    right = _matched(answers, wanted)
     precision, recall = np.zeros((len(present), len(CONFIDENCES))), np.zeros((len(present), len(CONFIDENCES)))
     for row, kind in enumerate(present):
         mine = answers[:, 6] == kind
