@@ -51,7 +51,7 @@ bench-cost: .runtime  ## measure what an update costs a site and what it buys, b
 bench-parking: .runtime  ## students of fixed cameras without one label, beside labels, two hours; QUICK=1: two minutes
 	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/parking.py $(BENCH_ARGS)
 
-bench-real: .runtime  ## the default cycle on real detectors and images, beside fine-tuning, a day; QUICK=1: ten minutes
+bench-real: .runtime  ## the default cycle on real detectors and images, beside its rivals, days; QUICK=1: two minutes
 	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/real.py $(BENCH_ARGS)
 
 bench-simulation: setup  ## many clients on one machine, beside Flower's simulation, which it installs apart; QUICK=1: fewer clients

@@ -240,6 +240,8 @@ def columns(trial: RealTrial, outcome: Outcome) -> tuple[dict[str, Columns], dic
         PRESUMED: trial.judge(outcome.presumed, trial.environment.presumed.val),
         "site": trial.judge(outcome.site, trial.site.data.val),
     }
+    if outcome.site is not outcome.presumed:
+        judged["presumed, the site's own"] = trial.judge(outcome.site, trial.environment.presumed.val)
     tables: dict[str, Columns] = {}
     for table, names in trial.classes.items():
         if names:
