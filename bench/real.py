@@ -502,6 +502,8 @@ def main() -> None:
     work = [(scenario, seed) for seed in asked.seeds for scenario in chosen]
     made = measure_concurrently(partial(measure, asked.methods, asked.tables), work, folder)
     rows, targets = compare(made)
+    if not rows:
+        raise SystemExit(f"nothing to make tables of: no method in {folder} has all of these seeds")
     reduced = asked.epochs != EPOCHS or len(chosen) < len(scenarios(asked.image_size, asked.epochs))
     run = {
         "image size": asked.image_size,

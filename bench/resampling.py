@@ -41,7 +41,8 @@ def ap50(matches: Matches, classes: Sequence[int], drawn: Counts) -> Numbers:
     """
     found = np.stack([_ap50_of_class(matches, kind, drawn) for kind in classes], 1)
     shown = drawn @ matches.boxes[:, list(classes)] > 0
-    return 100 * np.where(shown, found, 0).sum(1) / np.maximum(shown.sum(1), 1)
+    means: Numbers = 100 * np.where(shown, found, 0).sum(1) / np.maximum(shown.sum(1), 1)
+    return means
 
 
 def _ap50_of_class(matches: Matches, kind: int, drawn: Counts) -> Numbers:
