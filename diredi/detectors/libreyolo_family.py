@@ -124,10 +124,6 @@ class LibreYoloDetector(NetworkDetector):
         loss: Tensor = self._criterion([torch.cat(level, 1) for level in outputs.raw], wanted)["total_loss"]
         return loss
 
-    def section_within(self, name: str) -> str:
-        """See `NetworkDetector.section_within`."""
-        return name.partition(".")[0]
-
     def class_layers(self, part: Any) -> Mapping[str, nn.Conv2d]:  # noqa: ANN401 - LibreYOLO is not typed
         """See `NetworkDetector.class_layers`."""
         towers = part.head.cv3

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from diredi.detectors.base import Detector, Outputs, Targets
+from diredi.detectors.families import BRANCHES, family_of
 from diredi.detectors.postprocess import decode, grid, prepare
 from diredi.detectors.predictor import Detections, Image
 from diredi.detectors.spec import DetectorSpec
@@ -26,7 +27,6 @@ from diredi.store.blobs import digest_of_file
 from diredi.store.weights import WeightMap
 
 PREDICT_BATCH = 32
-BRANCHES = "branches"  # of the network's weights: "branches.0.model.22.cv2.0.0.conv.weight"
 SILENT = -40.0  # the logit of a class that another part speaks for; far below what any threshold asks for
 HIGHEST_PRIOR = 0.02  # where a small picture has but a few anchors
 BATCH_NORM_MOMENTUM = 0.1  # families' own 0.03 needs more steps than a site has to forget the untrained statistics
@@ -41,6 +41,7 @@ class NetworkDetector(ABC):
         self.spec = spec
         self.module = module.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self._strides = list(strides)
+        self._family = family_of(spec.architecture)
         self._file: tuple[str, str] | None = None
 
     def __repr__(self) -> str:
@@ -63,10 +64,6 @@ class NetworkDetector(ABC):
     @abstractmethod
     def loss_of(self, outputs: Outputs, targets: Targets) -> Tensor:
         """The family's own loss for what one part has said. Raises TypeError for another family's outputs."""
-
-    @abstractmethod
-    def section_within(self, name: str) -> str:
-        """See `Detector.section_of`, for the name of a weight within its part."""
 
     @abstractmethod
     def class_layers(self, part: nn.Module) -> Mapping[str, nn.Conv2d]:
@@ -132,7 +129,7 @@ class NetworkDetector(ABC):
 
     def section_of(self, name: str) -> str:
         """See `Detector.section_of`."""
-        return self.section_within(name.split(".", 2)[2] if name.startswith(f"{BRANCHES}.") else name)
+        return self._family.section_of(name)
 
     def class_branches(self) -> Mapping[str, nn.Conv2d]:
         """The layers of all parts that have a row for each class, by the name of the module."""

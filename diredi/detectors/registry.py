@@ -1,9 +1,8 @@
-"""Detectors by name: create and load. A new family is one file and one line in FAMILIES."""
+"""Detectors by name: create and load. A new family is one file and one entry in `families.FAMILIES`."""
 
 from __future__ import annotations
 
 import importlib
-import re
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -14,16 +13,11 @@ import torch
 
 from diredi.detectors import foreign_file
 from diredi.detectors.base import Detector
+from diredi.detectors.families import family_of
 from diredi.detectors.spec import DetectorSpec, check_image_size
 from diredi.errors import CorruptData, InvalidInput, NotFound
 from diredi.labels import LabelSpace
 from diredi.store.weights import WeightMap
-
-FAMILIES: Final[dict[str, str]] = {
-    r"yolo(11|26|v8)([nsmlx]|-w).*": "diredi.detectors.ultralytics_family",
-    r"libreyolo9.*": "diredi.detectors.libreyolo_family",
-}
-"""Pattern of architecture names to the module that has `create(spec, seed, device)`; imported when it is asked for."""
 
 CHECKPOINTS: Final[dict[bytes, str]] = {
     b"libreyolo_version": "diredi.detectors.libreyolo_family",
@@ -39,7 +33,7 @@ EXTRAS: Final = ("ultralytics", "libreyolo")
 """Packages that families need and that may be missing: each is a group of pyproject.toml."""
 
 
-class Family(Protocol):
+class FamilyModule(Protocol):
     """What a family's module has; `from_checkpoint` and `download` only where it reads foreign files."""
 
     def create(self, spec: DetectorSpec, seed: int, device: torch.device) -> Detector:
@@ -53,19 +47,9 @@ class Family(Protocol):
         ...
 
 
-def _family_of(architecture: str) -> Family:
-    for pattern, module in FAMILIES.items():
-        if re.fullmatch(pattern, architecture):
-            return _family(module, architecture)
-    raise InvalidInput(
-        f"architecture {architecture!r} is not known: name one such as yolo11n, yolo26s, yolov8m, yolo11-w0.125 or "
-        "libreyolo9t"
-    )
-
-
-def _family(module: str, wanted: str) -> Family:
+def _family(module: str, wanted: str) -> FamilyModule:
     try:
-        return cast(Family, importlib.import_module(module))
+        return cast(FamilyModule, importlib.import_module(module))
     except ModuleNotFoundError as error:
         missing = str(error.name).partition(".")[0]
         if missing not in EXTRAS:
@@ -122,12 +106,17 @@ def create(
         raise InvalidInput("a detector needs at least one class: the label space is empty")
     check_image_size(image_size)
     spec = DetectorSpec(architecture=architecture, image_size=image_size, labels=labels)
-    return _family_of(architecture).create(spec, seed, _device(device))
+    return _create(spec, seed, device)
+
+
+def _create(spec: DetectorSpec, seed: int, device: str | torch.device | None) -> Detector:
+    family = _family(family_of(spec.architecture).module, spec.architecture)
+    return family.create(spec, seed, _device(device))
 
 
 def from_weights(spec: DetectorSpec, weights: WeightMap, device: str | torch.device | None = None) -> Detector:
     """The detector that `spec` describes, with these weights. Raises InvalidInput when they do not fit."""
-    detector = _family_of(spec.architecture).create(spec, 0, _device(device))
+    detector = _create(spec, 0, device)
     detector.load_weights(weights)
     return detector
 

@@ -95,13 +95,6 @@ class UltralyticsDetector(NetworkDetector):
             losses.append(weight * part.loss(raw, batch)[0].sum() / images)
         return torch.stack(losses).sum()
 
-    def section_within(self, name: str) -> str:
-        """See `NetworkDetector.section_within`."""
-        index = int(name.split(".")[1])
-        if index == len(self.module.model) - 1:
-            return "head"
-        return "backbone" if index < len(self.module.yaml["backbone"]) else "neck"
-
     def class_layers(self, part: Any) -> Mapping[str, nn.Conv2d]:  # noqa: ANN401 - Ultralytics is not typed
         """See `NetworkDetector.class_layers`."""
         return networks.class_layers(part)

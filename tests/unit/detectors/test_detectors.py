@@ -10,6 +10,7 @@ import torch
 
 from diredi.detectors import registry
 from diredi.detectors.base import Outputs, Targets
+from diredi.detectors.families import family_of
 from diredi.detectors.network import groups_of
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import CorruptData, InvalidInput, NotFound
@@ -186,8 +187,13 @@ def test_sections_and_class_rows_cover_the_network(detector):
     sections = {name: detector.section_of(name) for name in detector.weights()}
     assert set(sections.values()) == {"backbone", "neck", "head"}
     assert all(sections[name] == "head" for name in detector.class_rows())
+    family = family_of(detector.spec.architecture)
+    assert {name for name in sections if family.has_class_rows(name)} == set(detector.class_rows())
     known = next(where for start, where in WHERE.items() if detector.spec.architecture.startswith(start))
     assert {section: sections[name] for section, name in known.items()} == {s: s for s in known}
+    branched = detector.untrained(detector.spec.with_branches(detector.labels, [[0]])).weights()
+    without_backbone = {f"branches.0.{name}" for name in sections if sections[name] != "backbone"}
+    assert branched.keys() == sections.keys() | without_backbone
 
 
 def test_predicting_does_not_depend_on_the_company_of_an_image(small, images):
