@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diredi.codecs import codec_named
+from diredi.detectors.families import BRANCHES, family_of
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import InvalidInput, WrongState
-from diredi.knowledge.gap import Gap
+from diredi.knowledge.gap import Gap, Schema, new_branch_weights
+from diredi.knowledge.weight_kinds import KeyKind, kind_of
 from diredi.labels import LabelSpace
 from diredi.store.weights import read_schema
 
@@ -27,8 +29,9 @@ class CheckedGap:
 def check_gap_file(path: Path, codec: str, base: Path, base_id: str, labels: LabelSpace) -> CheckedGap:
     """Decodes the gap at `path` and holds it against the base's file and the labels that the cloud gave out.
 
-    Takes memory of a few times the gap. Raises InvalidInput: an unknown codec, a schema that is not the base's, another
-    label space, a NaN. CorruptData: bytes that do not decode. WrongState: a gap for another base.
+    What passes can be applied. Takes memory of a few times the gap. Raises InvalidInput: an unknown codec, a schema
+    that is not the base's, a branch that is not whole, another label space, a NaN. CorruptData: bytes that do not
+    decode. WrongState: a gap for another base.
     """
     codec_named(codec)
     schema = read_schema(base)
@@ -50,7 +53,42 @@ def check_gap_file(path: Path, codec: str, base: Path, base_id: str, labels: Lab
             "the gap changes who speaks for which class in its base: a site may add one branch, at the end"
         )
     gap.check_fits(schema)
+    _check_new_branch(gap, schema, spec)
+    _check_class_rows(gap, schema, spec)
     return CheckedGap(len(data), fp32_bytes, gap.weights.schema_digest(), gap.weights.norm())
+
+
+def _check_new_branch(gap: Gap, base: Schema, spec: DetectorSpec) -> None:
+    """Refuse a new branch that has not exactly the weights of the base's neck and head."""
+    if len(gap.note.branches) == len(spec.branches):
+        return
+    family, prefix = family_of(spec.architecture), f"{BRANCHES}.{len(spec.branches)}."
+    wanted = {
+        prefix + name
+        for name, (dtype, _) in base.items()
+        if not name.startswith(f"{BRANCHES}.")
+        and family.section_of(name) != "backbone"
+        and kind_of(name, dtype) is not KeyKind.COUNTER
+    }
+    there = {name for name in gap.weights if name.startswith(prefix)}
+    if there - wanted:
+        raise InvalidInput(f"the gap's branch has {min(there - wanted)!r}, which is of the backbone: extract it again")
+    if wanted - there:
+        raise InvalidInput(f"the gap's branch has no {min(wanted - there)!r}: extract it again")
+
+
+def _check_class_rows(gap: Gap, base: Schema, spec: DetectorSpec) -> None:
+    """Refuse a gap in which other weights have grown than those that have a row for each class, or not all of these."""
+    if len(gap.note.labels) == gap.note.base_classes:
+        return
+    family = family_of(spec.architecture)
+    known = dict(base) | {name: base[like] for name, like in new_branch_weights(gap.weights, base).items()}
+    grown = {name for name, array in gap.weights.items() if array.shape != known[name][1]}
+    wanted = {name for name in known if family.has_class_rows(name)}
+    if grown != wanted:
+        name = min(grown ^ wanted)
+        fault = "has rows of new classes in" if name in grown else "lacks rows of new classes in"
+        raise InvalidInput(f"the gap {fault} {name!r}: extract it again")
 
 
 def _float_bytes(schema: dict[str, tuple[str, tuple[int, ...]]]) -> int:

@@ -30,6 +30,7 @@ from diredi.rpc.v1 import common_pb2, cycles_pb2, cycles_pb2_grpc, registry_pb2,
 from diredi.store.blobs import Blob
 from diredi.store.weights import WeightMap
 from tests.services.cloud.extracting import STRANGER, Extracting, extracting
+from tests.services.cloud.quick_jobs import toy
 from tests.services.cloud.world import CODEC, STYLE, World, ask, gap_weights, make_gap, metrics, state_of
 from tests.unit.cloud_server.samples import cycle
 
@@ -86,6 +87,18 @@ async def a_key_that_the_base_lacks(e: Extracting) -> None:
 
 async def a_shape_that_is_not_the_bases(e: Extracting) -> None:
     await e.put(changed(e, await e.base(), {"body.weight": np.ones((3, 3), np.float32)}))
+
+
+async def a_branch_without_all_of_its_weights(e: Extracting) -> None:
+    base = await e.base()
+    gap = gap_weights(base, e.labels, 0.0)
+    branch = {f"branches.0.{name}": gap[name] for name in ("body.weight", toy.ROWS)}
+    note = GapNote(base_id=e.task.tutor.id, labels=e.labels, base_classes=2, branches=((2,),))
+    await e.put(Gap(WeightMap({**gap, **branch}), note).to_bytes(CODEC))
+
+
+async def no_rows_of_the_new_class(e: Extracting) -> None:
+    await e.put(changed(e, await e.base(), {toy.ROWS: np.zeros((2, 4), np.float32)}))
 
 
 async def another_schema_than_the_manifest_says(e: Extracting) -> None:
@@ -205,6 +218,8 @@ CASES: list[tuple[Spoil, type[DirediError], str]] = [
     (another_codec_than_it_is_in, CorruptData, "codec"),
     (a_key_that_the_base_lacks, InvalidInput, "helper.weight"),
     (a_shape_that_is_not_the_bases, InvalidInput, "body.weight"),
+    (a_branch_without_all_of_its_weights, InvalidInput, r"branches.0.norm.running_var"),
+    (no_rows_of_the_new_class, InvalidInput, "no rows"),
     (another_schema_than_the_manifest_says, InvalidInput, "manifest"),
     (another_size_than_the_manifest_says, InvalidInput, "bytes"),
     (a_nan, InvalidInput, "body.weight"),

@@ -380,12 +380,12 @@ def row_of(name: str) -> float:
 
 def gap_weights(base: Path, labels: LabelSpace, change: float, taught: Sequence[str] = ()) -> WeightMap:
     weights, known = WeightMap.load(base), DetectorSpec.of_file(base).labels
-    head = np.zeros_like(weights["head.weight"])
+    head = np.zeros_like(weights[toy.ROWS])
     new = labels.new_since(known)
     values = [row_of(name) if name in taught or not taught else -1.0 for name in new]
     rows = np.repeat(np.array(values, np.float32)[:, None], head.shape[1], 1)
     return WeightMap(
-        {"body.weight": np.full_like(weights["body.weight"], change), "head.weight": np.concatenate([head, rows])}
+        {"body.weight": np.full_like(weights["body.weight"], change), toy.ROWS: np.concatenate([head, rows])}
     )
 
 

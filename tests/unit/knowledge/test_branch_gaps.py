@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from shapes import GROWN, KNOWN, World, tiny
 
+from diredi.codecs.container import pack
+from diredi.codecs.storage import header_of, stored
 from diredi.data.dataset import Dataset
 from diredi.detectors.base import Detector
 from diredi.errors import InvalidInput, WrongState
@@ -141,6 +144,83 @@ def test_a_gap_that_says_of_a_branch_what_its_weights_do_not_is_refused(base: De
     check_gap_file(tmp_path / "one.gap", "fp32-zstd", tmp_path / "base.safetensors", base.digest, GROWN)
     with pytest.raises(WrongState):
         check_gap_file(tmp_path / "one.gap", "fp32-zstd", tmp_path / "base.safetensors", "sha256:0", GROWN)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A base as the cloud has it, and a gap with a branch that would be taken."""
+
+    base: Detector
+    file: Path
+    gap: Gap
+
+    def check(self, weights: WeightMap) -> None:
+        """Check these weights in place of the gap's, written past the codec, which would refuse a NaN."""
+        arrays = [header_of(name, array, "raw") for name, array in weights.items()]
+        payload = b"".join(stored(entry, weights[entry.name]) for entry in arrays)
+        path = self.file.with_suffix(".gap")
+        path.write_bytes(pack("fp32-zstd", arrays, payload, {"diredi.gap": self.gap.note.model_dump_json()}))
+        check_gap_file(path, "fp32-zstd", self.file, self.base.digest, self.gap.note.labels)
+
+
+@pytest.fixture(scope="module")
+def upload(tmp_path_factory: pytest.TempPathFactory) -> Upload:
+    base, file = tiny(), tmp_path_factory.mktemp("upload") / "base.safetensors"
+    base.save(file)
+    return Upload(base, file, gap_of(base, branched(base, ["disc"])))
+
+
+NECK, CLASSES, BACKBONE = "model.16.cv1.conv.weight", "model.23.cv3.1.2.bias", "model.4.cv1.conv.weight"
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "words"),
+    [
+        (f"branches.0.{NECK}", None, f"no 'branches.0.{NECK}'"),
+        ("branches.0.model.16.cv1.bn.running_var", None, "no 'branches.0.model.16.cv1.bn.running_var'"),
+        (f"branches.0.{CLASSES}", None, f"no 'branches.0.{CLASSES}'"),
+        (f"branches.0.{BACKBONE}", np.zeros((32, 32, 1, 1), np.float32), "is of the backbone"),
+        ("branches.0.backdoor.weight", np.zeros(3, np.float32), "no weight of its base"),
+        ("branches.0.branches.0.weight", np.zeros(3, np.float32), "no weight of its base"),
+        (f"branches.0.{NECK}", np.zeros((3, 3), np.float32), NECK),
+        (f"branches.0.{NECK}", np.zeros(0, np.float64), NECK),
+        (f"branches.0.{CLASSES}", np.zeros(3, np.float64), CLASSES),
+        (f"branches.0.{CLASSES}", np.zeros(2, np.float32), f"lacks rows of new classes in 'branches.0.{CLASSES}'"),
+        (f"branches.0.{CLASSES}", np.zeros(4, np.float32), CLASSES),
+        (f"branches.0.{CLASSES}", np.array([0, np.inf, 0], np.float32), CLASSES),
+        (f"branches.0.{CLASSES}", np.array([0, 0, np.nan], np.float32), CLASSES),
+        (CLASSES, None, f"lacks rows of new classes in '{CLASSES}'"),
+        (CLASSES, np.zeros(2, np.float32), f"lacks rows of new classes in '{CLASSES}'"),
+    ],
+)
+def test_a_branch_that_could_not_be_applied_is_refused_at_the_upload(
+    upload: Upload, name: str, spoil: np.ndarray | None, words: str
+) -> None:
+    """One such gap would end the cycle of all sites."""
+    arrays = {**upload.gap.weights, name: spoil}
+    bad = WeightMap({key: array for key, array in arrays.items() if array is not None})
+    with pytest.raises(InvalidInput, match=re.escape(words)):
+        upload.check(bad)
+    with pytest.raises(InvalidInput):
+        with_gap(upload.base, Gap(bad, upload.gap.note), 1.0)
+
+
+def test_a_gap_in_which_another_weight_has_grown_is_refused_at_the_upload(upload: Upload) -> None:
+    upload.check(upload.gap.weights)
+    for name in (NECK, f"branches.0.{NECK}"):
+        wide = np.concatenate([upload.gap.weights[name], upload.gap.weights[name][:1]])
+        with pytest.raises(InvalidInput, match=f"has rows of new classes in '{name}'"):
+            upload.check(WeightMap({**upload.gap.weights, name: wide}))
+
+
+def test_a_branch_beside_an_old_one_passes_where_it_is_whole(base: Detector, tmp_path: Path) -> None:
+    first = branched(base, ["disc"])
+    first.save(tmp_path / "first.safetensors")
+    second = Upload(first, tmp_path / "first.safetensors", gap_of(first, branched(first, ["ring"], ("ring",), seed=2)))
+    second.check(second.gap.weights)
+    for name in (f"branches.0.{CLASSES}", f"branches.1.{CLASSES}"):
+        with pytest.raises(InvalidInput, match=name):
+            second.check(second.gap.weights.selected(lambda key, name=name: key != name))
 
 
 def test_a_branch_that_spoils_a_known_class_loses_the_word_for_it(world: World) -> None:

@@ -17,6 +17,10 @@ seeds = st.integers(0, 2**32 - 1)
 lambdas = st.floats(-3, 3)
 
 
+ROWS, BIASES = "model.23.cv3.0.2.weight", "model.23.cv3.0.2.bias"
+"""What a YOLO11 calls weights that have a row for each class."""
+
+
 def weights(seed: int, classes: int = 2) -> WeightMap:
     """What a detector has, in small: a convolution, its batch norm, a classifying head."""
     rng = np.random.default_rng(seed)
@@ -26,8 +30,8 @@ def weights(seed: int, classes: int = 2) -> WeightMap:
             "0.bn.running_mean": rng.normal(0, 1, 4).astype(np.float32),
             "0.bn.running_var": rng.uniform(0, 2, 4).astype(np.float32) ** 8,
             "0.bn.num_batches_tracked": np.array(seed % 1000, np.int64),
-            "head.weight": rng.normal(0, 1, (classes, 4, 1, 1)).astype(np.float32),
-            "head.bias": rng.normal(0, 1, classes).astype(np.float32),
+            ROWS: rng.normal(0, 1, (classes, 4, 1, 1)).astype(np.float32),
+            BIASES: rng.normal(0, 1, classes).astype(np.float32),
         }
     )
 
@@ -78,15 +82,15 @@ def test_applying_in_two_steps_is_applying_once(seed: int, lam: float) -> None:
 def test_rows_of_a_new_class_are_set_whole_whatever_lambda_is(lam: float) -> None:
     base, tutor_2 = weights(1), weights(2, classes=3)
     moved = apply(base, compute(tutor_2, weights(3, classes=3), base), lam)
-    assert np.array_equal(moved["head.weight"][2:], tutor_2["head.weight"][2:])
-    assert np.array_equal(moved["head.bias"][2:], tutor_2["head.bias"][2:])
-    assert np.array_equal(apply(base, compute(tutor_2, base, base), 0.0)["head.weight"][:2], base["head.weight"])
+    assert np.array_equal(moved[ROWS][2:], tutor_2[ROWS][2:])
+    assert np.array_equal(moved[BIASES][2:], tutor_2[BIASES][2:])
+    assert np.array_equal(apply(base, compute(tutor_2, base, base), 0.0)[ROWS][:2], base[ROWS])
 
 
 def test_counters_are_never_in_a_gap_and_statistics_can_be_left_out() -> None:
     assert "0.bn.num_batches_tracked" not in compute(weights(1), weights(2), weights(3))
     kept = compute(weights(1), weights(2), weights(3), statistics=False)
-    assert set(kept) == {"0.conv.weight", "head.weight", "head.bias"}
+    assert set(kept) == {"0.conv.weight", ROWS, BIASES}
     assert np.array_equal(apply(weights(3), kept)["0.bn.running_var"], weights(3)["0.bn.running_var"])
 
 
@@ -94,8 +98,8 @@ def test_only_the_selected_layers_change_but_a_new_class_stays() -> None:
     base, tutor_2 = weights(1), weights(2, classes=3)
     gap = selected(compute(tutor_2, base, base), base, {n: n.startswith("0.") for n in base})
     moved = apply(base, gap)
-    assert np.array_equal(moved["head.weight"][:2], base["head.weight"])
-    assert np.array_equal(moved["head.weight"][2:], tutor_2["head.weight"][2:])
+    assert np.array_equal(moved[ROWS][:2], base[ROWS])
+    assert np.array_equal(moved[ROWS][2:], tutor_2[ROWS][2:])
     np.testing.assert_allclose(moved["0.conv.weight"], tutor_2["0.conv.weight"], rtol=1e-5, atol=1e-6)
 
 
@@ -141,8 +145,8 @@ def test_a_gap_for_another_architecture_is_refused_and_the_base_is_as_it_was() -
 
 
 def test_a_gap_with_a_nan_is_refused_by_name() -> None:
-    bad = WeightMap({"head.bias": np.array([0, np.nan], np.float32)})
-    with pytest.raises(InvalidInput, match=r"head\.bias"):
+    bad = WeightMap({BIASES: np.array([0, np.nan], np.float32)})
+    with pytest.raises(InvalidInput, match=BIASES):
         apply(weights(1), bad)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_gap import weights
+from test_gap import BIASES, ROWS, weights
 
 from diredi.errors import InvalidInput
 from diredi.knowledge.gap import Gap, GapNote, apply, compute
@@ -71,7 +71,7 @@ def test_a_merged_gap_is_a_gap_for_the_base_in_a_label_space_with_all_classes(me
     gap = merge_gaps(five(), BASE, MergeRecipe(method=method))
     assert gap.note.labels.names == ("car", "person", "forklift", "excavator")
     gap.check_fits(BASE.schema())
-    assert apply(BASE, gap.weights)["head.bias"].shape == (4,)
+    assert apply(BASE, gap.weights)[BIASES].shape == (4,)
 
 
 @settings(deadline=None, max_examples=10)
@@ -241,7 +241,7 @@ def test_two_sites_with_a_class_each_keep_the_rows_that_each_has_taught(method: 
     gap = merge_gaps([a, b, *rest], BASE, MergeRecipe(method=method))
     for name, label, one in (("forklift", "forklift", a), ("excavator", "excavator", b)):
         row = gap.note.labels.id_of(label)
-        for key in ("head.weight", "head.bias"):
+        for key in (ROWS, BIASES):
             assert np.array_equal(gap.weights[key][row], one.gap.weights[key][2]), name
 
 
@@ -251,23 +251,23 @@ def test_a_site_that_knows_a_class_by_name_alone_has_no_say_in_its_row() -> None
     gap = merge_gaps([a, b], BASE, MergeRecipe())
     assert gap.note.labels == b.gap.note.labels
     assert gap.note.taught == ("forklift", "excavator")
-    assert np.array_equal(gap.weights["head.weight"][2], a.gap.weights["head.weight"][2])
-    assert np.array_equal(gap.weights["head.weight"][3], b.gap.weights["head.weight"][3])
+    assert np.array_equal(gap.weights[ROWS][2], a.gap.weights[ROWS][2])
+    assert np.array_equal(gap.weights[ROWS][3], b.gap.weights[ROWS][3])
 
 
 def test_a_class_that_two_sites_were_taught_has_the_mean_of_their_rows_by_images() -> None:
     a, b = contribution("a", 1, ["forklift"], images=100), contribution("b", 2, ["forklift"], images=300)
-    rows = [one.gap.weights["head.weight"][2] for one in (a, b)]
-    found = merge_gaps([a, b], BASE, MergeRecipe()).weights["head.weight"][2]
+    rows = [one.gap.weights[ROWS][2] for one in (a, b)]
+    found = merge_gaps([a, b], BASE, MergeRecipe()).weights[ROWS][2]
     np.testing.assert_allclose(found, rows[0] / 4 + rows[1] * 3 / 4, rtol=1e-5)
 
 
 def test_a_liar_among_three_who_were_taught_a_class_does_not_own_its_row() -> None:
     ours = [contribution(f"site-{i}", 1 + i, ["forklift"] if i < 3 else []) for i in range(5)]
-    honest = np.stack([one.gap.weights["head.weight"][2] for one in ours[1:3]])
+    honest = np.stack([one.gap.weights[ROWS][2] for one in ours[1:3]])
     ours[0] = changed(ours[0], lambda _, a: a * np.float32(-1e6))
     for method in ("median", "trimmed_mean", "clipped_mean", "krum"):
-        row = merge_gaps(ours, BASE, MergeRecipe(method=method)).weights["head.weight"][2]
+        row = merge_gaps(ours, BASE, MergeRecipe(method=method)).weights[ROWS][2]
         assert ((row >= honest.min(0)) & (row <= honest.max(0))).all(), method
 
 
@@ -312,6 +312,6 @@ def test_what_cannot_be_merged_is_refused_with_the_site_or_weight_named(ours: li
 
 def test_a_class_whose_rows_are_not_all_there_is_refused_with_the_site_named() -> None:
     a, b = contribution("a", 1, ["forklift"]), contribution("b", 2, ["forklift"])
-    short = Contribution("b", Gap(b.gap.weights.selected(lambda name: name != "head.bias"), b.gap.note), 100)
-    with pytest.raises(InvalidInput, match=r"'b' has no row of 'forklift' in 'head\.bias'"):
+    short = Contribution("b", Gap(b.gap.weights.selected(lambda name: name != BIASES), b.gap.note), 100)
+    with pytest.raises(InvalidInput, match=rf"'b' has no row of 'forklift' in '{BIASES}'"):
         merge_gaps([a, short], BASE, MergeRecipe())

@@ -18,6 +18,8 @@ from diredi.store.blobs import digest_of_file
 from diredi.store.weights import WeightMap
 
 ARCHITECTURE, IMAGE_SIZE = "yolo11-w0.125", 64
+ROWS = "model.23.cv3.0.2.weight"
+"""What this architecture calls a weight that has a row for each class."""
 
 
 def weights(labels: LabelSpace, quality: float = 0.8, size: int = 16) -> WeightMap:
@@ -25,7 +27,7 @@ def weights(labels: LabelSpace, quality: float = 0.8, size: int = 16) -> WeightM
     return WeightMap(
         {
             "body.weight": np.full((size, size), quality, np.float32),
-            "head.weight": rows,
+            ROWS: rows,
             "norm.running_var": np.ones(4, np.float32),
             "norm.num_batches_tracked": np.array(3, np.int64),
         }
