@@ -14,7 +14,7 @@ from pathlib import Path
 
 from baselines import alone, duet, federated, ultralytics_training
 from environment import Environment, Plan, describe_plan, run_job
-from report import COMMIT, Json, cached, seconds
+from report import COMMIT, Json, cached, read_cached, seconds
 
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
@@ -71,8 +71,16 @@ class Trial:
 
     def cycle(self, name: str, **options: object) -> Outcome:
         """The jobs of a real cycle, with the options of a recipe; what is judged is the file that devices would run."""
+        return self.cloud_part(name, self.site_part(name, **options), **options)
+
+    def site_part(self, name: str, **options: object) -> Json:
+        spec = self.environment.extract_spec(self.site, self.environment.cycle(**options))
+        return run_job(extract.main, self.folder / name / "extract", spec)
+
+    def cloud_part(self, name: str, taken: Json, **options: object) -> Outcome:
         recipe, folder = self.environment.cycle(**options), self.folder / name
-        taken = run_job(extract.main, folder / "extract", self.environment.extract_spec(self.site, recipe))
+        if not recipe["student_gap"]:
+            taken = {**taken, "student_gap": None}
         common = {"presumed": str(self.environment.presumed_path), "recipe": recipe}
         gaps = {kind: [self._sent(gap)] if (gap := taken[f"{kind}_gap"]) else [] for kind in ("tutor", "student")}
         models = {kind: self.environment.made[kind]["weights"] for kind in ("tutor", "student")}
@@ -203,7 +211,7 @@ def measure_cells(
         folder: Where the cells are.
         made_from: What all cells depend on.
         cells: Each makes its forms, and may keep more than numbers beside the file that it is given.
-        kept: Make none; take those that are there.
+        kept: Make none; take those that are there, whatever they were made from.
 
     Returns:
         The tables, the commits that the cells were made at, and by form the file of its cell.
@@ -220,7 +228,7 @@ def measure_cells(
         def made(make: Callable[[Path], Forms] = make, path: Path = path) -> Json:
             return {"commit": COMMIT, "forms": make(path)}
 
-        found = cached(path, made_from | {"method": cell}, made)
+        found = read_cached(path) if kept else cached(path, made_from | {"method": cell}, made)
         commits.add(found["commit"])
         for form, by_table in found["forms"].items():
             files[form] = str(path)

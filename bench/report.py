@@ -27,6 +27,7 @@ __all__ = [
     "write_markdown",
     "draw",
     "cached",
+    "read_cached",
     "rows_of",
     "seconds",
     "print_rows",
@@ -49,6 +50,11 @@ def cached(path: Path, made_from: Json, make: Callable[[], Json]) -> Json:
     return study_results.cached(path, json.loads(portable), timed)
 
 
+def read_cached(path: Path) -> Json:
+    """What `cached` has kept, whatever it was made from."""
+    return dict(json.loads(path.read_text())["made"])
+
+
 def seconds() -> float:
     """The processor's, which a process beside this one does not change; where a GPU works, the clock's."""
     if torch.cuda.is_available():
@@ -63,11 +69,15 @@ def print_rows(rows: list[Json], targets: list[Json]) -> None:
         columns = [name for name in ours[0] if name not in ("table", "form")]
         print(f"\n{table:46}" + "".join(f"{column:>24}" for column in columns))
         for row in ours:
-            cells = ("{mean:.2f} ({low:.2f}..{high:.2f})".format(**row[column]) for column in columns)
+            cells = (_short_cell(row[column]) for column in columns)
             print(f"{row['form']:46}" + "".join(f"{cell:>24}" for cell in cells))
     print()
     for one in targets:
         print(f"{'met   ' if one['met'] else 'MISSED'} {one['name']}: {one['value']:.2f} ({one['target']})")
+
+
+def _short_cell(found: Json | str) -> str:
+    return found if isinstance(found, str) else "{mean:.2f} ({low:.2f}..{high:.2f})".format(**found)
 
 
 COMMIT = study_results.commit()
@@ -148,7 +158,9 @@ def _markdown(name: str, found: Json) -> str:
     return "\n".join([*lines, "", f"![{name}]({name}.png)", ""])
 
 
-def _cell(found: Json) -> str:
+def _cell(found: Json | str) -> str:
+    if isinstance(found, str):
+        return found
     digits = 1 if max(map(abs, found["seeds"])) >= 1 else 2
     if found["low"] == found["high"]:
         return f"{found['mean']:.{digits}f}"
