@@ -18,6 +18,7 @@ from diredi_cli import main
 from diredi_demo.workspace import Workspace
 from tests.e2e.demo_world import Demo, Diredi, Said, environment, small_demo
 from tests.e2e.recorder import Recorder
+from tests.support.cycle_page import tracing
 from tests.support.net import free_port
 
 
@@ -36,15 +37,18 @@ def diredi() -> Diredi:
 
 @pytest.fixture(scope="session")
 def program() -> Diredi:
-    """The same in a process of its own: for what starts processes, serves, or is measured."""
+    """The same in a process of its own: for what starts processes, serves, or is measured.
 
-    def run(*arguments: str | Path, timeout_s: float = 120) -> Said:
+    With `calls` the process and its children log there what the page on the code of a cycle names.
+    """
+
+    def run(*arguments: str | Path, timeout_s: float = 120, calls: Path | None = None) -> Said:
         done = subprocess.run(
             [sys.executable, "-m", "diredi_cli", *map(str, arguments)],
             capture_output=True,
             text=True,
             timeout=timeout_s,
-            env=environment(),
+            env=environment() | ({} if calls is None else tracing(calls)),
             check=False,
         )
         return Said(done.returncode, done.stdout, done.stderr)
@@ -56,15 +60,15 @@ def program() -> Diredi:
 def demo(tmp_path_factory: pytest.TempPathFactory, program: Diredi) -> Iterator[Demo]:
     """One small demo, left running; its user domain and its edge nodes reach the cloud through a recorder."""
     root = tmp_path_factory.mktemp("demo")
-    folder = Workspace(root / "out")
+    folder, calls = Workspace(root / "out"), root / "calls"
     cloud = f"127.0.0.1:{free_port()}"
     with Recorder(cloud, folder.identity) as recorder:
         site_side = {"cloud": recorder.address}
         config = small_demo(root / "small.yaml", cloud={"listen": cloud}, site=site_side, edge=site_side)
-        said = program("demo", "--out", folder.out, "--config", config, "--keep", timeout_s=900)
+        said = program("demo", "--out", folder.out, "--config", config, "--keep", timeout_s=900, calls=calls)
         try:
             assert said.code == 0, said.err
-            yield Demo(folder, said, recorder)
+            yield Demo(folder, said, recorder, calls)
         finally:
             program("demo", "--out", folder.out, "--stop")
 

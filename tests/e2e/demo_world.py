@@ -89,6 +89,8 @@ class Demo:
     folder: Workspace
     said: Said
     sent: Recorder
+    calls: Path
+    """Log of the calls that the page on the code of a cycle names."""
 
     @property
     def report(self) -> dict[str, Any]:
