@@ -75,7 +75,7 @@ class Architecture:
         width = float(match["width"])
         if width < 0.03:
             raise InvalidInput(f"architecture {name!r}: width {width} leaves no channels, use 0.03 or more")
-        depth = float(match["depth"] or _default_depth(match["family"]))
+        depth = float(match["depth"] or (0.33 if match["family"] == "yolov8" else 0.50))
         return cls(match["family"], _OWN_SCALE, (depth, width, 1024), *rest)
 
     @property
@@ -104,10 +104,6 @@ def activation_suffix(kind: str, slope: float | None = None) -> str | None:
     if kind == "LeakyReLU" and slope is not None:
         return f"-{_LEAKY}{slope:g}"
     return next((f"-{name}" for name, makes in _ACTIVATIONS.items() if makes == f"{kind}()"), None)
-
-
-def _default_depth(family: str) -> float:
-    return 0.33 if family == "yolov8" else 0.50
 
 
 def build(name: str, classes: int, image_size: int, seed: int) -> DetectionModel:

@@ -48,11 +48,8 @@ class ClassScores(ScoreLoss):
     def divergence(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
         """See `ScoreLoss.divergence`."""
         wanted = teacher.sigmoid()
-        return F.binary_cross_entropy_with_logits(student, wanted, reduction="none") - _entropy(wanted)
-
-
-def _entropy(p: Tensor) -> Tensor:
-    return F.binary_cross_entropy(p, p, reduction="none")
+        cross_entropy = F.binary_cross_entropy_with_logits(student, wanted, reduction="none")
+        return cross_entropy - F.binary_cross_entropy(wanted, wanted, reduction="none")
 
 
 class Dissimilarity(ScoreLoss):
