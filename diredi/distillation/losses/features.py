@@ -1,4 +1,4 @@
-"""Feature distillation: the maps of the two necks, compared channel by channel or where the teacher is sure.
+"""Feature distillation: the maps of the two necks, compared everywhere, by channel or where the teacher is sure.
 
 `fgd` is a third way, in a file of its own.
 """
@@ -15,6 +15,20 @@ CWD_GAIN = 5.0
 """As in the authors' configurations for detectors, whose temperature is 1."""
 SCORED_GAIN = 6.0
 """Ultralytics' default weight (`dis`)."""
+
+
+class Hints(FeatureLoss):
+    """Squared error of the maps at every place, in units of the teacher's own variance, summed over the levels.
+
+    Romero, Ballas, Kahou, Chassang, Gatta, Bengio: "FitNets: Hints for Thin Deep Nets", ICLR 2015, arXiv 1412.6550,
+    equation 3. What a teacher makes of an image that shows nothing it knows still tells how it looks at things, so a
+    student learns from it a class that no image shows.
+    """
+
+    def forward(self, lesson: DistillationBatch) -> Tensor:
+        """Return the loss of a batch, a scalar."""
+        errors = [(mine - theirs).square().mean() / theirs.var().clamp(min=1e-6) for mine, theirs in self.maps(lesson)]
+        return torch.stack(errors).sum()
 
 
 class ChannelWise(FeatureLoss):

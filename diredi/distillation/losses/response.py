@@ -16,6 +16,7 @@ from diredi.distillation.losses.boxes import expected_distances
 
 CLASS_GAIN = 0.5
 BOX_GAIN = 1.5
+LOGIT_GAIN = 0.1
 """The gains of the detection loss' own terms, so that a weight of 1 means "as much as the labels"."""
 SLOWNESS: Final[dict[str, float]] = {"ce": 1, "kl": 1, "td": 2, "js": 4, "sed": 4, "msed": 4}
 """How many times smaller than Kullback-Leibler's each gradient is near equality: made up for, so that a weight of 1
@@ -37,6 +38,25 @@ class ScoreLoss(Loss):
         if lesson.confidence > 0:
             divergence = divergence * (lesson.certainty > 0).unsqueeze(-1)
         return CLASS_GAIN * divergence.sum() / lesson.certainty.sum().clamp(min=1)
+
+
+class Logits(Loss):
+    """Squared error of the class logits, the mean over all anchors and taught classes.
+
+    Ba, Caruana: "Do Deep Nets Really Need to be Deep?", NIPS 2014, arXiv 1312.6184, equation 2. All scores near 0 are
+    alike to a cross-entropy. Their logits are not: they tell which of two places looks more like a class that neither
+    of them shows.
+    """
+
+    def forward(self, lesson: DistillationBatch) -> Tensor:
+        """Return the loss of a batch, a scalar."""
+        mine, theirs = lesson.taught_logits()
+        error = (mine - theirs).square()
+        if lesson.silent is not None:
+            error = error * lesson.silent.unsqueeze(1)
+        if lesson.confidence > 0:
+            error = error * (lesson.certainty > 0).unsqueeze(-1)
+        return LOGIT_GAIN * error.mean()
 
 
 class ClassScores(ScoreLoss):

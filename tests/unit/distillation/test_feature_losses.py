@@ -40,6 +40,16 @@ def test_channel_wise_distillation_heeds_where_a_channel_is_strong_and_not_what_
     assert loss(lesson(moved, teacher)) > 1
 
 
+def test_hints_tell_how_a_teacher_looks_at_places_where_it_finds_nothing():
+    student, teacher = outputs(0), outputs(1)
+    unsure = replace(teacher, class_logits=torch.full_like(teacher.class_logits, -20.0))
+    loss = built("hints", student, teacher)
+    value = loss(lesson(student, unsure)).item()
+    assert value > 1
+    louder = [replace(one, features=tuple(10 * f for f in one.features)) for one in (student, unsure)]
+    assert loss(lesson(*louder)).item() == pytest.approx(value, rel=1e-4), "a loss has no unit"
+
+
 def test_scored_features_weigh_an_error_by_what_the_teacher_sees_there():
     teacher = one_box(2.0)
     loss = ScoredFeatures([8, 8, 8], [8, 8, 8])

@@ -13,6 +13,7 @@ from diredi.detectors.base import Targets
 from diredi.distillation.losses.boxes import found
 
 SCORES = ["class_scores", "kl", "js", "sed", "td", "msed", "ce"]
+SILENCED = [*SCORES, "logits"]
 
 
 def test_class_scores_are_kullback_leibler_at_temperature_one():
@@ -64,14 +65,29 @@ def test_classes_are_matched_by_the_ids_given(name):
     assert loss(lesson(student, swapped, ids=((0, 1, 2), (1, 2, 0)))) == pytest.approx(straight.item())
 
 
-@pytest.mark.parametrize("name", [*SCORES, "boxes", "scored_features"])
+@pytest.mark.parametrize("name", [*SILENCED, "boxes", "scored_features"])
 def test_a_teacher_that_is_not_confident_says_nothing(name):
     student, teacher = outputs(0), outputs(1)
     teacher.class_logits.fill_(-6)
     assert built(name, student, teacher)(lesson(student, teacher, confidence=0.5)) == 0
 
 
-@pytest.mark.parametrize("name", SCORES)
+def test_logits_tell_apart_places_whose_scores_are_all_next_to_nothing():
+    student, teacher = outputs(0), outputs(1)
+    student.class_logits.fill_(-12.0).requires_grad_()
+    teacher.class_logits.fill_(-12.0)
+    teacher.class_logits[0, 17, 1] = -6.0
+    gradients = {}
+    for name in ("class_scores", "logits"):
+        (gradients[name],) = torch.autograd.grad(
+            built(name, student, teacher)(lesson(student, teacher)), student.class_logits
+        )
+    assert gradients["logits"][0, 17, 1].abs() == gradients["logits"].abs().sum() > 0
+    assert gradients["logits"][0, 17, 1].abs() * gradients["logits"].numel() > 1
+    assert gradients["class_scores"][0, 17, 1].abs() < 0.01
+
+
+@pytest.mark.parametrize("name", SILENCED)
 def test_a_teacher_says_nothing_of_classes_that_labels_speak_of(name):
     student, teacher = outputs(0), outputs(1)
     student.class_logits.requires_grad_()
