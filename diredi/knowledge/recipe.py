@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from diredi.codecs import codec_named
 from diredi.config import Config
-from diredi.distillation.recipe import TrainRecipe, Weight
+from diredi.distillation.recipe import Augment, TrainRecipe, Weight
 from diredi.errors import InvalidInput
 from diredi.knowledge.gap import DEFAULT_CODEC
 from diredi.knowledge.merging import MergeRecipe, check_method
@@ -81,8 +81,8 @@ class CycleRecipe(Recipe):
     probe_steps: int = Field(default=24, ge=1)
     """Steps of the probe that chooses the form and tells how long the site's part will take."""
     held_back: float = Field(default=0.15, gt=0, lt=1)
-    """The share of the site's training images and of the coreset that a branch does not learn from: what the site
-    decides, it decides on them, never on the images that it is judged on."""
+    """The share of the site's training images and of the coreset that a branch does not learn from, of few images at
+    least four or a third: what the site decides, it decides on them, never on the images that it is judged on."""
     max_minutes: float | None = Field(default=None, gt=0)
     """The most that a site's trainings may take, in minutes. Epochs are left out where they would take longer."""
     max_cost: float = Field(default=2.0, gt=0)
@@ -144,6 +144,17 @@ class CycleRecipe(Recipe):
     with the share of each. An epoch has as many images as there are presumed ones."""
     redistil: TrainRecipe = TrainRecipe(epochs=4, learning_rate=1e-3)
     """The distillation from the updated tutor to the student, in the cloud."""
+    redistil_branch: TrainRecipe = TrainRecipe(
+        steps=400,
+        learning_rate=1e-3,
+        batch_norm="frozen",
+        train_only=("neck", "head"),
+        label_weight=0.0,
+        losses={"hints": 1.0, "logits": 1.0, "class_scores": 1.0, "boxes": 1.0},
+        augment=Augment(mosaic=0.3, scale=0.5),
+    )
+    """The same for a branch of the tutor. Its features and logits teach the student a class that no image of the cloud
+    shows."""
     students: tuple[StudentKind, ...] = Field(default=("gap", "mean", "redistilled"), min_length=1)
     """The candidates for the release in order of preference. The first that does no harm on presumed images is taken.
     Without a student gap there is only `redistilled`."""
@@ -196,8 +207,9 @@ class CycleRecipe(Recipe):
 
     @model_validator(mode="after")
     def _options_go_together(self) -> CycleRecipe:
-        if not self.branch.train_only or "backbone" in self.branch.train_only:
-            raise ValueError("branch.train_only: a branch has a neck and a head; the backbone is everybody's")
+        for name, training in (("branch", self.branch), ("redistil_branch", self.redistil_branch)):
+            if not training.train_only or "backbone" in training.train_only:
+                raise ValueError(f"{name}.train_only: a branch has a neck and a head; the backbone is everybody's")
         if self.start == "fresh" and self.reverse_distillations == "one":
             raise ValueError("start=fresh needs reverse_distillations=two: there is no tutor to take the difference to")
         return self

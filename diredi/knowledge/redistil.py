@@ -12,13 +12,16 @@ candidate needs before it is neither collected nor trained:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from diredi.data.dataset import Dataset
-from diredi.detectors.base import Detector
+from diredi.detectors.base import Detector, Outputs
 from diredi.distillation.batches import Pool
 from diredi.distillation.distil import distil
 from diredi.distillation.recipe import TrainRecipe
@@ -29,7 +32,9 @@ from diredi.knowledge.gap import Gap, apply, compute
 from diredi.knowledge.gap_application import apply_gap
 from diredi.knowledge.recipe import CycleRecipe, Lam, StudentKind
 from diredi.knowledge.reverse import seeded
+from diredi.labels import LabelSpace
 from diredi.progress import OnProgress, renamed
+from diredi.store.weights import WeightMap
 
 
 @dataclass(frozen=True)
@@ -104,15 +109,14 @@ def redistil(
     @cache
     def redistilled() -> Detector:
         step, images = "redistil", [Pool(guard.train)] if pools is None else pools()
-        training = seeded(recipe.redistil, recipe.seed)
         if start.spec.branches or tutor.spec.branches:
-            still = training.model_copy(update={"train_only": recipe.branch.train_only, "batch_norm": "frozen"})
-            return _branch_by_branch(student, start, tutor, images, still, renamed(on_progress, step))
+            training = seeded(recipe.redistil_branch, recipe.seed)
+            return _branch_by_branch(student, start, tutor, images, training, renamed(on_progress, step))
         return distil(
             start,
             images,
             teacher=tutor,
-            recipe=training,
+            recipe=seeded(recipe.redistil, recipe.seed),
             labels=tutor.spec.labels,
             checkpoint=checkpoints and checkpoints / step,
             on_progress=renamed(on_progress, step),
@@ -155,7 +159,10 @@ def _branch_by_branch(
     recipe: TrainRecipe,
     on_progress: OnProgress | None,
 ) -> Detector:
-    """The old student with a branch for each new one of the tutor, which teaches it; what is known stands still."""
+    """The old student with a branch for each new one of the tutor, which teaches it; what is known stands still.
+
+    No image of the cloud shows what a branch has learned to find. What its neck makes of other images does teach it.
+    """
     own = dict(zip(start.spec.branches, start.parts()[1:], strict=True))
     made = student.expand_classes(tutor.spec.labels)
     for classes, teacher in zip(tutor.spec.branches, tutor.parts()[1:], strict=True):
@@ -164,13 +171,30 @@ def _branch_by_branch(
         taught = distil(
             own.get(classes) or student.parts()[0],
             images,
-            teacher=teacher,
+            teacher=_Branch(teacher, classes),
             recipe=recipe,
             labels=tutor.spec.labels,
             on_progress=on_progress,
         )
         made = made.with_branch(taught, classes)
     return made
+
+
+class _Branch:
+    """A branch as a teacher of the classes that it speaks for, and of no other."""
+
+    def __init__(self, detector: Detector, classes: Sequence[int]) -> None:
+        names = tuple(detector.spec.labels.names[kind] for kind in classes)
+        self._detector, self._classes = detector, torch.tensor(classes, device=detector.device)
+        self.spec = detector.spec.model_copy(update={"labels": LabelSpace(names=names)})
+        self.device = detector.device
+
+    def weights(self) -> WeightMap:
+        return self._detector.weights()
+
+    def forward(self, images: Tensor) -> Outputs:
+        said = self._detector.forward(images)
+        return replace(said, class_logits=said.class_logits.index_select(-1, self._classes))
 
 
 def _harmless(before: DetectionMetrics, after: DetectionMetrics, alarms: float, recipe: CycleRecipe) -> bool:

@@ -21,7 +21,8 @@ def run(presumed: Path, site: Path, tutor: str, student: str, folder: Path) -> J
     named = {"teacher": None, "tutor": tutor, "student": student, "image_size": SIZE}
     first = call(bootstrap.main, {"presumed": str(presumed), **named, "recipe": taught}, folder, quiet)
     models = {kind: first[kind]["weights"] for kind in ("tutor", "student")}
-    few = {"tutor": QUICK, "student": QUICK, "redistil": QUICK, "max_harm": 1.0, "students": ["mean"]}
+    trainings = dict.fromkeys(("tutor", "student", "redistil", "redistil_branch"), QUICK)
+    few = {**trainings, "max_harm": 1.0, "students": ["mean"]}
     shared = {"presumed": str(presumed), "recipe": few}
     given = {
         "data": str(site),

@@ -248,7 +248,7 @@ def test_a_tutor_with_a_branch_teaches_a_student_without_one(world: World) -> No
     """The paper's own way, where no student gap has come: what the student knows stands still all the same."""
     tutor = branched(world.detector(), ["disc"])
     student = world.detector()
-    recipe = CycleRecipe.of({"redistil": {"steps": 2, "batch": 4}, "max_false_alarms": 1e9})
+    recipe = CycleRecipe.of({"redistil_branch": {"steps": 2, "batch": 4}, "max_false_alarms": 1e9})
     made = redistil(student, tutor, None, guard=world.presumed, recipe=recipe)
     assert made.chosen == "redistilled"
     assert made.model.spec.branches == ((DISC,),)
@@ -259,7 +259,7 @@ def test_a_student_whose_branch_does_harm_is_taught_by_the_tutors(world: World) 
     base = world.detector()
     gap = gap_of(base, base.with_branch(taught(base, by=0.5), [DISC]))
     options = {"students": ["redistilled", "mean"], "max_harm": 0.0, "max_false_alarms": 1e9}
-    recipe = CycleRecipe.of({"redistil": {"steps": 2, "batch": 4}, **options})
+    recipe = CycleRecipe.of({"redistil_branch": {"steps": 2, "batch": 4}, **options})
     made = redistil(base, branched(base, ["disc"]), gap, guard=world.presumed, recipe=recipe)
     assert made.chosen == "redistilled"
     assert made.harmless

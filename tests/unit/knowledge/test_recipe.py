@@ -49,6 +49,8 @@ def test_losses_that_are_named_replace_the_default_ones() -> None:
         ({"redistil_images": {"presumed": float("inf")}}, r"redistil_images\.presumed"),
         ({"start": "fresh", "reverse_distillations": "one"}, "reverse_distillations=two"),
         ({"layers": ["body"]}, "layers"),
+        ({"branch": {"train_only": []}}, r"branch\.train_only"),
+        ({"redistil_branch": {"train_only": ["backbone", "head"]}}, r"redistil_branch\.train_only"),
         ({"students": []}, "students"),
         ({"max_harm": 2}, "max_harm"),
     ],
