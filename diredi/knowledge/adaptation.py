@@ -49,7 +49,7 @@ def hold_back(data: SiteData, recipe: CycleRecipe) -> tuple[SiteData, SiteData]:
         recipe: How much to hold back (`held_back`), and the seed that draws it.
 
     Returns:
-        What is left to learn from, and what is held back. A part with few images holds nothing back.
+        What is left to learn from, and what is held back: of few images a larger share, of one or two nothing.
     """
     random = np.random.default_rng(recipe.seed)
     private = _divided(data.private, recipe.held_back, random)
@@ -61,9 +61,8 @@ def hold_back(data: SiteData, recipe: CycleRecipe) -> tuple[SiteData, SiteData]:
 
 
 def _divided(pool: Pool, share: float, random: np.random.Generator) -> tuple[Pool, Pool]:
-    count = round(share * len(pool.samples))
-    if count < FEWEST_HELD_BACK:
-        return pool, replace(pool, samples=[])
+    images = len(pool.samples)
+    count = max(round(share * images), min(FEWEST_HELD_BACK, images // 3))
     chosen = set(random.permutation(len(pool.samples))[:count].tolist())
     kept = [sample for index, sample in enumerate(pool.samples) if index not in chosen]
     return replace(pool, samples=kept), replace(pool, samples=[pool.samples[index] for index in sorted(chosen)])
