@@ -30,10 +30,16 @@ def taught(detector: Detector, *new: str) -> Detector:
     return moved(detector.expand_classes(detector.spec.labels.expand(new)), ("neck", "head"))
 
 
-@pytest.fixture
-def branched(small: Detector) -> Detector:
-    """It has a branch for dogs, which it knew, and forklifts, which it did not."""
-    return small.with_branch(taught(small, "forklift"), [2, 3])
+@pytest.fixture(scope="module")
+def branch(small: Detector) -> Detector:
+    """What learned dogs, which `small` knew, and forklifts, which it did not."""
+    return taught(small, "forklift")
+
+
+@pytest.fixture(scope="module")
+def branched(small: Detector, branch: Detector) -> Detector:
+    """It has that branch. Tests do not change it."""
+    return small.with_branch(branch, [2, 3])
 
 
 def logits(detector: Detector) -> torch.Tensor:
@@ -46,12 +52,14 @@ def same(one: torch.Tensor, other: torch.Tensor) -> bool:
     return torch.allclose(one, other, rtol=0, atol=1e-4)
 
 
-def test_what_the_branch_does_not_speak_for_stays_what_it_was(small: Detector, branched: Detector) -> None:
+def test_what_the_branch_does_not_speak_for_stays_what_it_was(
+    small: Detector, branch: Detector, branched: Detector
+) -> None:
     before, after = logits(small), logits(branched)
     anchors = before.shape[1]
     assert after.shape == (2, 2 * anchors, 4)
     assert same(after[:, :anchors, :2], before[..., :2])
-    assert same(after[:, anchors:, 2:], logits(taught(small, "forklift"))[..., 2:])
+    assert same(after[:, anchors:, 2:], logits(branch)[..., 2:])
     nobody = torch.cat([after[:, anchors:, :2].flatten(), after[:, :anchors, 2:].flatten()])
     assert nobody.sigmoid().max() < 1e-9
 
@@ -75,11 +83,11 @@ def test_an_edge_node_finds_what_the_detector_finds(
         assert len(mine.boxes) == len(theirs.boxes)
 
 
-def test_its_parts_are_detectors_of_their_own(small: Detector, branched: Detector) -> None:
-    main, branch = branched.parts()
-    assert not main.spec.branches and not branch.spec.branches
+def test_its_parts_are_detectors_of_their_own(small: Detector, branch: Detector, branched: Detector) -> None:
+    main, part = branched.parts()
+    assert not main.spec.branches and not part.spec.branches
     assert same(logits(main)[..., :3], logits(small))
-    assert same(logits(branch), logits(taught(small, "forklift")))
+    assert same(logits(part), logits(branch))
 
 
 def test_a_later_branch_takes_the_word_from_an_earlier_one(branched: Detector) -> None:
@@ -100,21 +108,16 @@ def test_its_heads_grow_together(branched: Detector) -> None:
 
 def test_it_can_go_on_learning_each_part_what_it_speaks_for(branched: Detector) -> None:
     box = torch.tensor([[0.5, 0.5, 0.4, 0.4]])
-    branched.module.train()
-    try:
-        outputs = branched.forward(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
-        known, new = (
-            branched.detection_loss(outputs, Targets(torch.tensor([0]), torch.tensor([kind]), box)) for kind in (0, 3)
-        )
-        assert torch.isfinite(known + new)
-        (known + new).backward()
-        touched = {
-            n.split(".")[0] for n, p in branched.module.named_parameters() if p.grad is not None and p.grad.any()
-        }
-        assert "branches" in touched and len(touched) > 1
-    finally:
-        branched.module.zero_grad()
-        branched.module.eval()
+    learner = branched.expand_classes(branched.spec.labels)
+    learner.module.train()
+    outputs = learner.forward(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+    known, new = (
+        learner.detection_loss(outputs, Targets(torch.tensor([0]), torch.tensor([kind]), box)) for kind in (0, 3)
+    )
+    assert torch.isfinite(known + new)
+    (known + new).backward()
+    touched = {n.split(".")[0] for n, p in learner.module.named_parameters() if p.grad is not None and p.grad.any()}
+    assert "branches" in touched and len(touched) > 1
 
 
 @pytest.mark.parametrize("sections", [("backbone",), ("backbone", "neck", "head")])

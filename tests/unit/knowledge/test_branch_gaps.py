@@ -69,7 +69,7 @@ def assert_close(one: Detector, other: Detector, atol: float = 1e-5) -> None:
         np.testing.assert_allclose(array, theirs[name], atol=atol, rtol=1e-4, err_msg=name)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def base() -> Detector:
     return tiny()
 
@@ -86,46 +86,59 @@ def test_a_branch_comes_whole_whatever_lambda_is(base: Detector) -> None:
 def test_a_second_branch_leaves_the_first_as_it_is(base: Detector) -> None:
     first = branched(base, ["disc"])
     second = branched(first, ["ring"], ("ring",), seed=2)
-    gap = gap_of(first, second)
-    gap.check_fits(first.weights().schema())
+    gap, before = gap_of(first, second), first.weights()
+    gap.check_fits(before.schema())
     known = {name: array for name, array in gap.weights.items() if not name.startswith("branches.1.")}
-    assert not any(array[: len(first.weights()[name])].any() for name, array in known.items())
+    assert not any(array[: len(before[name])].any() for name, array in known.items())
     again = with_gap(first, gap, 1.0)
     assert again.spec.branches == ((DISC,), (3,))
     assert_close(again, second)
 
 
-@pytest.mark.parametrize("method", sorted(MERGES))
-def test_branches_of_several_sites_stand_beside_each_other(base: Detector, method: str) -> None:
-    afters = {
-        "a": branched(base, ["disc"], ("disc",), 1),
-        "b": branched(base, ["bar", "ring"], ("ring",), 2),
-        "c": branched(base, ["box"], (), 3),
-        "d": branched(base, ["disc"], ("disc",), 4),
-        "e": branched(base, ["disc"], ("disc",), 5),
+@dataclass(frozen=True)
+class Site:
+    """The branch that a site has taught, as a network of its own, and the gap that it sends."""
+
+    branch: Detector
+    gap: Gap
+
+
+@pytest.fixture(scope="module")
+def sites(base: Detector) -> dict[str, Site]:
+    """Five sites, each with a branch of its own; three of them for the same class."""
+    branches = {
+        "a": (["disc"], ("disc",)),
+        "b": (["bar", "ring"], ("ring",)),
+        "c": (["box"], ()),
+        "d": (["disc"], ("disc",)),
+        "e": (["disc"], ("disc",)),
     }
-    merged = merge_gaps(
-        [Contribution(site, gap_of(base, after), 10) for site, after in afters.items()],
-        base.weights(),
-        {"method": method},
-    )
-    merged.check_fits(base.weights().schema())
+    afters = {site: branched(base, *kinds, seed) for seed, (site, kinds) in enumerate(branches.items(), 1)}
+    return {site: Site(after.parts()[1], gap_of(base, after)) for site, after in afters.items()}
+
+
+@pytest.mark.parametrize("method", sorted(MERGES))
+def test_branches_of_several_sites_stand_beside_each_other(base: Detector, sites: dict[str, Site], method: str) -> None:
+    before = base.weights()
+    sent = [Contribution(name, site.gap, 10) for name, site in sites.items()]
+    merged = merge_gaps(sent, before, {"method": method})
+    merged.check_fits(before.schema())
     labels = merged.note.labels
     assert set(labels.names) == {"box", "bar", "disc", "ring"}
     spoken = [{labels.names[kind] for kind in branch} for branch in merged.note.branches]
     assert spoken == [{"disc"}, {"bar", "ring"}, {"box"}]
     together = with_gap(base, merged, 1.0)
     main, discs, rings, boxes = (part.weights() for part in together.parts())
-    alone = {site: after.parts()[1].weights() for site, after in afters.items()}
+    alone = {name: site.branch.weights() for name, site in sites.items()}
     for name, array in main.items():
-        np.testing.assert_array_equal(array[: len(base.weights()[name])] if array.ndim else array, base.weights()[name])
+        np.testing.assert_array_equal(array[: len(before[name])] if array.ndim else array, before[name])
     middle = np.median if method in AGAINST_LIARS else np.mean
     for name in ("model.23.cv2.0.0.conv.weight", "model.16.cv1.conv.weight"):
         np.testing.assert_allclose(rings[name], alone["b"][name], atol=1e-6)
         np.testing.assert_allclose(boxes[name], alone["c"][name], atol=1e-6)
         np.testing.assert_allclose(discs[name], middle([alone[s][name] for s in "ade"], 0), atol=1e-6)
     row = "model.23.cv3.0.2.weight"
-    ring = afters["b"].spec.labels.id_of("ring")
+    ring = sites["b"].branch.spec.labels.id_of("ring")
     np.testing.assert_allclose(rings[row][labels.id_of("ring")], alone["b"][row][ring], atol=1e-6)
 
 

@@ -89,7 +89,8 @@ def test_statistics_measured_again_bring_a_detector_back_whose_own_are_wrong(wor
     re_estimate(detector, world.presumed.train)
     assert quality(detector, presumed(world)) > good.map50 - 0.1
     parameters = [n for n in weights if "running" not in n and "tracked" not in n]
-    assert all(np.array_equal(detector.weights()[name], weights[name]) for name in parameters)
+    after = detector.weights()
+    assert all(np.array_equal(after[name], weights[name]) for name in parameters)
 
 
 def test_statistics_that_no_site_sent_are_measured_for_the_merged_tutor(world: World) -> None:
