@@ -11,16 +11,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from diredi.decentralized.strategies.averaging import FedAvg, FedNova, FedProx, FedShuffle
 from diredi.decentralized.strategies.base import ClientContext, Cohort, Message, Strategy, Tree
-from diredi.decentralized.strategies.fedavg import FedAvg
-from diredi.decentralized.strategies.fedlin import FedLin
-from diredi.decentralized.strategies.fednova import FedNova
-from diredi.decentralized.strategies.fedprox import FedProx
-from diredi.decentralized.strategies.fedshuffle import FedShuffle
+from diredi.decentralized.strategies.corrected import FedLin, Mime, Scaffold
 from diredi.decentralized.strategies.local_only import LocalOnly
-from diredi.decentralized.strategies.mime import Mime
 from diredi.decentralized.strategies.recipe import StrategyRecipe
-from diredi.decentralized.strategies.scaffold import Scaffold
 from diredi.errors import InvalidInput
 
 STRATEGIES: Final[dict[str, type[Strategy]]] = {
