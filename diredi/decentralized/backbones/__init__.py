@@ -10,9 +10,8 @@ from collections.abc import Callable
 from typing import Final
 
 from diredi.decentralized.backbones.base import Backbone, Shape
-from diredi.decentralized.backbones.cnn import Cnn
-from diredi.decentralized.backbones.mlp import Mlp
 from diredi.decentralized.backbones.resnet18 import ResNet18
+from diredi.decentralized.backbones.small import Cnn, Mlp
 
 BACKBONES: Final[dict[str, Callable[[Shape], Backbone]]] = {"mlp": Mlp, "cnn": Cnn, "resnet18": ResNet18}
 

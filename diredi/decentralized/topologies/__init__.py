@@ -17,9 +17,7 @@ import networkx as nx
 import numpy as np
 
 from diredi.decentralized.topologies.base import Topology, TopologyRecipe
-from diredi.decentralized.topologies.deterministic import complete, grid, ring, star
-from diredi.decentralized.topologies.explicit import edges
-from diredi.decentralized.topologies.islands import islands
+from diredi.decentralized.topologies.deterministic import complete, edges, grid, islands, ring, star
 from diredi.decentralized.topologies.random import erdos_renyi, regular
 from diredi.errors import InvalidInput
 
