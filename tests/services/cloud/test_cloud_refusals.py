@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from diredi.codecs.container import pack
-from diredi.codecs.storage import header_of, stored
+from diredi.codecs.packed import header_of, stored
 from diredi.errors import (
     CorruptData,
     DirediError,

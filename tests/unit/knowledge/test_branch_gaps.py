@@ -11,7 +11,7 @@ import pytest
 from shapes import GROWN, KNOWN, World, tiny
 
 from diredi.codecs.container import pack
-from diredi.codecs.storage import header_of, stored
+from diredi.codecs.packed import header_of, stored
 from diredi.data.dataset import Dataset
 from diredi.detectors.base import Detector
 from diredi.errors import InvalidInput, WrongState

@@ -112,7 +112,7 @@ def test_a_nan_that_was_written_past_the_codec_is_refused_by_name(tmp_path: Path
 def spoil(gap: WeightMap, base_id: str) -> bytes:
     """A gap file with a right digest and a NaN in it, as only somebody who writes it by hand can make."""
     from diredi.codecs.container import pack
-    from diredi.codecs.storage import header_of, stored
+    from diredi.codecs.packed import header_of, stored
 
     bad = WeightMap({**gap, BIASES: np.array([0, np.nan, 0], np.float32)})
     note = GapNote(base_id=base_id, labels=GROWN, base_classes=2)
