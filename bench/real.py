@@ -298,7 +298,8 @@ def measure(asked: Sequence[str], kept: bool, work: tuple[RealScenario, int], fo
             tables[name] = {
                 form: {"mAP50": _at_the_site(file, form, ids[table])} for form, file in found["files"].items()
             }
-    return {**found, "tables": tables, "scenario": scenario.name, "seed": seed, "classes": ids}
+    held_out = len(trial.site.data.val)
+    return {**found, "tables": tables, "scenario": scenario.name, "held out": held_out, "seed": seed, "classes": ids}
 
 
 def _at_the_site(cell: str, form: str, classes: Sequence[int]) -> float:
@@ -545,7 +546,7 @@ def main() -> None:
     run = {
         "image size": asked.image_size,
         "epochs": asked.epochs,
-        "sites": [scenario.name for scenario in chosen],
+        "held-out images": {one["scenario"]: one["held out"] for one in made},
         "seeds": asked.seeds,
         "reduced": reduced,
         "intervals": LEAD,
