@@ -35,7 +35,7 @@ starter release's student, trained on 800 scenes, keeps half after 24 steps and 
 COCO taught keep next to nothing, and do not find back."""
 FEWEST_HELD_BACK = 4
 TIMED_STEPS = 4
-MARGIN = 0.85  # of `max_minutes` for the trainings themselves; measuring and writing take time, too
+MARGIN = 0.85  # of a limit, for the trainings themselves; measuring and writing take time, too
 CLEARLY = 0.01  # AP50 by which a branch must find a known class better at the site to speak for it
 MANY_BOXES = 10
 MOST_LISTED = 12
@@ -186,7 +186,7 @@ def _plan_of_branches(
     whole = _seconds_per_step(student, learned, training.model_copy(update={"train_only": ()}))
     mine, theirs = (_seconds_per_step(model, learned, training) for model in (student, tutor))
     epoch = max(images // training.batch, 1)
-    room = recipe.max_cost * steps * whole - steps * mine
+    room = (MARGIN * recipe.max_cost * steps - recipe.probe_steps) * whole - steps * mine
     tutors = int(np.clip(room / theirs, min(epoch, steps), steps))
     share, because = _share(tutors * theirs + steps * mine, recipe, on_progress)
     limit = f"max_cost allows {recipe.max_cost:g} times the {_minutes(steps * whole)} of fine-tuning the student"
