@@ -14,12 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.figure import Figure
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+from trade_picture import draw_trades
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, PAGES = ROOT / "bench" / "results", ROOT / "docs" / "results"
+
+Rows = Mapping[tuple[str, str], Any]
+"""The rows of a benchmark by table and form."""
 
 OURS, OTHERS, BOUND = "#00796b", "#b0bec5", "#eceff1"
 _STYLE: Any = {
@@ -60,6 +65,11 @@ class Picture:
     panels: Sequence[Bars]
     ours: Sequence[str] = ("DiReDi",)
     bounds: Sequence[str] = field(default=())
+
+
+@dataclass(frozen=True)
+class Trades:
+    """A picture of what each method learns against what it forgets, with a panel for each scenario of the JSON."""
 
 
 def _same(*forms: str) -> dict[str, str]:
@@ -138,7 +148,7 @@ _BEFORE_AND_AFTER = [
     ),
 ]
 
-PICTURES: dict[str, Picture] = {
+PICTURES: dict[str, Picture | Trades] = {
     "demo": Picture(_BEFORE_AND_AFTER, ours=["all classes, after", "forklift, after"]),
     "demo-real-images": Picture(_BEFORE_AND_AFTER, ours=["all classes, after", "forklift, after"]),
     "update": Picture(
@@ -149,6 +159,7 @@ PICTURES: dict[str, Picture] = {
         ],
         bounds=["all images in one place", "before"],
     ),
+    "real": Trades(),
     "kd": Picture(
         [
             Bars(title, f"{data}, {width}", "mAP50-95", _STUDENTS, "mAP50-95, percent")
@@ -301,23 +312,27 @@ def draw(name: str, folder: Path) -> Path:
     Returns:
         The path of the picture.
     """
-    picture, rows = PICTURES[name], _rows(name)
-    across = min(len(picture.panels), 3 if len(picture.panels) != 4 else 2)
-    down = -(-len(picture.panels) // across)
-    height = down * (0.9 + 0.3 * max(len(panel.forms) for panel in picture.panels))
+    picture, rows, path = PICTURES[name], _rows(name), folder / f"{name}.svg"
     with mpl.rc_context(_STYLE):
-        figure, axes = plt.subplots(down, across, figsize=(4.2 * across, height), layout="constrained", squeeze=False)
-        for axis in axes.flat[len(picture.panels) :]:
-            axis.remove()
-        for panel, axis in zip(picture.panels, axes.flat, strict=False):
-            _panel(axis, panel, picture, rows)
-        path = folder / f"{name}.svg"
+        figure = draw_trades(list(rows.values())) if isinstance(picture, Trades) else _bars(picture, rows)
         figure.savefig(path, metadata={"Date": None, "Creator": None})
         plt.close(figure)
     return path
 
 
-def _rows(name: str) -> Mapping[tuple[str, str], Any]:
+def _bars(picture: Picture, rows: Rows) -> Figure:
+    across = min(len(picture.panels), 3 if len(picture.panels) != 4 else 2)
+    down = -(-len(picture.panels) // across)
+    height = down * (0.9 + 0.3 * max(len(panel.forms) for panel in picture.panels))
+    figure, axes = plt.subplots(down, across, figsize=(4.2 * across, height), layout="constrained", squeeze=False)
+    for axis in axes.flat[len(picture.panels) :]:
+        axis.remove()
+    for panel, axis in zip(picture.panels, axes.flat, strict=False):
+        _panel(axis, panel, picture, rows)
+    return figure
+
+
+def _rows(name: str) -> Rows:
     """Return the rows of a benchmark by table and form; those of a demo are in the output that its page shows."""
     file = RESULTS / f"{name}.json"
     if file.is_file():
@@ -332,7 +347,7 @@ def _rows(name: str) -> Mapping[tuple[str, str], Any]:
     return rows
 
 
-def _panel(axis: Any, panel: Bars, picture: Picture, rows: Mapping[tuple[str, str], Any]) -> None:  # noqa: ANN401
+def _panel(axis: Any, panel: Bars, picture: Picture, rows: Rows) -> None:  # noqa: ANN401
     labels = list(panel.forms.values())
     found = [rows[panel.table, form][panel.column] for form in panel.forms]
     middle = [one["mean"] for one in found]
