@@ -30,7 +30,8 @@ def bootstrap_spec(world: World) -> Json:
 
 
 def extract_spec(world: World) -> Json:
-    recipe = {"tutor": TWO_EPOCHS, "student": TWO_EPOCHS, "lam_candidates": [1]}
+    short = dict.fromkeys(("tutor", "student", "branch"), TWO_EPOCHS)
+    recipe = {**short, "lam_candidates": [1], "max_cost": 1e3}  # no clock decides how long the tutor learns
     models = {"tutor": str(world.model), "student": str(world.model), "coreset": None}
     return {"data": str(world.site_yaml), **models, "labels": GROWN.model_dump(), "recipe": recipe}
 
