@@ -17,6 +17,8 @@ from diredi.decentralized.recipe import DistillationRecipe, MultiHeadRecipe, Net
 from diredi.decentralized.rounds import AUXILIARY, EarlyStopping, distil
 from diredi.errors import InvalidInput
 
+pytestmark = pytest.mark.slow
+
 CLASSES, SHAPE = 4, (1, 8, 8)
 TRAINING = TrainingRecipe(epochs=6, batch=16)
 EVERYBODY = {0: [1, 2], 1: [0, 2], 2: [0, 1]}

@@ -22,6 +22,8 @@ from diredi.detectors.onnx import OnnxPredictor
 from diredi.errors import CorruptData, InvalidInput, NotFound, Unreachable
 from diredi.labels import LabelSpace
 
+pytestmark = pytest.mark.slow
+
 
 def network_of(name: str, classes: int = 2, **yaml: str) -> networks.DetectionModel:
     """A network as Ultralytics makes it, with statistics that have moved, and settings that differ from its YAML."""

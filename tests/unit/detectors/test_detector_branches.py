@@ -15,6 +15,8 @@ from diredi.detectors.onnx import OnnxPredictor
 from diredi.errors import InvalidInput
 from diredi.store.weights import WeightMap
 
+pytestmark = pytest.mark.slow
+
 
 def moved(detector: Detector, sections: tuple[str, ...], by: float = 0.02) -> Detector:
     """A copy in which the weights of some sections are others."""

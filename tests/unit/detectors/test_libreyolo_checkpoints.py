@@ -12,6 +12,8 @@ from diredi.detectors import registry
 from diredi.errors import CorruptData, InvalidInput
 from diredi.labels import LabelSpace
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("libreyolo", reason="libreyolo is not installed: python3 deploy/setup.py --groups libreyolo")
 
 NAMES = ("car", "person")

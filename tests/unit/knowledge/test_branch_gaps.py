@@ -299,6 +299,7 @@ def gaps(world: World) -> Gaps:
     return extracted(world, world.detector(), world.presumed, form="branch")
 
 
+@pytest.mark.slow
 def test_a_site_teaches_a_branch_and_says_what_it_decided(world: World, gaps: Gaps) -> None:
     base, labels = world.detector(), gaps.tutor.note.labels
     found = decided(gaps)
@@ -344,6 +345,7 @@ def test_a_backbone_that_branches_need_is_not_moved(world: World, who: str) -> N
     assert who in decision.because
 
 
+@pytest.mark.slow
 def test_a_detector_that_has_not_learned_more_than_the_coreset_shows_learns_with_all_weights(world: World) -> None:
     """The shapes of the coreset are all that the tiny detector knows, and the probe shows them to it again."""
     found = extracted(world, world.detector(), world.presumed, student_gap=False, probe_steps=30)
@@ -351,6 +353,7 @@ def test_a_detector_that_has_not_learned_more_than_the_coreset_shows_learns_with
     assert not found.tutor.note.branches
 
 
+@pytest.mark.slow
 def test_what_a_hot_probe_ruins_learns_as_a_branch(world: World) -> None:
     hot = {"learning_rate": 0.5, "batch": 8}
     found = extracted(
@@ -360,11 +363,13 @@ def test_what_a_hot_probe_ruins_learns_as_a_branch(world: World) -> None:
     assert "held-back images of the coreset" in found.metrics.decisions[0].because
 
 
+@pytest.mark.slow
 def test_without_a_coreset_what_is_known_stands_still(world: World) -> None:
     found = extracted(world, world.detector(), None, student_gap=False, branch={**BRANCH, "steps": 2})
     assert decided(found)["form"] == "branch"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["branch", "weights"])
 def test_a_budget_of_minutes_shortens_both_trainings_and_is_said(world: World, form: str) -> None:
     long = {"epochs": 400, "batch": 8}
@@ -399,6 +404,7 @@ def test_a_branch_that_would_move_the_backbone_is_refused() -> None:
             CycleRecipe.of({"branch": {"train_only": sections}})
 
 
+@pytest.mark.slow
 def test_labels_of_a_gap_with_branches_travel(gaps: Gaps, tmp_path: Path) -> None:
     gaps.save(tmp_path / "gaps")
     again = Gaps.load(tmp_path / "gaps")

@@ -192,6 +192,7 @@ def test_a_teacher_that_is_named_is_trained_first_and_teaches_the_tutor(world: W
     assert taught["tutor"]["digest"] != alone["tutor"]["digest"]
 
 
+@pytest.mark.slow
 def test_models_that_are_given_are_not_trained(world: World, tmp_path: Path) -> None:
     spec = bootstrap_spec(world, tutor=str(world.model), student=str(world.model))
     made = call(bootstrap.main, spec, tmp_path, quiet)
