@@ -64,6 +64,7 @@ def scenes(draw):
         kinds = random.integers(0, 3, n)
         wanted.append(np.concatenate([kinds[:, None], low, low + sides], 1))
         shaken = np.concatenate([low, low + sides], 1) + random.normal(0, 3, (n, 4))
+        shaken[:, 2:] = np.maximum(shaken[:, 2:], shaken[:, :2] + 1)  # a box has two sides
         noise_low = random.uniform(0, 60, (extra, 2))
         boxes = np.concatenate([shaken, np.concatenate([noise_low, noise_low + 20], 1)]).astype(np.float32)
         classes = np.concatenate([np.where(random.random(n) < 0.8, kinds, 1), random.integers(0, 3, extra)])
