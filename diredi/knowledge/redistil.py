@@ -111,7 +111,8 @@ def redistil(
         step, images = "redistil", [Pool(guard.train)] if pools is None else pools()
         if start.spec.branches or tutor.spec.branches:
             training = seeded(recipe.redistil_branch, recipe.seed)
-            return _branch_by_branch(student, start, tutor, images, training, renamed(on_progress, step))
+            kept = checkpoints and checkpoints / step
+            return _branch_by_branch(student, start, tutor, images, training, kept, renamed(on_progress, step))
         return distil(
             start,
             images,
@@ -157,6 +158,7 @@ def _branch_by_branch(
     tutor: Detector,
     images: Sequence[Pool],
     recipe: TrainRecipe,
+    checkpoints: Path | None,
     on_progress: OnProgress | None,
 ) -> Detector:
     """The old student with a branch for each new one of the tutor, which teaches it; what is known stands still.
@@ -165,7 +167,7 @@ def _branch_by_branch(
     """
     own = dict(zip(start.spec.branches, start.parts()[1:], strict=True))
     made = student.expand_classes(tutor.spec.labels)
-    for classes, teacher in zip(tutor.spec.branches, tutor.parts()[1:], strict=True):
+    for number, (classes, teacher) in enumerate(zip(tutor.spec.branches, tutor.parts()[1:], strict=True)):
         if classes in student.spec.branches:
             continue
         taught = distil(
@@ -174,6 +176,7 @@ def _branch_by_branch(
             teacher=_Branch(teacher, classes),
             recipe=recipe,
             labels=tutor.spec.labels,
+            checkpoint=checkpoints and checkpoints / str(number),
             on_progress=on_progress,
         )
         made = made.with_branch(taught, classes)

@@ -257,15 +257,16 @@ def test_a_branch_that_only_spoils_is_left_out(world: World) -> None:
     assert_close(applied.model, base)
 
 
-def test_a_tutor_with_a_branch_teaches_a_student_without_one(world: World) -> None:
+def test_a_tutor_with_a_branch_teaches_a_student_without_one(world: World, tmp_path: Path) -> None:
     """The paper's own way, where no student gap has come: what the student knows stands still all the same."""
     tutor = branched(world.detector(), ["disc"])
     student = world.detector()
     recipe = CycleRecipe.of({"redistil_branch": {"steps": 2, "batch": 4}, "max_false_alarms": 1e9})
-    made = redistil(student, tutor, None, guard=world.presumed, recipe=recipe)
+    made = redistil(student, tutor, None, guard=world.presumed, recipe=recipe, checkpoints=tmp_path)
     assert made.chosen == "redistilled"
     assert made.model.spec.branches == ((DISC,),)
     assert made.after.map50 == pytest.approx(made.before.map50, abs=1e-6)
+    assert list(tmp_path.rglob("*")), "a cloud that is killed goes on where it was"
 
 
 def test_a_student_whose_branch_does_harm_is_taught_by_the_tutors(world: World) -> None:
