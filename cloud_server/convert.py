@@ -219,7 +219,7 @@ def task_to(assignment: Assignment) -> sites_pb2.Task:
         id=task.id, kind=sites_pb2.TaskKind.Value(f"TASK_KIND_{task.kind.upper()}"), cycle_id=task.cycle.id,
         approved=task.part.approved,
     )  # fmt: skip
-    if assignment.tutor is not None:  # EXTRACT
+    if assignment.tutor is not None:  # EXTRACT and VALIDATE
         message.recipe.CopyFrom(base.struct_to(task.cycle.recipe))
         message.tutor.CopyFrom(model_to(assignment.tutor))
     if assignment.student is not None:

@@ -88,7 +88,11 @@ def check_site(before: DetectionMetrics, after: DetectionMetrics, new_classes: S
     }
     if not _finite(before, after):
         return Verdict(False, "a figure on the site's images is not a number", shown)
+    if before.judged_by != after.judged_by:
+        return Verdict(False, "the site's figures before and after are not by the same labels: they say nothing", shown)
     reason = f"mAP50 on the site's images {before.map50:.3f} to {after.map50:.3f}"
+    if after.estimated:
+        reason = f"estimated by an oracle's answers, without labels: {reason}"
     reason += "".join(f", {name} AP50 {ap50:.3f}" for name, ap50 in learned.items())
     if after.map50 < before.map50 - _ROUNDING:
         return Verdict(False, f"{reason}: worse than before", shown)

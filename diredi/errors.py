@@ -3,6 +3,7 @@
     DirediError
     ├── InvalidInput            give up: the input is wrong and will stay wrong        INVALID_ARGUMENT    exit 2
     │   └── DatasetError        ... a data set; names the file and the line
+    │       └── NoLabels        ... that has images and not one labelled box
     ├── CorruptData             refresh: bytes do not match their digest or format     DATA_LOSS           exit 3
     ├── NotFound                give up: nothing has that name                         NOT_FOUND           exit 4
     ├── Refused                 give up: the caller may not do that                    PERMISSION_DENIED   exit 5
@@ -52,6 +53,10 @@ class DatasetError(InvalidInput):
         super().__init__(where + message)
         self.path = path
         self.line = line
+
+
+class NoLabels(DatasetError):
+    """A data set has images and not one labelled box: label some, or let an oracle say what is on them."""
 
 
 class CorruptData(DirediError):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
 
 from diredi.errors import InvalidInput
 
 ClassName = Annotated[str, StringConstraints(min_length=1, max_length=64, strip_whitespace=True)]
+
+Judge = Literal["labels", "oracle"]
+"""Who says what is on images: labels that came with them, or an oracle, a detector that has looked at them."""
 
 _MOST_LISTED = 8
 _SEPARATORS = re.compile(r"(?<=\w)[\s_-]+(?=\w)")

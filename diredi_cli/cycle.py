@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,9 +15,18 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from diredi.rpc.client import Channel
+    from diredi.rpc.v1.common_pb2 import DetectionMetrics
     from diredi.rpc.v1.cycles_pb2 import Cycle, GapManifest, SitePart
 
 app = typer.Typer(help="Start, watch and decide on update cycles.", no_args_is_help=True)
+
+
+class LabelSource(StrEnum):
+    """Who says what is on a site's images, as a recipe has it."""
+
+    SITE = "site"
+    ORACLE = "oracle"
+
 
 CycleId = Annotated[str, typer.Argument(metavar="CYCLE", help="As `diredi cycle list` shows it.")]
 _DEADLINE_S = 10.0
@@ -27,6 +37,14 @@ def start(
     site: Annotated[
         list[str], typer.Option("--site", help="The site to learn from; repeat it for sites that learn together.")
     ],
+    labels: Annotated[
+        LabelSource | None,
+        typer.Option(
+            "--labels",
+            help="Who says what is on a site's images: its own labels, or an oracle, a detector that looks at each "
+            "several times. By default what the cloud's recipe says: mostly the site.",
+        ),
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Stay until the cycle has ended.")] = False,
     option: Annotated[
         list[str] | None,
@@ -47,7 +65,8 @@ def start(
     from diredi_cli.connection import with_cloud
     from diredi_cli.watch import check_ended_well, follow
 
-    recipe = struct_to(parse_options(option or []))
+    options = parse_options(option or [])
+    recipe = struct_to(options if labels is None else options | {"labels": labels.value})
     request = StartCycleRequest(site=site[0], sites=site[1:], request_id=request_id or str(uuid.uuid4()), recipe=recipe)
 
     async def work(channel: Channel) -> Cycle:
@@ -217,13 +236,18 @@ def _sites(cycle: Cycle) -> RenderableType:
                 standing_of(part),
                 f"{gap.train_images} images" if has_gap else "",
                 _gap_text(gap) if has_gap else "",
-                percent(gap.student_before.map50) if has_gap else "",
-                percent(part.site_after.map50) if part.HasField("site_after") else "",
+                _quality_text(gap.student_before) if has_gap else "",
+                _quality_text(part.site_after) if part.HasField("site_after") else "",
                 part.reason or ("publishes its style" if part.publishes_style else ""),
             )
         )
     columns = ("site", "state", "learned from", "gap", "mAP50 before", "after", "remarks")
     return table(columns, rows, right=("learned from", "mAP50 before", "after"))
+
+
+def _quality_text(metrics: DetectionMetrics) -> str:
+    """Return mAP50 in percent, which is an estimate where an oracle has judged."""
+    return f"about {percent(metrics.map50)} (estimate)" if metrics.judged_by else percent(metrics.map50)
 
 
 def _gap_text(gap: GapManifest) -> str:

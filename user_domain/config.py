@@ -28,6 +28,12 @@ class UserDomainConfig(ServiceConfig):
     data: str
     """The private data set: the path of a data.yaml, or `scenes:SITE` for built-in scenes. It is read and never
     written."""
+    labelled: bool = True
+    """Whether the data set has labels. Without, it needs neither labels nor `names`, and the site takes part in cycles
+    in which an oracle labels its images (`diredi cycle start --labels oracle`)."""
+    oracle: Path | None = None
+    """The file of a detector at this site, such as a large one, that labels the images in such a cycle. None takes the
+    cloud's tutor."""
     scenes_train: int | None = Field(None, ge=1)
     """How many training images of the built-in scenes to draw. None takes the default of the scenes."""
     scenes_val: int | None = Field(None, ge=1)

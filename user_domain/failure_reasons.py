@@ -9,6 +9,7 @@ from diredi.errors import (
     DatasetError,
     DirediError,
     InvalidInput,
+    NoLabels,
     NoRoom,
     NotFound,
     Refused,
@@ -45,6 +46,7 @@ class Reason(StrEnum):
     """Tell the cloud why a task failed: fixed sentences, without any path, name or content."""
 
     DATA = "the site's data set cannot be used: its own log says why"
+    NO_LABELS = "the site's images have no labels: start the cycle with --labels oracle, or see the site's own log"
     DOWNLOAD = "a model or coreset of the task could not be fetched and verified"
     CLASSES = "the cloud refused the site's class names"
     NO_ROOM = "the site's disk is full"
@@ -79,6 +81,8 @@ def action_for(stage: Stage | None, error: Exception) -> Action:
 def reason_for(stage: Stage, error: Exception) -> Reason:
     """Return the sentence for an error; its own message stays in the local log."""
     match stage, error:
+        case _, NoLabels():
+            return Reason.NO_LABELS
         case _, DatasetError():
             return Reason.DATA
         case ((Stage.UPLOAD | Stage.SUBMIT), NoRoom()):

@@ -7,7 +7,10 @@ from pathlib import Path
 
 from diredi.data.dataset import load
 from diredi.data.sources import resolve
-from diredi.errors import InvalidInput
+from diredi.errors import InvalidInput, NoLabels
+
+WITH_ORACLE = "--labels oracle"
+"""The option of `diredi cycle start` for sites without labels."""
 
 
 @dataclass(frozen=True)
@@ -24,23 +27,34 @@ class PrivateData:
 
 
 def read_private_data(
-    reference: str, cache: Path, *, seed: int = 0, train: int | None = None, val: int | None = None
+    reference: str,
+    cache: Path,
+    *,
+    read_labels: bool = True,
+    seed: int = 0,
+    train: int | None = None,
+    val: int | None = None,
 ) -> PrivateData:
     """Read the data set as it is now, and count what it holds.
 
     Args:
         reference: Path of a data.yaml, or "scenes:SITE" for built-in scenes.
         cache: Folder in which built-in scenes are kept.
+        read_labels: Whether to read labels and class names, or images alone.
         seed: Of the built-in scenes.
         train: Number of training images of built-in scenes; None for the default.
         val: Number of held-out images of built-in scenes; None for the default.
 
     Raises:
         DatasetError: The data set is wrong; the message names file and line.
+        NoLabels: Labels are to be read, and there is none.
         InvalidInput: There is none, or a file of it cannot be read.
     """
     path = resolve(reference, cache, seed=seed, train=train, val=val).absolute()
-    dataset = load(path)
+    try:
+        dataset = load(path, read_labels=read_labels)
+    except NoLabels as error:
+        raise NoLabels(f"{error}. If it has none, say --labelled false here and {WITH_ORACLE} to the cycle") from None
     try:
         size = dataset.bytes_on_disk()
     except OSError as error:

@@ -17,7 +17,7 @@ _NUMBER = re.compile(r"[-+]?\d{1,9}([./]\d{1,9})?%?")
 _JOB_WORDS = """
     about after and batch batches before begin boxes box bytes candidate class class_scores classes coreset data
     detection distilling done epoch epochs evaluating fgd gap held-out here image images lambda loss map map50
-    map50-95 measuring mib min models of on presumed probe reading s seconds step steps student take teacher the
+    map50-95 measuring mib min models of on oracle presumed probe reading s seconds step steps student take teacher the
     training trainings tutor tutor-1 tutor-2 will
 """
 _WORDS = frozenset(_JOB_WORDS.split())

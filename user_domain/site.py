@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, suppress
 import structlog
 
 from diredi import process
-from diredi.errors import DirediError
+from diredi.errors import DirediError, InvalidInput, NoLabels
 from diredi.jobs import LocalExecutor
 from diredi.rpc.byte_counter import EgressMeter
 from diredi.rpc.client import connect
@@ -18,7 +18,7 @@ from diredi.trust.identity import Credentials, Identity, Role
 from user_domain.cloud import CloudClient
 from user_domain.config import UserDomainConfig
 from user_domain.journal import Journal
-from user_domain.private_data import PrivateData, read_private_data
+from user_domain.private_data import WITH_ORACLE, PrivateData, read_private_data
 from user_domain.samples import SampleStore
 from user_domain.servicer import LocalServicer, SiteParts
 from user_domain.task_handlers import SiteContext
@@ -33,14 +33,17 @@ class _Data:
     def __init__(self, config: UserDomainConfig) -> None:
         self._config = config
         self._logged: tuple[str, ...] = ()
-        self.last = self.read()
+        self.last = self.read(config.labelled)
 
-    def read(self) -> PrivateData:
-        """Read the data set again. Raises DatasetError that names file and line."""
+    def read(self, labels: bool) -> PrivateData:
+        """Read the data set again, with its labels or without. Raises DatasetError that names file and line."""
         config = self._config
+        if labels and not config.labelled:
+            raise NoLabels(f"this site has no labels (labelled is false): start the cycle with {WITH_ORACLE}")
         self.last = read_private_data(
             config.data,
             config.state_dir / "scenes",
+            read_labels=labels,
             seed=config.seed,
             train=config.scenes_train,
             val=config.scenes_val,
@@ -60,6 +63,8 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
     credentials = await _valid_credentials(config, stop)
     if credentials is None:
         return
+    if config.oracle is not None and not config.oracle.is_file():
+        raise InvalidInput(f"oracle {config.oracle} does not exist: name the file of a detector, or leave it out")
     config.state_dir.mkdir(parents=True, exist_ok=True)
     data = await asyncio.to_thread(_Data, config)
     meter = EgressMeter(config.state_dir / "egress.json")
@@ -75,6 +80,7 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
             read_data=data.read,
             progress_every_s=config.progress_every_s,
             publish_style=config.publish_style,
+            oracle=config.oracle and config.oracle.absolute(),
         )
         worker = TaskWorker(site, Backoff(0.5, config.retry_longest_s))
         samples = SampleStore(config.state_dir / "samples", config.max_samples)

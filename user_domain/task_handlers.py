@@ -11,9 +11,9 @@ from pathlib import Path
 import structlog
 from pydantic import BaseModel
 
-from diredi.errors import DirediError
+from diredi.errors import DirediError, InvalidInput
 from diredi.jobs import Executor, Result, job_folder
-from diredi.knowledge.jobs.specs import ExtractResult, ExtractSpec, ValidateResult, ValidateSpec
+from diredi.knowledge.jobs.specs import ExtractResult, ExtractSpec, OracleSpec, ValidateResult, ValidateSpec
 from diredi.knowledge.recipe import CycleRecipe
 from diredi.labels import LabelSpace
 from diredi.progress import Progress
@@ -62,13 +62,20 @@ class SiteContext:
     journal: Journal
     jobs: Path
     """Folder of the work files."""
-    read_data: Callable[[], PrivateData]
+    read_data: Callable[[bool], PrivateData]
+    """Told whether to read the labels, too."""
     progress_every_s: float
     publish_style: bool
+    oracle: Path | None = None
+    """A detector of the site's own that labels its images where a cycle wants it; None: the cloud's tutor."""
 
     def folder(self, task: Task) -> Path:
         """Return the folder of a task's work files."""
-        return job_folder(self.jobs, task.cycle_id) / task.kind.value
+        return self.cycle_folder(task) / task.kind.value
+
+    def cycle_folder(self, task: Task) -> Path:
+        """Return the folder of the work files of all tasks of a cycle."""
+        return job_folder(self.jobs, task.cycle_id)
 
 
 async def perform(site: SiteContext, task: Task) -> None:
@@ -104,17 +111,15 @@ async def perform(site: SiteContext, task: Task) -> None:
 
 async def _extract(site: SiteContext, task: Task, reporter: ProgressReporter) -> None:
     assert task.tutor and task.tutor.weights and task.student and task.student.weights
-    with _stage(Stage.DATA):
-        data = await asyncio.to_thread(site.read_data)
+    recipe, data = await _read(site, task)
     with _stage(Stage.DOWNLOAD):
         on_bytes = _byte_progress(reporter, "download")
         tutor = await site.cloud.fetch(task.tutor.weights, ".safetensors", on_bytes)
         student = await site.cloud.fetch(task.student.weights, ".safetensors", on_bytes)
         coreset = await site.cloud.fetch(task.coreset, ".zip", on_bytes) if task.coreset else None
         site.cloud.delete_downloads_except({path for path in (tutor, student, coreset) if path})
-    labels = await _labels(site, task, data)
-    with _stage(Stage.JOB):
-        recipe = CycleRecipe.of(task.recipe)
+    oracle = _oracle(site, task, recipe, tutor)
+    labels = task.tutor.spec.labels if oracle else await _labels(site, task, data)  # an oracle finds nothing new
     spec = ExtractSpec(
         data=data.path,
         tutor=tutor,
@@ -122,6 +127,7 @@ async def _extract(site: SiteContext, task: Task, reporter: ProgressReporter) ->
         coreset=coreset,
         labels=labels,
         recipe=recipe,
+        oracle=oracle,
         publish_style=site.publish_style,
     )
     result = await _run_job(site, task, EXTRACT_JOB, spec, ExtractResult, reporter)
@@ -131,6 +137,28 @@ async def _extract(site: SiteContext, task: Task, reporter: ProgressReporter) ->
     reporter.close()
     with _stage(Stage.SUBMIT):
         await site.cloud.submit_gap(build_manifest(task, labels, result, publish_style=site.publish_style))
+
+
+async def _read(site: SiteContext, task: Task) -> tuple[CycleRecipe, PrivateData]:
+    """Return the recipe and the data set, of which labels are read where the recipe goes by them."""
+    with _stage(Stage.JOB):
+        recipe = CycleRecipe.of(task.recipe)
+    with _stage(Stage.DATA):
+        return recipe, await asyncio.to_thread(site.read_data, recipe.labels == "site")
+
+
+def _oracle(site: SiteContext, task: Task, recipe: CycleRecipe, tutor: Path) -> OracleSpec | None:
+    """Return who labels the site's images in this cycle; None: its own labels do."""
+    if recipe.labels == "site":
+        return None
+    assert task.tutor
+    return OracleSpec(
+        detector=site.oracle or tutor,
+        labels=task.tutor.spec.labels,
+        looks=recipe.oracle_looks,
+        confidence=recipe.oracle_confidence,
+        kept=site.cycle_folder(task) / "oracle.json",
+    )
 
 
 async def _labels(site: SiteContext, task: Task, data: PrivateData) -> LabelSpace:
@@ -152,11 +180,15 @@ async def _labels(site: SiteContext, task: Task, data: PrivateData) -> LabelSpac
 
 async def _validate(site: SiteContext, task: Task, reporter: ProgressReporter) -> None:
     assert task.student and task.student.onnx
-    with _stage(Stage.DATA):
-        data = await asyncio.to_thread(site.read_data)
+    recipe, data = await _read(site, task)
+    oracle = None
     with _stage(Stage.DOWNLOAD):
         onnx = await site.cloud.fetch(task.student.onnx, ".onnx")
-    spec = ValidateSpec(data=data.path, onnx=onnx, labels=task.student.spec.labels)
+        if recipe.labels == "oracle":
+            if task.tutor is None or task.tutor.weights is None:
+                raise InvalidInput("the task names no tutor, which says what is on the images: update the cloud")
+            oracle = _oracle(site, task, recipe, await site.cloud.fetch(task.tutor.weights, ".safetensors"))
+    spec = ValidateSpec(data=data.path, onnx=onnx, labels=task.student.spec.labels, oracle=oracle)
     result = await _run_job(site, task, VALIDATE_JOB, spec, ValidateResult, reporter)
     with _stage(Stage.SUBMIT):
         await site.cloud.submit_validation(task.cycle_id, result.metrics)

@@ -203,7 +203,8 @@ def _assign(r: Repository, task: Task) -> Assignment:
             tutor, student = r.models.get(cycle.base_tutor_id), r.models.get(cycle.base_student_id)
             return Assignment(task, tutor, student, r.facts.coreset)
         case TaskKind.VALIDATE:
-            return Assignment(task, student=r.models.get(cycle.updated_student_id))
+            tutor = r.models.get(cycle.base_tutor_id)  # the oracle, where the recipe wants one
+            return Assignment(task, tutor, r.models.get(cycle.updated_student_id))
         case TaskKind.CANCEL:
             return Assignment(task)
 

@@ -20,8 +20,8 @@ from diredi.data.images import bits_per_value, read_image
 from diredi.data.label_search import explain_missing
 from diredi.data.notes import Notes, counted_noun
 from diredi.data.yolo import Boxes
-from diredi.errors import DatasetError, InvalidInput
-from diredi.labels import LabelSpace
+from diredi.errors import DatasetError, InvalidInput, NoLabels
+from diredi.labels import Judge, LabelSpace
 from diredi.progress import OnProgress, report
 
 Split = Literal["train", "val"]
@@ -62,6 +62,9 @@ class Dataset:
     """Held-out samples to measure with."""
     notes: tuple[str, ...] = ()
     """What a user should know of the files and what is no fault: a sentence each, such as what was left out."""
+    judged_by: Judge = "labels"
+    """Who says what is on the held-out images: labels that came with them, or an oracle. What an oracle's answers
+    measure is an estimate."""
 
     def __repr__(self) -> str:
         """Return the numbers that a person asks for first."""
@@ -235,7 +238,14 @@ class CheckReport(BaseModel):
         return not self.problems
 
 
-def load(path: Path | str, splits: Sequence[Split] = SPLITS, *, labelled: bool = True, decode: bool = False) -> Dataset:
+def load(
+    path: Path | str,
+    splits: Sequence[Split] = SPLITS,
+    *,
+    labelled: bool = True,
+    read_labels: bool = True,
+    decode: bool = False,
+) -> Dataset:
     """Read a data set in Ultralytics' YOLO format: its `data.yaml` and all its labels.
 
     All images and boxes that Ultralytics reads are read. Images stay on disk; `diredi data check` decodes them too, and
@@ -245,6 +255,8 @@ def load(path: Path | str, splits: Sequence[Split] = SPLITS, *, labelled: bool =
         path: The `data.yaml`, or the folder that holds it.
         splits: The splits that are wanted, of "train" and "val".
         labelled: Whether a wanted split without a single box is a fault, as where a model is to learn from it.
+        read_labels: Whether to read labels and class names at all. Without, there need be neither: the data set has no
+            class and no box, for `diredi.pseudo_label` to fill in.
         decode: Whether to decode every image as well, so that a broken one is told before a training and not in it.
 
     Returns:
@@ -265,8 +277,8 @@ def load(path: Path | str, splits: Sequence[Split] = SPLITS, *, labelled: bool =
 
     notes = Notes()
     with _system_errors(Path(path)):
-        description = yolo.read_description(Path(path), stop, notes)
-        samples = _read_splits(description, splits, stop, notes, labelled=labelled)
+        description = yolo.read_description(Path(path), stop, notes, named=read_labels)
+        samples = _read_splits(description, splits, stop, notes, labelled=labelled, read_labels=read_labels)
     if decode:
         _check_images([sample.image for found in samples.values() for sample in found], stop, notes, None)
     return Dataset(
@@ -337,15 +349,28 @@ def _system_errors(path: Path) -> Iterator[None]:
 
 
 def _read_splits(
-    description: yolo.Description, splits: Sequence[Split], sink: yolo.Sink, notes: Notes, *, labelled: bool
+    description: yolo.Description,
+    splits: Sequence[Split],
+    sink: yolo.Sink,
+    notes: Notes,
+    *,
+    labelled: bool,
+    read_labels: bool = True,
 ) -> dict[Split, list[Sample]]:
-    samples = {split: _read_split(description, split, sink, notes, labelled=labelled) for split in splits}
+    if read_labels:
+        samples = {split: _read_split(description, split, sink, notes, labelled=labelled) for split in splits}
+    else:
+        samples = {
+            split: _without_labels(_images_of(description, split, sink, notes), split, notes) for split in splits
+        }
     learned, held_out = (_files_of(samples.get(split, ())) for split in SPLITS)
     if shared := learned & held_out:
         notes.add(
             f"{len(shared)} of {counted_noun(len(held_out), 'image')} of `val:` in `train:` too: "
             "a model would be measured on what it has learned"
         )
+    if not read_labels:
+        return samples
     for label in yolo.unused_label_files(sample.image for found in samples.values() for sample in found):
         notes.count("label file", "without an image of that name: not used", label)
     return samples
@@ -354,20 +379,13 @@ def _read_splits(
 def _read_split(
     description: yolo.Description, split: Split, sink: yolo.Sink, notes: Notes, *, labelled: bool
 ) -> list[Sample]:
-    if split not in description.splits:
-        sink(DatasetError(f"`{split}:` is missing: name the folder with its images", description.path))
-        return []
     faults: list[DatasetError] = []
 
     def collect(error: DatasetError) -> None:
         faults.append(error)
         sink(error)
 
-    places = description.splits[split]
-    images = [image for place in places for image in yolo.list_images(place, split, description, collect, notes)]
-    if not images and not faults:
-        listed = ", ".join(str(place) for place in places)
-        sink(DatasetError(f"`{split}:` has no images in {listed}: add some or correct the path", description.path))
+    images = _images_of(description, split, collect, notes)
     labels = [yolo.label_file_of(image) for image in images]
     first_of: dict[Path, Path] = {}
     samples = []
@@ -382,8 +400,34 @@ def _read_split(
     if labelled and images and not faults and not any(len(sample.boxes) for sample in samples):
         why = explain_missing(images, labels, description.root, split)
         count = counted_noun(len(images), "image")
-        sink(DatasetError(f"`{split}:` has no labelled box in {count}: {why}", description.path))
+        sink(NoLabels(f"`{split}:` has no labelled box in {count}: {why}", description.path))
     return samples
+
+
+def _images_of(description: yolo.Description, split: Split, sink: yolo.Sink, notes: Notes) -> list[Path]:
+    """List the images of a split. That there is none is a fault."""
+    if split not in description.splits:
+        sink(DatasetError(f"`{split}:` is missing: name the folder with its images", description.path))
+        return []
+    faults: list[DatasetError] = []
+
+    def collect(error: DatasetError) -> None:
+        faults.append(error)
+        sink(error)
+
+    places = description.splits[split]
+    images = [image for place in places for image in yolo.list_images(place, split, description, collect, notes)]
+    if not images and not faults:
+        listed = ", ".join(str(place) for place in places)
+        sink(DatasetError(f"`{split}:` has no images in {listed}: add some or correct the path", description.path))
+    return images
+
+
+def _without_labels(images: Sequence[Path], split: Split, notes: Notes) -> list[Sample]:
+    for image, times in Counter(images).items():
+        if times > 1:
+            notes.count("image", f"named again in `{split}:`: used as often as named", image)
+    return [Sample(image, np.zeros((0, 5), np.float32)) for image in images]
 
 
 def _files_of(samples: Iterable[Sample]) -> set[Path]:

@@ -48,20 +48,21 @@ class Description:
     splits: Mapping[str, tuple[Path, ...]]
 
 
-def read_description(path: Path, sink: Sink, notes: Notes) -> Description:
+def read_description(path: Path, sink: Sink, notes: Notes, *, named: bool = True) -> Description:
     """Read a `data.yaml`.
 
     Args:
         path: The file, or a folder that holds it.
         sink: Receives faults after which reading can go on.
         notes: Receives what is no fault.
+        named: Whether to read class names; without, there need be none.
 
     Raises:
         DatasetError: Reading cannot go on: there is no file, no YAML, or no class names.
     """
     path = find_description(path)
     values = _read_yaml(path)
-    names = _names(values, path, sink, notes)
+    names = _names(values, path, sink, notes) if named else ()
     distinct = tuple(dict.fromkeys(names))
     if values.get("channels") not in (None, 1, 3):
         sink(DatasetError(f"`channels: {values['channels']}`: images of 1 or 3 channels are read, no others", path))

@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diredi.boxes import box_iou
-from diredi.data.dataset import Dataset, Sample
+from diredi.data.dataset import Dataset, Sample, Split
 from diredi.data.images import read_image
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
 from diredi.detectors.predictor import Detections, Image, Predictor
 from diredi.errors import InvalidInput
-from diredi.labels import LabelSpace
+from diredi.labels import Judge, LabelSpace
 
 SAME = 0.55
 """Overlap from which two looks have seen the same object: the paper's."""
@@ -97,7 +97,12 @@ class TTAPredictor:
 
 @overload
 def pseudo_label(
-    predictor: Predictor, data: Dataset, labels: LabelSpace | None = None, confidence: float = 0.25
+    predictor: Predictor,
+    data: Dataset,
+    labels: LabelSpace | None = None,
+    confidence: float = 0.25,
+    *,
+    splits: Sequence[Split] = ("train",),
 ) -> Dataset: ...
 
 
@@ -112,14 +117,19 @@ def pseudo_label(
     data: Dataset | Sequence[Sample],
     labels: LabelSpace | None = None,
     confidence: float = 0.25,
+    *,
+    splits: Sequence[Split] = ("train",),
 ) -> Dataset | list[Sample]:
-    """Replace the labels of training images by what a predictor finds in them; their own labels are not read.
+    """Replace the labels of images by what a predictor finds in them; their own labels are not read.
 
     Args:
         predictor: Who labels, such as a large detector or a `TTAPredictor`.
-        data: A data set, whose `train` gets the new labels while `val` keeps its own, to measure on; or samples.
+        data: A data set, or samples.
         labels: The label space of the new boxes; None takes the predictor's. Classes that it lacks are left out.
         confidence: Boxes with a lower score are left out.
+        splits: The splits of a data set that get new labels. By default `val` keeps its own, to measure on. Where it
+            has none, `("train", "val")` gives both splits new ones; what is then measured is an estimate, and the
+            metrics say so (`judged_by`).
 
     Returns:
         The same images with the boxes that were found; an image in which nothing was found has none.
@@ -130,7 +140,9 @@ def pseudo_label(
     labels = predictor.labels if labels is None else labels
     if isinstance(data, Dataset):
         mapped = data.with_labels(labels.expand(data.names))
-        return replace(mapped, train=pseudo_label(predictor, data.train, labels, confidence))
+        new = {split: pseudo_label(predictor, data.split(split), labels, confidence) for split in splits}
+        judge: Judge = "oracle" if "val" in splits else data.judged_by
+        return replace(mapped, train=new.get("train", mapped.train), val=new.get("val", mapped.val), judged_by=judge)
     ids = np.array([labels.names.index(n) if n in labels.names else -1 for n in predictor.labels.names], np.float32)
     seen = []
     for start in range(0, len(data), _AT_ONCE):

@@ -82,7 +82,10 @@ def evaluate(
         samples = data.with_labels(labels).split(split)
     else:
         labels, samples = model.labels if labels is None else labels, list(data)
-    return _judge(*_collect(model, samples, labels, on_progress))[0]
+    metrics, _ = _judge(*_collect(model, samples, labels, on_progress))
+    if isinstance(data, Dataset) and split == "val":
+        return metrics.model_copy(update={"judged_by": data.judged_by})
+    return metrics
 
 
 def evaluate_with_matches(

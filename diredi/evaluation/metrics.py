@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 
 from diredi.errors import InvalidInput
+from diredi.labels import Judge
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -43,6 +44,8 @@ class DetectionMetrics(BaseModel):
         per_class: Metrics of each class that has boxes, by name.
         images: How many images were judged.
         confidence: The confidence at which the mean F1 is best, which is a good threshold for an edge node.
+        judged_by: Who said what is on the images: "labels" that came with them, or an "oracle". Metrics by an oracle's
+            answers are an estimate: they measure how far the detector agrees with it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -56,9 +59,16 @@ class DetectionMetrics(BaseModel):
     images: int
     confidence: float = 0.0
     """The confidence at which the mean F1 is best: a good threshold for an edge node."""
+    judged_by: Judge = "labels"
+    """Who said what is on the images."""
+
+    @property
+    def estimated(self) -> bool:
+        """Whether these metrics are an estimate, because no labels but an oracle's answers were there to judge by."""
+        return self.judged_by == "oracle"
 
     def __str__(self) -> str:
-        """Return the means as one line in percent."""
+        """Return the means as one line in percent; it says where they are an estimate."""
         means = {
             "mAP50": self.map50,
             "mAP50-95": self.map50_95,
@@ -66,7 +76,8 @@ class DetectionMetrics(BaseModel):
             "recall": self.recall,
             "F1": self.f1,
         }
-        return ", ".join(f"{name} {100 * value:.1f} %" for name, value in means.items()) + f" on {self.images} images"
+        said = ", ".join(f"{name} {100 * value:.1f} %" for name, value in means.items()) + f" on {self.images} images"
+        return f"{said}, estimated by an oracle's answers" if self.estimated else said
 
     def to_pandas(self) -> DataFrame:
         """Return the metrics as a table.

@@ -216,6 +216,11 @@ def _check(
     labels: LabelSpace,
 ) -> None:
     """Find what would otherwise be found after minutes of training."""
+    if recipe.labels == "oracle" and site.judged_by != "oracle":
+        raise InvalidInput(
+            "the recipe says labels=oracle, but the data set has other labels: let an oracle label it with "
+            '`diredi.pseudo_label(..., splits=("train", "val"))`'
+        )
     for kind, model in (("tutor", tutor), ("student", student)):
         if not labels.extends(model.spec.labels):
             raise InvalidInput(

@@ -69,6 +69,14 @@ class CycleRecipe(Recipe):
     """One update cycle. `CycleRecipe()` is what measured best; how the paper does it is one option away each."""
 
     # What the site does.
+    labels: Literal["site", "oracle"] = "site"
+    """Who says what is on a site's images: the labels of its data set (`site`), or an oracle (`oracle`). That is a
+    detector which looks at each image several times: one that the site has, else the tutor. Labels are then not read
+    and need not be there, the site teaches no new class, and what it measures is an estimate."""
+    oracle_looks: tuple[float, ...] = Field(default=(1.0, 1.5), min_length=1)
+    """The sizes at which an oracle looks at an image, plain and mirrored each, as multiples of its own input."""
+    oracle_confidence: float = Field(default=0.25, gt=0, lt=1)
+    """The mean confidence over all looks from which the answer of an oracle is a label."""
     form: Literal["auto", "weights", "branch"] = "auto"
     """What learns the site: all weights of the detectors (`weights`), or a branch, a neck and a head of their own for
     the site's classes on a backbone that stays still (`branch`). `auto` lets the site find out, by a short probe, which
@@ -197,6 +205,13 @@ class CycleRecipe(Recipe):
         if not sum(mix.values()) > 0:
             raise ValueError("give at least one source of images a share above 0")
         return mix
+
+    @field_validator("oracle_looks")
+    @classmethod
+    def _looks_are_usable(cls, looks: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not 0.25 <= look <= 4 for look in looks):
+            raise ValueError("each look is from 0.25 to 4 times the size of the oracle's input")
+        return tuple(sorted(set(looks)))
 
     @field_validator("lam_candidates")
     @classmethod

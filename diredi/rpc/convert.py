@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import InvalidInput
 from diredi.evaluation.metrics import ClassMetrics, DetectionMetrics
-from diredi.labels import LabelSpace
+from diredi.labels import Judge, LabelSpace
 from diredi.rpc.v1 import common_pb2, fleet_pb2
 from diredi.store.blobs import Blob, hex_of
 
@@ -73,22 +73,27 @@ def labels_from(message: common_pb2.LabelSpace) -> LabelSpace:
 
 def metrics_to(metrics: DetectionMetrics) -> common_pb2.DetectionMetrics:
     """Return the message of detection metrics."""
-    plain = metrics.model_dump(exclude={"per_class"})
+    plain = metrics.model_dump(exclude={"per_class", "judged_by"})
     per_class = {name: common_pb2.ClassMetrics(**one.model_dump()) for name, one in metrics.per_class.items()}
-    return common_pb2.DetectionMetrics(**plain, per_class=per_class)
+    judged_by = "" if metrics.judged_by == "labels" else metrics.judged_by
+    return common_pb2.DetectionMetrics(**plain, per_class=per_class, judged_by=judged_by)
 
 
 def metrics_from(message: common_pb2.DetectionMetrics) -> DetectionMetrics:
-    """Raises InvalidInput for a figure outside 0..1, NaN included."""
+    """Raises InvalidInput for a figure outside 0..1, NaN included, or a judge that is not known."""
     per_class = {}
     for name, one in message.per_class.items():
         _check_fractions(one, f"class {name[:64]!r}", "ap50", "ap50_95")
         per_class[name] = ClassMetrics(ap50=one.ap50, ap50_95=one.ap50_95, boxes=one.boxes)
     _check_fractions(message, "the figures", *_FRACTIONS)
     fractions = {name: getattr(message, name) for name in _FRACTIONS}
-    return DetectionMetrics(**fractions, per_class=per_class, images=message.images)
+    if message.judged_by not in _JUDGES:
+        raise InvalidInput(f"the figures are judged by {message.judged_by[:40]!r}: both sides need the same version")
+    judge = _JUDGES[message.judged_by]
+    return DetectionMetrics(**fractions, per_class=per_class, images=message.images, judged_by=judge)
 
 
+_JUDGES: dict[str, Judge] = {"": "labels", "oracle": "oracle"}
 _FRACTIONS = ("map50", "map50_95", "precision", "recall", "f1", "confidence")
 
 

@@ -13,6 +13,8 @@ from diredi.detectors import registry
 from diredi.detectors.base import Detector
 from diredi.knowledge.extraction import extract_gap
 from diredi.knowledge.gap import Gap
+from diredi.knowledge.gaps import Decision
+from diredi.knowledge.jobs import oracle
 from diredi.knowledge.jobs.parts import described, forget_trainings, trainings_in
 from diredi.knowledge.jobs.specs import ExtractResult, ExtractSpec, GapFile
 from diredi.progress import OnProgress, report
@@ -24,14 +26,22 @@ def main(spec: ExtractSpec, folder: Path, on_progress: OnProgress) -> ExtractRes
 
     Raises:
         InvalidInput: Something that the specification names cannot be used.
-        DatasetError: The site's data set cannot be used.
-        CorruptData: The coreset is none.
+        DatasetError: The site's data set cannot be used, or the oracle finds nothing in it.
+        NotFound: There is no such detector.
+        CorruptData: The coreset is none, or a detector is none.
     """
     clock = Clock()
     with clock.step("read"):
         report(on_progress, "read", 0.0, "reading data and models")
-        site, coreset = load_dataset(spec.data, decode=True), _coreset(spec, folder)
+        site = load_dataset(spec.data, read_labels=spec.oracle is None, decode=True)
+        coreset = _coreset(spec, folder)
         tutor, student = (registry.load(path) for path in (spec.tutor, spec.student))
+    decisions: tuple[Decision, ...] = ()
+    if spec.oracle is not None:
+        with clock.step(oracle.STEP):
+            site = oracle.label(site, spec.oracle, on_progress=on_progress)
+        who = "the cloud's tutor" if spec.oracle.detector == spec.tutor else "a detector of the site"
+        decisions = (oracle.decision_of(site, who),)
     gaps = extract_gap(
         tutor,
         student,
@@ -43,7 +53,8 @@ def main(spec: ExtractSpec, folder: Path, on_progress: OnProgress) -> ExtractRes
         on_progress=on_progress,
     )
     result = ExtractResult(
-        **dict(gaps.metrics) | {"seconds": clock.seconds | gaps.metrics.seconds},
+        **dict(gaps.metrics)
+        | {"decisions": decisions + gaps.metrics.decisions, "seconds": clock.seconds | gaps.metrics.seconds},
         tutor_gap=_written(gaps.tutor, folder / "tutor.gap", tutor),
         student_gap=None if gaps.student is None else _written(gaps.student, folder / "student.gap", student),
         style=measure_style(site.train) if spec.publish_style else None,

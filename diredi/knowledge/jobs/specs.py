@@ -100,6 +100,21 @@ class BootstrapResult(Config):
     seconds: Seconds
 
 
+class OracleSpec(Config):
+    """Who says what is on a site's images in place of labels."""
+
+    detector: Path
+    """A file that `diredi.load` reads."""
+    labels: LabelSpace
+    """The classes that it may find; of others it says nothing."""
+    looks: tuple[float, ...]
+    """Sizes as multiples of its own input."""
+    confidence: float
+    """Answers with a lower one are left out."""
+    kept: Path
+    """A file of the site in which its answers are kept for the cycle: an image is looked at once."""
+
+
 class ExtractSpec(Config):
     """Reverse distillation at a site."""
 
@@ -112,6 +127,8 @@ class ExtractSpec(Config):
     labels: LabelSpace
     """The label space that the cloud gave out."""
     recipe: CycleRecipe = CycleRecipe()
+    oracle: OracleSpec | None = None
+    """Who labels the images; None: the site has."""
     publish_style: bool = False
     """Whether the site's operator agrees to publish how its images look."""
 
@@ -192,6 +209,8 @@ class ValidateSpec(Config):
     """The site's data.yaml."""
     onnx: Path
     labels: LabelSpace
+    oracle: OracleSpec | None = None
+    """Who labels the images; None: the site has."""
 
 
 class ValidateResult(Config):

@@ -7,6 +7,7 @@ from pathlib import Path
 from diredi.data.dataset import load as load_dataset
 from diredi.detectors.onnx import OnnxPredictor
 from diredi.evaluation.detection import evaluate
+from diredi.knowledge.jobs import oracle
 from diredi.knowledge.jobs.specs import ValidateResult, ValidateSpec
 from diredi.progress import OnProgress, renamed, report
 from diredi.timing import Clock
@@ -19,12 +20,18 @@ def main(spec: ValidateSpec, folder: Path, on_progress: OnProgress) -> ValidateR
 
     Raises:
         InvalidInput: The site has a class that the label space lacks.
-        DatasetError: The site's data set cannot be used.
-        CorruptData: The candidate is no exported detector.
+        DatasetError: The site's data set cannot be used, or the oracle finds nothing in it.
+        NotFound: There is no such oracle.
+        CorruptData: The candidate is no exported detector, or the oracle is no detector.
     """
     clock = Clock()
     with clock.step(STEP):
         report(on_progress, STEP, 0.0, "measuring the candidate on held-out images")
-        held_out = load_dataset(spec.data).with_labels(spec.labels)
+        if spec.oracle is None:
+            held_out = load_dataset(spec.data)
+        else:
+            held_out = load_dataset(spec.data, ("val",), read_labels=False)
+            held_out = oracle.label(held_out, spec.oracle, ("val",), on_progress=on_progress)
+        held_out = held_out.with_labels(spec.labels)
         metrics = evaluate(OnnxPredictor(spec.onnx), held_out, on_progress=renamed(on_progress, STEP))
     return ValidateResult(metrics=metrics, seconds=clock.seconds)

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x64iredi/v1/common.proto\x12\tdiredi.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"&\n\nLabelClass\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\"E\n\nLabelSpace\x12\x0f\n\x07version\x18\x01 \x01(\r\x12&\n\x07\x63lasses\x18\x02 \x03(\x0b\x32\x15.diredi.v1.LabelClass\"<\n\x0c\x43lassMetrics\x12\x0c\n\x04\x61p50\x18\x01 \x01(\x01\x12\x0f\n\x07\x61p50_95\x18\x02 \x01(\x01\x12\r\n\x05\x62oxes\x18\x03 \x01(\r\"\x8e\x02\n\x10\x44\x65tectionMetrics\x12\r\n\x05map50\x18\x01 \x01(\x01\x12\x10\n\x08map50_95\x18\x02 \x01(\x01\x12\x11\n\tprecision\x18\x03 \x01(\x01\x12\x0e\n\x06recall\x18\x04 \x01(\x01\x12\n\n\x02\x66\x31\x18\x05 \x01(\x01\x12<\n\tper_class\x18\x06 \x03(\x0b\x32).diredi.v1.DetectionMetrics.PerClassEntry\x12\x0e\n\x06images\x18\x07 \x01(\r\x12\x12\n\nconfidence\x18\x08 \x01(\x01\x1aH\n\rPerClassEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.diredi.v1.ClassMetrics:\x02\x38\x01\"(\n\x07\x42lobRef\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\"\xd0\x02\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12\"\n\x04kind\x18\x02 \x01(\x0e\x32\x14.diredi.v1.ModelKind\x12\x14\n\x0c\x61rchitecture\x18\x03 \x01(\t\x12\x12\n\nimage_size\x18\x04 \x01(\r\x12%\n\x06labels\x18\x05 \x01(\x0b\x32\x15.diredi.v1.LabelSpace\x12#\n\x07weights\x18\x06 \x01(\x0b\x32\x12.diredi.v1.BlobRef\x12 \n\x04onnx\x18\x07 \x01(\x0b\x32\x12.diredi.v1.BlobRef\x12\x11\n\tparent_id\x18\x08 \x01(\t\x12\x10\n\x08\x63ycle_id\x18\t \x01(\t\x12-\n\x08presumed\x18\n \x01(\x0b\x32\x1b.diredi.v1.DetectionMetrics\x12+\n\x07\x63reated\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp*m\n\tModelKind\x12\x1a\n\x16MODEL_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12MODEL_KIND_TEACHER\x10\x01\x12\x14\n\x10MODEL_KIND_TUTOR\x10\x02\x12\x16\n\x12MODEL_KIND_STUDENT\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x64iredi/v1/common.proto\x12\tdiredi.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"&\n\nLabelClass\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\"E\n\nLabelSpace\x12\x0f\n\x07version\x18\x01 \x01(\r\x12&\n\x07\x63lasses\x18\x02 \x03(\x0b\x32\x15.diredi.v1.LabelClass\"<\n\x0c\x43lassMetrics\x12\x0c\n\x04\x61p50\x18\x01 \x01(\x01\x12\x0f\n\x07\x61p50_95\x18\x02 \x01(\x01\x12\r\n\x05\x62oxes\x18\x03 \x01(\r\"\xa1\x02\n\x10\x44\x65tectionMetrics\x12\r\n\x05map50\x18\x01 \x01(\x01\x12\x10\n\x08map50_95\x18\x02 \x01(\x01\x12\x11\n\tprecision\x18\x03 \x01(\x01\x12\x0e\n\x06recall\x18\x04 \x01(\x01\x12\n\n\x02\x66\x31\x18\x05 \x01(\x01\x12<\n\tper_class\x18\x06 \x03(\x0b\x32).diredi.v1.DetectionMetrics.PerClassEntry\x12\x0e\n\x06images\x18\x07 \x01(\r\x12\x12\n\nconfidence\x18\x08 \x01(\x01\x12\x11\n\tjudged_by\x18\t \x01(\t\x1aH\n\rPerClassEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.diredi.v1.ClassMetrics:\x02\x38\x01\"(\n\x07\x42lobRef\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\"\xd0\x02\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12\"\n\x04kind\x18\x02 \x01(\x0e\x32\x14.diredi.v1.ModelKind\x12\x14\n\x0c\x61rchitecture\x18\x03 \x01(\t\x12\x12\n\nimage_size\x18\x04 \x01(\r\x12%\n\x06labels\x18\x05 \x01(\x0b\x32\x15.diredi.v1.LabelSpace\x12#\n\x07weights\x18\x06 \x01(\x0b\x32\x12.diredi.v1.BlobRef\x12 \n\x04onnx\x18\x07 \x01(\x0b\x32\x12.diredi.v1.BlobRef\x12\x11\n\tparent_id\x18\x08 \x01(\t\x12\x10\n\x08\x63ycle_id\x18\t \x01(\t\x12-\n\x08presumed\x18\n \x01(\x0b\x32\x1b.diredi.v1.DetectionMetrics\x12+\n\x07\x63reated\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp*m\n\tModelKind\x12\x1a\n\x16MODEL_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12MODEL_KIND_TEACHER\x10\x01\x12\x14\n\x10MODEL_KIND_TUTOR\x10\x02\x12\x16\n\x12MODEL_KIND_STUDENT\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,8 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DETECTIONMETRICS_PERCLASSENTRY']._loaded_options = None
   _globals['_DETECTIONMETRICS_PERCLASSENTRY']._serialized_options = b'8\001'
-  _globals['_MODELKIND']._serialized_start=897
-  _globals['_MODELKIND']._serialized_end=1006
+  _globals['_MODELKIND']._serialized_start=916
+  _globals['_MODELKIND']._serialized_end=1025
   _globals['_LABELCLASS']._serialized_start=70
   _globals['_LABELCLASS']._serialized_end=108
   _globals['_LABELSPACE']._serialized_start=110
@@ -43,11 +43,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLASSMETRICS']._serialized_start=181
   _globals['_CLASSMETRICS']._serialized_end=241
   _globals['_DETECTIONMETRICS']._serialized_start=244
-  _globals['_DETECTIONMETRICS']._serialized_end=514
-  _globals['_DETECTIONMETRICS_PERCLASSENTRY']._serialized_start=442
-  _globals['_DETECTIONMETRICS_PERCLASSENTRY']._serialized_end=514
-  _globals['_BLOBREF']._serialized_start=516
-  _globals['_BLOBREF']._serialized_end=556
-  _globals['_MODEL']._serialized_start=559
-  _globals['_MODEL']._serialized_end=895
+  _globals['_DETECTIONMETRICS']._serialized_end=533
+  _globals['_DETECTIONMETRICS_PERCLASSENTRY']._serialized_start=461
+  _globals['_DETECTIONMETRICS_PERCLASSENTRY']._serialized_end=533
+  _globals['_BLOBREF']._serialized_start=535
+  _globals['_BLOBREF']._serialized_end=575
+  _globals['_MODEL']._serialized_start=578
+  _globals['_MODEL']._serialized_end=914
 # @@protoc_insertion_point(module_scope)

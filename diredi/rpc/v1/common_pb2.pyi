@@ -163,6 +163,7 @@ class DetectionMetrics(_message.Message):
     PER_CLASS_FIELD_NUMBER: _builtins.int
     IMAGES_FIELD_NUMBER: _builtins.int
     CONFIDENCE_FIELD_NUMBER: _builtins.int
+    JUDGED_BY_FIELD_NUMBER: _builtins.int
     map50: _builtins.float
     """all 0..1"""
     map50_95: _builtins.float
@@ -173,6 +174,8 @@ class DetectionMetrics(_message.Message):
     images: _builtins.int
     confidence: _builtins.float
     """the one that maximises f1"""
+    judged_by: _builtins.str
+    """empty: labels of the images; "oracle": the answers of a detector, so the figures are an estimate"""
     @_builtins.property
     def per_class(self) -> _containers.MessageMap[_builtins.str, Global___ClassMetrics]: ...
     def __init__(
@@ -186,10 +189,11 @@ class DetectionMetrics(_message.Message):
         per_class: _abc.Mapping[_builtins.str, Global___ClassMetrics] | None = ...,
         images: _builtins.int = ...,
         confidence: _builtins.float = ...,
+        judged_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "f1", b"f1", "images", b"images", "map50", b"map50", "map50_95", b"map50_95", "per_class", b"per_class", "precision", b"precision", "recall", b"recall"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "f1", b"f1", "images", b"images", "judged_by", b"judged_by", "map50", b"map50", "map50_95", b"map50_95", "per_class", b"per_class", "precision", b"precision", "recall", b"recall"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

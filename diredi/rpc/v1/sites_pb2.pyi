@@ -68,11 +68,11 @@ class Task(_message.Message):
     """EXTRACT: the site's yes is on record (always so where the site approves by itself)"""
     @_builtins.property
     def recipe(self) -> _struct_pb2.Struct:
-        """EXTRACT"""
+        """EXTRACT and VALIDATE: it says, among others, who labels the images"""
 
     @_builtins.property
     def tutor(self) -> _common_pb2.Model:
-        """EXTRACT: start of both tutors"""
+        """EXTRACT: start of both tutors. VALIDATE: the same, an oracle where the recipe wants one"""
 
     @_builtins.property
     def student(self) -> _common_pb2.Model:

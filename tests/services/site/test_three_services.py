@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +16,7 @@ from site_doubles import Models, config_of, running, write_data_set
 
 from cloud_server.app import serve as serve_cloud
 from cloud_server.config import CloudConfig
+from diredi.data.sources import resolve
 from diredi.errors import DirediError
 from diredi.rpc.client import Channel, call, connect, is_serving
 from diredi.rpc.v1 import common_pb2, cycles_pb2, edge_pb2, fleet_pb2, registry_pb2
@@ -127,6 +131,72 @@ async def test_a_cycle_ends_with_the_new_class_on_every_device(
         assert 0 < seen.samples <= len(list(frames.iterdir()))
         assert seen.cycle_id == ""
         assert not any("Sample" in name for name in seen.sent_bytes)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+async def test_a_site_without_a_label_takes_part_and_its_release_is_decided_by_an_estimate(
+    tmp_path: Path, pki: Pki
+) -> None:
+    gentle = TINY | {"learning_rate": 1e-4}
+    cloud = CloudConfig(
+        listen=f"127.0.0.1:{free_port()}",
+        state_dir=tmp_path / "cloud",
+        identity=pki.issue("cloud", "cloud"),
+        presumed="scenes:presumed",  # so that it begins with the starter release, which knows what it looks at
+        presumed_train=16,
+        presumed_val=16,
+        max_harm=1.0,
+        bootstrap={"coreset_images": 8},  # type: ignore[arg-type]
+        recipe={"form": "weights", "tutor": gentle, "student": gentle, "redistil": gentle, "lam": 1.0},  # type: ignore[arg-type]
+    )
+    frames = resolve("scenes:site-1", tmp_path / "drawn", train=16, val=12)
+    shutil.rmtree(frames.parent / "labels")
+    frames.write_text("train: images/train\nval: images/val\n")
+    site = config_of(tmp_path / "site", pki, cloud.listen, frames, labelled=False)
+    async with (
+        in_background(serve_cloud, cloud),
+        connect(cloud.listen, pki.credentials("operator", "alice")) as operator,
+        running(site, pki) as local,
+    ):
+        await until(lambda: cloud_is_ready(operator), 300)
+        start = ("cycle", "start", "--site", "site-1", "--watch")
+        code, told = await diredi(cloud, pki, *start)
+        assert code == 1 and "start the cycle with --labels oracle" in told, "the operator is told what to do"
+        code, shown = await diredi(cloud, pki, *start, "--labels", "oracle")
+        assert code in {0, 1}, shown
+        cycles = CycleServiceStub(operator)
+        newest = await call(cycles.ListCycles, cycles_pb2.ListCyclesRequest(limit=1), deadline_s=PATIENCE_S)
+        request = cycles_pb2.GetCycleRequest(id=newest.cycles[0].id)
+        cycle = (await call(cycles.GetCycle, request, deadline_s=PATIENCE_S)).cycle
+        seen = await local.status()
+    decided = {cycles_pb2.CYCLE_STATE_RELEASED: 0, cycles_pb2.CYCLE_STATE_ROLLED_BACK: 1}
+    assert decided[cycle.state] == code, shown
+    [part] = cycle.sites
+    for metrics in (part.gap.student_before, part.gap.tutor_after, part.gap.student_after, part.site_after):
+        assert metrics.judged_by == "oracle"
+    assert part.gap.decisions[0].subject == "labels"
+    assert "the cloud's tutor found" in part.gap.decisions[0].because
+    assert dict(part.gap.boxes)["car"] > 0
+    assert "forklift" not in {item.name for item in part.gap.labels.classes}, "an oracle teaches no new class"
+    assert "estimated by an oracle's answers, without labels: mAP50 on the site's images" in cycle.history[-1].reason
+    assert "(estimate)" in shown and "the cloud's tutor found" in shown
+    assert "diredi.v1.ProposeClassesRequest" not in seen.sent_bytes
+    assert (seen.train_images, seen.held_out_images) == (16, 12)
+
+
+async def diredi(cloud: CloudConfig, pki: Pki, *arguments: str) -> tuple[int | None, str]:
+    """The exit code of a command, and what it says to its operator."""
+    options = ("--cloud", cloud.listen, "--identity", str(pki.issue("operator", "alice")))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "diredi_cli", *arguments, *options),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=os.environ | {"COLUMNS": "1000"},
+    )
+    out, _ = await process.communicate()
+    return process.returncode, out.decode()
 
 
 async def cloud_is_ready(operator: Channel) -> bool:

@@ -1,0 +1,182 @@
+"""Site jobs: an oracle says what is on images that nobody has labelled, by looking at each several times.
+
+A student at the edge has one look of few pixels. A larger detector that takes its time sees more, so a student that
+learns one place from it can become better there than it is at one look. What the oracle says of the held-out images is
+all that there is to judge by: agreement with it estimates average precision.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+from pydantic import Field
+
+from diredi.config import Config
+from diredi.data.dataset import SPLITS, Dataset, Sample, Split
+from diredi.data.notes import counted_noun
+from diredi.errors import DatasetError, NotFound
+from diredi.knowledge.gaps import Decision
+from diredi.knowledge.jobs.specs import OracleSpec
+from diredi.labels import LabelSpace
+from diredi.progress import OnProgress, report
+from diredi.store.blobs import digest_of_file
+from diredi.store.files import atomic_write, make_folder, read_state
+
+if TYPE_CHECKING:
+    from diredi.detectors.base import Detector
+
+STEP = "oracle"
+AT_ONCE = 32
+"""Images between two writes of what was found, so that a job that is killed goes on from there."""
+MOST_LISTED = 12
+
+Rows = list[Annotated[list[float], Field(min_length=5, max_length=5)]]
+"""As the boxes of a `Sample`."""
+
+
+class _MadeFrom(Config):
+    """What answers depend on; with another oracle, or asked otherwise, it would answer otherwise."""
+
+    digest: str
+    labels: tuple[str, ...]
+    looks: tuple[float, ...]
+    confidence: float
+
+
+class _Answers(Config):
+    """What an oracle has found in a site's images: kept at the site, never sent."""
+
+    made_from: _MadeFrom
+    names: tuple[str, ...] = ()
+    """The classes that it knows."""
+    boxes: dict[str, Rows] = Field(default_factory=dict)
+    """Of each image."""
+
+
+def looks_of(detector: Detector, looks: Sequence[float]) -> tuple[int, ...]:
+    """Return the sizes at which an oracle looks: multiples of its own input, in steps of 32 pixels.
+
+    Args:
+        detector: The oracle.
+        looks: The multiples.
+    """
+    return tuple(sorted({32 * max(1, round(look * detector.spec.image_size / 32)) for look in looks}))
+
+
+def label(
+    site: Dataset, oracle: OracleSpec, splits: Sequence[Split] = SPLITS, *, on_progress: OnProgress | None = None
+) -> Dataset:
+    """Give images the labels that an oracle finds; their own are not looked at.
+
+    Args:
+        site: The images.
+        oracle: Who labels them. Answers that it has given in this cycle are taken from `kept`.
+        splits: The splits that get labels; the others stay as they are.
+        on_progress: Hears of the step "oracle".
+
+    Returns:
+        The data set with the classes that both the oracle and its label space know, judged by the oracle.
+
+    Raises:
+        NotFound: There is no such file.
+        CorruptData: It is no detector.
+        InvalidInput: The oracle knows none of the classes.
+        DatasetError: The oracle finds nothing in a split, or an image cannot be read.
+    """
+    samples = [sample for split in splits for sample in site.split(split)]
+    answers = _answers(samples, oracle, on_progress)
+    found = {split: [_labelled(sample, answers.boxes) for sample in site.split(split)] for split in splits}
+    for split, labelled in found.items():
+        if not any(len(sample.boxes) for sample in labelled):
+            raise DatasetError(
+                f"the oracle finds none of {', '.join(answers.names[:MOST_LISTED])} in {len(labelled)} images of "
+                f"`{split}`: name an oracle that knows such images, or lower oracle_confidence ({oracle.confidence:g})",
+                site.root,
+            )
+    train, val = (found.get(split, site.split(split)) for split in SPLITS)
+    return replace(site, names=answers.names, train=train, val=val, judged_by="oracle")
+
+
+def decision_of(site: Dataset, who: str) -> Decision:
+    """Return what a site's manifest says of the labels that it learned from.
+
+    Args:
+        site: What `label` gave.
+        who: The oracle in words, such as "the cloud's tutor".
+    """
+    train, held_out = (_found(site, split) for split in SPLITS)
+    return Decision(
+        subject="labels",
+        choice="oracle",
+        because=(
+            f"the recipe says so; {who} found {train} to learn from, and {held_out} held out, by which all figures of "
+            f"this site are estimated"
+        ),
+    )
+
+
+def _found(site: Dataset, split: Split) -> str:
+    """Return counts in words: "car 31, person 4 on 20 of 24 images"."""
+    counts = Counter({name: count for name, count in site.counts(split).items() if count}).most_common()
+    words = [f"{name} {count}" for name, count in counts[:MOST_LISTED]]
+    more = f" and {len(counts) - MOST_LISTED} more classes" if len(counts) > MOST_LISTED else ""
+    shown = sum(len(sample.boxes) > 0 for sample in site.split(split))
+    return f"{', '.join(words)}{more} on {shown} of {counted_noun(len(site.split(split)), 'image')}"
+
+
+def _answers(samples: Sequence[Sample], oracle: OracleSpec, on_progress: OnProgress | None) -> _Answers:
+    """Return what the oracle finds in each image. It is not even read where it has looked at all of them."""
+    if not oracle.detector.is_file():
+        raise NotFound(f"the oracle {oracle.detector} does not exist: name the file of a detector")
+    made_from = _MadeFrom(
+        digest=digest_of_file(oracle.detector).digest,
+        labels=oracle.labels.names,
+        looks=oracle.looks,
+        confidence=oracle.confidence,
+    )
+    answers = read_state(oracle.kept, _Answers.model_validate_json)
+    if answers is None or answers.made_from != made_from:
+        answers = _Answers(made_from=made_from)
+    missing = list({_key(sample): sample for sample in samples if _key(sample) not in answers.boxes}.values())
+    return answers if not missing else _ask(missing, oracle, answers, len(samples), on_progress)
+
+
+def _ask(
+    missing: Sequence[Sample], oracle: OracleSpec, answers: _Answers, images: int, on_progress: OnProgress | None
+) -> _Answers:
+    from diredi.detectors import registry
+    from diredi.distillation.ensemble import TTAPredictor, pseudo_label
+
+    report(on_progress, STEP, 0.0, f"reading {counted_noun(images, 'image')}")
+    detector = registry.load(oracle.detector)
+    oracle.labels.check_shares(detector.spec.labels.names, "the tutor", "the oracle")
+    names = tuple(name for name in oracle.labels.names if name in detector.spec.labels.names)
+    looks = TTAPredictor.of(detector, looks_of(detector, oracle.looks))
+    boxes = dict(answers.boxes)
+    make_folder(oracle.kept.parent)
+    for start in range(0, len(missing), AT_ONCE):
+        some = missing[start : start + AT_ONCE]
+        for sample in pseudo_label(looks, some, LabelSpace.of(names), oracle.confidence):
+            boxes[_key(sample)] = sample.boxes.tolist()
+        answers = answers.model_copy(update={"names": names, "boxes": boxes})
+        atomic_write(oracle.kept, answers.model_dump_json())
+        done = images - len(missing) + start + len(some)
+        report(on_progress, STEP, done / images, f"{done} of {images} images")
+    return answers
+
+
+def _key(sample: Sample) -> str:
+    """Name an image as it is now: another one may come to lie under its path."""
+    try:
+        status = sample.image.stat()
+    except OSError as error:
+        raise DatasetError(f"image cannot be read ({error.strerror}): check the path", sample.image) from None
+    return f"{sample.image} {status.st_size} {status.st_mtime_ns}"
+
+
+def _labelled(sample: Sample, boxes: Mapping[str, Rows]) -> Sample:
+    return replace(sample, boxes=np.array(boxes[_key(sample)], np.float32).reshape(-1, 5))
