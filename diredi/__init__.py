@@ -75,6 +75,10 @@ if TYPE_CHECKING:
     from diredi.errors import Unreachable as Unreachable
     from diredi.errors import WrongState as WrongState
     from diredi.evaluation.detection import evaluate as evaluate
+    from diredi.evaluation.label_audit import ClassAudit as ClassAudit
+    from diredi.evaluation.label_audit import LabelAudit as LabelAudit
+    from diredi.evaluation.label_audit import LabelFinding as LabelFinding
+    from diredi.evaluation.label_audit import audit_labels as audit_labels
     from diredi.evaluation.metrics import ClassMetrics as ClassMetrics
     from diredi.evaluation.metrics import DetectionMetrics as DetectionMetrics
     from diredi.knowledge.extraction import extract_gap as extract_gap
@@ -104,6 +108,7 @@ telemetry_off.turn_off()
 _EXPORTS = {
     "AppliedGap": ("diredi.knowledge.gap_application", "AppliedGap"),
     "Augment": ("diredi.distillation.recipe", "Augment"),
+    "ClassAudit": ("diredi.evaluation.label_audit", "ClassAudit"),
     "ClassMetrics": ("diredi.evaluation.metrics", "ClassMetrics"),
     "Contribution": ("diredi.knowledge.merging", "Contribution"),
     "CorruptData": ("diredi.errors", "CorruptData"),
@@ -125,6 +130,8 @@ _EXPORTS = {
     "Gaps": ("diredi.knowledge.gaps", "Gaps"),
     "InvalidInput": ("diredi.errors", "InvalidInput"),
     "LOSSES": ("diredi.distillation.losses", "LOSSES"),
+    "LabelAudit": ("diredi.evaluation.label_audit", "LabelAudit"),
+    "LabelFinding": ("diredi.evaluation.label_audit", "LabelFinding"),
     "LabelSpace": ("diredi.labels", "LabelSpace"),
     "Loss": ("diredi.distillation.losses.base", "Loss"),
     "MEASURES": ("diredi.distillation.dissimilarity", "MEASURES"),
@@ -152,6 +159,7 @@ _EXPORTS = {
     "WeightMap": ("diredi.store.weights", "WeightMap"),
     "WrongState": ("diredi.errors", "WrongState"),
     "apply_gap": ("diredi.knowledge.gap_application", "apply_gap"),
+    "audit_labels": ("diredi.evaluation.label_audit", "audit_labels"),
     "create": ("diredi.detectors.registry", "create"),
     "create_strategy": ("diredi.decentralized.strategies", "create_strategy"),
     "distil": ("diredi.distillation.distil", "distil"),
@@ -170,6 +178,7 @@ _EXPORTS = {
 __all__ = [
     "AppliedGap",
     "Augment",
+    "ClassAudit",
     "ClassMetrics",
     "Contribution",
     "CorruptData",
@@ -191,6 +200,8 @@ __all__ = [
     "Gaps",
     "InvalidInput",
     "LOSSES",
+    "LabelAudit",
+    "LabelFinding",
     "LabelSpace",
     "Loss",
     "MEASURES",
@@ -218,6 +229,7 @@ __all__ = [
     "WeightMap",
     "WrongState",
     "apply_gap",
+    "audit_labels",
     "create",
     "create_strategy",
     "distil",

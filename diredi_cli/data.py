@@ -1,23 +1,27 @@
-"""`diredi data`: data sets in YOLO format, and the built-in scenes."""
+"""`diredi data`: data sets in YOLO format, their labels, and the built-in scenes."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from diredi_cli.options import AsJson, Seed
-from diredi_cli.output import emit, facts, heard_by, progress, table
+from diredi_cli.options import AsJson, ImageSize, Seed
+from diredi_cli.output import emit, facts, heard_by, note, notes, percent, progress, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from diredi.data.dataset import CheckReport
+    from diredi.evaluation.label_audit import LabelAudit, LabelFinding
 
-app = typer.Typer(help="Generate the built-in scenes, or check a data set.", no_args_is_help=True)
+app = typer.Typer(
+    help="Generate the built-in scenes, check a data set, or find its wrong labels.", no_args_is_help=True
+)
 
 _SHOWN_PROBLEMS = 20
+_SHOWN_FINDINGS = 20
 
 
 @app.command("synth")
@@ -64,6 +68,85 @@ def check(
     emit({**report.model_dump(mode="json"), "ok": report.ok}, as_json, *_check_shown(report))
     if not report.ok:
         raise InvalidInput(f"{counted_noun(len(report.problems), 'fault')} in {path}: {_first_problem(report)}")
+
+
+@app.command("audit")
+def audit(
+    path: Annotated[Path, typer.Argument(metavar="DATA.YAML", help="The set whose labels are in question.")],
+    models: Annotated[
+        list[Path],
+        typer.Option(
+            "--model",
+            metavar="MODEL",
+            help="A .safetensors, .onnx or .pt file that has not learned from these labels; repeat it for several.",
+        ),
+    ],
+    split: Annotated[
+        Literal["train", "val"] | None, typer.Option("--split", help="One split alone; by default both.")
+    ] = None,
+    image_size: ImageSize = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE.HTML", help="A page with a picture of each finding.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find labels that are probably wrong or missing, by what models see. The set is not changed."""
+    from diredi.data.dataset import SPLITS, load
+    from diredi.errors import NotFound
+    from diredi.evaluation.label_audit import audit_labels
+    from diredi_cli.evaluate import check_classes, open_predictor
+
+    if out is not None and not out.absolute().parent.is_dir():
+        raise NotFound(f"folder {out.absolute().parent} does not exist: create it, or name another file with --out")
+    splits = SPLITS if split is None else (split,)
+    dataset = load(path, splits)
+    notes(dataset)
+    predictors = [open_predictor(model, image_size) for model in models]
+    for predictor in predictors:
+        check_classes(predictor.labels, dataset, splits)
+    with progress(as_json) as bar:
+        found = audit_labels(predictors, dataset, splits=splits, on_progress=heard_by(bar, "Looking at images"))
+        if out is not None:
+            bar.step(f"Writing {out.name}")
+            found.write_html(out, str(path))
+    for text in found.notes():
+        note(f"note: {text}")
+    named = {"data": str(path), "models": [str(model) for model in models], "page": out and str(out)}
+    emit({**found.model_dump(mode="json"), **named}, as_json, *_audit_shown(found, dataset.root, out))
+
+
+def _audit_shown(found: LabelAudit, root: Path, page: Path | None) -> list[RenderableType]:
+    from diredi.evaluation.label_audit import KINDS
+
+    classes = [(name, one) for name, one in found.per_class.items() if one.boxes or one.seen]
+    columns = ("class", "labels", "believed", *KINDS)
+    rows = [
+        (
+            name,
+            one.boxes,
+            percent(one.believed) if one.known_by and one.boxes else "",
+            *(one.findings.get(kind, 0) for kind in KINDS),
+        )
+        for name, one in classes
+    ]
+    shown: list[RenderableType] = [
+        facts({"labels": found.boxes, "images": found.images, "to look at": len(found.findings)}),
+        table(columns, rows, right=columns[1:]),
+    ]
+    if found.findings:
+        first = found.findings[:_SHOWN_FINDINGS]
+        worst = [(percent(one.score), one.kind, str(one), _place(one, root)) for one in first]
+        shown.append(table(("score", "kind", "finding", "where"), worst, title="The surest", right=("score",)))
+    if len(found.findings) > _SHOWN_FINDINGS and page is None:
+        shown.append(_line(f"... and {len(found.findings) - _SHOWN_FINDINGS} more: `--out` shows all with pictures"))
+    if page is not None:
+        shown.append(_line(f"pictures: {page}"))
+    return shown
+
+
+def _place(one: LabelFinding, root: Path) -> str:
+    image = one.image.relative_to(root) if one.image.is_relative_to(root) else one.image
+    return f"{image}" + ("" if one.number is None else f", box {one.number + 1}")
 
 
 def _first_problem(report: CheckReport) -> str:

@@ -11,6 +11,8 @@ from diredi_cli.options import AsJson, ImageSize
 from diredi_cli.output import emit, facts, heard_by, note, notes, percent, progress, table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import RenderableType
 
     from diredi.data.dataset import Dataset, Split
@@ -39,7 +41,7 @@ def evaluate_model(
     own = predictor.spec.image_size
     if image_size not in (None, own):
         predictor = open_predictor(model, image_size)
-    _check_classes(predictor.labels, dataset, split)
+    check_classes(predictor.labels, dataset, (split,))
     with progress(as_json) as bar:
         metrics = evaluate(predictor, dataset, split=split, on_progress=heard_by(bar, f"Measuring {model.name}"))
     size = predictor.spec.image_size
@@ -48,9 +50,18 @@ def evaluate_model(
     emit({**named, **metrics.model_dump(mode="json")}, as_json, facts({"image size": about}), *render_metrics(metrics))
 
 
-def _check_classes(labels: LabelSpace, dataset: Dataset, split: Split) -> None:
-    """Names decide which box is of which class, so a wrong one is told before it becomes a figure of 0."""
-    shown = [name for name, boxes in dataset.counts(split).items() if boxes]
+def check_classes(labels: LabelSpace, dataset: Dataset, splits: Sequence[Split]) -> None:
+    """Tell of class names that do not fit a model before they become a figure of 0: names say what is of which class.
+
+    Args:
+        labels: The model's label space.
+        dataset: The data.
+        splits: The splits that the model will see.
+
+    Raises:
+        InvalidInput: No class is in common, or one is spelled in another way.
+    """
+    shown = list(dict.fromkeys(name for split in splits for name, boxes in dataset.counts(split).items() if boxes))
     labels.check_shares(shown or dataset.names, "the model", "the data")
     labels.expand(dataset.names)
     for name, meant in labels.resembling(shown).items():

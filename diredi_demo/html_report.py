@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diredi.evaluation.audit_page import STYLE
 from diredi.store.files import atomic_write
 from diredi_cli.output import bytes_text, seconds_text
 from diredi_demo import charts
@@ -32,7 +33,7 @@ def write_html_report(report: Report, path: Path) -> None:
     environment = Environment(loader=PackageLoader("diredi_demo", "."), autoescape=True, undefined=StrictUndefined)
     text = environment.get_template("report.html").render(
         r=report,
-        css=Markup(Path(__file__).with_name("report.css").read_text()),
+        css=Markup(STYLE.read_text()),
         headline=headline(report),
         lead=lead(report),
         made=report.made[:16].replace("T", " ") + " UTC",
