@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import uuid
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diredi_cli.options import DEFAULT_CLOUD, DEFAULT_IDENTITY, AsJson, Cloud, IdentityFolder, parse_options
+from diredi_cli.options import (
+    DEFAULT_CLOUD,
+    DEFAULT_IDENTITY,
+    AsJson,
+    Cloud,
+    IdentityFolder,
+    LabelSource,
+    parse_options,
+)
 from diredi_cli.output import bytes_text, emit, facts, note, percent, progress, table, time_text
 
 if TYPE_CHECKING:
@@ -19,13 +26,6 @@ if TYPE_CHECKING:
     from diredi.rpc.v1.cycles_pb2 import Cycle, GapManifest, SitePart
 
 app = typer.Typer(help="Start, watch and decide on update cycles.", no_args_is_help=True)
-
-
-class LabelSource(StrEnum):
-    """Who says what is on a site's images, as a recipe has it."""
-
-    SITE = "site"
-    ORACLE = "oracle"
 
 
 CycleId = Annotated[str, typer.Argument(metavar="CYCLE", help="As `diredi cycle list` shows it.")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +33,15 @@ IdentityFolder = Annotated[
         rich_help_panel="Connection",
     ),
 ]
+
+
+class LabelSource(StrEnum):
+    """Who says what is on a site's images, as a recipe has it."""
+
+    SITE = "site"
+    ORACLE = "oracle"
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]
 
 

@@ -9,6 +9,7 @@ from diredi.errors import NotFound
 from diredi.labels import LabelSpace
 from diredi_cli.output import note, notes
 from diredi_demo import service_configs
+from diredi_demo.data import has_labels
 from diredi_demo.options import SITE, DemoOptions
 from diredi_demo.workspace import Workspace
 
@@ -32,20 +33,26 @@ def check(setting: DemoOptions, folder: Workspace) -> None:
         if path.suffix in {".pt", ".pth", ".safetensors"} and len(path.parts) > 1 and not path.exists():
             raise NotFound(f"--{option} {model} does not exist: check the path")
     cloud = service_configs.check(setting, folder)
-    presumed, private = _data(setting.presumed, "presumed"), _data(setting.private, SITE)
+    presumed = _data(setting.presumed, "presumed")
+    labelled = setting.labels == "site" or setting.private is None or has_labels(setting.private)
+    private = _data(setting.private, SITE, labelled=labelled)
     kinds = ("teacher", "tutor", "student")
     models = {kind: getattr(cloud, kind) for kind in kinds if kind in cloud.model_fields_set and getattr(cloud, kind)}
-    _check_classes(private, _check_models(models, presumed, cloud) if models or setting.presumed else presumed.names)
+    known = _check_models(models, presumed, cloud) if models or setting.presumed else presumed.names
+    if labelled:
+        _check_classes(private, known)
+    else:
+        note("The site's images have no labels: what is measured on them are estimates by the oracle's answers")
 
 
-def _data(path: Path | None, site: str) -> Dataset:
+def _data(path: Path | None, site: str, *, labelled: bool = True) -> Dataset:
     """The user's set with every label and image read, or what is known of scenes before they are drawn."""
     from diredi.data.dataset import Dataset, load
     from diredi_scenes import SITES
 
     if path is None:
         return Dataset(Path(f"scenes:{site}"), SITES[site].names, [], [])
-    data = load(path, decode=True)
+    data = load(path, read_labels=labelled, decode=True)
     notes(data)
     return data
 

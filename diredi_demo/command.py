@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diredi_cli.options import AsJson, Seed, image_size_option
+from diredi_cli.options import AsJson, LabelSource, Seed, image_size_option
 from diredi_cli.output import emit, note, progress
 
 if TYPE_CHECKING:
@@ -48,6 +48,13 @@ def demo(
         str,
         typer.Option("--teacher", metavar="MODEL", help="Weights, or an architecture to train.", rich_help_panel=_OWN),
     ] = "",
+    labels: Annotated[
+        LabelSource,
+        typer.Option(
+            "--labels",
+            help="Who says what is on the site's images: its labels, or an oracle, which needs none.",
+        ),
+    ] = LabelSource.SITE,
     image_size: Annotated[int | None, image_size_option(_OWN)] = None,
     seed: Seed = 0,
     config: Annotated[
@@ -91,6 +98,7 @@ def demo(
         seed=seed,
         image_size=image_size,
         from_scratch=from_scratch,
+        labels=labels.value,
         keep=keep,
         tuning=DemoConfig.read(config) if config else DemoConfig(),
         command=_command_line(),

@@ -16,6 +16,8 @@ class DataPaths:
 
     presumed: Path
     private: Path
+    labelled: bool
+    """Whether the site has labels: to learn from, or, where an oracle labels its images, for the demo to measure by."""
 
 
 def provide_data(setting: DemoOptions, folder: Workspace, bar: Progress) -> DataPaths:
@@ -24,10 +26,18 @@ def provide_data(setting: DemoOptions, folder: Workspace, bar: Progress) -> Data
     The demo generates them itself, so that no service waits for scenes of another.
     """
     tuning = setting.tuning
-    return DataPaths(
-        _provided(setting, folder, bar, setting.presumed, "presumed", tuning.presumed_images),
-        _provided(setting, folder, bar, setting.private, SITE, tuning.site_images),
-    )
+    presumed = _provided(setting, folder, bar, setting.presumed, "presumed", tuning.presumed_images)
+    private = _provided(setting, folder, bar, setting.private, SITE, tuning.site_images)
+    return DataPaths(presumed, private, setting.labels == "site" or has_labels(private))
+
+
+def has_labels(path: Path) -> bool:
+    """Return whether any image of a data set has a label file."""
+    from diredi.data.dataset import load
+    from diredi.data.yolo import label_file_of
+
+    data = load(path, read_labels=False)
+    return any(label_file_of(sample.image).is_file() for sample in (*data.train, *data.val))
 
 
 def _provided(

@@ -13,7 +13,7 @@ from diredi_cli.output import bytes_text, seconds_text
 from diredi_demo import charts
 from diredi_demo.charts import Change, Stretch, Volume, is_loss, signed
 from diredi_demo.report import Box, Picture, Report
-from diredi_demo.texts import egress_name, headline, lead, step_name
+from diredi_demo.texts import egress_name, estimate_text, headline, lead, step_name
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -36,6 +36,7 @@ def write_html_report(report: Report, path: Path) -> None:
         css=Markup(STYLE.read_text()),
         headline=headline(report),
         lead=lead(report),
+        estimate=estimate_text(report),
         made=report.made[:16].replace("T", " ") + " UTC",
         tiles=_tiles(report),
         charts={name: Markup(svg) for name, svg in _charts(report).items()},
@@ -54,7 +55,8 @@ def _tiles(report: Report) -> list[dict[str, str]]:
         {
             "what": f"Better at {report.cycle.site}",
             "value": signed(gain),
-            "note": f"points of mAP50, {100 * report.before.site.map50:.1f} to {100 * report.after.site.map50:.1f}",
+            "note": f"points of {'estimated ' if report.after.site.estimated else ''}mAP50, "
+            f"{100 * report.before.site.map50:.1f} to {100 * report.after.site.map50:.1f}",
             "style": "after" if gain > 0 else "bad",
         }
     ]

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from diredi import __version__
+from diredi.rpc.convert import metrics_from
 from diredi_cli.output import Progress, heard_by
 from diredi_cli.proto_json import message_to_dict
 from diredi_cli.watch import state_of
@@ -30,6 +31,7 @@ from diredi_demo.workspace import Workspace
 if TYPE_CHECKING:
     from diredi.data.dataset import Dataset
     from diredi.detectors.predictor import Predictor
+    from diredi.evaluation.metrics import DetectionMetrics
     from diredi.labels import LabelSpace
     from diredi_demo.scenario import Outcome
 
@@ -46,9 +48,12 @@ def measure(setting: DemoOptions, folder: Workspace, outcome: Outcome, clock: Cl
     with clock.span("evaluate", "after"):
         old, new = OnnxPredictor(folder.release(version - 1)), OnnxPredictor(folder.release(version))
         labels = new.labels
-        presumed, private = (load(path).with_labels(labels) for path in (outcome.data.presumed, outcome.data.private))
-        before = _pair(old, presumed, private, bar, version - 1)
-        after = _pair(new, presumed, private, bar, version)
+        presumed = load(outcome.data.presumed).with_labels(labels)
+        private = load(outcome.data.private, read_labels=outcome.data.labelled).with_labels(labels)
+        estimate = _estimate(outcome)
+        old_estimate, new_estimate = (None, None) if outcome.data.labelled or estimate is None else estimate
+        before = _pair(old, presumed, private, bar, version - 1, old_estimate)
+        after = _pair(new, presumed, private, bar, version, new_estimate)
         new_classes = labels.new_since(old.labels)
         pictures = _pictures(setting, presumed, private, labels, new_classes, old, new)
     seconds = clock.seconds()
@@ -60,6 +65,7 @@ def measure(setting: DemoOptions, folder: Workspace, outcome: Outcome, clock: Cl
         cycle=_cycle(outcome),
         before=before,
         after=after,
+        estimate=estimate,
         new_classes=new_classes,
         labels=labels.names,
         gap=_gap(outcome),
@@ -81,11 +87,28 @@ def measure(setting: DemoOptions, folder: Workspace, outcome: Outcome, clock: Cl
     )
 
 
-def _pair(predictor: Predictor, presumed: Dataset, private: Dataset, bar: Progress, version: int) -> Pair:
+def _estimate(outcome: Outcome) -> tuple[DetectionMetrics, DetectionMetrics] | None:
+    """What the site itself said of both releases, where an oracle was all that it could judge by."""
+    part = outcome.cycle.sites[0]
+    before, after = metrics_from(part.gap.student_before), metrics_from(part.site_after)
+    return (before, after) if after.estimated else None
+
+
+def _pair(
+    predictor: Predictor,
+    presumed: Dataset,
+    private: Dataset,
+    bar: Progress,
+    version: int,
+    at_site: DetectionMetrics | None,
+) -> Pair:
+    """Measure a release on both sets; on the site's only where there are labels, and no metrics of it yet."""
     from diredi.evaluation.detection import evaluate
 
-    metrics = {}
+    metrics = {} if at_site is None else {"site": at_site}
     for name, dataset, words in (("presumed", presumed, "manufacturer's"), ("site", private, "site's")):
+        if name in metrics:
+            continue
         step = f"Measuring release {version} on the {words} held-out images"
         metrics[name] = evaluate(predictor, dataset, on_progress=heard_by(bar, step))
     return Pair(**metrics)

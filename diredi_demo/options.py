@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError
@@ -60,9 +60,15 @@ class DemoOptions(Config):
     seed: int = Field(0, ge=0)
     image_size: int | None = None
     from_scratch: bool = False
+    labels: Literal["site", "oracle"] = "site"
     keep: bool = False
     tuning: DemoConfig = DemoConfig()
     command: str = "diredi demo"
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """Options of the recipe that the cycle is started with."""
+        return self.tuning.recipe | ({"labels": self.labels} if self.labels != "site" else {})
 
     @property
     def private_is_generated(self) -> bool:

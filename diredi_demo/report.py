@@ -127,6 +127,8 @@ class Report(_Part):
     cycle: CycleSummary
     before: Pair
     after: Pair
+    estimate: tuple[DetectionMetrics, DetectionMetrics] | None = None
+    """What the site said of both releases on its held-out images, where an oracle was all that it could judge by."""
     new_classes: tuple[str, ...]
     labels: tuple[str, ...]
     gap: GapSummary

@@ -77,7 +77,8 @@ class Scenario:
         values = with_scenes(cloud_values(self.setting, self.folder), self.data.presumed, self.folder)
         cloud = self.fleet.start("cloud", "cloud_server", values)
         address = await self._ready(cloud)
-        site = self.fleet.start(SITE, "user_domain", site_values(self.setting, self.folder, address, self.data.private))
+        values = site_values(self.setting, self.folder, address, self.data.private)
+        site = self.fleet.start(SITE, "user_domain", values | {"labelled": self.data.labelled})
         local, frames = await self._ready(site), self._frames()
         for name in EDGES:
             values = edge_values(self.setting, self.folder, name, address, local, frames)
@@ -92,7 +93,7 @@ class Scenario:
         """Held-out images stand for what the cameras see."""
         from diredi.data.dataset import load
 
-        return load(self.data.private, ("val",)).val[0].image.parent.resolve()
+        return load(self.data.private, ("val",), read_labels=False).val[0].image.parent.resolve()
 
     async def _update(self) -> Outcome:
         operator = self.folder.identity("operator")
@@ -132,7 +133,7 @@ class Scenario:
         await _until(site_online, _ROLLOUT_S, f"the cloud has not heard of {SITE}")
 
     async def _cycle(self, cloud: Channel) -> Cycle:
-        recipe = struct_to(self.setting.tuning.recipe)
+        recipe = struct_to(self.setting.recipe)
         request = StartCycleRequest(site=SITE, request_id=str(uuid.uuid4()), recipe=recipe)
         stub, within = CycleServiceStub(cloud), Stopwatch(self.clock)
         start = self.clock.now()

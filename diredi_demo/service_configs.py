@@ -108,7 +108,7 @@ def check(setting: DemoOptions, folder: Workspace) -> CloudConfig:
     with _named("edge"):
         EdgeConfig.from_values(edge_values(setting, folder, EDGES[0], nowhere, nowhere, frames))
     with _named("recipe"):
-        CycleRecipe.of(setting.tuning.recipe)
+        CycleRecipe.of(setting.recipe)
     return cloud
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from diredi_cli.output import bytes_text, percent, seconds_text, table
 from diredi_demo.charts import is_loss, signed
 from diredi_demo.report import Report
-from diredi_demo.texts import egress_name, headline, step_name
+from diredi_demo.texts import egress_name, estimate_text, headline, step_name
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -23,6 +23,7 @@ def render_report(report: Report) -> list[RenderableType]:
     return [
         Text(f"\n{headline(report)}\n", style="bold"),
         _quality(report),
+        *([f"{estimate_text(report)}\n"] if report.estimate else []),
         _forgetting(report),
         *_decisions(report),
         _bytes(report),
@@ -48,7 +49,8 @@ def _quality(report: Report) -> RenderableType:
     if report.unchanged_classes:
         rows.append((f"AP50 of {report.unchanged_classes} others", *[""] * 5, "unchanged"))
     old, new = f"release {report.before_version}", f"release {report.after_version}"
-    columns = ("percent", f"{report.cycle.site}: {old}", new, "points", f"manufacturer: {old}", f"{new} ", "points ")
+    site = f"{report.cycle.site}{' (estimates)' if report.after.site.estimated else ''}"
+    columns = ("percent", f"{site}: {old}", new, "points", f"manufacturer: {old}", f"{new} ", "points ")
     return table(columns, rows, title="On held-out images", right=columns[1:])
 
 

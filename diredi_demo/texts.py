@@ -70,10 +70,29 @@ def headline(report: Report) -> str:
     if learned:
         did = f"learned {_listed(learned)}"
     elif report.points("site") > 0:
-        did = f"see better at {site}"
+        did = f"see better at {site}" + (", as far as an oracle can tell" if report.after.site.estimated else "")
     else:
         did = f"run release {report.after_version}"
     return f"{devices} devices {did}. No image left {site}."
+
+
+def estimate_text(report: Report) -> str:
+    """Return what stood for labels at the site, and how far off it was where they are known; empty with labels."""
+    if report.estimate is None:
+        return ""
+    site = report.cycle.site
+    before, after = (100 * metrics.map50 for metrics in report.estimate)
+    said = (
+        f"An oracle, a detector that looks at each image several times, stood for labels at {site}. By its answers "
+        f"{site} estimated an mAP50 of {before:.1f} before and {after:.1f} after."
+    )
+    if report.after.site.estimated:
+        return f"{said} There are no labels to compare with: every figure of {site} here is such an estimate."
+    real_before, real_after = (100 * pair.site.map50 for pair in (report.before, report.after))
+    return (
+        f"{said} By its labels, which only this report has read, it is {real_before:.1f} and {real_after:.1f}: the "
+        f"estimates are {signed(before - real_before)} and {signed(after - real_after)} points off."
+    )
 
 
 def lead(report: Report) -> str:
@@ -81,8 +100,10 @@ def lead(report: Report) -> str:
     site, presumed = report.points("site"), report.points("presumed")
     gap = report.gap
     share = f", {100 * gap.bytes / gap.tutor_fp32_bytes:.0f} % of the tutor's weights" if gap.tutor_fp32_bytes else ""
+    quality = "Estimated mAP50" if report.after.site.estimated else "mAP50"
     return (
-        f"mAP50 at the site changed by {signed(site)} points and on the manufacturer's own data by {signed(presumed)}. "
+        f"{quality} at the site changed by {signed(site)} points and on the manufacturer's own data by "
+        f"{signed(presumed)}. "
         f"The site sent {bytes_text(report.bytes_left)} in all: the knowledge gap ({bytes_text(gap.bytes)}{share}), "
         f"its manifest and progress."
     )

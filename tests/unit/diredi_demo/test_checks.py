@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -169,3 +170,22 @@ def test_release_1_of_built_in_scenes_is_the_starter_release_unless_it_is_to_be_
     assert Path(tutor).stat().st_size > 1.9 * (SHIPPED / "tutor.safetensors").stat().st_size  # fp32
     assert models(from_scratch=True) == models(seed=1) == models(presumed=Path("data.yaml")) == ["", ""]
     assert models(student="yolo11n") == ["", "yolo11n"]
+
+
+def test_with_an_oracle_the_site_needs_neither_labels_nor_class_names(
+    told: Told, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = data_set(tmp_path / "site", ["car"])
+    shutil.rmtree(tmp_path / "site" / "labels")
+    path.write_text("train: images/train\nval: images/val\n")
+    with pytest.raises(DatasetError, match="names"):
+        told(private=path)
+    told(private=path, labels="oracle")
+    assert "no labels: what is measured on them are estimates" in capsys.readouterr().err
+
+
+def test_with_an_oracle_labels_that_are_there_must_be_right_because_the_demo_measures_by_them(
+    told: Told, tmp_path: Path
+):
+    with pytest.raises(DatasetError, match="line 1"):
+        told(private=data_set(tmp_path / "site", ["car"], val_label="7 0.5 0.5 0.2 0.2\n"), labels="oracle")

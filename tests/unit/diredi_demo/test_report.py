@@ -1,3 +1,4 @@
+import io
 import json
 import re
 from collections.abc import Callable
@@ -6,13 +7,14 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from rich.console import Console
 
-from diredi.evaluation.metrics import ClassMetrics
+from diredi.evaluation.metrics import ClassMetrics, DetectionMetrics
 from diredi_demo.charts import Change, changes, is_loss, signed
 from diredi_demo.html_report import write_html_report
 from diredi_demo.report import CycleSummary, Pair, Report
 from diredi_demo.table import render_report
-from diredi_demo.texts import egress_name, headline, step_name
+from diredi_demo.texts import egress_name, estimate_text, headline, lead, step_name
 
 MakeReport = Callable[..., Report]
 
@@ -153,3 +155,40 @@ def test_an_unknown_step_or_message_is_called_as_it_is():
     assert step_name("extract/tutor-2") == "tutor-2"
     assert step_name("bake") == "bake"
     assert egress_name("NewRequest") == "NewRequest"
+
+
+def estimated(metrics: DetectionMetrics, map50: float) -> DetectionMetrics:
+    return metrics.model_copy(update={"map50": map50, "judged_by": "oracle"})
+
+
+def test_a_report_of_a_site_without_labels_says_how_far_off_its_estimates_were(make_report: MakeReport, tmp_path: Path):
+    report = make_report()
+    assert estimate_text(report) == ""
+    before, after = report.before.site, report.after.site
+    told = {"estimate": (estimated(before, 0.40), estimated(after, 0.70))}
+    text = estimate_text(report.model_copy(update=told))
+    assert "estimated an mAP50 of 40.0 before and 70.0 after" in text
+    assert "it is 32.0 and 67.2: the estimates are +8.0 and +2.8 points off" in text
+    assert text in page(report, tmp_path, **told)
+    assert "Estimated" not in lead(report.model_copy(update=told)), "the report itself has measured by labels"
+
+
+def test_a_report_without_any_labels_calls_every_figure_of_the_site_an_estimate(
+    make_report: MakeReport, tmp_path: Path
+):
+    report = make_report()
+    pair = estimated(report.before.site, 0.40), estimated(report.after.site, 0.70)
+    sides = {
+        "before": report.before.model_copy(update={"site": pair[0]}),
+        "after": report.after.model_copy(update={"site": pair[1]}),
+    }
+    told = report.model_copy(update={"estimate": pair, "new_classes": (), **sides})
+    assert "There are no labels to compare with" in estimate_text(told)
+    assert lead(told).startswith("Estimated mAP50 at the site changed by +30.0 points")
+    assert headline(told) == "3 devices see better at site-1, as far as an oracle can tell. No image left site-1."
+    console = Console(width=200, file=io.StringIO())
+    for renderable in render_report(told):
+        console.print(renderable)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "site-1 (estimates): release 1" in printed and "There are no labels" in printed
+    assert "points of estimated mAP50, 40.0 to 70.0" in page(told, tmp_path)
