@@ -56,6 +56,9 @@ def synth(
 @app.command("check")
 def check(
     path: Annotated[Path, typer.Argument(metavar="DATA.YAML", help="The set to check, or its folder.")],
+    labels: Annotated[
+        bool, typer.Option("--labels/--no-labels", help="Whether there are labels to check, or images alone.")
+    ] = True,
     as_json: AsJson = False,
 ) -> None:
     """Check a data set: every fault by file and line, and what is left out. Exit code 2 when it cannot be used."""
@@ -64,7 +67,7 @@ def check(
     from diredi.errors import InvalidInput
 
     with progress(as_json) as bar:
-        report = check_set(path, on_progress=heard_by(bar, "Checking images"))
+        report = check_set(path, read_labels=labels, on_progress=heard_by(bar, "Checking images"))
     emit({**report.model_dump(mode="json"), "ok": report.ok}, as_json, *_check_shown(report))
     if not report.ok:
         raise InvalidInput(f"{counted_noun(len(report.problems), 'fault')} in {path}: {_first_problem(report)}")
@@ -159,7 +162,7 @@ def _check_shown(report: CheckReport) -> list[RenderableType]:
 
     train, val = (report.splits[split].boxes if split in report.splits else {} for split in ("train", "val"))
     images = {
-        split: f"{counted_noun(found.images, 'image')}, {found.background} without a box"
+        split: counted_noun(found.images, "image") + (f", {found.background} without a box" if report.names else "")
         for split, found in report.splits.items()
     }
     shown: list[RenderableType] = [facts({"data": report.path, **images})]

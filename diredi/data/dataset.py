@@ -290,11 +290,12 @@ def load(
     )
 
 
-def check(path: Path, *, on_progress: OnProgress | None = None) -> CheckReport:
+def check(path: Path, *, read_labels: bool = True, on_progress: OnProgress | None = None) -> CheckReport:
     """Check a data set and decode all of its images.
 
     Args:
         path: The `data.yaml`, or the folder that holds it.
+        read_labels: Whether there are labels and class names to check, as for `load`.
         on_progress: Called with the progress after each image.
 
     Returns:
@@ -308,9 +309,11 @@ def check(path: Path, *, on_progress: OnProgress | None = None) -> CheckReport:
     try:
         with _system_errors(path):
             path = yolo.find_description(path)
-            description = yolo.read_description(path, faults.append, notes)
+            description = yolo.read_description(path, faults.append, notes, named=read_labels)
             names = description.names
-            samples = _read_splits(description, SPLITS, faults.append, notes, labelled=True)
+            samples = _read_splits(
+                description, SPLITS, faults.append, notes, labelled=read_labels, read_labels=read_labels
+            )
     except DatasetError as error:
         faults.append(error)
     else:

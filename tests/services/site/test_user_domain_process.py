@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -186,6 +187,29 @@ async def test_a_data_set_that_cannot_be_read_is_one_sentence_and_exit_code_2(
     assert code == 2
     said = {"missing": "nowhere.yaml", "label": "line 1", "labels in another folder": "set/annotations/train"}
     assert said[wrong] in err
+
+
+async def test_a_site_without_labels_is_told_how_to_start_and_then_starts(
+    tmp_path: Path, pki: Pki, cloud: SiteCloud
+) -> None:
+    path = write_data_set(tmp_path / "set")
+    shutil.rmtree(tmp_path / "set" / "labels")
+    code, err = await refused(config_of(tmp_path / "site", pki, "localhost:1", path))
+    assert code == 2
+    assert "--labelled false here and --labels oracle to the cycle" in err
+    path.write_text(f"path: {path.parent}\ntrain: images/train\nval: images/val\n")
+    async with site_process(config_of(tmp_path / "site", pki, cloud.address, path, labelled=False)) as (_, lines):
+        [started] = [line for line in lines if line["event"] == "service_started"]
+    assert started["train_images"] == 8
+
+
+async def test_an_oracle_that_is_not_there_is_one_sentence_and_exit_code_2(
+    tmp_path: Path, pki: Pki, data: Path
+) -> None:
+    config = config_of(tmp_path / "site", pki, "localhost:1", data, oracle=tmp_path / "yolo11x.pt")
+    code, err = await refused(config)
+    assert code == 2
+    assert "yolo11x.pt does not exist" in err
 
 
 async def test_what_is_left_out_of_the_data_set_is_in_the_log(tmp_path: Path, pki: Pki, cloud: SiteCloud) -> None:

@@ -51,3 +51,14 @@ def test_what_a_new_class_reached_is_on_record() -> None:
     verdict = gate.check_site(metrics(0.4, car=0.8, forklift=0), metrics(0.7, car=0.8, forklift=0.6), ["forklift"])
     assert verdict.metrics["new_classes_ap50"] == {"forklift": 0.6}
     assert "forklift AP50 0.600" in verdict.reason
+
+
+def test_a_verdict_on_estimates_says_that_they_are_and_never_compares_them_with_measurements() -> None:
+    before, after = (metrics(value).model_copy(update={"judged_by": "oracle"}) for value in (0.4, 0.5))
+    verdict = gate.check_site(before, after, [])
+    assert verdict.passed
+    assert verdict.reason.startswith("estimated by an oracle's answers, without labels: mAP50 on the site's images")
+    assert not gate.check_site(after, before, []).passed
+    for pair in ((metrics(0.4), after), (before, metrics(0.5))):
+        mixed = gate.check_site(*pair, [])
+        assert not mixed.passed and "not by the same labels" in mixed.reason

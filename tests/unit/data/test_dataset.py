@@ -9,7 +9,7 @@ import pytest
 from made_data_sets import Builder, write_image
 
 from diredi.data.dataset import Dataset, Sample, check, load
-from diredi.errors import InvalidInput
+from diredi.errors import DatasetError, InvalidInput, NoLabels
 from diredi.labels import LabelSpace
 
 BOX = "0 0.5 0.5 0.2 0.2\n"
@@ -142,3 +142,28 @@ def test_an_image_that_does_not_name_its_camera_is_named(data_set: Builder) -> N
         found.by_camera()
     with pytest.raises(InvalidInput, match="a_7"):
         found.by_camera(r"(cam\d)-.*")
+
+
+def test_images_without_labels_need_no_class_names_and_label_files_are_not_looked_at(data_set: Builder) -> None:
+    path = data_set({"train/a": "7 nonsense\n", "train/b": None, "val/c": BOX}, names=None)
+    (path.parent / "labels/train/stray.txt").write_text(BOX)
+    found = load(path, read_labels=False)
+    assert (found.names, found.notes, found.judged_by) == ((), (), "labels")
+    assert [sample.boxes.shape for sample in (*found.train, *found.val)] == [(0, 5)] * 3
+    report = check(path, read_labels=False)
+    assert report.ok and report.splits["train"].images == 2
+    assert not check(path).ok
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_even_without_labels_each_split_needs_an_image(data_set: Builder, split: str) -> None:
+    path = data_set({"train/a": None, "val/b": None}, names=None)
+    for image in (path.parent / "images" / split).iterdir():
+        image.unlink()
+    with pytest.raises(DatasetError, match=f"`{split}:` has no images"):
+        load(path, read_labels=False)
+
+
+def test_a_set_without_any_label_is_told_apart_from_a_broken_one(data_set: Builder) -> None:
+    with pytest.raises(NoLabels, match="`train:` has no labelled box"):
+        load(data_set({"train/a": None, "val/b": None}))

@@ -123,7 +123,9 @@ def test_a_site_without_labels_gives_gaps_whose_figures_are_estimates(
     world: World, frames: Path, tmp_path: Path
 ) -> None:
     models = {"tutor": world.model, "student": world.model}
-    by = spec_of(world, tmp_path)
+    own = tmp_path / "own.safetensors"
+    shutil.copy(world.model, own)
+    by = spec_of(world, tmp_path, detector=own)
     spec = ExtractSpec.of({"data": frames, **models, "labels": KNOWN, "recipe": CYCLE, "oracle": by})
     result = extract.main(spec, tmp_path / "extract", quiet)
     for metrics in (result.student_before, result.tutor_after, result.student_after):
@@ -131,7 +133,7 @@ def test_a_site_without_labels_gives_gaps_whose_figures_are_estimates(
         assert str(metrics).endswith("estimated by an oracle's answers")
     said = result.decisions[0]
     assert (said.subject, said.choice) == ("labels", "oracle")
-    assert said.because.startswith("the recipe says so; the cloud's tutor found b")
+    assert said.because.startswith("the recipe says so; a detector of the site found b")
     assert "of 48 images to learn from" in said.because and "of 32 images held out" in said.because
     assert str(tmp_path) not in result.model_dump_json(include={"decisions"})
     kept = json.loads(by.kept.read_text())

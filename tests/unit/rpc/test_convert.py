@@ -72,6 +72,14 @@ def test_metrics_survive_the_wire():
     assert convert.metrics_from(convert.metrics_to(FIGURES)) == FIGURES
 
 
+def test_that_metrics_are_an_estimate_survives_the_wire_and_labels_cost_no_byte():
+    estimate = FIGURES.model_copy(update={"judged_by": "oracle"})
+    assert convert.metrics_from(convert.metrics_to(estimate)).estimated
+    assert not convert.metrics_to(FIGURES).judged_by
+    with pytest.raises(InvalidInput, match="'a coin'"):
+        convert.metrics_from(pb.DetectionMetrics(judged_by="a coin"))
+
+
 @pytest.mark.parametrize("bad", [math.nan, -0.01, 1.01, math.inf])
 @pytest.mark.parametrize("field", ["map50", "map50_95", "precision", "recall", "f1"])
 def test_a_figure_outside_0_to_1_is_refused_by_name(field, bad):

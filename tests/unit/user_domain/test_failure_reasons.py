@@ -12,6 +12,7 @@ from user_domain.failure_reasons import Action, Reason, Stage, action_for, reaso
 SECRET = "/srv/private/gate-0001.jpg"
 ERRORS = [
     errors.DatasetError(SECRET, Path(SECRET), 3),
+    errors.NoLabels(SECRET, Path(SECRET)),
     *(
         kind(SECRET)
         for kind in (
@@ -26,6 +27,11 @@ ERRORS = [
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_every_error_at_every_stage_becomes_a_fixed_sentence(stage: Stage, error: errors.DirediError) -> None:
     assert reason_for(stage, error) in set(Reason)
+
+
+@pytest.mark.parametrize("stage", [Stage.DATA, Stage.JOB])
+def test_whoever_asked_a_site_without_labels_is_told_how_to_ask(stage: Stage) -> None:
+    assert "--labels oracle" in reason_for(stage, errors.NoLabels(SECRET))
 
 
 def test_no_fixed_sentence_holds_a_path() -> None:
