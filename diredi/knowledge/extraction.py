@@ -80,7 +80,8 @@ def extract_gap(
     """
     recipe = CycleRecipe.of(recipe)
     labels = tutor.spec.labels.expand(site.names) if labels is None else labels
-    _check(tutor, student, site, coreset, recipe, labels)
+    check_models(tutor, student, coreset, recipe, labels)
+    _check_labels(site, recipe)
     clock = Clock()
     data = SiteData.of(site, coreset, labels, recipe.presumed_shows_new)
     quality = partial(evaluate, data=site)
@@ -207,20 +208,21 @@ def _as_it_travels(change: WeightMap, base: Detector, after: Detector, data: Sit
     return Gap.from_bytes(Gap(change, note).to_bytes(recipe.codec))
 
 
-def _check(
-    tutor: Detector,
-    student: Detector,
-    site: Dataset,
-    coreset: Dataset | None,
-    recipe: CycleRecipe,
-    labels: LabelSpace,
+def check_models(
+    tutor: Detector, student: Detector, coreset: Dataset | None, recipe: CycleRecipe, labels: LabelSpace
 ) -> None:
-    """Find what would otherwise be found after minutes of training."""
-    if recipe.labels == "oracle" and site.judged_by != "oracle":
-        raise InvalidInput(
-            "the recipe says labels=oracle, but the data set has other labels: let an oracle label it with "
-            '`diredi.pseudo_label(..., splits=("train", "val"))`'
-        )
+    """Find what does not go together, whatever is on the site's images: told before an oracle looks at them.
+
+    Args:
+        tutor: As for `extract_gap`, and so are the others.
+        student: The deployed detector.
+        coreset: Presumed images.
+        recipe: How to learn.
+        labels: The label space of the gaps.
+
+    Raises:
+        InvalidInput: Classes, image sizes or devices do not go together, or the recipe is not usable.
+    """
     for kind, model in (("tutor", tutor), ("student", student)):
         if not labels.extends(model.spec.labels):
             raise InvalidInput(
@@ -230,6 +232,16 @@ def _check(
     check_pair(student, tutor)
     for training in (recipe.tutor, recipe.student):
         check_losses(training)
+    if coreset is not None:
+        coreset.with_labels(labels)
+
+
+def _check_labels(site: Dataset, recipe: CycleRecipe) -> None:
+    if recipe.labels == "oracle" and site.judged_by != "oracle":
+        raise InvalidInput(
+            "the recipe says labels=oracle, but the data set has other labels: let an oracle label it with "
+            '`diredi.pseudo_label(..., splits=("train", "val"))`'
+        )
     for split in ("train", "val"):
         if not any(len(sample.boxes) for sample in site.split(split)):
             raise DatasetError(

@@ -11,7 +11,7 @@ from diredi.data.dataset import load as load_dataset
 from diredi.data.style import measure_style
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
-from diredi.knowledge.extraction import extract_gap
+from diredi.knowledge.extraction import check_models, extract_gap
 from diredi.knowledge.gap import Gap
 from diredi.knowledge.gaps import Decision
 from diredi.knowledge.jobs import oracle
@@ -38,6 +38,7 @@ def main(spec: ExtractSpec, folder: Path, on_progress: OnProgress) -> ExtractRes
         tutor, student = (registry.load(path) for path in (spec.tutor, spec.student))
     decisions: tuple[Decision, ...] = ()
     if spec.oracle is not None:
+        check_models(tutor, student, coreset, spec.recipe, spec.labels)
         with clock.step(oracle.STEP):
             site = oracle.label(site, spec.oracle, on_progress=on_progress)
         who = "the cloud's tutor" if spec.oracle.detector == spec.tutor else "a detector of the site"

@@ -155,3 +155,15 @@ def test_a_site_without_labels_gives_gaps_whose_figures_are_estimates(
 def test_a_recipe_that_wants_an_oracle_takes_no_other_labels(world: World) -> None:
     with pytest.raises(InvalidInput, match=r"pseudo_label\(\.\.\., splits="):
         extract_gap(tiny(GROWN), tiny(GROWN), world.site, recipe={"labels": "oracle"})
+
+
+def test_models_that_do_not_go_together_are_told_before_the_oracle_looks(
+    world: World, frames: Path, tmp_path: Path
+) -> None:
+    by = spec_of(world, tmp_path)
+    models = {"tutor": world.model, "student": world.model}
+    recipe = CYCLE | {"student": {"losses": {"no_such_loss": 1.0}}}
+    spec = ExtractSpec.of({"data": frames, **models, "labels": KNOWN, "recipe": recipe, "oracle": by})
+    with pytest.raises(InvalidInput, match="no_such_loss"):
+        extract.main(spec, tmp_path / "extract", quiet)
+    assert not by.kept.exists()
