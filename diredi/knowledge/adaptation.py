@@ -128,8 +128,10 @@ class Plan(Config):
     form: Form
     tutor: TrainRecipe
     """How the tutor learns, or its branch."""
-    student: TrainRecipe
-    """How the student learns, or its branch."""
+    student: TrainRecipe | None
+    """How the student learns, or its branch. None: it gets no branch."""
+    fine_tuning: TrainRecipe | None = None
+    """How all weights of the student learn before its branch does. None: they stay as they are."""
     decisions: tuple[Decision, ...]
 
 
@@ -179,30 +181,60 @@ def _plan_of_branches(
     decision: Decision,
     on_progress: OnProgress | None,
 ) -> Plan:
-    training = seeded(recipe.branch, recipe.seed)
+    training = recipe.branch
     learned, _ = hold_back(data, recipe)
     images = len(learned.private.samples) + len(learned.coreset.samples)
-    steps = _steps(training, images)
-    whole = _seconds_per_step(student, learned, training.model_copy(update={"train_only": ()}))
+    epoch, steps = max(images // training.batch, 1), _steps(training, images)
+    tuned, because_tuned = _fine_tuning_steps(student, data, recipe, steps, images)
+    whole = _seconds_per_step(student, learned, recipe.fine_tuning or training.model_copy(update={"train_only": ()}))
     mine, theirs = (_seconds_per_step(model, learned, training) for model in (student, tutor))
-    epoch = max(images // training.batch, 1)
-    room = (MARGIN * recipe.max_cost * steps - recipe.probe_steps) * whole - steps * mine
+    students = tuned * whole + (steps - tuned) * mine
+    room = (MARGIN * recipe.max_cost * steps - recipe.probe_steps) * whole - students
     tutors = int(np.clip(room / theirs, min(epoch, steps), steps))
-    share, because = _share(tutors * theirs + steps * mine, recipe, on_progress)
+    share, because = _share(tutors * theirs + students, recipe, on_progress)
     limit = f"max_cost allows {recipe.max_cost:g} times the {_minutes(steps * whole)} of fine-tuning the student"
-    paces = f"a step takes {theirs:.2f} s of the tutor's branch and {mine:.2f} s of the student's"
-    lengths = {who: max(round(share * count), 1) for who, count in (("tutor", tutors), ("student", steps))}
-    texts = {who: f"{count} steps, {count / epoch:.1f} epochs" for who, count in lengths.items()}
+    paces = (
+        f"a step takes {theirs:.2f} s of the tutor's branch, {mine:.2f} of the student's, {whole:.2f} of the student"
+    )
+    lengths = {"tutor": tutors, "student": steps - tuned, "fine_tuning": tuned}
+    bases = {"tutor": training, "student": training, "fine_tuning": recipe.fine_tuning or training}
+    trainings = {
+        part: seeded(bases[part], recipe.seed).model_copy(update={"steps": max(round(share * count), 1)})
+        for part, count in lengths.items()
+        if count
+    }
+    reasons = {
+        "tutor": ("tutor's branch learns", f"{paces}; {limit}"),
+        "fine_tuning": ("all weights of the student learn", because_tuned),
+        "student": ("student's branch learns", because),
+    }
+    lasts = {part: f"{one.steps} steps, {(one.steps or 0) / epoch:.1f} epochs" for part, one in trainings.items()}
+    decisions = [
+        Decision(subject=subject, choice=lasts.get(part, "not at all"), because=reason)
+        for part, (subject, reason) in reasons.items()
+    ]
     return Plan(
         form="branch",
-        tutor=training.model_copy(update={"steps": lengths["tutor"]}),
-        student=training.model_copy(update={"steps": lengths["student"]}),
-        decisions=(
-            decision,
-            Decision(subject="tutor's branch learns", choice=texts["tutor"], because=f"{paces}; {limit}"),
-            Decision(subject="student's branch learns", choice=texts["student"], because=because),
-        ),
+        tutor=trainings["tutor"],
+        student=trainings.get("student"),
+        fine_tuning=trainings.get("fine_tuning"),
+        decisions=(decision, *decisions),
     )
+
+
+def _fine_tuning_steps(
+    student: Detector, data: SiteData, recipe: CycleRecipe, steps: int, images: int
+) -> tuple[int, str]:
+    """How many of the student's steps move all of its weights, and why."""
+    if recipe.fine_tuning is None:
+        return 0, "the recipe has no fine_tuning"
+    if student.spec.branches:
+        return 0, "the student has branches, which need its backbone as it is"
+    if not data.coreset.samples:
+        return 0, "no coreset holds in place what the student knows"
+    if not data.seen - set(student.labels.names):
+        return steps, "the site shows no new class, so the student needs no branch"
+    return min(_steps(recipe.fine_tuning, images), steps), "they follow the site first; its branch starts from there"
 
 
 def _share(seconds: float, recipe: CycleRecipe, on_progress: OnProgress | None) -> tuple[float, str]:
@@ -244,7 +276,7 @@ def _minutes(seconds: float) -> str:
 
 
 def choose_classes(
-    who: str, base: Detector, taught: Detector, held: SiteData, learned: SiteData
+    who: str, base: Detector, taught: Detector, new: Sequence[int], held: SiteData, learned: SiteData
 ) -> tuple[list[int], Decision]:
     """Choose the classes for which a branch speaks: all new ones, and known ones that it finds better at this site.
 
@@ -253,8 +285,9 @@ def choose_classes(
 
     Args:
         who: "tutor" or "student", for the decision.
-        base: The detector as it was.
+        base: The detector without the branch.
         taught: The branch, as a network of its own.
+        new: Ids of the new classes.
         held: What is held back.
         learned: What the branch has learned from.
 
@@ -262,7 +295,6 @@ def choose_classes(
         Ids of the classes, and why.
     """
     labels = held.labels
-    new = labels.ids_of(labels.new_since(base.spec.labels))
     seen = Counter(int(kind) for sample in learned.private.samples for kind in sample.boxes[:, 0])
     chosen = [kind for kind in new if seen[kind]]
     known = sorted(kind for kind in seen if kind not in new)
@@ -283,6 +315,25 @@ def choose_classes(
         words.append(f"too few images to hold some back, so known classes with {MANY_BOXES} boxes, unseen")
     names = _listed([labels.names[kind] for kind in sorted(chosen)]) or "nothing"
     return sorted(chosen), Decision(subject=f"{who}'s branch speaks for", choice=names, because=_listed(words))
+
+
+def followed(base: Detector, tuned: Detector, held: SiteData) -> Decision:
+    """Say what fine-tuning has changed on held-back images: how much of it stays, the cloud decides by lambda.
+
+    Args:
+        base: The student as it was.
+        tuned: The fine-tuned student.
+        held: What is held back.
+    """
+    words = []
+    for where, pool in (("of the site", held.private), ("of the coreset", held.coreset)):
+        if any(len(sample.boxes) for sample in pool.samples):
+            before, after = (100 * evaluate(model, pool.samples, held.labels).map50 for model in (base, tuned))
+            words.append(f"{before:.1f} to {after:.1f} on held-back images {where}")
+    because = f"mAP50 {', '.join(words)}" if words else "too few images to hold some back"
+    return Decision(
+        subject="fine-tuning of the student", choice="as it is; lambda decides in the cloud", because=because
+    )
 
 
 def _listed(words: Sequence[str]) -> str:

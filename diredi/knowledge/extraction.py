@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,10 +11,12 @@ from typing import Any
 
 from diredi.data.dataset import Dataset
 from diredi.detectors.base import Detector
+from diredi.distillation.distil import distil
+from diredi.distillation.recipe import TrainRecipe
 from diredi.distillation.trainer import check_losses, check_pair
 from diredi.errors import DatasetError, InvalidInput
 from diredi.evaluation.detection import evaluate
-from diredi.knowledge.adaptation import Plan, choose_classes, hold_back, make_plan, quiet
+from diredi.knowledge.adaptation import Plan, choose_classes, followed, hold_back, make_plan, quiet
 from diredi.knowledge.gap import Gap, GapNote, compute
 from diredi.knowledge.gap_application import scored
 from diredi.knowledge.gaps import Decision, ExtractionMetrics, Gaps
@@ -164,22 +166,55 @@ class _WithBranches(_Learner):
         self.learned, self.held = hold_back(self.data, self.recipe)
 
     def reverse_distil(self, tutor: Detector, student: Detector) -> tuple[Detector, WeightMap]:
-        return self._branch_of("tutor", "tutor-2", tutor, None)
+        after = self._with_branch("tutor", "tutor-2", tutor, self.plan.tutor, self._new_to(tutor), None)
+        return after, _change(tutor, after)
 
     def distil_student(self, student: Detector, tutor_2: Detector) -> tuple[Detector, WeightMap]:
-        return self._branch_of("student", "student-gap", student, tutor_2.parts()[-1])
+        after = student.expand_classes(self.data.labels)
+        if self.plan.fine_tuning is not None:
+            after = self._fine_tuned(student, self.plan.fine_tuning)
+        if self.plan.student is not None:
+            new, teacher = self._new_to(student), tutor_2.parts()[-1]
+            after = self._with_branch("student", "student-gap", after, self.plan.student, new, teacher)
+        return after, _change(student, after)
 
-    def _branch_of(self, who: str, step: str, base: Detector, teacher: Detector | None) -> tuple[Detector, WeightMap]:
-        training = self.plan.tutor if who == "tutor" else self.plan.student
+    def _fine_tuned(self, student: Detector, training: TrainRecipe) -> Detector:
+        step = "student-fine-tuning"
+        tuned = distil(
+            student,
+            self.learned.pools,
+            recipe=training,
+            labels=self.data.labels,
+            checkpoint=self.checkpoints and self.checkpoints / step,
+            on_progress=renamed(self.on_progress, step),
+        )
+        self.decisions.append(followed(student, tuned, self.held))
+        return tuned
+
+    def _new_to(self, model: Detector) -> list[int]:
+        labels = self.data.labels
+        return list(labels.ids_of(labels.new_since(model.spec.labels)))
+
+    def _with_branch(
+        self,
+        who: str,
+        step: str,
+        base: Detector,
+        training: TrainRecipe,
+        new: Sequence[int],
+        teacher: Detector | None,
+    ) -> Detector:
         kept, heard = self.checkpoints, self.on_progress
         taught = teach_branch(step, base, self.learned, training, teacher=teacher, checkpoints=kept, on_progress=heard)
-        new = self.data.labels.ids_of(self.data.labels.new_since(base.spec.labels))
         taught, lowered = quiet(who, taught, new, self.held, self.recipe)
-        classes, decision = choose_classes(who, base, taught, self.held, self.learned)
+        classes, decision = choose_classes(who, base, taught, new, self.held, self.learned)
         self.decisions += [decision, *([lowered] if lowered else [])]
-        after = base.with_branch(taught, classes) if classes else base.expand_classes(self.data.labels)
-        before = base.weights()
-        return after, compute(after.weights(), before, before)
+        return base.with_branch(taught, classes) if classes else base.expand_classes(self.data.labels)
+
+
+def _change(before: Detector, after: Detector) -> WeightMap:
+    weights = before.weights()
+    return compute(after.weights(), weights, weights)
 
 
 def _planned(checkpoints: Path | None, make: Callable[[], Plan]) -> Plan:
@@ -230,8 +265,9 @@ def check_models(
                 f"({', '.join(model.spec.labels.names)}): ids must keep their meaning, append new names at the end"
             )
     check_pair(student, tutor)
-    for training in (recipe.tutor, recipe.student):
-        check_losses(training)
+    for training in (recipe.tutor, recipe.student, recipe.branch, recipe.fine_tuning):
+        if training is not None:
+            check_losses(training)
     if coreset is not None:
         coreset.with_labels(labels)
 

@@ -112,7 +112,9 @@ def redistil(
         if start.spec.branches or tutor.spec.branches:
             training = seeded(recipe.redistil_branch, recipe.seed)
             kept = checkpoints and checkpoints / step
-            return _branch_by_branch(student, start, tutor, images, training, kept, renamed(on_progress, step))
+            return _branch_by_branch(
+                student.spec.branches, start, tutor, images, training, kept, renamed(on_progress, step)
+            )
         return distil(
             start,
             images,
@@ -153,7 +155,7 @@ def redistil(
 
 
 def _branch_by_branch(
-    student: Detector,
+    old: Sequence[tuple[int, ...]],
     start: Detector,
     tutor: Detector,
     images: Sequence[Pool],
@@ -161,17 +163,20 @@ def _branch_by_branch(
     checkpoints: Path | None,
     on_progress: OnProgress | None,
 ) -> Detector:
-    """The old student with a branch for each new one of the tutor, which teaches it; what is known stands still.
+    """The student's old branches, and a branch for each new one of the tutor, which teaches it; all else stands still.
 
     No image of the cloud shows what a branch has learned to find. What its neck makes of other images does teach it.
     """
-    own = dict(zip(start.spec.branches, start.parts()[1:], strict=True))
-    made = student.expand_classes(tutor.spec.labels)
+    main, *parts = start.parts()
+    own = dict(zip(start.spec.branches, parts, strict=True))
+    made = main.expand_classes(tutor.spec.labels)
+    for classes in old:
+        made = made.with_branch(own[classes], classes)
     for number, (classes, teacher) in enumerate(zip(tutor.spec.branches, tutor.parts()[1:], strict=True)):
-        if classes in student.spec.branches:
+        if classes in old:
             continue
         taught = distil(
-            own.get(classes) or student.parts()[0],
+            own.get(classes) or main,
             images,
             teacher=_Branch(teacher, classes),
             recipe=recipe,

@@ -13,6 +13,7 @@ from diredi.knowledge.gap import Gap
 from diredi.knowledge.jobs.specs import File, SiteGap, WeightsFile
 from diredi.knowledge.merging import Contribution, merge_gaps
 from diredi.knowledge.recipe import CycleRecipe
+from diredi.knowledge.weight_kinds import kind_of
 from diredi.store.blobs import digest_of_file
 
 
@@ -34,14 +35,17 @@ def contributions_of(gaps: Sequence[SiteGap]) -> list[Contribution]:
 def merged_of(gaps: Sequence[SiteGap], base: Detector, recipe: CycleRecipe) -> tuple[Gap, CycleRecipe]:
     """Return the gaps of a cycle's sites as one, and the recipe for that one.
 
-    Where weights are of several sites no site has statistics for them, so these are measured again.
+    Where weights and statistics are of several sites, no site has statistics for the mean of these weights, so they are
+    measured again.
 
     Raises:
         CorruptData: A gap cannot be decoded.
         InvalidInput: A gap does not fit the base or the others.
     """
     gap = merge_gaps(contributions_of(gaps), base.weights(), recipe.merge)
-    mixed = len(gaps) > 1 and not gap.leaves_known(base.weights())
+    mixed = len(gaps) > 1 and any(
+        array.any() for name, array in gap.weights.items() if kind_of(name, str(array.dtype)).is_statistic
+    )
     again = mixed and recipe.batch_norm == "gap" and recipe.merge.batch_norm == "re-estimate"
     return gap, recipe.model_copy(update={"batch_norm": "re-estimate"}) if again else recipe
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shapes import GROWN, KNOWN, World, tiny
+from shapes import GROWN, KNOWN, World, tiny, write_shapes
 
 from diredi.codecs.container import pack
 from diredi.codecs.packed import header_of, stored
-from diredi.data.dataset import Dataset
+from diredi.data.dataset import Dataset, load
 from diredi.detectors.base import Detector
 from diredi.errors import InvalidInput, WrongState
 from diredi.evaluation.detection import evaluate
@@ -23,6 +23,8 @@ from diredi.knowledge.extraction import extract_gap
 from diredi.knowledge.gap import Gap, GapNote, compute
 from diredi.knowledge.gap_application import apply_gap, with_gap
 from diredi.knowledge.gaps import Gaps
+from diredi.knowledge.jobs.parts import merged_of
+from diredi.knowledge.jobs.specs import SiteGap
 from diredi.knowledge.merging import AGAINST_LIARS, MERGES, Contribution, merge_gaps
 from diredi.knowledge.recipe import CycleRecipe
 from diredi.knowledge.redistil import redistil
@@ -283,7 +285,14 @@ def test_a_student_whose_branch_does_harm_is_taught_by_the_tutors(world: World) 
 
 BRANCH = {"steps": 60, "batch": 8, "train_only": ["neck", "head"], "batch_norm": "frozen", "losses": {}}
 SHORT_PROBE = {"tutor": {"steps": 2}, "student": {"learning_rate": 4e-3, "batch": 8}, "probe_steps": 8}
-PROBE = {**SHORT_PROBE, "branch": BRANCH, "max_cost": 100}  # no clock decides how long the tutor learns
+SHORT = {**BRANCH, "steps": 4}
+TUNING = {"steps": 20, "batch": 8}
+PROBE = {
+    **SHORT_PROBE,
+    "branch": BRANCH,
+    "fine_tuning": TUNING,
+    "max_cost": 100,
+}  # no clock decides how long the tutor learns
 
 
 def extracted(world: World, model: Detector, coreset: Dataset | None, **options: object) -> Gaps:
@@ -307,16 +316,83 @@ def test_a_site_teaches_a_branch_and_says_what_it_decided(world: World, gaps: Ga
     assert found["form"] == "branch"
     assert "disc" in found["student's branch speaks for"]
     assert all(one.because for one in gaps.metrics.decisions)
-    for gap in filter(None, (gaps.tutor, gaps.student)):
+    assert gaps.student is not None
+    for gap in (gaps.tutor, gaps.student):
         gap.check_fits(base.weights().schema())
         after = with_gap(base, gap, 1.0)
         assert set(after.spec.branches[0]) >= {labels.id_of("disc")}
         before = evaluate(base, world.site).per_class["disc"].ap50
         assert evaluate(after, world.site).per_class["disc"].ap50 > before + 0.2
-        spoken = {labels.names[kind] for kind in after.spec.branches[0]}
-        presumed = [evaluate(model, world.presumed).per_class for model in (base, after)]
-        for name in set(KNOWN.names) - spoken:
-            assert presumed[1][name].ap50 == pytest.approx(presumed[0][name].ap50, abs=1e-6)
+    after = with_gap(base, gaps.tutor, 1.0)
+    spoken = {labels.names[kind] for kind in after.spec.branches[0]}
+    presumed = [evaluate(model, world.presumed).per_class for model in (base, after)]
+    for name in set(KNOWN.names) - spoken:
+        assert presumed[1][name].ap50 == pytest.approx(presumed[0][name].ap50, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_all_weights_of_a_student_follow_a_site_before_its_branch_learns(world: World, gaps: Gaps) -> None:
+    base = world.detector()
+    assert gaps.student is not None
+    assert gaps.tutor.leaves_known(base.weights())
+    assert not gaps.student.leaves_known(base.weights())
+    assert decided(gaps)["all weights of the student learn"].startswith(f"{TUNING['steps']} steps")
+    assert (
+        "held-back images of the coreset"
+        in {one.subject: one.because for one in gaps.metrics.decisions}["fine-tuning of the student"]
+    )
+
+
+def test_a_student_that_is_not_to_be_fine_tuned_gets_its_branch_alone(world: World) -> None:
+    found = extracted(world, world.detector(), world.presumed, form="branch", branch=SHORT, fine_tuning=None)
+    assert found.student is not None and found.student.leaves_known(world.detector().weights())
+    assert decided(found)["all weights of the student learn"] == "not at all"
+
+
+def test_a_student_gets_no_branch_where_a_site_shows_no_new_class(world: World, tmp_path: Path) -> None:
+    site = load(write_shapes(tmp_path / "site", KNOWN.names, train=12, val=6, seed=9, light=0.4))
+    model = world.detector()
+    found = extract_gap(model, model, site, coreset=world.presumed, recipe={**PROBE, "form": "branch", "branch": SHORT})
+    assert found.student is not None and not found.student.note.branches
+    assert not found.student.leaves_known(model.weights())
+    assert decided(found)["student's branch learns"] == "not at all"
+    assert decided(found)["all weights of the student learn"].startswith(f"{SHORT['steps']} steps")
+
+
+@pytest.mark.parametrize("why", ["branches", "coreset"])
+def test_a_student_is_not_fine_tuned_where_that_would_spoil_what_it_knows(world: World, why: str) -> None:
+    student = branched(world.detector(), ["disc"]) if why == "branches" else world.detector()
+    coreset = None if why == "coreset" else world.presumed
+    recipe = {**PROBE, "form": "branch", "branch": SHORT}
+    found = extract_gap(world.detector(), student, world.site, coreset=coreset, recipe=recipe)
+    assert found.student is not None and found.student.leaves_known(student.weights())
+    [reason] = [one.because for one in found.metrics.decisions if one.subject == "all weights of the student learn"]
+    assert why in reason
+
+
+def test_a_student_that_followed_a_site_is_taught_its_branch_where_its_own_does_harm(world: World) -> None:
+    """Only the branch is replaced: what the site has changed of the rest stays, as lambda allows."""
+    base = world.detector()
+    moved = taught(base, (), by=0.001)
+    gap = gap_of(base, moved.with_branch(taught(moved, by=0.5), [DISC]))
+    options = {"redistil_branch": {"steps": 2, "batch": 4}, "students": ["redistilled"], "max_false_alarms": 1e9}
+    recipe = CycleRecipe.of({**options, "max_harm": 0.5, "lam": 1.0})
+    made = redistil(base, branched(base, ["disc"]), gap, guard=world.presumed, recipe=recipe)
+    grown = moved.expand_classes(made.model.spec.labels)
+    assert made.model.spec.branches == ((DISC,),)
+    assert_close(made.model.parts()[0], grown)
+
+
+def test_statistics_that_no_site_has_changed_are_not_measured_again(base: Detector, tmp_path: Path) -> None:
+    still, moved = taught(base, (), by=0.001), base.expand_classes(base.spec.labels)
+    moved.load_weights(moved.weights().mapped(lambda name, array: array * 2 if "running_var" in name else array))
+    for after, wanted in ((still, "gap"), (moved, "re-estimate")):
+        gap_of(base, after).save(tmp_path / "a.gap")
+        sites = [
+            SiteGap(path=tmp_path / "a.gap", codec="fp32-zstd", site=f"site-{number}", images=9) for number in (1, 2)
+        ]
+        _, recipe = merged_of(sites, base, CycleRecipe())
+        assert recipe.batch_norm == wanted
 
 
 def test_new_classes_are_made_quiet_where_they_are_found_on_what_does_not_show_them(world: World) -> None:
