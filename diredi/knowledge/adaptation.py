@@ -232,7 +232,10 @@ def _fine_tuning_steps(
         return 0, "the student has branches, which need its backbone as it is"
     if not data.coreset.samples:
         return 0, "no coreset holds in place what the student knows"
-    if not data.seen - set(student.labels.names):
+    known = data.seen & set(student.labels.names)
+    if not known:
+        return 0, "the site has labelled no class that the student knows, so all of the time is its branch's"
+    if known == data.seen:
         return steps, "the site shows no new class, so the student needs no branch"
     return min(_steps(recipe.fine_tuning, images), steps), "they follow the site first; its branch starts from there"
 

@@ -59,7 +59,8 @@ def apply_gap(
     lambda and the harm that may be done (`max_harm`), or one lambda to take unseen (`lam`). Rows of new classes come
     whole, whatever lambda is: half a new class is none. Variances of batch norm are multiplied by
     `exp(lambda * gap)`, so that they stay above zero. A new branch comes whole, too; it loses the known classes that it
-    finds worse, the one that lost most first, until the rest does no harm.
+    finds worse, the one that lost most first, until the rest does no harm. With a branch, lambda may be 0: it can bring
+    what is new even where any change of what is known does harm.
 
     Args:
         tutor: What receives the gap: the model that it was extracted from, or one with the same weights by name and
@@ -89,6 +90,8 @@ def apply_gap(
     gap.check_fits(base.schema())
     if gap.leaves_known(base):
         recipe = recipe.model_copy(update={"lam": 1.0})
+    elif gap.note.branches:
+        recipe = recipe.model_copy(update={"lam_candidates": (*recipe.lam_candidates, 0.0)})
     guard = guard.with_labels(gap.note.labels.expand(guard.names))
     before = evaluate(tutor, guard)
     measured: dict[tuple[float, ...], TriedLambda] = {}

@@ -359,12 +359,15 @@ def test_a_student_gets_no_branch_where_a_site_shows_no_new_class(world: World, 
     assert decided(found)["all weights of the student learn"].startswith(f"{SHORT['steps']} steps")
 
 
-@pytest.mark.parametrize("why", ["branches", "coreset"])
-def test_a_student_is_not_fine_tuned_where_that_would_spoil_what_it_knows(world: World, why: str) -> None:
+@pytest.mark.parametrize("why", ["branches", "coreset", "no class that the student knows"])
+def test_a_student_is_not_fine_tuned_where_that_would_only_harm(world: World, tmp_path: Path, why: str) -> None:
     student = branched(world.detector(), ["disc"]) if why == "branches" else world.detector()
     coreset = None if why == "coreset" else world.presumed
+    site = world.site
+    if why.startswith("no class"):
+        site = load(write_shapes(tmp_path / "site", ("disc",), train=12, val=6, seed=9))
     recipe = {**PROBE, "form": "branch", "branch": SHORT}
-    found = extract_gap(world.detector(), student, world.site, coreset=coreset, recipe=recipe)
+    found = extract_gap(world.detector(), student, site, coreset=coreset, recipe=recipe)
     assert found.student is not None and found.student.leaves_known(student.weights())
     [reason] = [one.because for one in found.metrics.decisions if one.subject == "all weights of the student learn"]
     assert why in reason
@@ -381,6 +384,17 @@ def test_a_student_that_followed_a_site_is_taught_its_branch_where_its_own_does_
     grown = moved.expand_classes(made.model.spec.labels)
     assert made.model.spec.branches == ((DISC,),)
     assert_close(made.model.parts()[0], grown)
+
+
+def test_a_branch_comes_even_where_no_change_of_what_is_known_is_harmless(world: World) -> None:
+    base = world.detector()
+    ruined = taught(base, (), by=0.5)
+    gap = gap_of(base, ruined.with_branch(taught(ruined), [DISC]))
+    applied = apply_gap(base, gap, guard=world.presumed, recipe=CycleRecipe(max_harm=0.0))
+    assert applied.lam == 0
+    assert applied.harmless
+    assert applied.model.spec.branches == ((DISC,),)
+    assert applied.after.map50 == pytest.approx(applied.before.map50, abs=1e-6)
 
 
 def test_statistics_that_no_site_has_changed_are_not_measured_again(base: Detector, tmp_path: Path) -> None:
