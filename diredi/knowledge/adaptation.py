@@ -237,7 +237,9 @@ def _fine_tuning_steps(
         return 0, "the site has labelled no class that the student knows, so all of the time is its branch's"
     if known == data.seen:
         return steps, "the site shows no new class, so the student needs no branch"
-    return min(_steps(recipe.fine_tuning, images), steps), "they follow the site first; its branch starts from there"
+    return min(
+        _steps(recipe.fine_tuning, images), steps // 2
+    ), "they follow the site first; its branch starts from there"
 
 
 def _share(seconds: float, recipe: CycleRecipe, on_progress: OnProgress | None) -> tuple[float, str]:

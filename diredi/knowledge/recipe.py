@@ -88,10 +88,10 @@ class CycleRecipe(Recipe):
     """How a branch learns, the tutor's and the student's alike, and for how long tutor and student learn a site at the
     most."""
     fine_tuning: TrainRecipe | None = TrainRecipe(epochs=8, learning_rate=3e-5, batch_norm="frozen", losses={})
-    """How all weights of the student follow a site before its branch learns what is left of the epochs of `branch`: so
-    little that the student keeps what it knows. Where a site shows no new class, the student gets no branch, and all
-    of the epochs are these. None, a site that shows no known class, one without a coreset, or a student that has
-    branches already, leave the weights as they are."""
+    """How all weights of the student follow a site, for half of the epochs of `branch` at the most, before its branch
+    learns what is left of them: so little that the student keeps what it knows. Where a site shows no new class, the
+    student gets no branch, and all of the epochs are these. None, a site that shows no known class, one without a
+    coreset, or a student that has branches already, leave the weights as they are."""
     probe_steps: int = Field(default=24, ge=1)
     """Steps of the probe that chooses the form and tells how long the site's part will take."""
     held_back: float = Field(default=0.15, gt=0, lt=1)
