@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -21,6 +22,8 @@ from diredi.rpc.interceptor import Interceptor
 from diredi.rpc.services import service_of
 from diredi.trust.identity import Credentials
 
+UNHEARD_S = 2.0
+"""How long a server that stops waits, after its grace, to hear that it has ended."""
 MAX_MESSAGE_BYTES = 9 * 2**20  # an image of 8 MiB and what stands beside it; big bytes travel as blobs
 FLOW_OPTIONS = [
     # Bandwidth probes are off: they are pings too, hold back the keepalive ping while they are under way, and open the
@@ -77,7 +80,10 @@ class Server:
         """
         await self._status.enter_graceful_shutdown()
         self.interceptor.end_streams()
-        await self._server.stop(grace_s)
+        # grpcio waits without a limit for word from its core that the server has ended, and was seen to wait for ever.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_s + UNHEARD_S):
+                await self._server.stop(grace_s)
 
     async def run_until(self, stop: asyncio.Event, grace_s: float = 1.0) -> None:
         """Serve until the event is set, then stop."""
