@@ -1,7 +1,7 @@
 """Pure rules about canaries: which devices run a release first, and what follows from their reports.
 
 - The first devices of each site of the cycle, by name, are canaries. Those that are online come before those that are
-  not.
+  not. Devices that run a release of a narrower scope would not run this one and are none.
 - A release goes to all devices once every canary has installed it and every site's validation has passed.
 - It is rolled back where a canary has failed or a site is worse off. Every device then returns to the release before.
 - For a site without devices its validation alone decides.
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from cloud_server.entities import Device, Install, Outcome, Release, ReleaseStatus
 from cloud_server.gate import Verdict
+from cloud_server.scopes import FLEET
 from cloud_server.states import State
 
 
@@ -82,17 +83,23 @@ def find_silent(installs: Mapping[str, Install | None]) -> list[str]:
     return [key for key, install in installs.items() if install is None]
 
 
-def select_release(device: str, releases: Sequence[Release]) -> Release | None:
-    """Return the newest release that a device may run, or None.
+def select_release(device: str, releases: Sequence[Release], scopes: Sequence[str] = (FLEET,)) -> Release | None:
+    """Return the release that a device should run, or None.
+
+    This is the newest release of the narrowest scope that has one: a release of the fleet lacks the classes of the
+    device's own site, so it does not replace the site's, however new it is. A device that is a canary tests first.
 
     Args:
         device: The device's key.
         releases: All releases, in any order.
+        scopes: The scopes that the device's site is in, the narrowest first.
     """
     allowed = [
         release
-        for release in releases
+        for release in sorted(releases, key=lambda release: -release.version)
         if release.status is ReleaseStatus.RELEASED
         or (release.status is ReleaseStatus.CANARY and device in release.canaries)
     ]
-    return max(allowed, key=lambda release: release.version, default=None)
+    newest = [next((r for r in allowed if r.scope == scope), None) for scope in scopes]
+    found = [release for release in newest if release is not None]
+    return next((release for release in found if release.status is ReleaseStatus.CANARY), next(iter(found), None))

@@ -68,13 +68,13 @@ class CloudContext:
         """Let a site act on a cycle that it takes part in: check its role, then `write`.
 
         Raises:
-            NotFound: There is no such cycle.
+            NotFound: There is no such cycle, or the caller is outside of its scope.
             Refused: The caller is not a site of the cycle.
         """
         authorization.require_operator_or_site(actor)
 
         def act(r: Repository, now: datetime) -> _Result:
-            authorization.require_member_site(actor, r.cycles.get(cycle_id).sites)
+            authorization.require_member_site(actor, r.cycles.get(cycle_id, r.visible_to(actor)).sites)
             return action(r, now)
 
         return await self.write(act)

@@ -23,7 +23,7 @@ from cloud_server.entities import (
     Vitals,
 )
 from cloud_server.fleet.service import Deployment, DeviceView
-from cloud_server.sites.service import Assignment, SiteView
+from cloud_server.sites.service import Assignment, Group, SiteView
 from diredi.data.style import SiteStyle
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import InvalidInput
@@ -41,7 +41,7 @@ def model_to(model: Model) -> common_pb2.Model:
     return base.model_to(
         base.Model(
             id=model.id, kind=model.kind, spec=spec, weights=model.weights, onnx=model.onnx, parent_id=model.parent_id,
-            cycle_id=model.cycle_id, presumed=model.presumed, created=model.created,
+            cycle_id=model.cycle_id, presumed=model.presumed, created=model.created, scope=model.scope,
         )
     )  # fmt: skip
 
@@ -58,7 +58,7 @@ def release_to(deployment: Deployment) -> fleet_pb2.Release:
     return base.release_to(
         base.Release(
             version=release.version, student_id=student.id, onnx=student.onnx, labels=student.labels,
-            image_size=student.image_size, cycle_id=release.cycle_id, created=release.created,
+            image_size=student.image_size, cycle_id=release.cycle_id, created=release.created, scope=release.scope,
         )
     )  # fmt: skip
 
@@ -75,7 +75,7 @@ def cycle_to(cycle: Cycle, brief: bool = False) -> cycles_pb2.Cycle:
         history=[_transition_to(transition, not brief) for transition in cycle.history],
         recipe=base.struct_to(cycle.recipe), base_tutor_id=cycle.base_tutor_id, base_student_id=cycle.base_student_id,
         updated_tutor_id=cycle.updated_tutor_id, updated_student_id=cycle.updated_student_id,
-        release_version=cycle.release_version, approved=cycle.approved,
+        release_version=cycle.release_version, approved=cycle.approved, scope=cycle.scope,
         sites=[_part_to(part, brief) for part in cycle.parts],
     )  # fmt: skip
     if cycle.progress is not None:
@@ -238,8 +238,13 @@ def site_to(view: SiteView, received: dict[str, int]) -> sites_pb2.Site:
     """
     return sites_pb2.Site(
         name=view.site.name, online=view.online, last_seen=base.time_to(view.site.last_seen), devices=view.devices,
-        cycle_id=view.cycle_id, received_bytes=received,
+        cycle_id=view.cycle_id, received_bytes=received, group=view.group,
     )  # fmt: skip
+
+
+def group_to(group: Group) -> sites_pb2.Group:
+    """Return the message of a group."""
+    return sites_pb2.Group(name=group.name, sites=group.sites)
 
 
 def vitals_from(message: fleet_pb2.HeartbeatRequest) -> Vitals:
@@ -278,7 +283,7 @@ def device_to(view: DeviceView) -> fleet_pb2.Device:
     return fleet_pb2.Device(
         name=device.name, site=device.site, online=view.online, release_version=device.release_version,
         last_seen=base.time_to(device.last_seen), frames=device.frames, frames_per_second=device.frames_per_second,
-        latency_ms=device.latency_ms, installs=[_install_to(install) for install in device.installs],
+        latency_ms=device.latency_ms, scope=view.scope, installs=[_install_to(install) for install in device.installs],
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
 
+from cloud_server.scopes import FLEET
 from cloud_server.states import BEFORE_UPLOAD, DROPPED, ENDS, State
 from diredi.errors import NotFound
 from diredi.evaluation.metrics import DetectionMetrics
@@ -44,6 +45,8 @@ class Model(Record):
     parent_id: str = ""
     cycle_id: str = ""
     presumed: DetectionMetrics | None = None
+    scope: str = FLEET
+    """That of the cycle that made it (`cloud_server.scopes`)."""
     created: datetime
 
 
@@ -65,6 +68,8 @@ class Release(Record):
     status: ReleaseStatus
     canaries: tuple[str, ...] = ()
     """Keys of devices."""
+    scope: str = FLEET
+    """Whom it is for (`cloud_server.scopes`)."""
     created: datetime
 
 
@@ -177,6 +182,8 @@ class Cycle(Record):
     id: str
     request_id: str
     state: State
+    scope: str = FLEET
+    """Whom its release is for (`cloud_server.scopes`)."""
     recipe: Json
     base_tutor_id: str
     base_student_id: str
@@ -219,7 +226,7 @@ class Cycle(Record):
     def labels(self) -> LabelSpace:
         """The classes of all gaps.
 
-        Each gap has a beginning of the cloud's one list of classes, so the longest has them all.
+        Each gap has a beginning of one list of classes, that of the cycle's scope, so the longest has them all.
         """
         return max((gap.labels for _, gap in self.gaps), key=len)
 

@@ -53,7 +53,7 @@ class Notifier:
 
 
 RELEASES: Final = "releases"
-"""Which releases there are, and who may have them."""
+"""Which releases there are, and who may have them; so the groups of sites, too."""
 CYCLES: Final = "cycles"
 """The states of all cycles."""
 

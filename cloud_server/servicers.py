@@ -14,6 +14,7 @@ from cloud_server.convert import (
     class_names_from,
     cycle_to,
     device_to,
+    group_to,
     manifest_from,
     model_to,
     outcome_from,
@@ -49,7 +50,7 @@ class CycleServicer(CycleServiceServicer):
     ) -> cycles_pb2.StartCycleResponse:
         overrides = struct_from(request.recipe)
         sites = [site for site in (request.site, *request.sites) if site]
-        cycle = await self._service.start(caller_identity(context), sites, request.request_id, overrides)
+        cycle = await self._service.start(caller_identity(context), sites, request.request_id, overrides, request.scope)
         return cycles_pb2.StartCycleResponse(cycle=cycle_to(cycle))
 
     async def WatchCycle(
@@ -129,6 +130,20 @@ class SiteServicer(SiteServiceServicer):
         await self._service.fail_task(caller_identity(context), request.task_id, request.reason)
         return sites_pb2.FailTaskResponse()
 
+    async def SetGroup(self, request: sites_pb2.SetGroupRequest, context: Context) -> sites_pb2.SetGroupResponse:
+        group = await self._service.set_group(caller_identity(context), request.group.name, list(request.group.sites))
+        return sites_pb2.SetGroupResponse(group=group_to(group))
+
+    async def RemoveGroup(
+        self, request: sites_pb2.RemoveGroupRequest, context: Context
+    ) -> sites_pb2.RemoveGroupResponse:
+        await self._service.remove_group(caller_identity(context), request.name)
+        return sites_pb2.RemoveGroupResponse()
+
+    async def ListGroups(self, request: sites_pb2.ListGroupsRequest, context: Context) -> sites_pb2.ListGroupsResponse:
+        groups = await self._service.list_groups(caller_identity(context))
+        return sites_pb2.ListGroupsResponse(groups=[group_to(group) for group in groups])
+
     async def ListSites(self, request: sites_pb2.ListSitesRequest, context: Context) -> sites_pb2.ListSitesResponse:
         views = await self._service.list_sites(caller_identity(context))
         sites = [site_to(view, self._meter.totals(f"site/{view.site.name}")) for view in views]
@@ -186,12 +201,15 @@ class RegistryServicer(RegistryServiceServicer):
     async def ListModels(
         self, request: registry_pb2.ListModelsRequest, context: Context
     ) -> registry_pb2.ListModelsResponse:
-        authorization.require_operator_or_site(caller_identity(context))
+        caller = caller_identity(context)
+        authorization.require_operator_or_site(caller)
         kind = kind_from(request.kind)
-        models = await self._context.read(lambda r: r.models.all(ModelKind(kind) if kind else None))
+        wanted = ModelKind(kind) if kind else None
+        models = await self._context.read(lambda r: r.models.all(wanted, r.visible_to(caller)))
         return registry_pb2.ListModelsResponse(models=[model_to(model) for model in models])
 
     async def GetModel(self, request: registry_pb2.GetModelRequest, context: Context) -> registry_pb2.GetModelResponse:
-        authorization.require_operator_or_site(caller_identity(context))
-        model = await self._context.read(lambda r: r.models.get(request.id))
+        caller = caller_identity(context)
+        authorization.require_operator_or_site(caller)
+        model = await self._context.read(lambda r: r.models.get(request.id, r.visible_to(caller)))
         return registry_pb2.GetModelResponse(model=model_to(model))

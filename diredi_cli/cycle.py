@@ -45,6 +45,15 @@ def start(
             "several times. By default what the cloud's recipe says: mostly the site.",
         ),
     ] = None,
+    scope: Annotated[
+        str,
+        typer.Option(
+            "--scope",
+            metavar="site|group:NAME|fleet",
+            help="Whom the release is for, and who may see its class names, models and figures: the one site, the "
+            "sites of a group, or all.",
+        ),
+    ] = "fleet",
     watch: Annotated[bool, typer.Option("--watch", help="Stay until the cycle has ended.")] = False,
     option: Annotated[
         list[str] | None,
@@ -67,7 +76,9 @@ def start(
 
     options = parse_options(option or [])
     recipe = struct_to(options if labels is None else options | {"labels": labels.value})
-    request = StartCycleRequest(site=site[0], sites=site[1:], request_id=request_id or str(uuid.uuid4()), recipe=recipe)
+    request = StartCycleRequest(
+        site=site[0], sites=site[1:], request_id=request_id or str(uuid.uuid4()), recipe=recipe, scope=scope
+    )
 
     async def work(channel: Channel) -> Cycle:
         started = (await call(CycleServiceStub(channel).StartCycle, request, deadline_s=_DEADLINE_S)).cycle
@@ -130,13 +141,14 @@ def list_cycles(
         (
             cycle.id,
             ", ".join(_briefly(part) for part in cycle.sites),
+            cycle.scope,
             state_of(cycle),
             time_text(to_datetime(cycle.history[0].at)) if cycle.history else "",
             cycle.release_version or "",
         )
         for cycle in response.cycles
     ]
-    columns = ("cycle", "sites", "state", "requested", "release")
+    columns = ("cycle", "sites", "scope", "state", "requested", "release")
     emit([message_to_dict(cycle) for cycle in response.cycles], as_json, table(columns, rows, right=("release",)))
 
 
@@ -207,7 +219,7 @@ def _show(cycle: Cycle, as_json: bool) -> None:
     from diredi_cli.proto_json import message_to_dict, to_datetime
     from diredi_cli.watch import state_of
 
-    values: dict[str, object] = {"cycle": cycle.id, "state": state_of(cycle)}
+    values: dict[str, object] = {"cycle": cycle.id, "scope": cycle.scope, "state": state_of(cycle)}
     if cycle.release_version:
         values["release"] = cycle.release_version
     if cycle.HasField("progress") and cycle.progress.step:

@@ -42,6 +42,7 @@ def list_devices(
             device.site,
             "online" if device.online else "away",
             device.release_version or "none",
+            device.scope or "none",
             last_install(device),
             f"{device.frames:,}",
             f"{device.frames_per_second:.1f}",
@@ -49,6 +50,6 @@ def list_devices(
         )
         for device in response.devices
     ]
-    columns = ("device", "site", "state", "release", "last install", "frames", "frames/s", "latency ms")
+    columns = ("device", "site", "state", "release", "scope", "last install", "frames", "frames/s", "latency ms")
     right = ("release", "frames", "frames/s", "latency ms")
     emit([message_to_dict(device) for device in response.devices], as_json, table(columns, rows, right=right))

@@ -49,12 +49,13 @@ def list_models(
             len(model.labels.classes),
             bytes_text(model.weights.bytes),
             percent(model.presumed.map50),
+            model.scope,
             model.cycle_id or "first",
             time_text(to_datetime(model.created)),
         )
         for model in response.models
     ]
-    columns = ("model", "kind", "architecture", "classes", "weights", "mAP50", "cycle", "made")
+    columns = ("model", "kind", "architecture", "classes", "weights", "mAP50", "scope", "cycle", "made")
     right = ("classes", "weights", "mAP50")
     emit([message_to_dict(model) for model in response.models], as_json, table(columns, rows, right=right))
 
@@ -78,6 +79,7 @@ def show(
         "weights": bytes_text(model.weights.bytes),
         "ONNX": bytes_text(model.onnx.bytes) if model.HasField("onnx") else "none",
         "came from": model.parent_id or "nothing, it is a first one",
+        "scope": model.scope,
         "cycle": model.cycle_id or "none",
         "made": time_text(to_datetime(model.created)),
     }

@@ -28,13 +28,14 @@ def list_sites(
             site.name,
             "online" if site.online else "away",
             ago_text(to_datetime(site.last_seen)) if site.HasField("last_seen") else "never",
+            site.group or "none",
             site.devices,
             bytes_text(sum(site.received_bytes.values())),
             site.cycle_id or "none",
         )
         for site in response.sites
     ]
-    columns = ("site", "state", "last seen", "devices", "received", "cycle under way")
+    columns = ("site", "state", "last seen", "group", "devices", "received", "cycle under way")
     emit(
         [message_to_dict(site) for site in response.sites], as_json, table(columns, rows, right=("devices", "received"))
     )

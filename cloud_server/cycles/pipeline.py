@@ -22,6 +22,7 @@ from cloud_server.store import Repository
 from diredi.errors import WrongState
 from diredi.evaluation.metrics import DetectionMetrics
 from diredi.jobs import Heard
+from diredi.labels import LabelSpace
 from diredi.progress import Progress as JobProgress
 
 _REPORT_EVERY_S: Final = 1.0
@@ -113,10 +114,14 @@ class CyclePipeline:
             canaries = [
                 key
                 for part in cycle.active_parts
-                for key in canary.choose_canaries(r.devices.of_site(part.site), online, self._canary_devices)
+                for key in canary.choose_canaries(
+                    transitions.list_testers(r, cycle, part.site), online, self._canary_devices
+                )
             ]
             student = r.models.get(cycle.updated_student_id)
-            candidate = r.releases.add(student, cycle.updated_tutor_id, ReleaseStatus.CANARY, canaries, cycle.id, now)
+            candidate = r.releases.add(
+                student, cycle.updated_tutor_id, ReleaseStatus.CANARY, canaries, cycle.id, now, cycle.scope
+            )
             who = "the site validates it" if len(cycle.active_parts) == 1 else "each site validates it"
             reason = f"release {candidate.version} for {', '.join(canaries) or 'no device yet'}; {who}"
             return r.cycles.move(
@@ -126,9 +131,11 @@ class CyclePipeline:
         return await self._context.write(release)
 
     async def _judge(self, cycle: Cycle, model: Model, metrics: Json) -> gate.Verdict:
-        base, known = await self._context.read(
-            lambda r: (r.models.get(cycle.base_student_id).labels, r.classes.labels())
-        )
+        def find_labels(r: Repository) -> tuple[LabelSpace, LabelSpace | None]:
+            student, tutor = r.models.get(cycle.base_student_id), r.models.get(cycle.base_tutor_id)
+            return student.labels, r.classes.labels_of(cycle.scope, tutor.labels)
+
+        base, known = await self._context.read(find_labels)
         labels = gate.check_labels(model.labels, base, known or base)
         if not labels.passed:
             return labels

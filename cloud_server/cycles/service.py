@@ -10,6 +10,7 @@ from cloud_server.context import CloudContext
 from cloud_server.cycles import transitions
 from cloud_server.entities import Cycle, Json
 from cloud_server.notifier import cycle_topic
+from cloud_server.scopes import FLEET
 from diredi.knowledge.recipe import CycleRecipe
 from diredi.trust.identity import Identity, Role
 
@@ -30,7 +31,9 @@ class CycleService:
         self._context = context
         self._recipe = recipe
 
-    async def start(self, actor: Identity, sites: Sequence[str], request_id: str, overrides: Json) -> Cycle:
+    async def start(
+        self, actor: Identity, sites: Sequence[str], request_id: str, overrides: Json, scope: str = FLEET
+    ) -> Cycle:
         """Start a cycle for an operator, or return the one that this request has started before.
 
         Args:
@@ -38,28 +41,29 @@ class CycleService:
             sites: The sites to learn from.
             request_id: Made up by the caller; the same id gives the same cycle.
             overrides: Options of the recipe that differ from the cloud's own.
+            scope: Whom the release is for: "fleet", "site" or "group:NAME".
 
         Raises:
-            Refused: The caller is not an operator.
-            InvalidInput: An option, the list of sites or the request id is not usable.
+            Refused: The caller is not an operator, or a site is not in the group.
+            InvalidInput: An option, the list of sites, the scope or the request id is not usable.
             NotFound: A site has never called.
             WrongState: A site has an unfinished cycle, or there is no release yet.
         """
         authorization.require_operator(actor)
         recipe = self._recipe.override(overrides).model_dump(mode="json")
         return await self._context.write(
-            lambda r, now: transitions.start_cycle(r, sites, request_id, recipe, str(actor), now)
+            lambda r, now: transitions.start_cycle(r, sites, request_id, recipe, str(actor), now, scope)
         )
 
     async def get(self, actor: Identity, cycle_id: str) -> Cycle:
         """Return a cycle as the caller may see it: operators see all of it, a site only its own part.
 
         Raises:
-            NotFound: There is no such cycle.
+            NotFound: There is no such cycle, or the caller is outside of its scope.
             Refused: The caller is neither an operator nor a site of the cycle.
         """
         authorization.require_operator_or_site(actor)
-        cycle = await self._context.read(lambda r: r.cycles.get(cycle_id))
+        cycle = await self._context.read(lambda r: r.cycles.get(cycle_id, r.visible_to(actor)))
         authorization.require_view_of(actor, *cycle.sites)
         return _view(actor, cycle)
 
@@ -77,7 +81,8 @@ class CycleService:
         authorization.require_operator_or_site(actor)
         wanted = actor.name if actor.role is Role.SITE and not site else site
         authorization.require_view_of(actor, wanted)
-        cycles = await self._context.read(lambda r: r.cycles.recent(wanted, min(limit or _DEFAULT_LIMIT, _MAX_LIMIT)))
+        most = min(limit or _DEFAULT_LIMIT, _MAX_LIMIT)
+        cycles = await self._context.read(lambda r: r.cycles.recent(wanted, most, r.visible_to(actor)))
         return [_view(actor, cycle) for cycle in cycles]
 
     async def watch(self, actor: Identity, cycle_id: str) -> AsyncGenerator[Cycle]:

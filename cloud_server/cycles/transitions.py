@@ -13,7 +13,8 @@ from datetime import datetime
 from typing import Final
 
 from cloud_server import canary, gate
-from cloud_server.entities import Cycle, GapManifest, Install, Json, Part, Progress, ReleaseStatus
+from cloud_server.entities import Cycle, Device, GapManifest, Install, Json, Part, Progress, ReleaseStatus
+from cloud_server.scopes import FLEET, resolve_scope, scopes_of, wider_scopes
 from cloud_server.states import BEFORE_UPLOAD, State
 from cloud_server.store import Repository
 from cloud_server.tasks import TaskKind
@@ -28,7 +29,15 @@ _MAX_REQUEST_ID: Final = 128
 _MAX_REASON: Final = 500
 
 
-def start_cycle(r: Repository, sites: Sequence[str], request_id: str, recipe: Json, actor: str, now: datetime) -> Cycle:
+def start_cycle(
+    r: Repository,
+    sites: Sequence[str],
+    request_id: str,
+    recipe: Json,
+    actor: str,
+    now: datetime,
+    wanted_scope: str = FLEET,
+) -> Cycle:
     """Add a cycle; the same request id gives the same cycle.
 
     Args:
@@ -38,35 +47,41 @@ def start_cycle(r: Repository, sites: Sequence[str], request_id: str, recipe: Js
         recipe: The whole recipe, validated.
         actor: The caller.
         now: The current time.
+        wanted_scope: Whom the release is for: "fleet", "site" or "group:NAME".
 
     Raises:
-        InvalidInput: The request id or the list of sites is not usable, or the id was used for other sites.
+        InvalidInput: The request id, the list of sites or the scope is not usable, or the id was used for others.
         NotFound: A site has never called.
+        Refused: A site is not in the group.
         WrongState: A site has an unfinished cycle, or there is no release yet.
     """
     if not 0 < len(request_id) <= _MAX_REQUEST_ID:
         raise InvalidInput(f"a request id has 1 to {_MAX_REQUEST_ID} characters: make one up for each new request")
     if not 0 < len(sites) <= MAX_SITES or len(set(sites)) != len(sites):
         raise InvalidInput(f"a cycle takes 1 to {MAX_SITES} sites, each once: name the sites to learn from")
+    groups = r.groups.by_site()
+    scope = resolve_scope(wanted_scope, sites, groups)
     known = r.cycles.find_by_request(request_id)
     if known is not None:
-        if set(known.sites) != set(sites):
-            raise InvalidInput(f"request id {request_id!r} was used for {', '.join(known.sites)}: make up a new one")
+        if set(known.sites) != set(sites) or known.scope != scope:
+            used_for = f"{', '.join(known.sites)} with scope {known.scope}"
+            raise InvalidInput(f"request id {request_id!r} was used for {used_for}: make up a new one")
         return known
     for site in sites:
         r.sites.get(site)
         if running := r.cycles.unfinished(site):
             first = running[0]
             raise WrongState(f"site {site!r} has cycle {first.id} under way ({first.state}): wait until it ends")
-    release = r.releases.current()
+    release = r.releases.current(wider_scopes(scope, groups.get(sites[0], "")))
     if release is None:
         raise WrongState("there is no release yet, the cloud is still making the first one: try again in a minute")
     cycle = Cycle(
-        id=uuid.uuid4().hex[:12], request_id=request_id, state=State.REQUESTED, recipe=recipe,
+        id=uuid.uuid4().hex[:12], request_id=request_id, state=State.REQUESTED, scope=scope, recipe=recipe,
         base_tutor_id=release.tutor_id, base_student_id=release.student_id, progressed_at=now, created=now,
         parts=tuple(Part(site=site, progressed_at=now) for site in sites),
     )  # fmt: skip
-    return r.cycles.add(cycle, actor, "an update was asked for")
+    for_whom = "" if scope == FLEET else f" for {scope}"
+    return r.cycles.add(cycle, actor, f"an update was asked for{for_whom}, from release {release.version}")
 
 
 def offer(
@@ -166,9 +181,10 @@ def report_progress(r: Repository, cycle_id: str, site: str, progress: Progress,
 
 
 def propose_classes(r: Repository, cycle_id: str, site: str, names: Sequence[str], now: datetime) -> LabelSpace:
-    """Give ids to class names and return the whole label space.
+    """Give ids to class names and return the whole label space of the cycle's scope.
 
-    Known names keep their ids. New ones get the next ids, which hold for all sites whatever becomes of the cycle.
+    Known names keep their ids. New ones get the next ids, which hold for all sites of the scope whatever becomes of the
+    cycle. Other scopes do not learn of them.
 
     Raises:
         WrongState: The site has not approved the cycle, or its gap has been uploaded.
@@ -179,7 +195,7 @@ def propose_classes(r: Repository, cycle_id: str, site: str, names: Sequence[str
         state = _describe_state(cycle, site)
         raise WrongState(f"cycle {cycle_id} is {state}: only an approved one may propose, before its upload")
     r.cycles.change_part(cycle_id, site, now)
-    return r.classes.assign_ids(names, cycle_id, now)
+    return r.classes.propose(cycle.scope, r.models.get(cycle.base_tutor_id).labels, names, cycle_id, now)
 
 
 def check_manifest(r: Repository, site: str, manifest: GapManifest) -> bool:
@@ -202,8 +218,8 @@ def check_manifest(r: Repository, site: str, manifest: GapManifest) -> bool:
     _check_base("tutor gap", manifest.tutor_gap.base_id, cycle.base_tutor_id)
     if manifest.student_gap is not None:
         _check_base("student gap", manifest.student_gap.base_id, cycle.base_student_id)
-    known = r.classes.labels()
     base = r.models.get(cycle.base_tutor_id).labels
+    known = r.classes.labels_of(cycle.scope, base)
     if known is None or not known.extends(manifest.labels) or not manifest.labels.extends(base):
         raise InvalidInput(
             f"the gap's classes ({', '.join(manifest.labels.names)}) are not those that the cloud gave ids to: "
@@ -265,6 +281,13 @@ def decide_canary(r: Repository, cycle_id: str, actor: str, now: datetime) -> Cy
     return end_canary(r, cycle, decision, actor, now, recorded)
 
 
+def list_testers(r: Repository, cycle: Cycle, site: str) -> list[Device]:
+    """Return the devices of a site that would run a cycle's release: none where they have one of a narrower scope."""
+    scopes = scopes_of(site, r.groups.of_site(site))
+    narrower = scopes[: scopes.index(cycle.scope)]
+    return [] if r.releases.current(narrower) else r.devices.of_site(site)
+
+
 def collect_canary_reports(r: Repository, cycle: Cycle) -> dict[str, Install | None]:
     """Return the last report of each canary about the cycle's release; None where there is none."""
     devices = [device for part in cycle.active_parts for device in r.devices.of_site(part.site)]
@@ -296,8 +319,8 @@ def _judge_part(part: Part, base: LabelSpace) -> gate.Verdict | None:
 
 
 def explain_superseded(r: Repository, cycle: Cycle) -> str:
-    """Say why a cycle's result would undo another one's; empty where the fleet still runs the cycle's base."""
-    current = r.releases.current()
+    """Say why a cycle's result would undo another one's; empty where its scope still starts from the cycle's base."""
+    current = r.releases.current(wider_scopes(cycle.scope, r.groups.of_site(cycle.sites[0])))
     if current is None or current.student_id == cycle.base_student_id:
         return ""
     return f"release {current.version} came first and stands on other knowledge: start the cycle again"

@@ -18,6 +18,7 @@ from cloud_server.context import CloudContext
 from cloud_server.cycles import transitions
 from cloud_server.entities import Device, Install, Model, Outcome, Release, Vitals, device_key
 from cloud_server.notifier import RELEASES
+from cloud_server.scopes import scopes_of
 from cloud_server.states import State
 from cloud_server.store import Repository
 from diredi.errors import InvalidInput, NoRoom, Unreachable
@@ -43,6 +44,8 @@ class DeviceView:
 
     device: Device
     online: bool
+    scope: str
+    """That of the release that runs there; empty where none does."""
 
 
 class FleetService:
@@ -51,6 +54,7 @@ class FleetService:
     def __init__(self, context: CloudContext) -> None:
         self._context = context
         self._deployments: dict[int, Deployment] = {}
+        self._groups: dict[str, str] = {}
         self._deployments_version = -1
         self._loading = asyncio.Lock()
         self._pending: dict[tuple[str, str], tuple[datetime, Vitals]] = {}
@@ -85,12 +89,12 @@ class FleetService:
             Refused: The caller is not that device.
         """
         authorization.require_device(actor, device)
-        context, key = self._context, device_key(actor.site, device)
+        context = self._context
         sent_version: int | None = None
-        with context.track_stream(f"device/{key}"):
+        with context.track_stream(f"device/{device_key(actor.site, device)}"):
             while True:
                 seen_version = context.notifier.version(RELEASES)
-                deployment = await self._find_deployment(key)
+                deployment = await self._find_deployment(actor.site, device)
                 version = 0 if deployment is None else deployment.release.version
                 if version != sent_version:
                     sent_version = version
@@ -104,7 +108,7 @@ class FleetService:
         Raises:
             Refused: The caller is not that device.
             InvalidInput: The version is below 1.
-            NotFound: There is no such release.
+            NotFound: There is no such release, or it is not for the device's site.
         """
         authorization.require_device(actor, device)
         if install.release_version < 1:
@@ -113,7 +117,7 @@ class FleetService:
         install = install.model_copy(update={"reason": install.reason[:_MAX_REASON]})
 
         def record(r: Repository, now: datetime) -> None:
-            r.releases.get(install.release_version)
+            r.releases.get(install.release_version, r.visible_to(actor))
             known = r.devices.find(key)
             vitals = Vitals() if known is None else Vitals.model_validate(known)
             r.devices.record_contact(device, actor.site, now, vitals)
@@ -137,9 +141,15 @@ class FleetService:
         authorization.require_operator(actor)
         await self.flush()
         now, open_streams = self._context.now(), set(self._context.open_streams)
+        devices, releases = await self._context.read(lambda r: (r.devices.of_site(site), r.releases.all()))
+        scopes = {release.version: release.scope for release in releases}
         return [
-            DeviceView(device, f"device/{device.key}" in open_streams or now - device.last_seen < _ONLINE_FOR)
-            for device in await self._context.read(lambda r: r.devices.of_site(site))
+            DeviceView(
+                device,
+                f"device/{device.key}" in open_streams or now - device.last_seen < _ONLINE_FOR,
+                scopes.get(device.release_version, ""),
+            )
+            for device in devices
         ]
 
     async def run(self) -> None:
@@ -166,16 +176,19 @@ class FleetService:
             if self._pending.get(key) == heartbeat:  # else a newer one came while this one was stored
                 del self._pending[key]
 
-    async def _find_deployment(self, key: str) -> Deployment | None:
-        """Return what the device of this key should run; the releases are read again only after they have changed."""
+    async def _find_deployment(self, site: str, device: str) -> Deployment | None:
+        """Return what a device should run; the releases are read again only after they have changed."""
         async with self._loading:
             version = self._context.notifier.version(RELEASES)
             if version != self._deployments_version:
-                self._deployments = await self._context.read(
-                    lambda r: {
-                        item.version: Deployment(item, r.models.get(item.student_id)) for item in r.releases.all()
-                    }
+                self._deployments, self._groups = await self._context.read(
+                    lambda r: (
+                        {item.version: Deployment(item, r.models.get(item.student_id)) for item in r.releases.all()},
+                        r.groups.by_site(),
+                    )
                 )
                 self._deployments_version = version
-        release = canary.select_release(key, [deployment.release for deployment in self._deployments.values()])
+        scopes = scopes_of(site, self._groups.get(site, ""))
+        releases = [deployment.release for deployment in self._deployments.values()]
+        release = canary.select_release(device_key(site, device), releases, scopes)
         return None if release is None else self._deployments[release.version]

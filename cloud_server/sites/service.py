@@ -14,9 +14,11 @@ from cloud_server.cycles import transitions
 from cloud_server.cycles.gap_validation import GapValidator
 from cloud_server.entities import GapManifest, Model, Progress, Site
 from cloud_server.notifier import site_topic
+from cloud_server.scopes import check_group_name, group_scope
 from cloud_server.states import BEFORE_UPLOAD
 from cloud_server.store import Repository
 from cloud_server.tasks import Task, TaskKind, open_tasks, parse_task_id
+from diredi.errors import InvalidInput, NotFound, WrongState
 from diredi.evaluation.metrics import DetectionMetrics
 from diredi.labels import LabelSpace
 from diredi.store.blobs import Blob
@@ -45,6 +47,14 @@ class Policy:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Sites for which a cycle's release may be (`cloud_server.scopes`)."""
+
+    name: str
+    sites: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class SiteView:
     """A site as operators see it."""
 
@@ -52,6 +62,7 @@ class SiteView:
     online: bool
     devices: int
     cycle_id: str
+    group: str
 
 
 class SiteService:
@@ -165,6 +176,69 @@ class SiteService:
             actor, cycle_id, lambda r, now: transitions.fail_task(r, cycle_id, kind, actor.name, reason, now)
         )
 
+    async def set_group(self, actor: Identity, name: str, sites: Sequence[str]) -> Group:
+        """Make a group of sites, or give one other sites, and return it.
+
+        Args:
+            actor: The caller.
+            name: The group's name.
+            sites: All its sites.
+
+        Raises:
+            Refused: The caller is not an operator.
+            InvalidInput: The name or the list of sites is not usable.
+            NotFound: A site has never called.
+            WrongState: A site is in another group, or a cycle of the group is under way.
+        """
+        authorization.require_operator(actor)
+        check_group_name(name)
+        if not sites or len(set(sites)) != len(sites):
+            raise InvalidInput(f"group {name!r} needs one site or more, each once: name them all, or remove the group")
+
+        def change(r: Repository, _now: datetime) -> Group:
+            groups = r.groups.by_site()
+            for site in sites:
+                r.sites.get(site)
+                if groups.get(site, name) != name:
+                    raise WrongState(f"site {site!r} is in group {groups[site]!r}: take it out there first")
+            if set(sites) != set(r.groups.members(name)):
+                _check_no_cycle(r, name)
+                r.groups.set(name, sites)
+            return Group(name, tuple(r.groups.members(name)))
+
+        return await self._context.write(change)
+
+    async def remove_group(self, actor: Identity, name: str) -> None:
+        """Remove a group. Its releases reach nobody then, and its devices return to the fleet's.
+
+        Raises:
+            Refused: The caller is not an operator.
+            NotFound: There is no such group.
+            WrongState: A cycle of the group is under way.
+        """
+        authorization.require_operator(actor)
+
+        def remove(r: Repository, _now: datetime) -> None:
+            if not r.groups.members(name):
+                raise NotFound(f"there is no group {name[:80]!r}: `diredi group list` names them")
+            _check_no_cycle(r, name)
+            r.groups.set(name, ())
+
+        await self._context.write(remove)
+
+    async def list_groups(self, actor: Identity) -> list[Group]:
+        """Return all groups, by name.
+
+        Raises:
+            Refused: The caller is not an operator.
+        """
+        authorization.require_operator(actor)
+        groups = await self._context.read(lambda r: r.groups.by_site())
+        return [
+            Group(name, tuple(site for site, group in groups.items() if group == name))
+            for name in sorted(set(groups.values()))
+        ]
+
     async def list_sites(self, actor: Identity) -> list[SiteView]:
         """Return every site that has ever called, by name.
 
@@ -176,13 +250,24 @@ class SiteService:
 
         def query(r: Repository) -> list[SiteView]:
             devices = r.devices.count_by_site()
+            groups = r.groups.by_site()
             cycle_ids = {part.site: cycle.id for cycle in r.cycles.unfinished() for part in cycle.active_parts}
             return [
-                SiteView(site, f"site/{site.name}" in online, devices.get(site.name, 0), cycle_ids.get(site.name, ""))
+                SiteView(
+                    site, f"site/{site.name}" in online, devices.get(site.name, 0), cycle_ids.get(site.name, ""),
+                    groups.get(site.name, ""),
+                )
                 for site in r.sites.all()
-            ]
+            ]  # fmt: skip
 
         return await self._context.read(query)
+
+
+def _check_no_cycle(r: Repository, group: str) -> None:
+    """Raises WrongState while a cycle of the group is under way: whom it is for must not change on the way."""
+    running = next((cycle for cycle in r.cycles.unfinished() if cycle.scope == group_scope(group)), None)
+    if running is not None:
+        raise WrongState(f"group {group!r} has cycle {running.id} under way ({running.state}): wait until it ends")
 
 
 def _offer_tasks(r: Repository, site: str, policy: Policy, now: datetime) -> list[Assignment]:
@@ -211,7 +296,7 @@ def _assign(r: Repository, task: Task) -> Assignment:
 
 def _find_bases(r: Repository, actor: Identity, manifest: GapManifest) -> tuple[Model, Model] | None:
     """Return the tutor and student that the gaps are differences to; None if this gap has been accepted before."""
-    cycle = r.cycles.get(manifest.cycle_id)
+    cycle = r.cycles.get(manifest.cycle_id, r.visible_to(actor))
     authorization.require_member_site(actor, cycle.sites)
     if transitions.check_manifest(r, actor.name, manifest):
         return None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
+from cloud_server.scopes import visible_scopes
 from cloud_server.store.cycles import Cycles
-from cloud_server.store.fleet import Devices, Sites
+from cloud_server.store.fleet import Devices, Groups, Sites
 from cloud_server.store.registry import Classes, Facts, Models, Releases
+from diredi.trust.identity import Identity
 
 
 class Repository:
@@ -21,4 +23,9 @@ class Repository:
         self.facts = Facts(session)
         self.cycles = Cycles(session, self.changed_topics)
         self.sites = Sites(session)
+        self.groups = Groups(session, self.changed_topics)
         self.devices = Devices(session)
+
+    def visible_to(self, actor: Identity) -> tuple[str, ...] | None:
+        """Return the scopes that a caller may see; None: all (`cloud_server.scopes.visible_scopes`)."""
+        return visible_scopes(actor, self.groups.by_site())

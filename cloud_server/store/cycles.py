@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 
 from sqlalchemy import and_, select
@@ -34,24 +34,36 @@ class Cycles:
         self._record(row, cycle.state, cycle.created, actor, reason, {})
         return Cycle.model_validate(row)
 
-    def get(self, cycle_id: str) -> Cycle:
+    def get(self, cycle_id: str, visible: Collection[str] | None = None) -> Cycle:
         """Return a cycle.
 
+        Args:
+            cycle_id: Its id.
+            visible: The scopes in which to look; None: all.
+
         Raises:
-            NotFound: There is no such cycle.
+            NotFound: There is no such cycle in these scopes.
         """
-        return Cycle.model_validate(self._row(cycle_id))
+        return Cycle.model_validate(self._row(cycle_id, visible))
 
     def find_by_request(self, request_id: str) -> Cycle | None:
         """Return the cycle that a request has started, or None."""
         row = self._session.scalar(select(CycleRow).where(CycleRow.request_id == request_id))
         return None if row is None else Cycle.model_validate(row)
 
-    def recent(self, site: str = "", limit: int = 100) -> list[Cycle]:
-        """Return cycles, newest first: those of one site, also where it has dropped out, or all."""
+    def recent(self, site: str = "", limit: int = 100, visible: Collection[str] | None = None) -> list[Cycle]:
+        """Return cycles, newest first.
+
+        Args:
+            site: Only those that this site takes or took part in; empty: all.
+            limit: At most so many.
+            visible: Only those of these scopes; None: of all.
+        """
         query = select(CycleRow).order_by(CycleRow.created.desc(), CycleRow.id).limit(limit)
         if site:
             query = query.where(CycleRow.parts.any(PartRow.site == site))
+        if visible is not None:
+            query = query.where(CycleRow.scope.in_(visible))
         return [Cycle.model_validate(row) for row in self._session.scalars(query)]
 
     def unfinished(self, site: str = "", states: Iterable[State] = ()) -> list[Cycle]:
@@ -168,9 +180,9 @@ class Cycles:
         self._changed_topics.add(cycle_topic(cycle_id))
         return Cycle.model_validate(row)
 
-    def _row(self, cycle_id: str) -> CycleRow:
+    def _row(self, cycle_id: str, visible: Collection[str] | None = None) -> CycleRow:
         row = self._session.get(CycleRow, cycle_id)
-        if row is None:
+        if row is None or (visible is not None and row.scope not in visible):
             raise NotFound(f"there is no cycle {cycle_id!r}: `diredi cycle list` names them")
         return row
 

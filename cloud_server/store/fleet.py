@@ -1,14 +1,16 @@
-"""Sites and devices in the database, and which release ran where."""
+"""Sites, their groups and devices in the database, and which release ran where."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from cloud_server.entities import Device, Install, Site, Vitals, device_key
-from cloud_server.store.schema import DeviceRow, InstallRow, SiteRow
+from cloud_server.notifier import RELEASES
+from cloud_server.store.schema import DeviceRow, GroupRow, InstallRow, SiteRow
 from diredi.errors import NotFound
 
 
@@ -50,6 +52,34 @@ class Sites:
     def all(self) -> list[Site]:
         """Return all sites by name."""
         return [Site.model_validate(row) for row in self._session.scalars(select(SiteRow).order_by(SiteRow.name))]
+
+
+class Groups:
+    """The groups of sites. A site is in one group at most."""
+
+    def __init__(self, session: Session, changed_topics: set[str]) -> None:
+        self._session = session
+        self._changed_topics = changed_topics
+
+    def by_site(self) -> dict[str, str]:
+        """Return the group of each site that is in one."""
+        return {row.site: row.name for row in self._session.scalars(select(GroupRow).order_by(GroupRow.site))}
+
+    def of_site(self, site: str) -> str:
+        """Return the group of a site; empty where it is in none."""
+        row = self._session.get(GroupRow, site)
+        return "" if row is None else row.name
+
+    def members(self, name: str) -> list[str]:
+        """Return the sites of a group, by name; empty where there is no such group."""
+        return list(self._session.scalars(select(GroupRow.site).where(GroupRow.name == name).order_by(GroupRow.site)))
+
+    def set(self, name: str, sites: Collection[str]) -> None:
+        """Make a group of these sites and of no others; without sites there is no such group any more."""
+        self._session.execute(delete(GroupRow).where(GroupRow.name == name))
+        self._session.add_all(GroupRow(site=site, name=name) for site in sites)
+        self._session.flush()
+        self._changed_topics.add(RELEASES)  # other releases may be for these sites now
 
 
 class Devices:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, or_, select, union_all
 from sqlalchemy.orm import Session
 
 from cloud_server.entities import Json, Model, ModelKind, Release, ReleaseStatus
 from cloud_server.notifier import RELEASES
-from cloud_server.store.schema import ClassRow, FactRow, ModelRow, ReleaseRow
+from cloud_server.scopes import FLEET
+from cloud_server.store.schema import ClassRow, CycleRow, FactRow, ModelRow, ReleaseRow
 from diredi.errors import NotFound, WrongState
 from diredi.labels import LabelSpace
 from diredi.store.blobs import Blob
@@ -27,24 +28,26 @@ class Models:
     def add(self, model: Model) -> Model:
         """Register a model. One with the same bytes is the same model, and adding it again changes nothing."""
         if self._session.get(ModelRow, model.id) is None:
-            self._session.add(ModelRow(**model.model_dump(mode="json") | {"created": model.created}))
+            values = model.model_dump(mode="json", exclude={"scope"})
+            self._session.add(ModelRow(**values | {"created": model.created}))
             self._session.flush()
         return model
 
-    def get(self, model_id: str) -> Model:
+    def get(self, model_id: str, visible: Collection[str] | None = None) -> Model:
         """Return a model.
 
         Args:
             model_id: The model's id, or its first 8 or more hex digits.
+            visible: The scopes in which to look; None: all.
 
         Raises:
-            NotFound: There is no such model.
+            NotFound: There is no such model in these scopes.
             WrongState: More than one id begins so.
         """
         digits = model_id.removeprefix("sha256:")
         rows: Sequence[ModelRow] = []
         if len(digits) >= _MIN_PREFIX and digits.isalnum():
-            query = select(ModelRow).where(ModelRow.id.startswith(f"sha256:{digits}")).limit(2)
+            query = select(ModelRow).where(ModelRow.id.startswith(f"sha256:{digits}"), *_made_in(visible)).limit(2)
             rows = self._session.scalars(query).all()
         if not rows:
             raise NotFound(f"no model {model_id!r} in the registry: `diredi model list` names them all")
@@ -52,12 +55,31 @@ class Models:
             raise WrongState(f"{model_id!r} is the beginning of more than one model's id: give more digits")
         return Model.model_validate(rows[0])
 
-    def all(self, kind: ModelKind | None = None) -> list[Model]:
-        """Return all models, or those of one kind, newest first."""
-        query = select(ModelRow).order_by(ModelRow.created.desc(), ModelRow.id)
+    def all(self, kind: ModelKind | None = None, visible: Collection[str] | None = None) -> list[Model]:
+        """Return models, newest first.
+
+        Args:
+            kind: Only those of this kind; None: of all.
+            visible: Only those of these scopes; None: of all.
+        """
+        query = select(ModelRow).where(*_made_in(visible)).order_by(ModelRow.created.desc(), ModelRow.id)
         if kind is not None:
             query = query.where(ModelRow.kind == kind.value)
         return [Model.model_validate(row) for row in self._session.scalars(query)]
+
+
+def _made_in(scopes: Collection[str] | None) -> list[ColumnElement[bool]]:
+    """Return what limits a query to the models of some scopes.
+
+    Two cycles that end in the same bytes have one model, so each cycle's own record says what it has made.
+    """
+    if scopes is None:
+        return []
+    made = [
+        select(model_id).where(CycleRow.scope.in_(scopes))
+        for model_id in (CycleRow.updated_tutor_id, CycleRow.updated_student_id)
+    ]
+    return [or_(ModelRow.cycle_id == "", ModelRow.id.in_(union_all(*made)))]
 
 
 class Releases:
@@ -75,8 +97,9 @@ class Releases:
         canaries: Sequence[str],
         cycle_id: str,
         now: datetime,
+        scope: str = FLEET,
     ) -> Release:
-        """Add a release with the next version.
+        """Add a release with the next version; versions are counted over all scopes.
 
         Args:
             student: The model that it ships.
@@ -85,11 +108,12 @@ class Releases:
             canaries: Keys of the devices that may have it first.
             cycle_id: The cycle that it comes from; empty for the first release.
             now: The current time.
+            scope: Whom it is for.
         """
         last = self._session.scalar(select(func.max(ReleaseRow.version))) or 0
         row = ReleaseRow(
             version=last + 1, student_id=student.id, tutor_id=tutor_id, cycle_id=cycle_id,
-            status=status.value, canaries=list(canaries), created=now,
+            status=status.value, canaries=list(canaries), scope=scope, created=now,
         )  # fmt: skip
         self._session.add(row)
         self._session.flush()
@@ -106,39 +130,50 @@ class Releases:
         rows = self._session.scalars(select(ReleaseRow).order_by(ReleaseRow.version.desc()))
         return [Release.model_validate(row) for row in rows]
 
-    def current(self) -> Release | None:
-        """Return the newest release that every device may have, or None."""
-        query = select(ReleaseRow).where(ReleaseRow.status == ReleaseStatus.RELEASED.value)
-        row = self._session.scalar(query.order_by(ReleaseRow.version.desc()).limit(1))
-        return None if row is None else Release.model_validate(row)
+    def current(self, scopes: Sequence[str] = (FLEET,)) -> Release | None:
+        """Return the newest release that every device may have, or None.
 
-    def get(self, version: int) -> Release:
+        Args:
+            scopes: The scopes in which to look, the one that counts first.
+        """
+        for scope in scopes:
+            query = select(ReleaseRow).where(ReleaseRow.status == ReleaseStatus.RELEASED.value)
+            query = query.where(ReleaseRow.scope == scope).order_by(ReleaseRow.version.desc()).limit(1)
+            if (row := self._session.scalar(query)) is not None:
+                return Release.model_validate(row)
+        return None
+
+    def get(self, version: int, visible: Collection[str] | None = None) -> Release:
         """Return a release.
 
+        Args:
+            version: Its number.
+            visible: The scopes in which to look; None: all.
+
         Raises:
-            NotFound: There is no such release.
+            NotFound: There is no such release in these scopes.
         """
         row = self._session.get(ReleaseRow, version)
-        if row is None:
+        if row is None or (visible is not None and row.scope not in visible):
             raise NotFound(f"there is no release {version}")
         return Release.model_validate(row)
 
 
 class Classes:
-    """The label space. An id stays given, whatever becomes of the cycle that asked for it."""
+    """The label spaces. A name stays given, whatever becomes of the cycle that asked for it."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
     def labels(self) -> LabelSpace | None:
-        """Return all classes that have an id; None before the first release."""
-        rows = self._session.scalars(select(ClassRow).order_by(ClassRow.id)).all()
+        """Return all classes that have an id in the fleet; None before the first release."""
+        rows = self._rows(FLEET)
         if not rows:
             return None
         return LabelSpace(version=max(row.version for row in rows), names=tuple(row.name for row in rows))
 
     def assign_ids(self, names: Sequence[str], cycle_id: str, now: datetime) -> LabelSpace:
-        """Give ids to class names and return the whole label space.
+        """Give ids in the fleet to class names and return the fleet's whole label space.
 
         Args:
             names: Class names. Known ones keep their ids, new ones get the next.
@@ -148,11 +183,47 @@ class Classes:
         before = self.labels()
         after = LabelSpace(names=tuple(dict.fromkeys(names))) if before is None else before.expand(names)
         for class_id in range(0 if before is None else len(before), len(after)):
-            self._session.add(
-                ClassRow(id=class_id, name=after.names[class_id], version=after.version, cycle_id=cycle_id, created=now)
-            )
+            self._add(FLEET, class_id, after.names[class_id], after.version, cycle_id, now)
         self._session.flush()
         return after
+
+    def labels_of(self, scope: str, base: LabelSpace) -> LabelSpace | None:
+        """Return the label space of a scope: all that a cycle's site may use.
+
+        Args:
+            scope: The scope. The fleet's label space is one list; that of another scope begins with `base`.
+            base: The classes of the release that the cycle starts from.
+
+        Returns:
+            The label space; None for the fleet's before the first release.
+        """
+        return self.labels() if scope == FLEET else base.expand(row.name for row in self._rows(scope))
+
+    def propose(self, scope: str, base: LabelSpace, names: Sequence[str], cycle_id: str, now: datetime) -> LabelSpace:
+        """Give ids in a scope to class names and return the scope's whole label space.
+
+        Args:
+            scope: The scope.
+            base: The classes of the release that the cycle starts from.
+            names: Class names. Known ones keep their ids, new ones get the next.
+            cycle_id: The cycle that asks for them.
+            now: The current time.
+        """
+        if scope == FLEET:
+            return self.assign_ids(names, cycle_id, now)
+        own = self._rows(scope)
+        before = base.expand(row.name for row in own)
+        after = before.expand(names)
+        for place, name in enumerate(after.new_since(before), len(own)):
+            self._add(scope, place, name, after.version, cycle_id, now)
+        self._session.flush()
+        return after
+
+    def _rows(self, scope: str) -> Sequence[ClassRow]:
+        return self._session.scalars(select(ClassRow).where(ClassRow.scope == scope).order_by(ClassRow.id)).all()
+
+    def _add(self, scope: str, place: int, name: str, version: int, cycle_id: str, now: datetime) -> None:
+        self._session.add(ClassRow(scope=scope, id=place, name=name, version=version, cycle_id=cycle_id, created=now))
 
 
 class Facts:

@@ -5,8 +5,22 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKey, Integer, String, TypeDecorator
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Integer,
+    String,
+    TypeDecorator,
+    UniqueConstraint,
+    func,
+    select,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column, relationship
+
+from cloud_server.scopes import FLEET
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -40,11 +54,17 @@ _SERIAL = BigInteger().with_variant(Integer(), "sqlite")
 
 
 class ClassRow(Table):
-    """The label space: a row for each id that was ever given, in whatever state its cycle ended."""
+    """The label spaces: a row for each name that was ever proposed, in whatever state its cycle ended.
+
+    In the fleet's label space `id` is the class's id. In another scope it is the place among the names that the scope
+    has added: its label space is that of the release that it starts from, followed by those of these that it lacks.
+    """
 
     __tablename__ = "classes"
+    __table_args__ = (UniqueConstraint("scope", "name"),)
+    scope: Mapped[str] = mapped_column(primary_key=True)
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    name: Mapped[str] = mapped_column(String(64), unique=True)
+    name: Mapped[str] = mapped_column(String(64))
     version: Mapped[int]
     cycle_id: Mapped[str]
     created: Mapped[datetime]
@@ -65,6 +85,7 @@ class ModelRow(Table):
     cycle_id: Mapped[str]
     presumed: Mapped[dict[str, Any] | None]
     created: Mapped[datetime] = mapped_column(index=True)
+    scope: ClassVar[Any]  # is derived, see below CycleRow
 
 
 class ReleaseRow(Table):
@@ -77,6 +98,7 @@ class ReleaseRow(Table):
     cycle_id: Mapped[str]
     status: Mapped[str]
     canaries: Mapped[list[str]]
+    scope: Mapped[str]
     created: Mapped[datetime]
 
 
@@ -87,6 +109,7 @@ class CycleRow(Table):
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     request_id: Mapped[str] = mapped_column(String(128), unique=True)
     state: Mapped[str] = mapped_column(index=True)
+    scope: Mapped[str] = mapped_column(index=True)
     recipe: Mapped[dict[str, Any]]
     base_tutor_id: Mapped[str]
     base_student_id: Mapped[str]
@@ -118,6 +141,11 @@ class PartRow(Table):
     progressed_at: Mapped[datetime]
 
 
+ModelRow.scope = column_property(  # that of its cycle, and the fleet's where it is a first model
+    func.coalesce(select(CycleRow.scope).where(CycleRow.id == ModelRow.cycle_id).scalar_subquery(), FLEET)
+)
+
+
 class TransitionRow(Table):
     """One recorded step of a cycle."""
 
@@ -138,6 +166,14 @@ class SiteRow(Table):
     name: Mapped[str] = mapped_column(primary_key=True)
     auto_approve: Mapped[bool]
     last_seen: Mapped[datetime]
+
+
+class GroupRow(Table):
+    """The group that a site is in."""
+
+    __tablename__ = "groups"
+    site: Mapped[str] = mapped_column(ForeignKey("sites.name"), primary_key=True)
+    name: Mapped[str] = mapped_column(index=True)
 
 
 class DeviceRow(Table):

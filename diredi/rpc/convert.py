@@ -39,6 +39,8 @@ class Model:
     cycle_id: str = ""
     presumed: DetectionMetrics | None = None
     created: datetime | None = None
+    scope: str = ""
+    """Whom it is for: "site:NAME", "group:NAME" or "fleet"; empty: not told."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Release:
     image_size: int
     cycle_id: str = ""
     created: datetime | None = None
+    scope: str = ""
+    """Whom it is for: "site:NAME", "group:NAME" or "fleet"; empty: not told."""
 
 
 def labels_to(labels: LabelSpace) -> common_pb2.LabelSpace:
@@ -198,6 +202,7 @@ def model_to(model: Model) -> common_pb2.Model:
         labels=labels_to(model.spec.labels),
         parent_id=model.parent_id,
         cycle_id=model.cycle_id,
+        scope=model.scope,
     )
     if model.weights is not None:
         message.weights.CopyFrom(blob_to(model.weights))
@@ -222,6 +227,7 @@ def model_from(message: common_pb2.Model) -> Model:
         cycle_id=message.cycle_id,
         presumed=metrics_from(message.presumed) if message.HasField("presumed") else None,
         created=time_from(message.created) if message.HasField("created") else None,
+        scope=message.scope,
     )
 
 
@@ -234,6 +240,7 @@ def release_to(release: Release) -> fleet_pb2.Release:
         labels=labels_to(release.labels),
         image_size=release.image_size,
         cycle_id=release.cycle_id,
+        scope=release.scope,
     )
     if release.created is not None:
         message.created.CopyFrom(time_to(release.created))
@@ -252,6 +259,7 @@ def release_from(message: fleet_pb2.Release) -> Release:
         image_size=message.image_size,
         cycle_id=message.cycle_id,
         created=time_from(message.created) if message.HasField("created") else None,
+        scope=message.scope,
     )
 
 

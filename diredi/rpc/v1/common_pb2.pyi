@@ -241,6 +241,7 @@ class Model(_message.Message):
     CYCLE_ID_FIELD_NUMBER: _builtins.int
     PRESUMED_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     kind: Global___ModelKind.ValueType
     architecture: _builtins.str
@@ -251,6 +252,8 @@ class Model(_message.Message):
     """the model it came from, empty for a first one"""
     cycle_id: _builtins.str
     """the cycle that made it, empty outside a cycle"""
+    scope: _builtins.str
+    """of the cycle that made it: "site:NAME", "group:NAME" or "fleet" """
     @_builtins.property
     def labels(self) -> Global___LabelSpace: ...
     @_builtins.property
@@ -281,10 +284,11 @@ class Model(_message.Message):
         cycle_id: _builtins.str = ...,
         presumed: Global___DetectionMetrics | None = ...,
         created: _timestamp_pb2.Timestamp | None = ...,
+        scope: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "labels", b"labels", "onnx", b"onnx", "presumed", b"presumed", "weights", b"weights"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "created", b"created", "cycle_id", b"cycle_id", "id", b"id", "image_size", b"image_size", "kind", b"kind", "labels", b"labels", "onnx", b"onnx", "parent_id", b"parent_id", "presumed", b"presumed", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "created", b"created", "cycle_id", b"cycle_id", "id", b"id", "image_size", b"image_size", "kind", b"kind", "labels", b"labels", "onnx", b"onnx", "parent_id", b"parent_id", "presumed", b"presumed", "scope", b"scope", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -144,6 +144,7 @@ class Cycle(_message.Message):
     SITE_AFTER_FIELD_NUMBER: _builtins.int
     APPROVED_FIELD_NUMBER: _builtins.int
     SITES_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     site: _builtins.str
     """the first of `sites`; clients that know one site only read this"""
@@ -158,6 +159,8 @@ class Cycle(_message.Message):
     """once CANARY"""
     approved: _builtins.bool
     """by every site that is still in"""
+    scope: _builtins.str
+    """whom its release is for: "site:NAME", "group:NAME" or "fleet" """
     @_builtins.property
     def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___Transition]: ...
     @_builtins.property
@@ -198,10 +201,11 @@ class Cycle(_message.Message):
         site_after: _common_pb2.DetectionMetrics | None = ...,
         approved: _builtins.bool = ...,
         sites: _abc.Iterable[Global___SitePart] | None = ...,
+        scope: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["gap", b"gap", "progress", b"progress", "recipe", b"recipe", "site_after", b"site_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved", b"approved", "base_student_id", b"base_student_id", "base_tutor_id", b"base_tutor_id", "gap", b"gap", "history", b"history", "id", b"id", "progress", b"progress", "recipe", b"recipe", "release_version", b"release_version", "site", b"site", "site_after", b"site_after", "sites", b"sites", "state", b"state", "updated_student_id", b"updated_student_id", "updated_tutor_id", b"updated_tutor_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved", b"approved", "base_student_id", b"base_student_id", "base_tutor_id", b"base_tutor_id", "gap", b"gap", "history", b"history", "id", b"id", "progress", b"progress", "recipe", b"recipe", "release_version", b"release_version", "scope", b"scope", "site", b"site", "site_after", b"site_after", "sites", b"sites", "state", b"state", "updated_student_id", b"updated_student_id", "updated_tutor_id", b"updated_tutor_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -514,9 +518,12 @@ class StartCycleRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     RECIPE_FIELD_NUMBER: _builtins.int
     SITES_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     """the only site; or empty, with `sites`"""
     request_id: _builtins.str
+    scope: _builtins.str
+    """"site" (the only one), "group:NAME" or "fleet"; empty: "fleet" """
     @_builtins.property
     def recipe(self) -> _struct_pb2.Struct:
         """overrides of the cloud's recipe"""
@@ -532,10 +539,11 @@ class StartCycleRequest(_message.Message):
         request_id: _builtins.str = ...,
         recipe: _struct_pb2.Struct | None = ...,
         sites: _abc.Iterable[_builtins.str] | None = ...,
+        scope: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["recipe", b"recipe"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["recipe", b"recipe", "request_id", b"request_id", "site", b"site", "sites", b"sites"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["recipe", b"recipe", "request_id", b"request_id", "scope", b"scope", "site", b"site", "sites", b"sites"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

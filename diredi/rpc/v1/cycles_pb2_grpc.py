@@ -26,7 +26,9 @@ if _version_not_supported:
 
 
 class CycleServiceStub:
-    """Missing associated documentation comment in .proto file."""
+    """A cycle and all that comes of it are of a scope: one site, a group of sites, or the fleet. To a site outside of the
+    scope they are NOT_FOUND, as if they were not there, and no list has them. Operators see all.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -67,13 +69,16 @@ class CycleServiceStub:
 
 
 class CycleServiceServicer:
-    """Missing associated documentation comment in .proto file."""
+    """A cycle and all that comes of it are of a scope: one site, a group of sites, or the fleet. To a site outside of the
+    scope they are NOT_FOUND, as if they were not there, and no list has them. Operators see all.
+    """
 
     def StartCycle(self, request, context):
         """Asks one or more sites for an update; what they learn ends in one release. Role: operator. Deadline 10 s.
         Idempotent by request_id: the same id gives the same cycle.
         NOT_FOUND: unknown site. FAILED_PRECONDITION: a site has a cycle under way, or there is no release yet.
-        INVALID_ARGUMENT: no site; an option that the recipe does not have, or out of its range; the message names it.
+        PERMISSION_DENIED: a site is not in the group that the release is to be for.
+        INVALID_ARGUMENT: no site; no such scope or group; an option that the recipe does not have, or out of its range; the message names it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -159,7 +164,9 @@ def add_CycleServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CycleService:
-    """Missing associated documentation comment in .proto file."""
+    """A cycle and all that comes of it are of a scope: one site, a group of sites, or the fleet. To a site outside of the
+    scope they are NOT_FOUND, as if they were not there, and no list has them. Operators see all.
+    """
 
     @staticmethod
     def StartCycle(request,

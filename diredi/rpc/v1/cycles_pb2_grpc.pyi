@@ -27,6 +27,10 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CycleServiceStub:
+    """A cycle and all that comes of it are of a scope: one site, a group of sites, or the fleet. To a site outside of the
+    scope they are NOT_FOUND, as if they were not there, and no list has them. Operators see all.
+    """
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -35,7 +39,8 @@ class CycleServiceStub:
     """Asks one or more sites for an update; what they learn ends in one release. Role: operator. Deadline 10 s.
     Idempotent by request_id: the same id gives the same cycle.
     NOT_FOUND: unknown site. FAILED_PRECONDITION: a site has a cycle under way, or there is no release yet.
-    INVALID_ARGUMENT: no site; an option that the recipe does not have, or out of its range; the message names it.
+    PERMISSION_DENIED: a site is not in the group that the release is to be for.
+    INVALID_ARGUMENT: no site; no such scope or group; an option that the recipe does not have, or out of its range; the message names it.
     """
     WatchCycle: _grpc.UnaryStreamMultiCallable[_cycles_pb2.WatchCycleRequest, _cycles_pb2.WatchCycleResponse]
     """The cycle now, and again after each change, until it ends. No overall deadline; 60 s without a message means the
@@ -56,12 +61,17 @@ class CycleServiceStub:
 
 @_typing.type_check_only
 class CycleServiceAsyncStub(CycleServiceStub):
+    """A cycle and all that comes of it are of a scope: one site, a group of sites, or the fleet. To a site outside of the
+    scope they are NOT_FOUND, as if they were not there, and no list has them. Operators see all.
+    """
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     StartCycle: _aio.UnaryUnaryMultiCallable[_cycles_pb2.StartCycleRequest, _cycles_pb2.StartCycleResponse]  # type: ignore[assignment]
     """Asks one or more sites for an update; what they learn ends in one release. Role: operator. Deadline 10 s.
     Idempotent by request_id: the same id gives the same cycle.
     NOT_FOUND: unknown site. FAILED_PRECONDITION: a site has a cycle under way, or there is no release yet.
-    INVALID_ARGUMENT: no site; an option that the recipe does not have, or out of its range; the message names it.
+    PERMISSION_DENIED: a site is not in the group that the release is to be for.
+    INVALID_ARGUMENT: no site; no such scope or group; an option that the recipe does not have, or out of its range; the message names it.
     """
     WatchCycle: _aio.UnaryStreamMultiCallable[_cycles_pb2.WatchCycleRequest, _cycles_pb2.WatchCycleResponse]  # type: ignore[assignment]
     """The cycle now, and again after each change, until it ends. No overall deadline; 60 s without a message means the
@@ -81,6 +91,10 @@ class CycleServiceAsyncStub(CycleServiceStub):
     """
 
 class CycleServiceServicer(metaclass=_abc_1.ABCMeta):
+    """A cycle and all that comes of it are of a scope: one site, a group of sites, or the fleet. To a site outside of the
+    scope they are NOT_FOUND, as if they were not there, and no list has them. Operators see all.
+    """
+
     @_abc_1.abstractmethod
     def StartCycle(
         self,
@@ -90,7 +104,8 @@ class CycleServiceServicer(metaclass=_abc_1.ABCMeta):
         """Asks one or more sites for an update; what they learn ends in one release. Role: operator. Deadline 10 s.
         Idempotent by request_id: the same id gives the same cycle.
         NOT_FOUND: unknown site. FAILED_PRECONDITION: a site has a cycle under way, or there is no release yet.
-        INVALID_ARGUMENT: no site; an option that the recipe does not have, or out of its range; the message names it.
+        PERMISSION_DENIED: a site is not in the group that the release is to be for.
+        INVALID_ARGUMENT: no site; no such scope or group; an option that the recipe does not have, or out of its range; the message names it.
         """
 
     @_abc_1.abstractmethod

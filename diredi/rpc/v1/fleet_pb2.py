@@ -26,41 +26,41 @@ from diredi.rpc.v1 import common_pb2 as diredi_dot_v1_dot_common__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x64iredi/v1/fleet.proto\x12\tdiredi.v1\x1a\x16\x64iredi/v1/common.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd0\x01\n\x07Release\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x12\n\nstudent_id\x18\x02 \x01(\t\x12 \n\x04onnx\x18\x03 \x01(\x0b\x32\x12.diredi.v1.BlobRef\x12%\n\x06labels\x18\x04 \x01(\x0b\x32\x15.diredi.v1.LabelSpace\x12\x12\n\nimage_size\x18\x05 \x01(\r\x12\x10\n\x08\x63ycle_id\x18\x06 \x01(\t\x12+\n\x07\x63reated\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampJ\x04\x08\x08\x10\t\"N\n\x15RegisterDeviceRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x17\n\x0frelease_version\x18\x03 \x01(\r\"\x18\n\x16RegisterDeviceResponse\"z\n\x10HeartbeatRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x17\n\x0frelease_version\x18\x02 \x01(\r\x12\x0e\n\x06\x66rames\x18\x03 \x01(\x04\x12\x19\n\x11\x66rames_per_second\x18\x04 \x01(\x01\x12\x12\n\nlatency_ms\x18\x05 \x01(\x01\"\x13\n\x11HeartbeatResponse\"&\n\x14WatchReleasesRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\"<\n\x15WatchReleasesResponse\x12#\n\x07release\x18\x01 \x01(\x0b\x32\x12.diredi.v1.Release\"{\n\x14ReportInstallRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x17\n\x0frelease_version\x18\x02 \x01(\r\x12*\n\x07outcome\x18\x03 \x01(\x0e\x32\x19.diredi.v1.InstallOutcome\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x17\n\x15ReportInstallResponse\"\"\n\x12ListDevicesRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\"9\n\x13ListDevicesResponse\x12\"\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x11.diredi.v1.Device\"\xe6\x01\n\x06\x44\x65vice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0e\n\x06online\x18\x03 \x01(\x08\x12\x17\n\x0frelease_version\x18\x04 \x01(\r\x12-\n\tlast_seen\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x66rames\x18\x06 \x01(\x04\x12\x19\n\x11\x66rames_per_second\x18\x07 \x01(\x01\x12\x12\n\nlatency_ms\x18\x08 \x01(\x01\x12)\n\x08installs\x18\t \x03(\x0b\x32\x17.diredi.v1.InstallEvent\"\x8b\x01\n\x0cInstallEvent\x12\x17\n\x0frelease_version\x18\x01 \x01(\r\x12*\n\x07outcome\x18\x02 \x01(\x0e\x32\x19.diredi.v1.InstallOutcome\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12&\n\x02\x61t\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*l\n\x0eInstallOutcome\x12\x1f\n\x1bINSTALL_OUTCOME_UNSPECIFIED\x10\x00\x12\x1d\n\x19INSTALL_OUTCOME_INSTALLED\x10\x01\x12\x1a\n\x16INSTALL_OUTCOME_FAILED\x10\x02\x32\xa5\x03\n\x0c\x46leetService\x12U\n\x0eRegisterDevice\x12 .diredi.v1.RegisterDeviceRequest\x1a!.diredi.v1.RegisterDeviceResponse\x12\x46\n\tHeartbeat\x12\x1b.diredi.v1.HeartbeatRequest\x1a\x1c.diredi.v1.HeartbeatResponse\x12T\n\rWatchReleases\x12\x1f.diredi.v1.WatchReleasesRequest\x1a .diredi.v1.WatchReleasesResponse0\x01\x12R\n\rReportInstall\x12\x1f.diredi.v1.ReportInstallRequest\x1a .diredi.v1.ReportInstallResponse\x12L\n\x0bListDevices\x12\x1d.diredi.v1.ListDevicesRequest\x1a\x1e.diredi.v1.ListDevicesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x64iredi/v1/fleet.proto\x12\tdiredi.v1\x1a\x16\x64iredi/v1/common.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdf\x01\n\x07Release\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x12\n\nstudent_id\x18\x02 \x01(\t\x12 \n\x04onnx\x18\x03 \x01(\x0b\x32\x12.diredi.v1.BlobRef\x12%\n\x06labels\x18\x04 \x01(\x0b\x32\x15.diredi.v1.LabelSpace\x12\x12\n\nimage_size\x18\x05 \x01(\r\x12\x10\n\x08\x63ycle_id\x18\x06 \x01(\t\x12+\n\x07\x63reated\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05scope\x18\t \x01(\tJ\x04\x08\x08\x10\t\"N\n\x15RegisterDeviceRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x17\n\x0frelease_version\x18\x03 \x01(\r\"\x18\n\x16RegisterDeviceResponse\"z\n\x10HeartbeatRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x17\n\x0frelease_version\x18\x02 \x01(\r\x12\x0e\n\x06\x66rames\x18\x03 \x01(\x04\x12\x19\n\x11\x66rames_per_second\x18\x04 \x01(\x01\x12\x12\n\nlatency_ms\x18\x05 \x01(\x01\"\x13\n\x11HeartbeatResponse\"&\n\x14WatchReleasesRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\"<\n\x15WatchReleasesResponse\x12#\n\x07release\x18\x01 \x01(\x0b\x32\x12.diredi.v1.Release\"{\n\x14ReportInstallRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x17\n\x0frelease_version\x18\x02 \x01(\r\x12*\n\x07outcome\x18\x03 \x01(\x0e\x32\x19.diredi.v1.InstallOutcome\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x17\n\x15ReportInstallResponse\"\"\n\x12ListDevicesRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\"9\n\x13ListDevicesResponse\x12\"\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x11.diredi.v1.Device\"\xf5\x01\n\x06\x44\x65vice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0e\n\x06online\x18\x03 \x01(\x08\x12\x17\n\x0frelease_version\x18\x04 \x01(\r\x12-\n\tlast_seen\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x66rames\x18\x06 \x01(\x04\x12\x19\n\x11\x66rames_per_second\x18\x07 \x01(\x01\x12\x12\n\nlatency_ms\x18\x08 \x01(\x01\x12)\n\x08installs\x18\t \x03(\x0b\x32\x17.diredi.v1.InstallEvent\x12\r\n\x05scope\x18\n \x01(\t\"\x8b\x01\n\x0cInstallEvent\x12\x17\n\x0frelease_version\x18\x01 \x01(\r\x12*\n\x07outcome\x18\x02 \x01(\x0e\x32\x19.diredi.v1.InstallOutcome\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12&\n\x02\x61t\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*l\n\x0eInstallOutcome\x12\x1f\n\x1bINSTALL_OUTCOME_UNSPECIFIED\x10\x00\x12\x1d\n\x19INSTALL_OUTCOME_INSTALLED\x10\x01\x12\x1a\n\x16INSTALL_OUTCOME_FAILED\x10\x02\x32\xa5\x03\n\x0c\x46leetService\x12U\n\x0eRegisterDevice\x12 .diredi.v1.RegisterDeviceRequest\x1a!.diredi.v1.RegisterDeviceResponse\x12\x46\n\tHeartbeat\x12\x1b.diredi.v1.HeartbeatRequest\x1a\x1c.diredi.v1.HeartbeatResponse\x12T\n\rWatchReleases\x12\x1f.diredi.v1.WatchReleasesRequest\x1a .diredi.v1.WatchReleasesResponse0\x01\x12R\n\rReportInstall\x12\x1f.diredi.v1.ReportInstallRequest\x1a .diredi.v1.ReportInstallResponse\x12L\n\x0bListDevices\x12\x1d.diredi.v1.ListDevicesRequest\x1a\x1e.diredi.v1.ListDevicesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'diredi.v1.fleet_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_INSTALLOUTCOME']._serialized_start=1277
-  _globals['_INSTALLOUTCOME']._serialized_end=1385
+  _globals['_INSTALLOUTCOME']._serialized_start=1307
+  _globals['_INSTALLOUTCOME']._serialized_end=1415
   _globals['_RELEASE']._serialized_start=94
-  _globals['_RELEASE']._serialized_end=302
-  _globals['_REGISTERDEVICEREQUEST']._serialized_start=304
-  _globals['_REGISTERDEVICEREQUEST']._serialized_end=382
-  _globals['_REGISTERDEVICERESPONSE']._serialized_start=384
-  _globals['_REGISTERDEVICERESPONSE']._serialized_end=408
-  _globals['_HEARTBEATREQUEST']._serialized_start=410
-  _globals['_HEARTBEATREQUEST']._serialized_end=532
-  _globals['_HEARTBEATRESPONSE']._serialized_start=534
-  _globals['_HEARTBEATRESPONSE']._serialized_end=553
-  _globals['_WATCHRELEASESREQUEST']._serialized_start=555
-  _globals['_WATCHRELEASESREQUEST']._serialized_end=593
-  _globals['_WATCHRELEASESRESPONSE']._serialized_start=595
-  _globals['_WATCHRELEASESRESPONSE']._serialized_end=655
-  _globals['_REPORTINSTALLREQUEST']._serialized_start=657
-  _globals['_REPORTINSTALLREQUEST']._serialized_end=780
-  _globals['_REPORTINSTALLRESPONSE']._serialized_start=782
-  _globals['_REPORTINSTALLRESPONSE']._serialized_end=805
-  _globals['_LISTDEVICESREQUEST']._serialized_start=807
-  _globals['_LISTDEVICESREQUEST']._serialized_end=841
-  _globals['_LISTDEVICESRESPONSE']._serialized_start=843
-  _globals['_LISTDEVICESRESPONSE']._serialized_end=900
-  _globals['_DEVICE']._serialized_start=903
-  _globals['_DEVICE']._serialized_end=1133
-  _globals['_INSTALLEVENT']._serialized_start=1136
-  _globals['_INSTALLEVENT']._serialized_end=1275
-  _globals['_FLEETSERVICE']._serialized_start=1388
-  _globals['_FLEETSERVICE']._serialized_end=1809
+  _globals['_RELEASE']._serialized_end=317
+  _globals['_REGISTERDEVICEREQUEST']._serialized_start=319
+  _globals['_REGISTERDEVICEREQUEST']._serialized_end=397
+  _globals['_REGISTERDEVICERESPONSE']._serialized_start=399
+  _globals['_REGISTERDEVICERESPONSE']._serialized_end=423
+  _globals['_HEARTBEATREQUEST']._serialized_start=425
+  _globals['_HEARTBEATREQUEST']._serialized_end=547
+  _globals['_HEARTBEATRESPONSE']._serialized_start=549
+  _globals['_HEARTBEATRESPONSE']._serialized_end=568
+  _globals['_WATCHRELEASESREQUEST']._serialized_start=570
+  _globals['_WATCHRELEASESREQUEST']._serialized_end=608
+  _globals['_WATCHRELEASESRESPONSE']._serialized_start=610
+  _globals['_WATCHRELEASESRESPONSE']._serialized_end=670
+  _globals['_REPORTINSTALLREQUEST']._serialized_start=672
+  _globals['_REPORTINSTALLREQUEST']._serialized_end=795
+  _globals['_REPORTINSTALLRESPONSE']._serialized_start=797
+  _globals['_REPORTINSTALLRESPONSE']._serialized_end=820
+  _globals['_LISTDEVICESREQUEST']._serialized_start=822
+  _globals['_LISTDEVICESREQUEST']._serialized_end=856
+  _globals['_LISTDEVICESRESPONSE']._serialized_start=858
+  _globals['_LISTDEVICESRESPONSE']._serialized_end=915
+  _globals['_DEVICE']._serialized_start=918
+  _globals['_DEVICE']._serialized_end=1163
+  _globals['_INSTALLEVENT']._serialized_start=1166
+  _globals['_INSTALLEVENT']._serialized_end=1305
+  _globals['_FLEETSERVICE']._serialized_start=1418
+  _globals['_FLEETSERVICE']._serialized_end=1839
 # @@protoc_insertion_point(module_scope)

@@ -55,10 +55,13 @@ class Release(_message.Message):
     IMAGE_SIZE_FIELD_NUMBER: _builtins.int
     CYCLE_ID_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     student_id: _builtins.str
     image_size: _builtins.int
     cycle_id: _builtins.str
+    scope: _builtins.str
+    """whom it is for: "site:NAME", "group:NAME" or "fleet" """
     @_builtins.property
     def onnx(self) -> _common_pb2.BlobRef: ...
     @_builtins.property
@@ -75,10 +78,11 @@ class Release(_message.Message):
         image_size: _builtins.int = ...,
         cycle_id: _builtins.str = ...,
         created: _timestamp_pb2.Timestamp | None = ...,
+        scope: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "labels", b"labels", "onnx", b"onnx"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "cycle_id", b"cycle_id", "image_size", b"image_size", "labels", b"labels", "onnx", b"onnx", "student_id", b"student_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "cycle_id", b"cycle_id", "image_size", b"image_size", "labels", b"labels", "onnx", b"onnx", "scope", b"scope", "student_id", b"student_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -310,6 +314,7 @@ class Device(_message.Message):
     FRAMES_PER_SECOND_FIELD_NUMBER: _builtins.int
     LATENCY_MS_FIELD_NUMBER: _builtins.int
     INSTALLS_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     site: _builtins.str
     online: _builtins.bool
@@ -317,6 +322,8 @@ class Device(_message.Message):
     frames: _builtins.int
     frames_per_second: _builtins.float
     latency_ms: _builtins.float
+    scope: _builtins.str
+    """of the release that runs; empty where none does"""
     @_builtins.property
     def last_seen(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -335,10 +342,11 @@ class Device(_message.Message):
         frames_per_second: _builtins.float = ...,
         latency_ms: _builtins.float = ...,
         installs: _abc.Iterable[Global___InstallEvent] | None = ...,
+        scope: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_seen", b"last_seen"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frames", b"frames", "frames_per_second", b"frames_per_second", "installs", b"installs", "last_seen", b"last_seen", "latency_ms", b"latency_ms", "name", b"name", "online", b"online", "release_version", b"release_version", "site", b"site"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frames", b"frames", "frames_per_second", b"frames_per_second", "installs", b"installs", "last_seen", b"last_seen", "latency_ms", b"latency_ms", "name", b"name", "online", b"online", "release_version", b"release_version", "scope", b"scope", "site", b"site"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

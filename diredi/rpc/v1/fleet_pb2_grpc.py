@@ -82,14 +82,14 @@ class FleetServiceServicer:
 
     def WatchReleases(self, request, context):
         """The release this device should run: now, then each time it changes (a canary sees it first; a withdrawn release is
-        followed by the one before). The cloud repeats it every 15 s; 60 s of silence means the stream is dead.
+        followed by the one before). It is the newest one of its site, else of the site's group, else of the fleet. The cloud repeats it every 15 s; 60 s of silence means the stream is dead.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReportInstall(self, request, context):
-        """How an installation went. Deadline 10 s. Idempotent.
+        """How an installation went. Deadline 10 s. Idempotent. NOT_FOUND: no such release for this device.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

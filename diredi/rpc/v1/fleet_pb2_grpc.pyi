@@ -39,10 +39,10 @@ class FleetServiceStub:
     """Every 15 s by default. Deadline 5 s. Idempotent."""
     WatchReleases: _grpc.UnaryStreamMultiCallable[_fleet_pb2.WatchReleasesRequest, _fleet_pb2.WatchReleasesResponse]
     """The release this device should run: now, then each time it changes (a canary sees it first; a withdrawn release is
-    followed by the one before). The cloud repeats it every 15 s; 60 s of silence means the stream is dead.
+    followed by the one before). It is the newest one of its site, else of the site's group, else of the fleet. The cloud repeats it every 15 s; 60 s of silence means the stream is dead.
     """
     ReportInstall: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ReportInstallRequest, _fleet_pb2.ReportInstallResponse]
-    """How an installation went. Deadline 10 s. Idempotent."""
+    """How an installation went. Deadline 10 s. Idempotent. NOT_FOUND: no such release for this device."""
     ListDevices: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ListDevicesRequest, _fleet_pb2.ListDevicesResponse]
     """For operators. Deadline 10 s. Idempotent."""
 
@@ -57,10 +57,10 @@ class FleetServiceAsyncStub(FleetServiceStub):
     """Every 15 s by default. Deadline 5 s. Idempotent."""
     WatchReleases: _aio.UnaryStreamMultiCallable[_fleet_pb2.WatchReleasesRequest, _fleet_pb2.WatchReleasesResponse]  # type: ignore[assignment]
     """The release this device should run: now, then each time it changes (a canary sees it first; a withdrawn release is
-    followed by the one before). The cloud repeats it every 15 s; 60 s of silence means the stream is dead.
+    followed by the one before). It is the newest one of its site, else of the site's group, else of the fleet. The cloud repeats it every 15 s; 60 s of silence means the stream is dead.
     """
     ReportInstall: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ReportInstallRequest, _fleet_pb2.ReportInstallResponse]  # type: ignore[assignment]
-    """How an installation went. Deadline 10 s. Idempotent."""
+    """How an installation went. Deadline 10 s. Idempotent. NOT_FOUND: no such release for this device."""
     ListDevices: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ListDevicesRequest, _fleet_pb2.ListDevicesResponse]  # type: ignore[assignment]
     """For operators. Deadline 10 s. Idempotent."""
 
@@ -90,7 +90,7 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_fleet_pb2.WatchReleasesResponse], _abc.AsyncIterator[_fleet_pb2.WatchReleasesResponse]]:
         """The release this device should run: now, then each time it changes (a canary sees it first; a withdrawn release is
-        followed by the one before). The cloud repeats it every 15 s; 60 s of silence means the stream is dead.
+        followed by the one before). It is the newest one of its site, else of the site's group, else of the fleet. The cloud repeats it every 15 s; 60 s of silence means the stream is dead.
         """
 
     @_abc_1.abstractmethod
@@ -99,7 +99,7 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _fleet_pb2.ReportInstallRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_pb2.ReportInstallResponse, _abc.Awaitable[_fleet_pb2.ReportInstallResponse]]:
-        """How an installation went. Deadline 10 s. Idempotent."""
+        """How an installation went. Deadline 10 s. Idempotent. NOT_FOUND: no such release for this device."""
 
     @_abc_1.abstractmethod
     def ListDevices(

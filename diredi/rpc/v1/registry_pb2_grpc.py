@@ -50,7 +50,7 @@ class RegistryServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def ListModels(self, request, context):
-        """Models, newest first. Deadline 10 s. Idempotent.
+        """Models, newest first: to a site those of the scopes that it is in. Deadline 10 s. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -58,7 +58,7 @@ class RegistryServiceServicer:
 
     def GetModel(self, request, context):
         """One model by id, or by a prefix of its digest of 8 or more hex digits. Deadline 10 s. Idempotent.
-        NOT_FOUND: no such model. FAILED_PRECONDITION: the prefix is of more than one.
+        NOT_FOUND: no such model for the caller. FAILED_PRECONDITION: the prefix is of more than one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -194,7 +194,7 @@ class BlobServiceServicer:
 
     def GetBlob(self, request, context):
         """The bytes from an offset on, in chunks of at most 256 KiB. Deadline: 30 s without a chunk. Idempotent.
-        NOT_FOUND: no such blob, or not complete. OUT_OF_RANGE: offset beyond its end.
+        NOT_FOUND: no such blob for the caller, or not complete. OUT_OF_RANGE: offset beyond its end.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

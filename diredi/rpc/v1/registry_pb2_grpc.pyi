@@ -32,20 +32,20 @@ class RegistryServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RegistryServiceAsyncStub: ...
     ListModels: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListModelsRequest, _registry_pb2.ListModelsResponse]
-    """Models, newest first. Deadline 10 s. Idempotent."""
+    """Models, newest first: to a site those of the scopes that it is in. Deadline 10 s. Idempotent."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetModelRequest, _registry_pb2.GetModelResponse]
     """One model by id, or by a prefix of its digest of 8 or more hex digits. Deadline 10 s. Idempotent.
-    NOT_FOUND: no such model. FAILED_PRECONDITION: the prefix is of more than one.
+    NOT_FOUND: no such model for the caller. FAILED_PRECONDITION: the prefix is of more than one.
     """
 
 @_typing.type_check_only
 class RegistryServiceAsyncStub(RegistryServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListModels: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListModelsRequest, _registry_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """Models, newest first. Deadline 10 s. Idempotent."""
+    """Models, newest first: to a site those of the scopes that it is in. Deadline 10 s. Idempotent."""
     GetModel: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetModelRequest, _registry_pb2.GetModelResponse]  # type: ignore[assignment]
     """One model by id, or by a prefix of its digest of 8 or more hex digits. Deadline 10 s. Idempotent.
-    NOT_FOUND: no such model. FAILED_PRECONDITION: the prefix is of more than one.
+    NOT_FOUND: no such model for the caller. FAILED_PRECONDITION: the prefix is of more than one.
     """
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -55,7 +55,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.ListModelsResponse, _abc.Awaitable[_registry_pb2.ListModelsResponse]]:
-        """Models, newest first. Deadline 10 s. Idempotent."""
+        """Models, newest first: to a site those of the scopes that it is in. Deadline 10 s. Idempotent."""
 
     @_abc_1.abstractmethod
     def GetModel(
@@ -64,7 +64,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.GetModelResponse, _abc.Awaitable[_registry_pb2.GetModelResponse]]:
         """One model by id, or by a prefix of its digest of 8 or more hex digits. Deadline 10 s. Idempotent.
-        NOT_FOUND: no such model. FAILED_PRECONDITION: the prefix is of more than one.
+        NOT_FOUND: no such model for the caller. FAILED_PRECONDITION: the prefix is of more than one.
         """
 
 def add_RegistryServiceServicer_to_server(servicer: RegistryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
@@ -87,7 +87,7 @@ class BlobServiceStub:
     """
     GetBlob: _grpc.UnaryStreamMultiCallable[_registry_pb2.GetBlobRequest, _registry_pb2.GetBlobResponse]
     """The bytes from an offset on, in chunks of at most 256 KiB. Deadline: 30 s without a chunk. Idempotent.
-    NOT_FOUND: no such blob, or not complete. OUT_OF_RANGE: offset beyond its end.
+    NOT_FOUND: no such blob for the caller, or not complete. OUT_OF_RANGE: offset beyond its end.
     """
 
 @_typing.type_check_only
@@ -106,7 +106,7 @@ class BlobServiceAsyncStub(BlobServiceStub):
     """
     GetBlob: _aio.UnaryStreamMultiCallable[_registry_pb2.GetBlobRequest, _registry_pb2.GetBlobResponse]  # type: ignore[assignment]
     """The bytes from an offset on, in chunks of at most 256 KiB. Deadline: 30 s without a chunk. Idempotent.
-    NOT_FOUND: no such blob, or not complete. OUT_OF_RANGE: offset beyond its end.
+    NOT_FOUND: no such blob for the caller, or not complete. OUT_OF_RANGE: offset beyond its end.
     """
 
 class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -140,7 +140,7 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_registry_pb2.GetBlobResponse], _abc.AsyncIterator[_registry_pb2.GetBlobResponse]]:
         """The bytes from an offset on, in chunks of at most 256 KiB. Deadline: 30 s without a chunk. Idempotent.
-        NOT_FOUND: no such blob, or not complete. OUT_OF_RANGE: offset beyond its end.
+        NOT_FOUND: no such blob for the caller, or not complete. OUT_OF_RANGE: offset beyond its end.
         """
 
 def add_BlobServiceServicer_to_server(servicer: BlobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

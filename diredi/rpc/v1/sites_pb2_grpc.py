@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class SiteServiceStub:
-    """Role for all but ListSites: the site itself.
+    """Role where none is named: the site itself.
     """
 
     def __init__(self, channel):
@@ -70,10 +70,25 @@ class SiteServiceStub:
                 request_serializer=diredi_dot_v1_dot_sites__pb2.ListSitesRequest.SerializeToString,
                 response_deserializer=diredi_dot_v1_dot_sites__pb2.ListSitesResponse.FromString,
                 _registered_method=True)
+        self.SetGroup = channel.unary_unary(
+                '/diredi.v1.SiteService/SetGroup',
+                request_serializer=diredi_dot_v1_dot_sites__pb2.SetGroupRequest.SerializeToString,
+                response_deserializer=diredi_dot_v1_dot_sites__pb2.SetGroupResponse.FromString,
+                _registered_method=True)
+        self.RemoveGroup = channel.unary_unary(
+                '/diredi.v1.SiteService/RemoveGroup',
+                request_serializer=diredi_dot_v1_dot_sites__pb2.RemoveGroupRequest.SerializeToString,
+                response_deserializer=diredi_dot_v1_dot_sites__pb2.RemoveGroupResponse.FromString,
+                _registered_method=True)
+        self.ListGroups = channel.unary_unary(
+                '/diredi.v1.SiteService/ListGroups',
+                request_serializer=diredi_dot_v1_dot_sites__pb2.ListGroupsRequest.SerializeToString,
+                response_deserializer=diredi_dot_v1_dot_sites__pb2.ListGroupsResponse.FromString,
+                _registered_method=True)
 
 
 class SiteServiceServicer:
-    """Role for all but ListSites: the site itself.
+    """Role where none is named: the site itself.
     """
 
     def WatchTasks(self, request, context):
@@ -94,7 +109,8 @@ class SiteServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ProposeClasses(self, request, context):
-        """Ids for the classes of a site's data set: known names keep theirs, new names get the next ones.
+        """Ids for the classes of a site's data set: known names keep theirs, new names get the next ones. They are ids in the
+        label space of the cycle's scope, which begins with the fleet's. Who is outside of the scope never sees the names.
         Deadline 10 s. Idempotent by name. INVALID_ARGUMENT: a name that is empty, too long or not printable.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -128,6 +144,30 @@ class SiteServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSites(self, request, context):
+        """For operators. Deadline 10 s. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetGroup(self, request, context):
+        """Makes a group of these sites and of no others, for which cycles may be. A site is in one group at most. Role:
+        operator. Deadline 10 s. Idempotent. NOT_FOUND: a site has never called. INVALID_ARGUMENT: no site, or not a name.
+        FAILED_PRECONDITION: a site is in another group, or a cycle of the group is under way.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveGroup(self, request, context):
+        """Its devices return to the fleet's release. Role: operator. Deadline 10 s. NOT_FOUND: no such group.
+        FAILED_PRECONDITION: a cycle of the group is under way.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListGroups(self, request, context):
         """For operators. Deadline 10 s. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -172,6 +212,21 @@ def add_SiteServiceServicer_to_server(servicer, server):
                     request_deserializer=diredi_dot_v1_dot_sites__pb2.ListSitesRequest.FromString,
                     response_serializer=diredi_dot_v1_dot_sites__pb2.ListSitesResponse.SerializeToString,
             ),
+            'SetGroup': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetGroup,
+                    request_deserializer=diredi_dot_v1_dot_sites__pb2.SetGroupRequest.FromString,
+                    response_serializer=diredi_dot_v1_dot_sites__pb2.SetGroupResponse.SerializeToString,
+            ),
+            'RemoveGroup': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveGroup,
+                    request_deserializer=diredi_dot_v1_dot_sites__pb2.RemoveGroupRequest.FromString,
+                    response_serializer=diredi_dot_v1_dot_sites__pb2.RemoveGroupResponse.SerializeToString,
+            ),
+            'ListGroups': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListGroups,
+                    request_deserializer=diredi_dot_v1_dot_sites__pb2.ListGroupsRequest.FromString,
+                    response_serializer=diredi_dot_v1_dot_sites__pb2.ListGroupsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'diredi.v1.SiteService', rpc_method_handlers)
@@ -181,7 +236,7 @@ def add_SiteServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SiteService:
-    """Role for all but ListSites: the site itself.
+    """Role where none is named: the site itself.
     """
 
     @staticmethod
@@ -363,6 +418,87 @@ class SiteService:
             '/diredi.v1.SiteService/ListSites',
             diredi_dot_v1_dot_sites__pb2.ListSitesRequest.SerializeToString,
             diredi_dot_v1_dot_sites__pb2.ListSitesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetGroup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diredi.v1.SiteService/SetGroup',
+            diredi_dot_v1_dot_sites__pb2.SetGroupRequest.SerializeToString,
+            diredi_dot_v1_dot_sites__pb2.SetGroupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveGroup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diredi.v1.SiteService/RemoveGroup',
+            diredi_dot_v1_dot_sites__pb2.RemoveGroupRequest.SerializeToString,
+            diredi_dot_v1_dot_sites__pb2.RemoveGroupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListGroups(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diredi.v1.SiteService/ListGroups',
+            diredi_dot_v1_dot_sites__pb2.ListGroupsRequest.SerializeToString,
+            diredi_dot_v1_dot_sites__pb2.ListGroupsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SiteServiceStub:
-    """Role for all but ListSites: the site itself."""
+    """Role where none is named: the site itself."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -43,7 +43,8 @@ class SiteServiceStub:
     FAILED_PRECONDITION: the cycle is not approved, or past extraction; the site drops the task.
     """
     ProposeClasses: _grpc.UnaryUnaryMultiCallable[_sites_pb2.ProposeClassesRequest, _sites_pb2.ProposeClassesResponse]
-    """Ids for the classes of a site's data set: known names keep theirs, new names get the next ones.
+    """Ids for the classes of a site's data set: known names keep theirs, new names get the next ones. They are ids in the
+    label space of the cycle's scope, which begins with the fleet's. Who is outside of the scope never sees the names.
     Deadline 10 s. Idempotent by name. INVALID_ARGUMENT: a name that is empty, too long or not printable.
     """
     SubmitGap: _grpc.UnaryUnaryMultiCallable[_sites_pb2.SubmitGapRequest, _sites_pb2.SubmitGapResponse]
@@ -61,10 +62,21 @@ class SiteServiceStub:
     """
     ListSites: _grpc.UnaryUnaryMultiCallable[_sites_pb2.ListSitesRequest, _sites_pb2.ListSitesResponse]
     """For operators. Deadline 10 s. Idempotent."""
+    SetGroup: _grpc.UnaryUnaryMultiCallable[_sites_pb2.SetGroupRequest, _sites_pb2.SetGroupResponse]
+    """Makes a group of these sites and of no others, for which cycles may be. A site is in one group at most. Role:
+    operator. Deadline 10 s. Idempotent. NOT_FOUND: a site has never called. INVALID_ARGUMENT: no site, or not a name.
+    FAILED_PRECONDITION: a site is in another group, or a cycle of the group is under way.
+    """
+    RemoveGroup: _grpc.UnaryUnaryMultiCallable[_sites_pb2.RemoveGroupRequest, _sites_pb2.RemoveGroupResponse]
+    """Its devices return to the fleet's release. Role: operator. Deadline 10 s. NOT_FOUND: no such group.
+    FAILED_PRECONDITION: a cycle of the group is under way.
+    """
+    ListGroups: _grpc.UnaryUnaryMultiCallable[_sites_pb2.ListGroupsRequest, _sites_pb2.ListGroupsResponse]
+    """For operators. Deadline 10 s. Idempotent."""
 
 @_typing.type_check_only
 class SiteServiceAsyncStub(SiteServiceStub):
-    """Role for all but ListSites: the site itself."""
+    """Role where none is named: the site itself."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     WatchTasks: _aio.UnaryStreamMultiCallable[_sites_pb2.WatchTasksRequest, _sites_pb2.WatchTasksResponse]  # type: ignore[assignment]
@@ -77,7 +89,8 @@ class SiteServiceAsyncStub(SiteServiceStub):
     FAILED_PRECONDITION: the cycle is not approved, or past extraction; the site drops the task.
     """
     ProposeClasses: _aio.UnaryUnaryMultiCallable[_sites_pb2.ProposeClassesRequest, _sites_pb2.ProposeClassesResponse]  # type: ignore[assignment]
-    """Ids for the classes of a site's data set: known names keep theirs, new names get the next ones.
+    """Ids for the classes of a site's data set: known names keep theirs, new names get the next ones. They are ids in the
+    label space of the cycle's scope, which begins with the fleet's. Who is outside of the scope never sees the names.
     Deadline 10 s. Idempotent by name. INVALID_ARGUMENT: a name that is empty, too long or not printable.
     """
     SubmitGap: _aio.UnaryUnaryMultiCallable[_sites_pb2.SubmitGapRequest, _sites_pb2.SubmitGapResponse]  # type: ignore[assignment]
@@ -95,9 +108,20 @@ class SiteServiceAsyncStub(SiteServiceStub):
     """
     ListSites: _aio.UnaryUnaryMultiCallable[_sites_pb2.ListSitesRequest, _sites_pb2.ListSitesResponse]  # type: ignore[assignment]
     """For operators. Deadline 10 s. Idempotent."""
+    SetGroup: _aio.UnaryUnaryMultiCallable[_sites_pb2.SetGroupRequest, _sites_pb2.SetGroupResponse]  # type: ignore[assignment]
+    """Makes a group of these sites and of no others, for which cycles may be. A site is in one group at most. Role:
+    operator. Deadline 10 s. Idempotent. NOT_FOUND: a site has never called. INVALID_ARGUMENT: no site, or not a name.
+    FAILED_PRECONDITION: a site is in another group, or a cycle of the group is under way.
+    """
+    RemoveGroup: _aio.UnaryUnaryMultiCallable[_sites_pb2.RemoveGroupRequest, _sites_pb2.RemoveGroupResponse]  # type: ignore[assignment]
+    """Its devices return to the fleet's release. Role: operator. Deadline 10 s. NOT_FOUND: no such group.
+    FAILED_PRECONDITION: a cycle of the group is under way.
+    """
+    ListGroups: _aio.UnaryUnaryMultiCallable[_sites_pb2.ListGroupsRequest, _sites_pb2.ListGroupsResponse]  # type: ignore[assignment]
+    """For operators. Deadline 10 s. Idempotent."""
 
 class SiteServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Role for all but ListSites: the site itself."""
+    """Role where none is named: the site itself."""
 
     @_abc_1.abstractmethod
     def WatchTasks(
@@ -126,7 +150,8 @@ class SiteServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sites_pb2.ProposeClassesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sites_pb2.ProposeClassesResponse, _abc.Awaitable[_sites_pb2.ProposeClassesResponse]]:
-        """Ids for the classes of a site's data set: known names keep theirs, new names get the next ones.
+        """Ids for the classes of a site's data set: known names keep theirs, new names get the next ones. They are ids in the
+        label space of the cycle's scope, which begins with the fleet's. Who is outside of the scope never sees the names.
         Deadline 10 s. Idempotent by name. INVALID_ARGUMENT: a name that is empty, too long or not printable.
         """
 
@@ -167,6 +192,35 @@ class SiteServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sites_pb2.ListSitesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sites_pb2.ListSitesResponse, _abc.Awaitable[_sites_pb2.ListSitesResponse]]:
+        """For operators. Deadline 10 s. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def SetGroup(
+        self,
+        request: _sites_pb2.SetGroupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sites_pb2.SetGroupResponse, _abc.Awaitable[_sites_pb2.SetGroupResponse]]:
+        """Makes a group of these sites and of no others, for which cycles may be. A site is in one group at most. Role:
+        operator. Deadline 10 s. Idempotent. NOT_FOUND: a site has never called. INVALID_ARGUMENT: no site, or not a name.
+        FAILED_PRECONDITION: a site is in another group, or a cycle of the group is under way.
+        """
+
+    @_abc_1.abstractmethod
+    def RemoveGroup(
+        self,
+        request: _sites_pb2.RemoveGroupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sites_pb2.RemoveGroupResponse, _abc.Awaitable[_sites_pb2.RemoveGroupResponse]]:
+        """Its devices return to the fleet's release. Role: operator. Deadline 10 s. NOT_FOUND: no such group.
+        FAILED_PRECONDITION: a cycle of the group is under way.
+        """
+
+    @_abc_1.abstractmethod
+    def ListGroups(
+        self,
+        request: _sites_pb2.ListGroupsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sites_pb2.ListGroupsResponse, _abc.Awaitable[_sites_pb2.ListGroupsResponse]]:
         """For operators. Deadline 10 s. Idempotent."""
 
 def add_SiteServiceServicer_to_server(servicer: SiteServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -51,12 +51,13 @@ def make_identities(folder: Path) -> Path:
     """One folder an identity, named "site-1" and so on."""
     ca.init(folder / "ca")
     ca.issue(folder / "ca", Role.CLOUD, "cloud", ["127.0.0.1", "localhost"], folder / "cloud")
-    for site in ("site-1", "site-2"):
+    for site in ("site-1", "site-2", "site-3"):
         ca.issue(folder / "ca", Role.SITE, site, [], folder / site)
     ca.issue(folder / "ca", Role.SITE, "site-1", [], folder / "site-1-renewed")
     for device in ("cam-1", "cam-2", "cam-3"):
         ca.issue(folder / "ca", Role.DEVICE, device, [], folder / device, site="site-1")
     ca.issue(folder / "ca", Role.DEVICE, "cam-1", [], folder / "twin", site="site-2")
+    ca.issue(folder / "ca", Role.DEVICE, "yard", [], folder / "yard", site="site-3")
     ca.issue(folder / "ca", Role.OPERATOR, "alice", [], folder / "alice")
     return folder
 
@@ -173,11 +174,11 @@ class Operator:
         answer = await ask(self.fleet.ListDevices, fleet_pb2.ListDevicesRequest())
         return {device.name: device for device in answer.devices}
 
-    async def start(self, *sites: str, request_id: str = "r1", **recipe: Any) -> Any:
+    async def start(self, *sites: str, request_id: str = "r1", scope: str = "", **recipe: Any) -> Any:
         """At site-1 when no site is named."""
         first, *others = sites or ("site-1",)
         request = cycles_pb2.StartCycleRequest(
-            site=first, sites=others, request_id=request_id, recipe=convert.struct_to(recipe)
+            site=first, sites=others, request_id=request_id, recipe=convert.struct_to(recipe), scope=scope
         )
         return (await ask(self.cycles.StartCycle, request)).cycle
 

@@ -1,0 +1,223 @@
+"""A release for whom it is for: three sites with devices, of which some learn for themselves and some for all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+
+from diredi.errors import InvalidInput, NotFound, Refused, WrongState
+from diredi.rpc import blobs, convert
+from diredi.rpc.streams import read_messages
+from diredi.rpc.v1 import cycles_pb2, registry_pb2, registry_pb2_grpc, sites_pb2
+from tests.services.cloud.world import DeviceSide, Operator, SiteSide, World, ask, state_of
+
+pytestmark = pytest.mark.slow
+
+FIRST = ["car", "person"]
+SITES = ("site-1", "site-2", "site-3")
+
+
+@asynccontextmanager
+async def three_sites(world: World) -> AsyncIterator[tuple[Operator, list[SiteSide], list[DeviceSide]]]:
+    """Sites that the cloud knows, with a device each."""
+    async with world.cloud():
+        operator, sites = world.operator(), [world.site(name) for name in SITES]
+        for site in sites:
+            waiting = asyncio.create_task(site.next_task())
+            await operator.until_known(site.name)
+            waiting.cancel()
+            with suppress(asyncio.CancelledError):
+                await waiting
+        devices = [world.device(), world.device("cam-1", "site-2", identity="twin"), world.device("yard", "site-3")]
+        for device in devices:
+            await device.register()
+        yield operator, sites, devices
+
+
+async def whole_cycle(
+    operator: Operator, site: SiteSide, device: DeviceSide | None, *names: str, request_id: str, scope: str = ""
+) -> Any:
+    """A cycle of one site to its end; the device is its canary, if one of the site's is."""
+    cycle = await operator.start(site.name, request_id=request_id, scope=scope)
+    await site.extract(await site.next_task(sites_pb2.TASK_KIND_EXTRACT), *names)
+    candidate = await operator.until(cycle.id, "CANARY")
+    assert state_of(candidate) == "CANARY", candidate.history[-1].reason
+    await site.validate(cycle.id)
+    if device is not None:
+        await device.until(candidate.release_version)
+        await device.report(candidate.release_version)
+    ended = await operator.until(cycle.id)
+    assert state_of(ended) == "RELEASED", ended.history[-1].reason
+    return ended
+
+
+async def running(device: DeviceSide) -> Any:
+    """The release that the cloud has for a device now."""
+    return (await anext(device.releases())).release
+
+
+def names_of(labels: Any) -> list[str]:
+    return [item.name for item in labels.classes]
+
+
+async def models_of(side: SiteSide) -> dict[str, list[str]]:
+    """What a site sees in the registry: classes by model."""
+    stub = registry_pb2_grpc.RegistryServiceStub(side.world.channel(side.name))
+    answer = await ask(stub.ListModels, registry_pb2.ListModelsRequest())
+    return {model.id: names_of(model.labels) for model in answer.models}
+
+
+async def test_the_release_of_a_site_is_for_its_devices_and_a_fleet_release_does_not_cost_it_its_class(
+    world: World,
+) -> None:
+    async with three_sites(world) as (operator, (one, two, _), (camera, twin, yard)):
+        own = await whole_cycle(operator, one, camera, "crane", request_id="own", scope="site")
+        assert own.scope == "site:site-1"
+        assert [(await running(device)).version for device in (camera, twin, yard)] == [2, 1, 1]
+        fleet = await whole_cycle(operator, two, twin, "truck", request_id="fleet")
+        releases = [await running(device) for device in (camera, twin, yard)]
+        assert [(r.version, r.scope) for r in releases] == [(2, "site:site-1"), (3, "fleet"), (3, "fleet")]
+        assert [names_of(r.labels) for r in releases] == [[*FIRST, "crane"], [*FIRST, "truck"], [*FIRST, "truck"]]
+        devices = await operator.devices()
+        assert devices["yard"].scope == ""  # it has reported no release yet
+        again = await operator.start("site-1", request_id="again", scope="site")
+        assert (again.base_tutor_id, again.base_student_id) == (own.updated_tutor_id, own.updated_student_id)
+        await ask(one.cycles.DeclineCycle, cycles_pb2.DeclineCycleRequest(id=again.id))
+        other = await operator.start("site-1", request_id="other")
+        assert other.base_tutor_id == fleet.updated_tutor_id
+        assert "crane" in str(await operator.get(own.id))
+
+
+async def test_a_site_with_its_own_release_takes_part_in_a_fleet_cycle_without_canaries(world: World) -> None:
+    async with three_sites(world) as (operator, (one, *_), (camera, twin, _)):
+        await whole_cycle(operator, one, camera, "crane", request_id="own", scope="site")
+        ended = await whole_cycle(operator, one, None, "truck", request_id="fleet")
+        assert [(await running(device)).version for device in (camera, twin)] == [2, ended.release_version]
+
+
+async def test_outside_of_a_scope_nothing_of_it_is_there(world: World) -> None:
+    """By certificate: another site, its device, and a device that knows the number and the digests."""
+    async with three_sites(world) as (operator, (one, two, _), (camera, twin, _)):
+        own = await whole_cycle(operator, one, camera, "crane", request_id="own", scope="site")
+        progress = cycles_pb2.Progress(step="tutor-2")
+        manifest = cycles_pb2.GapManifest()
+        manifest.CopyFrom(own.gap)
+        registry = registry_pb2_grpc.RegistryServiceStub(world.channel("site-2"))
+
+        def calls(cycle_id: str, model_id: str) -> list[tuple[Any, Any]]:
+            task = f"{cycle_id}/validate"
+            manifest.cycle_id = cycle_id
+            return [
+                (two.cycles.GetCycle, cycles_pb2.GetCycleRequest(id=cycle_id)),
+                (two.cycles.ApproveCycle, cycles_pb2.ApproveCycleRequest(id=cycle_id)),
+                (two.cycles.DeclineCycle, cycles_pb2.DeclineCycleRequest(id=cycle_id)),
+                (two.stub.ReportProgress, sites_pb2.ReportProgressRequest(cycle_id=cycle_id, progress=progress)),
+                (two.stub.ProposeClasses, sites_pb2.ProposeClassesRequest(cycle_id=cycle_id, names=["x"])),
+                (two.stub.SubmitGap, two.signed(manifest)),
+                (two.stub.SubmitValidation, sites_pb2.SubmitValidationRequest(cycle_id=cycle_id, after=own.site_after)),
+                (two.stub.FailTask, sites_pb2.FailTaskRequest(task_id=task)),
+                (registry.GetModel, registry_pb2.GetModelRequest(id=model_id)),
+            ]
+
+        async def refusals(cycle_id: str, model_id: str) -> list[str]:
+            said = []
+            for method, request in calls(cycle_id, model_id):
+                with pytest.raises(NotFound) as caught:
+                    await ask(method, request)
+                said.append(str(caught.value).replace(cycle_id, "CYCLE").replace(model_id, "MODEL"))
+            return said
+
+        strange = await refusals("0123456789ab", "sha256:" + "7" * 64)
+        assert await refusals(own.id, own.updated_tutor_id) == strange  # as if it were not there
+        with pytest.raises(NotFound):
+            await anext(read_messages(two.cycles.WatchCycle(cycles_pb2.WatchCycleRequest(id=own.id)), 20))
+        assert list((await ask(two.cycles.ListCycles, cycles_pb2.ListCyclesRequest())).cycles) == []
+
+        student = await operator.model(own.updated_student_id)
+        tutor = await operator.model(own.updated_tutor_id)
+        refs = [tutor.weights, student.weights, student.onnx, own.gap.tutor_gap.blob, own.gap.student_gap.blob]
+        for ref in refs:
+            for side in (two, twin):
+                with pytest.raises(NotFound):
+                    await blobs.download(side.blobs, convert.blob_from(ref), world.folder / "taken")
+        for ref in refs[:3]:
+            assert await one.fetch(ref)
+        assert await blobs.download(camera.blobs, convert.blob_from(student.onnx), world.folder / "onnx")
+        for version in (own.release_version, 99):
+            with pytest.raises(NotFound, match=f"no release {version}"):
+                await twin.report(version)
+
+        assert {tuple(names) for names in (await models_of(two)).values()} == {tuple(FIRST)}
+        assert set(await models_of(one)) > set(await models_of(two))
+        await operator.start("site-2", request_id="fleet")
+        task = await two.next_task(sites_pb2.TASK_KIND_EXTRACT)
+        assert "crane" not in str(task)
+        assert (await two.propose(task.cycle_id, "truck")).names == (*FIRST, "truck")  # the same id, for another class
+
+
+async def test_a_group_learns_together_and_its_release_reaches_its_sites(world: World) -> None:
+    async with three_sites(world) as (operator, (one, two, three), (camera, twin, yard)):
+
+        def group(*sites: str, name: str = "north") -> Any:
+            return sites_pb2.SetGroupRequest(group=sites_pb2.Group(name=name, sites=sites))
+
+        with pytest.raises(NotFound, match="site-9"):
+            await ask(operator.sites.SetGroup, group("site-9"))
+        for method, request in [
+            (one.stub.SetGroup, group("site-1")),
+            (one.stub.ListGroups, sites_pb2.ListGroupsRequest()),
+            (one.stub.RemoveGroup, sites_pb2.RemoveGroupRequest(name="north")),
+        ]:
+            with pytest.raises(Refused):
+                await ask(method, request)
+        await ask(operator.sites.SetGroup, group("site-1", "site-2"))
+        listed = (await ask(operator.sites.ListGroups, sites_pb2.ListGroupsRequest())).groups
+        assert [(item.name, list(item.sites)) for item in listed] == [("north", ["site-1", "site-2"])]
+        with pytest.raises(WrongState, match="north"):
+            await ask(operator.sites.SetGroup, group("site-2", name="south"))
+        with pytest.raises(Refused, match="site-3"):
+            await operator.start("site-1", "site-3", scope="group:north")
+        with pytest.raises(InvalidInput, match="south"):
+            await operator.start("site-1", scope="group:south")
+
+        learned = await whole_cycle(operator, one, camera, "crane", request_id="north", scope="group:north")
+        assert [(await running(device)).version for device in (camera, twin, yard)] == [2, 2, 1]
+        assert learned.updated_tutor_id in await models_of(two)
+        assert learned.updated_tutor_id not in await models_of(three)
+        with pytest.raises(NotFound):
+            await three.fetch((await operator.model(learned.updated_tutor_id)).weights)
+
+        own = await operator.start("site-2", request_id="own", scope="site")
+        assert own.base_tutor_id == learned.updated_tutor_id  # what its devices run
+        await ask(two.cycles.DeclineCycle, cycles_pb2.DeclineCycleRequest(id=own.id))
+        await operator.start("site-2", request_id="more", scope="group:north")
+        with pytest.raises(WrongState, match="under way"):
+            await ask(operator.sites.SetGroup, group("site-1"))
+        with pytest.raises(WrongState, match="under way"):
+            await ask(operator.sites.RemoveGroup, sites_pb2.RemoveGroupRequest(name="north"))
+        cycle_id = (await two.next_task(sites_pb2.TASK_KIND_EXTRACT)).cycle_id
+        await ask(two.cycles.DeclineCycle, cycles_pb2.DeclineCycleRequest(id=cycle_id))
+
+        await ask(operator.sites.SetGroup, group("site-1"))
+        assert [(await running(device)).version for device in (camera, twin)] == [2, 1]
+        with pytest.raises(NotFound):
+            await two.fetch((await operator.model(learned.updated_tutor_id)).weights)
+        await ask(operator.sites.RemoveGroup, sites_pb2.RemoveGroupRequest(name="north"))
+        assert (await running(camera)).version == 1
+        with pytest.raises(NotFound, match="north"):
+            await ask(operator.sites.RemoveGroup, sites_pb2.RemoveGroupRequest(name="north"))
+
+
+async def test_a_scope_that_is_none_is_refused_and_starts_nothing(world: World) -> None:
+    async with three_sites(world) as (operator, *_):
+        for scope, sites in (("planet", ["site-1"]), ("site", ["site-1", "site-2"]), ("site:site-2", ["site-1"])):
+            with pytest.raises(InvalidInput, match="scope"):
+                await operator.start(*sites, scope=scope)
+        cycle = await operator.start("site-1", scope="site")
+        assert (await operator.start("site-1", scope="site")).id == cycle.id
+        with pytest.raises(InvalidInput, match="request id"):
+            await operator.start("site-1", scope="fleet")
