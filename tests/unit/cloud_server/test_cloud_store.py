@@ -237,6 +237,41 @@ class TestStore:
         finally:
             again.close()
 
+    def test_what_was_there_before_there_were_scopes_is_the_fleets(self, database: Database, database_url: str) -> None:
+        """Back to the tables of before and up again; an older cloud is not shown what was one site's."""
+        cycle = self.start(database)
+        own = write(
+            database,
+            lambda r: transitions.start_cycle(r, ["site-2"], "own", {}, "operator/a", NOON, "site"),
+        )
+        write(database, lambda r: r.classes.propose(own.scope, LABELS, ["crane"], own.id, NOON))
+        write(database, lambda r: r.models.add(NEW_STUDENT.model_copy(update={"cycle_id": own.id})))
+        write(
+            database,
+            lambda r: r.releases.add(NEW_STUDENT, TUTOR.id, ReleaseStatus.RELEASED, (), own.id, NOON, own.scope),
+        )
+        write(database, lambda r: r.groups.set("north", ["site-1"]))
+        database.close()
+        url = make_url(database_url)
+        engine = create_engine(url.set(drivername="postgresql+psycopg") if "postgres" in url.drivername else url)
+        with engine.begin() as connection:
+            alembic.command.downgrade(alembic_config(connection), "0002")
+            names = connection.execute(text("SELECT name FROM classes ORDER BY id")).scalars().all()
+        engine.dispose()
+        assert tuple(names) == LABELS.names
+        again = Database(database_url)
+        try:
+            assert [c.id for c in read(again, lambda r: r.cycles.recent())] == [cycle.id]
+            assert read(again, lambda r: r.cycles.get(cycle.id)) == cycle
+            assert [(r.version, r.scope) for r in read(again, lambda r: r.releases.all())] == [(1, "fleet")]
+            assert {m.id for m in read(again, lambda r: r.models.all())} == {TUTOR.id, STUDENT.id}
+            labels = read(again, lambda r: r.classes.labels())
+            assert labels is not None
+            assert labels.names == LABELS.names
+            assert read(again, lambda r: r.groups.by_site()) == {}
+        finally:
+            again.close()
+
     def test_a_database_of_a_newer_cloud_is_left_alone(self, database: Database, database_url: str) -> None:
         url = make_url(database_url)
         engine = create_engine(url.set(drivername="postgresql+psycopg") if "postgres" in url.drivername else url)

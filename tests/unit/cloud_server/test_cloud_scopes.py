@@ -1,0 +1,236 @@
+"""Whom a release is for: which scope a cycle has, who is in it, and which release a device runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cloud_server import canary, scopes
+from cloud_server.cycles import transitions
+from cloud_server.entities import Cycle, ModelKind, Release, ReleaseStatus, Vitals
+from cloud_server.scopes import FLEET
+from cloud_server.states import State
+from cloud_server.store import Repository
+from cloud_server.store.database import Database, sqlite_url
+from diredi.errors import InvalidInput, NotFound, Refused
+from diredi.labels import LabelSpace
+from diredi.trust.identity import Identity, Role
+from tests.unit.cloud_server.samples import (
+    LABELS,
+    NOON,
+    STUDENT,
+    TUTOR,
+    digest,
+    first_release,
+    model,
+)
+
+ONE, TWO = "site-1", "site-2"
+GROUPS = {ONE: "north", TWO: "north"}
+ALICE = Identity(Role.OPERATOR, "alice")
+SITE_1, SITE_2 = Identity(Role.SITE, ONE), Identity(Role.SITE, TWO)
+CAMERA_2 = Identity(Role.DEVICE, "cam-1", TWO)
+
+
+@pytest.fixture
+def run(tmp_path: Path):
+    """Runs a command in a transaction of its own."""
+    database = Database(sqlite_url(tmp_path / "cloud.sqlite"))
+    database.transact(first_release, writes=True)
+    yield lambda work: database.transact(work, writes=True)
+    database.close()
+
+
+def release(version: int, scope: str, status: ReleaseStatus = ReleaseStatus.RELEASED, *canaries: str) -> Release:
+    return Release(
+        version=version, student_id=STUDENT.id, tutor_id=TUTOR.id, status=status, canaries=canaries, scope=scope,
+        created=NOON,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sites", "scope"),
+    [
+        ("", [ONE], FLEET),
+        ("fleet", [ONE, "site-3"], FLEET),
+        ("site", [ONE], "site:site-1"),
+        ("site:site-1", [ONE], "site:site-1"),
+        ("group:north", [TWO], "group:north"),
+    ],
+)
+def test_a_scope_is_that_of_the_one_site_of_a_group_or_the_fleet(wanted: str, sites: list[str], scope: str) -> None:
+    assert scopes.resolve_scope(wanted, sites, GROUPS) == scope
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sites", "error"),
+    [
+        ("site", [ONE, TWO], InvalidInput),
+        ("site:site-2", [ONE], InvalidInput),
+        ("group:", [ONE], InvalidInput),
+        ("group:south", [ONE], InvalidInput),
+        ("Fleet", [ONE], InvalidInput),
+        ("group:north", [ONE, "site-3"], Refused),
+    ],
+)
+def test_a_scope_in_which_not_every_site_is_is_refused(wanted: str, sites: list[str], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        scopes.resolve_scope(wanted, sites, GROUPS)
+
+
+def test_everybody_sees_the_scopes_that_his_certificate_is_in() -> None:
+    assert scopes.visible_scopes(ALICE, GROUPS) is None
+    assert scopes.visible_scopes(SITE_1, GROUPS) == ("site:site-1", "group:north", "fleet")
+    assert scopes.visible_scopes(CAMERA_2, {}) == ("site:site-2", "fleet")
+    assert scopes.visible_scopes(Identity(Role.CLOUD, "cloud"), GROUPS) == ("fleet",)
+
+
+def test_a_cycle_starts_from_the_narrowest_scope_that_it_is_in() -> None:
+    assert scopes.wider_scopes("site:site-1", "north") == ("site:site-1", "group:north", "fleet")
+    assert scopes.wider_scopes("group:north", "") == ("group:north", "fleet")
+    assert scopes.wider_scopes(FLEET, "north") == ("fleet",)
+
+
+def test_a_device_runs_the_newest_release_of_the_narrowest_scope() -> None:
+    mine = scopes.scopes_of(ONE, "north")
+    releases = [
+        release(1, FLEET), release(2, "site:site-1"), release(3, "group:north"), release(4, "site:site-1"),
+        release(5, "site:site-2"), release(6, FLEET), release(7, "group:south"),
+        release(8, "site:site-1", ReleaseStatus.WITHDRAWN),
+    ]  # fmt: skip
+
+    def selected(*wanted: int, of: tuple[str, ...] = mine) -> int:
+        found = canary.select_release("site-1/cam-1", [r for r in releases if r.version in wanted], of)
+        return 0 if found is None else found.version
+
+    assert selected(*range(1, 9)) == 4
+    assert selected(1, 3, 6, 8) == 3
+    assert selected(1, 5, 6, 7) == 6
+    assert selected(5, 7) == 0
+    assert selected(*range(1, 9), of=(FLEET,)) == 6
+
+
+def test_a_canary_tests_its_release_also_where_it_would_run_another() -> None:
+    releases = [release(1, FLEET), release(2, "site:site-1"), release(3, FLEET, ReleaseStatus.CANARY, "site-1/cam-1")]
+    mine = scopes.scopes_of(ONE, "")
+    assert canary.select_release("site-1/cam-1", releases, mine) == releases[2]
+    assert canary.select_release("site-1/cam-2", releases, mine) == releases[1]
+    passed_by = [*releases, release(4, FLEET)]
+    assert canary.select_release("site-1/cam-1", passed_by, mine) == releases[1]
+
+
+def released(r: Repository, site: str, scope: str, request_id: str, labels: LabelSpace, *ids: str) -> Cycle:
+    """A cycle with a release, as its steps would leave it; the ids are of its tutor and its student."""
+    cycle = transitions.start_cycle(r, [site], request_id, {}, "operator/a", NOON, scope)
+    tutor, student = model(ids[0], labels=labels), model(ids[1], ModelKind.STUDENT, labels)
+    for made in (tutor, student):
+        r.models.add(made.model_copy(update={"cycle_id": cycle.id}))
+    for state in (State.OFFERED, State.EXTRACTING, State.UPLOADED, State.APPLIED, State.GATED, State.REDISTILLED):
+        r.cycles.move(cycle.id, state, NOON, "cloud", "")
+    new = r.releases.add(student, tutor.id, ReleaseStatus.RELEASED, (), cycle.id, NOON, cycle.scope)
+    ids_made = {"updated_tutor_id": tutor.id, "updated_student_id": student.id, "release_version": new.version}
+    r.cycles.move(cycle.id, State.CANARY, NOON, "cloud", "", **ids_made)
+    return r.cycles.move(cycle.id, State.RELEASED, NOON, "cloud", "")
+
+
+def test_class_names_of_a_scope_continue_those_of_its_base_and_are_no_one_elses(run) -> None:
+    def names_in(scope: str, base: LabelSpace, *names: str) -> tuple[str, ...]:
+        return run(lambda r: r.classes.propose(scope, base, names, "c1", NOON)).names
+
+    assert names_in("site:site-1", LABELS, "crane") == (*LABELS.names, "crane")
+    assert names_in(FLEET, LABELS, "truck") == (*LABELS.names, "truck")
+    assert names_in("site:site-2", LABELS, "bus") == (*LABELS.names, "bus")
+    assert names_in("site:site-1", LABELS, "lift", "crane", "car") == (*LABELS.names, "crane", "lift")
+    # The base has learned one of them, and then stands on a fleet that knows another class at that id.
+    assert names_in("site:site-1", LABELS.expand(["crane"]), "lift") == (*LABELS.names, "crane", "lift")
+    assert names_in("site:site-1", LABELS.expand(["truck"]), "crane") == (*LABELS.names, "truck", "crane", "lift")
+    known = run(lambda r: r.classes.labels())
+    assert known is not None
+    assert known.names == (*LABELS.names, "truck")
+    with pytest.raises(InvalidInput, match="spelled"):
+        names_in("site:site-1", LABELS, "Crane")
+
+
+def test_the_next_cycle_of_a_scope_starts_from_its_own_newest_release(run) -> None:
+    own = run(lambda r: released(r, ONE, "site", "own", LABELS.expand(["crane"]), "1", "2"))
+    fleet = run(lambda r: released(r, TWO, "fleet", "fleet", LABELS.expand(["truck"]), "3", "4"))
+
+    def bases(site: str, scope: str) -> tuple[str, str]:
+        cycle = run(lambda r: transitions.start_cycle(r, [site], f"{site} {scope}", {}, "operator/a", NOON, scope))
+        run(lambda r: transitions.decline(r, cycle.id, site, "", NOON))
+        return cycle.base_tutor_id, cycle.base_student_id
+
+    assert bases(ONE, "site") == (own.updated_tutor_id, own.updated_student_id)
+    assert bases(ONE, "fleet") == (fleet.updated_tutor_id, fleet.updated_student_id)
+    assert bases(TWO, "site") == (fleet.updated_tutor_id, fleet.updated_student_id)
+
+
+def test_a_release_of_another_scope_does_not_supersede_a_cycle(run) -> None:
+    waiting = run(lambda r: transitions.start_cycle(r, [TWO], "r", {}, "operator/a", NOON))
+    run(lambda r: released(r, ONE, "site", "own", LABELS.expand(["crane"]), "1", "2"))
+    assert run(lambda r: transitions.explain_superseded(r, waiting)) == ""
+
+
+def test_devices_with_a_release_of_a_narrower_scope_are_no_canaries_of_a_wider_one(run) -> None:
+    for site in (ONE, TWO):
+        run(lambda r, site=site: r.devices.record_contact("cam-1", site, NOON, Vitals(release_version=1)))
+    own = run(lambda r: released(r, ONE, "site", "own", LABELS.expand(["crane"]), "1", "2"))
+    fleet = run(lambda r: transitions.start_cycle(r, [ONE, TWO], "r", {}, "operator/a", NOON))
+
+    def testers(cycle: Cycle, site: str) -> list[str]:
+        return [device.key for device in run(lambda r: transitions.list_testers(r, cycle, site))]
+
+    assert testers(fleet, ONE) == []
+    assert testers(fleet, TWO) == ["site-2/cam-1"]
+    assert testers(own, ONE) == ["site-1/cam-1"]
+
+
+def test_what_is_outside_of_a_scope_is_not_found_there(run) -> None:
+    own = run(lambda r: released(r, ONE, "site", "own", LABELS.expand(["crane"]), "1", "2"))
+
+    def see(actor: Identity):
+        def look(r: Repository) -> tuple[list[str], list[str]]:
+            seen = r.visible_to(actor)
+            return [m.id for m in r.models.all(visible=seen)], [c.id for c in r.cycles.recent(visible=seen)]
+
+        return run(look)
+
+    assert [len(seen) for seen in see(ALICE)] == [len(seen) for seen in see(SITE_1)] == [4, 1]
+    for outside in (SITE_2, CAMERA_2):
+        models, cycles = see(outside)
+        assert (sorted(models), cycles) == ([TUTOR.id, STUDENT.id], [])
+        for get in (
+            lambda r, seen: r.models.get(own.updated_tutor_id, seen),
+            lambda r, seen: r.models.get("1" * 8, seen),
+            lambda r, seen: r.cycles.get(own.id, seen),
+            lambda r, seen: r.releases.get(own.release_version, seen),
+        ):
+            with pytest.raises(NotFound):
+                run(lambda r, get=get, outside=outside: get(r, r.visible_to(outside)))
+    assert run(lambda r: r.models.get(own.updated_tutor_id)).scope == "site:site-1"
+    assert run(lambda r: r.models.get(TUTOR.id)).scope == FLEET
+
+
+def test_a_model_that_two_scopes_have_made_is_seen_by_both(run) -> None:
+    """The same bytes are one model, and who has made them first must not hide them from the other."""
+    labels = LABELS.expand(["crane"])
+    run(lambda r: released(r, ONE, "site", "own", labels, "1", "2"))
+    run(lambda r: released(r, TWO, "site", "own too", labels, "1", "2"))
+    for actor in (SITE_1, SITE_2):
+        assert run(lambda r, actor=actor: len(r.models.all(visible=r.visible_to(actor)))) == 4
+    assert run(lambda r: len(r.models.all(visible=(FLEET,)))) == 2
+    assert run(lambda r: r.models.get(digest("1"))).labels == labels
+
+
+def test_a_site_that_joins_a_group_sees_what_the_group_has_learned_until_it_leaves(run) -> None:
+    run(lambda r: r.groups.set("north", [ONE]))
+    learned = run(lambda r: released(r, ONE, "group:north", "r", LABELS.expand(["crane"]), "1", "2"))
+    with pytest.raises(NotFound):
+        run(lambda r: r.cycles.get(learned.id, r.visible_to(SITE_2)))
+    run(lambda r: r.groups.set("north", [ONE, TWO]))
+    assert run(lambda r: r.cycles.get(learned.id, r.visible_to(SITE_2))).scope == "group:north"
+    run(lambda r: r.groups.set("north", [ONE]))
+    with pytest.raises(NotFound):
+        run(lambda r: r.cycles.get(learned.id, r.visible_to(SITE_2)))
+    assert run(lambda r: r.groups.by_site()) == {ONE: "north"}
