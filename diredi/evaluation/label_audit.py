@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,8 +53,8 @@ FAINTEST = 0.02
 """Confidence from which detections are looked at: a faint one is enough to doubt that nothing is there."""
 WORST = 0.5
 """The audit assumes that at least this share of the labels of a class is right."""
-NEIGHBOURS = 30
-"""Labels of a class and of about the same size that say whether the models would see such an object."""
+NEIGHBOURS = 15
+"""So many smaller and so many larger labels of its class say whether the models would see the object of a label."""
 _AT_ONCE = 16  # images in memory
 
 Corners = tuple[float, float, float, float]
@@ -74,6 +74,7 @@ class LabelFinding(BaseModel):
         score: How sure the models are that this is a fault, 0 to 1.
         image: File of the image.
         split: Which split the image is in, "train" or "val".
+        image_size: Width and height of the image in pixels.
         label: Class of the label; None if the label is missing.
         box: Box of the label; None if the label is missing.
         number: Which of the image's boxes it is, counted from 0 (`Sample.boxes`); None if the label is missing.
@@ -89,6 +90,7 @@ class LabelFinding(BaseModel):
     score: float
     image: Path
     split: Split
+    image_size: tuple[int, int]
     label: str | None = None
     box: Corners | None = None
     number: int | None = None
@@ -192,6 +194,32 @@ class LabelAudit(BaseModel):
         counts = ", ".join(f"{count} {kind}" for kind, count in self.counts().items() if count) or "no findings"
         return f"{counts} in {self.boxes} labels of {self.images} images"
 
+    def corrected(self, data: Dataset, splits: Sequence[Split] = ("train",)) -> Dataset:
+        """Return the data set as it would be if the models were right in every finding; nothing is written.
+
+        A wrong class becomes the one that is seen, a misplaced box moves, a missing one is added; a label where nothing
+        is, and a duplicate, is left out. It serves to learn before anybody has looked at the findings. What is measured
+        on should be corrected by people alone, so `val` is left as it is unless it is named.
+
+        Args:
+            data: The data set that was audited.
+            splits: Which splits to correct.
+
+        Raises:
+            InvalidInput: The data set lacks a box or a class that a finding names, so it is another one.
+        """
+        findings: dict[tuple[Split, Path], list[LabelFinding]] = {}
+        for found in self.findings:
+            findings.setdefault((found.split, found.image), []).append(found)
+
+        def split_corrected(split: Split) -> list[Sample]:
+            samples = data.split(split)
+            if split not in splits:
+                return samples
+            return [_corrected(sample, findings.get((split, sample.image), ()), data.names) for sample in samples]
+
+        return replace(data, train=split_corrected("train"), val=split_corrected("val"))
+
     def to_pandas(self) -> DataFrame:
         """Return the findings as a table.
 
@@ -227,11 +255,36 @@ class LabelAudit(BaseModel):
 
 
 @dataclass(frozen=True)
+class Look:
+    """What models see in one image."""
+
+    size: tuple[int, int]
+    """Width and height of the image in pixels."""
+    answers: tuple[Detections, ...]
+    """Of each model; classes are ids of the data set, and those that it lacks are left out."""
+    found: Detections
+    """All of these, fused."""
+
+    @classmethod
+    def of(cls, size: tuple[int, int], answers: Sequence[Detections], known: NDArray[np.bool_]) -> Self:
+        """Fuse what several models see.
+
+        Args:
+            size: Width and height of the image in pixels.
+            answers: Of each model; classes are ids of the data set.
+            known: bool [models, classes]: which model knows which class.
+        """
+        return cls(size, tuple(answers), answers[0] if len(answers) == 1 else _fused(answers, known))
+
+
+@dataclass(frozen=True)
 class Observation:
     """What the labels and the models say of one image."""
 
     image: Path
     split: Split
+    size: tuple[int, int]
+    """Width and height of the image in pixels."""
     labels: Floats
     """n x 5: class id, x1, y1, x2, y2 in pixels."""
     found: Detections
@@ -292,10 +345,11 @@ def audit_labels(
         raise InvalidInput("there is no model to look at the images: name one or more")
     for model in several:
         model.labels.check_shares(data.names, "the model", "the data")
-    observations = observe(several, data, splits, on_progress)
-    if not observations:
+    known = known_classes(several, data.names)
+    looks = look(several, data, splits, known, on_progress)
+    if not looks:
         raise InvalidInput("there is nothing to audit: the data set has no images")
-    return judge(observations, data.names, known_classes(several, data.names))
+    return judge(data, splits, looks, known)
 
 
 def known_classes(models: Sequence[Predictor], names: Sequence[str]) -> NDArray[np.bool_]:
@@ -303,35 +357,38 @@ def known_classes(models: Sequence[Predictor], names: Sequence[str]) -> NDArray[
     return np.array([[name in model.labels.names for name in names] for model in models])
 
 
-def observe(
-    models: Sequence[Predictor], data: Dataset, splits: Sequence[Split] = SPLITS, on_progress: OnProgress | None = None
-) -> list[Observation]:
-    """Let models look at the images of a data set.
+def look(
+    models: Sequence[Predictor],
+    data: Dataset,
+    splits: Sequence[Split],
+    known: NDArray[np.bool_],
+    on_progress: OnProgress | None = None,
+) -> list[Look]:
+    """Let models look at the images of a data set; its labels are not read.
 
     Args:
         models: One or more.
         data: The data set.
         splits: Which splits to look at.
+        known: bool [models, classes]: which model knows which class of the data set.
         on_progress: Hears of the step "audit".
 
     Returns:
-        What labels and models say of each image.
+        What the models see in each image, in the order of the splits and their samples.
 
     Raises:
         DatasetError: An image cannot be read.
     """
     to_ours = [np.array([_index(data.names, name) for name in model.labels.names]) for model in models]
-    known = known_classes(models, data.names)
-    work = [(split, sample) for split in splits for sample in data.split(split)]
-    seen: list[Observation] = []
-    for start in range(0, len(work), _AT_ONCE):
-        some = work[start : start + _AT_ONCE]
-        images = [read_image(sample.image) for _, sample in some]
+    samples = [sample for split in splits for sample in data.split(split)]
+    seen: list[Look] = []
+    for start in range(0, len(samples), _AT_ONCE):
+        images = [read_image(sample.image) for sample in samples[start : start + _AT_ONCE]]
         answers = zip(*(model.predict(images, FAINTEST) for model in models), strict=True)
-        for (split, sample), image, answer in zip(some, images, answers, strict=True):
+        for image, answer in zip(images, answers, strict=True):
             mapped = [_with_classes(one, ids) for one, ids in zip(answer, to_ours, strict=True)]
-            seen.append(_observation(sample, split, (image.shape[1], image.shape[0]), mapped, known))
-        report(on_progress, STEP, len(seen) / len(work), f"{len(seen)} of {len(work)} images")
+            seen.append(Look.of((image.shape[1], image.shape[0]), mapped, known))
+        report(on_progress, STEP, len(seen) / len(samples), f"{len(seen)} of {len(samples)} images")
     return seen
 
 
@@ -345,20 +402,17 @@ def _with_classes(found: Detections, ids: NDArray[np.int64]) -> Detections:
     return Detections(found.boxes[known], found.scores[known], classes[known])
 
 
-def _observation(
-    sample: Sample, split: Split, size: tuple[int, int], answers: Sequence[Detections], known: NDArray[np.bool_]
-) -> Observation:
-    """What labels and models say of an image of `size` (width, height); `known` is models x classes."""
+def _observe(sample: Sample, split: Split, seen: Look) -> Observation:
+    """What labels and models say of an image."""
     rows = sample.boxes.astype(np.float64).reshape(-1, 5)
-    centre, sides = rows[:, 1:3] * size, rows[:, 3:5] * size
+    centre, sides = rows[:, 1:3] * seen.size, rows[:, 3:5] * seen.size
     labels = np.concatenate([rows[:, :1], centre - sides / 2, centre + sides / 2], 1)
-    found = answers[0] if len(answers) == 1 else _fused(answers, known)
     belief, near = np.zeros(len(labels)), np.zeros(len(labels))
-    for answer in answers:
+    for answer in seen.answers:
         overlaps, same = _overlaps(labels, answer), labels[:, :1] == answer.classes
         belief = np.maximum(belief, np.where(same & (overlaps >= SAME), answer.scores, 0).max(1, initial=0))
         near = np.maximum(near, np.where(overlaps >= NEAR, answer.scores, 0).max(1, initial=0))
-    return Observation(sample.image, split, labels, found, _overlaps(labels, found), belief, near)
+    return Observation(sample.image, split, seen.size, labels, seen.found, _overlaps(labels, seen.found), belief, near)
 
 
 def _fused(answers: Sequence[Detections], known: NDArray[np.bool_]) -> Detections:
@@ -383,17 +437,21 @@ def _overlaps(labels: Floats, found: Detections) -> Floats:
     return np.array([box_iou(row[1:], boxes) for row in labels]).reshape(len(labels), len(found))
 
 
-def judge(observations: Sequence[Observation], names: Sequence[str], known: NDArray[np.bool_]) -> LabelAudit:
-    """Find faults in what labels and models say.
+def judge(data: Dataset, splits: Sequence[Split], looks: Sequence[Look], known: NDArray[np.bool_]) -> LabelAudit:
+    """Find faults in the labels of a data set by what models have seen in its images.
 
     Args:
-        observations: What they say of each image.
-        names: Class names of the labels, in the order of their ids.
+        data: The data set.
+        splits: Which splits the models have looked at.
+        looks: What they see in each image, as `look` returns it.
         known: bool [models, classes]: which model knows which class.
 
     Returns:
         The findings and the numbers of each class.
     """
+    names = data.names
+    samples = [(split, sample) for split in splits for sample in data.split(split)]
+    observations = [_observe(sample, split, seen) for (split, sample), seen in zip(samples, looks, strict=True)]
     knowledge = _Knowledge(observations, len(names))
     findings = [
         finding
@@ -468,10 +526,10 @@ class _Knowledge:
         expected = np.zeros(len(kinds))
         for kind in np.unique(kinds):
             mine = np.flatnonzero(kinds == kind)
-            for row in mine:
-                distance = np.abs(size[mine] - size[row])
-                alike = mine[np.argsort(distance, kind="stable")[1 : NEIGHBOURS + 1]]
-                expected[row] = seen[alike].sum() / (len(alike) + 1)
+            mine = mine[np.argsort(size[mine], kind="stable")]
+            place, counted = np.arange(len(mine)), np.concatenate([[0], seen[mine].cumsum()])
+            first, last = np.maximum(place - NEIGHBOURS, 0), np.minimum(place + NEIGHBOURS + 1, len(mine))
+            expected[mine] = (counted[last] - counted[first] - seen[mine]) / (last - first)
         return np.split(expected, np.cumsum([len(one) for one in sizes])[:-1])
 
 
@@ -534,8 +592,9 @@ class _Image:
         boxes, belief = self._seen.labels[:, 1:], self._seen.belief
         told: set[int] = set()
         for first in range(len(boxes)):
+            overlaps = box_iou(boxes[first], boxes)
             for second in range(first + 1, len(boxes)):
-                overlap = float(box_iou(boxes[first], boxes[second : second + 1])[0])
+                overlap = float(overlaps[second])
                 worse, better = (first, second) if belief[first] < belief[second] else (second, first)
                 if overlap >= LEAST["duplicate"] and worse not in told:
                     told.add(worse)
@@ -565,7 +624,35 @@ class _Image:
             }
         if other is not None:
             more |= {"seen": self._names[self._kinds[other]], "seen_box": _corners(one.labels[other, 1:])}
-        return LabelFinding(kind=kind, score=score, image=one.image, split=one.split, **more)
+        return LabelFinding(kind=kind, score=score, image=one.image, split=one.split, image_size=one.size, **more)
+
+
+def _corrected(sample: Sample, findings: Sequence[LabelFinding], names: Sequence[str]) -> Sample:
+    boxes, left_out, added = sample.boxes.copy(), set[int](), list[NDArray[np.float32]]()
+    for found in findings:
+        lacks_box = found.number is not None and found.number >= len(boxes)
+        if lacks_box or {found.label, found.seen} - {*names, None}:
+            raise InvalidInput(
+                f"{sample.image} has no such label as the audit says ({found}): audit this data set anew"
+            )
+        if found.number is None:
+            added.append(_row(found, names))
+        elif found.kind == "wrong class":
+            boxes[found.number, 0] = names.index(found.seen or "")
+        elif found.kind == "misplaced":
+            boxes[found.number] = _row(found, names)
+        else:
+            left_out.add(found.number)
+    kept = np.delete(boxes, sorted(left_out), axis=0)
+    return replace(sample, boxes=np.concatenate([kept, *added]).astype(np.float32))
+
+
+def _row(found: LabelFinding, names: Sequence[str]) -> NDArray[np.float32]:
+    """What the models see, as a row of `Sample.boxes`: 1 x 5."""
+    corners = np.array(found.seen_box, np.float64) / (*found.image_size, *found.image_size)
+    low, high = corners[:2], corners[2:]
+    row = np.concatenate([[names.index(found.seen or "")], (low + high) / 2, high - low])
+    return row.astype(np.float32)[None]
 
 
 def _corners(row: NDArray[Any]) -> Corners:

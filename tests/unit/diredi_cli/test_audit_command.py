@@ -77,7 +77,7 @@ def test_the_page_shows_every_finding_in_a_browser_without_a_network(tmp_path: P
         pytest.skip("there is no chromium on this machine: apt-get install chromium")
     image, page = load(data).train[0].image, tmp_path / "audit.html"
     box = (16.0, 16.0, 48.0, 48.0)
-    more = {"score": 0.6, "image": image, "split": "train"}
+    more = {"score": 0.6, "image": image, "split": "train", "image_size": (32, 32)}
     findings = (
         LabelFinding(kind="wrong class", label="<b>crane", box=box, number=1, seen="car", seen_box=box, **more),
         LabelFinding(kind="missing", seen="car", seen_box=(-3.0, 0.0, 900.0, 900.0), **more),
@@ -103,10 +103,8 @@ def test_the_page_shows_every_finding_in_a_browser_without_a_network(tmp_path: P
 
 def test_of_many_findings_the_page_shows_the_surest_of_each_kind(tmp_path: Path, data: Path):
     image = load(data).train[0].image
-    findings = tuple(
-        LabelFinding(kind="missing", score=0.9 - n / 100, image=image, split="train", seen="car", seen_box=(0, 0, 9, 9))
-        for n in range(5)
-    )
+    more = {"image": image, "split": "train", "image_size": (32, 32), "seen": "car", "seen_box": (0, 0, 9, 9)}
+    findings = tuple(LabelFinding(kind="missing", score=0.9 - n / 100, **more) for n in range(5))
     LabelAudit(findings=findings, per_class={}, images=2, boxes=2, models=1).write_html(tmp_path / "a.html", most=2)
     page = (tmp_path / "a.html").read_text()
     assert page.count("<figure") == 2 and "score 90" in page and "The surest 2 are shown" in page

@@ -154,6 +154,29 @@ def test_the_surest_findings_come_first_and_go_to_pandas_and_json(labelled):
     assert LabelAudit.model_validate(json.loads(audit.model_dump_json())) == audit
 
 
+def test_labels_can_be_corrected_as_the_models_see_them_and_held_out_ones_stay(labelled):
+    right = labelled(RIGHT)
+    wrong = labelled(
+        RIGHT
+        | {
+            3: [("person", A), ("person", B)],
+            4: [("car", A)],
+            5: [("car", (25.0, 10.0, 45.0, 40.0)), ("person", B)],
+            6: [*RIGHT[6], ("car", C)],
+            7: [*RIGHT[7], ("person", (60.0, 10.0, 90.0, 50.5))],
+        }
+    )
+    audit = audited(wrong)
+    assert [len([f for f in audit.findings if f.kind == kind]) for kind in audit.counts()] == [1, 1, 1, 1, 1]
+    corrected = audit.corrected(wrong)
+    for sample, wanted in zip(corrected.train, right.train, strict=True):
+        assert sample.boxes == pytest.approx(wanted.boxes, abs=0.006), sample.image
+    held_out = replace(wrong, train=[], val=wrong.train)
+    assert audited(held_out).corrected(held_out).val == held_out.val
+    with pytest.raises(InvalidInput, match="audit this data set anew"):
+        audit.corrected(replace(wrong, train=[replace(one, boxes=one.boxes[:0]) for one in wrong.train]))
+
+
 def test_nothing_to_look_at_and_nobody_to_look_are_told(labelled):
     data = labelled(RIGHT)
     with pytest.raises(InvalidInput, match="no model"):
