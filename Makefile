@@ -1,6 +1,6 @@
 # `make` alone says what there is. Needs make and Python 3.11 or newer with venv; everything else is set up here.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick bench-update bench-gap bench-sources bench-kd bench-merge bench-cost bench-parking bench-real bench-simulation bench-peers bench-studies up up-peers down logs docs lint format starter stubs setup clean
+.PHONY: help demo test test-quick bench-update bench-gap bench-sources bench-kd bench-merge bench-cost bench-parking bench-real bench-sites bench-simulation bench-peers bench-studies up up-peers down logs docs lint format starter stubs setup clean
 
 # The newest-named Python that will do, else whatever is called python3, which then says what is wrong with it.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \

@@ -42,7 +42,7 @@ LEAST: Final[dict[FindingKind, float]] = {
     "nothing there": 0.8,
     "duplicate": 0.8,
 }
-"""Scores from which there is a finding: `bench/sites.py` measures what they give."""
+"""Scores from which there is a finding: `make bench-sites` measures what they give."""
 SURE = 0.25
 """Confidence from which a detection counts as an object that the models see: what an edge node reports."""
 SAME = 0.5
@@ -534,7 +534,7 @@ class _Knowledge:
 
 
 class _Image:
-    """The findings of one image. Each label and each detection is in one of them at most."""
+    """The findings of one image. A label is in one of them at most, or in one more as a duplicate."""
 
     def __init__(
         self, seen: Observation, number: int, names: Sequence[str], known: NDArray[np.bool_], knowledge: _Knowledge
