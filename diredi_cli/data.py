@@ -95,10 +95,14 @@ def audit(
 ) -> None:
     """Find labels that are probably wrong or missing, by what models see. The set is not changed."""
     from diredi.data.dataset import SPLITS, load
-    from diredi.errors import NotFound
+    from diredi.errors import InvalidInput, NotFound
     from diredi.evaluation.label_audit import audit_labels
     from diredi_cli.evaluate import check_classes, open_predictor
 
+    if out is not None and out.suffix.lower() not in {".html", ".htm"}:
+        raise InvalidInput(
+            f"--out {out} is no name of a page, and a file of that name would be replaced: end it in .html"
+        )
     if out is not None and not out.absolute().parent.is_dir():
         raise NotFound(f"folder {out.absolute().parent} does not exist: create it, or name another file with --out")
     splits = SPLITS if split is None else (split,)
@@ -121,7 +125,6 @@ def audit(
 def _audit_shown(found: LabelAudit, root: Path, page: Path | None) -> list[RenderableType]:
     from diredi.evaluation.label_audit import KINDS
 
-    classes = [(name, one) for name, one in found.per_class.items() if one.boxes or one.seen]
     columns = ("class", "labels", "believed", *KINDS)
     rows = [
         (
@@ -130,12 +133,14 @@ def _audit_shown(found: LabelAudit, root: Path, page: Path | None) -> list[Rende
             percent(one.believed) if one.known_by and one.boxes else "",
             *(one.findings.get(kind, 0) for kind in KINDS),
         )
-        for name, one in classes
+        for name, one in found.classes_to_show().items()
     ]
     shown: list[RenderableType] = [
         facts({"labels": found.boxes, "images": found.images, "to look at": len(found.findings)}),
         table(columns, rows, right=columns[1:]),
     ]
+    if len(rows) < len(found.per_class):
+        shown.append(_line("classes without a label or without a finding are left out (`--json` has them)"))
     if found.findings:
         first = found.findings[:_SHOWN_FINDINGS]
         worst = [(percent(one.score), one.kind, str(one), _place(one, root)) for one in first]

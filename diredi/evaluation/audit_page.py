@@ -56,7 +56,7 @@ def write_audit_page(audit: LabelAudit, path: Path, source: str, most: int) -> N
         version=diredi.__version__,
         source=source,
         headline=f"{counted_noun(len(audit.findings), 'finding')} in {counted_noun(audit.boxes, 'label')}",
-        classes=[(name, one) for name, one in audit.per_class.items() if one.boxes or one.seen],
+        classes=audit.classes_to_show(),
         notes=audit.notes(),
         groups=[_group(audit, kind, most) for kind in KINDS],
     )

@@ -56,6 +56,8 @@ WORST = 0.5
 NEIGHBOURS = 15
 """So many smaller and so many larger labels of its class say whether the models would see the object of a label."""
 _AT_ONCE = 16  # images in memory
+_FEW = 12
+"""Classes of which a person reads a whole table."""
 
 Corners = tuple[float, float, float, float]
 Floats = NDArray[np.float64]
@@ -170,6 +172,13 @@ class LabelAudit(BaseModel):
         Such a class is told once, instead of as hundreds of missing labels.
         """
         return {name: found.seen for name, found in self.per_class.items() if found.seen and not found.boxes}
+
+    def classes_to_show(self) -> dict[str, ClassAudit]:
+        """Return the classes of the data: all of a few, and of many those with findings or that no model knows."""
+        shown = {name: one for name, one in self.per_class.items() if one.boxes or one.seen}
+        if len(shown) <= _FEW:
+            return shown
+        return {name: one for name, one in shown.items() if one.findings or name in self.not_audited}
 
     def counts(self) -> dict[FindingKind, int]:
         """Return the number of findings of each kind."""

@@ -59,6 +59,8 @@ def test_faults_in_arguments_are_told_before_anything_is_read(tmp_path: Path, da
     assert run(["data", "audit", str(data), "--model", "none.pt"]) == 4
     assert run(["data", "audit", "none.yaml", "--model", weights, "--out", str(tmp_path / "none" / "a.html")]) == 4
     assert "--out" in capsys.readouterr().err
+    assert run(["data", "audit", str(data), "--model", weights, "--out", str(data)]) == 2
+    assert "end it in .html" in capsys.readouterr().err
     assert run(["data", "audit", str(data)]) == 2
 
 
@@ -108,3 +110,16 @@ def test_of_many_findings_the_page_shows_the_surest_of_each_kind(tmp_path: Path,
     LabelAudit(findings=findings, per_class={}, images=2, boxes=2, models=1).write_html(tmp_path / "a.html", most=2)
     page = (tmp_path / "a.html").read_text()
     assert page.count("<figure") == 2 and "score 90" in page and "The surest 2 are shown" in page
+
+
+def test_of_many_classes_those_with_findings_and_those_that_nobody_knows_are_shown(tmp_path: Path, capsys: Output):
+    names = [f"class-{n:02}" for n in range(20)]
+    path = data_set(tmp_path / "data", names)
+    label = tmp_path / "data" / "labels" / "train" / "a.txt"
+    rows = [f"{n} {(n + 0.5) / 20:.3f} 0.5 0.04 0.9" for n in range(20)]
+    label.write_text("\n".join([*rows, "7 0.375 0.5 0.041 0.9"]))
+    weights, page = model(tmp_path, *names[:19]), tmp_path / "a.html"
+    assert run(["data", "audit", str(path), "--model", str(weights), "--split", "train", "--out", str(page)]) == 0
+    for shown in (capsys.readouterr().out, page.read_text()):
+        assert "class-07" in shown and "class-19" in shown and "class-03" not in shown
+        assert "left out" in shown
