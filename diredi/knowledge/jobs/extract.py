@@ -43,6 +43,10 @@ def main(spec: ExtractSpec, folder: Path, on_progress: OnProgress) -> ExtractRes
             site = oracle.label(site, spec.oracle, on_progress=on_progress)
         who = "the cloud's tutor" if spec.oracle.detector == spec.tutor else "a detector of the site"
         decisions = (oracle.decision_of(site, who),)
+        if coreset is not None:
+            with clock.step("check-estimate"):
+                checked = oracle.check_estimate(student, coreset, spec.oracle, spec.recipe.seed)
+            decisions += (checked,) if checked else ()
     gaps = extract_gap(
         tutor,
         student,

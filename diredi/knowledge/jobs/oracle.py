@@ -19,6 +19,7 @@ from diredi.config import Config
 from diredi.data.dataset import SPLITS, Dataset, Sample, Split
 from diredi.data.notes import counted_noun
 from diredi.errors import DatasetError, NotFound
+from diredi.evaluation.detection import evaluate
 from diredi.knowledge.gaps import Decision
 from diredi.knowledge.jobs.specs import OracleSpec
 from diredi.labels import LabelSpace
@@ -28,11 +29,14 @@ from diredi.store.files import atomic_write, make_folder, read_state
 
 if TYPE_CHECKING:
     from diredi.detectors.base import Detector
+    from diredi.distillation.ensemble import TTAPredictor
 
 STEP = "oracle"
 AT_ONCE = 32
 """Images between two writes of what was found, so that a job that is killed goes on from there."""
 MOST_LISTED = 12
+TESTED = 60
+"""Images of the coreset on which an estimate is compared with labels."""
 
 Rows = list[Annotated[list[float], Field(min_length=5, max_length=5)]]
 """As the boxes of a `Sample`."""
@@ -64,7 +68,7 @@ def looks_of(detector: Detector, looks: Sequence[float]) -> tuple[int, ...]:
         detector: The oracle.
         looks: The multiples.
     """
-    return tuple(sorted({32 * max(1, round(look * detector.spec.image_size / 32)) for look in looks}))
+    return tuple(sorted({32 * max(1, int(look * detector.spec.image_size // 32)) for look in looks}))
 
 
 def label(
@@ -119,6 +123,40 @@ def decision_of(site: Dataset, who: str) -> Decision:
     )
 
 
+def check_estimate(student: Detector, coreset: Dataset, oracle: OracleSpec, seed: int) -> Decision | None:
+    """Estimate on images whose labels are known, to tell how far an estimate may be off.
+
+    Args:
+        student: The deployed student.
+        coreset: Presumed images with their labels.
+        oracle: Who labels them here.
+        seed: Draws the images.
+
+    Returns:
+        What the site's manifest says of its estimates; None where the oracle finds nothing in the coreset, or is asked
+        for none of its classes.
+    """
+    from diredi.distillation.ensemble import pseudo_label
+
+    images = coreset.sample(TESTED, seed).train
+    looks, names = _read(oracle)
+    known = LabelSpace.of(names)
+    truth = Dataset(coreset.root, coreset.names, [], images).with_labels(student.spec.labels.expand(coreset.names))
+    answers = Dataset(coreset.root, names, [], pseudo_label(looks, images, known, oracle.confidence))
+    if not any(len(sample.boxes) for sample in answers.val):
+        return None
+    by_labels, by_oracle = (100 * evaluate(student, data).map50 for data in (truth, answers))
+    off = by_oracle - by_labels
+    return Decision(
+        subject="estimates",
+        choice=f"about {abs(off):.0f} points too {'high' if off >= 0 else 'low'} where labels are known",
+        because=(
+            f"mAP50 of the deployed student on {counted_noun(len(images), 'image')} of the coreset is {by_labels:.1f} "
+            f"by labels and {by_oracle:.1f} by the oracle's answers; where images are harder for it, it is off by more"
+        ),
+    )
+
+
 def _found(site: Dataset, split: Split) -> str:
     """Return counts in words: "car 31, person 4 on 20 of 24 images"."""
     counts = Counter({name: count for name, count in site.counts(split).items() if count}).most_common()
@@ -148,14 +186,10 @@ def _answers(samples: Sequence[Sample], oracle: OracleSpec, on_progress: OnProgr
 def _ask(
     missing: Sequence[Sample], oracle: OracleSpec, answers: _Answers, images: int, on_progress: OnProgress | None
 ) -> _Answers:
-    from diredi.detectors import registry
-    from diredi.distillation.ensemble import TTAPredictor, pseudo_label
+    from diredi.distillation.ensemble import pseudo_label
 
     report(on_progress, STEP, 0.0, f"reading {counted_noun(images, 'image')}")
-    detector = registry.load(oracle.detector)
-    oracle.labels.check_shares(detector.spec.labels.names, "the tutor", "the oracle")
-    names = tuple(name for name in oracle.labels.names if name in detector.spec.labels.names)
-    looks = TTAPredictor.of(detector, looks_of(detector, oracle.looks))
+    looks, names = _read(oracle)
     boxes = dict(answers.boxes)
     make_folder(oracle.kept.parent)
     for start in range(0, len(missing), AT_ONCE):
@@ -167,6 +201,17 @@ def _ask(
         done = images - len(missing) + start + len(some)
         report(on_progress, STEP, done / images, f"{done} of {images} images")
     return answers
+
+
+def _read(oracle: OracleSpec) -> tuple[TTAPredictor, tuple[str, ...]]:
+    """Return the oracle, and the classes that it is asked for and knows."""
+    from diredi.detectors import registry
+    from diredi.distillation.ensemble import TTAPredictor
+
+    detector = registry.load(oracle.detector)
+    oracle.labels.check_shares(detector.spec.labels.names, "the tutor", "the oracle")
+    names = tuple(name for name in oracle.labels.names if name in detector.spec.labels.names)
+    return TTAPredictor.of(detector, looks_of(detector, oracle.looks)), names
 
 
 def _key(sample: Sample) -> str:

@@ -118,6 +118,20 @@ def test_an_oracle_that_is_no_detector_is_refused(world: World, frames: Path, tm
         oracle.label(load(frames, read_labels=False), spec_of(world, tmp_path, detector=tmp_path / "large.safetensors"))
 
 
+def test_how_far_an_estimate_is_off_is_told_from_images_whose_labels_are_known(world: World, tmp_path: Path) -> None:
+    student, coreset = world.detector(), world.presumed
+    told = oracle.check_estimate(student, coreset, spec_of(world, tmp_path), seed=0)
+    assert told is not None
+    few = coreset.sample(60).train
+    looks = TTAPredictor.of(world.detector(), (64, 96))
+    by_labels = 100 * evaluate(student, few, KNOWN).map50
+    by_oracle = 100 * evaluate(student, pseudo_label(looks, few), KNOWN).map50
+    assert told.subject == "estimates"
+    assert told.choice.startswith(f"about {abs(by_oracle - by_labels):.0f} points too ")
+    assert f"60 images of the coreset is {by_labels:.1f} by labels and {by_oracle:.1f} by the oracle" in told.because
+    assert oracle.check_estimate(student, coreset, spec_of(world, tmp_path, confidence=0.999), seed=0) is None
+
+
 @pytest.mark.slow
 def test_a_site_without_labels_gives_gaps_whose_figures_are_estimates(
     world: World, frames: Path, tmp_path: Path
