@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from diredi.data.dataset import Sample
 from diredi.decentralized.strategies import Message, Tree
 from diredi.detectors.base import Detector, Outputs
+from diredi.detectors.predictor import Detections, Image, Predictor
 from diredi.detectors.spec import DetectorSpec
 from diredi.distillation.batches import Batch, Batches, Pool
+from diredi.distillation.ensemble import FAINTEST, weighted_boxes_fusion
 from diredi.distillation.recipe import TrainRecipe
 from diredi.distillation.trainer import autocast
 from diredi.errors import InvalidInput
+from diredi.labels import LabelSpace
 from diredi.store.weights import WeightMap
 
 _EPSILON = 1e-6
@@ -87,6 +91,74 @@ class EnsembleTeacher:
                 for name, array in detector.weights().items()
             }
         )
+
+
+class BoxEnsemble:
+    """Several detectors that label images as one, by the boxes that they find: a predictor for `diredi.pseudo_label`.
+
+    Boxes are all that the detectors have in common, so their architectures, image sizes and label spaces may differ. A
+    box counts by how well its detector finds that class. What a detector was never taught it does not speak of: that it
+    finds no such box means nothing (weighted boxes fusion, Solovyev, Wang, Gabruseva, 2021, arXiv 1910.13302).
+
+    Args:
+        predictors: Who is asked; at least one.
+        qualities: Of each, how well it finds each class that it was taught, by name, from 0 to 1: its average precision
+            on held-out images of its own. A class that is missing, or has 0, it does not speak for.
+        labels: The label space of the answers; classes of the predictors that it lacks are left out.
+        agreeing: How many have to see an object; of a class that fewer speak for, all who do.
+
+    Raises:
+        InvalidInput: There are no predictors, or not a quality for each.
+
+    Examples:
+        >>> neighbours = BoxEnsemble(peers, qualities, labels)                         # doctest: +SKIP
+        >>> seen = diredi.pseudo_label(neighbours, public.train, labels)               # doctest: +SKIP
+        >>> diredi.distil(student, [own, Pool(seen, neighbours.taught)])               # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        predictors: Sequence[Predictor],
+        qualities: Sequence[Mapping[str, float]],
+        labels: LabelSpace,
+        *,
+        agreeing: int = 2,
+    ) -> None:
+        if not predictors or len(predictors) != len(qualities):
+            raise InvalidInput(f"{len(predictors)} predictors with {len(qualities)} qualities: name one for each")
+        self.labels, self._predictors = labels, list(predictors)
+        self._trust = np.array([[max(one.get(name, 0.0), 0.0) for name in labels.names] for one in qualities])
+        for row, predictor in zip(self._trust, self._predictors, strict=True):
+            row[[name not in predictor.labels.names for name in labels.names]] = 0
+        self._agreeing = np.minimum(agreeing, (self._trust > 0).sum(0))
+
+    @property
+    def taught(self) -> frozenset[int]:
+        """Ids of the classes that at least one speaks for. Of others an answer does not even say that none is there."""
+        return frozenset(np.flatnonzero(self._agreeing).tolist())
+
+    def predict(self, images: Sequence[Image], confidence: float = 0.001) -> list[Detections]:
+        """Find boxes; a score is the mean over all who speak for the class, weighted by their qualities.
+
+        Args:
+            images: As for `Predictor.predict`.
+            confidence: Boxes with a lower score are left out.
+        """
+        answers = [
+            [self._renamed(predictor, found) for found in predictor.predict(images, max(confidence / 2, FAINTEST))]
+            for predictor in self._predictors
+        ]
+        return [
+            weighted_boxes_fusion(several, confidence, trust=self._trust, agreeing=self._agreeing)
+            for several in zip(*answers, strict=True)
+        ]
+
+    def _renamed(self, predictor: Predictor, found: Detections) -> Detections:
+        names = self.labels.names
+        ids = np.array([names.index(name) if name in names else -1 for name in predictor.labels.names], np.int64)
+        classes = ids[found.classes]
+        known = classes >= 0
+        return Detections(found.boxes[known], found.scores[known], classes[known])
 
 
 class DetectorClient:

@@ -56,6 +56,27 @@ def test_what_one_look_alone_sees_is_half_as_sure_and_falls_below_the_line() -> 
     assert len(weighted_boxes_fusion([said([]), said([])], 0.1)) == 0
 
 
+def test_who_is_trusted_more_is_heard_more() -> None:
+    looks = [said([(0, 0, 10, 10, 0.6, 1)]), said([(0, 0, 12, 10, 0.6, 1)])]
+    found = weighted_boxes_fusion(looks, 0.1, trust=np.array([[0.0, 0.9], [0.0, 0.3]]))
+    assert found.boxes[0] == pytest.approx([0, 0, 10.5, 10])
+    assert found.scores == pytest.approx([0.6])
+
+
+def test_who_was_never_taught_a_class_neither_speaks_for_it_nor_against_it() -> None:
+    looks = [said([(0, 0, 10, 10, 0.6, 1)]), said([]), said([(40, 0, 60, 20, 0.9, 1)])]
+    found = weighted_boxes_fusion(looks, 0.1, trust=np.array([[0.5, 0.5], [0.5, 0.0], [0.5, 0.0]]))
+    assert (len(found), found.scores[0]) == (1, pytest.approx(0.6))
+    silent = weighted_boxes_fusion(looks, 0.1, trust=np.array([[0.5, 0.5], [0.5, 0.5], [0.5, 0.0]]))
+    assert silent.scores == pytest.approx([0.3])
+
+
+def test_what_too_few_have_seen_is_left_out() -> None:
+    looks = [said([(0, 0, 10, 10, 0.9, 1), (40, 0, 60, 20, 0.9, 0)]), said([(0, 0, 10, 10, 0.9, 1)])]
+    assert weighted_boxes_fusion(looks, 0.1, agreeing=2).classes.tolist() == [1]
+    assert weighted_boxes_fusion(looks, 0.1, agreeing=np.array([1, 2])).classes.tolist() == [1, 0]
+
+
 def test_a_look_that_gives_one_object_two_boxes_does_not_make_it_surer_than_sure() -> None:
     twice = said([(10, 10, 30, 30, 0.9, 1), (10, 11, 30, 32, 0.9, 1)])
     one = weighted_boxes_fusion([twice], 0.1)
