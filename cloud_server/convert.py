@@ -75,7 +75,7 @@ def cycle_to(cycle: Cycle, brief: bool = False) -> cycles_pb2.Cycle:
         history=[_transition_to(transition, not brief) for transition in cycle.history],
         recipe=base.struct_to(cycle.recipe), base_tutor_id=cycle.base_tutor_id, base_student_id=cycle.base_student_id,
         updated_tutor_id=cycle.updated_tutor_id, updated_student_id=cycle.updated_student_id,
-        release_version=cycle.release_version, approved=cycle.approved, scope=cycle.scope,
+        release_version=cycle.release_version, approved=cycle.approved, scope=cycle.scope, rebases=cycle.rebases,
         sites=[_part_to(part, brief) for part in cycle.parts],
     )  # fmt: skip
     if cycle.progress is not None:
@@ -97,6 +97,8 @@ def _part_to(part: Part, brief: bool) -> cycles_pb2.SitePart:
         message.progress.CopyFrom(cycles_pb2.Progress(**part.progress.model_dump()))
     if part.gap is not None and not brief:
         message.gap.CopyFrom(manifest_to(part.gap))
+    if part.before is not None:
+        message.site_before.CopyFrom(base.metrics_to(part.before))
     if part.after is not None:
         message.site_after.CopyFrom(base.metrics_to(part.after))
     return message
@@ -283,7 +285,8 @@ def device_to(view: DeviceView) -> fleet_pb2.Device:
     return fleet_pb2.Device(
         name=device.name, site=device.site, online=view.online, release_version=device.release_version,
         last_seen=base.time_to(device.last_seen), frames=device.frames, frames_per_second=device.frames_per_second,
-        latency_ms=device.latency_ms, scope=view.scope, installs=[_install_to(install) for install in device.installs],
+        latency_ms=device.latency_ms, scope=view.scope, lacks=view.lacks,
+        installs=[_install_to(install) for install in device.installs],
     )  # fmt: skip
 
 

@@ -162,6 +162,8 @@ class Part(Record):
     dropped_because: str = ""
     publishes_style: bool = False
     """Whether the site's manifest may have a style, as it last said before its upload."""
+    before: DetectionMetrics | None = None
+    """Metrics of the release that is rebased, on the site's held-out images; only in a rebase."""
     gap: GapManifest | None = None
     certificate: str = ""
     """PEM of the certificate whose key signed the gap's manifest."""
@@ -184,6 +186,8 @@ class Cycle(Record):
     state: State
     scope: str = FLEET
     """Whom its release is for (`cloud_server.scopes`)."""
+    rebases: int = 0
+    """The release that it carries over to the base tutor and student; 0: its sites learn (`cycles.rebase`)."""
     recipe: Json
     base_tutor_id: str
     base_student_id: str

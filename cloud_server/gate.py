@@ -15,6 +15,10 @@ _ROUNDING: Final = 1e-9
 """Two runs of the same model over the same images differ by less."""
 
 
+MAX_OWN_LOSS: Final = 0.05
+"""The most AP50 (0..1) that a rebase may cost one class of the site's own."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """Whether a candidate passed, the reason in one sentence, and the figures that decided it."""
@@ -86,10 +90,8 @@ def check_site(before: DetectionMetrics, after: DetectionMetrics, new_classes: S
         "after": after.model_dump(mode="json"),
         "new_classes_ap50": learned,
     }
-    if not _finite(before, after):
-        return Verdict(False, "a figure on the site's images is not a number", shown)
-    if before.judged_by != after.judged_by:
-        return Verdict(False, "the site's figures before and after are not by the same labels: they say nothing", shown)
+    if problem := _incomparable(before, after):
+        return Verdict(False, problem, shown)
     reason = f"mAP50 on the site's images {before.map50:.3f} to {after.map50:.3f}"
     if after.estimated:
         reason = f"estimated by an oracle's answers, without labels: {reason}"
@@ -97,6 +99,47 @@ def check_site(before: DetectionMetrics, after: DetectionMetrics, new_classes: S
     if after.map50 < before.map50 - _ROUNDING:
         return Verdict(False, f"{reason}: worse than before", shown)
     return Verdict(True, reason, shown)
+
+
+def check_rebase(
+    before: DetectionMetrics, after: DetectionMetrics, own_classes: Sequence[str], max_harm: float
+) -> Verdict:
+    """Judge a rebased release on a site's held-out images: it must keep what the site's own release has learned.
+
+    Args:
+        before: Metrics of the scope's own release.
+        after: Metrics of the rebased one.
+        own_classes: Classes that the wider release does not know.
+        max_harm: By how much mAP50 (0..1) may fall, for what the wider release brings.
+    """
+    shown = {
+        "before": before.model_dump(mode="json"),
+        "after": after.model_dump(mode="json"),
+        "max_harm": max_harm,
+    }
+    if problem := _incomparable(before, after):
+        return Verdict(False, problem, shown)
+    reason = f"mAP50 on the site's images {before.map50:.3f} to {after.map50:.3f}"
+    if before.map50 - after.map50 > max_harm + _ROUNDING:
+        return Verdict(False, f"{reason}: it may fall by {max_harm:.3f} at most", shown)
+    for name in own_classes:
+        if name not in before.per_class:
+            continue
+        old = before.per_class[name].ap50
+        new = after.per_class[name].ap50 if name in after.per_class else 0.0
+        reason += f", {name} AP50 {old:.3f} to {new:.3f}"
+        if not old - new <= max(max_harm, MAX_OWN_LOSS) + _ROUNDING:  # nor if one is not a number
+            return Verdict(False, f"{reason}: the site's own class is lost", shown)
+    return Verdict(True, reason, shown)
+
+
+def _incomparable(before: DetectionMetrics, after: DetectionMetrics) -> str:
+    """Say why a site's figures cannot be compared; empty where they can."""
+    if not _finite(before, after):
+        return "a figure on the site's images is not a number"
+    if before.judged_by != after.judged_by:
+        return "the site's figures before and after are not by the same labels: they say nothing"
+    return ""
 
 
 def _finite(*all_metrics: DetectionMetrics) -> bool:

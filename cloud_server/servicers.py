@@ -53,6 +53,12 @@ class CycleServicer(CycleServiceServicer):
         cycle = await self._service.start(caller_identity(context), sites, request.request_id, overrides, request.scope)
         return cycles_pb2.StartCycleResponse(cycle=cycle_to(cycle))
 
+    async def RebaseRelease(
+        self, request: cycles_pb2.RebaseReleaseRequest, context: Context
+    ) -> cycles_pb2.RebaseReleaseResponse:
+        cycle = await self._service.rebase(caller_identity(context), request.scope, request.request_id)
+        return cycles_pb2.RebaseReleaseResponse(cycle=cycle_to(cycle))
+
     async def WatchCycle(
         self, request: cycles_pb2.WatchCycleRequest, context: Context
     ) -> AsyncIterator[cycles_pb2.WatchCycleResponse]:

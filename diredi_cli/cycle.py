@@ -95,6 +95,45 @@ def start(
         check_ended_well(cycle)
 
 
+@app.command("rebase")
+def rebase(
+    scope: Annotated[
+        str, typer.Option("--scope", metavar="site:NAME|group:NAME", help="Whose release is to be rebased.")
+    ],
+    watch: Annotated[bool, typer.Option("--watch", help="Stay until the cycle has ended.")] = False,
+    request_id: Annotated[
+        str, typer.Option("--request-id", help="The same id starts the same cycle, however often it is asked.")
+    ] = "",
+    cloud: Cloud = DEFAULT_CLOUD,
+    identity: IdentityFolder = DEFAULT_IDENTITY,
+    as_json: AsJson = False,
+) -> None:
+    """Carry what a site or a group has learned over to the newest release of the fleet.
+
+    The cloud does that by itself after each release, once; this tries again. With --watch the exit code says how it
+    ended, as for `start`.
+    """
+    from diredi.rpc.client import call
+    from diredi.rpc.v1.cycles_pb2 import RebaseReleaseRequest
+    from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceStub
+    from diredi_cli.connection import with_cloud
+    from diredi_cli.watch import check_ended_well, follow
+
+    request = RebaseReleaseRequest(scope=scope, request_id=request_id or str(uuid.uuid4()))
+
+    async def work(channel: Channel) -> Cycle:
+        started = (await call(CycleServiceStub(channel).RebaseRelease, request, deadline_s=_DEADLINE_S)).cycle
+        if not watch:
+            return started
+        with progress(as_json) as bar:
+            return await follow(channel, started.id, bar)
+
+    cycle = with_cloud(cloud, identity, work)
+    _show(cycle, as_json)
+    if watch:
+        check_ended_well(cycle)
+
+
 @app.command("watch")
 def watch(
     cycle_id: CycleId,
@@ -220,6 +259,8 @@ def _show(cycle: Cycle, as_json: bool) -> None:
     from diredi_cli.watch import state_of
 
     values: dict[str, object] = {"cycle": cycle.id, "scope": cycle.scope, "state": state_of(cycle)}
+    if cycle.rebases:
+        values["rebases"] = f"release {cycle.rebases}"
     if cycle.release_version:
         values["release"] = cycle.release_version
     if cycle.HasField("progress") and cycle.progress.step:
@@ -248,13 +289,20 @@ def _sites(cycle: Cycle) -> RenderableType:
                 standing_of(part),
                 f"{gap.train_images} images" if has_gap else "",
                 _gap_text(gap) if has_gap else "",
-                _quality_text(gap.student_before) if has_gap else "",
+                _before_text(part),
                 _quality_text(part.site_after) if part.HasField("site_after") else "",
                 part.reason or ("publishes its style" if part.publishes_style else ""),
             )
         )
     columns = ("site", "state", "learned from", "gap", "mAP50 before", "after", "remarks")
     return table(columns, rows, right=("learned from", "mAP50 before", "after"))
+
+
+def _before_text(part: SitePart) -> str:
+    """Return how good the release of before is on the site's images; a rebase has learned from no gap."""
+    if part.HasField("site_before"):
+        return _quality_text(part.site_before)
+    return _quality_text(part.gap.student_before) if part.HasField("gap") else ""
 
 
 def _quality_text(metrics: DetectionMetrics) -> str:

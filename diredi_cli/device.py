@@ -42,7 +42,7 @@ def list_devices(
             device.site,
             "online" if device.online else "away",
             device.release_version or "none",
-            device.scope or "none",
+            f"{device.scope or 'none'}{f', {device.lacks}' if device.lacks else ''}",
             last_install(device),
             f"{device.frames:,}",
             f"{device.frames_per_second:.1f}",

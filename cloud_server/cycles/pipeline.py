@@ -14,7 +14,7 @@ from typing import Final
 
 from cloud_server import canary, gate
 from cloud_server.context import CloudContext
-from cloud_server.cycles import transitions
+from cloud_server.cycles import rebase, transitions
 from cloud_server.entities import Cycle, Json, Model, ModelKind, Progress, ReleaseStatus
 from cloud_server.jobs.runner import JobRunner
 from cloud_server.states import State
@@ -60,12 +60,17 @@ class CyclePipeline:
     async def apply_gaps(self, cycle: Cycle) -> Cycle:
         """Go from UPLOADED to APPLIED: merge the sites' gaps and add them to the tutor."""
         receiver = await self._context.read(lambda r: _find_receiver(r, cycle))
-        result = await self._job_runner.apply_gaps(cycle, receiver, self._progress_recorder(cycle))
+        progress = self._progress_recorder(cycle)
+        carried = None
+        if cycle.rebases:
+            tutors, _ = await self._context.read(lambda r: rebase.find_lineages(r, cycle))
+            carried = await self._job_runner.transport(cycle, "transport tutor", tutors, progress)
+        result = await self._job_runner.apply_gaps(cycle, receiver, progress, carried)
         model = await self._job_runner.store_model(
             receiver.kind, result, cycle.id, receiver.id, presumed=result.after, created=self._context.now()
         )
         gaps = "gap" if len(cycle.gaps) == 1 else f"gaps of {len(cycle.gaps)} sites merged and"
-        reason = f"{gaps} added to the {receiver.kind}"
+        reason = f"{f'what {cycle.scope} has learned' if carried else gaps} added to the {receiver.kind}"
         return await self._record(cycle, State.APPLIED, reason, result.to_record(), model, updated_tutor_id=model.id)
 
     async def gate_tutor(self, cycle: Cycle) -> Cycle:
@@ -83,7 +88,12 @@ class CyclePipeline:
         tutor, student = await self._context.read(
             lambda r: (r.models.get(cycle.updated_tutor_id), r.models.get(cycle.base_student_id))
         )
-        result = await self._job_runner.redistil(cycle, tutor, student, self._progress_recorder(cycle))
+        progress = self._progress_recorder(cycle)
+        carried = None
+        if cycle.rebases:
+            _, students = await self._context.read(lambda r: rebase.find_lineages(r, cycle))
+            carried = await self._job_runner.transport(cycle, "transport student", students, progress)
+        result = await self._job_runner.redistil(cycle, tutor, student, progress, carried)
         model = await self._job_runner.store_model(
             ModelKind.STUDENT, result, cycle.id, student.id, presumed=result.after, created=self._context.now()
         )
@@ -93,8 +103,8 @@ class CyclePipeline:
         after = await self._record(
             cycle, state, f"student: {verdict.reason}", metrics, model, updated_student_id=model.id
         )
-        self._job_runner.discard(cycle.id, "apply")
-        self._job_runner.discard(cycle.id, "redistil")
+        for job in ("apply", "redistil", "transport tutor", "transport student"):
+            self._job_runner.discard(cycle.id, job)
         return after
 
     async def release_to_canaries(self, cycle: Cycle) -> Cycle:

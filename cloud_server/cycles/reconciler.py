@@ -14,7 +14,7 @@ import structlog
 
 from cloud_server import canary
 from cloud_server.context import CloudContext
-from cloud_server.cycles import transitions
+from cloud_server.cycles import rebase, transitions
 from cloud_server.cycles.pipeline import CyclePipeline
 from cloud_server.entities import Cycle, Part
 from cloud_server.notifier import CYCLES
@@ -66,6 +66,8 @@ class CycleReconciler:
         while True:
             seen_version = self._context.notifier.version(CYCLES)
             try:
+                for cycle in await self._context.write(rebase.start_due_rebases):
+                    _log.info("rebase_started", cycle=cycle.id, scope=cycle.scope, release=cycle.rebases)
                 for cycle in await self._context.read(lambda r: r.cycles.unfinished(states=CLOUD_WORKS)):
                     await self._drive(cycle)
             except (Unreachable, NoRoom) as error:  # nothing recorded is lost: try again later

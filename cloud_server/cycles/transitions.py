@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Final
 
 from cloud_server import canary, gate
+from cloud_server.cycles import rebase
 from cloud_server.entities import Cycle, Device, GapManifest, Install, Json, Part, Progress, ReleaseStatus
 from cloud_server.scopes import FLEET, resolve_scope, scopes_of, wider_scopes
 from cloud_server.states import BEFORE_UPLOAD, State
@@ -55,8 +56,7 @@ def start_cycle(
         Refused: A site is not in the group.
         WrongState: A site has an unfinished cycle, or there is no release yet.
     """
-    if not 0 < len(request_id) <= _MAX_REQUEST_ID:
-        raise InvalidInput(f"a request id has 1 to {_MAX_REQUEST_ID} characters: make one up for each new request")
+    check_request_id(request_id)
     if not 0 < len(sites) <= MAX_SITES or len(set(sites)) != len(sites):
         raise InvalidInput(f"a cycle takes 1 to {MAX_SITES} sites, each once: name the sites to learn from")
     groups = r.groups.by_site()
@@ -82,6 +82,12 @@ def start_cycle(
     )  # fmt: skip
     for_whom = "" if scope == FLEET else f" for {scope}"
     return r.cycles.add(cycle, actor, f"an update was asked for{for_whom}, from release {release.version}")
+
+
+def check_request_id(request_id: str) -> None:
+    """Raises InvalidInput where a request id is empty or too long."""
+    if not 0 < len(request_id) <= _MAX_REQUEST_ID:
+        raise InvalidInput(f"a request id has 1 to {_MAX_REQUEST_ID} characters: make one up for each new request")
 
 
 def offer(
@@ -268,8 +274,8 @@ def decide_canary(r: Repository, cycle_id: str, actor: str, now: datetime) -> Cy
     cycle = r.cycles.get(cycle_id)
     if cycle.state is not State.CANARY:
         return cycle
-    base = r.models.get(cycle.base_student_id).labels
-    verdicts = {part.site: _judge_part(part, base) for part in cycle.active_parts}
+    base, student = r.models.get(cycle.base_student_id).labels, r.models.get(cycle.updated_student_id).labels
+    verdicts = {part.site: _judge_part(cycle, part, base, student) for part in cycle.active_parts}
     decision = canary.decide(collect_canary_reports(r, cycle), verdicts)
     if decision is None:
         return cycle
@@ -312,7 +318,10 @@ def end_canary(
     return r.cycles.move(cycle.id, decision.state, now, actor, decision.reason, metrics)
 
 
-def _judge_part(part: Part, base: LabelSpace) -> gate.Verdict | None:
+def _judge_part(cycle: Cycle, part: Part, base: LabelSpace, student: LabelSpace) -> gate.Verdict | None:
+    if part.after is not None and part.before is not None:
+        max_harm = float(cycle.recipe.get("max_harm", 0.0))
+        return gate.check_rebase(part.before, part.after, student.new_since(base), max_harm)
     if part.after is None or part.gap is None:
         return None
     return gate.check_site(part.gap.student_before, part.after, part.gap.labels.new_since(base))
@@ -320,6 +329,8 @@ def _judge_part(part: Part, base: LabelSpace) -> gate.Verdict | None:
 
 def explain_superseded(r: Repository, cycle: Cycle) -> str:
     """Say why a cycle's result would undo another one's; empty where its scope still starts from the cycle's base."""
+    if cycle.rebases:
+        return rebase.explain_superseded(r, cycle)
     current = r.releases.current(wider_scopes(cycle.scope, r.groups.of_site(cycle.sites[0])))
     if current is None or current.student_id == cycle.base_student_id:
         return ""

@@ -16,6 +16,7 @@ import structlog
 from cloud_server import authorization, canary
 from cloud_server.context import CloudContext
 from cloud_server.cycles import transitions
+from cloud_server.cycles.rebase import explain_stale
 from cloud_server.entities import Device, Install, Model, Outcome, Release, Vitals, device_key
 from cloud_server.notifier import RELEASES
 from cloud_server.scopes import scopes_of
@@ -46,6 +47,8 @@ class DeviceView:
     online: bool
     scope: str
     """That of the release that runs there; empty where none does."""
+    lacks: str
+    """What the scope's release does not stand on, and why; empty: it stands on the newest."""
 
 
 class FleetService:
@@ -141,13 +144,18 @@ class FleetService:
         authorization.require_operator(actor)
         await self.flush()
         now, open_streams = self._context.now(), set(self._context.open_streams)
-        devices, releases = await self._context.read(lambda r: (r.devices.of_site(site), r.releases.all()))
-        scopes = {release.version: release.scope for release in releases}
+
+        def query(r: Repository) -> tuple[list[Device], dict[int, str], dict[str, str]]:
+            scopes = {release.version: release.scope for release in r.releases.all()}
+            return r.devices.of_site(site), scopes, {scope: explain_stale(r, scope) for scope in set(scopes.values())}
+
+        devices, scopes, lacks = await self._context.read(query)
         return [
             DeviceView(
                 device,
                 f"device/{device.key}" in open_streams or now - device.last_seen < _ONLINE_FOR,
                 scopes.get(device.release_version, ""),
+                lacks.get(scopes.get(device.release_version, ""), ""),
             )
             for device in devices
         ]

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from cloud_server import starter
 from cloud_server.config import CloudConfig
+from cloud_server.cycles.rebase import Lineage
 from cloud_server.entities import Cycle, EncodedGap, GapManifest, Model, ModelKind
 from cloud_server.jobs.presumed import PresumedResult, PresumedSpec
 from diredi.data.dataset import load as load_dataset
@@ -27,9 +28,11 @@ from diredi.knowledge.jobs.specs import (
     BootstrapSpec,
     File,
     FirstModel,
+    GapFile,
     RedistilResult,
     RedistilSpec,
     SiteGap,
+    TransportSpec,
 )
 from diredi.knowledge.lambda_search import Score
 from diredi.knowledge.recipe import CycleRecipe
@@ -40,6 +43,7 @@ from diredi.store.files import no_room_at
 JOBS: Final = "diredi.knowledge.jobs"
 _log: Final = structlog.get_logger()
 PRESUMED_JOB: Final = "cloud_server.jobs.presumed"
+TRANSPORT_JOB: Final = "diredi.knowledge.jobs.transport"
 
 
 class JobRunner:
@@ -95,13 +99,37 @@ class JobRunner:
             files = starter.unpack(folder)
         return files.tutor, files.student
 
-    async def apply_gaps(self, cycle: Cycle, receiver: Model, on_progress: Heard) -> ApplyResult:
+    async def transport(self, cycle: Cycle, name: str, lineage: Lineage, on_progress: Heard) -> SiteGap:
+        """Make what a scope has learned into a gap for a newer release.
+
+        Args:
+            cycle: A rebase.
+            name: What the job is called within the cycle.
+            lineage: The three models.
+            on_progress: Called with the job's progress.
+
+        Raises:
+            InvalidInput: The models do not fit together.
+            DirediError: The job failed.
+        """
+        spec = TransportSpec(
+            learned=self._path(lineage.learned.weights),
+            origin=self._path(lineage.origin.weights),
+            target=self._path(lineage.target.weights),
+        )
+        gap = await self._run(TRANSPORT_JOB, spec, GapFile, on_progress, cycle.id, name)
+        return SiteGap(path=gap.path, codec=gap.codec, site=cycle.scope, images=1)
+
+    async def apply_gaps(
+        self, cycle: Cycle, receiver: Model, on_progress: Heard, carried: SiteGap | None = None
+    ) -> ApplyResult:
         """Merge the gaps of a cycle's sites and add them to a model.
 
         Args:
             cycle: A cycle with all its gaps.
             receiver: The tutor, or a teacher of its architecture.
             on_progress: Called with the job's progress.
+            carried: The one gap of a rebase, whose sites have sent none.
 
         Raises:
             CorruptData: The job made no progress, or left something that is no result.
@@ -109,7 +137,9 @@ class JobRunner:
         """
         spec = ApplySpec(
             tutor=self._path(receiver.weights),
-            gaps=tuple(self._site_gap(site, manifest, manifest.tutor_gap) for site, manifest in cycle.gaps),
+            gaps=(carried,)
+            if carried
+            else tuple(self._site_gap(site, manifest, manifest.tutor_gap) for site, manifest in cycle.gaps),
             scores=tuple(
                 tuple(Score(lam=score.lam, metrics=score.metrics) for score in manifest.scores)
                 for _, manifest in cycle.gaps
@@ -119,14 +149,17 @@ class JobRunner:
         )
         return await self._run("apply_gap", spec, ApplyResult, on_progress, cycle.id, "apply")
 
-    async def redistil(self, cycle: Cycle, tutor: Model, student: Model, on_progress: Heard) -> RedistilResult:
+    async def redistil(
+        self, cycle: Cycle, tutor: Model, student: Model, on_progress: Heard, carried: SiteGap | None = None
+    ) -> RedistilResult:
         """Make a new student, from the sites' student gaps or from the updated tutor, as the recipe says.
 
         Args:
             cycle: A cycle with its updated tutor.
             tutor: The updated tutor.
-            student: The student that the fleet runs.
+            student: The student that the cycle starts from.
             on_progress: Called with the job's progress.
+            carried: The one student gap of a rebase, whose sites have sent none.
 
         Raises:
             CorruptData: The job made no progress, or left something that is no result.
@@ -135,7 +168,9 @@ class JobRunner:
         spec = RedistilSpec(
             tutor=self._path(tutor.weights),
             student=self._path(student.weights),
-            student_gaps=tuple(
+            student_gaps=(carried,)
+            if carried
+            else tuple(
                 self._site_gap(site, manifest, manifest.student_gap)
                 for site, manifest in cycle.gaps
                 if manifest.student_gap is not None

@@ -51,6 +51,11 @@ class Cycles:
         row = self._session.scalar(select(CycleRow).where(CycleRow.request_id == request_id))
         return None if row is None else Cycle.model_validate(row)
 
+    def of_rebases(self, version: int) -> list[Cycle]:
+        """Return the cycles that rebase a release, newest first."""
+        query = select(CycleRow).where(CycleRow.rebases == version).order_by(CycleRow.created.desc(), CycleRow.id)
+        return [Cycle.model_validate(row) for row in self._session.scalars(query)]
+
     def recent(self, site: str = "", limit: int = 100, visible: Collection[str] | None = None) -> list[Cycle]:
         """Return cycles, newest first.
 

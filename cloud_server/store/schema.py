@@ -110,6 +110,7 @@ class CycleRow(Table):
     request_id: Mapped[str] = mapped_column(String(128), unique=True)
     state: Mapped[str] = mapped_column(index=True)
     scope: Mapped[str] = mapped_column(index=True)
+    rebases: Mapped[int] = mapped_column(index=True, default=0)
     recipe: Mapped[dict[str, Any]]
     base_tutor_id: Mapped[str]
     base_student_id: Mapped[str]
@@ -134,6 +135,7 @@ class PartRow(Table):
     approved: Mapped[bool]
     dropped_because: Mapped[str]
     publishes_style: Mapped[bool]
+    before: Mapped[dict[str, Any] | None]
     gap: Mapped[dict[str, Any] | None]
     certificate: Mapped[str]
     after: Mapped[dict[str, Any] | None]

@@ -4,6 +4,7 @@ bootstrap   BootstrapSpec -> BootstrapResult   cloud   the first models
 extract     ExtractSpec   -> ExtractResult     site    reverse distillation, the gaps
 apply_gap   ApplySpec     -> ApplyResult       cloud   the gaps of all sites meet the tutor
 redistil    RedistilSpec  -> RedistilResult    cloud   the next student
+transport   TransportSpec -> GapFile           cloud   what a scope has learned, for a newer release
 validate    ValidateSpec  -> ValidateResult    site    the candidate, as the file that edge nodes run
 """
 
@@ -200,6 +201,14 @@ class RedistilResult(WeightsFile):
     images: dict[ImageSource, int]
     """How many of each source taught it; empty where no student was taught."""
     seconds: Seconds
+
+
+class TransportSpec(Config):
+    """What one model has learned since another, to be a gap for a third (`diredi.knowledge.transport`)."""
+
+    learned: Path
+    origin: Path
+    target: Path
 
 
 class ValidateSpec(Config):

@@ -145,6 +145,7 @@ class Cycle(_message.Message):
     APPROVED_FIELD_NUMBER: _builtins.int
     SITES_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
+    REBASES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     site: _builtins.str
     """the first of `sites`; clients that know one site only read this"""
@@ -161,6 +162,8 @@ class Cycle(_message.Message):
     """by every site that is still in"""
     scope: _builtins.str
     """whom its release is for: "site:NAME", "group:NAME" or "fleet" """
+    rebases: _builtins.int
+    """the release that it carries over to its base; 0: its sites learn"""
     @_builtins.property
     def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___Transition]: ...
     @_builtins.property
@@ -202,10 +205,11 @@ class Cycle(_message.Message):
         approved: _builtins.bool = ...,
         sites: _abc.Iterable[Global___SitePart] | None = ...,
         scope: _builtins.str = ...,
+        rebases: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["gap", b"gap", "progress", b"progress", "recipe", b"recipe", "site_after", b"site_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved", b"approved", "base_student_id", b"base_student_id", "base_tutor_id", b"base_tutor_id", "gap", b"gap", "history", b"history", "id", b"id", "progress", b"progress", "recipe", b"recipe", "release_version", b"release_version", "scope", b"scope", "site", b"site", "site_after", b"site_after", "sites", b"sites", "state", b"state", "updated_student_id", b"updated_student_id", "updated_tutor_id", b"updated_tutor_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved", b"approved", "base_student_id", b"base_student_id", "base_tutor_id", b"base_tutor_id", "gap", b"gap", "history", b"history", "id", b"id", "progress", b"progress", "rebases", b"rebases", "recipe", b"recipe", "release_version", b"release_version", "scope", b"scope", "site", b"site", "site_after", b"site_after", "sites", b"sites", "state", b"state", "updated_student_id", b"updated_student_id", "updated_tutor_id", b"updated_tutor_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -226,6 +230,7 @@ class SitePart(_message.Message):
     CERTIFICATE_FIELD_NUMBER: _builtins.int
     SITE_AFTER_FIELD_NUMBER: _builtins.int
     PUBLISHES_STYLE_FIELD_NUMBER: _builtins.int
+    SITE_BEFORE_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     state: Global___CycleState.ValueType
     """REQUESTED, OFFERED, EXTRACTING or UPLOADED; DECLINED or FAILED: it dropped out"""
@@ -248,6 +253,10 @@ class SitePart(_message.Message):
     def site_after(self) -> _common_pb2.DetectionMetrics:
         """the new release on the site's held-out images, once validated"""
 
+    @_builtins.property
+    def site_before(self) -> _common_pb2.DetectionMetrics:
+        """in a rebase: the release that is rebased, as the site validated it"""
+
     def __init__(
         self,
         *,
@@ -260,10 +269,11 @@ class SitePart(_message.Message):
         certificate: _builtins.str = ...,
         site_after: _common_pb2.DetectionMetrics | None = ...,
         publishes_style: _builtins.bool = ...,
+        site_before: _common_pb2.DetectionMetrics | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["gap", b"gap", "progress", b"progress", "site_after", b"site_after"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["gap", b"gap", "progress", b"progress", "site_after", b"site_after", "site_before", b"site_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved", b"approved", "certificate", b"certificate", "gap", b"gap", "progress", b"progress", "publishes_style", b"publishes_style", "reason", b"reason", "site", b"site", "site_after", b"site_after", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved", b"approved", "certificate", b"certificate", "gap", b"gap", "progress", b"progress", "publishes_style", b"publishes_style", "reason", b"reason", "site", b"site", "site_after", b"site_after", "site_before", b"site_before", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -568,6 +578,49 @@ class StartCycleResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StartCycleResponse: _TypeAlias = StartCycleResponse  # noqa: Y015
+
+@_typing.final
+class RebaseReleaseRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    scope: _builtins.str
+    """"site:NAME" or "group:NAME" """
+    request_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        scope: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "scope", b"scope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RebaseReleaseRequest: _TypeAlias = RebaseReleaseRequest  # noqa: Y015
+
+@_typing.final
+class RebaseReleaseResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CYCLE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def cycle(self) -> Global___Cycle: ...
+    def __init__(
+        self,
+        *,
+        cycle: Global___Cycle | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cycle", b"cycle"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cycle", b"cycle"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RebaseReleaseResponse: _TypeAlias = RebaseReleaseResponse  # noqa: Y015
 
 @_typing.final
 class WatchCycleRequest(_message.Message):

@@ -41,6 +41,11 @@ class CycleServiceStub:
                 request_serializer=diredi_dot_v1_dot_cycles__pb2.StartCycleRequest.SerializeToString,
                 response_deserializer=diredi_dot_v1_dot_cycles__pb2.StartCycleResponse.FromString,
                 _registered_method=True)
+        self.RebaseRelease = channel.unary_unary(
+                '/diredi.v1.CycleService/RebaseRelease',
+                request_serializer=diredi_dot_v1_dot_cycles__pb2.RebaseReleaseRequest.SerializeToString,
+                response_deserializer=diredi_dot_v1_dot_cycles__pb2.RebaseReleaseResponse.FromString,
+                _registered_method=True)
         self.WatchCycle = channel.unary_stream(
                 '/diredi.v1.CycleService/WatchCycle',
                 request_serializer=diredi_dot_v1_dot_cycles__pb2.WatchCycleRequest.SerializeToString,
@@ -79,6 +84,16 @@ class CycleServiceServicer:
         NOT_FOUND: unknown site. FAILED_PRECONDITION: a site has a cycle under way, or there is no release yet.
         PERMISSION_DENIED: a site is not in the group that the release is to be for.
         INVALID_ARGUMENT: no site; no such scope or group; an option that the recipe does not have, or out of its range; the message names it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RebaseRelease(self, request, context):
+        """Carries what a site or a group has learned over to the newest release of the next wider scope. The cloud does this by
+        itself after each such release, once; this tries again. No site learns or sends a gap in it, the sites validate.
+        Role: operator. Deadline 10 s. Idempotent by request_id. NOT_FOUND: the scope has no release.
+        FAILED_PRECONDITION: it stands on the newest already, or a site has a cycle under way.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -129,6 +144,11 @@ def add_CycleServiceServicer_to_server(servicer, server):
                     servicer.StartCycle,
                     request_deserializer=diredi_dot_v1_dot_cycles__pb2.StartCycleRequest.FromString,
                     response_serializer=diredi_dot_v1_dot_cycles__pb2.StartCycleResponse.SerializeToString,
+            ),
+            'RebaseRelease': grpc.unary_unary_rpc_method_handler(
+                    servicer.RebaseRelease,
+                    request_deserializer=diredi_dot_v1_dot_cycles__pb2.RebaseReleaseRequest.FromString,
+                    response_serializer=diredi_dot_v1_dot_cycles__pb2.RebaseReleaseResponse.SerializeToString,
             ),
             'WatchCycle': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchCycle,
@@ -185,6 +205,33 @@ class CycleService:
             '/diredi.v1.CycleService/StartCycle',
             diredi_dot_v1_dot_cycles__pb2.StartCycleRequest.SerializeToString,
             diredi_dot_v1_dot_cycles__pb2.StartCycleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RebaseRelease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diredi.v1.CycleService/RebaseRelease',
+            diredi_dot_v1_dot_cycles__pb2.RebaseReleaseRequest.SerializeToString,
+            diredi_dot_v1_dot_cycles__pb2.RebaseReleaseResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,6 +42,12 @@ class CycleServiceStub:
     PERMISSION_DENIED: a site is not in the group that the release is to be for.
     INVALID_ARGUMENT: no site; no such scope or group; an option that the recipe does not have, or out of its range; the message names it.
     """
+    RebaseRelease: _grpc.UnaryUnaryMultiCallable[_cycles_pb2.RebaseReleaseRequest, _cycles_pb2.RebaseReleaseResponse]
+    """Carries what a site or a group has learned over to the newest release of the next wider scope. The cloud does this by
+    itself after each such release, once; this tries again. No site learns or sends a gap in it, the sites validate.
+    Role: operator. Deadline 10 s. Idempotent by request_id. NOT_FOUND: the scope has no release.
+    FAILED_PRECONDITION: it stands on the newest already, or a site has a cycle under way.
+    """
     WatchCycle: _grpc.UnaryStreamMultiCallable[_cycles_pb2.WatchCycleRequest, _cycles_pb2.WatchCycleResponse]
     """The cycle now, and again after each change, until it ends. No overall deadline; 60 s without a message means the
     stream is dead (the cloud repeats the last message every 15 s). Reconnecting loses nothing.
@@ -72,6 +78,12 @@ class CycleServiceAsyncStub(CycleServiceStub):
     NOT_FOUND: unknown site. FAILED_PRECONDITION: a site has a cycle under way, or there is no release yet.
     PERMISSION_DENIED: a site is not in the group that the release is to be for.
     INVALID_ARGUMENT: no site; no such scope or group; an option that the recipe does not have, or out of its range; the message names it.
+    """
+    RebaseRelease: _aio.UnaryUnaryMultiCallable[_cycles_pb2.RebaseReleaseRequest, _cycles_pb2.RebaseReleaseResponse]  # type: ignore[assignment]
+    """Carries what a site or a group has learned over to the newest release of the next wider scope. The cloud does this by
+    itself after each such release, once; this tries again. No site learns or sends a gap in it, the sites validate.
+    Role: operator. Deadline 10 s. Idempotent by request_id. NOT_FOUND: the scope has no release.
+    FAILED_PRECONDITION: it stands on the newest already, or a site has a cycle under way.
     """
     WatchCycle: _aio.UnaryStreamMultiCallable[_cycles_pb2.WatchCycleRequest, _cycles_pb2.WatchCycleResponse]  # type: ignore[assignment]
     """The cycle now, and again after each change, until it ends. No overall deadline; 60 s without a message means the
@@ -106,6 +118,18 @@ class CycleServiceServicer(metaclass=_abc_1.ABCMeta):
         NOT_FOUND: unknown site. FAILED_PRECONDITION: a site has a cycle under way, or there is no release yet.
         PERMISSION_DENIED: a site is not in the group that the release is to be for.
         INVALID_ARGUMENT: no site; no such scope or group; an option that the recipe does not have, or out of its range; the message names it.
+        """
+
+    @_abc_1.abstractmethod
+    def RebaseRelease(
+        self,
+        request: _cycles_pb2.RebaseReleaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cycles_pb2.RebaseReleaseResponse, _abc.Awaitable[_cycles_pb2.RebaseReleaseResponse]]:
+        """Carries what a site or a group has learned over to the newest release of the next wider scope. The cloud does this by
+        itself after each such release, once; this tries again. No site learns or sends a gap in it, the sites validate.
+        Role: operator. Deadline 10 s. Idempotent by request_id. NOT_FOUND: the scope has no release.
+        FAILED_PRECONDITION: it stands on the newest already, or a site has a cycle under way.
         """
 
     @_abc_1.abstractmethod

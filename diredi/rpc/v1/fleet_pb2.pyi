@@ -315,6 +315,7 @@ class Device(_message.Message):
     LATENCY_MS_FIELD_NUMBER: _builtins.int
     INSTALLS_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
+    LACKS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     site: _builtins.str
     online: _builtins.bool
@@ -324,6 +325,8 @@ class Device(_message.Message):
     latency_ms: _builtins.float
     scope: _builtins.str
     """of the release that runs; empty where none does"""
+    lacks: _builtins.str
+    """the newer release on which that scope's does not stand, and why; or empty"""
     @_builtins.property
     def last_seen(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -343,10 +346,11 @@ class Device(_message.Message):
         latency_ms: _builtins.float = ...,
         installs: _abc.Iterable[Global___InstallEvent] | None = ...,
         scope: _builtins.str = ...,
+        lacks: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_seen", b"last_seen"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frames", b"frames", "frames_per_second", b"frames_per_second", "installs", b"installs", "last_seen", b"last_seen", "latency_ms", b"latency_ms", "name", b"name", "online", b"online", "release_version", b"release_version", "scope", b"scope", "site", b"site"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frames", b"frames", "frames_per_second", b"frames_per_second", "installs", b"installs", "lacks", b"lacks", "last_seen", b"last_seen", "latency_ms", b"latency_ms", "name", b"name", "online", b"online", "release_version", b"release_version", "scope", b"scope", "site", b"site"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -13,7 +13,9 @@ from diredi.errors import InvalidInput, NotFound, Refused, WrongState
 from diredi.rpc import blobs, convert
 from diredi.rpc.streams import read_messages
 from diredi.rpc.v1 import cycles_pb2, registry_pb2, registry_pb2_grpc, sites_pb2
-from tests.services.cloud.world import DeviceSide, Operator, SiteSide, World, ask, state_of
+from diredi.store.weights import WeightMap
+from tests.services.cloud.quick_jobs import toy
+from tests.services.cloud.world import DeviceSide, Operator, SiteSide, World, ask, row_of, state_of
 
 pytestmark = pytest.mark.slow
 
@@ -60,6 +62,22 @@ async def running(device: DeviceSide) -> Any:
     return (await anext(device.releases())).release
 
 
+async def start_rebase(operator: Operator, scope: str, request_id: str) -> Any:
+    request = cycles_pb2.RebaseReleaseRequest(scope=scope, request_id=request_id)
+    return (await ask(operator.cycles.RebaseRelease, request)).cycle
+
+
+async def rebase_of(operator: Operator, cycle: Any) -> Any:
+    """The cycle that the cloud starts by itself to rebase the release of a cycle."""
+    async with asyncio.timeout(operator.patience_s):
+        while True:
+            listed = await ask(operator.cycles.ListCycles, cycles_pb2.ListCyclesRequest())
+            for found in listed.cycles:
+                if found.rebases == cycle.release_version:
+                    return found
+            await asyncio.sleep(0.05)
+
+
 def names_of(labels: Any) -> list[str]:
     return [item.name for item in labels.classes]
 
@@ -84,12 +102,57 @@ async def test_the_release_of_a_site_is_for_its_devices_and_a_fleet_release_does
         assert [names_of(r.labels) for r in releases] == [[*FIRST, "crane"], [*FIRST, "truck"], [*FIRST, "truck"]]
         devices = await operator.devices()
         assert devices["yard"].scope == ""  # it has reported no release yet
-        again = await operator.start("site-1", request_id="again", scope="site")
-        assert (again.base_tutor_id, again.base_student_id) == (own.updated_tutor_id, own.updated_student_id)
-        await ask(one.cycles.DeclineCycle, cycles_pb2.DeclineCycleRequest(id=again.id))
-        other = await operator.start("site-1", request_id="other")
-        assert other.base_tutor_id == fleet.updated_tutor_id
-        assert "crane" in str(await operator.get(own.id))
+
+        rebase = await rebase_of(operator, own)
+        assert rebase.id in (await operator.known_device("site-1")).lacks
+        assert (rebase.base_tutor_id, rebase.base_student_id) == (fleet.updated_tutor_id, fleet.updated_student_id)
+        assert [(part.site, part.site_before.map50) for part in rebase.sites] == [("site-1", 0.7)]
+        await operator.until(rebase.id, "CANARY")
+        await one.validate(rebase.id)
+        assert names_of((await camera.until(4)).labels) == [*FIRST, "truck", "crane"]  # both, by name
+        await camera.report(4)
+        ended = await operator.until(rebase.id)
+        assert (state_of(ended), ended.scope) == ("RELEASED", "site:site-1"), ended.history[-1].reason
+        assert [(await running(device)).version for device in (camera, twin, yard)] == [4, 3, 3]
+        assert (await operator.known_device("site-1")).lacks == ""
+        with pytest.raises(NotFound):
+            await ask(two.cycles.GetCycle, cycles_pb2.GetCycleRequest(id=rebase.id))
+        with pytest.raises(WrongState, match="nothing to rebase"):
+            await start_rebase(operator, "site:site-1", "again")
+
+        tutor = await operator.model(ended.updated_tutor_id)
+        rows = WeightMap.load(await one.fetch(tutor.weights))[toy.ROWS][2:, 0]
+        assert rows.tolist() == [row_of("truck"), row_of("crane")]
+        again = await operator.start("site-1", request_id="more", scope="site")
+        assert (again.base_tutor_id, again.base_student_id) == (ended.updated_tutor_id, ended.updated_student_id)
+
+
+async def test_a_rebase_that_costs_the_site_leaves_its_devices_on_their_release_and_may_be_tried_again(
+    world: World,
+) -> None:
+    async with three_sites(world) as (operator, (one, two, _), (camera, twin, _)):
+        own = await whole_cycle(operator, one, camera, "crane", request_id="own", scope="site")
+        await whole_cycle(operator, two, twin, "truck", request_id="fleet")
+        first = await rebase_of(operator, own)
+        await operator.until(first.id, "CANARY")
+        assert (await camera.until(4)).version == 4
+        await one.validate(first.id, map50=0.6)
+        ended = await operator.until(first.id)
+        assert (state_of(ended), ended.history[-1].actor) == ("ROLLED_BACK", "site/site-1")
+        assert (await camera.until(2)).scope == "site:site-1"
+        assert "ROLLED_BACK" in (await operator.known_device("site-1")).lacks
+        for actor in (one, two):
+            with pytest.raises(Refused):
+                await ask(
+                    actor.cycles.RebaseRelease, cycles_pb2.RebaseReleaseRequest(scope="site:site-1", request_id="x")
+                )
+        for scope, error in (("fleet", InvalidInput), ("site", InvalidInput), ("site:site-2", NotFound)):
+            with pytest.raises(error):
+                await start_rebase(operator, scope, "wrong")
+        second = await start_rebase(operator, "site:site-1", "again")
+        assert (await start_rebase(operator, "site:site-1", "again")).id == second.id
+        assert second.id != first.id
+        assert state_of(await operator.until(second.id, "CANARY")) == "CANARY"
 
 
 async def test_a_site_with_its_own_release_takes_part_in_a_fleet_cycle_without_canaries(world: World) -> None:

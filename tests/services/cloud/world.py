@@ -174,6 +174,11 @@ class Operator:
         answer = await ask(self.fleet.ListDevices, fleet_pb2.ListDevicesRequest())
         return {device.name: device for device in answer.devices}
 
+    async def known_device(self, site: str) -> Any:
+        """The one device of a site."""
+        (device,) = (await ask(self.fleet.ListDevices, fleet_pb2.ListDevicesRequest(site=site))).devices
+        return device
+
     async def start(self, *sites: str, request_id: str = "r1", scope: str = "", **recipe: Any) -> Any:
         """At site-1 when no site is named."""
         first, *others = sites or ("site-1",)

@@ -62,3 +62,28 @@ def test_a_verdict_on_estimates_says_that_they_are_and_never_compares_them_with_
     for pair in ((metrics(0.4), after), (before, metrics(0.5))):
         mixed = gate.check_site(*pair, [])
         assert not mixed.passed and "not by the same labels" in mixed.reason
+
+
+@pytest.mark.parametrize(
+    ("map50", "crane", "reason"),
+    [
+        (0.72, 0.6, ""),
+        (0.69, 0.56, ""),
+        (0.68, 0.6, "at most"),
+        (0.72, 0.54, "crane AP50 0.600 to 0.540"),
+        (0.72, NAN, "lost"),
+        (NAN, 0.6, "not a number"),
+    ],
+)
+def test_a_rebase_may_cost_a_site_little_and_not_its_own_class(map50: float, crane: float, reason: str) -> None:
+    before, after = metrics(0.7, car=0.8, crane=0.6), metrics(map50, car=0.8, crane=crane, truck=0.5)
+    verdict = gate.check_rebase(before, after, ["crane"], max_harm=0.01)
+    assert verdict.passed is not bool(reason)
+    assert reason in verdict.reason
+
+
+def test_a_rebase_without_the_sites_own_class_never_passes() -> None:
+    verdict = gate.check_rebase(metrics(0.7, crane=0.6), metrics(0.7, car=0.9), ["crane"], max_harm=0.01)
+    assert not verdict.passed
+    other_judge = metrics(0.7, crane=0.6).model_copy(update={"judged_by": "oracle"})
+    assert not gate.check_rebase(metrics(0.7, crane=0.6), other_judge, ["crane"], max_harm=0.01).passed

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from cloud_server import canary, scopes
-from cloud_server.cycles import transitions
+from cloud_server.cycles import rebase, transitions
 from cloud_server.entities import Cycle, ModelKind, Release, ReleaseStatus, Vitals
 from cloud_server.scopes import FLEET
 from cloud_server.states import State
 from cloud_server.store import Repository
 from cloud_server.store.database import Database, sqlite_url
-from diredi.errors import InvalidInput, NotFound, Refused
+from diredi.errors import InvalidInput, NotFound, Refused, WrongState
 from diredi.labels import LabelSpace
 from diredi.trust.identity import Identity, Role
 from tests.unit.cloud_server.samples import (
@@ -23,6 +23,8 @@ from tests.unit.cloud_server.samples import (
     TUTOR,
     digest,
     first_release,
+    later,
+    metrics,
     model,
 )
 
@@ -129,6 +131,7 @@ def released(r: Repository, site: str, scope: str, request_id: str, labels: Labe
     for state in (State.OFFERED, State.EXTRACTING, State.UPLOADED, State.APPLIED, State.GATED, State.REDISTILLED):
         r.cycles.move(cycle.id, state, NOON, "cloud", "")
     new = r.releases.add(student, tutor.id, ReleaseStatus.RELEASED, (), cycle.id, NOON, cycle.scope)
+    r.cycles.change_part(cycle.id, site, NOON, after=metrics(0.7, crane=0.6).model_dump(mode="json"))
     ids_made = {"updated_tutor_id": tutor.id, "updated_student_id": student.id, "release_version": new.version}
     r.cycles.move(cycle.id, State.CANARY, NOON, "cloud", "", **ids_made)
     return r.cycles.move(cycle.id, State.RELEASED, NOON, "cloud", "")
@@ -234,3 +237,81 @@ def test_a_site_that_joins_a_group_sees_what_the_group_has_learned_until_it_leav
     with pytest.raises(NotFound):
         run(lambda r: r.cycles.get(learned.id, r.visible_to(SITE_2)))
     assert run(lambda r: r.groups.by_site()) == {ONE: "north"}
+
+
+CRANE, TRUCK = LABELS.expand(["crane"]), LABELS.expand(["truck"])
+
+
+def own_and_newer_fleet(r: Repository) -> tuple[Cycle, Cycle]:
+    """A site has learned twice for itself, and then the fleet has a newer release."""
+    released(r, ONE, "site", "own", CRANE, "1", "2")
+    own = released(r, ONE, "site", "own again", CRANE, "3", "4")
+    return own, released(r, TWO, "fleet", "fleet", TRUCK, "5", "6")
+
+
+def test_a_newer_fleet_release_is_a_reason_to_rebase_all_that_a_site_has_learned(run) -> None:
+    own, fleet = run(own_and_newer_fleet)
+    (cycle,) = run(lambda r: rebase.start_due_rebases(r, NOON))
+    assert (cycle.scope, cycle.rebases, cycle.state) == ("site:site-1", own.release_version, State.UPLOADED)
+    assert (cycle.base_tutor_id, cycle.base_student_id) == (fleet.updated_tutor_id, fleet.updated_student_id)
+    assert cycle.recipe["lam"] is None
+    (part,) = cycle.parts
+    assert (part.site, part.approved, part.gap, part.before) == (ONE, True, None, own.part(ONE).after)
+    tutors, students = run(lambda r: rebase.find_lineages(r, cycle))
+    assert [m.id for m in (tutors.learned, tutors.origin, tutors.target)] == [digest("3"), TUTOR.id, digest("5")]
+    assert [m.id for m in (students.learned, students.origin, students.target)] == [
+        digest("4"),
+        STUDENT.id,
+        digest("6"),
+    ]
+
+
+def test_a_rebase_is_started_once_by_itself_and_again_only_when_asked(run) -> None:
+    run(own_and_newer_fleet)
+    (first,) = run(lambda r: rebase.start_due_rebases(r, NOON))
+    with pytest.raises(WrongState, match="under way"):
+        run(lambda r: rebase.start_rebase(r, "site:site-1", "again", "operator/a", NOON))
+    assert first.id in run(lambda r: rebase.explain_stale(r, "site:site-1"))
+    run(lambda r: r.cycles.move(first.id, State.REJECTED, NOON, "cloud", "mAP50 fell"))
+    assert run(lambda r: rebase.start_due_rebases(r, later(1))) == []
+    assert "REJECTED" in run(lambda r: rebase.explain_stale(r, "site:site-1"))
+    second = run(lambda r: rebase.start_rebase(r, "site:site-1", "again", "operator/a", later(2)))
+    assert run(lambda r: rebase.start_rebase(r, "site:site-1", "again", "operator/a", later(3))) == second
+    with pytest.raises(InvalidInput, match="request id"):
+        run(lambda r: rebase.start_rebase(r, "site:site-1", "own", "operator/a", NOON))
+
+
+def test_a_rebase_waits_for_a_cycle_of_its_site_and_is_of_no_use_after_a_newer_release(run) -> None:
+    own, _ = run(own_and_newer_fleet)
+    busy = run(lambda r: transitions.start_cycle(r, [ONE], "busy", {}, "operator/a", NOON, "site"))
+    assert busy.base_tutor_id == own.updated_tutor_id  # what the site's devices run, not the fleet's
+    assert run(lambda r: rebase.start_due_rebases(r, NOON)) == []
+    assert run(lambda r: rebase.explain_stale(r, "site:site-1")) == "not on release 4 yet"
+    run(lambda r: transitions.decline(r, busy.id, ONE, "", NOON))
+    (cycle,) = run(lambda r: rebase.start_due_rebases(r, NOON))
+    assert run(lambda r: transitions.explain_superseded(r, cycle)) == ""
+    run(lambda r: released(r, TWO, "fleet", "fleet again", TRUCK, "7", "8"))
+    assert "newer release" in run(lambda r: transitions.explain_superseded(r, cycle))
+
+
+def test_what_stands_on_the_newest_release_is_not_rebased(run) -> None:
+    run(lambda r: released(r, TWO, "fleet", "fleet", TRUCK, "5", "6"))
+    run(lambda r: released(r, ONE, "site", "own", TRUCK.expand(["crane"]), "1", "2"))
+    assert run(lambda r: rebase.start_due_rebases(r, NOON)) == []
+    assert run(lambda r: rebase.explain_stale(r, "site:site-1")) == ""
+    for scope, error in (("site:site-1", WrongState), ("site:site-2", NotFound), (FLEET, InvalidInput)):
+        with pytest.raises(error):
+            run(lambda r, scope=scope: rebase.start_rebase(r, scope, "r", "operator/a", NOON))
+
+
+def test_a_group_is_rebased_on_the_fleet_and_its_site_then_on_the_group(run) -> None:
+    run(lambda r: r.groups.set("north", [ONE, TWO]))
+    run(lambda r: released(r, TWO, "group:north", "group", CRANE, "1", "2"))
+    run(lambda r: released(r, ONE, "site", "own", CRANE.expand(["lift"]), "3", "4"))
+    run(lambda r: released(r, TWO, "fleet", "fleet", TRUCK, "5", "6"))
+    assert [cycle.scope for cycle in run(lambda r: rebase.start_due_rebases(r, NOON))] == ["group:north"]
+    assert run(lambda r: rebase.explain_stale(r, "site:site-1")) == ""  # it stands on the group's
+    run(lambda r: r.groups.set("north", [TWO]))
+    assert (
+        run(lambda r: rebase.explain_stale(r, "site:site-1")) == "not on release 4 yet"
+    )  # its next wider is the fleet
