@@ -56,7 +56,8 @@ class CycleServicer(CycleServiceServicer):
     async def RebaseRelease(
         self, request: cycles_pb2.RebaseReleaseRequest, context: Context
     ) -> cycles_pb2.RebaseReleaseResponse:
-        cycle = await self._service.rebase(caller_identity(context), request.scope, request.request_id)
+        overrides = struct_from(request.recipe)
+        cycle = await self._service.rebase(caller_identity(context), request.scope, request.request_id, overrides)
         return cycles_pb2.RebaseReleaseResponse(cycle=cycle_to(cycle))
 
     async def WatchCycle(

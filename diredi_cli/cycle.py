@@ -101,6 +101,15 @@ def rebase(
         str, typer.Option("--scope", metavar="site:NAME|group:NAME", help="Whose release is to be rebased.")
     ],
     watch: Annotated[bool, typer.Option("--watch", help="Stay until the cycle has ended.")] = False,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option",
+            "-o",
+            metavar="NAME=VALUE",
+            help="Override the recipe of the cycle whose release is rebased; repeat for more.",
+        ),
+    ] = None,
     request_id: Annotated[
         str, typer.Option("--request-id", help="The same id starts the same cycle, however often it is asked.")
     ] = "",
@@ -110,16 +119,19 @@ def rebase(
 ) -> None:
     """Carry what a site or a group has learned over to the newest release of the fleet.
 
-    The cloud does that by itself after each release, once; this tries again. With --watch the exit code says how it
+    The cloud does that by itself after each release, once; this tries again, for example with another `max_harm`, which
+    says how much mAP50 it may cost a site. With --watch the exit code says how it
     ended, as for `start`.
     """
     from diredi.rpc.client import call
+    from diredi.rpc.convert import struct_to
     from diredi.rpc.v1.cycles_pb2 import RebaseReleaseRequest
     from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceStub
     from diredi_cli.connection import with_cloud
     from diredi_cli.watch import check_ended_well, follow
 
-    request = RebaseReleaseRequest(scope=scope, request_id=request_id or str(uuid.uuid4()))
+    recipe = struct_to(parse_options(option or []))
+    request = RebaseReleaseRequest(scope=scope, request_id=request_id or str(uuid.uuid4()), recipe=recipe)
 
     async def work(channel: Channel) -> Cycle:
         started = (await call(CycleServiceStub(channel).RebaseRelease, request, deadline_s=_DEADLINE_S)).cycle

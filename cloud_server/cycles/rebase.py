@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from cloud_server.entities import Cycle, Model, Part, Release
+from cloud_server.entities import Cycle, Json, Model, Part, Release
 from cloud_server.scopes import FLEET, group_of, wider_scopes
 from cloud_server.states import State
 from cloud_server.store import Repository
 from diredi.errors import InvalidInput, NotFound, WrongState
+from diredi.knowledge.recipe import CycleRecipe
 
 _CLOUD: Final = "cloud"
 
@@ -63,7 +64,9 @@ def find_lineages(r: Repository, cycle: Cycle) -> tuple[Lineage, Lineage]:
     )
 
 
-def start_rebase(r: Repository, scope: str, request_id: str, actor: str, now: datetime) -> Cycle:
+def start_rebase(
+    r: Repository, scope: str, request_id: str, actor: str, now: datetime, overrides: Json | None = None
+) -> Cycle:
     """Add a cycle that rebases a scope's release; the same request id gives the same cycle.
 
     Args:
@@ -72,9 +75,11 @@ def start_rebase(r: Repository, scope: str, request_id: str, actor: str, now: da
         request_id: Made up by the caller.
         actor: The caller.
         now: The current time.
+        overrides: Options of the recipe that differ from that of the cycle whose release is rebased.
 
     Raises:
-        InvalidInput: That is no scope of a site or a group, or the request id was used for something else.
+        InvalidInput: That is no scope of a site or a group, the request id was used for something else, or an option is
+            not usable.
         NotFound: The scope has no release.
         WrongState: The release is on the newest already, or a site of it has a cycle under way.
     """
@@ -99,7 +104,8 @@ def start_rebase(r: Repository, scope: str, request_id: str, actor: str, now: da
             first = running[0]
             raise WrongState(f"site {part.site!r} has cycle {first.id} under way ({first.state}): wait until it ends")
     # The lambda that was right on the old base need not be on the new one. There is one gap, so nothing is merged.
-    recipe = {k: v for k, v in source.recipe.items() if k != "merge"} | {"lam": None, "receiver": "tutor"}
+    kept = {name: value for name, value in source.recipe.items() if name not in {"lam", "merge", "receiver"}}
+    recipe = CycleRecipe.of(kept).override(overrides or {}).model_dump(mode="json")
     cycle = Cycle(
         id=uuid.uuid4().hex[:12], request_id=request_id, state=State.UPLOADED, scope=scope,
         rebases=rebase.own.version, recipe=recipe, base_tutor_id=rebase.wider.tutor_id,

@@ -55,23 +55,26 @@ class CycleService:
             lambda r, now: transitions.start_cycle(r, sites, request_id, recipe, str(actor), now, scope)
         )
 
-    async def rebase(self, actor: Identity, scope: str, request_id: str) -> Cycle:
+    async def rebase(self, actor: Identity, scope: str, request_id: str, overrides: Json) -> Cycle:
         """Start the rebase of a scope's release, or return the one that this request has started before.
 
         Args:
             actor: The caller.
             scope: "site:NAME" or "group:NAME".
             request_id: Made up by the caller; the same id gives the same cycle.
+            overrides: Options of the recipe that differ from that of the cycle whose release is rebased.
 
         Raises:
             Refused: The caller is not an operator.
-            InvalidInput: That is no scope of a site or a group.
+            InvalidInput: That is no scope of a site or a group, or an option is not usable.
             NotFound: The scope has no release of its own.
             WrongState: There is nothing to rebase, or a site of it has a cycle under way.
         """
         authorization.require_operator(actor)
         transitions.check_request_id(request_id)
-        return await self._context.write(lambda r, now: rebase.start_rebase(r, scope, request_id, str(actor), now))
+        return await self._context.write(
+            lambda r, now: rebase.start_rebase(r, scope, request_id, str(actor), now, overrides)
+        )
 
     async def get(self, actor: Identity, cycle_id: str) -> Cycle:
         """Return a cycle as the caller may see it: operators see all of it, a site only its own part.

@@ -585,18 +585,24 @@ class RebaseReleaseRequest(_message.Message):
 
     SCOPE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RECIPE_FIELD_NUMBER: _builtins.int
     scope: _builtins.str
     """"site:NAME" or "group:NAME" """
     request_id: _builtins.str
+    @_builtins.property
+    def recipe(self) -> _struct_pb2.Struct:
+        """overrides of the recipe of the cycle whose release is rebased"""
+
     def __init__(
         self,
         *,
         scope: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        recipe: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["recipe", b"recipe"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["recipe", b"recipe", "request_id", b"request_id", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -62,8 +62,8 @@ async def running(device: DeviceSide) -> Any:
     return (await anext(device.releases())).release
 
 
-async def start_rebase(operator: Operator, scope: str, request_id: str) -> Any:
-    request = cycles_pb2.RebaseReleaseRequest(scope=scope, request_id=request_id)
+async def start_rebase(operator: Operator, scope: str, request_id: str, **recipe: Any) -> Any:
+    request = cycles_pb2.RebaseReleaseRequest(scope=scope, request_id=request_id, recipe=convert.struct_to(recipe))
     return (await ask(operator.cycles.RebaseRelease, request)).cycle
 
 
@@ -149,10 +149,17 @@ async def test_a_rebase_that_costs_the_site_leaves_its_devices_on_their_release_
         for scope, error in (("fleet", InvalidInput), ("site", InvalidInput), ("site:site-2", NotFound)):
             with pytest.raises(error):
                 await start_rebase(operator, scope, "wrong")
-        second = await start_rebase(operator, "site:site-1", "again")
+        with pytest.raises(InvalidInput, match="max_harm"):
+            await start_rebase(operator, "site:site-1", "wrong", max_harm=7)
+        second = await start_rebase(operator, "site:site-1", "again", max_harm=0.2)
         assert (await start_rebase(operator, "site:site-1", "again")).id == second.id
         assert second.id != first.id
-        assert state_of(await operator.until(second.id, "CANARY")) == "CANARY"
+        candidate = await operator.until(second.id, "CANARY")
+        await one.validate(second.id, map50=0.6)
+        assert (await camera.until(candidate.release_version)).scope == "site:site-1"
+        await camera.report(candidate.release_version)
+        last = await operator.until(second.id)
+        assert state_of(last) == "RELEASED", last.history[-1].reason
 
 
 async def test_a_site_with_its_own_release_takes_part_in_a_fleet_cycle_without_canaries(world: World) -> None:

@@ -6,15 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shapes import GROWN, KNOWN, SIZE, TINY, tiny
+from shapes import GROWN, KNOWN, LEARN, SIZE, TINY, World, tiny, write_shapes
 
+from diredi.data.dataset import Dataset, load
 from diredi.detectors.base import Detector
+from diredi.distillation.trainer import train
 from diredi.errors import InvalidInput
+from diredi.evaluation.detection import evaluate
 from diredi.knowledge.gap import Gap
-from diredi.knowledge.gap_application import with_gap
+from diredi.knowledge.gap_application import apply_gap, with_gap
 from diredi.knowledge.jobs.specs import TransportSpec
 from diredi.knowledge.jobs.transport import main
 from diredi.knowledge.merging import Contribution, merge_gaps
+from diredi.knowledge.recipe import CycleRecipe
 from diredi.knowledge.transport import StoredModel, transport
 from diredi.labels import LabelSpace
 
@@ -146,3 +150,23 @@ def test_the_job_writes_a_gap_that_fits_its_target(origin: Detector, tmp_path: P
     gap.check_fits(target.weights().schema())
     assert gap.note.labels.names == ("box", "bar", "truck", "disc")
     assert gap.note.base_id == StoredModel.load(paths["target"]).id
+
+
+@pytest.mark.slow
+def test_a_rebased_detector_finds_the_fleets_new_class_and_the_sites_own(world: World, tmp_path: Path) -> None:
+    """Trained detectors: the site has learned discs in the dark, and the fleet trucks by day, each with one id."""
+    ours = load(write_shapes(tmp_path / "fleet", (*KNOWN.names, "truck"), 96, 32, seed=2))
+    origin, own = world.detector(), world.tutor_2()
+    fleet = origin.expand_classes(KNOWN.expand(["truck"]))
+    train(fleet, ours.with_labels(fleet.spec.labels).train, LEARN.model_copy(update={"learning_rate": 1e-3}))
+    rebased = apply_gap(
+        fleet, carried(own, origin, fleet), guard=world.presumed, recipe=CycleRecipe(max_harm=0.01)
+    ).model
+
+    def ap50(detector: Detector, data: Dataset, name: str) -> float:
+        return evaluate(detector, data.with_labels(detector.spec.labels.expand(data.names))).per_class[name].ap50
+
+    assert rebased.spec.labels.names == ("box", "bar", "truck", "disc")
+    assert ap50(fleet, world.site, "disc") == ap50(own, ours, "truck") == 0
+    assert ap50(rebased, ours, "truck") > ap50(fleet, ours, "truck") - 0.05
+    assert ap50(rebased, world.site, "disc") > 0.5 * ap50(own, world.site, "disc")
