@@ -140,8 +140,9 @@ def make_plan(
 ) -> Plan:
     """Choose the form and how long tutor and student learn, and say how long that will take.
 
-    The student's branch learns as long as the recipe says. The tutor's learns for what `max_cost` leaves, one epoch at
-    the least and no more than the recipe says. `max_minutes` shortens both alike, in either form.
+    The student learns as long as the recipe says of a branch, fine-tuning and branch together. The tutor's branch
+    learns for what `max_cost` then leaves, one epoch at the least and no more than the recipe says. `max_minutes`
+    shortens all alike, in either form.
 
     Args:
         tutor: Who learns first. It is not changed.
@@ -153,9 +154,10 @@ def make_plan(
     Returns:
         The plan, with a reason for each decision.
     """
+    began = time.monotonic()
     form, decision = choose_form(tutor, student, data, recipe, on_progress=on_progress)
     if form == "branch":
-        return _plan_of_branches(tutor, student, data, recipe, decision, on_progress)
+        return _plan_of_branches(tutor, student, data, recipe, decision, began, on_progress)
     plan = Plan(form=form, tutor=recipe.tutor, student=recipe.student, decisions=(decision,))
     if recipe.form != "auto" and recipe.max_minutes is None:
         return plan
@@ -179,6 +181,7 @@ def _plan_of_branches(
     data: SiteData,
     recipe: CycleRecipe,
     decision: Decision,
+    began: float,
     on_progress: OnProgress | None,
 ) -> Plan:
     training = recipe.branch
@@ -189,7 +192,8 @@ def _plan_of_branches(
     whole = _seconds_per_step(student, learned, recipe.fine_tuning or training.model_copy(update={"train_only": ()}))
     mine, theirs = (_seconds_per_step(model, learned, training) for model in (student, tutor))
     students = tuned * whole + (steps - tuned) * mine
-    room = (MARGIN * recipe.max_cost * steps - recipe.probe_steps) * whole - students
+    spent = time.monotonic() - began
+    room = MARGIN * recipe.max_cost * steps * whole - spent - students
     tutors = int(np.clip(room / theirs, min(epoch, steps), steps))
     share, because = _share(tutors * theirs + students, recipe, on_progress)
     limit = f"max_cost allows {recipe.max_cost:g} times the {_minutes(steps * whole)} of fine-tuning the student"
