@@ -36,9 +36,9 @@ KINDS: Final[tuple[FindingKind, ...]] = get_args(FindingKind)
 
 STEP = "audit"
 LEAST: Final[dict[FindingKind, float]] = {
-    "wrong class": 0.25,
-    "missing": 0.35,
-    "misplaced": 0.25,
+    "wrong class": 0.2,
+    "missing": 0.3,
+    "misplaced": 0.2,
     "nothing there": 0.8,
     "duplicate": 0.8,
 }
