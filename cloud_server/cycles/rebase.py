@@ -9,7 +9,6 @@ the gates, the sites' validation and the canaries as any cycle does. Where it fa
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -115,18 +114,17 @@ def start_rebase(
     return r.cycles.add(cycle, actor, reason)
 
 
-def start_due_rebases(r: Repository, now: datetime) -> list[Cycle]:
-    """Start a rebase for each scope that needs one, groups before sites; one that was tried before is left alone."""
-    started = []
-    for scope in sorted({release.scope for release in r.releases.all()} - {FLEET}, key=lambda s: (not group_of(s), s)):
-        rebase = find_rebase(r, scope)
-        if rebase is None or _find_tries(r, rebase):
-            continue
-        busy = any(r.cycles.unfinished(part.site) for part in r.cycles.get(rebase.own.cycle_id).active_parts)
-        if not busy and _list_parts(r, r.cycles.get(rebase.own.cycle_id), now):
-            request_id = f"rebase {rebase.own.version} on {rebase.wider.version} {uuid.uuid4().hex[:8]}"
-            started.append(start_rebase(r, scope, request_id, _CLOUD, now))
-    return started
+def find_due_rebases(r: Repository) -> list[str]:
+    """Return the scopes whose release is to be rebased now, groups before sites; not those where that was tried."""
+    scopes = sorted(r.releases.scopes(), key=lambda scope: (not group_of(scope), scope))
+    return [scope for scope in scopes if _is_due(r, scope)]
+
+
+def start_due_rebase(r: Repository, now: datetime, scope: str) -> Cycle | None:
+    """Start a scope's rebase for the cloud itself; None where it is not due any more."""
+    if not _is_due(r, scope):
+        return None
+    return start_rebase(r, scope, f"rebase {uuid.uuid4().hex}", _CLOUD, now)
 
 
 def explain_stale(r: Repository, scope: str) -> str:
@@ -150,7 +148,15 @@ def explain_superseded(r: Repository, cycle: Cycle) -> str:
     return "a newer release came first: it is rebased again where that is needed"
 
 
-def _find_tries(r: Repository, rebase: Rebase) -> Iterable[Cycle]:
+def _is_due(r: Repository, scope: str) -> bool:
+    rebase = None if scope == FLEET else find_rebase(r, scope)
+    if rebase is None or _find_tries(r, rebase):
+        return False
+    parts = _list_parts(r, r.cycles.get(rebase.own.cycle_id), rebase.wider.created)
+    return bool(parts) and not any(r.cycles.unfinished(part.site) for part in parts)
+
+
+def _find_tries(r: Repository, rebase: Rebase) -> list[Cycle]:
     """Return the cycles that have tried this rebase, newest first."""
     return [c for c in r.cycles.of_rebases(rebase.own.version) if c.base_student_id == rebase.wider.student_id]
 
@@ -167,7 +173,7 @@ def _list_parts(r: Repository, source: Cycle, now: datetime) -> tuple[Part, ...]
 
 def _find_origin(r: Repository, release: Release) -> Cycle:
     """Return the cycle with which a scope has left the wider scope: its base is what the scope's release stands on."""
-    own = {other.student_id: other for other in r.releases.all() if other.scope == release.scope}
+    own = {other.student_id: other for other in r.releases.all(release.scope)}
     cycle = r.cycles.get(release.cycle_id)
     while (before := own.get(cycle.base_student_id)) and before.version < release.version:
         release, cycle = before, r.cycles.get(before.cycle_id)

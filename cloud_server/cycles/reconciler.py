@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 import structlog
@@ -66,8 +67,7 @@ class CycleReconciler:
         while True:
             seen_version = self._context.notifier.version(CYCLES)
             try:
-                for cycle in await self._context.write(rebase.start_due_rebases):
-                    _log.info("rebase_started", cycle=cycle.id, scope=cycle.scope, release=cycle.rebases)
+                await self._start_rebases()
                 for cycle in await self._context.read(lambda r: r.cycles.unfinished(states=CLOUD_WORKS)):
                     await self._drive(cycle)
             except (Unreachable, NoRoom) as error:  # nothing recorded is lost: try again later
@@ -90,6 +90,13 @@ class CycleReconciler:
                 cycle = await self._fail(cycle, f"an error of the cloud's own while it was {cycle.state}: see its log")
             reason = cycle.history[-1].reason
             _log.info("cycle_moved", cycle=cycle.id, sites=cycle.sites, state=str(cycle.state), reason=reason)
+
+    async def _start_rebases(self) -> None:
+        """Start a rebase for each scope that a newer release has left behind."""
+        for scope in await self._context.read(rebase.find_due_rebases):
+            cycle = await self._context.write(partial(rebase.start_due_rebase, scope=scope))
+            if cycle is not None:
+                _log.info("rebase_started", cycle=cycle.id, scope=cycle.scope, release=cycle.rebases)
 
     async def _fail(self, cycle: Cycle, reason: str) -> Cycle:
         def fail(r: Repository, now: datetime) -> Cycle:

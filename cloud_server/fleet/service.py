@@ -146,8 +146,10 @@ class FleetService:
         now, open_streams = self._context.now(), set(self._context.open_streams)
 
         def query(r: Repository) -> tuple[list[Device], dict[int, str], dict[str, str]]:
+            devices = r.devices.of_site(site)
             scopes = {release.version: release.scope for release in r.releases.all()}
-            return r.devices.of_site(site), scopes, {scope: explain_stale(r, scope) for scope in set(scopes.values())}
+            run = {scopes[device.release_version] for device in devices if device.release_version in scopes}
+            return devices, scopes, {scope: explain_stale(r, scope) for scope in run}
 
         devices, scopes, lacks = await self._context.read(query)
         return [

@@ -125,10 +125,16 @@ class Releases:
         self._session.get_one(ReleaseRow, version).status = status.value
         self._changed_topics.add(RELEASES)
 
-    def all(self) -> list[Release]:
-        """Return all releases, newest first."""
-        rows = self._session.scalars(select(ReleaseRow).order_by(ReleaseRow.version.desc()))
-        return [Release.model_validate(row) for row in rows]
+    def all(self, scope: str = "") -> list[Release]:
+        """Return all releases, or those of one scope, newest first."""
+        query = select(ReleaseRow).order_by(ReleaseRow.version.desc())
+        if scope:
+            query = query.where(ReleaseRow.scope == scope)
+        return [Release.model_validate(row) for row in self._session.scalars(query)]
+
+    def scopes(self) -> list[str]:
+        """Return the scopes that have a release, withdrawn ones included."""
+        return sorted(self._session.scalars(select(ReleaseRow.scope).distinct()))
 
     def current(self, scopes: Sequence[str] = (FLEET,)) -> Release | None:
         """Return the newest release that every device may have, or None.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -239,6 +240,12 @@ def test_a_site_that_joins_a_group_sees_what_the_group_has_learned_until_it_leav
     assert run(lambda r: r.groups.by_site()) == {ONE: "north"}
 
 
+def start_due(r: Repository, now: datetime) -> list[Cycle]:
+    """What the cloud does by itself after each change."""
+    started = [rebase.start_due_rebase(r, now, scope) for scope in rebase.find_due_rebases(r)]
+    return [cycle for cycle in started if cycle is not None]
+
+
 CRANE, TRUCK = LABELS.expand(["crane"]), LABELS.expand(["truck"])
 
 
@@ -251,7 +258,7 @@ def own_and_newer_fleet(r: Repository) -> tuple[Cycle, Cycle]:
 
 def test_a_newer_fleet_release_is_a_reason_to_rebase_all_that_a_site_has_learned(run) -> None:
     own, fleet = run(own_and_newer_fleet)
-    (cycle,) = run(lambda r: rebase.start_due_rebases(r, NOON))
+    (cycle,) = run(lambda r: start_due(r, NOON))
     assert (cycle.scope, cycle.rebases, cycle.state) == ("site:site-1", own.release_version, State.UPLOADED)
     assert (cycle.base_tutor_id, cycle.base_student_id) == (fleet.updated_tutor_id, fleet.updated_student_id)
     assert cycle.recipe["lam"] is None
@@ -268,12 +275,12 @@ def test_a_newer_fleet_release_is_a_reason_to_rebase_all_that_a_site_has_learned
 
 def test_a_rebase_is_started_once_by_itself_and_again_only_when_asked(run) -> None:
     run(own_and_newer_fleet)
-    (first,) = run(lambda r: rebase.start_due_rebases(r, NOON))
+    (first,) = run(lambda r: start_due(r, NOON))
     with pytest.raises(WrongState, match="under way"):
         run(lambda r: rebase.start_rebase(r, "site:site-1", "again", "operator/a", NOON))
     assert first.id in run(lambda r: rebase.explain_stale(r, "site:site-1"))
     run(lambda r: r.cycles.move(first.id, State.REJECTED, NOON, "cloud", "mAP50 fell"))
-    assert run(lambda r: rebase.start_due_rebases(r, later(1))) == []
+    assert run(lambda r: start_due(r, later(1))) == []
     assert "REJECTED" in run(lambda r: rebase.explain_stale(r, "site:site-1"))
     second = run(lambda r: rebase.start_rebase(r, "site:site-1", "again", "operator/a", later(2)))
     assert run(lambda r: rebase.start_rebase(r, "site:site-1", "again", "operator/a", later(3))) == second
@@ -285,10 +292,10 @@ def test_a_rebase_waits_for_a_cycle_of_its_site_and_is_of_no_use_after_a_newer_r
     own, _ = run(own_and_newer_fleet)
     busy = run(lambda r: transitions.start_cycle(r, [ONE], "busy", {}, "operator/a", NOON, "site"))
     assert busy.base_tutor_id == own.updated_tutor_id  # what the site's devices run, not the fleet's
-    assert run(lambda r: rebase.start_due_rebases(r, NOON)) == []
+    assert run(lambda r: start_due(r, NOON)) == []
     assert run(lambda r: rebase.explain_stale(r, "site:site-1")) == "not on release 4 yet"
     run(lambda r: transitions.decline(r, busy.id, ONE, "", NOON))
-    (cycle,) = run(lambda r: rebase.start_due_rebases(r, NOON))
+    (cycle,) = run(lambda r: start_due(r, NOON))
     assert run(lambda r: transitions.explain_superseded(r, cycle)) == ""
     run(lambda r: released(r, TWO, "fleet", "fleet again", TRUCK, "7", "8"))
     assert "newer release" in run(lambda r: transitions.explain_superseded(r, cycle))
@@ -297,7 +304,7 @@ def test_a_rebase_waits_for_a_cycle_of_its_site_and_is_of_no_use_after_a_newer_r
 def test_what_stands_on_the_newest_release_is_not_rebased(run) -> None:
     run(lambda r: released(r, TWO, "fleet", "fleet", TRUCK, "5", "6"))
     run(lambda r: released(r, ONE, "site", "own", TRUCK.expand(["crane"]), "1", "2"))
-    assert run(lambda r: rebase.start_due_rebases(r, NOON)) == []
+    assert run(lambda r: start_due(r, NOON)) == []
     assert run(lambda r: rebase.explain_stale(r, "site:site-1")) == ""
     for scope, error in (("site:site-1", WrongState), ("site:site-2", NotFound), (FLEET, InvalidInput)):
         with pytest.raises(error):
@@ -309,7 +316,7 @@ def test_a_group_is_rebased_on_the_fleet_and_its_site_then_on_the_group(run) -> 
     run(lambda r: released(r, TWO, "group:north", "group", CRANE, "1", "2"))
     run(lambda r: released(r, ONE, "site", "own", CRANE.expand(["lift"]), "3", "4"))
     run(lambda r: released(r, TWO, "fleet", "fleet", TRUCK, "5", "6"))
-    assert [cycle.scope for cycle in run(lambda r: rebase.start_due_rebases(r, NOON))] == ["group:north"]
+    assert [cycle.scope for cycle in run(lambda r: start_due(r, NOON))] == ["group:north"]
     assert run(lambda r: rebase.explain_stale(r, "site:site-1")) == ""  # it stands on the group's
     run(lambda r: r.groups.set("north", [TWO]))
     assert (

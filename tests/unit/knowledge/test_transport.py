@@ -15,7 +15,9 @@ from diredi.errors import InvalidInput
 from diredi.evaluation.detection import evaluate
 from diredi.knowledge.gap import Gap
 from diredi.knowledge.gap_application import apply_gap, with_gap
-from diredi.knowledge.jobs.specs import TransportSpec
+from diredi.knowledge.jobs import apply_gap as apply_job
+from diredi.knowledge.jobs import redistil as redistil_job
+from diredi.knowledge.jobs.specs import ApplySpec, RedistilSpec, SiteGap, TransportSpec
 from diredi.knowledge.jobs.transport import main
 from diredi.knowledge.merging import Contribution, merge_gaps
 from diredi.knowledge.recipe import CycleRecipe
@@ -170,3 +172,21 @@ def test_a_rebased_detector_finds_the_fleets_new_class_and_the_sites_own(world: 
     assert ap50(fleet, world.site, "disc") == ap50(own, ours, "truck") == 0
     assert ap50(rebased, ours, "truck") > ap50(fleet, ours, "truck") - 0.05
     assert ap50(rebased, world.site, "disc") > 0.5 * ap50(own, world.site, "disc")
+
+
+@pytest.mark.slow
+def test_the_jobs_of_the_cloud_take_a_transported_gap_as_a_sites(world: World, tmp_path: Path) -> None:
+    origin, own = world.detector(), world.tutor_2()
+    fleet = changed(origin, KNOWN.expand(["truck"]), 2)
+    paths = {name: tmp_path / f"{name}.safetensors" for name in ("learned", "origin", "target")}
+    for path, detector in zip(paths.values(), (own, origin, fleet), strict=True):
+        detector.save(path)
+    gap = main(TransportSpec(**paths), tmp_path, lambda _: None)
+    carried_gap = SiteGap(path=gap.path, codec=gap.codec, site="site:site-1", images=1)
+    shared = {"presumed": world.presumed_yaml, "recipe": CycleRecipe(max_harm=1, max_false_alarms=1e9)}
+    applied = apply_job.main(ApplySpec(tutor=paths["target"], gaps=(carried_gap,), **shared), tmp_path, lambda _: None)
+    spec = RedistilSpec(tutor=applied.weights, student=paths["target"], student_gaps=(carried_gap,), **shared)
+    student = redistil_job.main(spec, tmp_path, lambda _: None)
+    assert student.chosen == "gap"
+    for made in (applied, student):
+        assert StoredModel.load(made.weights).spec.labels.names == ("box", "bar", "truck", "disc")
