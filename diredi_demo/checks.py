@@ -39,7 +39,10 @@ def check(setting: DemoOptions, folder: Workspace) -> None:
     kinds = ("teacher", "tutor", "student")
     models = {kind: getattr(cloud, kind) for kind in kinds if kind in cloud.model_fields_set and getattr(cloud, kind)}
     known = _check_models(models, presumed, cloud) if models or setting.presumed else presumed.names
-    if labelled:
+    if labelled and setting.labels == "oracle":
+        LabelSpace.of(known).expand(private.names)
+        LabelSpace.of(known).check_shares(private.names, "the manufacturer's models", "the site's labels")
+    elif labelled:
         _check_classes(private, known)
     else:
         note("The site's images have no labels: what is measured on them are estimates by the oracle's answers")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,9 @@ def measure(setting: DemoOptions, folder: Workspace, outcome: Outcome, clock: Cl
         old, new = OnnxPredictor(folder.release(version - 1)), OnnxPredictor(folder.release(version))
         labels = new.labels
         presumed = load(outcome.data.presumed).with_labels(labels)
-        private = load(outcome.data.private, read_labels=outcome.data.labelled).with_labels(labels)
+        private = load(outcome.data.private, read_labels=outcome.data.labelled)
+        left_out = tuple(name for name in private.names if name not in labels.names)
+        private = _of_known_classes(private, labels)
         estimate = _estimate(outcome)
         old_estimate, new_estimate = (None, None) if outcome.data.labelled or estimate is None else estimate
         before = _pair(old, presumed, private, bar, version - 1, old_estimate)
@@ -66,6 +69,7 @@ def measure(setting: DemoOptions, folder: Workspace, outcome: Outcome, clock: Cl
         before=before,
         after=after,
         estimate=estimate,
+        left_out=left_out,
         new_classes=new_classes,
         labels=labels.names,
         gap=_gap(outcome),
@@ -85,6 +89,16 @@ def measure(setting: DemoOptions, folder: Workspace, outcome: Outcome, clock: Cl
         pictures=pictures,
         **_egress(outcome),
     )
+
+
+def _of_known_classes(data: Dataset, labels: LabelSpace) -> Dataset:
+    """Return the data set without the classes that no release knows: an oracle teaches none that is new."""
+    grown = data.with_labels(labels.expand(data.names))
+    train, val = (
+        [replace(sample, boxes=sample.boxes[sample.boxes[:, 0] < len(labels)]) for sample in samples]
+        for samples in (grown.train, grown.val)
+    )
+    return replace(grown, names=labels.names, train=train, val=val)
 
 
 def _estimate(outcome: Outcome) -> tuple[DetectionMetrics, DetectionMetrics] | None:

@@ -129,6 +129,8 @@ class Report(_Part):
     after: Pair
     estimate: tuple[DetectionMetrics, DetectionMetrics] | None = None
     """What the site said of both releases on its held-out images, where an oracle was all that it could judge by."""
+    left_out: tuple[str, ...] = ()
+    """Classes of the site that no release knows: none of the figures counts them."""
     new_classes: tuple[str, ...]
     labels: tuple[str, ...]
     gap: GapSummary

@@ -89,9 +89,10 @@ def estimate_text(report: Report) -> str:
     if report.after.site.estimated:
         return f"{said} There are no labels to compare with: every figure of {site} here is such an estimate."
     real_before, real_after = (100 * pair.site.map50 for pair in (report.before, report.after))
+    unknown = f" Boxes of {_listed(report.left_out)}, which no release knows, are left out." if report.left_out else ""
     return (
         f"{said} By its labels, which only this report has read, it is {real_before:.1f} and {real_after:.1f}: the "
-        f"estimates are {signed(before - real_before)} and {signed(after - real_after)} points off."
+        f"estimates are {signed(before - real_before)} and {signed(after - real_after)} points off.{unknown}"
     )
 
 

@@ -57,7 +57,8 @@ def extract_gap(
         student: The deployed detector, of the same image size and on the same device; its label space must be one that
             `labels` extends.
         site: The site's images: `train` to learn from, `val` to measure on. See `Dataset.renamed` where the site calls
-            a known class by another name.
+            a known class by another name, and `pseudo_label` where it has no labels; the metrics then say that they are
+            an estimate.
         coreset: A few presumed images to mix in, such as `maker.sample(200)`, so that old knowledge is not forgotten.
         recipe: How to learn and encode; a mapping holds the options that differ from the default `CycleRecipe()`, such
             as `{"tutor": {"epochs": 3}, "seed": 1}`.

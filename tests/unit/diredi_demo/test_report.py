@@ -170,6 +170,8 @@ def test_a_report_of_a_site_without_labels_says_how_far_off_its_estimates_were(m
     assert "estimated an mAP50 of 40.0 before and 70.0 after" in text
     assert "it is 32.0 and 67.2: the estimates are +8.0 and +2.8 points off" in text
     assert text in page(report, tmp_path, **told)
+    left_out = estimate_text(report.model_copy(update=told | {"left_out": ("forklift",)}))
+    assert left_out == f"{text} Boxes of forklift, which no release knows, are left out."
     assert "Estimated" not in lead(report.model_copy(update=told)), "the report itself has measured by labels"
 
 
