@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -15,6 +16,7 @@ from diredi.rpc.streams import read_messages
 from diredi.rpc.v1 import cycles_pb2, registry_pb2, registry_pb2_grpc, sites_pb2
 from diredi.store.weights import WeightMap
 from tests.services.cloud.quick_jobs import toy
+from tests.services.cloud.test_cloud_several_sites import diredi
 from tests.services.cloud.world import DeviceSide, Operator, SiteSide, World, ask, row_of, state_of
 
 pytestmark = pytest.mark.slow
@@ -291,3 +293,45 @@ async def test_a_scope_that_is_none_is_refused_and_starts_nothing(world: World) 
         assert (await operator.start("site-1", scope="site")).id == cycle.id
         with pytest.raises(InvalidInput, match="request id"):
             await operator.start("site-1", scope="fleet")
+
+
+async def test_the_command_line_sets_groups_and_shows_scopes(world: World) -> None:
+    async with three_sites(world) as (operator, (one, two, _), (camera, twin, _)):
+
+        async def shown(*arguments: str) -> str:
+            return (await diredi(world, *arguments))[0]
+
+        def line(text: str, *words: str) -> str:
+            return next((row for row in text.splitlines() if all(word in row for word in words)), "")
+
+        assert "site-1, site-2" in await shown("group", "set", "north", "--site", "site-1", "--site", "site-2")
+        assert "site-1, site-2" in line(await shown("group", "list"), "north")
+        assert json.loads(await shown("group", "list", "--json")) == [{"name": "north", "sites": ["site-1", "site-2"]}]
+        assert "north" in line(await shown("site", "list"), "site-2")
+
+        started = json.loads(await shown("cycle", "start", "--site", "site-1", "--scope", "group:north", "--json"))
+        assert started["scope"] == "group:north"
+        await ask(one.cycles.DeclineCycle, cycles_pb2.DeclineCycleRequest(id=started["id"]))
+        own = await whole_cycle(operator, one, camera, "crane", request_id="own", scope="site")
+        assert "site:site-1" in line(await shown("cycle", "list"), own.id)
+        await whole_cycle(operator, two, twin, "truck", request_id="fleet")
+        rebase = await rebase_of(operator, own)
+        told = await shown("cycle", "show", rebase.id)
+        assert "release 2" in line(told, "rebases")
+        assert "70.0" in line(told, "site-1", "UPLOADED")  # mAP50 before
+        devices = await shown("device", "list")
+        assert "site:site-1" in line(devices, "cam-1", "site-1") and rebase.id in devices
+        models = await shown("model", "list")
+        assert "site:site-1" in line(models, own.id, "student") and "fleet" in line(models, "first", "tutor")
+        assert "site:site-1" in await shown("model", "show", own.updated_student_id)
+        listed, _ = await diredi(world, "model", "list", identity="site-2")
+        assert "fleet" in listed and "site:site-1" not in listed
+
+        await operator.until(rebase.id, "CANARY")
+        await one.validate(rebase.id, map50=0.3)
+        await operator.until(rebase.id)
+        again = await shown("cycle", "rebase", "--scope", "site:site-1", "-o", "max_harm=0.5", "--json")
+        assert json.loads(again)["rebases"] == 2
+        _, noted = await diredi(world, "group", "remove", "north")
+        assert "north is removed" in noted
+        assert json.loads(await shown("group", "list", "--json")) == []
