@@ -1,7 +1,7 @@
 """The learner interface and the values that peers exchange. This module needs no torch.
 
-A peer exchanges either predictions of public samples or, where it averages, weights; its payload spec says which. The
-configuration names a factory, "package.module:function", which makes the learner.
+A peer exchanges predictions of public samples, what its detector finds on public images or, where it averages, weights;
+its payload spec says which. The configuration names a factory, "package.module:function", which makes the learner.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from diredi.errors import InvalidInput
 from diredi.store.weights import WeightMap
+from peer_node.detections import DetectionsSpec, PublicDetections
 
 Floats = NDArray[np.float32]
 Metrics = Mapping[str, float]
@@ -46,7 +47,7 @@ class PredictionSpec:
             What is wrong with the update; empty if nothing is.
         """
         if not isinstance(update, Predictions):
-            return "weights where predictions are promised"
+            return "no predictions where they are promised"
         shape, embeddings = (self.heads, self.samples, self.classes), update.embeddings
         if update.probabilities.shape != shape:
             return f"probabilities of shape {update.probabilities.shape} where {shape} is promised"
@@ -76,7 +77,7 @@ class WeightsSpec:
     def validation_error(self, update: Update) -> str:
         """Compare an update with this spec, as `PredictionSpec.validation_error` does."""
         if not isinstance(update, Weights):
-            return "predictions where weights are promised"
+            return "no weights where they are promised"
         try:
             self.example.check_same_schema(update.weights)
             update.weights.check_finite()
@@ -85,7 +86,7 @@ class WeightsSpec:
         return "" if update.samples > 0 else "no samples that they were learned from"
 
 
-PayloadSpec = PredictionSpec | WeightsSpec
+PayloadSpec = PredictionSpec | WeightsSpec | DetectionsSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,9 +139,9 @@ class Predictions:
         return Predictions(_read_only_copy(self.probabilities), embeddings)
 
 
-Update = Predictions | Weights
+Update = Predictions | Weights | PublicDetections
 """What a peer shares in one round."""
-UpdateSnapshot = Predictions | WeightsFile
+UpdateSnapshot = Predictions | WeightsFile | PublicDetections
 """A published update, which no longer changes."""
 
 
@@ -192,12 +193,12 @@ class Learner(Protocol):
         """Return everything that neighbours can get in this round.
 
         Returns:
-            Predictions of every head for every sample of the public set in its order, or weights.
+            Predictions of every head, or detections, for every sample of the public set in its order; or weights.
         """
         ...
 
     def build_request(self, round_: int) -> PredictionRequest | None:
-        """Return what all neighbours are asked for; None where weights are exchanged."""
+        """Return what all neighbours are asked for; None where weights or detections are exchanged."""
         ...
 
     def learn(self, round_: int, answers: Mapping[str, Any]) -> Metrics:
@@ -205,7 +206,8 @@ class Learner(Protocol):
 
         Args:
             round_: Number of the round, from 1.
-            answers: Name of a neighbour to the `Predictions` asked for, or to its `Weights`; may be empty.
+            answers: Name of a neighbour to the `Predictions` asked for, to its `PublicDetections` or to its `Weights`;
+                may be empty.
 
         Returns:
             The metrics after it.

@@ -15,6 +15,7 @@ from diredi.rpc.v1 import peers_pb2 as pb
 from diredi.rpc.v1.peers_pb2_grpc import PeerServiceStub
 from diredi.store.weights import WeightMap
 from diredi.trust.identity import Identity
+from peer_node.detections import BOX_BYTES, MAX_CLASSES, DetectionsSpec, PublicDetections
 from peer_node.learner import (
     Floats,
     PayloadSpec,
@@ -26,7 +27,7 @@ from peer_node.learner import (
     WeightsSpec,
 )
 
-Response = TypeVar("Response", pb.DescribePeerResponse, pb.PredictResponse, pb.GetWeightsResponse)
+Response = TypeVar("Response", pb.DescribePeerResponse, pb.PredictResponse, pb.GetWeightsResponse, pb.DetectResponse)
 MAX_SAMPLES = 2**40
 """Samples that a neighbour can have learned from; with more, everybody else's share of a mean would be 0."""
 MIN_MESSAGE_BYTES = 1024
@@ -55,12 +56,14 @@ class PeerClient:
 
         Raises:
             Unreachable: There is no connection.
-            InvalidInput: Its public set or its weights differ from this peer's.
+            InvalidInput: Its public set or its weights differ from this peer's, or it shares something else.
         """
         description = await call(self._stub.DescribePeer, pb.DescribePeerRequest(), deadline_s=5)
         self._require_message(description)
         if isinstance(self._spec, WeightsSpec):
             self._check_schema(description, self._spec)
+        elif isinstance(self._spec, DetectionsSpec):
+            self._check_detects(description, self._spec)
         else:
             self._check_public_set(description, self._spec)
             self._has_same_embedding = description.embedding == self._spec.embedding
@@ -74,7 +77,7 @@ class PeerClient:
 
         Args:
             round_: Number of the round, from 1.
-            request: The predictions to ask for; None for weights.
+            request: The predictions to ask for; None for weights and for detections.
             deadline_s: Deadline of the call in seconds.
 
         Raises:
@@ -83,6 +86,8 @@ class PeerClient:
             DirediError: The neighbour refused.
         """
         try:
+            if isinstance(self._spec, DetectionsSpec):
+                return await self.fetch_detections(round_, deadline_s)
             if request is None:
                 return await self.fetch_weights(round_, deadline_s)
             return await self.fetch_predictions(round_, request, deadline_s)
@@ -125,6 +130,32 @@ class PeerClient:
         async for chunk in read_messages(self._stub.GetWeights(message, timeout=deadline_s), silence_s=deadline_s):
             buffer.add(self._require_message(chunk))
         return buffer.result()
+
+    async def fetch_detections(self, round_: int, deadline_s: float) -> PublicDetections:
+        """Return detections for the whole public set, bit for bit as they were sent."""
+        spec = self._spec
+        assert isinstance(spec, DetectionsSpec)
+        buffer, message = _DetectionsBuffer(spec), pb.DetectRequest(public_set=spec.public_set, round=round_)
+        async for chunk in read_messages(self._stub.Detect(message, timeout=deadline_s), silence_s=deadline_s):
+            buffer.add(self._require_message(chunk))
+        return buffer.result()
+
+    def _check_detects(self, theirs: pb.DescribePeerResponse, ours: DetectionsSpec) -> None:
+        if not theirs.class_names or len(theirs.class_names) > MAX_CLASSES:
+            raise InvalidInput(
+                f"{self.identity} names {len(theirs.class_names)} classes that its detector finds, which must be 1 to "
+                f"{MAX_CLASSES}: give both peers a learner of detectors"
+            )
+        if (theirs.public_set, theirs.samples) != (ours.public_set, ours.samples):
+            raise InvalidInput(
+                f"{self.identity} has the public set {theirs.public_set[:80]!r} of {theirs.samples} images, this peer "
+                f"{ours.public_set!r} of {ours.samples}: give both the same images"
+            )
+        if theirs.max_boxes > ours.max_boxes:
+            raise InvalidInput(
+                f"{self.identity} gives up to {theirs.max_boxes} boxes for an image, this peer takes {ours.max_boxes}: "
+                "give both the same max_boxes"
+            )
 
     def _check_public_set(self, theirs: pb.DescribePeerResponse, ours: PredictionSpec) -> None:
         if (theirs.public_set, theirs.samples, theirs.classes) != (ours.public_set, ours.samples, ours.classes):
@@ -180,6 +211,60 @@ class _WeightsBuffer:
         if problem := self._spec.validation_error(weights):
             raise _InvalidAnswer(problem)
         return weights
+
+
+class _DetectionsBuffer:
+    """Gather detections, with a bound on memory: what the largest honest answer takes."""
+
+    def __init__(self, spec: DetectionsSpec) -> None:
+        self._spec = spec
+        self._counts: list[int] = []
+        self._boxes: list[bytes] = []
+        self._scores: list[bytes] = []
+        self._classes: list[int] = []
+        self._qualities: dict[str, float] = {}
+        # Twice the payload is more than any chunking makes of it; a stream of junk ends there.
+        self._bytes_left = 2 * spec.samples * (spec.max_boxes * BOX_BYTES + 8) + 512 * MAX_CLASSES
+
+    def add(self, chunk: pb.DetectResponse) -> None:
+        self._bytes_left -= chunk.ByteSize()
+        if self._bytes_left < 0:
+            raise _InvalidAnswer("more bytes than the answer takes")
+        if not self._counts:
+            self._take_qualities(chunk)
+        done, samples = len(self._counts), len(chunk.counts)
+        if chunk.first != done or not 0 < samples <= self._spec.samples - done:
+            raise _InvalidAnswer(
+                f"{samples} images from image {chunk.first} on where image {done} of {self._spec.samples} comes next"
+            )
+        boxes = sum(chunk.counts)
+        if max(chunk.counts) > self._spec.max_boxes:
+            raise _InvalidAnswer(f"{max(chunk.counts)} boxes on one image, of {self._spec.max_boxes} at most")
+        if (len(chunk.boxes), len(chunk.scores), len(chunk.classes)) != (16 * boxes, 4 * boxes, boxes):
+            raise _InvalidAnswer(
+                f"{len(chunk.boxes)} and {len(chunk.scores)} bytes and {len(chunk.classes)} classes for {boxes} boxes"
+            )
+        self._counts.extend(chunk.counts)
+        self._boxes.append(chunk.boxes)
+        self._scores.append(chunk.scores)
+        self._classes.extend(chunk.classes)
+
+    def _take_qualities(self, chunk: pb.DetectResponse) -> None:
+        self._qualities = {quality.name: quality.ap50 for quality in chunk.qualities}
+        if len(self._qualities) < len(chunk.qualities):
+            raise _InvalidAnswer("a class that it names twice")
+
+    def result(self) -> PublicDetections:
+        detections = PublicDetections(
+            np.array(self._counts, np.int64),
+            np.frombuffer(b"".join(self._boxes), "<f4").reshape(-1, 4),
+            np.frombuffer(b"".join(self._scores), "<f4"),
+            np.array(self._classes, np.int64),
+            self._qualities,
+        )
+        if problem := self._spec.answer_error(detections):
+            raise _InvalidAnswer(problem)
+        return detections
 
 
 class _PredictionsBuffer:

@@ -16,7 +16,16 @@ from diredi.rpc.caller import caller_identity
 from diredi.rpc.v1 import peers_pb2 as pb
 from diredi.rpc.v1 import peers_pb2_grpc as stubs
 from diredi.trust.identity import Identity
-from peer_node.learner import Floats, PayloadSpec, PredictionRequest, Predictions, WeightsFile, WeightsSpec
+from peer_node.detections import BOX_BYTES, DetectionsSpec, PublicDetections
+from peer_node.learner import (
+    Floats,
+    PayloadSpec,
+    PredictionRequest,
+    Predictions,
+    PredictionSpec,
+    WeightsFile,
+    WeightsSpec,
+)
 from peer_node.round_store import RoundStore
 
 CHUNK_BYTES = 256 * 1024
@@ -46,6 +55,10 @@ class PeerServicer(stubs.PeerServiceServicer):
         )
         if isinstance(spec, WeightsSpec):
             description.schema = spec.schema
+        elif isinstance(spec, DetectionsSpec):
+            description.public_set, description.samples = spec.public_set, spec.samples
+            description.class_names.extend(spec.names)
+            description.max_boxes = spec.max_boxes
         else:
             description.public_set, description.samples, description.classes = (
                 spec.public_set,
@@ -66,10 +79,21 @@ class PeerServicer(stubs.PeerServiceServicer):
     async def GetWeights(self, request: pb.GetWeightsRequest, context: Any) -> AsyncIterator[pb.GetWeightsResponse]:
         with self._marked_as_served(request.round, context):
             if not isinstance(self._store.payload_spec, WeightsSpec):
-                raise InvalidInput("this peer shares predictions and no weights: give both peers one kind of learner")
+                raise _other_kind(self._store.payload_spec, "weights")
             weights = await self._store.get(request.round)
             assert isinstance(weights, WeightsFile)
             for chunk in weights_chunks(weights):
+                yield chunk
+
+    async def Detect(self, request: pb.DetectRequest, context: Any) -> AsyncIterator[pb.DetectResponse]:
+        with self._marked_as_served(request.round, context):
+            spec = self._store.payload_spec
+            if not isinstance(spec, DetectionsSpec):
+                raise _other_kind(spec, "detections")
+            _check_public_set(request.public_set, spec)
+            detections = await self._store.get(request.round)
+            assert isinstance(detections, PublicDetections)
+            for chunk in detection_chunks(detections):
                 yield chunk
 
     @contextmanager
@@ -105,12 +129,9 @@ def parse_request(request: pb.PredictRequest, spec: PayloadSpec) -> PredictionRe
         NotFound: The message is about another public set.
         InvalidInput: This peer cannot answer it.
     """
-    if isinstance(spec, WeightsSpec):
-        raise InvalidInput("this peer shares weights and no predictions: give both peers one kind of learner")
-    if request.public_set != spec.public_set:
-        raise NotFound(
-            f"this peer's public set is {spec.public_set}, not {request.public_set[:80]!r}: give both the same one"
-        )
+    if not isinstance(spec, PredictionSpec):
+        raise _other_kind(spec, "predictions")
+    _check_public_set(request.public_set, spec)
     samples, heads = np.array(request.samples, dtype=np.int64), tuple(request.heads)
     if len(samples) > spec.samples or samples.max(initial=0) >= spec.samples:
         raise InvalidInput(f"the public set has {spec.samples} samples: ask for indices below that, each once")
@@ -146,6 +167,40 @@ def weights_chunks(weights: WeightsFile) -> Iterator[pb.GetWeightsResponse]:
     yield pb.GetWeightsResponse(data=bytes(file[:FILE_CHUNK_BYTES]), samples=weights.samples)
     for start in range(FILE_CHUNK_BYTES, len(file), FILE_CHUNK_BYTES):
         yield pb.GetWeightsResponse(data=bytes(file[start : start + FILE_CHUNK_BYTES]))
+
+
+def detection_chunks(detections: PublicDetections) -> Iterator[pb.DetectResponse]:
+    """Yield detections in messages of about CHUNK_BYTES, with at least one sample in each.
+
+    The first message also has the classes and their qualities.
+    """
+    ends = np.cumsum(detections.counts)
+    starts, samples = ends - detections.counts, len(detections.counts)
+    qualities = [pb.ClassQuality(name=name, ap50=ap50) for name, ap50 in detections.qualities.items()]
+    first = 0
+    while first < samples:
+        room = int(starts[first]) + CHUNK_BYTES // BOX_BYTES
+        last = max(first + 1, min(int(np.searchsorted(ends, room, "right")), first + CHUNK_BYTES // BOX_BYTES))
+        part = slice(int(starts[first]), int(ends[last - 1]))
+        yield pb.DetectResponse(
+            first=first,
+            counts=detections.counts[first:last].tolist(),
+            boxes=detections.boxes[part].astype("<f4", copy=False).tobytes(),
+            scores=detections.scores[part].astype("<f4", copy=False).tobytes(),
+            classes=detections.classes[part].tolist(),
+            qualities=qualities if first == 0 else (),
+        )
+        first = last
+
+
+def _other_kind(spec: PayloadSpec, wanted: str) -> InvalidInput:
+    kinds = {WeightsSpec: "weights", DetectionsSpec: "detections", PredictionSpec: "predictions"}
+    return InvalidInput(f"this peer shares {kinds[type(spec)]} and no {wanted}: give both peers one kind of learner")
+
+
+def _check_public_set(theirs: str, spec: PredictionSpec | DetectionsSpec) -> None:
+    if theirs != spec.public_set:
+        raise NotFound(f"this peer's public set is {spec.public_set}, not {theirs[:80]!r}: give both the same one")
 
 
 def soften(probabilities: Floats, temperature: float) -> Floats:

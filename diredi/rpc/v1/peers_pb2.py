@@ -24,27 +24,33 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x64iredi/v1/peers.proto\x12\tdiredi.v1\"\"\n\x11GetWeightsRequest\x12\r\n\x05round\x18\x01 \x01(\r\"3\n\x12GetWeightsResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0f\n\x07samples\x18\x02 \x01(\x04\"\x15\n\x13\x44\x65scribePeerRequest\"\xb9\x01\n\x14\x44\x65scribePeerResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x12\n\npublic_set\x18\x03 \x01(\t\x12\x0f\n\x07samples\x18\x04 \x01(\r\x12\x0f\n\x07\x63lasses\x18\x05 \x01(\r\x12\r\n\x05heads\x18\x06 \x01(\r\x12\x11\n\tembedding\x18\x07 \x01(\r\x12\x0e\n\x06rounds\x18\x08 \x01(\r\x12\r\n\x05ready\x18\t \x03(\r\x12\x0e\n\x06schema\x18\n \x01(\t\"|\n\x0ePredictRequest\x12\x12\n\npublic_set\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0f\n\x07samples\x18\x03 \x03(\r\x12\r\n\x05heads\x18\x04 \x03(\r\x12\x12\n\nembeddings\x18\x05 \x01(\x08\x12\x13\n\x0btemperature\x18\x06 \x01(\x01\"3\n\x04Rows\x12\x0c\n\x04rows\x18\x01 \x01(\r\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"m\n\x0fPredictResponse\x12\r\n\x05\x66irst\x18\x01 \x01(\r\x12&\n\rprobabilities\x18\x02 \x03(\x0b\x32\x0f.diredi.v1.Rows\x12#\n\nembeddings\x18\x03 \x01(\x0b\x32\x0f.diredi.v1.Rows2\xef\x01\n\x0bPeerService\x12O\n\x0c\x44\x65scribePeer\x12\x1e.diredi.v1.DescribePeerRequest\x1a\x1f.diredi.v1.DescribePeerResponse\x12\x42\n\x07Predict\x12\x19.diredi.v1.PredictRequest\x1a\x1a.diredi.v1.PredictResponse0\x01\x12K\n\nGetWeights\x12\x1c.diredi.v1.GetWeightsRequest\x1a\x1d.diredi.v1.GetWeightsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x64iredi/v1/peers.proto\x12\tdiredi.v1\"2\n\rDetectRequest\x12\x12\n\npublic_set\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\"*\n\x0c\x43lassQuality\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x61p50\x18\x02 \x01(\x02\"\x8b\x01\n\x0e\x44\x65tectResponse\x12\r\n\x05\x66irst\x18\x01 \x01(\r\x12\x0e\n\x06\x63ounts\x18\x02 \x03(\r\x12\r\n\x05\x62oxes\x18\x03 \x01(\x0c\x12\x0e\n\x06scores\x18\x04 \x01(\x0c\x12\x0f\n\x07\x63lasses\x18\x05 \x03(\r\x12*\n\tqualities\x18\x06 \x03(\x0b\x32\x17.diredi.v1.ClassQuality\"\"\n\x11GetWeightsRequest\x12\r\n\x05round\x18\x01 \x01(\r\"3\n\x12GetWeightsResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0f\n\x07samples\x18\x02 \x01(\x04\"\x15\n\x13\x44\x65scribePeerRequest\"\xe1\x01\n\x14\x44\x65scribePeerResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x12\n\npublic_set\x18\x03 \x01(\t\x12\x0f\n\x07samples\x18\x04 \x01(\r\x12\x0f\n\x07\x63lasses\x18\x05 \x01(\r\x12\r\n\x05heads\x18\x06 \x01(\r\x12\x11\n\tembedding\x18\x07 \x01(\r\x12\x0e\n\x06rounds\x18\x08 \x01(\r\x12\r\n\x05ready\x18\t \x03(\r\x12\x0e\n\x06schema\x18\n \x01(\t\x12\x13\n\x0b\x63lass_names\x18\x0b \x03(\t\x12\x11\n\tmax_boxes\x18\x0c \x01(\r\"|\n\x0ePredictRequest\x12\x12\n\npublic_set\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0f\n\x07samples\x18\x03 \x03(\r\x12\r\n\x05heads\x18\x04 \x03(\r\x12\x12\n\nembeddings\x18\x05 \x01(\x08\x12\x13\n\x0btemperature\x18\x06 \x01(\x01\"3\n\x04Rows\x12\x0c\n\x04rows\x18\x01 \x01(\r\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"m\n\x0fPredictResponse\x12\r\n\x05\x66irst\x18\x01 \x01(\r\x12&\n\rprobabilities\x18\x02 \x03(\x0b\x32\x0f.diredi.v1.Rows\x12#\n\nembeddings\x18\x03 \x01(\x0b\x32\x0f.diredi.v1.Rows2\xb0\x02\n\x0bPeerService\x12O\n\x0c\x44\x65scribePeer\x12\x1e.diredi.v1.DescribePeerRequest\x1a\x1f.diredi.v1.DescribePeerResponse\x12\x42\n\x07Predict\x12\x19.diredi.v1.PredictRequest\x1a\x1a.diredi.v1.PredictResponse0\x01\x12K\n\nGetWeights\x12\x1c.diredi.v1.GetWeightsRequest\x1a\x1d.diredi.v1.GetWeightsResponse0\x01\x12?\n\x06\x44\x65tect\x12\x18.diredi.v1.DetectRequest\x1a\x19.diredi.v1.DetectResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'diredi.v1.peers_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETWEIGHTSREQUEST']._serialized_start=36
-  _globals['_GETWEIGHTSREQUEST']._serialized_end=70
-  _globals['_GETWEIGHTSRESPONSE']._serialized_start=72
-  _globals['_GETWEIGHTSRESPONSE']._serialized_end=123
-  _globals['_DESCRIBEPEERREQUEST']._serialized_start=125
-  _globals['_DESCRIBEPEERREQUEST']._serialized_end=146
-  _globals['_DESCRIBEPEERRESPONSE']._serialized_start=149
-  _globals['_DESCRIBEPEERRESPONSE']._serialized_end=334
-  _globals['_PREDICTREQUEST']._serialized_start=336
-  _globals['_PREDICTREQUEST']._serialized_end=460
-  _globals['_ROWS']._serialized_start=462
-  _globals['_ROWS']._serialized_end=513
-  _globals['_PREDICTRESPONSE']._serialized_start=515
-  _globals['_PREDICTRESPONSE']._serialized_end=624
-  _globals['_PEERSERVICE']._serialized_start=627
-  _globals['_PEERSERVICE']._serialized_end=866
+  _globals['_DETECTREQUEST']._serialized_start=36
+  _globals['_DETECTREQUEST']._serialized_end=86
+  _globals['_CLASSQUALITY']._serialized_start=88
+  _globals['_CLASSQUALITY']._serialized_end=130
+  _globals['_DETECTRESPONSE']._serialized_start=133
+  _globals['_DETECTRESPONSE']._serialized_end=272
+  _globals['_GETWEIGHTSREQUEST']._serialized_start=274
+  _globals['_GETWEIGHTSREQUEST']._serialized_end=308
+  _globals['_GETWEIGHTSRESPONSE']._serialized_start=310
+  _globals['_GETWEIGHTSRESPONSE']._serialized_end=361
+  _globals['_DESCRIBEPEERREQUEST']._serialized_start=363
+  _globals['_DESCRIBEPEERREQUEST']._serialized_end=384
+  _globals['_DESCRIBEPEERRESPONSE']._serialized_start=387
+  _globals['_DESCRIBEPEERRESPONSE']._serialized_end=612
+  _globals['_PREDICTREQUEST']._serialized_start=614
+  _globals['_PREDICTREQUEST']._serialized_end=738
+  _globals['_ROWS']._serialized_start=740
+  _globals['_ROWS']._serialized_end=791
+  _globals['_PREDICTRESPONSE']._serialized_start=793
+  _globals['_PREDICTRESPONSE']._serialized_end=902
+  _globals['_PEERSERVICE']._serialized_start=905
+  _globals['_PEERSERVICE']._serialized_end=1209
 # @@protoc_insertion_point(module_scope)

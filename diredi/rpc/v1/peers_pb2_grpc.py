@@ -50,6 +50,11 @@ class PeerServiceStub:
                 request_serializer=diredi_dot_v1_dot_peers__pb2.GetWeightsRequest.SerializeToString,
                 response_deserializer=diredi_dot_v1_dot_peers__pb2.GetWeightsResponse.FromString,
                 _registered_method=True)
+        self.Detect = channel.unary_stream(
+                '/diredi.v1.PeerService/Detect',
+                request_serializer=diredi_dot_v1_dot_peers__pb2.DetectRequest.SerializeToString,
+                response_deserializer=diredi_dot_v1_dot_peers__pb2.DetectResponse.FromString,
+                _registered_method=True)
 
 
 class PeerServiceServicer:
@@ -84,6 +89,16 @@ class PeerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Detect(self, request, context):
+        """The boxes that the peer's detector finds on all public samples in a round, in chunks of about 256 KiB, every sample
+        once and in order. Waits as Predict does. Idempotent.
+        NOT_FOUND: the peer holds another public set; or the round is over for so long that its detections were dropped.
+        INVALID_ARGUMENT: a round that cannot be; a peer that shares no detections.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PeerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -101,6 +116,11 @@ def add_PeerServiceServicer_to_server(servicer, server):
                     servicer.GetWeights,
                     request_deserializer=diredi_dot_v1_dot_peers__pb2.GetWeightsRequest.FromString,
                     response_serializer=diredi_dot_v1_dot_peers__pb2.GetWeightsResponse.SerializeToString,
+            ),
+            'Detect': grpc.unary_stream_rpc_method_handler(
+                    servicer.Detect,
+                    request_deserializer=diredi_dot_v1_dot_peers__pb2.DetectRequest.FromString,
+                    response_serializer=diredi_dot_v1_dot_peers__pb2.DetectResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -185,6 +205,33 @@ class PeerService:
             '/diredi.v1.PeerService/GetWeights',
             diredi_dot_v1_dot_peers__pb2.GetWeightsRequest.SerializeToString,
             diredi_dot_v1_dot_peers__pb2.GetWeightsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Detect(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/diredi.v1.PeerService/Detect',
+            diredi_dot_v1_dot_peers__pb2.DetectRequest.SerializeToString,
+            diredi_dot_v1_dot_peers__pb2.DetectResponse.FromString,
             options,
             channel_credentials,
             insecure,
