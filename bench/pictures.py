@@ -135,6 +135,8 @@ _ROUNDS = {
     if (who, n) != ("Flower", 32)
 }
 
+_FAULTS = _same(*(f"{k}, {n} %" for k in ("wrong class", "missing", "misplaced", "nothing there") for n in (10, 30)))
+
 _BEFORE_AND_AFTER = [
     Bars(
         "at the site", "site", "percent", _same("all classes, before", "all classes, after", "forklift, after"), "AP50"
@@ -178,6 +180,14 @@ PICTURES: dict[str, Picture | Trades] = {
             Bars("six real cameras", "real: all cameras", "mAP50", _CAMERAS),
         ],
         bounds=["student with labels"],
+    ),
+    "sites": Picture(
+        [
+            Bars(f"{title}, {column}", f"{table}: both", column, _FAULTS, "percent")
+            for column in ("recall", "precision")
+            for title, table in (("traffic cameras", "traffic_cams"), ("coco128", "coco128"), ("built-in", "presumed"))
+        ],
+        ours=list(_FAULTS.values()),
     ),
     "cost": Picture(
         [
