@@ -94,7 +94,13 @@ class CycleReconciler:
     async def _start_rebases(self) -> None:
         """Start a rebase for each scope that a newer release has left behind."""
         for scope in await self._context.read(rebase.find_due_rebases):
-            cycle = await self._context.write(partial(rebase.start_due_rebase, scope=scope))
+            try:
+                cycle = await self._context.write(partial(rebase.start_due_rebase, scope=scope))
+            except (Unreachable, NoRoom):
+                raise
+            except DirediError as error:  # such as a recipe of a time before that this version does not read
+                _log.warning("rebase_not_started", scope=scope, error=str(error))
+                continue
             if cycle is not None:
                 _log.info("rebase_started", cycle=cycle.id, scope=cycle.scope, release=cycle.rebases)
 
