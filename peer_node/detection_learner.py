@@ -57,7 +57,7 @@ class DetectionData(Config):
     own: tuple[str, ...] = Field(min_length=1)
     """Own labelled images: a `data.yaml`, its folder, or "scenes:SITE" for built-in scenes, of which each peer has
     others."""
-    classes: tuple[tuple[str, ...], ...] = ((),)
+    classes: tuple[tuple[str, ...], ...] = Field(default=((),), min_length=1)
     """The classes whose labels a peer reads of its own images; with none, all of them."""
     public: str
     """Images that all peers have, in files of the same bytes: a folder of images, a `data.yaml`, or "scenes:SITE". No
@@ -279,7 +279,11 @@ def _with_classes(own: Dataset, names: Sequence[str]) -> Dataset:
         boxes[:, 0] = ids[boxes[:, 0].astype(np.int64)]
         return Sample(sample.image, boxes[boxes[:, 0] >= 0])
 
-    return Dataset(own.root, tuple(names), [changed(s) for s in own.train], [changed(s) for s in own.val], own.notes)
+    few = Dataset(own.root, tuple(names), [changed(s) for s in own.train], [changed(s) for s in own.val], own.notes)
+    for split in dataset.SPLITS:
+        if not any(few.counts(split).values()):
+            raise InvalidInput(f"own images for {split} show no {', '.join(names)}: name other classes or images")
+    return few
 
 
 def _public_images(context: LearnerContext, data: DetectionData) -> PublicImages:

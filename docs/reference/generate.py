@@ -32,6 +32,8 @@ _PARTS = (
     ("How images are varied in training", "diredi.distillation.recipe", "Augment"),
     ("Who is a neighbour of whom", "diredi.decentralized.topologies", "TopologyRecipe"),
     ("How private data is dealt", "diredi.decentralized.partitions", "PartitionRecipe"),
+    ("What detectors that are peers learn from", "peer_node.detection_learner", "DetectionData"),
+    ("How detectors that are peers learn", "peer_node.detection_learner", "DetectionOptions"),
     ("What a demo may change", "diredi_demo.options", "DemoConfig"),
 )
 _WORDS = ("required", "none", "empty", "as listed")

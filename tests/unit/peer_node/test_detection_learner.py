@@ -60,6 +60,10 @@ def test_peers_of_other_classes_sizes_and_architectures_hold_one_public_set(data
         assert learner.payload_spec.validation_error(learner.compute_update(1)) == ""
 
 
+def test_a_peer_reads_the_labels_of_the_classes_that_it_is_given(data: dict[str, Any]) -> None:
+    assert peer({**data, "own": data["own"][1:], "classes": [["car"]]}).payload_spec.names == ("car",)
+
+
 def test_a_public_set_is_known_by_its_images_whatever_they_are_called(data: dict[str, Any], tmp_path: Path) -> None:
     for number, path in enumerate(sorted(Path(data["public"]).iterdir())):
         shutil.copy(path, tmp_path / f"renamed-{-number}.png")
@@ -105,6 +109,7 @@ def test_a_round_in_which_nobody_answered_is_learned_alone(data: dict[str, Any])
         ({"public": "/nowhere"}, {}, "does not exist"),
         ({"own": []}, {}, "own"),
         ({"classes": [["plane"]]}, {}, "no class 'plane'"),
+        ({"classes": []}, {}, "classes"),
         ({"colour": "red"}, {}, "colour"),
         ({}, {"own_ema": 1}, "own_ema"),
         ({}, {"models": ["vgg"]}, "vgg"),
