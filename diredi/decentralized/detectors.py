@@ -130,12 +130,12 @@ class BoxEnsemble:
         self._trust = np.array([[max(one.get(name, 0.0), 0.0) for name in labels.names] for one in qualities])
         for row, predictor in zip(self._trust, self._predictors, strict=True):
             row[[name not in predictor.labels.names for name in labels.names]] = 0
-        self._agreeing = np.minimum(agreeing, (self._trust > 0).sum(0))
+        self._agreeing = agreeing
 
     @property
     def taught(self) -> frozenset[int]:
         """Ids of the classes that at least one speaks for. Of others an answer does not even say that none is there."""
-        return frozenset(np.flatnonzero(self._agreeing).tolist())
+        return frozenset(np.flatnonzero(self._trust.any(0)).tolist())
 
     def predict(self, images: Sequence[Image], confidence: float = 0.001) -> list[Detections]:
         """Find boxes; a score is the mean over all who speak for the class, weighted by their qualities.

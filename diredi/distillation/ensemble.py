@@ -161,7 +161,7 @@ def weighted_boxes_fusion(
     confidence: float,
     *,
     trust: NDArray[np.float64] | None = None,
-    agreeing: int | NDArray[np.int64] = 1,
+    agreeing: int = 1,
 ) -> Detections:
     """Fuse what several looks or several detectors say of one image.
 
@@ -175,7 +175,8 @@ def weighted_boxes_fusion(
         trust: How far each is to be trusted, for each class [answers, classes], such as its average precision. 0 means
             that it was never taught the class: it does not speak for it, and its silence does not speak against it.
             None: all alike.
-        agreeing: How many have to see an object, of all classes or of each; with 2, what only one has seen is left out.
+        agreeing: How many have to see an object, or all who know its class where these are fewer; with 2, what only
+            one of several has seen is left out.
 
     Returns:
         The objects, best first.
@@ -196,10 +197,12 @@ def weighted_boxes_fusion(
             group = _Group(int(classes[row]))
             groups.append(group)
         group.add(boxes[row], float(scores[row]), float(heard[row]), int(sources[row]))
-    jury = [float(len(answers)) if trust is None else float(trust[:, group.kind].sum()) for group in groups]
-    found = [(group, group.score(trusted)) for group, trusted in zip(groups, jury, strict=True)]
-    enough = np.broadcast_to(agreeing, int(classes.max(initial=0)) + 1) if isinstance(agreeing, int) else agreeing
-    kept = [one for one in found if one[1] >= confidence and len(one[0].seen_by) >= enough[one[0].kind]]
+    kept: list[tuple[_Group, float]] = []
+    for group in groups:
+        jury = np.ones(len(answers)) if trust is None else trust[:, group.kind]
+        score = group.score(float(jury.sum()))
+        if score >= confidence and len(group.seen_by) >= min(agreeing, np.count_nonzero(jury)):
+            kept.append((group, score))
     kept.sort(key=lambda one: -one[1])
     return Detections(
         np.array([group.box for group, _ in kept], np.float32).reshape(-1, 4),

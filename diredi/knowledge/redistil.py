@@ -11,6 +11,7 @@ candidate needs before it is neither collected nor trained:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -168,12 +169,14 @@ def _branch_by_branch(
     No image of the cloud shows what a branch has learned to find. What its neck makes of other images does teach it.
     """
     main, *parts = start.parts()
-    own = dict(zip(start.spec.branches, parts, strict=True))
     made = main.expand_classes(tutor.spec.labels)
-    for classes in old:
-        made = made.with_branch(own[classes], classes)
+    for classes, part in zip(old, parts[: len(old)], strict=True):
+        made = made.with_branch(part, classes)
+    own = dict(zip(start.spec.branches[len(old) :], parts[len(old) :], strict=True))
+    known = Counter(old)  # a later cycle may have taught another branch for the same classes
     for number, (classes, teacher) in enumerate(zip(tutor.spec.branches, tutor.parts()[1:], strict=True)):
-        if classes in old:
+        if known[classes]:
+            known[classes] -= 1
             continue
         taught = distil(
             own.get(classes) or main,

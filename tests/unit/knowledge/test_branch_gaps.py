@@ -271,6 +271,15 @@ def test_a_tutor_with_a_branch_teaches_a_student_without_one(world: World, tmp_p
     assert list(tmp_path.rglob("*")), "a cloud that is killed goes on where it was"
 
 
+def test_a_second_branch_for_the_same_class_is_taught_beside_the_first(world: World) -> None:
+    student = branched(world.detector(), ["disc"])
+    tutor = branched(student, ["disc"], seed=2)
+    recipe = CycleRecipe.of({"redistil_branch": {"steps": 2, "batch": 4}, "max_false_alarms": 1e9})
+    made = redistil(student, tutor, None, guard=world.presumed, recipe=recipe)
+    assert made.model.spec.branches == ((DISC,), (DISC,))
+    assert_close(made.model.parts()[1], student.parts()[1])
+
+
 def test_a_student_whose_branch_does_harm_is_taught_by_the_tutors(world: World) -> None:
     base = world.detector()
     gap = gap_of(base, base.with_branch(taught(base, by=0.5), [DISC]))
