@@ -171,6 +171,11 @@ class LabelSpace(BaseModel):
         return [self.id_of(name) for name in names]
 
 
+def matching_ids(names: Sequence[str], known: Sequence[str]) -> list[int]:
+    """Return for each name its id among known names, and -1 where it is none of them."""
+    return [known.index(name) if name in known else -1 for name in names]
+
+
 def _spelling(name: str) -> str:
     """What two spellings of one class have in common: neither case, width nor what separates words."""
     return _SEPARATORS.sub(" ", unicodedata.normalize("NFKC", name).casefold()).strip()

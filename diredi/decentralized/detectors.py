@@ -18,7 +18,7 @@ from diredi.distillation.ensemble import FAINTEST, weighted_boxes_fusion
 from diredi.distillation.recipe import TrainRecipe
 from diredi.distillation.trainer import autocast
 from diredi.errors import InvalidInput
-from diredi.labels import LabelSpace
+from diredi.labels import LabelSpace, matching_ids
 from diredi.store.weights import WeightMap
 
 _EPSILON = 1e-6
@@ -144,21 +144,15 @@ class BoxEnsemble:
             images: As for `Predictor.predict`.
             confidence: Boxes with a lower score are left out.
         """
-        answers = [
-            [self._renamed(predictor, found) for found in predictor.predict(images, max(confidence / 2, FAINTEST))]
-            for predictor in self._predictors
-        ]
+        floor = max(confidence / 2, FAINTEST)
+        answers = []
+        for predictor in self._predictors:
+            ids = np.array(matching_ids(predictor.labels.names, self.labels.names))
+            answers.append([found.with_ids(ids) for found in predictor.predict(images, floor)])
         return [
             weighted_boxes_fusion(several, confidence, trust=self._trust, agreeing=self._agreeing)
             for several in zip(*answers, strict=True)
         ]
-
-    def _renamed(self, predictor: Predictor, found: Detections) -> Detections:
-        names = self.labels.names
-        ids = np.array([names.index(name) if name in names else -1 for name in predictor.labels.names], np.int64)
-        classes = ids[found.classes]
-        known = classes >= 0
-        return Detections(found.boxes[known], found.scores[known], classes[known])
 
 
 class DetectorClient:

@@ -54,6 +54,16 @@ class Detections:
         table = np.asarray(boxes, np.float32).reshape(-1, 4)
         return cls(table[order], values[order], np.asarray(classes, np.int64).reshape(-1)[order])
 
+    def with_ids(self, ids: NDArray[np.int64]) -> Self:
+        """Return the boxes with other class ids.
+
+        Args:
+            ids: The new id of each old one; boxes whose new id is below 0 are left out (`labels.matching_ids`).
+        """
+        classes = ids[self.classes]
+        kept = classes >= 0
+        return type(self)(self.boxes[kept], self.scores[kept], classes[kept])
+
     def to_supervision(self, labels: LabelSpace | None = None) -> SupervisionDetections:
         """Return the boxes as the `supervision` package takes them, for its annotators, zones and trackers.
 

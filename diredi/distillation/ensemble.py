@@ -23,7 +23,7 @@ from diredi.detectors import registry
 from diredi.detectors.base import Detector
 from diredi.detectors.predictor import Detections, Image, Predictor
 from diredi.errors import InvalidInput
-from diredi.labels import Judge, LabelSpace
+from diredi.labels import Judge, LabelSpace, matching_ids
 
 SAME = 0.55
 """Overlap from which two looks have seen the same object: the paper's."""
@@ -143,7 +143,7 @@ def pseudo_label(
         new = {split: pseudo_label(predictor, data.split(split), labels, confidence) for split in splits}
         judge: Judge = "oracle" if "val" in splits else data.judged_by
         return replace(mapped, train=new.get("train", mapped.train), val=new.get("val", mapped.val), judged_by=judge)
-    ids = np.array([labels.names.index(n) if n in labels.names else -1 for n in predictor.labels.names], np.float32)
+    ids = np.array(matching_ids(predictor.labels.names, labels.names), np.float32)
     seen = []
     for start in range(0, len(data), _AT_ONCE):
         some = data[start : start + _AT_ONCE]
@@ -201,7 +201,7 @@ def weighted_boxes_fusion(
     for group in groups:
         jury = np.ones(len(answers)) if trust is None else trust[:, group.kind]
         score = group.score(float(jury.sum()))
-        if score >= confidence and len(group.seen_by) >= min(agreeing, np.count_nonzero(jury)):
+        if score >= confidence and len(group.seen_by) >= min(agreeing, int((jury > 0).sum())):
             kept.append((group, score))
     kept.sort(key=lambda one: -one[1])
     return Detections(

@@ -16,7 +16,7 @@ from diredi.data.images import read_image
 from diredi.detectors.predictor import Detections, Predictor
 from diredi.errors import InvalidInput
 from diredi.evaluation.metrics import ClassMetrics, DetectionMetrics
-from diredi.labels import LabelSpace
+from diredi.labels import LabelSpace, matching_ids
 from diredi.progress import OnProgress, report
 
 BATCH = 32
@@ -121,7 +121,7 @@ def _collect(
         shapes += [(image.shape[0], image.shape[1]) for image in images]
         found += model.predict(images)
         report(on_progress, STEP, len(found) / len(samples), f"{len(found)} of {len(samples)} images")
-    to_ours = [labels.names.index(n) if n in labels.names else -1 for n in model.labels.names]
+    to_ours = matching_ids(model.labels.names, labels.names)
     return found, [_pixels(s, *shape) for s, shape in zip(samples, shapes, strict=True)], labels, to_ours
 
 

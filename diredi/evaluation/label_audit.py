@@ -26,6 +26,7 @@ from diredi.data.images import read_image
 from diredi.detectors.predictor import Detections, Predictor
 from diredi.distillation.ensemble import weighted_boxes_fusion
 from diredi.errors import InvalidInput
+from diredi.labels import matching_ids
 from diredi.progress import OnProgress, report
 
 if TYPE_CHECKING:
@@ -388,27 +389,17 @@ def look(
     Raises:
         DatasetError: An image cannot be read.
     """
-    to_ours = [np.array([_index(data.names, name) for name in model.labels.names]) for model in models]
+    to_ours = [np.array(matching_ids(model.labels.names, data.names)) for model in models]
     samples = [sample for split in splits for sample in data.split(split)]
     seen: list[Look] = []
     for start in range(0, len(samples), _AT_ONCE):
         images = [read_image(sample.image) for sample in samples[start : start + _AT_ONCE]]
         answers = zip(*(model.predict(images, FAINTEST) for model in models), strict=True)
         for image, answer in zip(images, answers, strict=True):
-            mapped = [_with_classes(one, ids) for one, ids in zip(answer, to_ours, strict=True)]
+            mapped = [one.with_ids(ids) for one, ids in zip(answer, to_ours, strict=True)]
             seen.append(Look.of((image.shape[1], image.shape[0]), mapped, known))
         report(on_progress, STEP, len(seen) / len(samples), f"{len(seen)} of {len(samples)} images")
     return seen
-
-
-def _index(names: Sequence[str], name: str) -> int:
-    return names.index(name) if name in names else -1
-
-
-def _with_classes(found: Detections, ids: NDArray[np.int64]) -> Detections:
-    classes = ids[found.classes]
-    known = classes >= 0
-    return Detections(found.boxes[known], found.scores[known], classes[known])
 
 
 def _observe(sample: Sample, split: Split, seen: Look) -> Observation:
