@@ -214,3 +214,17 @@ async def test_a_client_that_leaves_ends_its_stream_on_the_server(serve, site):
         await stream.read()
     async with asyncio.timeout(PATIENCE_S):
         await servicer.ended.wait()
+
+
+async def test_a_server_stops_though_grpc_never_says_that_it_has_ended(serve, monkeypatch):
+    """A stand-in for grpcio's stop, which was seen to wait for ever under load: a camera would never start anew."""
+    server = await serve(Edge())
+    ends = server._server.stop
+
+    async def never_says(grace):
+        await ends(grace)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(server._server, "stop", never_says)
+    async with asyncio.timeout(PATIENCE_S):
+        await server.stop(0.1)
