@@ -219,7 +219,7 @@ def task_to(assignment: Assignment) -> sites_pb2.Task:
     task = assignment.task
     message = sites_pb2.Task(
         id=task.id, kind=sites_pb2.TaskKind.Value(f"TASK_KIND_{task.kind.upper()}"), cycle_id=task.cycle.id,
-        approved=task.part.approved,
+        approved=task.part.approved, scope=task.cycle.scope, rebased_cycle_id=assignment.rebased_cycle_id,
     )  # fmt: skip
     if assignment.tutor is not None:  # EXTRACT and VALIDATE
         message.recipe.CopyFrom(base.struct_to(task.cycle.recipe))

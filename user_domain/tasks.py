@@ -41,6 +41,10 @@ class Task:
     tutor: convert.Model | None = None
     student: convert.Model | None = None
     coreset: Blob | None = None
+    scope: str = ""
+    """Whom the cycle's release is for: "site:NAME", "group:NAME" or "fleet"; empty: an older cloud does not say."""
+    rebased_cycle_id: str = ""
+    """In a rebase: the cycle whose release is carried over."""
 
     @property
     def may_begin(self) -> bool:
@@ -65,6 +69,8 @@ def parse_task(message: pb.Task) -> Task:
         tutor=convert.model_from(message.tutor) if message.HasField("tutor") else None,
         student=convert.model_from(message.student) if message.HasField("student") else None,
         coreset=convert.blob_from(message.coreset) if message.coreset.digest else None,
+        scope=message.scope[:MAX_ID],
+        rebased_cycle_id=message.rebased_cycle_id[:MAX_ID],
     )
     _check_models(task)
     return task

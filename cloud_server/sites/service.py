@@ -36,6 +36,8 @@ class Assignment:
     tutor: Model | None = None
     student: Model | None = None
     coreset: Blob | None = None
+    rebased_cycle_id: str = ""
+    """In a rebase: the cycle whose release is carried over, so that the site knows what it has agreed to."""
 
 
 @dataclass(frozen=True)
@@ -289,7 +291,8 @@ def _assign(r: Repository, task: Task) -> Assignment:
             return Assignment(task, tutor, student, r.facts.coreset)
         case TaskKind.VALIDATE:
             tutor = r.models.get(cycle.base_tutor_id)  # the oracle, where the recipe wants one
-            return Assignment(task, tutor, r.models.get(cycle.updated_student_id))
+            rebased = r.releases.get(cycle.rebases).cycle_id if cycle.rebases else ""
+            return Assignment(task, tutor, r.models.get(cycle.updated_student_id), rebased_cycle_id=rebased)
         case TaskKind.CANCEL:
             return Assignment(task)
 

@@ -60,12 +60,18 @@ class Task(_message.Message):
     TUTOR_FIELD_NUMBER: _builtins.int
     STUDENT_FIELD_NUMBER: _builtins.int
     CORESET_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    REBASED_CYCLE_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """"<cycle id>/<kind>" """
     kind: Global___TaskKind.ValueType
     cycle_id: _builtins.str
     approved: _builtins.bool
-    """EXTRACT: the site's yes is on record (always so where the site approves by itself)"""
+    """what the cloud has on record; a site goes by its own journal alone"""
+    scope: _builtins.str
+    """whom the cycle's release is for: "site:NAME", "group:NAME" or "fleet" """
+    rebased_cycle_id: _builtins.str
+    """VALIDATE in a rebase: the cycle whose release is carried over; else empty"""
     @_builtins.property
     def recipe(self) -> _struct_pb2.Struct:
         """EXTRACT and VALIDATE: it says, among others, who labels the images"""
@@ -93,10 +99,12 @@ class Task(_message.Message):
         tutor: _common_pb2.Model | None = ...,
         student: _common_pb2.Model | None = ...,
         coreset: _common_pb2.BlobRef | None = ...,
+        scope: _builtins.str = ...,
+        rebased_cycle_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["coreset", b"coreset", "recipe", b"recipe", "student", b"student", "tutor", b"tutor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved", b"approved", "coreset", b"coreset", "cycle_id", b"cycle_id", "id", b"id", "kind", b"kind", "recipe", b"recipe", "student", b"student", "tutor", b"tutor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved", b"approved", "coreset", b"coreset", "cycle_id", b"cycle_id", "id", b"id", "kind", b"kind", "rebased_cycle_id", b"rebased_cycle_id", "recipe", b"recipe", "scope", b"scope", "student", b"student", "tutor", b"tutor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
