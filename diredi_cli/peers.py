@@ -34,7 +34,7 @@ def run(
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FOLDER", help="Keep keys, configurations, logs and summaries there."),
+        typer.Option("--out", metavar="FOLDER", help="Keep keys, configurations, logs, summaries and models there."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
+from torch import nn
 
 from diredi.config import Config
 from diredi.data import classification
@@ -20,6 +21,7 @@ from diredi.decentralized.partitions import PartitionRecipe, partition_labels
 from diredi.decentralized.peer import Peer
 from diredi.decentralized.recipe import NetworkRecipe
 from diredi.errors import InvalidInput
+from diredi.store.weights import WeightMap
 from peer_node.learner import LearnerContext
 
 Section = TypeVar("Section", bound=Config)
@@ -89,3 +91,8 @@ def create_peer(
         network, dataset.train.images.shape[1:], len(dataset.classes), own_seed if seed is None else seed
     )
     return Peer(f"peer-{context.peer}", model, dataset.train.select(shards[context.peer]), own_seed)
+
+
+def weights_of(network: nn.Module) -> WeightMap:
+    """Return a copy of a network's weights and buffers."""
+    return WeightMap({name: value.numpy().copy() for name, value in network.state_dict().items()})

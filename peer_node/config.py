@@ -47,6 +47,8 @@ class PeerConfig(ServiceConfig):
     """For how many past rounds a peer that is behind can still ask."""
     summary: Path
     """The JSON file with the results of all rounds. It is written after each round."""
+    model: Path | None = None
+    """The safetensors file that the learner writes its model into after each round. With None no model is kept."""
     learner: str
     """The function that makes the learner, as `package.module:function`."""
     options: dict[str, Any] = Field(default_factory=dict)

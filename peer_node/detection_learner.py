@@ -171,6 +171,10 @@ class DetectionLearner:
         self._voice = self._mean_of_weights()
         return {**self._metrics(), "boxes": float(boxes)}
 
+    def save(self, path: Path) -> None:
+        """Write the detector, which `diredi.load` reads."""
+        self._student.save(path)
+
     @property
     def _faintest(self) -> float:
         return max(self._options.confidence / 2, FAINTEST)

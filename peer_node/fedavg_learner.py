@@ -14,6 +14,7 @@ Weights give away more about private images than predictions of public ones do.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from diredi.decentralized.network import MAIN
 from diredi.decentralized.recipe import NetworkRecipe, TrainingRecipe
 from diredi.errors import InvalidInput
 from diredi.store.weights import WeightMap
-from peer_node.classification import DataConfig, create_peer, load_data, parse_section
+from peer_node.classification import DataConfig, create_peer, load_data, parse_section, weights_of
 from peer_node.learner import LearnerContext, Metrics, Weights, WeightsSpec
 
 
@@ -59,7 +60,7 @@ class FedAvgLearner:
         self._peer = create_peer(context, data, network, dataset, seed=context.seed)
         self._has_hub = options.hub is not None
         self.collects_first = options.hub == context.peer
-        self._last_finite = self._weights()
+        self._last_finite = weights_of(self._peer.network)
         self.payload_spec = WeightsSpec(self._last_finite)
 
     def fit(self, round_: int) -> Metrics:
@@ -68,7 +69,7 @@ class FedAvgLearner:
         That can happen after a mean with weights that were sent to do harm.
         """
         self._peer.learn_labels(self._training, round_)
-        weights = self._weights()
+        weights = weights_of(self._peer.network)
         if _is_finite(weights):
             self._last_finite = weights
         else:
@@ -77,7 +78,7 @@ class FedAvgLearner:
 
     def compute_update(self, round_: int) -> Weights:
         """Return the weights as they are now."""
-        return Weights(self._weights(), len(self._peer.labels))
+        return Weights(weights_of(self._peer.network), len(self._peer.labels))
 
     def build_request(self, round_: int) -> None:
         """Ask for weights."""
@@ -97,8 +98,9 @@ class FedAvgLearner:
             self._load(mean)
         return self._accuracy()
 
-    def _weights(self) -> WeightMap:
-        return WeightMap({name: value.numpy().copy() for name, value in self._peer.network.state_dict().items()})
+    def save(self, path: Path) -> None:
+        """Write the weights of the network."""
+        weights_of(self._peer.network).save(path)
 
     def _load(self, weights: WeightMap) -> None:
         self._peer.network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in weights.items()})

@@ -10,6 +10,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -211,6 +212,14 @@ class Learner(Protocol):
 
         Returns:
             The metrics after it.
+        """
+        ...
+
+    def save(self, path: Path) -> None:
+        """Write the model as it is now, complete or not at all. It is called only where the peer keeps its model.
+
+        Args:
+            path: A safetensors file, replaced if it is there.
         """
         ...
 

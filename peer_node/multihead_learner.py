@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from diredi.config import Config
 from diredi.decentralized import multihead
 from diredi.decentralized.recipe import MultiHeadRecipe, NetworkRecipe, TrainingRecipe
-from peer_node.classification import DataConfig, create_peer, load_data, parse_section
+from peer_node.classification import DataConfig, create_peer, load_data, parse_section, weights_of
 from peer_node.learner import LearnerContext, Metrics, PredictionRequest, Predictions, PredictionSpec
 
 
@@ -85,6 +86,10 @@ class MultiheadLearner:
         recipe, training = self._options.multihead, self._options.training
         multihead.learn(self._peer, self._public, heard, recipe, training, round_)
         return self._accuracies()
+
+    def save(self, path: Path) -> None:
+        """Write the backbone and all heads."""
+        weights_of(self._peer.network).save(path)
 
     def _accuracies(self) -> Metrics:
         """Measure the main head and the last one on the set's test images; 0 to 1."""

@@ -71,7 +71,9 @@ async def serve(config: PeerConfig, stop: asyncio.Event) -> None:
         DirediError: Something that the configuration names cannot be used.
     """
     credentials = Credentials.load(config.identity, owner=config.own)
-    config.summary.parent.mkdir(parents=True, exist_ok=True)
+    for path in (config.summary, config.model):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
     context = LearnerContext(config.peer, config.peers, config.rounds, config.seed, config.data, config.options)
     learner = await asyncio.to_thread(lambda: load_factory(config.learner)(context))
     store = RoundStore(learner.payload_spec, config.rounds, config.keep_rounds)
@@ -169,6 +171,8 @@ class PeerNode:
         learned = await asyncio.to_thread(self._learner.learn, number, collected.answers)
         if self._learner.collects_first:
             await self._publish(number, learned)
+        if self._config.model is not None:
+            await asyncio.to_thread(self._learner.save, self._config.model)
         seconds = round(time.monotonic() - started, 3)
         log.info("round_ended", metrics=dict(learned), seconds=seconds, sent_bytes=self._sent.total_bytes)
         return Round(number, dict(fitted), dict(learned), list(collected.answers), collected.missing, seconds)

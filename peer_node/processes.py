@@ -143,6 +143,7 @@ def write_configs(file: PeersFile, folder: Path) -> list[Path]:
             "neighbours": {other: addresses[other] for other in sorted({n for names in asks[index] for n in names})},
             "asks": asks[index] if file.topology.changes else [],
             "summary": str(summary_path(folder, name)),
+            "model": str(model_path(folder, name)),
         }
         configs.append(folder / f"{name}.yaml")
         configs[-1].write_text(yaml.safe_dump(config, sort_keys=False))
@@ -152,6 +153,11 @@ def write_configs(file: PeersFile, folder: Path) -> list[Path]:
 def summary_path(folder: Path, name: str) -> Path:
     """Return where a peer of that name writes its summary."""
     return folder / f"{name}.json"
+
+
+def model_path(folder: Path, name: str) -> Path:
+    """Return where a peer of that name keeps its model."""
+    return folder / f"{name}.safetensors"
 
 
 def _free_ports(count: int) -> list[int]:

@@ -29,6 +29,9 @@ class Idle:
         self._weights = average([one.weights for one in heard], [one.samples for one in heard])
         return {"heard": len(heard)}
 
+    def save(self, path: Path) -> None:
+        self._weights.save(path)
+
 
 def learner(context: LearnerContext) -> Idle:
     return Idle(WeightMap.load(Path(context.data["file"])), is_hub=context.peer == 0)

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import save_file
 
 from peer_node.learner import LearnerContext, PredictionRequest, Predictions, PredictionSpec
 
@@ -60,6 +61,9 @@ class SoftmaxLearner:
         surest = predictions.max(-1).argmax(0)
         self._descend(1, self.public[some], predictions[surest, np.arange(len(some))])
         return {"accuracy": self.accuracy(1), "answers": len(answers)}
+
+    def save(self, path):
+        save_file({"heads": self.heads}, path)
 
     def accuracy(self, head):
         return float((self._predict(head, self.test).argmax(-1) == self.labels).mean())

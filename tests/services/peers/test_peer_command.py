@@ -86,6 +86,7 @@ async def test_the_death_of_one_peer_is_told_and_the_others_end(start, tmp_path)
     assert {name: (summary["ended"], len(summary["rounds"])) for name, summary in summaries.items()} == {
         "peer-1": (True, 3), "peer-2": (False, 1), "peer-3": (True, 3),
     }  # fmt: skip
+    assert {path.stem for path in (tmp_path / "kept").glob("*.safetensors")} == {"peer-1", "peer-2", "peer-3"}
     events = [json.loads(line) for line in (tmp_path / "kept" / "peer-3.log").read_text().splitlines()]
     missing = [event for event in events if event["event"] == "neighbour_left_out" and event["round"] > 1]
     assert [(event["round"], event["neighbour"], event["kind"]) for event in missing] == [

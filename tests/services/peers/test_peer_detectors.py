@@ -10,6 +10,7 @@ from peer_network import PeerProcess, configs_of, read_summary
 from test_peer_collect import Scripted
 from test_peer_rounds import run_peers
 
+import diredi
 from diredi.rpc.v1 import peers_pb2 as pb
 from peer_node.detection_learner import create_learner
 from peer_node.detections import PublicDetections
@@ -74,9 +75,16 @@ def says(box, score=0.9, **qualities):
 
 async def test_three_peers_of_different_classes_hear_each_other(tmp_path, pki, data):
     options = {**OPTIONS, "models": ["yolo11-w0.125", "yolov8-w0.125-d0.33"], "image_sizes": [64, 96]}
-    summaries = await run_peers(configs(tmp_path, pki, ["a", "b", "c"], data, rounds=2, options=options))
+    files = configs(tmp_path, pki, ["a", "b", "c"], data, rounds=2, options=options)
+    summaries = await run_peers([{**one, "model": str(tmp_path / one["name"] / "model.safetensors")} for one in files])
 
-    for name, summary in zip("abc", summaries, strict=True):
+    for number, (name, summary) in enumerate(zip("abc", summaries, strict=True)):
+        detector = diredi.load(tmp_path / name / "model.safetensors")
+        assert detector.labels.names == tuple(NAMES[number])
+        measured = diredi.evaluate(detector, diredi.load_dataset(data["own"][number])).map50
+        assert measured == pytest.approx(summary["rounds"][-1]["learned"]["AP50"]), (
+            "it is the detector of the last round"
+        )
         assert summary["ended"]
         assert [sorted(one["answered"]) for one in summary["rounds"]] == [sorted({"a", "b", "c"} - {name})] * 2
         assert all(0 <= one["learned"]["AP50"] <= 1 for one in summary["rounds"])
