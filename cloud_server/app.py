@@ -109,7 +109,7 @@ class Cloud:
             SiteServicer(SiteService(context, GapValidator(self.blobs)), meter),
             FleetServicer(self._fleet),
         ]
-        server = await start_server(credentials, config.listen, servicers, meter=meter)
+        server = await start_server(credentials, config.listen, servicers, meter=meter, limits=config.limits)
         await server.set_serving(CYCLE_SERVICE, False)
         await server.set_serving("", True)
         return server

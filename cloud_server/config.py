@@ -11,6 +11,7 @@ from pydantic_settings import SettingsConfigDict
 from diredi.config import ServiceConfig
 from diredi.knowledge.jobs.specs import UNTRAINED_IMAGE_SIZE
 from diredi.knowledge.recipe import BootstrapRecipe, CycleRecipe
+from diredi.rpc.limits import Limits
 
 
 class CloudConfig(ServiceConfig):
@@ -80,6 +81,30 @@ class CloudConfig(ServiceConfig):
     """How often a job is started again after its process died, the first start included."""
     max_blob_mib: int = Field(2048, ge=1)
     """The largest upload that is accepted, in MiB."""
+
+    # What one party may hold at once, so that no party stops the others.
+    max_streams: int = Field(512, ge=1)
+    """How many streams an identity may have open at once, downloads not counted. More are refused."""
+    max_downloads: int = Field(16, ge=1)
+    """How many downloads an identity may have under way at once. More are refused."""
+    max_calls: int = Field(64, ge=1)
+    """How many calls of an identity may wait for their answer at once. More are refused."""
+    max_connections_per_address: int | None = Field(None, ge=1)
+    """How many connections an address may have. The newest of those that are too many are closed. None takes three
+    quarters of the files that the process may open."""
+    handshake_deadline_s: float = Field(10.0, gt=0)
+    """How long a connection may take until its certificate is verified, in seconds. Later it is closed."""
+
+    @property
+    def limits(self) -> Limits:
+        """What one party may hold of the server at once."""
+        return Limits(
+            streams=self.max_streams,
+            downloads=self.max_downloads,
+            calls=self.max_calls,
+            connections=self.max_connections_per_address,
+            handshake_s=self.handshake_deadline_s,
+        )
 
     @property
     def cycle_recipe(self) -> CycleRecipe:

@@ -20,6 +20,7 @@ import structlog
 from diredi.errors import DirediError
 from diredi.rpc.byte_counter import EgressMeter, IngressMeter, count_sent
 from diredi.rpc.caller import caller_identity
+from diredi.rpc.limits import CallQuota, Limits
 from diredi.rpc.status import code_of
 
 _log = structlog.get_logger(__name__)
@@ -28,16 +29,21 @@ _LONGEST = 1000  # characters of a message; a status travels in headers, which a
 Unary = Callable[[Any, Any], Awaitable[Any]]
 Stream = Callable[[Any, Any], AsyncIterator[Any]]
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
+_DOWNLOAD = "/diredi.v1.BlobService/GetBlob"
 
 
 class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
-    """The interceptor before every handler of the contract; health and reflection stay as their libraries wrote them.
+    """The interceptor before every handler; health and reflection stay as their libraries wrote them, within limits.
 
-    It turns errors into status codes, counts received bytes and ends open streams when the server stops.
+    It turns errors into status codes, counts received bytes, refuses a caller who has too much under way, and ends open
+    streams when the server stops.
     """
 
-    def __init__(self, meter: IngressMeter | None = None, sent: EgressMeter | None = None) -> None:
+    def __init__(
+        self, meter: IngressMeter | None = None, sent: EgressMeter | None = None, limits: Limits | None = None
+    ) -> None:
         self._meter, self._sent = meter, sent
+        self._quota = CallQuota(limits or Limits())
         self._stopping = asyncio.Event()
 
     def end_streams(self) -> None:
@@ -48,8 +54,10 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         """Wrap the handler of one call, as gRPC asks for it."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or not method.startswith("/diredi."):
+        if handler is None:
             return handler
+        if not method.startswith("/diredi."):
+            return self._library_handler(method, handler)
         coders = (handler.request_deserializer, count_sent(handler.response_serializer, self._sent))
         if handler.unary_unary is not None:
             return grpc.unary_unary_rpc_method_handler(self._unary(method, handler.unary_unary), *coders)
@@ -60,8 +68,8 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     def _unary(self, method: str, handler: Unary) -> Unary:
         async def guarded(request: Any, context: Any) -> Any:
             try:
-                self._count(request, context)
-                return await handler(request, context)
+                with self._quota.hold(self._count(request, context), "call"):
+                    return await handler(request, context)
             except grpc.aio.AbortError:
                 raise
             except Exception as error:  # the boundary: nothing may leave it but a status code
@@ -70,11 +78,13 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         return guarded
 
     def _stream(self, method: str, handler: Stream) -> Stream:
+        kind = "download" if method == _DOWNLOAD else "stream"
+
         async def guarded(request: Any, context: Any) -> AsyncIterator[Any]:
             try:
-                self._count(request, context)
-                async for message in _until(self._stopping, handler(request, context)):
-                    yield message
+                with self._quota.hold(self._count(request, context), kind):
+                    async for message in _until(self._stopping, handler(request, context)):
+                        yield message
             except grpc.aio.AbortError:
                 raise
             except _Stopping:
@@ -84,9 +94,37 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
         return guarded
 
-    def _count(self, request: Any, context: Any) -> None:
+    def _library_handler(self, method: str, handler: Any) -> Any:
+        """Bound the streams of health and reflection, which a caller may hold open for ever."""
+        coders = (handler.request_deserializer, handler.response_serializer)
+
+        async def watch(request: Any, context: Any) -> None:  # health's writes to its context
+            try:
+                with self._quota.hold(str(caller_identity(context)), "stream"):
+                    await handler.unary_stream(request, context)
+            except DirediError as error:
+                await _abort(method, context, error)
+
+        async def reflect(requests: Any, context: Any) -> AsyncIterator[Any]:
+            try:
+                with self._quota.hold(str(caller_identity(context)), "stream"):
+                    async for message in handler.stream_stream(requests, context):
+                        yield message
+            except DirediError as error:
+                await _abort(method, context, error)
+
+        if handler.unary_stream is not None:
+            return grpc.unary_stream_rpc_method_handler(watch, *coders)
+        if handler.stream_stream is not None:
+            return grpc.stream_stream_rpc_method_handler(reflect, *coders)
+        return handler
+
+    def _count(self, request: Any, context: Any) -> str:
+        """Count a message and return who sent it."""
+        caller = str(caller_identity(context))
         if self._meter is not None:
-            self._meter.count(str(caller_identity(context)), request.DESCRIPTOR.full_name, request.ByteSize())
+            self._meter.count(caller, request.DESCRIPTOR.full_name, request.ByteSize())
+        return caller
 
 
 class _Stopping(Exception):

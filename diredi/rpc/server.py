@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 from diredi.errors import InvalidInput, WrongState
 from diredi.rpc.byte_counter import EgressMeter, IngressMeter
 from diredi.rpc.interceptor import Interceptor
+from diredi.rpc.limits import ConnectionGuard, Limits, raise_file_limit
 from diredi.rpc.services import service_of
 from diredi.trust.identity import Credentials
 
@@ -51,11 +52,13 @@ class Server:
         address: Where it listens, with the port that the system chose if 0 was asked for.
     """
 
-    def __init__(self, server: grpc.aio.Server, address: str, guard: Interceptor, status: Any) -> None:
+    def __init__(self, server: grpc.aio.Server, address: str, guard: Interceptor, status: Any, limits: Limits) -> None:
         self.address = address
         self._server = server
         self.interceptor = guard
         self._status = status
+        self.connections = ConnectionGuard(self.port, limits)
+        self._guarding = asyncio.create_task(self.connections.run())
 
     @property
     def port(self) -> int:
@@ -80,6 +83,7 @@ class Server:
         """
         await self._status.enter_graceful_shutdown()
         self.interceptor.end_streams()
+        self._guarding.cancel()
         # grpcio waits without a limit for word from its core that the server has ended, and was seen to wait for ever.
         with suppress(TimeoutError):
             async with asyncio.timeout(grace_s + UNHEARD_S):
@@ -100,6 +104,7 @@ async def start_server(
     *,
     meter: IngressMeter | None = None,
     sent: EgressMeter | None = None,
+    limits: Limits | None = None,
 ) -> Server:
     """Start a server with mutual TLS; only a caller with a certificate of our authority reaches a handler.
 
@@ -111,6 +116,7 @@ async def start_server(
         servicers: Implementations of the services of the contract.
         meter: Counts the bytes that callers send.
         sent: Counts the bytes that are answered.
+        limits: What one party may hold at once; None takes the defaults.
 
     Returns:
         The running server.
@@ -121,8 +127,15 @@ async def start_server(
     """
     if not listen.rpartition(":")[2].isdigit() or not listen.rpartition(":")[0]:
         raise InvalidInput(f"{listen!r} is not an address to listen on: write host:port, for example 0.0.0.0:7070")
-    interceptor = Interceptor(meter, sent)
-    server = grpc.aio.server(interceptors=[interceptor], options=_OPTIONS)
+    limits = limits or Limits()
+    raise_file_limit()
+    interceptor = Interceptor(meter, sent, limits)
+    options = [
+        *_OPTIONS,
+        ("grpc.server_handshake_timeout_ms", round(limits.handshake_s * 1000)),
+        ("grpc.max_concurrent_streams", limits.streams + limits.downloads + limits.calls),
+    ]
+    server = grpc.aio.server(interceptors=[interceptor], options=options)
     status = health.aio.HealthServicer()  # type: ignore[attr-defined]
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     names = [health.SERVICE_NAME, reflection.SERVICE_NAME]
@@ -134,7 +147,7 @@ async def start_server(
     reflection.enable_server_reflection(names, server)
     port = _bind(server, listen, credentials)
     await server.start()
-    return Server(server, f"{listen.rpartition(':')[0]}:{port}", interceptor, status)
+    return Server(server, f"{listen.rpartition(':')[0]}:{port}", interceptor, status, limits)
 
 
 def _bind(server: grpc.aio.Server, listen: str, credentials: Credentials) -> int:

@@ -152,13 +152,19 @@ class BlobStore:
             NotFound: The blob is not here, or not complete.
             OffsetBeyondEnd: The blob has fewer bytes than the offset.
         """
-        with self.open(digest) as file:
-            size = os.fstat(file.fileno()).st_size
-            if not 0 <= offset <= size:
-                raise OffsetBeyondEnd(f"blob {digest} has {size} bytes, not {offset}: start within them")
-            file.seek(offset)
-            while data := file.read(chunk_bytes):
-                yield data
+        path = self.path(digest)
+        size = path.stat().st_size
+        if not 0 <= offset <= size:
+            raise OffsetBeyondEnd(f"blob {digest} has {size} bytes, not {offset}: start within them")
+        while offset < size:
+            # Opened for each piece: a reader that takes its time must not hold one of the process's files.
+            with path.open("rb", buffering=0) as file:
+                file.seek(offset)
+                data = file.read(min(chunk_bytes, size - offset))
+            if not data:
+                raise CorruptData(f"blob {digest} ends at {offset} of {size} bytes: put it again")
+            yield data
+            offset += len(data)
 
     def stat(self, digest: str) -> BlobState:
         """Return how much of a blob is here, so that an uploader knows where to continue."""

@@ -1,0 +1,175 @@
+"""Floods of one party, beside an honest one that is served: each test counts that the flood has arrived."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import AsyncExitStack, ExitStack
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from diredi.errors import NoRoom
+from diredi.rpc.blobs import BlobServicer, download
+from diredi.rpc.client import call, connect
+from diredi.rpc.limits import Limits
+from diredi.rpc.server import start_server
+from diredi.rpc.v1 import edge_pb2, registry_pb2
+from diredi.rpc.v1.edge_pb2_grpc import EdgeServiceServicer, EdgeServiceStub
+from diredi.rpc.v1.registry_pb2_grpc import BlobServiceStub
+from diredi.store.blobs import BlobStore
+from tests.support.waiting import PATIENCE_S, until
+
+
+class Edge(EdgeServiceServicer):
+    """Answers GetStatus at once; DetectImage and DetectStream last until they are let go."""
+
+    def __init__(self):
+        self.let_go = asyncio.Event()
+        self.begun = 0
+
+    async def GetStatus(self, request, context):
+        return edge_pb2.GetStatusResponse(device="camera-1")
+
+    async def DetectImage(self, request, context):
+        self.begun += 1
+        await self.let_go.wait()
+        return edge_pb2.DetectImageResponse()
+
+    async def DetectStream(self, request, context):
+        self.begun += 1
+        yield edge_pb2.DetectStreamResponse()
+        await self.let_go.wait()
+
+
+@pytest.fixture
+def honest(pki):
+    return pki.credentials("site", "site-2")
+
+
+@pytest.fixture
+async def serve_within(cloud):
+    """serve_within(servicer, downloads=..., ...) -> a server with these limits."""
+    async with AsyncExitStack() as stack:
+
+        async def start(*servicers, **limits):
+            server = await start_server(cloud, "127.0.0.1:0", servicers, limits=Limits(**limits))
+            stack.push_async_callback(server.stop, 0)
+            return server
+
+        yield start
+
+
+async def status(channel):
+    return (await call(EdgeServiceStub(channel).GetStatus, edge_pb2.GetStatusRequest(), deadline_s=PATIENCE_S)).device
+
+
+async def outcomes(calls):
+    """How many calls ended with each status; OK for those that were answered."""
+    ended = await asyncio.gather(*(one.code() for one in calls))
+    return {code: ended.count(code) for code in set(ended)}
+
+
+async def test_downloads_that_one_never_reads_are_refused_beyond_its_share_and_another_downloads(
+    serve_within, site, honest, tmp_path
+):
+    store = BlobStore(tmp_path / "blobs")
+    blob = store.add_bytes(bytes(4 * 2**20))
+    server = await serve_within(BlobServicer(store), downloads=16)
+    async with connect(server.address, site) as hog, connect(server.address, honest) as channel:
+        request = registry_pb2.GetBlobRequest(digest=blob.digest)
+        flood = [BlobServiceStub(hog).GetBlob(request) for _ in range(300)]
+        await until(lambda: sum(one.done() for one in flood) == 284)
+        path = await download(BlobServiceStub(channel), blob, tmp_path / "model")
+        assert path.stat().st_size == blob.bytes
+        refused = [one for one in flood if one.done()]
+        assert await outcomes(refused) == {grpc.StatusCode.RESOURCE_EXHAUSTED: 284}
+        assert "16 downloads under way" in await refused[0].details()
+        for one in flood:
+            one.cancel()
+
+
+async def test_streams_and_calls_beyond_an_identitys_share_are_refused_until_one_ends(serve_within, site, honest):
+    servicer = Edge()
+    server = await serve_within(servicer, streams=5, calls=7)
+    async with connect(server.address, site) as hog, connect(server.address, honest) as channel:
+        stub = EdgeServiceStub(hog)
+        flood = [stub.DetectStream(edge_pb2.DetectStreamRequest()) for _ in range(5)]
+        for stream in flood:
+            await stream.read()
+        calls = [stub.DetectImage(edge_pb2.DetectImageRequest()) for _ in range(7)]
+        await until(lambda: servicer.begun == 12)
+
+        for more in (stub.DetectStream(edge_pb2.DetectStreamRequest()), stub.GetStatus(edge_pb2.GetStatusRequest())):
+            assert await more.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert servicer.begun == 12
+        assert await status(channel) == "camera-1"
+
+        servicer.let_go.set()
+        assert await outcomes([*flood, *calls]) == {grpc.StatusCode.OK: 12}
+        assert await status(hog) == "camera-1"
+
+
+async def test_watchers_of_health_count_as_streams(serve_within, site, honest):
+    server = await serve_within(Edge(), streams=5)
+    async with connect(server.address, site) as hog, connect(server.address, honest) as channel:
+        watch = health_pb2_grpc.HealthStub(hog).Watch
+        flood = [watch(health_pb2.HealthCheckRequest()) for _ in range(5)]
+        for stream in flood:
+            await stream.read()
+        more = watch(health_pb2.HealthCheckRequest())
+        assert await more.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert await status(channel) == "camera-1"
+        with pytest.raises(NoRoom, match="5 streams"):
+            await anext(aiter_of(EdgeServiceStub(hog).DetectStream(edge_pb2.DetectStreamRequest())))
+        for stream in flood:
+            stream.cancel()
+
+
+def aiter_of(stream):
+    from diredi.rpc.streams import read_messages
+
+    return read_messages(stream, PATIENCE_S)
+
+
+async def test_connections_that_never_finish_their_handshake_are_closed_at_the_deadline(serve_within, honest):
+    server = await serve_within(Edge(), handshake_s=1.0)
+    with ExitStack() as stack:
+        mute = [stack.enter_context(connected(server.port)) for _ in range(200)]
+        async with connect(server.address, honest) as channel:
+            assert await status(channel) == "camera-1"
+            for one in mute:
+                assert await closed_by_server(one)
+            assert await status(channel) == "camera-1"
+
+
+async def test_an_address_with_too_many_connections_loses_the_newest_and_others_are_served(serve_within, honest):
+    server = await serve_within(Edge(), connections=10, handshake_s=600)
+    with ExitStack() as stack:
+        first = [stack.enter_context(connected(server.port, "127.0.0.2")) for _ in range(10)]
+        await until(lambda: server.connections.count("127.0.0.2") == 10)
+        flood = [stack.enter_context(connected(server.port, "127.0.0.2")) for _ in range(60)]
+        async with connect(server.address, honest) as channel:
+            for one in flood:
+                assert await closed_by_server(one)
+            assert await status(channel) == "camera-1"
+        assert server.connections.count("127.0.0.2") == 10
+        for one in first:
+            one.setblocking(False)
+            with pytest.raises(BlockingIOError):  # is still open, and was told nothing
+                one.recv(1)
+
+
+def connected(port, source="127.0.0.1"):
+    connection = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S, source_address=(source, 0))
+    connection.setblocking(False)
+    return connection
+
+
+async def closed_by_server(connection):
+    async with asyncio.timeout(PATIENCE_S):
+        try:
+            return await asyncio.get_running_loop().sock_recv(connection, 100) == b""
+        except ConnectionResetError:
+            return True
