@@ -154,7 +154,7 @@ async def test_an_address_with_too_many_connections_loses_the_newest_and_others_
             for one in flood:
                 assert await closed_by_server(one)
             assert await status(channel) == "camera-1"
-        assert server.connections.count("127.0.0.2") == 10
+        await until(lambda: server.connections.count("127.0.0.2") == 10)
         for one in first:
             one.setblocking(False)
             with pytest.raises(BlockingIOError):  # is still open, and was told nothing
