@@ -7,6 +7,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from cloud_server.cycles.rebase import StaleRelease
 from cloud_server.entities import (
     Cycle,
     Decision,
@@ -86,6 +87,12 @@ def cycle_to(cycle: Cycle, brief: bool = False) -> cycles_pb2.Cycle:
         if first.HasField("site_after"):
             message.site_after.CopyFrom(first.site_after)
     return message
+
+
+def stale_to(stale: StaleRelease) -> cycles_pb2.StaleRelease:
+    """Return the message of a release that does not stand on the newest of the next wider scope."""
+    release = stale.release
+    return cycles_pb2.StaleRelease(scope=release.scope, release_version=release.version, lacks=stale.lacks)
 
 
 def _part_to(part: Part, brief: bool) -> cycles_pb2.SitePart:

@@ -21,6 +21,7 @@ from cloud_server.convert import (
     progress_from,
     release_to,
     site_to,
+    stale_to,
     task_to,
     vitals_from,
 )
@@ -70,8 +71,12 @@ class CycleServicer(CycleServiceServicer):
     async def ListCycles(
         self, request: cycles_pb2.ListCyclesRequest, context: Context
     ) -> cycles_pb2.ListCyclesResponse:
-        cycles = await self._service.recent(caller_identity(context), request.site, request.limit)
-        return cycles_pb2.ListCyclesResponse(cycles=[cycle_to(cycle, brief=True) for cycle in cycles])
+        caller = caller_identity(context)
+        cycles = await self._service.recent(caller, request.site, request.limit)
+        stale = await self._service.list_stale(caller)
+        return cycles_pb2.ListCyclesResponse(
+            cycles=[cycle_to(cycle, brief=True) for cycle in cycles], stale=[stale_to(release) for release in stale]
+        )
 
     async def GetCycle(self, request: cycles_pb2.GetCycleRequest, context: Context) -> cycles_pb2.GetCycleResponse:
         return cycles_pb2.GetCycleResponse(
@@ -138,14 +143,14 @@ class SiteServicer(SiteServiceServicer):
         return sites_pb2.FailTaskResponse()
 
     async def SetGroup(self, request: sites_pb2.SetGroupRequest, context: Context) -> sites_pb2.SetGroupResponse:
-        group = await self._service.set_group(caller_identity(context), request.group.name, list(request.group.sites))
-        return sites_pb2.SetGroupResponse(group=group_to(group))
+        change = await self._service.set_group(caller_identity(context), request.group.name, list(request.group.sites))
+        return sites_pb2.SetGroupResponse(group=group_to(change.group), changes=change.effects)
 
     async def RemoveGroup(
         self, request: sites_pb2.RemoveGroupRequest, context: Context
     ) -> sites_pb2.RemoveGroupResponse:
-        await self._service.remove_group(caller_identity(context), request.name)
-        return sites_pb2.RemoveGroupResponse()
+        change = await self._service.remove_group(caller_identity(context), request.name)
+        return sites_pb2.RemoveGroupResponse(changes=change.effects)
 
     async def ListGroups(self, request: sites_pb2.ListGroupsRequest, context: Context) -> sites_pb2.ListGroupsResponse:
         groups = await self._service.list_groups(caller_identity(context))

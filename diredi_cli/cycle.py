@@ -179,7 +179,7 @@ def list_cycles(
     identity: IdentityFolder = DEFAULT_IDENTITY,
     as_json: AsJson = False,
 ) -> None:
-    """List cycles, newest first."""
+    """List cycles, newest first, and the releases of sites and groups that lack what a wider one has."""
     from diredi.rpc.v1.cycles_pb2 import ListCyclesRequest
     from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceStub
     from diredi_cli.connection import ask
@@ -201,6 +201,8 @@ def list_cycles(
     ]
     columns = ("cycle", "sites", "scope", "state", "requested", "release")
     emit([message_to_dict(cycle) for cycle in response.cycles], as_json, table(columns, rows, right=("release",)))
+    for stale in response.stale:
+        note(f"release {stale.release_version} of {stale.scope} {stale.lacks}")
 
 
 @app.command("show")

@@ -29,8 +29,11 @@ def set_group(
     from diredi_cli.proto_json import message_to_dict
 
     request = SetGroupRequest(group=Group(name=name, sites=site))
-    group = ask(cloud, identity, lambda channel: SiteServiceStub(channel).SetGroup, request).group
+    response = ask(cloud, identity, lambda channel: SiteServiceStub(channel).SetGroup, request)
+    group = response.group
     emit(message_to_dict(group), as_json, facts({"group": group.name, "sites": ", ".join(group.sites)}))
+    for change in response.changes:
+        note(change)
 
 
 @app.command("list")
@@ -50,10 +53,13 @@ def list_groups(
 
 @app.command("remove")
 def remove_group(name: Name, cloud: Cloud = DEFAULT_CLOUD, identity: IdentityFolder = DEFAULT_IDENTITY) -> None:
-    """Remove a group. Its devices return to the fleet's release."""
+    """Remove a group. Its devices return to the release of their site, else to the fleet's."""
     from diredi.rpc.v1.sites_pb2 import RemoveGroupRequest
     from diredi.rpc.v1.sites_pb2_grpc import SiteServiceStub
     from diredi_cli.connection import ask
 
-    ask(cloud, identity, lambda channel: SiteServiceStub(channel).RemoveGroup, RemoveGroupRequest(name=name))
+    request = RemoveGroupRequest(name=name)
+    response = ask(cloud, identity, lambda channel: SiteServiceStub(channel).RemoveGroup, request)
     note(f"group {name} is removed; its devices return to their sites' own release, else to the fleet's")
+    for change in response.changes:
+        note(change)

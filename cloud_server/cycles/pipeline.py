@@ -143,6 +143,9 @@ class CyclePipeline:
     async def _judge(self, cycle: Cycle, model: Model, metrics: Json) -> gate.Verdict:
         def find_labels(r: Repository) -> tuple[LabelSpace, LabelSpace | None]:
             student, tutor = r.models.get(cycle.base_student_id), r.models.get(cycle.base_tutor_id)
+            if cycle.rebases:  # it also has what the site took along from a group
+                own = r.models.get(r.releases.get(cycle.rebases).student_id).labels
+                return student.labels, r.classes.labels_of(cycle.scope, tutor.labels.expand(own.names))
             return student.labels, r.classes.labels_of(cycle.scope, tutor.labels)
 
         base, known = await self._context.read(find_labels)

@@ -2,19 +2,21 @@
 
 A release of a site stands on the release that its first cycle has started from. Where the fleet has a newer one, the
 site's devices miss what is new in it. A rebase is a cycle in which no site learns: the difference between the scope's
-models and those that they stand on is transported onto the newer ones (`diredi.knowledge.transport`). It goes through
-the gates, the sites' validation and the canaries as any cycle does. Where it fails, the devices keep what they run.
+models and the newest ones that both came from is transported onto the wider scope's (`diredi.knowledge.transport`). It
+goes through the gates, the sites' validation and the canaries as any cycle does. Where it fails, the devices keep what
+they run.
 """
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from cloud_server.entities import Cycle, Json, Model, Part, Release
-from cloud_server.scopes import FLEET, group_of, wider_scopes
+from cloud_server.scopes import FLEET, group_of, in_scope, scopes_of, wider_scopes
 from cloud_server.states import State
 from cloud_server.store import Repository
 from diredi.errors import InvalidInput, NotFound, WrongState
@@ -25,10 +27,20 @@ _CLOUD: Final = "cloud"
 
 @dataclass(frozen=True)
 class Rebase:
-    """A release of a scope, and the newer release of a wider scope on which it does not stand yet."""
+    """A release of a scope, and the release of the next wider scope on which it does not stand yet."""
 
     own: Release
     wider: Release
+    origin: Release
+    """The newest release that both came from."""
+
+
+@dataclass(frozen=True)
+class StaleRelease:
+    """What the devices of a scope run, and what that lacks (`explain_stale`)."""
+
+    release: Release
+    lacks: str
 
 
 @dataclass(frozen=True)
@@ -44,22 +56,23 @@ def find_rebase(r: Repository, scope: str) -> Rebase | None:
     """Return what there is to rebase in a scope; None where its release is on the newest, or it has none."""
     scopes = wider_scopes(scope, r.groups.of_site(scope.partition(":")[2]))
     own, wider = r.releases.current(scopes[:1]), r.releases.current(scopes[1:])
-    if own is None or wider is None or _find_origin(r, own).base_student_id == wider.student_id:
+    if own is None or wider is None:
         return None
-    return Rebase(own, wider)
+    origin = _find_origin(r, own, wider)
+    return None if origin.student_id == wider.student_id else Rebase(own, wider, origin)
 
 
 def find_lineages(r: Repository, cycle: Cycle) -> tuple[Lineage, Lineage]:
     """Return the tutors and the students that a rebase is made of."""
     own = r.releases.get(cycle.rebases)
-    origin = _find_origin(r, own)
+    origin = _find_origin(r, own, r.releases.find(cycle.base_tutor_id, cycle.base_student_id))
 
     def lineage(learned: str, before: str, target: str) -> Lineage:
         return Lineage(r.models.get(learned), r.models.get(before), r.models.get(target))
 
     return (
-        lineage(own.tutor_id, origin.base_tutor_id, cycle.base_tutor_id),
-        lineage(own.student_id, origin.base_student_id, cycle.base_student_id),
+        lineage(own.tutor_id, origin.tutor_id, cycle.base_tutor_id),
+        lineage(own.student_id, origin.student_id, cycle.base_student_id),
     )
 
 
@@ -128,16 +141,38 @@ def start_due_rebase(r: Repository, now: datetime, scope: str) -> Cycle | None:
 
 
 def explain_stale(r: Repository, scope: str) -> str:
-    """Say what a scope's release lacks and what has become of its rebase; empty where it lacks nothing."""
+    """Say what a scope's release lacks and what becomes of it, or how to get it; empty where it lacks nothing."""
     rebase = None if scope == FLEET else find_rebase(r, scope)
     if rebase is None:
         return ""
+    number = rebase.wider.version
     newest = next(iter(_find_tries(r, rebase)), None)
-    if newest is None:
-        return f"not on release {rebase.wider.version} yet"
-    if not newest.ended:
-        return f"is being rebased on release {rebase.wider.version} (cycle {newest.id})"
-    return f"rebase on release {rebase.wider.version} is {newest.state} (cycle {newest.id})"
+    if newest is not None and not newest.ended:
+        return f"is being rebased on release {number} (cycle {newest.id})"
+    if newest is not None:
+        again = f"`diredi cycle rebase --scope {scope}` tries again"
+        return f"is not on release {number}, its rebase is {newest.state} (cycle {newest.id}): {again}"
+    if not _list_parts(r, r.cycles.get(rebase.own.cycle_id), rebase.wider.created):
+        return f"is not on release {number}, and no site that {scope} has learned from is in it any more: start a cycle"
+    return f"is not on release {number} yet"
+
+
+def list_stale(r: Repository, visible: Collection[str] | None) -> list[StaleRelease]:
+    """Return the releases that do not stand on the newest of the next wider scope.
+
+    Args:
+        r: The repository.
+        visible: The scopes in which to look; None: all.
+    """
+    groups = r.groups.by_site()
+    inhabited = {scope for site in r.sites.all() for scope in scopes_of(site.name, groups.get(site.name, ""))}
+    found = []
+    for scope in r.releases.scopes():
+        if scope in inhabited and in_scope(scope, visible) and (lacks := explain_stale(r, scope)):
+            release = r.releases.current((scope,))
+            assert release is not None
+            found.append(StaleRelease(release, lacks))
+    return found
 
 
 def explain_superseded(r: Repository, cycle: Cycle) -> str:
@@ -152,8 +187,20 @@ def _is_due(r: Repository, scope: str) -> bool:
     rebase = None if scope == FLEET else find_rebase(r, scope)
     if rebase is None or _find_tries(r, rebase):
         return False
+    if rebase.wider.scope != FLEET and _will_be_rebased(r, rebase.wider.scope):
+        return False
     parts = _list_parts(r, r.cycles.get(rebase.own.cycle_id), rebase.wider.created)
     return bool(parts) and not any(r.cycles.unfinished(part.site) for part in parts)
+
+
+def _will_be_rebased(r: Repository, group: str) -> bool:
+    """Return whether a group gets another release soon, for which its sites wait; not once its rebase has failed."""
+    rebase = find_rebase(r, group)
+    if rebase is None:
+        return False
+    newest = next(iter(_find_tries(r, rebase)), None)
+    parts = _list_parts(r, r.cycles.get(rebase.own.cycle_id), rebase.wider.created)
+    return bool(parts) if newest is None else not newest.ended
 
 
 def _find_tries(r: Repository, rebase: Rebase) -> list[Cycle]:
@@ -171,10 +218,20 @@ def _list_parts(r: Repository, source: Cycle, now: datetime) -> tuple[Part, ...]
     )
 
 
-def _find_origin(r: Repository, release: Release) -> Cycle:
-    """Return the cycle with which a scope has left the wider scope: its base is what the scope's release stands on."""
-    own = {other.student_id: other for other in r.releases.all(release.scope)}
-    cycle = r.cycles.get(release.cycle_id)
-    while (before := own.get(cycle.base_student_id)) and before.version < release.version:
-        release, cycle = before, r.cycles.get(before.cycle_id)
-    return cycle
+def _find_origin(r: Repository, own: Release, wider: Release) -> Release:
+    """Return the newest release that both came from: what one has learned since then, the other does not know.
+
+    It may be older than the release that the scope has left. So a site that has left a group takes what it has of the
+    group's along.
+    """
+    parents = r.releases.parents()
+    known, waiting = set[int](), [wider.version]
+    while waiting:
+        version = waiting.pop()
+        if version not in known:
+            known.add(version)
+            waiting += parents[version]
+    origin = own.version
+    while origin not in known and parents[origin]:
+        origin = parents[origin][0]
+    return r.releases.get(origin)

@@ -106,6 +106,15 @@ class CycleService:
         cycles = await self._context.read(lambda r: r.cycles.recent(wanted, most, r.visible_to(actor)))
         return [_view(actor, cycle) for cycle in cycles]
 
+    async def list_stale(self, actor: Identity) -> list[rebase.StaleRelease]:
+        """Return the releases of the caller's scopes that do not stand on the newest of the next wider scope.
+
+        Raises:
+            Refused: The caller is neither an operator nor a site.
+        """
+        authorization.require_operator_or_site(actor)
+        return await self._context.read(lambda r: rebase.list_stale(r, r.visible_to(actor)))
+
     async def watch(self, actor: Identity, cycle_id: str) -> AsyncGenerator[Cycle]:
         """Yield a cycle now, after each change, and at the keep-alive interval, until it ends.
 

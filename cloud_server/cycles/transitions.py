@@ -315,7 +315,10 @@ def end_canary(
     """
     released = decision.state is State.RELEASED
     r.releases.set_status(cycle.release_version, ReleaseStatus.RELEASED if released else ReleaseStatus.WITHDRAWN)
-    return r.cycles.move(cycle.id, decision.state, now, actor, decision.reason, metrics)
+    reason = decision.reason
+    if released and (lacks := rebase.explain_stale(r, cycle.scope)):
+        reason = f"{reason}; release {cycle.release_version} {lacks}"
+    return r.cycles.move(cycle.id, decision.state, now, actor, reason, metrics)
 
 
 def _judge_part(cycle: Cycle, part: Part, base: LabelSpace, student: LabelSpace) -> gate.Verdict | None:
@@ -328,10 +331,13 @@ def _judge_part(cycle: Cycle, part: Part, base: LabelSpace, student: LabelSpace)
 
 
 def explain_superseded(r: Repository, cycle: Cycle) -> str:
-    """Say why a cycle's result would undo another one's; empty where its scope still starts from the cycle's base."""
+    """Say why a cycle's result would undo another one's; empty where its scope has no release newer than its base.
+
+    A newer release of a wider scope is no reason: what the cycle has learned is released, and then rebased on it.
+    """
     if cycle.rebases:
         return rebase.explain_superseded(r, cycle)
-    current = r.releases.current(wider_scopes(cycle.scope, r.groups.of_site(cycle.sites[0])))
+    current = r.releases.current((cycle.scope,))
     if current is None or current.student_id == cycle.base_student_id:
         return ""
     return f"release {current.version} came first and stands on other knowledge: start the cycle again"

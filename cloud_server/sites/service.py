@@ -12,9 +12,9 @@ from cloud_server import authorization
 from cloud_server.context import CloudContext
 from cloud_server.cycles import transitions
 from cloud_server.cycles.gap_validation import GapValidator
-from cloud_server.entities import GapManifest, Model, Progress, Site
+from cloud_server.entities import GapManifest, Model, Progress, Release, Site
 from cloud_server.notifier import site_topic
-from cloud_server.scopes import check_group_name, group_scope
+from cloud_server.scopes import check_group_name, group_scope, scopes_of
 from cloud_server.states import BEFORE_UPLOAD
 from cloud_server.store import Repository
 from cloud_server.tasks import Task, TaskKind, open_tasks, parse_task_id
@@ -54,6 +54,14 @@ class Group:
 
     name: str
     sites: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class GroupChange:
+    """A group as it is now, and what follows for the devices of sites that have joined or left it, for people."""
+
+    group: Group
+    effects: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -178,8 +186,8 @@ class SiteService:
             actor, cycle_id, lambda r, now: transitions.fail_task(r, cycle_id, kind, actor.name, reason, now)
         )
 
-    async def set_group(self, actor: Identity, name: str, sites: Sequence[str]) -> Group:
-        """Make a group of sites, or give one other sites, and return it.
+    async def set_group(self, actor: Identity, name: str, sites: Sequence[str]) -> GroupChange:
+        """Make a group of sites, or give one other sites, and return what has become of it.
 
         Args:
             actor: The caller.
@@ -197,21 +205,20 @@ class SiteService:
         if not sites or len(set(sites)) != len(sites):
             raise InvalidInput(f"group {name!r} needs one site or more, each once: name them all, or remove the group")
 
-        def change(r: Repository, _now: datetime) -> Group:
+        def change(r: Repository, _now: datetime) -> GroupChange:
             groups = r.groups.by_site()
             for site in sites:
                 r.sites.get(site)
                 if groups.get(site, name) != name:
                     raise WrongState(f"site {site!r} is in group {groups[site]!r}: take it out there first")
-            if set(sites) != set(r.groups.members(name)):
-                _check_no_cycle(r, name)
-                r.groups.set(name, sites)
-            return Group(name, tuple(r.groups.members(name)))
+            return _set_members(r, name, sites)
 
         return await self._context.write(change)
 
-    async def remove_group(self, actor: Identity, name: str) -> None:
-        """Remove a group. Its releases reach nobody then, and its devices return to the fleet's.
+    async def remove_group(self, actor: Identity, name: str) -> GroupChange:
+        """Remove a group and return what has become of it. Its releases reach nobody then.
+
+        Its devices run the release of their site, or else the fleet's.
 
         Raises:
             Refused: The caller is not an operator.
@@ -220,13 +227,12 @@ class SiteService:
         """
         authorization.require_operator(actor)
 
-        def remove(r: Repository, _now: datetime) -> None:
+        def remove(r: Repository, _now: datetime) -> GroupChange:
             if not r.groups.members(name):
                 raise NotFound(f"there is no group {name[:80]!r}: `diredi group list` names them")
-            _check_no_cycle(r, name)
-            r.groups.set(name, ())
+            return _set_members(r, name, ())
 
-        await self._context.write(remove)
+        return await self._context.write(remove)
 
     async def list_groups(self, actor: Identity) -> list[Group]:
         """Return all groups, by name.
@@ -263,6 +269,36 @@ class SiteService:
             ]  # fmt: skip
 
         return await self._context.read(query)
+
+
+def _set_members(r: Repository, name: str, sites: Sequence[str]) -> GroupChange:
+    """Give a group these sites, and say what that does to those that have joined or left it.
+
+    Raises:
+        WrongState: A cycle of the group is under way.
+    """
+    moved = set(sites) ^ set(r.groups.members(name))
+    if not moved:
+        return GroupChange(Group(name, tuple(sites)), ())
+    _check_no_cycle(r, name)
+    before = {site: _find_release(r, site) for site in moved}
+    r.groups.set(name, sites)
+    effects = [_describe_move(r, site, before[site], _find_release(r, site)) for site in sorted(moved)]
+    return GroupChange(Group(name, tuple(r.groups.members(name))), tuple(filter(None, effects)))
+
+
+def _find_release(r: Repository, site: str) -> Release | None:
+    return r.releases.current(scopes_of(site, r.groups.of_site(site)))
+
+
+def _describe_move(r: Repository, site: str, before: Release | None, after: Release | None) -> str:
+    """Say which other release a site's devices get, and what they lose by it; empty where they keep theirs."""
+    if before is None or after is None or before.version == after.version:
+        return ""
+    names = r.models.get(after.student_id).labels.names
+    lost = [name for name in r.models.get(before.student_id).labels.names if name not in names]
+    move = f"release {before.version} ({before.scope}) to release {after.version} ({after.scope})"
+    return f"the devices of {site} go from {move}" + (f", which does not know {', '.join(lost)}" if lost else "")
 
 
 def _check_no_cycle(r: Repository, group: str) -> None:

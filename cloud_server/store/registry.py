@@ -132,6 +132,34 @@ class Releases:
             query = query.where(ReleaseRow.scope == scope)
         return [Release.model_validate(row) for row in self._session.scalars(query)]
 
+    def find(self, tutor_id: str, student_id: str) -> Release:
+        """Return the release of these two models, the first if there are several.
+
+        Raises:
+            NotFound: There is no such release.
+        """
+        query = select(ReleaseRow).where(ReleaseRow.tutor_id == tutor_id, ReleaseRow.student_id == student_id)
+        row = self._session.scalar(query.order_by(ReleaseRow.version).limit(1))
+        if row is None:
+            raise NotFound(f"there is no release of tutor {tutor_id} and student {student_id}")
+        return Release.model_validate(row)
+
+    def parents(self) -> dict[int, tuple[int, ...]]:
+        """Return what each release came from: the one that its cycle began with, then the one that it rebases.
+
+        One with the same models as an earlier release has that one as its only parent, the first release has none.
+        """
+        cycle = (CycleRow.base_tutor_id, CycleRow.base_student_id, CycleRow.rebases)
+        query = select(ReleaseRow.version, ReleaseRow.tutor_id, ReleaseRow.student_id, *cycle)
+        query = query.outerjoin(CycleRow, CycleRow.id == ReleaseRow.cycle_id).order_by(ReleaseRow.version)
+        first: dict[tuple[str, str], int] = {}
+        parents = {}
+        for version, tutor, student, base_tutor, base_student, rebases in self._session.execute(query):
+            same = first.setdefault((tutor, student), version)
+            came_from = (first.get((base_tutor, base_student)), rebases) if same == version else (same,)
+            parents[version] = tuple(parent for parent in came_from if parent)
+        return parents
+
     def scopes(self) -> list[str]:
         """Return the scopes that have a release, withdrawn ones included."""
         return sorted(self._session.scalars(select(ReleaseRow.scope).distinct()))

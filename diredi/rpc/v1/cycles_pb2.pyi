@@ -696,20 +696,55 @@ class ListCyclesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CYCLES_FIELD_NUMBER: _builtins.int
+    STALE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def cycles(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cycle]: ...
+    @_builtins.property
+    def stale(self) -> _containers.RepeatedCompositeFieldContainer[Global___StaleRelease]:
+        """of the scopes that the caller is in, wherever their cycles are in the list"""
+
     def __init__(
         self,
         *,
         cycles: _abc.Iterable[Global___Cycle] | None = ...,
+        stale: _abc.Iterable[Global___StaleRelease] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cycles", b"cycles"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cycles", b"cycles", "stale", b"stale"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListCyclesResponse: _TypeAlias = ListCyclesResponse  # noqa: Y015
+
+@_typing.final
+class StaleRelease(_message.Message):
+    """The release of a site or a group that does not stand on the newest one of the next wider scope."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    RELEASE_VERSION_FIELD_NUMBER: _builtins.int
+    LACKS_FIELD_NUMBER: _builtins.int
+    scope: _builtins.str
+    release_version: _builtins.int
+    """that its devices run"""
+    lacks: _builtins.str
+    """what it does not stand on, what becomes of it, and the command where an operator is needed"""
+    def __init__(
+        self,
+        *,
+        scope: _builtins.str = ...,
+        release_version: _builtins.int = ...,
+        lacks: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lacks", b"lacks", "release_version", b"release_version", "scope", b"scope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StaleRelease: _TypeAlias = StaleRelease  # noqa: Y015
 
 @_typing.final
 class GetCycleRequest(_message.Message):

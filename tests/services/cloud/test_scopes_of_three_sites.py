@@ -129,6 +129,27 @@ async def test_the_release_of_a_site_is_for_its_devices_and_a_fleet_release_does
         assert (again.base_tutor_id, again.base_student_id) == (ended.updated_tutor_id, ended.updated_student_id)
 
 
+async def test_a_first_release_of_a_site_is_not_lost_by_a_fleet_release_that_comes_before_it(world: World) -> None:
+    async with three_sites(world) as (operator, (one, two, _), (camera, twin, _)):
+        own = await operator.start(one.name, request_id="own", scope="site")
+        task = await one.next_task(sites_pb2.TASK_KIND_EXTRACT)
+        fleet = await whole_cycle(operator, two, twin, "truck", request_id="fleet")
+        await one.extract(task, "crane")
+        candidate = await operator.until(own.id, "CANARY")
+        await one.validate(own.id)
+        await camera.until(candidate.release_version)
+        await camera.report(candidate.release_version)
+        own = await operator.until(own.id)
+        assert (state_of(own), own.base_student_id) == ("RELEASED", fleet.base_student_id)
+        assert f"release {own.release_version} is not on release {fleet.release_version} yet" in own.history[-1].reason
+        rebase = await rebase_of(operator, own)
+        candidate = await operator.until(rebase.id, "CANARY")
+        await one.validate(rebase.id)
+        assert names_of((await camera.until(candidate.release_version)).labels) == [*FIRST, "truck", "crane"]
+        await camera.report(candidate.release_version)
+        assert state_of(await operator.until(rebase.id)) == "RELEASED"
+
+
 async def test_a_rebase_that_costs_the_site_leaves_its_devices_on_their_release_and_may_be_tried_again(
     world: World,
 ) -> None:
@@ -274,11 +295,15 @@ async def test_a_group_learns_together_and_its_release_reaches_its_sites(world: 
         cycle_id = (await two.next_task(sites_pb2.TASK_KIND_EXTRACT)).cycle_id
         await ask(two.cycles.DeclineCycle, cycles_pb2.DeclineCycleRequest(id=cycle_id))
 
-        await ask(operator.sites.SetGroup, group("site-1"))
+        left = await ask(operator.sites.SetGroup, group("site-1"))
+        assert list(left.changes) == [
+            "the devices of site-2 go from release 2 (group:north) to release 1 (fleet), which does not know crane"
+        ]
         assert [(await running(device)).version for device in (camera, twin)] == [2, 1]
         with pytest.raises(NotFound):
             await two.fetch((await operator.model(learned.updated_tutor_id)).weights)
-        await ask(operator.sites.RemoveGroup, sites_pb2.RemoveGroupRequest(name="north"))
+        removed = await ask(operator.sites.RemoveGroup, sites_pb2.RemoveGroupRequest(name="north"))
+        assert [change.split(" go ")[0] for change in removed.changes] == ["the devices of site-1"]
         assert (await running(camera)).version == 1
         with pytest.raises(NotFound, match="north"):
             await ask(operator.sites.RemoveGroup, sites_pb2.RemoveGroupRequest(name="north"))
@@ -330,6 +355,8 @@ async def test_the_command_line_sets_groups_and_shows_scopes(world: World) -> No
         await operator.until(rebase.id, "CANARY")
         await one.validate(rebase.id, map50=0.3)
         await operator.until(rebase.id)
+        _, noted = await diredi(world, "cycle", "list")
+        assert "`diredi cycle rebase --scope site:site-1` tries again" in noted
         again = await shown("cycle", "rebase", "--scope", "site:site-1", "-o", "max_harm=0.5", "--json")
         assert json.loads(again)["rebases"] == 2
         _, noted = await diredi(world, "group", "remove", "north")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -293,7 +295,7 @@ def test_a_rebase_waits_for_a_cycle_of_its_site_and_is_of_no_use_after_a_newer_r
     busy = run(lambda r: transitions.start_cycle(r, [ONE], "busy", {}, "operator/a", NOON, "site"))
     assert busy.base_tutor_id == own.updated_tutor_id  # what the site's devices run, not the fleet's
     assert run(lambda r: start_due(r, NOON)) == []
-    assert run(lambda r: rebase.explain_stale(r, "site:site-1")) == "not on release 4 yet"
+    assert run(lambda r: rebase.explain_stale(r, "site:site-1")) == "is not on release 4 yet"
     run(lambda r: transitions.decline(r, busy.id, ONE, "", NOON))
     (cycle,) = run(lambda r: start_due(r, NOON))
     assert run(lambda r: transitions.explain_superseded(r, cycle)) == ""
@@ -320,5 +322,149 @@ def test_a_group_is_rebased_on_the_fleet_and_its_site_then_on_the_group(run) -> 
     assert run(lambda r: rebase.explain_stale(r, "site:site-1")) == ""  # it stands on the group's
     run(lambda r: r.groups.set("north", [TWO]))
     assert (
-        run(lambda r: rebase.explain_stale(r, "site:site-1")) == "not on release 4 yet"
+        run(lambda r: rebase.explain_stale(r, "site:site-1")) == "is not on release 4 yet"
     )  # its next wider is the fleet
+
+
+class Fleet:
+    """Cycles that end as their steps would let them, and what each model has learned, and how often."""
+
+    def __init__(self, r: Repository) -> None:
+        self.r = r
+        self.learned: dict[str, Counter[str]] = {TUTOR.id: Counter(LABELS.names), STUDENT.id: Counter(LABELS.names)}
+        r.sites.record_contact("site-3", NOON)
+
+    def start(self, site: str, scope: str) -> Cycle:
+        return transitions.start_cycle(self.r, [site], f"{site} {scope}", {}, "operator/a", NOON, scope)
+
+    def release(self, cycle: Cycle, *names: str) -> Cycle:
+        """End a cycle whose site teaches some classes, or a rebase, which teaches none."""
+        r, made = self.r, []
+        lineages = rebase.find_lineages(r, cycle) if cycle.rebases else (None, None)
+        for kind, base, lineage in zip(
+            (ModelKind.TUTOR, ModelKind.STUDENT), (cycle.base_tutor_id, cycle.base_student_id), lineages, strict=True
+        ):
+            gap = Counter(names)
+            labels = r.models.get(base).labels.expand(names)
+            if lineage is not None:
+                gap = self.learned[lineage.learned.id].copy()
+                gap.subtract(self.learned[lineage.origin.id])
+                labels = labels.expand(lineage.learned.labels.names)
+            digest = f"sha256:{len(self.learned):064x}"
+            self.learned[digest] = self.learned[base] + gap
+            new = model("1", kind, labels).model_copy(update={"id": digest, "cycle_id": cycle.id})
+            made.append(r.models.add(new))
+        tutor, student = made
+        new = r.releases.add(student, tutor.id, ReleaseStatus.CANARY, (), cycle.id, NOON, cycle.scope)
+        at_site = () if cycle.rebases else (State.OFFERED, State.EXTRACTING, State.UPLOADED)
+        for state in (*at_site, State.APPLIED, State.GATED, State.REDISTILLED):
+            r.cycles.move(cycle.id, state, NOON, "cloud", "")
+        for part in cycle.parts:
+            r.cycles.change_part(cycle.id, part.site, NOON, after=metrics(0.7).model_dump(mode="json"))
+        ids = {"updated_tutor_id": tutor.id, "updated_student_id": student.id, "release_version": new.version}
+        waiting = r.cycles.move(cycle.id, State.CANARY, NOON, "cloud", "", **ids)
+        conflict = transitions.explain_superseded(r, waiting)
+        state = State.ROLLED_BACK if conflict else State.RELEASED
+        return transitions.end_canary(r, waiting, canary.Decision(state, conflict), "cloud", NOON, {})
+
+    def rebase_all(self) -> list[str]:
+        """Let the cloud do what it does by itself, until it has nothing to do; return the scopes of its rebases."""
+        done = []
+        while cycles := start_due(self.r, NOON):
+            done += [cycle.scope for cycle in cycles]
+            assert [str(self.release(cycle).state) for cycle in cycles] == ["RELEASED"] * len(cycles)
+        return done
+
+    def knows(self, site: str) -> dict[str, int]:
+        """What the devices of a site have learned beside the first classes, and how often."""
+        release = self.r.releases.current(scopes.scopes_of(site, self.r.groups.of_site(site)))
+        assert release is not None
+        assert set(self.r.models.get(release.student_id).labels.names) == set(self.learned[release.student_id])
+        return dict(self.learned[release.student_id] - Counter(LABELS.names))
+
+
+LEARN = {"site": (ONE, "crane"), "group:north": (TWO, "lift"), "fleet": ("site-3", "truck")}
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize("order", list(permutations(LEARN)))
+def test_in_whatever_order_scopes_learn_no_device_loses_a_class_for_good(run, order, at_once: bool) -> None:
+    def learn(r: Repository) -> None:
+        fleet, cycles = Fleet(r), {}
+        r.groups.set("north", [ONE, TWO])
+        if at_once:
+            cycles = {scope: fleet.start(LEARN[scope][0], scope) for scope in order}
+        for number, scope in enumerate(order):
+            site, name = LEARN[scope]
+            ended = fleet.release(cycles.get(scope) or fleet.start(site, scope), name)
+            assert ended.state is State.RELEASED, ended.history[-1].reason
+            assert fleet.knows(site)[name] == 1
+            for earlier in order[:number]:  # whoever has taught his own scope has what he taught
+                assert fleet.knows(LEARN[earlier][0])[LEARN[earlier][1]] == 1
+        assert len(fleet.rebase_all()) <= 3
+        assert fleet.knows("site-3") == {"truck": 1}
+        assert fleet.knows(TWO) == {"truck": 1, "lift": 1}
+        assert fleet.knows(ONE) == {"truck": 1, "lift": 1, "crane": 1}
+        assert rebase.list_stale(r, None) == []
+
+    run(learn)
+
+
+def test_a_release_that_a_wider_one_has_overtaken_says_so(run) -> None:
+    def learn(r: Repository) -> None:
+        fleet = Fleet(r)
+        own = fleet.start(ONE, "site")
+        fleet.release(fleet.start(TWO, "fleet"), "truck")
+        ended = fleet.release(own, "crane")
+        assert ended.history[-1].reason.endswith("release 3 is not on release 2 yet")
+        (stale,) = rebase.list_stale(r, scopes.visible_scopes(SITE_1, {}))
+        assert (stale.release.version, stale.lacks) == (3, "is not on release 2 yet")
+        assert rebase.list_stale(r, scopes.visible_scopes(SITE_2, {})) == []
+        (cycle,) = start_due(r, NOON)
+        r.cycles.move(cycle.id, State.REJECTED, NOON, "cloud", "mAP50 fell")
+        (stale,) = rebase.list_stale(r, None)
+        assert "diredi cycle rebase --scope site:site-1" in stale.lacks
+
+    run(learn)
+
+
+def test_a_second_release_of_one_scope_still_supersedes_what_began_before_the_first(run) -> None:
+    def learn(r: Repository) -> None:
+        fleet = Fleet(r)
+        r.groups.set("north", [ONE, TWO])
+        cycles = [fleet.start(site, "group:north") for site in (ONE, TWO)]
+        assert fleet.release(cycles[0], "crane").state is State.RELEASED
+        late = fleet.release(cycles[1], "lift")
+        assert (late.state, fleet.knows(TWO)) == (State.ROLLED_BACK, {"crane": 1})
+
+    run(learn)
+
+
+def test_a_site_that_leaves_its_group_keeps_what_its_own_release_has_of_it(run) -> None:
+    def learn(r: Repository) -> None:
+        fleet = Fleet(r)
+        r.groups.set("north", [ONE, TWO])
+        fleet.release(fleet.start(TWO, "group:north"), "lift")
+        fleet.release(fleet.start(ONE, "site"), "crane")
+        r.groups.set("north", [TWO])
+        assert fleet.rebase_all() == []
+        assert fleet.knows(ONE) == {"lift": 1, "crane": 1}
+        fleet.release(fleet.start("site-3", "fleet"), "truck")
+        assert fleet.rebase_all() == ["group:north", "site:site-1"]
+        assert fleet.knows(ONE) == {"truck": 1, "lift": 1, "crane": 1}
+
+    run(learn)
+
+
+def test_a_site_that_joins_a_group_waits_until_the_group_has_what_the_site_stands_on(run) -> None:
+    def learn(r: Repository) -> None:
+        fleet = Fleet(r)
+        r.groups.set("north", [TWO])
+        fleet.release(fleet.start(TWO, "group:north"), "lift")
+        fleet.release(fleet.start("site-3", "fleet"), "truck")
+        fleet.release(fleet.start(ONE, "site"), "crane")
+        r.groups.set("north", [ONE, TWO])
+        assert fleet.rebase_all() == ["group:north", "site:site-1"]
+        assert fleet.knows(ONE) == {"truck": 1, "lift": 1, "crane": 1}
+
+    run(learn)
