@@ -8,6 +8,7 @@ from typing import Final
 from cloud_server import authorization
 from cloud_server.context import CloudContext
 from cloud_server.cycles import rebase, transitions
+from cloud_server.cycles.rebase import StaleRelease
 from cloud_server.entities import Cycle, Json
 from cloud_server.notifier import cycle_topic
 from cloud_server.scopes import FLEET
@@ -106,7 +107,7 @@ class CycleService:
         cycles = await self._context.read(lambda r: r.cycles.recent(wanted, most, r.visible_to(actor)))
         return [_view(actor, cycle) for cycle in cycles]
 
-    async def list_stale(self, actor: Identity) -> list[rebase.StaleRelease]:
+    async def list_stale(self, actor: Identity) -> list[StaleRelease]:
         """Return the releases of the caller's scopes that do not stand on the newest of the next wider scope.
 
         Raises:
