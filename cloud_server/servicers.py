@@ -123,7 +123,8 @@ class SiteServicer(SiteServiceServicer):
         self, request: sites_pb2.ProposeClassesRequest, context: Context
     ) -> sites_pb2.ProposeClassesResponse:
         names = class_names_from(request.names)
-        labels = await self._service.propose_classes(caller_identity(context), request.cycle_id, names)
+        distinct = frozenset(name.strip() for name in request.distinct)
+        labels = await self._service.propose_classes(caller_identity(context), request.cycle_id, names, distinct)
         return sites_pb2.ProposeClassesResponse(labels=labels_to(labels))
 
     async def SubmitGap(self, request: sites_pb2.SubmitGapRequest, context: Context) -> sites_pb2.SubmitGapResponse:

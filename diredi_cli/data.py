@@ -59,16 +59,33 @@ def check(
     labels: Annotated[
         bool, typer.Option("--labels/--no-labels", help="Whether there are labels to check, or images alone.")
     ] = True,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model", metavar="MODEL", help="A .safetensors, .onnx or .pt file whose class names the set may share."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a data set: every fault by file and line, and what is left out. Exit code 2 when it cannot be used."""
+    """Check a data set: every fault by file and line, what is left out, and names that may mean one class.
+
+    Exit code 2 when it cannot be used.
+    """
     from diredi.data.dataset import check as check_set
     from diredi.data.notes import counted_noun
     from diredi.errors import InvalidInput
+    from diredi.labels import LabelSpace
+    from diredi_cli.evaluate import open_predictor
 
+    known = LabelSpace(names=()) if model is None else open_predictor(model).labels
     with progress(as_json) as bar:
         report = check_set(path, read_labels=labels, on_progress=heard_by(bar, "Checking images"))
-    emit({**report.model_dump(mode="json"), "ok": report.ok}, as_json, *_check_shown(report))
+    meant = known.proposals(report.names)
+    shown = _check_shown(report)
+    if meant:
+        title = "May be one class: say so in `names:`, or in class_names of the site's configuration"
+        shown.append(table(("class", "may be"), sorted(meant.items()), title=title))
+    emit({**report.model_dump(mode="json"), "ok": report.ok, "class_proposals": meant}, as_json, *shown)
     if not report.ok:
         raise InvalidInput(f"{counted_noun(len(report.problems), 'fault')} in {path}: {_first_problem(report)}")
 

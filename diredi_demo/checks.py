@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diredi.errors import NotFound
+from diredi.errors import InvalidInput, NotFound
 from diredi.labels import LabelSpace
 from diredi_cli.output import note, notes
 from diredi_demo import service_configs
@@ -79,10 +79,8 @@ def _check_classes(private: Dataset, known: tuple[str, ...]) -> None:
     """A site may show nothing but new classes, but not the known ones in another spelling."""
     labels = LabelSpace.of(known)
     labels.expand(private.names)
-    for name, meant in labels.resembling(private.names).items():
-        note(
-            f"{private.root}: class {name!r} will be learned as a new one; if it is {meant!r}, write it so in data.yaml"
-        )
+    for name, meant in labels.proposals(private.names).items():
+        raise InvalidInput(f"{private.root}: class {name!r} may be {meant!r}: write it so in data.yaml, or rename it")
     if not set(private.names) & set(known):
         note(
             f"{private.root} has none of the manufacturer's classes ({', '.join(known[:8])}): all of its own "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
 
 import structlog
@@ -101,9 +101,19 @@ class CloudClient:
         request = sites_pb2.ReportProgressRequest(cycle_id=cycle_id, progress=message)
         await call(self._sites.ReportProgress, request, deadline_s=10)
 
-    async def propose_classes(self, cycle_id: str, names: tuple[str, ...]) -> LabelSpace:
-        """Return the label space that holds these class names; new ones get their ids."""
-        request = sites_pb2.ProposeClassesRequest(cycle_id=cycle_id, names=names)
+    async def propose_classes(self, cycle_id: str, names: Sequence[str], distinct: Collection[str]) -> LabelSpace:
+        """Return the label space that holds these class names; new ones get their ids.
+
+        Args:
+            cycle_id: The cycle.
+            names: All classes of the site.
+            distinct: Those that are classes of their own, whatever known name they are like.
+
+        Raises:
+            InvalidInput: A new name may mean a class that the cloud knows; the message proposes that name.
+        """
+        distinct = [name for name in names if name in distinct]
+        request = sites_pb2.ProposeClassesRequest(cycle_id=cycle_id, names=names, distinct=distinct)
         answer = await call(self._sites.ProposeClasses, request, deadline_s=10, attempts=ATTEMPTS)
         return convert.labels_from(answer.labels)
 

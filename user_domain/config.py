@@ -9,6 +9,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from diredi.config import ServiceConfig
+from diredi.labels import ClassName
 
 
 class UserDomainConfig(ServiceConfig):
@@ -28,6 +29,11 @@ class UserDomainConfig(ServiceConfig):
     data: str
     """The private data set: the path of a data.yaml, or `scenes:SITE` for built-in scenes. It is read and never
     written."""
+    class_names: dict[str, ClassName] = Field(default_factory=dict)
+    """What classes of the data set are called elsewhere, such as `{cars: car}`: two of one name become one class. A
+    name that stays itself, such as `{cars: cars}`, is a class of its own, however much it is like a known one. Without
+    such a line a cycle ends before anything is trained where a class may be a known one in another spelling or a
+    plural, and the log proposes the name."""
     labelled: bool = True
     """Whether the data set has labels. Without, it needs neither labels nor `names`, and the site takes part in cycles
     in which an oracle labels its images (`diredi cycle start --labels oracle`)."""

@@ -48,7 +48,7 @@ class Reason(StrEnum):
     DATA = "the site's data set cannot be used: its own log says why"
     NO_LABELS = "the site's images have no labels: start the cycle with --labels oracle, or see the site's own log"
     DOWNLOAD = "a model or coreset of the task could not be fetched and verified"
-    CLASSES = "the cloud refused the site's class names"
+    CLASSES = "a class name of the site cannot be used as it is: its own log says which, and how to decide"
     NO_ROOM = "the site's disk is full"
     NO_ROOM_IN_CLOUD = "the cloud has no room for the gap"
     JOB = "the work at the site failed: its own log says why"

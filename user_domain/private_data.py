@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,11 @@ class PrivateData:
 
     path: Path
     names: tuple[str, ...]
+    """The classes, as the site wants them to be called."""
+    renamed: dict[str, str]
+    """Classes of the files that are called otherwise, with the new name."""
+    distinct: frozenset[str]
+    """Names of which the site has said that they are classes of their own."""
     train_images: int
     held_out_images: int
     bytes: int
@@ -31,6 +37,7 @@ def read_private_data(
     cache: Path,
     *,
     read_labels: bool = True,
+    class_names: Mapping[str, str] | None = None,
     seed: int = 0,
     train: int | None = None,
     val: int | None = None,
@@ -41,6 +48,7 @@ def read_private_data(
         reference: Path of a data.yaml, or "scenes:SITE" for built-in scenes.
         cache: Folder in which built-in scenes are kept.
         read_labels: Whether to read labels and class names, or images alone.
+        class_names: What classes are called elsewhere; a name that stays itself is a class of its own.
         seed: Of the built-in scenes.
         train: Number of training images of built-in scenes; None for the default.
         val: Number of held-out images of built-in scenes; None for the default.
@@ -48,15 +56,31 @@ def read_private_data(
     Raises:
         DatasetError: The data set is wrong; the message names file and line.
         NoLabels: Labels are to be read, and there is none.
-        InvalidInput: There is none, or a file of it cannot be read.
+        InvalidInput: There is none, a file of it cannot be read, or `class_names` has a class that it lacks.
     """
     path = resolve(reference, cache, seed=seed, train=train, val=val).absolute()
     try:
         dataset = load(path, read_labels=read_labels)
     except NoLabels as error:
         raise NoLabels(f"{error}. If it has none, say --labelled false here and {WITH_ORACLE} to the cycle") from None
+    names = dict(class_names or {}) if read_labels else {}
+    renamed = {name: other for name, other in names.items() if name != other}
+    if strange := [name for name in names if name not in {*dataset.names, *renamed.values()}]:
+        raise InvalidInput(
+            f"class_names has {strange[0]!r}, which is no class of {path} ({', '.join(dataset.names)}): correct it"
+        )
+    dataset = dataset.renamed(renamed)
     try:
         size = dataset.bytes_on_disk()
     except OSError as error:
         raise InvalidInput(f"{path}: a file of the data set cannot be read ({error.strerror})") from error
-    return PrivateData(path, dataset.label_names, len(dataset.train), len(dataset.val), size, dataset.notes)
+    return PrivateData(
+        path,
+        names=dataset.label_names,
+        renamed=renamed,
+        distinct=frozenset(names) - frozenset(renamed),
+        train_images=len(dataset.train),
+        held_out_images=len(dataset.val),
+        bytes=size,
+        notes=dataset.notes,
+    )

@@ -49,6 +49,7 @@ class LocalServicer(stubs.LocalServiceServicer):
     async def GetSiteStatus(self, request: pb.GetSiteStatusRequest, context: Any) -> pb.GetSiteStatusResponse:
         require(context, Role.SITE, Role.DEVICE, site=self._parts.site)
         parts, data = self._parts, self._parts.data()
+        known = parts.worker.known
         return pb.GetSiteStatusResponse(
             site=parts.site,
             cloud_online=parts.cloud.online,
@@ -59,4 +60,5 @@ class LocalServicer(stubs.LocalServiceServicer):
             cycle_id=parts.worker.cycle_id,
             sent_bytes=parts.meter.totals(),
             last_error=parts.worker.last_error or parts.meter.problem,
+            class_proposals={} if known is None else known.proposals(data.names, data.distinct),
         )

@@ -44,6 +44,7 @@ class _Data:
             config.data,
             config.state_dir / "scenes",
             read_labels=labels,
+            class_names=config.class_names,
             seed=config.seed,
             train=config.scenes_train,
             val=config.scenes_val,

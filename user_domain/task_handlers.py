@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
 from pydantic import BaseModel
 
 from diredi.errors import DirediError, InvalidInput
@@ -112,22 +111,23 @@ async def perform(site: SiteContext, task: Task) -> None:
 async def _extract(site: SiteContext, task: Task, reporter: ProgressReporter) -> None:
     assert task.tutor and task.tutor.weights and task.student and task.student.weights
     recipe, data = await _read(site, task)
+    known = task.tutor.spec.labels
+    labels = known if recipe.labels == "oracle" else await _labels(site, task, data)  # an oracle finds nothing new
     with _stage(Stage.DOWNLOAD):
         on_bytes = _byte_progress(reporter, "download")
         tutor = await site.cloud.fetch(task.tutor.weights, ".safetensors", on_bytes)
         student = await site.cloud.fetch(task.student.weights, ".safetensors", on_bytes)
         coreset = await site.cloud.fetch(task.coreset, ".zip", on_bytes) if task.coreset else None
         site.cloud.delete_downloads_except({path for path in (tutor, student, coreset) if path})
-    oracle = _oracle(site, task, recipe, tutor)
-    labels = task.tutor.spec.labels if oracle else await _labels(site, task, data)  # an oracle finds nothing new
     spec = ExtractSpec(
         data=data.path,
+        class_names=data.renamed,
         tutor=tutor,
         student=student,
         coreset=coreset,
         labels=labels,
         recipe=recipe,
-        oracle=oracle,
+        oracle=_oracle(site, task, recipe, tutor),
         publish_style=site.publish_style,
     )
     result = await _run_job(site, task, EXTRACT_JOB, spec, ExtractResult, reporter)
@@ -167,12 +167,9 @@ async def _labels(site: SiteContext, task: Task, data: PrivateData) -> LabelSpac
     if known is not None and set(data.names) <= set(known.names):
         return known
     assert task.tutor
-    with _stage(Stage.DATA):
-        task.tutor.spec.labels.expand(data.names)  # before the cloud hears of a class that is one in another spelling
-    for name, meant in task.tutor.spec.labels.resembling(data.names).items():
-        structlog.get_logger().warning("new_class_resembled_known", name=name, known=meant)
     with _stage(Stage.CLASSES):
-        labels = await site.cloud.propose_classes(task.cycle_id, data.names)
+        task.tutor.spec.labels.check_decided(data.names, data.distinct)  # before the cloud hears of such a name
+        labels = await site.cloud.propose_classes(task.cycle_id, data.names, data.distinct)
         labels.ids_of(data.names)
         site.journal.set_labels(task.cycle_id, labels)
     return labels
@@ -188,7 +185,9 @@ async def _validate(site: SiteContext, task: Task, reporter: ProgressReporter) -
             if task.tutor is None or task.tutor.weights is None:
                 raise InvalidInput("the task names no tutor, which says what is on the images: update the cloud")
             oracle = _oracle(site, task, recipe, await site.cloud.fetch(task.tutor.weights, ".safetensors"))
-    spec = ValidateSpec(data=data.path, onnx=onnx, labels=task.student.spec.labels, oracle=oracle)
+    spec = ValidateSpec(
+        data=data.path, class_names=data.renamed, onnx=onnx, labels=task.student.spec.labels, oracle=oracle
+    )
     result = await _run_job(site, task, VALIDATE_JOB, spec, ValidateResult, reporter)
     with _stage(Stage.SUBMIT):
         await site.cloud.submit_validation(task.cycle_id, result.metrics)

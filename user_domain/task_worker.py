@@ -9,6 +9,7 @@ import structlog
 
 from diredi.errors import DirediError, RemoteFailure, Unreachable
 from diredi.jobs import job_folder
+from diredi.labels import LabelSpace
 from diredi.rpc.retry import Backoff
 from diredi.rpc.v1 import sites_pb2
 from user_domain.failure_reasons import Action, Reason, action_for, reason_for
@@ -37,6 +38,8 @@ class TaskWorker:
         self._reports: dict[str, asyncio.Task[None]] = {}
         self._log = structlog.get_logger()
         self.last_error = ""
+        self.known: LabelSpace | None = None
+        """The classes that the cloud knew when it last offered an extraction."""
 
     @property
     def cycle_id(self) -> str:
@@ -55,6 +58,8 @@ class TaskWorker:
         if task.kind is TaskKind.CANCEL:
             self._cancel(task.cycle_id)
             return
+        if task.kind is TaskKind.EXTRACT and task.tutor is not None:
+            self.known = task.tutor.spec.labels
         if task.id not in self._open:
             style = {"publishes_style": self._site.publish_style} if task.kind is TaskKind.EXTRACT else {}
             self._log.info("task_offered", task=task.id, approved=task.approved, **style)

@@ -8,7 +8,7 @@ the cycle, and the whole cycle where that follows (`states.joint_state`).
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -186,7 +186,9 @@ def report_progress(r: Repository, cycle_id: str, site: str, progress: Progress,
     return r.cycles.record_progress(cycle_id, progress, now, site)
 
 
-def propose_classes(r: Repository, cycle_id: str, site: str, names: Sequence[str], now: datetime) -> LabelSpace:
+def propose_classes(
+    r: Repository, cycle_id: str, site: str, names: Sequence[str], now: datetime, distinct: Collection[str] = ()
+) -> LabelSpace:
     """Give ids to class names and return the whole label space of the cycle's scope.
 
     Known names keep their ids. New ones get the next ids, which hold for all sites of the scope whatever becomes of the
@@ -194,6 +196,7 @@ def propose_classes(r: Repository, cycle_id: str, site: str, names: Sequence[str
 
     Raises:
         WrongState: The site has not approved the cycle, or its gap has been uploaded.
+        InvalidInput: A new name may mean a known class, or another new one, and is not in `distinct`.
     """
     cycle = r.cycles.get(cycle_id)
     part = cycle.part(site)
@@ -201,7 +204,7 @@ def propose_classes(r: Repository, cycle_id: str, site: str, names: Sequence[str
         state = _describe_state(cycle, site)
         raise WrongState(f"cycle {cycle_id} is {state}: only an approved one may propose, before its upload")
     r.cycles.change_part(cycle_id, site, now)
-    return r.classes.propose(cycle.scope, r.models.get(cycle.base_tutor_id).labels, names, cycle_id, now)
+    return r.classes.propose(cycle.scope, r.models.get(cycle.base_tutor_id).labels, names, cycle_id, now, distinct)
 
 
 def check_manifest(r: Repository, site: str, manifest: GapManifest) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -122,16 +122,25 @@ class SiteService:
             actor, cycle_id, lambda r, now: transitions.report_progress(r, cycle_id, actor.name, progress, now)
         )
 
-    async def propose_classes(self, actor: Identity, cycle_id: str, names: Sequence[str]) -> LabelSpace:
+    async def propose_classes(
+        self, actor: Identity, cycle_id: str, names: Sequence[str], distinct: Collection[str] = ()
+    ) -> LabelSpace:
         """Give ids to class names and return the whole label space. Names that are known keep their ids.
 
+        Args:
+            actor: The caller.
+            cycle_id: The cycle in which the site wants to teach them.
+            names: Class names.
+            distinct: Those of which the site has said that they are classes of their own, whatever they are like.
+
         Raises:
+            InvalidInput: A new name may mean a known class, or another new one. Then no name gets an id.
             NotFound: There is no such cycle.
             Refused: The caller is not a site of the cycle.
             WrongState: The site has not approved the cycle, or its gap has been uploaded.
         """
         return await self._context.write_for_site(
-            actor, cycle_id, lambda r, now: transitions.propose_classes(r, cycle_id, actor.name, names, now)
+            actor, cycle_id, lambda r, now: transitions.propose_classes(r, cycle_id, actor.name, names, now, distinct)
         )
 
     async def submit_gap(self, actor: Identity, manifest: GapManifest, certificate: str) -> None:

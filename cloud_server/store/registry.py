@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Container, Sequence
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, func, or_, select, union_all
@@ -206,16 +206,26 @@ class Classes:
             return None
         return LabelSpace(version=max(row.version for row in rows), names=tuple(row.name for row in rows))
 
-    def assign_ids(self, names: Sequence[str], cycle_id: str, now: datetime) -> LabelSpace:
+    def assign_ids(
+        self, names: Sequence[str], cycle_id: str, now: datetime, distinct: Container[str] = ()
+    ) -> LabelSpace:
         """Give ids in the fleet to class names and return the fleet's whole label space.
 
         Args:
             names: Class names. Known ones keep their ids, new ones get the next.
             cycle_id: The cycle that asks for them; empty for the first classes.
             now: The current time.
+            distinct: Names that are classes of their own, whatever known name they are like.
+
+        Raises:
+            InvalidInput: A new name may mean a known class, or another new one, and nobody has decided that.
         """
         before = self.labels()
-        after = LabelSpace(names=tuple(dict.fromkeys(names))) if before is None else before.expand(names)
+        if before is None:
+            after = LabelSpace(names=tuple(dict.fromkeys(names)))
+        else:
+            before.check_decided(names, distinct)
+            after = before.expand(names, distinct=distinct)
         for class_id in range(0 if before is None else len(before), len(after)):
             self._add(FLEET, class_id, after.names[class_id], after.version, cycle_id, now)
         self._session.flush()
@@ -231,9 +241,17 @@ class Classes:
         Returns:
             The label space; None for the fleet's before the first release.
         """
-        return self.labels() if scope == FLEET else base.expand(row.name for row in self._rows(scope))
+        return self.labels() if scope == FLEET else self._own(scope, base)
 
-    def propose(self, scope: str, base: LabelSpace, names: Sequence[str], cycle_id: str, now: datetime) -> LabelSpace:
+    def propose(
+        self,
+        scope: str,
+        base: LabelSpace,
+        names: Sequence[str],
+        cycle_id: str,
+        now: datetime,
+        distinct: Container[str] = (),
+    ) -> LabelSpace:
         """Give ids in a scope to class names and return the scope's whole label space.
 
         Args:
@@ -242,16 +260,26 @@ class Classes:
             names: Class names. Known ones keep their ids, new ones get the next.
             cycle_id: The cycle that asks for them.
             now: The current time.
+            distinct: Names of which the site has said that they are classes of their own, whatever they are like.
+
+        Raises:
+            InvalidInput: A new name may mean a known class, or another new one, and the site has not decided that.
         """
         if scope == FLEET:
-            return self.assign_ids(names, cycle_id, now)
-        own = self._rows(scope)
-        before = base.expand(row.name for row in own)
-        after = before.expand(names)
-        for place, name in enumerate(after.new_since(before), len(own)):
+            return self.assign_ids(names, cycle_id, now, distinct)
+        before = self._own(scope, base)
+        for known in (base, before):  # what the scope named first may be like what the fleet has named since
+            known.check_decided(names, distinct)
+        after = before.expand(names, distinct=distinct)
+        for place, name in enumerate(after.new_since(before), len(self._rows(scope))):
             self._add(scope, place, name, after.version, cycle_id, now)
         self._session.flush()
         return after
+
+    def _own(self, scope: str, base: LabelSpace) -> LabelSpace:
+        """The classes of a scope, behind those of `base`. They were decided on when they were given their ids."""
+        names = [row.name for row in self._rows(scope)]
+        return base.expand(names, distinct=names)
 
     def _rows(self, scope: str) -> Sequence[ClassRow]:
         return self._session.scalars(select(ClassRow).where(ClassRow.scope == scope).order_by(ClassRow.id)).all()

@@ -58,7 +58,7 @@ def transport(learned: StoredModel, origin: StoredModel, target: StoredModel) ->
     Raises:
         InvalidInput: The three are not of one architecture, or spell a class in two ways.
     """
-    labels = target.spec.labels.expand(learned.spec.labels.names)
+    labels = target.spec.labels.expand(learned.spec.labels.names, distinct=learned.spec.labels.decided)
     old_branches, target_branches = len(origin.spec.branches), len(target.spec.branches)
     for other in (learned, target):
         if other.spec.architecture != origin.spec.architecture or len(other.spec.branches) < old_branches:

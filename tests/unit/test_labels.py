@@ -43,7 +43,9 @@ def test_an_unknown_class_is_named_with_those_there_are() -> None:
         BASE.id_of("boat")
 
 
-@pytest.mark.parametrize("name", ["Person", "PERSON", "\uff50erson", " person"])
+@pytest.mark.parametrize(
+    "name", ["Person", "PERSON", "\uff50erson", " person", "p\u0435rson", "\u0420ERSON", "person\ufe0f"]
+)
 def test_a_known_class_in_another_spelling_does_not_become_a_new_one(name: str) -> None:
     with pytest.raises(InvalidInput, match=r"write '.*' as 'person' in data.yaml"):
         BASE.expand(["car", name])
@@ -75,6 +77,9 @@ def test_names_that_mean_something_else_are_new_classes(known: str, name: str) -
         ("box", "Boxes"),
         ("bench", "benches"),
         ("traffic light", "TrafficLight"),
+        ("lorry", "Lorries"),
+        ("movie", "movies"),
+        ("car", "\u0441\u0430rs"),
     ],
 )
 def test_a_plural_resembles_a_class_but_may_be_another(known: str, name: str) -> None:
@@ -89,3 +94,34 @@ def test_classes_that_share_nothing_are_told_with_what_may_be_meant() -> None:
         BASE.check_shares(["Persons"], "the model", "the data")
     with pytest.raises(InvalidInput, match="no class in common: name the model or the data that fits"):
         BASE.check_shares(["boat"], "the model", "the data")
+
+
+def test_one_class_in_many_spellings_is_proposed_as_the_one_that_is_known() -> None:
+    spellings = ["Car", "CARS", "\u0441\u0430r", "\uff43\uff41\uff52", "car\ufe0f", "\u0421ar"]
+    assert BASE.proposals(["car", *spellings, "cart"]) == dict.fromkeys(spellings, "car")
+
+
+def test_names_of_other_scripts_are_compared_in_their_own_script() -> None:
+    labels = LabelSpace.of(["\u041d\u043e\u0436", "caf\u00e9"])
+    assert labels.proposals(["\u043d\u043e\u0436", "cafe\u0301", "cafe", "\u043d\u043e\u0441"]) == {
+        "\u043d\u043e\u0436": "\u041d\u043e\u0436",
+        "cafe\u0301": "caf\u00e9",
+    }
+
+
+def test_two_new_names_of_one_class_are_proposed_as_the_first() -> None:
+    assert BASE.proposals(["crane", "Cranes", "boat"]) == {"Cranes": "crane"}
+    assert BASE.resembling(["crane", "Cranes"]) == {}, "nobody knows a crane yet"
+
+
+def test_nothing_is_two_classes_for_ever_before_somebody_has_decided() -> None:
+    with pytest.raises(InvalidInput, match=r'class_names: \{"cars": "car"\} where .* \{"cars": "cars"\} where'):
+        BASE.check_decided(["car", "cars"])
+    BASE.check_decided(["car", "cars"], distinct=["cars"])
+    BASE.check_decided(["car", "boat"])
+    assert BASE.expand(["Car"], distinct=["Car"]).names == ("car", "person", "Car")
+
+
+def test_a_name_that_looks_like_another_is_shown_as_what_it_is() -> None:
+    with pytest.raises(InvalidInput, match=r"'\\u0441\\u0430r' may be 'car'.*\{\"\\u0441\\u0430r\": \"car\"\}"):
+        BASE.check_decided(["\u0441\u0430r"])

@@ -33,7 +33,7 @@ def main(spec: ExtractSpec, folder: Path, on_progress: OnProgress) -> ExtractRes
     clock = Clock()
     with clock.step("read"):
         report(on_progress, "read", 0.0, "reading data and models")
-        site = load_dataset(spec.data, read_labels=spec.oracle is None, decode=True)
+        site = load_dataset(spec.data, read_labels=spec.oracle is None, decode=True).renamed(spec.class_names)
         coreset = _coreset(spec, folder)
         tutor, student = (registry.load(path) for path in (spec.tutor, spec.student))
     decisions: tuple[Decision, ...] = ()

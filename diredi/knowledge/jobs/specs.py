@@ -13,6 +13,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from diredi.config import Config
 from diredi.data.style import SiteStyle
 from diredi.evaluation.metrics import DetectionMetrics
@@ -121,6 +123,8 @@ class ExtractSpec(Config):
 
     data: Path
     """The site's data.yaml."""
+    class_names: dict[str, str] = Field(default_factory=dict)
+    """Classes of the data that are called otherwise everywhere else, with the other name."""
     tutor: Path
     student: Path
     coreset: Path | None = None
@@ -216,6 +220,8 @@ class ValidateSpec(Config):
 
     data: Path
     """The site's data.yaml."""
+    class_names: dict[str, str] = Field(default_factory=dict)
+    """As in `ExtractSpec`."""
     onnx: Path
     labels: LabelSpace
     oracle: OracleSpec | None = None

@@ -53,7 +53,8 @@ def common_note(contributions: Sequence[Contribution], base: WeightMap) -> GapNo
 def _union(spaces: Sequence[LabelSpace]) -> LabelSpace:
     """The longest one, which in a cloud that gives out ids holds all others; else their new names, appended."""
     longest = max(spaces, key=lambda labels: (len(labels), labels.names))
-    return longest.expand(name for labels in spaces for name in labels.names)
+    decided = frozenset[str]().union(*(labels.decided for labels in spaces))
+    return longest.expand((name for labels in spaces for name in labels.names), distinct=decided)
 
 
 def aligned(contributions: Sequence[Contribution], base: WeightMap) -> list[WeightMap]:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x64iredi/v1/local.proto\x12\tdiredi.v1\"`\n\x11HandSampleRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\x0c\x12\x11\n\tclass_ids\x18\x03 \x03(\r\x12\x19\n\x11lowest_confidence\x18\x04 \x01(\x01\"$\n\x12HandSampleResponse\x12\x0e\n\x06stored\x18\x01 \x01(\x08\"\x16\n\x14GetSiteStatusRequest\"\xaf\x02\n\x15GetSiteStatusResponse\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x14\n\x0c\x63loud_online\x18\x02 \x01(\x08\x12\x14\n\x0ctrain_images\x18\x03 \x01(\r\x12\x17\n\x0fheld_out_images\x18\x04 \x01(\r\x12\x0f\n\x07samples\x18\x05 \x01(\r\x12\x15\n\rprivate_bytes\x18\x06 \x01(\x04\x12\x10\n\x08\x63ycle_id\x18\x07 \x01(\t\x12\x43\n\nsent_bytes\x18\x08 \x03(\x0b\x32/.diredi.v1.GetSiteStatusResponse.SentBytesEntry\x12\x12\n\nlast_error\x18\t \x01(\t\x1a\x30\n\x0eSentBytesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x32\xad\x01\n\x0cLocalService\x12I\n\nHandSample\x12\x1c.diredi.v1.HandSampleRequest\x1a\x1d.diredi.v1.HandSampleResponse\x12R\n\rGetSiteStatus\x12\x1f.diredi.v1.GetSiteStatusRequest\x1a .diredi.v1.GetSiteStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x64iredi/v1/local.proto\x12\tdiredi.v1\"`\n\x11HandSampleRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\x0c\x12\x11\n\tclass_ids\x18\x03 \x03(\r\x12\x19\n\x11lowest_confidence\x18\x04 \x01(\x01\"$\n\x12HandSampleResponse\x12\x0e\n\x06stored\x18\x01 \x01(\x08\"\x16\n\x14GetSiteStatusRequest\"\xb5\x03\n\x15GetSiteStatusResponse\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x14\n\x0c\x63loud_online\x18\x02 \x01(\x08\x12\x14\n\x0ctrain_images\x18\x03 \x01(\r\x12\x17\n\x0fheld_out_images\x18\x04 \x01(\r\x12\x0f\n\x07samples\x18\x05 \x01(\r\x12\x15\n\rprivate_bytes\x18\x06 \x01(\x04\x12\x10\n\x08\x63ycle_id\x18\x07 \x01(\t\x12\x43\n\nsent_bytes\x18\x08 \x03(\x0b\x32/.diredi.v1.GetSiteStatusResponse.SentBytesEntry\x12\x12\n\nlast_error\x18\t \x01(\t\x12M\n\x0f\x63lass_proposals\x18\n \x03(\x0b\x32\x34.diredi.v1.GetSiteStatusResponse.ClassProposalsEntry\x1a\x30\n\x0eSentBytesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x35\n\x13\x43lassProposalsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\xad\x01\n\x0cLocalService\x12I\n\nHandSample\x12\x1c.diredi.v1.HandSampleRequest\x1a\x1d.diredi.v1.HandSampleResponse\x12R\n\rGetSiteStatus\x12\x1f.diredi.v1.GetSiteStatusRequest\x1a .diredi.v1.GetSiteStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,6 +33,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GETSITESTATUSRESPONSE_SENTBYTESENTRY']._loaded_options = None
   _globals['_GETSITESTATUSRESPONSE_SENTBYTESENTRY']._serialized_options = b'8\001'
+  _globals['_GETSITESTATUSRESPONSE_CLASSPROPOSALSENTRY']._loaded_options = None
+  _globals['_GETSITESTATUSRESPONSE_CLASSPROPOSALSENTRY']._serialized_options = b'8\001'
   _globals['_HANDSAMPLEREQUEST']._serialized_start=36
   _globals['_HANDSAMPLEREQUEST']._serialized_end=132
   _globals['_HANDSAMPLERESPONSE']._serialized_start=134
@@ -40,9 +42,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSITESTATUSREQUEST']._serialized_start=172
   _globals['_GETSITESTATUSREQUEST']._serialized_end=194
   _globals['_GETSITESTATUSRESPONSE']._serialized_start=197
-  _globals['_GETSITESTATUSRESPONSE']._serialized_end=500
-  _globals['_GETSITESTATUSRESPONSE_SENTBYTESENTRY']._serialized_start=452
-  _globals['_GETSITESTATUSRESPONSE_SENTBYTESENTRY']._serialized_end=500
-  _globals['_LOCALSERVICE']._serialized_start=503
-  _globals['_LOCALSERVICE']._serialized_end=676
+  _globals['_GETSITESTATUSRESPONSE']._serialized_end=634
+  _globals['_GETSITESTATUSRESPONSE_SENTBYTESENTRY']._serialized_start=531
+  _globals['_GETSITESTATUSRESPONSE_SENTBYTESENTRY']._serialized_end=579
+  _globals['_GETSITESTATUSRESPONSE_CLASSPROPOSALSENTRY']._serialized_start=581
+  _globals['_GETSITESTATUSRESPONSE_CLASSPROPOSALSENTRY']._serialized_end=634
+  _globals['_LOCALSERVICE']._serialized_start=637
+  _globals['_LOCALSERVICE']._serialized_end=810
 # @@protoc_insertion_point(module_scope)

@@ -109,6 +109,26 @@ class GetSiteStatusResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class ClassProposalsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SITE_FIELD_NUMBER: _builtins.int
     CLOUD_ONLINE_FIELD_NUMBER: _builtins.int
     TRAIN_IMAGES_FIELD_NUMBER: _builtins.int
@@ -118,6 +138,7 @@ class GetSiteStatusResponse(_message.Message):
     CYCLE_ID_FIELD_NUMBER: _builtins.int
     SENT_BYTES_FIELD_NUMBER: _builtins.int
     LAST_ERROR_FIELD_NUMBER: _builtins.int
+    CLASS_PROPOSALS_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     cloud_online: _builtins.bool
     train_images: _builtins.int
@@ -133,6 +154,10 @@ class GetSiteStatusResponse(_message.Message):
     def sent_bytes(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """message type to bytes sent to the cloud, as counted on the wire"""
 
+    @_builtins.property
+    def class_proposals(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """class of the data set to the known class that it may be; the site decides by class_names"""
+
     def __init__(
         self,
         *,
@@ -145,10 +170,11 @@ class GetSiteStatusResponse(_message.Message):
         cycle_id: _builtins.str = ...,
         sent_bytes: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         last_error: _builtins.str = ...,
+        class_proposals: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud_online", b"cloud_online", "cycle_id", b"cycle_id", "held_out_images", b"held_out_images", "last_error", b"last_error", "private_bytes", b"private_bytes", "samples", b"samples", "sent_bytes", b"sent_bytes", "site", b"site", "train_images", b"train_images"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_proposals", b"class_proposals", "cloud_online", b"cloud_online", "cycle_id", b"cycle_id", "held_out_images", b"held_out_images", "last_error", b"last_error", "private_bytes", b"private_bytes", "samples", b"samples", "sent_bytes", b"sent_bytes", "site", b"site", "train_images", b"train_images"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

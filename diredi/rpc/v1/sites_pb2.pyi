@@ -203,18 +203,24 @@ class ProposeClassesRequest(_message.Message):
 
     CYCLE_ID_FIELD_NUMBER: _builtins.int
     NAMES_FIELD_NUMBER: _builtins.int
+    DISTINCT_FIELD_NUMBER: _builtins.int
     cycle_id: _builtins.str
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def distinct(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """of these names, those that the site says are classes of their own, whatever known name they are like"""
+
     def __init__(
         self,
         *,
         cycle_id: _builtins.str = ...,
         names: _abc.Iterable[_builtins.str] | None = ...,
+        distinct: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cycle_id", b"cycle_id", "names", b"names"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cycle_id", b"cycle_id", "distinct", b"distinct", "names", b"names"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

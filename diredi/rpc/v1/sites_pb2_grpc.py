@@ -111,7 +111,8 @@ class SiteServiceServicer:
     def ProposeClasses(self, request, context):
         """Ids for the classes of a site's data set: known names keep theirs, new names get the next ones. They are ids in the
         label space of the cycle's scope, which begins with the fleet's. Who is outside of the scope never sees the names.
-        Deadline 10 s. Idempotent by name. INVALID_ARGUMENT: a name that is empty, too long or not printable.
+        Deadline 10 s. Idempotent by name. INVALID_ARGUMENT: a name that is empty, too long or not printable, or a new name
+        that may mean a known class (in another spelling, or as a plural) and is not in `distinct`; no name gets an id then.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

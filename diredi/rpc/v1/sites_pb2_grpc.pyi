@@ -45,7 +45,8 @@ class SiteServiceStub:
     ProposeClasses: _grpc.UnaryUnaryMultiCallable[_sites_pb2.ProposeClassesRequest, _sites_pb2.ProposeClassesResponse]
     """Ids for the classes of a site's data set: known names keep theirs, new names get the next ones. They are ids in the
     label space of the cycle's scope, which begins with the fleet's. Who is outside of the scope never sees the names.
-    Deadline 10 s. Idempotent by name. INVALID_ARGUMENT: a name that is empty, too long or not printable.
+    Deadline 10 s. Idempotent by name. INVALID_ARGUMENT: a name that is empty, too long or not printable, or a new name
+    that may mean a known class (in another spelling, or as a plural) and is not in `distinct`; no name gets an id then.
     """
     SubmitGap: _grpc.UnaryUnaryMultiCallable[_sites_pb2.SubmitGapRequest, _sites_pb2.SubmitGapResponse]
     """The gap's manifest; its blobs must have been put before. Deadline 60 s. Idempotent: the same manifest again is OK.
@@ -91,7 +92,8 @@ class SiteServiceAsyncStub(SiteServiceStub):
     ProposeClasses: _aio.UnaryUnaryMultiCallable[_sites_pb2.ProposeClassesRequest, _sites_pb2.ProposeClassesResponse]  # type: ignore[assignment]
     """Ids for the classes of a site's data set: known names keep theirs, new names get the next ones. They are ids in the
     label space of the cycle's scope, which begins with the fleet's. Who is outside of the scope never sees the names.
-    Deadline 10 s. Idempotent by name. INVALID_ARGUMENT: a name that is empty, too long or not printable.
+    Deadline 10 s. Idempotent by name. INVALID_ARGUMENT: a name that is empty, too long or not printable, or a new name
+    that may mean a known class (in another spelling, or as a plural) and is not in `distinct`; no name gets an id then.
     """
     SubmitGap: _aio.UnaryUnaryMultiCallable[_sites_pb2.SubmitGapRequest, _sites_pb2.SubmitGapResponse]  # type: ignore[assignment]
     """The gap's manifest; its blobs must have been put before. Deadline 60 s. Idempotent: the same manifest again is OK.
@@ -152,7 +154,8 @@ class SiteServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_sites_pb2.ProposeClassesResponse, _abc.Awaitable[_sites_pb2.ProposeClassesResponse]]:
         """Ids for the classes of a site's data set: known names keep theirs, new names get the next ones. They are ids in the
         label space of the cycle's scope, which begins with the fleet's. Who is outside of the scope never sees the names.
-        Deadline 10 s. Idempotent by name. INVALID_ARGUMENT: a name that is empty, too long or not printable.
+        Deadline 10 s. Idempotent by name. INVALID_ARGUMENT: a name that is empty, too long or not printable, or a new name
+        that may mean a known class (in another spelling, or as a plural) and is not in `distinct`; no name gets an id then.
         """
 
     @_abc_1.abstractmethod

@@ -359,6 +359,21 @@ async def test_class_ids_are_given_once_and_never_again(world: World) -> None:
         assert labels.version > e.labels.version
 
 
+async def test_two_spellings_become_two_classes_only_where_the_site_says_so(world: World) -> None:
+    async with extracting(world) as e:
+        for name in ("Person", "persons", "p\u0435rson", "\uff50erson"):
+            before = e.stores()
+            request = sites_pb2.ProposeClassesRequest(cycle_id=e.task.cycle_id, names=["crane", name])
+            with pytest.raises(InvalidInput, match=r"may be 'person'.*class_names"):
+                await ask(e.site.stub.ProposeClasses, request)
+            assert e.stores() == before
+        request = sites_pb2.ProposeClassesRequest(
+            cycle_id=e.task.cycle_id, names=["persons", "boat"], distinct=["persons"]
+        )
+        answer = await ask(e.site.stub.ProposeClasses, request)
+        assert {"persons", "boat"} <= {one.name for one in answer.labels.classes}
+
+
 async def test_an_upload_that_breaks_the_rules_of_blobs_gets_the_status_of_the_contract(world: World) -> None:
     async with extracting(world) as e:
         data = b"some bytes"

@@ -139,7 +139,8 @@ class FakeSiteService(sites_pb2_grpc.SiteServiceServicer):
 
     async def ProposeClasses(self, request: sites_pb2.ProposeClassesRequest, context: Any) -> Any:
         self._fail("ProposeClasses")
-        self.labels = self.labels.expand(request.names)
+        self.labels.check_decided(request.names, request.distinct)
+        self.labels = self.labels.expand(request.names, distinct=request.distinct)
         return sites_pb2.ProposeClassesResponse(labels=convert.labels_to(self.labels))
 
     async def SubmitGap(self, request: sites_pb2.SubmitGapRequest, context: Any) -> Any:

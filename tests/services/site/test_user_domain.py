@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from diredi.rpc import convert
 from diredi.rpc.client import connect, is_serving
 from diredi.rpc.manifest_signature import check_manifest
 from diredi.rpc.v1 import sites_pb2
+from diredi_cli.main import run
 from tests.support.pki import Pki
 from tests.support.waiting import until
 from user_domain.cloud import ATTEMPTS
@@ -60,8 +62,56 @@ async def test_a_known_class_in_another_spelling_ends_the_task_before_the_cloud_
     await cloud.site.offer(models.extract_task(cloud))
     async with running(config_of(tmp_path / "site", pki, cloud.address, data), pki):
         await until(lambda: bool(cloud.site.gaps or cloud.site.failures))
-    assert cloud.site.failures == [("cycle-1/extract", Reason.DATA)]
+    assert cloud.site.failures == [("cycle-1/extract", Reason.CLASSES)]
     assert cloud.site.labels.names == ("car", "person")
+
+
+async def test_a_class_that_may_be_a_known_one_is_shown_before_the_cycle_is_approved_and_ends_it_undecided(
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_data_set(tmp_path / "set")
+    data.write_text(data.read_text().replace("person", "persons"))
+    await cloud.site.offer(models.extract_task(cloud, approved=False))
+    config = config_of(tmp_path / "site", pki, cloud.address, data, approval="ask")
+    async with running(config, pki) as local:
+        await until(lambda: waits_for(local, "cycle-1"))
+        shown = ["site", "status", config.listen, "--identity", str(config.identity), "--json"]
+        assert await asyncio.to_thread(run, shown) == 0
+        assert json.loads(capsys.readouterr().out)["class_proposals"] == {"persons": "person"}
+        await cloud.site.offer(models.extract_task(cloud))
+        await until(lambda: bool(cloud.site.gaps or cloud.site.failures))
+        status = await local.status()
+    assert cloud.site.failures == [("cycle-1/extract", Reason.CLASSES)]
+    assert 'class_names: {"persons": "person"}' in status.last_error
+    assert not {"diredi.v1.GetBlobRequest", "diredi.v1.ProposeClassesRequest"} & set(status.sent_bytes)
+
+
+@pytest.mark.parametrize(
+    ("decided", "names"),
+    [("person", ("car", "person", "forklift")), ("persons", ("car", "person", "persons", "forklift"))],
+)
+async def test_the_site_decides_whether_a_class_is_the_known_one_or_another(
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, decided: str, names: tuple[str, ...]
+) -> None:
+    data = write_data_set(tmp_path / "set")
+    data.write_text(data.read_text().replace("person", "persons"))
+    await cloud.site.offer(models.extract_task(cloud))
+    config = config_of(tmp_path / "site", pki, cloud.address, data, class_names={"persons": decided})
+    async with running(config, pki):
+        await until(lambda: bool(cloud.site.gaps or cloud.site.failures))
+    assert not cloud.site.failures
+    assert {item.name for item in cloud.site.gaps[0].labels.classes} == set(names)
+    assert cloud.site.gaps[0].boxes[decided] == 8
+    assert dict(cloud.site.gaps[0].student_before.per_class).keys() >= {decided}
+
+
+async def test_a_name_for_a_class_that_the_data_lack_is_told_at_the_start(
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, data: Path
+) -> None:
+    config = config_of(tmp_path / "site", pki, cloud.address, data, class_names={"lorry": "truck"})
+    with pytest.raises(InvalidInput, match="class_names has 'lorry', which is no class of"):
+        async with running(config, pki):
+            pass
 
 
 async def test_a_site_that_publishes_its_style_says_so_first_and_sends_statistics(

@@ -154,8 +154,20 @@ def test_class_names_of_a_scope_continue_those_of_its_base_and_are_no_one_elses(
     known = run(lambda r: r.classes.labels())
     assert known is not None
     assert known.names == (*LABELS.names, "truck")
-    with pytest.raises(InvalidInput, match="spelled"):
+    with pytest.raises(InvalidInput, match="'Crane' may be 'crane'"):
         names_in("site:site-1", LABELS, "Crane")
+
+
+def test_a_name_that_a_scope_gave_before_the_fleet_had_another_spelling_of_it_is_decided_on_again(run) -> None:
+    def propose(base: LabelSpace, distinct: tuple[str, ...], *names: str) -> tuple[str, ...]:
+        return run(lambda r: r.classes.propose("site:site-1", base, names, "c1", NOON, distinct)).names
+
+    assert propose(LABELS, (), "crane") == (*LABELS.names, "crane")
+    base = LABELS.expand(["Cranes"])
+    with pytest.raises(InvalidInput, match="'crane' may be 'Cranes'"):
+        propose(base, (), "crane")
+    assert propose(base, (), "Cranes", "lift") == (*base.names, "crane", "lift")
+    assert propose(base, ("crane",), "crane") == (*base.names, "crane", "lift")
 
 
 def test_the_next_cycle_of_a_scope_starts_from_its_own_newest_release(run) -> None:
