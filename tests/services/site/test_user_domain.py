@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,6 @@ from diredi.rpc import convert
 from diredi.rpc.client import connect, is_serving
 from diredi.rpc.manifest_signature import check_manifest
 from diredi.rpc.v1 import sites_pb2
-from diredi_cli.main import run
 from tests.support.pki import Pki
 from tests.support.waiting import until
 from user_domain.cloud import ATTEMPTS
@@ -67,7 +67,7 @@ async def test_a_known_class_in_another_spelling_ends_the_task_before_the_cloud_
 
 
 async def test_a_class_that_may_be_a_known_one_is_shown_before_the_cycle_is_approved_and_ends_it_undecided(
-    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models
 ) -> None:
     data = write_data_set(tmp_path / "set")
     data.write_text(data.read_text().replace("person", "persons"))
@@ -75,9 +75,11 @@ async def test_a_class_that_may_be_a_known_one_is_shown_before_the_cycle_is_appr
     config = config_of(tmp_path / "site", pki, cloud.address, data, approval="ask")
     async with running(config, pki) as local:
         await until(lambda: waits_for(local, "cycle-1"))
-        shown = ["site", "status", config.listen, "--identity", str(config.identity), "--json"]
-        assert await asyncio.to_thread(run, shown) == 0
-        assert json.loads(capsys.readouterr().out)["class_proposals"] == {"persons": "person"}
+        command = [sys.executable, "-m", "diredi_cli", "site", "status", config.listen, "--json"]
+        told = await asyncio.create_subprocess_exec(
+            *command, "--identity", config.identity, stdout=asyncio.subprocess.PIPE
+        )
+        assert json.loads((await told.communicate())[0])["class_proposals"] == {"persons": "person"}
         await cloud.site.offer(models.extract_task(cloud))
         await until(lambda: bool(cloud.site.gaps or cloud.site.failures))
         status = await local.status()
