@@ -22,13 +22,14 @@ from cloud_server.servicers import CycleServicer, FleetServicer, RegistryService
 from cloud_server.sites.service import SiteService
 from cloud_server.store.database import Database, sqlite_url
 from diredi import process
+from diredi.errors import InvalidInput
 from diredi.jobs import Executor, LocalExecutor
 from diredi.rpc.blobs import BlobServicer
 from diredi.rpc.byte_counter import IngressMeter
 from diredi.rpc.server import Server, start_server
 from diredi.store.blobs import BlobStore
 from diredi.store.files import no_room_at
-from diredi.trust.identity import Credentials
+from diredi.trust.identity import Credentials, Role
 
 CYCLE_SERVICE: Final = "diredi.v1.CycleService"
 _PARTIALS_KEPT_S: Final = 14 * 86_400.0
@@ -72,7 +73,12 @@ class Cloud:
             Unreachable: The database does not answer.
         """
         config = self.config
-        credentials = Credentials.load(config.identity)
+        credentials = Credentials.load(config.identity).require_server()
+        if credentials.identity.role is not Role.CLOUD:
+            raise InvalidInput(
+                f"the certificate in {config.identity} is for {credentials.identity}, and no client takes that for the "
+                "cloud: name another folder, or issue one with `diredi pki issue cloud NAME --host HOST`"
+            )
         with no_room_at(config.state_dir):
             config.state_dir.mkdir(parents=True, exist_ok=True)
         url = config.database_url.get_secret_value() or sqlite_url(config.state_dir / "cloud.sqlite")

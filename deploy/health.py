@@ -2,8 +2,9 @@
 
     python health.py HOST:PORT IDENTITY_FOLDER [SERVICE]
 
-Standard gRPC health checking over mutual TLS, with the service's own identity. It runs all day on small
-boards, so it imports gRPC and nothing else: the two messages of that protocol are a few bytes, written here by hand.
+Standard gRPC health checking over mutual TLS, with the service's own identity; nobody but the holder of that very
+certificate is believed. It runs all day on small boards, so it imports gRPC and nothing else: the two messages of that
+protocol are a few bytes, written here by hand.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ SERVING = b"\x08\x01"  # HealthCheckResponse{status: SERVING}
 
 def serving(address: str, identity: Path, service: str = "") -> bool:
     """Raises grpc.RpcError when nothing answers there."""
-    ca, key, certificate = ((identity / name).read_bytes() for name in ("ca.pem", "key.pem", "cert.pem"))
+    key, certificate = ((identity / name).read_bytes() for name in ("key.pem", "cert.pem"))
     request = b"\x0a" + bytes([len(service)]) + service.encode() if service else b""
-    tls, direct = grpc.ssl_channel_credentials(ca, key, certificate), [("grpc.enable_http_proxy", 0)]
+    tls, direct = grpc.ssl_channel_credentials(certificate, key, certificate), [("grpc.enable_http_proxy", 0)]
     with grpc.secure_channel(address, tls, options=direct) as channel:
         check = channel.unary_unary("/grpc.health.v1.Health/Check", None, None)
         answer: bytes = check(request, timeout=TIMEOUT_S)

@@ -29,7 +29,7 @@ def provide(root: Path, owner: int, wanted: dict[str, list[str]]) -> None:
     for text, hosts in wanted.items():
         identity = Identity.from_uri(f"diredi://{text}")
         folder = root / identity.name
-        if not _is_good(folder, identity, (authority / CA_FILE).read_bytes()):
+        if not _is_good(folder, identity, hosts, (authority / CA_FILE).read_bytes()):
             site = identity.site if identity.role == "device" else ""
             ca.issue(authority, identity.role, identity.name, hosts, folder, site)
             print(f"pki: issued {identity}", flush=True)
@@ -37,9 +37,11 @@ def provide(root: Path, owner: int, wanted: dict[str, list[str]]) -> None:
             os.chown(path, owner, owner)
 
 
-def _is_good(folder: Path, identity: Identity, authority: bytes) -> bool:
+def _is_good(folder: Path, identity: Identity, hosts: list[str], authority: bytes) -> bool:
     try:
         credentials = Credentials.load(folder)
+        if hosts:
+            credentials.require_server()
     except InvalidInput:
         return False  # none, or not one that can be used: a new one is issued
     lasts = credentials.expires - datetime.now(UTC)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from diredi.rpc.client import Channel, Method
+    from diredi.trust.identity import ServerIdentity
 
 _T = TypeVar("_T")
 Request = TypeVar("Request")
@@ -17,12 +18,13 @@ Response = TypeVar("Response")
 
 
 @asynccontextmanager
-async def open_channel(address: str, identity: Path) -> AsyncIterator[Channel]:
+async def open_channel(address: str, identity: Path, server: ServerIdentity | None = None) -> AsyncIterator[Channel]:
     """Open a channel to a service for a block.
 
     Args:
         address: The service as host:port.
         identity: Folder with the caller's credentials.
+        server: Whose service it must be; None for the cloud's.
 
     Yields:
         The channel.
@@ -31,20 +33,22 @@ async def open_channel(address: str, identity: Path) -> AsyncIterator[Channel]:
         InvalidInput: The folder holds no usable credentials.
     """
     from diredi.rpc.client import connect
-    from diredi.trust.identity import Credentials
+    from diredi.trust.identity import Credentials, Role
 
-    channel = connect(address, Credentials.load(identity))
+    channel = connect(address, Credentials.load(identity), server=server or Role.CLOUD)
     try:
         yield channel
     finally:
         await channel.close()
 
 
-def with_cloud(address: str, identity: Path, work: Callable[[Channel], Awaitable[_T]]) -> _T:
-    """Run some work on a channel to the cloud and return its result."""
+def with_cloud(
+    address: str, identity: Path, work: Callable[[Channel], Awaitable[_T]], server: ServerIdentity | None = None
+) -> _T:
+    """Run some work on a channel to the cloud, or to another server that is named, and return its result."""
 
     async def run() -> _T:
-        async with open_channel(address, identity) as channel:
+        async with open_channel(address, identity, server) as channel:
             return await work(channel)
 
     return asyncio.run(run())
@@ -56,8 +60,9 @@ def ask(
     method: Callable[[Channel], Method[Request, Response]],
     request: Request,
     deadline_s: float = 10.0,
+    server: ServerIdentity | None = None,
 ) -> Response:
     """One call: `ask(cloud, identity, lambda channel: SiteServiceStub(channel).ListSites, request)`."""
     from diredi.rpc.client import call
 
-    return with_cloud(address, identity, lambda channel: call(method(channel), request, deadline_s=deadline_s))
+    return with_cloud(address, identity, lambda channel: call(method(channel), request, deadline_s=deadline_s), server)

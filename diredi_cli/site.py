@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from diredi.errors import InvalidInput
 from diredi_cli.options import DEFAULT_CLOUD, DEFAULT_IDENTITY, AsJson, Cloud, IdentityFolder
 from diredi_cli.output import ago_text, bytes_text, emit, facts, table
 
@@ -54,11 +55,19 @@ def status(
     """Show the status of a user domain, and what it wants its people to decide. Ask with the site's own identity."""
     from diredi.rpc.v1.local_pb2 import GetSiteStatusRequest, GetSiteStatusResponse
     from diredi.rpc.v1.local_pb2_grpc import LocalServiceStub
+    from diredi.trust.identity import Credentials, Identity, Role
     from diredi_cli.connection import ask
     from diredi_cli.proto_json import message_to_dict
 
+    own = Credentials.load(identity).identity
+    if not own.site:
+        raise InvalidInput(f"{own} belongs to no site: ask with the identity of the site, or of a device of it")
     response: GetSiteStatusResponse = ask(
-        address, identity, lambda channel: LocalServiceStub(channel).GetSiteStatus, GetSiteStatusRequest()
+        address,
+        identity,
+        lambda channel: LocalServiceStub(channel).GetSiteStatus,
+        GetSiteStatusRequest(),
+        server=Identity(Role.SITE, own.site),
     )
     shown = [
         facts(

@@ -26,6 +26,7 @@ from diredi.rpc.v1.registry_pb2 import GetModelRequest
 from diredi.rpc.v1.registry_pb2_grpc import BlobServiceStub, RegistryServiceStub
 from diredi.rpc.v1.sites_pb2 import ListSitesRequest
 from diredi.rpc.v1.sites_pb2_grpc import SiteServiceStub
+from diredi.trust.identity import Identity, Role
 from diredi_cli.connection import open_channel
 from diredi_cli.output import Progress
 from diredi_cli.watch import check_ended_well, follow
@@ -175,11 +176,13 @@ class Scenario:
 
     async def _site_status(self) -> GetSiteStatusResponse:
         """Asked inside the site, with the site's own identity."""
-        async with open_channel(self.fleet.services[SITE].address, self.folder.identity(SITE)) as channel:
+        site = Identity(Role.SITE, SITE)
+        async with open_channel(self.fleet.services[SITE].address, self.folder.identity(SITE), site) as channel:
             return await _ask(LocalServiceStub(channel).GetSiteStatus, GetSiteStatusRequest())
 
     async def _edge_status(self, name: str) -> GetStatusResponse:
-        async with open_channel(self.fleet.services[name].address, self.folder.identity(SITE)) as channel:
+        device = Identity(Role.DEVICE, name, SITE)
+        async with open_channel(self.fleet.services[name].address, self.folder.identity(SITE), device) as channel:
             return await _ask(EdgeServiceStub(channel).GetStatus, GetStatusRequest())
 
 

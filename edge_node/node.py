@@ -9,13 +9,15 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
+import structlog
+
 from diredi import process
 from diredi.detectors.onnx import OnnxPredictor
 from diredi.errors import InvalidInput
 from diredi.rpc.byte_counter import EgressMeter
 from diredi.rpc.client import connect
 from diredi.rpc.server import start_server
-from diredi.trust.identity import Credentials
+from diredi.trust.identity import Credentials, Identity, Role
 from edge_node.active_model import ActiveModel
 from edge_node.cloud import CloudClient
 from edge_node.config import EdgeConfig
@@ -80,8 +82,8 @@ async def _keep_connected(config: EdgeConfig, parts: NodeParts) -> None:
         credentials = await parts.identity.usable()
         async with AsyncExitStack() as stack:
             parts.cloud.use(await stack.enter_async_context(connect(config.cloud, credentials, parts.meter)))
-            server = await start_server(credentials, listen, [EdgeServicer(parts)])
-            stack.push_async_callback(server.stop, STOP_S)
+            if address := await _serve_site(listen, credentials, parts, stack):
+                listen = address
             version, replaced = partial(running_version, parts.active), asyncio.Event()
             tasks = [
                 parts.cloud.watch_releases(parts.updater.request),
@@ -91,9 +93,20 @@ async def _keep_connected(config: EdgeConfig, parts: NodeParts) -> None:
             ]
             if config.hand_samples_per_minute > 0:
                 tasks.append(await _send_hard_samples(config, credentials, parts.broadcast, stack))
-            process.announce(server.address, device=config.device, site=config.site, release=version())
-            listen = server.address
+            process.announce(address or "none", device=config.device, site=config.site, release=version())
             await process.run_all(tasks, replaced)
+
+
+async def _serve_site(listen: str, credentials: Credentials, parts: NodeParts, stack: AsyncExitStack) -> str:
+    """Answer the site, and return the address; empty with a certificate that names no host, which serves nobody."""
+    try:
+        credentials.require_server()
+    except InvalidInput as error:  # no reason for a camera to miss its updates
+        structlog.get_logger().warning("edge_service_left_out", problem=str(error))
+        return ""
+    server = await start_server(credentials, listen, [EdgeServicer(parts)])
+    stack.push_async_callback(server.stop, STOP_S)
+    return server.address
 
 
 async def _set_when_done(waiting: Coroutine[Any, Any, None], event: asyncio.Event) -> None:
@@ -110,7 +123,9 @@ async def _send_hard_samples(
     config: EdgeConfig, credentials: Credentials, broadcast: Broadcast, stack: AsyncExitStack
 ) -> Coroutine[Any, Any, None]:
     assert config.user_domain is not None
-    channel = await stack.enter_async_context(connect(config.user_domain, credentials))
+    channel = await stack.enter_async_context(
+        connect(config.user_domain, credentials, server=Identity(Role.SITE, config.site))
+    )
     sender = HardSampleSender(
         channel, config.device, per_minute=config.hand_samples_per_minute, uncertain_below=config.uncertain_below
     )

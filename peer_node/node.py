@@ -70,7 +70,7 @@ async def serve(config: PeerConfig, stop: asyncio.Event) -> None:
     Raises:
         DirediError: Something that the configuration names cannot be used.
     """
-    credentials = Credentials.load(config.identity, owner=config.own)
+    credentials = Credentials.load(config.identity, owner=config.own).require_server()
     for path in (config.summary, config.model):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,9 @@ async def serve(config: PeerConfig, stop: asyncio.Event) -> None:
         clients = {}
         for name, address in config.neighbours.items():
             count = partial(received.count, str(identities[name]))
-            channel = await stack.enter_async_context(connect(address, credentials, sent, count))
+            channel = await stack.enter_async_context(
+                connect(address, credentials, sent, count, server=identities[name])
+            )
             clients[name] = PeerClient(identities[name], channel, learner.payload_spec)
         process.announce(server.address, peer=config.name, site=config.site, neighbours=list(clients))
         node = PeerNode(config, learner, store, clients, sent, received)

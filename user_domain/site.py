@@ -122,7 +122,7 @@ async def _valid_credentials(config: UserDomainConfig, stop: asyncio.Event) -> C
         credentials = Credentials.read(config.identity, owner=Identity(Role.SITE, config.site))
         problem = credentials.time_problem(config.identity)
         if not problem:
-            return credentials
+            return credentials.require_server()
         if problem != logged:
             structlog.get_logger().warning("identity_rejected", problem=problem)
         logged = problem

@@ -21,7 +21,7 @@ from diredi.rpc.byte_counter import EgressMeter, count_sent
 from diredi.rpc.retry import Backoff, retry
 from diredi.rpc.server import FLOW_OPTIONS, MAX_MESSAGE_BYTES
 from diredi.rpc.status import error_of
-from diredi.trust.identity import Credentials
+from diredi.trust.identity import Credentials, Role, ServerIdentity, server_name
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -137,9 +137,17 @@ class Channel(grpc.aio.Channel):
 
 
 def connect(
-    address: str, credentials: Credentials, meter: EgressMeter | None = None, on_answer: OnAnswer | None = None
+    address: str,
+    credentials: Credentials,
+    meter: EgressMeter | None = None,
+    on_answer: OnAnswer | None = None,
+    *,
+    server: ServerIdentity = Role.CLOUD,
 ) -> Channel:
     """Return a channel to a server; it connects at the first call and again whenever the connection is lost.
+
+    The handshake fails unless the server's certificate is that of `server` at the host of `address`, so nothing is ever
+    sent to anybody else, not even to one with a certificate of the same authority.
 
     The channel uses the proxy that https_proxy or http_proxy names, except for hosts in no_proxy and for this machine.
     TLS is end to end: a proxy sees only the address and the sizes.
@@ -149,6 +157,7 @@ def connect(
         credentials: Own certificate and key, and the authority that the server's certificate must come from.
         meter: Counts the bytes that are sent.
         on_answer: Called with the message type and the bytes of each answer.
+        server: Whose server it must be: an identity, or by default the cloud.
 
     Returns:
         A channel to be closed after use, or to be used in `async with`.
@@ -156,12 +165,20 @@ def connect(
     tls = grpc.ssl_channel_credentials(
         root_certificates=credentials.ca, private_key=credentials.key, certificate_chain=credentials.certificate
     )
-    options = [*_OPTIONS, ("grpc.enable_http_proxy", int(not _is_this_machine(address)))]
+    options = [
+        *_OPTIONS,
+        ("grpc.ssl_target_name_override", server_name(server, _host_of(address))),
+        ("grpc.enable_http_proxy", int(not _is_this_machine(address))),
+    ]
     return Channel(address, grpc.aio.secure_channel(address, tls, options=options), meter, on_answer)
 
 
+def _host_of(address: str) -> str:
+    return address.rpartition(":")[0].strip("[]")
+
+
 def _is_this_machine(address: str) -> bool:
-    host = address.rpartition(":")[0].strip("[]")
+    host = _host_of(address)
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

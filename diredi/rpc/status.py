@@ -58,10 +58,14 @@ def error_of(code: grpc.StatusCode, details: str, method: str = "") -> errors.Di
 
 
 _ADDRESS = re.compile(r"ipv[46]:(\[[^]]*\]:\d+|[\d.]+:\d+)")
+_SOMEBODY_ELSE = (
+    "it is somebody else, or its certificate does not name this address: check who answers there, "
+    "or issue its certificate again with --host"
+)
 _CONNECTION_SIGNS = {
     "CERTIFICATE_VERIFY_FAILED": "its certificate is of another authority or expired: compare the ca.pem of both sides",
-    "Hostname Verification Check failed": "its certificate does not name this address: issue one that does",
-    "Peer name": "its certificate does not name this address: issue one that does",
+    "Hostname Verification Check failed": _SOMEBODY_ELSE,
+    "Peer name": _SOMEBODY_ELSE,
     "handshake failed": "it does not accept our certificate: issue one from its authority with `diredi pki issue`",
     "keepalive": "the connection went dead: check the network",
     "ping_timeout": "the connection went dead: check the network",

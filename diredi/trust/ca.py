@@ -16,11 +16,24 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from diredi.errors import InvalidInput, WrongState
 from diredi.store.files import atomic_write, make_folder
-from diredi.trust.identity import CA_FILE, CERTIFICATE_FILE, KEY_FILE, Credentials, Identity, Role
+from diredi.trust.identity import (
+    CA_FILE,
+    CERTIFICATE_FILE,
+    KEY_FILE,
+    Credentials,
+    Identity,
+    Role,
+    ServerIdentity,
+    check_private,
+    server_name,
+)
+from diredi.trust.register import Issued, Register
 
 CA_KEY_FILE = "ca-key.pem"
 CA_LIFETIME = timedelta(days=3650)
 LIFETIME = timedelta(days=398)
+LONGEST_HOST = 190
+"""The longest host name, so that the server names made of it are DNS names, too."""
 _CLOCK_SKEW = timedelta(hours=1)
 
 
@@ -49,7 +62,7 @@ class Authority:
         Args:
             request: The request with the public key.
             identity: Whom the certificate is for.
-            hosts: DNS names and IP addresses at which the holder answers.
+            hosts: DNS names and IP addresses at which the holder answers; without any it cannot serve.
             lifetime: How long the certificate is valid.
             now: The time to count from; None takes the clock.
 
@@ -63,7 +76,7 @@ class Authority:
             raise InvalidInput("the signing request is not signed by its own key: make it again")
         now = now or datetime.now(UTC)
         uses = [ExtendedKeyUsageOID.CLIENT_AUTH]
-        if identity.role is not Role.OPERATOR:
+        if hosts and identity.role is not Role.OPERATOR:  # who is reached nowhere serves nobody
             uses.append(ExtendedKeyUsageOID.SERVER_AUTH)
         builder = (
             _builder(str(identity), self.certificate.subject, request.public_key(), now, lifetime)
@@ -100,7 +113,7 @@ def init(folder: Path, name: str = "DiReDi", now: datetime | None = None) -> Aut
         .add_extension(_key_usage(authority=True), critical=True)
     )
     certificate = builder.sign(key, hashes.SHA256())
-    make_folder(folder)
+    _make_private(folder)
     atomic_write(folder / CA_KEY_FILE, _pem(key), mode=0o600)
     atomic_write(folder / CA_FILE, certificate.public_bytes(serialization.Encoding.PEM))
     return Authority(certificate, key)
@@ -114,6 +127,7 @@ def load(folder: Path) -> Authority:
     """
     try:
         certificate = x509.load_pem_x509_certificate((folder / CA_FILE).read_bytes())
+        check_private(folder / CA_KEY_FILE)
         key = serialization.load_pem_private_key((folder / CA_KEY_FILE).read_bytes(), password=None)
     except (OSError, ValueError) as error:
         raise InvalidInput(f"{folder} holds no authority ({error}): make one with `diredi pki init`") from None
@@ -156,13 +170,45 @@ def issue(
     if out.resolve() == folder.resolve():
         raise InvalidInput(f"{out} is the authority's own folder: name another, its key must not lie with a service")
     key, request = new_request()
-    authority = load(folder)
-    certificate = authority.sign(request, identity, hosts, lifetime, now)
-    make_folder(out)
-    atomic_write(out / CA_FILE, authority.certificate.public_bytes(serialization.Encoding.PEM))
+    certificate = sign_request(folder, request, identity, hosts, lifetime, now)
+    _make_private(out)
+    atomic_write(out / CA_FILE, (folder / CA_FILE).read_bytes())
     atomic_write(out / KEY_FILE, key, mode=0o600)
     atomic_write(out / CERTIFICATE_FILE, certificate)
     return Credentials.load(out, now)
+
+
+def sign_request(
+    folder: Path,
+    request: x509.CertificateSigningRequest,
+    identity: Identity,
+    hosts: Sequence[str],
+    lifetime: timedelta = LIFETIME,
+    now: datetime | None = None,
+) -> bytes:
+    """Issue a certificate for the key in a request, and note it in the authority's register.
+
+    Args:
+        folder: The folder of the authority.
+        request: The request with the public key; names in it are ignored.
+        identity: Whom the certificate is for.
+        hosts: DNS names and IP addresses at which the holder answers.
+        lifetime: How long the certificate is valid.
+        now: The time to count from; None takes the clock.
+
+    Returns:
+        The certificate in PEM form.
+
+    Raises:
+        InvalidInput: There is no authority, or a host is none or is another identity's.
+    """
+    authority = load(folder)
+    now = now or datetime.now(UTC)
+    with Register.opened(folder) as register:
+        certificate = authority.sign(request, identity, hosts, lifetime, now)
+        register.check_hosts(identity, hosts, now)
+        register.add(Issued.of(certificate, identity, hosts))
+    return certificate
 
 
 def new_request() -> tuple[bytes, x509.CertificateSigningRequest]:
@@ -191,6 +237,13 @@ def _builder(
     )
 
 
+def _make_private(folder: Path) -> None:
+    """Make a folder that only its owner may look into; one that is there stays as it is, and may be somebody else's."""
+    if not folder.exists():
+        make_folder(folder)
+        folder.chmod(0o700)
+
+
 def _subject(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
 
@@ -201,9 +254,15 @@ def _names(identity: Identity, hosts: Sequence[str]) -> list[x509.GeneralName]:
         try:
             names.append(x509.IPAddress(ipaddress.ip_address(host.strip("[]"))))
         except ValueError:
-            if not host.isascii() or not host.replace("-", "").replace(".", "").replace("_", "").isalnum():
+            plain = host.replace("-", "").replace(".", "").replace("_", "")
+            if not host.isascii() or not plain.isalnum() or len(host) > LONGEST_HOST:
                 raise InvalidInput(f"{host[:80]!r} is neither a host name nor an address: check --host") from None
             names.append(x509.DNSName(host))
+    if identity.role is not Role.OPERATOR:
+        servers: list[ServerIdentity] = [identity]
+        if identity.role is Role.CLOUD:
+            servers.append(Role.CLOUD)
+        names.extend(x509.DNSName(server_name(server, host)) for host in dict.fromkeys(hosts) for server in servers)
     return names
 
 

@@ -2,28 +2,33 @@
 
 A certificate carries its identity as a URI in its subject alternative names: `diredi://cloud/cloud`,
 `diredi://site/site-1`, `diredi://operator/alice`, and for a device, which belongs to a site,
-`diredi://device/site-1/camera-1`. Host names and addresses stand beside it.
+`diredi://device/site-1/camera-1`. Host names and addresses stand beside it, and for each of them a server name, by
+which clients know whose server it is (`server_name`).
 """
 
 from __future__ import annotations
 
+import hashlib
+import ipaddress
 import re
 import stat
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from diredi.errors import InvalidInput
 
 CA_FILE, CERTIFICATE_FILE, KEY_FILE = "ca.pem", "cert.pem", "key.pem"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.IGNORECASE)
 _SCHEME = "diredi://"
+_SERVERS = "diredi.internal"
 _REMEDY = "make one with `diredi pki issue`"
 
 
@@ -106,6 +111,33 @@ class Identity:
         return cls.from_uri(uris[0])
 
 
+ServerIdentity = Identity | Literal[Role.CLOUD]
+"""Whose server a client will talk to: one identity, or the cloud, whatever its name."""
+
+
+def server_name(server: ServerIdentity, host: str) -> str:
+    """Return the DNS name that only the certificate of this server at this host carries.
+
+    TLS libraries compare DNS names and know nothing of identities. A client that has its library ask for this name,
+    instead of the host alone, refuses every other identity in the handshake, before it sends anything.
+
+    Args:
+        server: Whose server it must be.
+        host: The DNS name or the IP address that is dialled.
+
+    Returns:
+        A name below `diredi.internal`, which no resolver is ever asked for.
+    """
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+        place = str(address) if address.version == 4 else address.exploded.replace(":", "-")
+    except ValueError:
+        place = host.lower().rstrip(".")
+    if isinstance(server, Identity):  # a digest, since names differ in case and may be longer than a DNS label
+        return f"{place}.{hashlib.sha256(server.uri.encode()).hexdigest()[:32]}.{_SERVERS}"
+    return f"{place}.{server}.{_SERVERS}"
+
+
 @dataclass(frozen=True)
 class Credentials:
     """What a service shows to others, and by what it knows them. Never holds the authority's key."""
@@ -168,6 +200,23 @@ class Credentials:
             )
         return cls(identity, certificate.not_valid_after_utc, ca, pem, key)
 
+    def require_server(self) -> Self:
+        """Return these credentials if a server may show them.
+
+        Raises:
+            InvalidInput: The certificate names no host, so that every client would refuse the server.
+        """
+        extensions = x509.load_pem_x509_certificate(self.certificate).extensions
+        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        uses = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        known = any(name.endswith(_SERVERS) for name in names.get_values_for_type(x509.DNSName))
+        if ExtendedKeyUsageOID.SERVER_AUTH not in uses or not known:
+            raise InvalidInput(
+                f"the certificate of {self.identity} names no host at which it serves: "
+                "issue it again with `diredi pki issue --host HOST`"
+            )
+        return self
+
     def time_problem(self, folder: Path, now: datetime | None = None) -> str:
         """Say why the certificate does not hold now; empty where it does. `folder` is where it came from."""
         now, certificate = now or datetime.now(UTC), x509.load_pem_x509_certificate(self.certificate)
@@ -196,9 +245,26 @@ def _parsed(path: Path, pem: bytes) -> list[x509.Certificate]:
         raise InvalidInput(f"{path} is not a certificate in PEM form: {_REMEDY}") from None
 
 
+def check_private(key: Path) -> None:
+    """Refuse a private key that others on this machine can read or replace.
+
+    Args:
+        key: The file of the key.
+
+    Raises:
+        InvalidInput: The permissions of the file or of its folder let others in; the message has the command to run.
+    """
+    if stat.S_IMODE(key.stat().st_mode) & (stat.S_IRWXG | stat.S_IRWXO):
+        raise InvalidInput(f"others on this machine may use the private key {key}: run `chmod 600 {key}`")
+    if stat.S_IMODE(key.parent.stat().st_mode) & (stat.S_IWGRP | stat.S_IWOTH):
+        raise InvalidInput(
+            f"others on this machine may replace the files in {key.parent}, which has a private key: "
+            f"run `chmod 700 {key.parent}`"
+        )
+
+
 def _check_key(path: Path, pem: bytes, certificate: x509.Certificate) -> None:
-    if stat.S_IMODE(path.stat().st_mode) & stat.S_IROTH:
-        raise InvalidInput(f"everyone on this machine can read the private key {path}: run `chmod 600 {path}`")
+    check_private(path)
     try:
         public = serialization.load_pem_private_key(pem, password=None).public_key()
     except (ValueError, TypeError):

@@ -53,10 +53,12 @@ from diredi.data.dataset import load
 from diredi.rpc.client import call, connect
 from diredi.rpc.v1.edge_pb2 import DetectImageRequest, GetStatusRequest
 from diredi.rpc.v1.edge_pb2_grpc import EdgeServiceStub
-from diredi.trust.identity import Credentials
+from diredi.trust.identity import Credentials, Identity, Role
 import cv2
 
 edge, wanted = sys.argv[1:3]
+own = Credentials.load(Path("/identity"))
+camera = Identity(Role.DEVICE, edge.partition(":")[0], own.identity.site)
 (data,) = Path("/var/lib/diredi").rglob("scenes-*/data.yaml")
 
 def overlap(box, detection):
@@ -70,7 +72,7 @@ async def main():
     data_set = load(data)
     row = data_set.names.index(wanted)
     boxes = found = unseen = 0
-    async with connect(edge, Credentials.load(Path("/identity"))) as channel:
+    async with connect(edge, own, server=camera) as channel:
         stub = EdgeServiceStub(channel)
         for sample in data_set.val:
             labelled = [b for b in sample.boxes if int(b[0]) == row]

@@ -32,10 +32,18 @@ class Pki:
         return Credentials.load(self.issue(role, name, site))
 
     def anew(
-        self, role: str, name: str, site: str = "", *, hosts: Sequence[str] = HOSTS, **validity: Any
+        self,
+        role: str,
+        name: str,
+        site: str = "",
+        *,
+        hosts: Sequence[str] = HOSTS,
+        out: Path | None = None,
+        **validity: Any,
     ) -> Credentials:
         """Another key and certificate for an identity, for other hosts or (`now`, `lifetime`) another time."""
-        return ca.issue(self.folder / "ca", role, name, hosts, self.folder / "anew" / uuid4().hex, site, **validity)
+        out = out or self.folder / "anew" / uuid4().hex
+        return ca.issue(self.folder / "ca", role, name, hosts, out, site, **validity)
 
     def expired(self, role: str, name: str) -> Credentials:
         """A certificate that ran out yesterday; such a folder would not load, so it is loaded as of then."""

@@ -17,7 +17,7 @@ from diredi.rpc.client import call, connect
 from diredi.rpc.v1 import edge_pb2, fleet_pb2, fleet_pb2_grpc, registry_pb2
 from diredi.rpc.v1.edge_pb2_grpc import EdgeServiceStub
 from diredi.store.blobs import BlobStore
-from diredi.trust.identity import Credentials
+from diredi.trust.identity import Credentials, Identity, Role
 from edge_node.config import EdgeConfig
 from edge_node.node import serve
 from tests.support.net import free_port
@@ -99,19 +99,22 @@ class FakeFleetService(fleet_pb2_grpc.FleetServiceServicer):
             self.changed.notify_all()
 
 
+CAMERA = Identity(Role.DEVICE, "camera-1", "site-1")
+
+
 class EdgeCloud(StubCloud):
-    def __init__(self, folder: Path, pki: Pki) -> None:
+    def __init__(self, folder: Path, pki: Pki, credentials: Credentials | None = None) -> None:
         store = BlobStore(folder / "blobs")
         self.fleet = FakeFleetService(store)
         self.blobs = FakeBlobService(store)
-        super().__init__(pki.credentials("cloud", "cloud"), [self.fleet, self.blobs])
+        super().__init__(credentials or pki.credentials("cloud", "cloud"), [self.fleet, self.blobs])
 
 
 class Node:
     """A running edge node, seen through its own gRPC."""
 
     def __init__(self, address: str, credentials: Credentials) -> None:
-        self.channel = connect(address, credentials)
+        self.channel = connect(address, credentials, server=CAMERA)
         self.stub = EdgeServiceStub(self.channel)
 
     async def status(self) -> edge_pb2.GetStatusResponse:

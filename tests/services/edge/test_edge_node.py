@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from pathlib import Path
 
 import pytest
-from edge_doubles import EdgeCloud, Node, config_of, running
+from edge_doubles import CAMERA, EdgeCloud, Node, config_of, running
 
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import CorruptData, InvalidInput, Refused, WrongState
@@ -14,9 +15,10 @@ from diredi.labels import LabelSpace
 from diredi.rpc.client import connect, is_serving
 from diredi.rpc.streams import read_messages
 from diredi.rpc.v1 import edge_pb2
+from edge_node.node import serve
 from edge_node.update_states import UpdateRecord
 from tests.support.pki import Pki
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, until
 
 Students = list[tuple[Path, DetectorSpec]]
 
@@ -277,7 +279,10 @@ async def test_only_the_own_site_may_look_through_the_camera(
 
 async def test_health_and_reflection_answer(tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str) -> None:
     config = config_of(tmp_path / "node", pki, cloud.address, frames)
-    async with running(config, pki), connect(config.listen, pki.credentials("operator", "alice")) as channel:
+    async with (
+        running(config, pki),
+        connect(config.listen, pki.credentials("operator", "alice"), server=CAMERA) as channel,
+    ):
         assert await is_serving(channel)
         assert await is_serving(channel, "diredi.v1.EdgeService")
 
@@ -289,3 +294,39 @@ async def test_a_certificate_of_another_device_is_refused_at_start(
     with pytest.raises(InvalidInput, match="is for device/site-1/camera-1, not for device/site-1/camera-2"):
         async with running(config, pki):
             pass
+
+
+@pytest.mark.parametrize("who", [("site", "site-2", ""), ("device", "camera-2", "site-1")])
+async def test_the_release_of_an_impostor_is_never_fetched_and_the_camera_goes_on(
+    tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str, students: Students, who: tuple[str, str, str]
+) -> None:
+    """In the cloud's place stands a server of another identity of our authority; its certificate fits the address."""
+    config = config_of(tmp_path / "node", pki, cloud.address, frames)
+    await cloud.fleet.publish(1, *students[0])
+    async with running(config, pki) as node:
+        await node.until(lambda status: status.release_version == 1)
+        await cloud.stop()
+        impostor = EdgeCloud(tmp_path / "impostor", pki, pki.credentials(*who))
+        impostor.port = cloud.port
+        await impostor.fleet.publish(2, *students[1])
+        await impostor.start()
+        seen = await node.until(lambda status: "it is somebody else" in status.last_error)
+        seen = await node.until(lambda status: status.frames > seen.frames)
+        await impostor.stop()
+    assert seen.release_version == 1
+    assert impostor.fleet.registered == [] and impostor.fleet.heartbeats == [] and impostor.blobs.served_bytes == 0
+
+
+async def test_a_device_whose_certificate_names_no_host_takes_updates_and_serves_nobody(
+    tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str, students: Students
+) -> None:
+    pki.anew("device", "camera-1", "site-1", hosts=[], out=tmp_path / "hostless")
+    await cloud.fleet.publish(1, *students[0])
+    config = config_of(tmp_path / "node", pki, cloud.address, frames, identity=tmp_path / "hostless")
+    stop = asyncio.Event()
+    serving = asyncio.create_task(serve(config, stop))
+    await until(lambda: (1, "INSTALLED", "") in cloud.fleet.reports)
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", int(config.listen.rpartition(":")[2]))) != 0
+    stop.set()
+    await serving

@@ -25,7 +25,7 @@ async def test_the_example_reads_frame_by_frame_what_a_node_sees(
         await node.until(lambda status: status.release_version == 1 and status.frames > 0)
         script = await asyncio.create_subprocess_exec(
             sys.executable, str(ROOT / "examples" / "read_edge_node.py"), config.listen,
-            str(pki.issue("site", "site-1")), "3",
+            str(pki.issue("site", "site-1")), "camera-1", "3",
             stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         said, _ = await asyncio.wait_for(script.communicate(), PATIENCE_S)

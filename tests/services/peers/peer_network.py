@@ -49,6 +49,7 @@ class PeerNetwork:
     def __init__(self, pki):
         self.pki = pki
         self.received = IngressMeter()
+        self.names = {}  # address to the name of the peer that was served there
         self.stack = contextlib.AsyncExitStack()
 
     async def store(self, name, spec=SPEC, rounds=3, keep=2, neighbours=("asker",), sent=None):
@@ -60,20 +61,22 @@ class PeerNetwork:
     async def served(self, name, servicer, sent=None):
         server = await start_server(self.pki.credentials("device", name, SITE), "127.0.0.1:0", [servicer], sent=sent)
         self.stack.push_async_callback(server.stop, 0)
+        self.names[server.address] = name
         return server.address
 
-    async def channel(self, address, name="asker", meter=None, heard=None, role="device", site=SITE):
+    async def channel(self, address, name="asker", meter=None, heard=None, role="device", site=SITE, server=""):
+        expected = identity(server or self.names[address])
         credentials = self.pki.credentials(role, name, site if role == "device" else "")
-        return await self.stack.enter_async_context(connect(address, credentials, meter, heard))
+        return await self.stack.enter_async_context(connect(address, credentials, meter, heard, server=expected))
 
     async def client(self, name, address, spec=SPEC):
         """As "asker" sees it."""
         heard = partial(self.received.count, str(identity(name)))
-        return PeerClient(identity(name), await self.channel(address, heard=heard), spec)
+        return PeerClient(identity(name), await self.channel(address, heard=heard, server=name), spec)
 
     async def ask_as(self, name, config, method, request):
         """Ask a peer for one of its updates as one that takes part does, and wait for the answer."""
-        channel = await self.channel(config["listen"], name)
+        channel = await self.channel(config["listen"], name, server=config["name"])
         call = getattr(PeerServiceStub(channel), method)(request, timeout=PATIENCE_S, wait_for_ready=True)
         return [message async for message in call]
 

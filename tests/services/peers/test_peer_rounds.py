@@ -107,7 +107,7 @@ async def test_nothing_that_leaves_a_peer_holds_private_samples_or_labels(tmp_pa
     spy.requests = []
     config["neighbours"]["asker"] = await network.served("asker", spy)
     learning = asyncio.create_task(serve(PeerConfig(**config), asyncio.Event()))
-    channel = await network.channel(config["listen"])
+    channel = await network.channel(config["listen"], server=config["name"])
     assert own["neighbours"]["a"] == config["listen"]
     seen, public_set = [], private.payload_spec.public_set
     predict = [

@@ -21,7 +21,7 @@ from diredi.rpc.client import call, connect
 from diredi.rpc.v1 import cycles_pb2, local_pb2, registry_pb2, sites_pb2, sites_pb2_grpc
 from diredi.rpc.v1.local_pb2_grpc import LocalServiceStub
 from diredi.store.blobs import BlobStore
-from diredi.trust.identity import Credentials
+from diredi.trust.identity import Credentials, Identity, Role
 from tests.support.net import free_port
 from tests.support.pki import Pki
 from tests.support.stub_cloud import StubCloud
@@ -165,11 +165,11 @@ class FakeSiteService(sites_pb2_grpc.SiteServiceServicer):
 
 
 class SiteCloud(StubCloud):
-    def __init__(self, folder: Path, pki: Pki) -> None:
+    def __init__(self, folder: Path, pki: Pki, credentials: Credentials | None = None) -> None:
         self.store = BlobStore(folder / "blobs")
         self.site = FakeSiteService()
         self.blobs = FakeBlobService(self.store)
-        super().__init__(pki.credentials("cloud", "cloud"), [self.site, self.blobs])
+        super().__init__(credentials or pki.credentials("cloud", "cloud"), [self.site, self.blobs])
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ class Local:
     """A running user domain, seen by an edge node of its site."""
 
     def __init__(self, address: str, credentials: Credentials) -> None:
-        self.channel = connect(address, credentials)
+        self.channel = connect(address, credentials, server=Identity(Role.SITE, "site-1"))
         self.stub = LocalServiceStub(self.channel)
 
     async def status(self) -> local_pb2.GetSiteStatusResponse:

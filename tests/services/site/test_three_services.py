@@ -24,6 +24,7 @@ from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceStub
 from diredi.rpc.v1.edge_pb2_grpc import EdgeServiceStub
 from diredi.rpc.v1.fleet_pb2_grpc import FleetServiceStub
 from diredi.rpc.v1.registry_pb2_grpc import RegistryServiceStub
+from diredi.trust.identity import Identity, Role
 from edge_node.config import EdgeConfig
 from edge_node.node import serve as serve_edge
 from tests.support.net import free_port
@@ -121,7 +122,8 @@ async def test_a_cycle_ends_with_the_new_class_on_every_device(
         assert not list((cloud.state_dir / "jobs").glob("*/*.safetensors")), "nothing of a job is left when it is over"
         await until(lambda: all_devices_run(operator, 2))
         for edge in edges:
-            async with connect(edge.listen, pki.credentials("site", "site-1")) as channel:
+            camera = Identity(Role.DEVICE, edge.device, "site-1")
+            async with connect(edge.listen, pki.credentials("site", "site-1"), server=camera) as channel:
                 status = await call(
                     EdgeServiceStub(channel).GetStatus, edge_pb2.GetStatusRequest(), deadline_s=PATIENCE_S
                 )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from site_doubles import CLASSES, RECIPE, Local, Models, SiteCloud, config_of, running, write_data_set
+from structlog.testing import capture_logs
 
 from diredi.data.style import SiteStyle
 from diredi.errors import CorruptData, InvalidInput, NoRoom, Refused
@@ -17,6 +18,7 @@ from diredi.rpc import convert
 from diredi.rpc.client import connect, is_serving
 from diredi.rpc.manifest_signature import check_manifest
 from diredi.rpc.v1 import sites_pb2
+from diredi.trust.identity import Identity, Role
 from tests.support.pki import Pki
 from tests.support.waiting import until
 from user_domain.cloud import ATTEMPTS
@@ -426,6 +428,24 @@ async def test_only_devices_of_the_site_hand_samples_over_and_the_cloud_may_not_
 
 async def test_health_and_reflection_answer(tmp_path: Path, pki: Pki, cloud: SiteCloud, data: Path) -> None:
     config = config_of(tmp_path / "site", pki, cloud.address, data)
-    async with running(config, pki), connect(config.listen, pki.credentials("operator", "alice")) as channel:
+    async with (
+        running(config, pki),
+        connect(config.listen, pki.credentials("operator", "alice"), server=Identity(Role.SITE, "site-1")) as channel,
+    ):
         assert await is_serving(channel)
         assert await is_serving(channel, "diredi.v1.LocalService")
+
+
+async def test_no_task_of_an_impostor_is_taken(
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path
+) -> None:
+    """In the cloud's place stands another site of our authority, whose certificate fits the address."""
+    await cloud.stop()
+    impostor = SiteCloud(tmp_path / "impostor", pki, pki.credentials("site", "site-2"))
+    await impostor.site.offer(models.extract_task(impostor))
+    await impostor.start()
+    with capture_logs() as logs:
+        async with running(config_of(tmp_path / "site", pki, impostor.address, data), pki):
+            await until(lambda: any("it is somebody else" in line.get("why", "") for line in logs))
+    await impostor.stop()
+    assert impostor.site.watchers == 0 and impostor.site.callers == set()

@@ -1,0 +1,120 @@
+"""The register of an authority: every certificate that it has issued, one JSON line each, in `issued.jsonl`.
+
+It answers which certificates of an identity there are, so that they can be revoked, and whose a host is.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import ipaddress
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, Final, Self
+
+from cryptography import x509
+
+from diredi.errors import InvalidInput
+from diredi.store.files import no_room_at
+from diredi.trust.identity import Identity
+
+REGISTER_FILE: Final = "issued.jsonl"
+
+
+@dataclass(frozen=True)
+class Issued:
+    """One certificate.
+
+    Attributes:
+        serial: Its serial number, as hexadecimal text.
+        identity: Whom it is for.
+        hosts: The hosts that it names.
+        expires: When it ends, in seconds since 1970.
+    """
+
+    serial: str
+    identity: str
+    hosts: tuple[str, ...]
+    expires: float
+
+    @classmethod
+    def of(cls, certificate: bytes, identity: Identity, hosts: Sequence[str]) -> Self:
+        """Make the entry of a certificate in PEM form."""
+        found = x509.load_pem_x509_certificate(certificate)
+        expires = found.not_valid_after_utc.timestamp()
+        return cls(f"{found.serial_number:x}", str(identity), tuple(_plain(host) for host in hosts), expires)
+
+
+class Register:
+    """The entries of a register that is open; no other process can add to it meanwhile."""
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        """Read an open file; use `opened`."""
+        self._file, self._path = file, path
+        lines = file.read().splitlines()
+        self.issued = [_parsed(line, path, number) for number, line in enumerate(lines, start=1)]
+
+    @classmethod
+    @contextmanager
+    def opened(cls, folder: Path) -> Iterator[Self]:
+        """Open the register in the folder of an authority for a block; there need not be one yet."""
+        path = folder / REGISTER_FILE
+        with no_room_at(path), path.open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            yield cls(file, path)
+
+    def check_hosts(self, identity: Identity, hosts: Sequence[str], now: datetime) -> None:
+        """Refuse hosts at which somebody else answers.
+
+        `localhost` and the addresses that mean it are nobody's own: each machine calls itself so.
+
+        Raises:
+            InvalidInput: A certificate that is still valid names the host for another identity.
+        """
+        wanted = {_plain(host) for host in hosts if not _is_loopback(host)}
+        for entry in self.issued:
+            taken = wanted.intersection(entry.hosts)
+            if taken and entry.identity != str(identity) and entry.expires > now.timestamp():
+                until = datetime.fromtimestamp(entry.expires, UTC)
+                raise InvalidInput(
+                    f"{min(taken)} is the host of {entry.identity} until {until:%Y-%m-%d}, and one host serves one "
+                    "identity: name another with --host, or revoke that one with `diredi pki revoke`"
+                )
+
+    def add(self, entry: Issued) -> None:
+        """Append an entry; it is on disk on return."""
+        with no_room_at(self._path):
+            self._file.write(json.dumps(asdict(entry)).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        self.issued.append(entry)
+
+
+def _parsed(line: bytes, path: Path, number: int) -> Issued:
+    try:
+        values = json.loads(line)
+        return Issued(str(values["serial"]), str(values["identity"]), tuple(values["hosts"]), float(values["expires"]))
+    except (ValueError, KeyError, TypeError):
+        raise InvalidInput(
+            f"{path}, line {number}: this is no entry of a register; take the file from a backup, or remove that line "
+            "and know that its certificate cannot be revoked by name"
+        ) from None
+
+
+def _plain(host: str) -> str:
+    try:
+        return str(ipaddress.ip_address(host.strip("[]")))
+    except ValueError:
+        return host.lower().rstrip(".")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return _plain(host) == "localhost" or _plain(host).endswith(".localhost")
