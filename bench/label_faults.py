@@ -13,7 +13,7 @@ from report import Json
 
 from diredi.boxes import box_iou
 from diredi.data.dataset import Dataset, Sample
-from diredi.evaluation.label_audit import FindingKind, LabelAudit, LabelFinding
+from diredi.evaluation.label_findings import FindingKind, LabelAudit, LabelFinding
 
 FaultKind = Literal["wrong class", "missing", "misplaced", "nothing there"]
 FAULTS: tuple[FaultKind, ...] = ("wrong class", "missing", "misplaced", "nothing there")

@@ -37,7 +37,8 @@ from diredi.detectors.base import Detector
 from diredi.detectors.predictor import Detections, Predictor
 from diredi.distillation.distil import distil
 from diredi.evaluation.detection import evaluate
-from diredi.evaluation.label_audit import LabelAudit, Look, judge, known_classes, look
+from diredi.evaluation.label_audit import Look, judge, known_classes, look
+from diredi.evaluation.label_findings import LabelAudit
 
 SHARES = (0.1, 0.3)
 MODELS = ("student", "tutor", "both")

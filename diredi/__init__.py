@@ -75,10 +75,10 @@ if TYPE_CHECKING:
     from diredi.errors import Unreachable as Unreachable
     from diredi.errors import WrongState as WrongState
     from diredi.evaluation.detection import evaluate as evaluate
-    from diredi.evaluation.label_audit import ClassAudit as ClassAudit
-    from diredi.evaluation.label_audit import LabelAudit as LabelAudit
-    from diredi.evaluation.label_audit import LabelFinding as LabelFinding
     from diredi.evaluation.label_audit import audit_labels as audit_labels
+    from diredi.evaluation.label_findings import ClassAudit as ClassAudit
+    from diredi.evaluation.label_findings import LabelAudit as LabelAudit
+    from diredi.evaluation.label_findings import LabelFinding as LabelFinding
     from diredi.evaluation.metrics import ClassMetrics as ClassMetrics
     from diredi.evaluation.metrics import DetectionMetrics as DetectionMetrics
     from diredi.knowledge.extraction import extract_gap as extract_gap
@@ -108,7 +108,7 @@ telemetry_off.turn_off()
 _EXPORTS = {
     "AppliedGap": ("diredi.knowledge.gap_application", "AppliedGap"),
     "Augment": ("diredi.distillation.recipe", "Augment"),
-    "ClassAudit": ("diredi.evaluation.label_audit", "ClassAudit"),
+    "ClassAudit": ("diredi.evaluation.label_findings", "ClassAudit"),
     "ClassMetrics": ("diredi.evaluation.metrics", "ClassMetrics"),
     "Contribution": ("diredi.knowledge.merging", "Contribution"),
     "CorruptData": ("diredi.errors", "CorruptData"),
@@ -130,8 +130,8 @@ _EXPORTS = {
     "Gaps": ("diredi.knowledge.gaps", "Gaps"),
     "InvalidInput": ("diredi.errors", "InvalidInput"),
     "LOSSES": ("diredi.distillation.losses", "LOSSES"),
-    "LabelAudit": ("diredi.evaluation.label_audit", "LabelAudit"),
-    "LabelFinding": ("diredi.evaluation.label_audit", "LabelFinding"),
+    "LabelAudit": ("diredi.evaluation.label_findings", "LabelAudit"),
+    "LabelFinding": ("diredi.evaluation.label_findings", "LabelFinding"),
     "LabelSpace": ("diredi.labels", "LabelSpace"),
     "Loss": ("diredi.distillation.losses.base", "Loss"),
     "MEASURES": ("diredi.distillation.dissimilarity", "MEASURES"),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from diredi.data.dataset import CheckReport
-    from diredi.evaluation.label_audit import LabelAudit, LabelFinding
+    from diredi.evaluation.label_findings import LabelAudit, LabelFinding
 
 app = typer.Typer(
     help="Generate the built-in scenes, check a data set, or find its wrong labels.", no_args_is_help=True
@@ -140,7 +140,7 @@ def audit(
 
 
 def _audit_shown(found: LabelAudit, root: Path, page: Path | None) -> list[RenderableType]:
-    from diredi.evaluation.label_audit import KINDS
+    from diredi.evaluation.label_findings import KINDS
 
     columns = ("class", "labels", "believed", *KINDS)
     rows = [

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 import diredi
 from diredi.data.images import encode_jpeg, read_image
 from diredi.data.notes import counted_noun
-from diredi.evaluation.label_audit import KINDS, Corners, FindingKind, LabelAudit, LabelFinding
+from diredi.evaluation.label_findings import KINDS, Corners, FindingKind, LabelAudit, LabelFinding
 from diredi.store.files import atomic_write
 
 STYLE = Path(diredi.__file__).with_name("page.css")

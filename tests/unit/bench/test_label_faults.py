@@ -12,7 +12,7 @@ import pytest
 
 from diredi.boxes import box_iou
 from diredi.data.dataset import Dataset, Sample
-from diredi.evaluation.label_audit import LabelAudit, LabelFinding
+from diredi.evaluation.label_findings import LabelAudit, LabelFinding
 
 BENCH = Path(__file__).resolve().parents[3] / "bench"
 NAMES = ("car", "person", "crane")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from diredi.data.dataset import load
-from diredi.evaluation.label_audit import LabelAudit, LabelFinding
+from diredi.evaluation.label_findings import LabelAudit, LabelFinding
 from diredi_cli.main import run
 from tests.unit.diredi_cli.test_models import model
 from tests.unit.diredi_demo.test_checks import data_set

@@ -17,7 +17,8 @@ from diredi.data.dataset import Dataset, Sample
 from diredi.data.images import encode_jpeg
 from diredi.detectors.predictor import Detections, Image
 from diredi.errors import InvalidInput
-from diredi.evaluation.label_audit import LabelAudit, audit_labels
+from diredi.evaluation.label_audit import audit_labels
+from diredi.evaluation.label_findings import LabelAudit
 from diredi.labels import LabelSpace
 
 SIDE = 100
