@@ -51,6 +51,10 @@ class UserDomainConfig(ServiceConfig):
     approval: Literal["auto", "ask"] = "auto"
     """`auto` begins every cycle by itself. `ask` waits until somebody runs `diredi cycle approve` with this site's
     certificate."""
+    audit_images: int = Field(200, ge=0)
+    """On how many training images, drawn at random, the deployed models look for wrong labels before they
+    learn from them, and on a quarter as many held-out ones. What they find is on a page with pictures that the log
+    names. It is never sent, and nothing is corrected. 0 looks at none."""
     publish_style: bool = False
     """Whether the manifest of a gap also has fourteen averages of colour, light, blur and noise over all training
     images. With them the cloud can make its own images look like those of this site. They describe the whole set, no

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
 from pydantic import BaseModel
 
 from diredi.errors import DirediError, InvalidInput
@@ -65,6 +66,8 @@ class SiteContext:
     """Told whether to read the labels, too."""
     progress_every_s: float
     publish_style: bool
+    audit_images: int = 0
+    """On how many training images the deployed models look for wrong labels; 0: on none."""
     oracle: Path | None = None
     """A detector of the site's own that labels its images where a cycle wants it; None: the cloud's tutor."""
 
@@ -129,8 +132,11 @@ async def _extract(site: SiteContext, task: Task, reporter: ProgressReporter) ->
         recipe=recipe,
         oracle=_oracle(site, task, recipe, tutor),
         publish_style=site.publish_style,
+        audit_images=site.audit_images,
     )
     result = await _run_job(site, task, EXTRACT_JOB, spec, ExtractResult, reporter)
+    if result.audit is not None:
+        structlog.get_logger().info("labels_audited", **result.audit.model_dump(mode="json"))
     with _stage(Stage.UPLOAD):
         for gap in filter(None, (result.tutor_gap, result.student_gap)):
             await site.cloud.upload(gap.path, _byte_progress(reporter, "upload"))

@@ -14,7 +14,7 @@ from diredi.detectors.base import Detector
 from diredi.knowledge.extraction import check_models, extract_gap
 from diredi.knowledge.gap import Gap
 from diredi.knowledge.gaps import Decision
-from diredi.knowledge.jobs import oracle
+from diredi.knowledge.jobs import audit, oracle
 from diredi.knowledge.jobs.parts import described, forget_trainings, trainings_in
 from diredi.knowledge.jobs.specs import ExtractResult, ExtractSpec, GapFile
 from diredi.progress import OnProgress, report
@@ -47,6 +47,10 @@ def main(spec: ExtractSpec, folder: Path, on_progress: OnProgress) -> ExtractRes
             with clock.step("check-estimate"):
                 checked = oracle.check_estimate(student, coreset, spec.oracle, spec.recipe.seed)
             decisions += (checked,) if checked else ()
+    doubts = None
+    if spec.oracle is None and spec.audit_images:
+        with clock.step(audit.STEP):
+            doubts = audit.audit(site, [student, tutor], spec.audit_images, folder, spec.recipe.seed, on_progress)
     gaps = extract_gap(
         tutor,
         student,
@@ -63,6 +67,7 @@ def main(spec: ExtractSpec, folder: Path, on_progress: OnProgress) -> ExtractRes
         tutor_gap=_written(gaps.tutor, folder / "tutor.gap", tutor),
         student_gap=None if gaps.student is None else _written(gaps.student, folder / "student.gap", student),
         style=measure_style(site.train) if spec.publish_style else None,
+        audit=doubts,
     )
     forget_trainings(folder)
     return result

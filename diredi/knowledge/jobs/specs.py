@@ -17,6 +17,7 @@ from pydantic import Field
 
 from diredi.config import Config
 from diredi.data.style import SiteStyle
+from diredi.evaluation.label_findings import FindingKind
 from diredi.evaluation.metrics import DetectionMetrics
 from diredi.knowledge.gaps import ExtractionMetrics
 from diredi.knowledge.lambda_search import Score, TriedLambda
@@ -136,6 +137,21 @@ class ExtractSpec(Config):
     """Who labels the images; None: the site has."""
     publish_style: bool = False
     """Whether the site's operator agrees to publish how its images look."""
+    audit_images: int = 0
+    """Of how many training images the deployed models doubt the labels first; 0: of none."""
+
+
+class AuditCounts(Config):
+    """What the deployed models said of a site's labels. It stays at the site, in its log and on a page."""
+
+    images: int
+    labels: int
+    findings: dict[FindingKind, int]
+    """How many of each kind, in fives."""
+    not_audited: tuple[str, ...]
+    """Classes that no model knows."""
+    page: Path
+    """The findings with pictures."""
 
 
 class ExtractResult(ExtractionMetrics):
@@ -144,6 +160,8 @@ class ExtractResult(ExtractionMetrics):
     tutor_gap: GapFile
     student_gap: GapFile | None
     style: SiteStyle | None
+    audit: AuditCounts | None = None
+    """For the site's own log."""
 
 
 class ApplySpec(Config):

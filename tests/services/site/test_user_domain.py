@@ -118,6 +118,23 @@ async def test_a_name_for_a_class_that_the_data_lack_is_told_at_the_start(
             pass
 
 
+async def test_labels_that_are_probably_wrong_are_shown_at_the_site_alone(
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_data_set(tmp_path / "set", 6, 2)
+    label = next((data.parent / "labels" / "train").glob("*.txt"))
+    label.write_text("0 0.5 0.5 0.4 0.4\n1 0.5 0.5 0.4 0.41\n")
+    await cloud.site.offer(models.extract_task(cloud))
+    async with running(config_of(tmp_path / "site", pki, cloud.address, data, audit_images=6), pki):
+        await until(lambda: bool(cloud.site.gaps or cloud.site.failures))
+    assert not cloud.site.failures
+    told = next(line for line in capsys.readouterr().out.splitlines() if "labels_audited" in line)
+    (page,) = (tmp_path / "site" / "jobs").rglob("label-audit.html")
+    assert str(page) in told and "duplicate" in told
+    assert "data:image/" in page.read_text(), "with pictures"
+    assert "duplicate" not in str(cloud.site.gaps[0])
+
+
 async def test_a_site_that_publishes_its_style_says_so_first_and_sends_statistics(
     tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path
 ) -> None:
