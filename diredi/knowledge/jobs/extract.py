@@ -49,7 +49,7 @@ def main(spec: ExtractSpec, folder: Path, on_progress: OnProgress) -> ExtractRes
             decisions += (checked,) if checked else ()
     doubts = None
     if spec.oracle is None and spec.audit_images:
-        with clock.step(audit.STEP):
+        with clock.step("audit"):
             doubts = audit.audit(site, [student, tutor], spec.audit_images, folder, spec.recipe.seed, on_progress)
     gaps = extract_gap(
         tutor,
