@@ -119,31 +119,38 @@ class DetectionLearner:
         self._options, self._log = options, structlog.get_logger()
         self._seed = context.seed * context.peers + context.peer
         own = _own_images(context, data)
-        self._public = _public_images(context, data)
-        self._student = _create_detector(context, options, own.names, self._seed)
-        labels = self._student.spec.labels
+        self.public = _public_images(context, data)
+        """Images that all peers have."""
+        self.detector = _create_detector(context, options, own.names, self._seed)
+        """As it is after the last step of learning."""
+        labels = self.detector.spec.labels
         mapped = own.with_labels(labels)
-        self._own = Pool(mapped.train, frozenset(labels.ids_of(own.names)))
-        self._val = mapped.val
-        self._voice, self._qualities = self._student, dict.fromkeys(labels.names, 0.0)
+        self.own = Pool(mapped.train, frozenset(labels.ids_of(own.names)))
+        """Own images to learn from, in the detector's label space."""
+        self.held_out = mapped.val
+        """Own images to measure on."""
+        self._voice, self._qualities = self.detector, dict.fromkeys(labels.names, 0.0)
         self.payload_spec = DetectionsSpec(
-            self._public.digest, len(self._public.samples), labels.names, options.max_boxes
+            self.public.digest, len(self.public.samples), labels.names, options.max_boxes
         )
 
     def fit(self, round_: int) -> Metrics:
         """Learn own labels in round 1; afterwards `learn` learns them beside what the neighbours find."""
         if round_ == 1:
-            self._learn_from([self._own], round_)
-            self._voice = self._student
+            self._learn_from([self.own], round_)
+            self._voice = self.detector
         return self._metrics()
 
     def compute_update(self, round_: int) -> PublicDetections:
         """Find boxes on all public images, and measure how well each class is found on own held-out images."""
-        labels, measured = self._voice.spec.labels, evaluate(self._voice, self._val, self._voice.spec.labels).per_class
+        labels, measured = (
+            self._voice.spec.labels,
+            evaluate(self._voice, self.held_out, self._voice.spec.labels).per_class,
+        )
         found = {name: measured[name].ap50 if name in measured else 0.0 for name in labels.names}
         least = self._options.min_quality
         self._qualities = {name: ap50 if ap50 >= least else 0.0 for name, ap50 in found.items()}
-        return self._public.detect(self._voice, self._qualities, self._faintest, self._options.max_boxes)
+        return self.public.detect(self._voice, self._qualities, self._faintest, self._options.max_boxes)
 
     def build_request(self, round_: int) -> None:
         """Ask for the detections of all public images."""
@@ -153,18 +160,18 @@ class DetectionLearner:
 
         A class that nobody speaks for is silence: that no such box was found does not say that none is there.
         """
-        labels, options = self._student.spec.labels, self._options
+        labels, options = self.detector.spec.labels, self._options
         heard = [answers[name] for name in sorted(answers)]
         self._log_unknown_classes(round_, answers)
-        predictors: list[Predictor] = [self._public.replay(answer) for answer in heard]
+        predictors: list[Predictor] = [self.public.replay(answer) for answer in heard]
         qualities = [answer.qualities for answer in heard]
-        pools, boxes = [self._own], 0
+        pools, boxes = [self.own], 0
         if predictors:
             if options.own_ema is not None:
                 predictors, qualities = [*predictors, self._voice], [*qualities, self._qualities]
             ensemble = BoxEnsemble(predictors, qualities, labels, agreeing=options.agreeing)
             if ensemble.taught:
-                seen = pseudo_label(ensemble, self._public.samples, labels, options.confidence)
+                seen = pseudo_label(ensemble, self.public.samples, labels, options.confidence)
                 boxes = sum(len(sample.boxes) for sample in seen)
                 pools.append(Pool(seen, ensemble.taught))
         self._learn_from(pools, round_ + 1)
@@ -173,7 +180,7 @@ class DetectionLearner:
 
     def save(self, path: Path) -> None:
         """Write the detector, which `diredi.load` reads."""
-        self._student.save(path)
+        self.detector.save(path)
 
     @property
     def _faintest(self) -> float:
@@ -181,21 +188,21 @@ class DetectionLearner:
 
     def _learn_from(self, pools: Sequence[Pool], number: int) -> None:
         recipe = self._options.recipe.model_copy(update={"seed": self._seed + 1000 * number})
-        self._student = distil(self._student, pools, recipe=recipe)
+        self.detector = distil(self.detector, pools, recipe=recipe)
 
     def _mean_of_weights(self) -> Detector:
         if not self._options.own_ema:
-            return self._student
+            return self.detector
         past = self._options.own_ema
-        mean = average([self._student.weights(), self._voice.weights()], [1 - past, past])
-        return registry.from_weights(self._student.spec, WeightMap(mean), self._student.device)
+        mean = average([self.detector.weights(), self._voice.weights()], [1 - past, past])
+        return registry.from_weights(self.detector.spec, WeightMap(mean), self.detector.device)
 
     def _metrics(self) -> Metrics:
         """Measure on own held-out images, the mean over classes; 0 to 1."""
-        return {"AP50": evaluate(self._student, self._val, self._student.spec.labels).map50}
+        return {"AP50": evaluate(self.detector, self.held_out, self.detector.spec.labels).map50}
 
     def _log_unknown_classes(self, round_: int, answers: Mapping[str, PublicDetections]) -> None:
-        known = set(self._student.spec.labels.names)
+        known = set(self.detector.spec.labels.names)
         for name, answer in answers.items():
             if strange := sorted(answer.qualities.keys() - known):
                 self._log.info("classes_left_out", round=round_, neighbour=name, classes=strange[:20])
