@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +13,13 @@ from typing import Any
 
 import docker
 from docker.models.containers import Container
+from docker.utils.socket import frames_iter
+
+from tests.support.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 EDGES = ("edge-1", "edge-2", "edge-3")
+_END = "-- the end --"
 SERVICES = ("cloud", "gateway", "user-domain", *EDGES)
 
 
@@ -82,10 +88,24 @@ class Deployment(Project):
         container.start()
 
     def python(self, service: str, code: str, *arguments: str) -> str:
-        """What Python code printed inside a container. Raises AssertionError when it failed."""
-        code_, output = self.container(service).exec_run(["python", "-c", code, *arguments])
+        """What Python code printed inside a container. Raises AssertionError when it failed.
+
+        The engine sometimes loses what a process prints just before its end (docker/docker-py#2042), so the process
+        ends only when its last line has arrived here.
+        """
+        api, container = self.engine.api, self.container(service)
+        command = ["python", "-c", f"{code}\nimport sys\nprint({_END!r}, flush=True)\nsys.stdin.read()", *arguments]
+        run = api.exec_create(container.id, command, stdin=True)["Id"]
+        output = b""
+        with contextlib.closing(api.exec_start(run, socket=True)) as stream:
+            for _, data in frames_iter(stream, tty=False):
+                output += data
+                if output.rstrip().endswith(_END.encode()):
+                    stream._sock.shutdown(socket.SHUT_WR)  # the end of its input, for which docker-py has no call
+        eventually("it has ended", lambda: not api.exec_inspect(run)["Running"], 60)
+        code_ = api.exec_inspect(run)["ExitCode"]
         assert code_ == 0, f"in {service}: {output.decode()}"
-        return output.decode().strip()
+        return output.decode().removesuffix(f"{_END}\n").strip()
 
     def cli(self, *arguments: str, timeout_s: float = 180) -> Any:
         """What `diredi ... --json` printed, from a shell of this machine outside every container."""
