@@ -222,24 +222,12 @@ def show(
     _show(response.cycle, as_json)
 
 
-@app.command("approve")
-def approve(
-    cycle_id: CycleId,
-    cloud: Cloud = DEFAULT_CLOUD,
-    identity: IdentityFolder = DEFAULT_IDENTITY,
-    as_json: AsJson = False,
-) -> None:
-    """The site's yes to a cycle, for itself. Needs the site's own identity."""
-    from diredi.rpc.v1.cycles_pb2 import ApproveCycleRequest
-    from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceStub
-    from diredi_cli.connection import ask
+@app.command("approve", hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def approve() -> None:
+    """Say where a site approves: its consent is its own."""
+    from diredi.errors import WrongState
 
-    request = ApproveCycleRequest(id=cycle_id)
-    response = ask(cloud, identity, lambda channel: CycleServiceStub(channel).ApproveCycle, request)
-    _show(response.cycle, as_json)
-    for part in response.cycle.sites:
-        if part.publishes_style:
-            note(f"{part.site} publishes colour and blur statistics of its images with the gap (publish_style)")
+    raise WrongState("a site approves at the site itself: run `diredi site approve CYCLE` there")
 
 
 @app.command("decline")
@@ -250,7 +238,7 @@ def decline(
     identity: IdentityFolder = DEFAULT_IDENTITY,
     as_json: AsJson = False,
 ) -> None:
-    """The site's no, at any time before the gap is uploaded. Needs the site's own identity."""
+    """Say a site's no to the cloud, at any time before the gap is uploaded. Needs the site's own identity."""
     from diredi.rpc.v1.cycles_pb2 import DeclineCycleRequest
     from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceStub
     from diredi_cli.connection import ask

@@ -1,16 +1,31 @@
-"""`diredi site`: the sites that the cloud knows, and what one site says of itself inside."""
+"""`diredi site`: the sites that the cloud knows, and what one site says of itself and agrees to inside."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from diredi.errors import InvalidInput
 from diredi_cli.options import DEFAULT_CLOUD, DEFAULT_IDENTITY, AsJson, Cloud, IdentityFolder
-from diredi_cli.output import ago_text, bytes_text, emit, facts, table
+from diredi_cli.output import ago_text, bytes_text, emit, facts, note, table
 
-app = typer.Typer(help="The sites that the cloud knows, and one site's own status.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import RenderableType
+
+    from diredi.consent import Event
+    from diredi.rpc.client import Channel
+    from diredi.rpc.v1.local_pb2 import ConsentRequest
+
+app = typer.Typer(help="The sites that the cloud knows, and one site's own status and consent.", no_args_is_help=True)
+
+UserDomain = Annotated[
+    str, typer.Argument(metavar="HOST:PORT", help="Where the user domain listens (`--listen`), inside the site.")
+]
+CycleId = Annotated[str, typer.Argument(metavar="CYCLE", help="As `diredi site requests` shows it.")]
 
 
 @app.command("list")
@@ -46,9 +61,7 @@ def list_sites(
 
 @app.command("status")
 def status(
-    address: Annotated[
-        str, typer.Argument(metavar="HOST:PORT", help="Where the user domain listens (`--listen`), inside the site.")
-    ],
+    address: UserDomain,
     identity: IdentityFolder = DEFAULT_IDENTITY,
     as_json: AsJson = False,
 ) -> None:
@@ -86,3 +99,89 @@ def status(
         title = "Decide before the next cycle: class_names in the site's configuration says what each class is"
         shown.append(table(("class", "may be"), sorted(response.class_proposals.items()), title=title))
     emit(message_to_dict(response), as_json, *shown)
+
+
+@app.command("requests")
+def list_requests(address: UserDomain, identity: IdentityFolder = DEFAULT_IDENTITY, as_json: AsJson = False) -> None:
+    """Show what the site is asked for and has not decided yet: the work, what leaves, and who will see it."""
+    from diredi.rpc.v1.local_pb2 import ListRequestsRequest
+    from diredi.rpc.v1.local_pb2_grpc import LocalServiceStub
+    from diredi_cli.connection import ask
+
+    response = ask(address, identity, lambda channel: LocalServiceStub(channel).ListRequests, ListRequestsRequest())
+    data = [
+        {"cycle": one.cycle_id, "what": json.loads(one.what), "explanation": _texts(one)} for one in response.requests
+    ]
+    emit(data, as_json, *(_explained(one) for one in response.requests))
+    if not data and not as_json:
+        note("nothing waits for a decision")
+
+
+@app.command("approve")
+def approve(
+    address: UserDomain,
+    cycle_id: CycleId,
+    yes: Annotated[bool, typer.Option("--yes", help="Show what is asked, and do not ask whether to approve.")] = False,
+    identity: IdentityFolder = DEFAULT_IDENTITY,
+) -> None:
+    """Say the site's yes to a cycle, after showing what it means. It is signed with the site's own key."""
+    _decide(cycle_id, "approved", "", address, identity, confirm=not yes)
+
+
+@app.command("decline")
+def decline(
+    address: UserDomain,
+    cycle_id: CycleId,
+    reason: Annotated[str, typer.Option("--reason", help="The manufacturer is told.")] = "",
+    identity: IdentityFolder = DEFAULT_IDENTITY,
+) -> None:
+    """Say the site's no to a cycle. It is signed with the site's own key."""
+    _decide(cycle_id, "declined", reason, address, identity, confirm=False)
+
+
+def _decide(cycle_id: str, event: Event, reason: str, address: str, identity: Path, *, confirm: bool) -> None:
+    """Show what is asked, sign the decision about just that, and hand it to the site's service."""
+    import os
+    from datetime import UTC, datetime
+
+    from diredi.consent import ConsentEntry, sign_entry
+    from diredi.errors import NotFound
+    from diredi.rpc.client import call
+    from diredi.rpc.v1.local_pb2 import DecideRequest, ListRequestsRequest
+    from diredi.rpc.v1.local_pb2_grpc import LocalServiceStub
+    from diredi.trust.identity import Credentials
+    from diredi_cli.connection import with_cloud
+
+    credentials = Credentials.load(identity)
+
+    async def find(channel: Channel) -> ConsentRequest:
+        listed = await call(LocalServiceStub(channel).ListRequests, ListRequestsRequest(), deadline_s=10)
+        for request in listed.requests:
+            if request.cycle_id == cycle_id:
+                return request
+        raise NotFound(f"nothing of cycle {cycle_id!r} waits here: `diredi site requests` lists what does")
+
+    asked = with_cloud(address, identity, find)
+    emit(None, False, _explained(asked))
+    if confirm:
+        typer.confirm("Does this site take part?", abort=True)
+    entry = ConsentEntry(
+        event=event, site=credentials.identity.name, cycle_id=cycle_id, what=json.loads(asked.what),
+        by=f"a person (user {os.getuid()})", reason=reason[:500], at=datetime.now(UTC),
+    )  # fmt: skip
+    signed = sign_entry(entry, credentials)
+
+    async def send(channel: Channel) -> None:
+        request = DecideRequest(entry=signed.text, signature=signed.signature)
+        await call(LocalServiceStub(channel).Decide, request, deadline_s=10)
+
+    with_cloud(address, identity, send)
+    note(f"{event} cycle {cycle_id}: signed, and in the site's journal of consent")
+
+
+def _explained(request: ConsentRequest) -> RenderableType:
+    return facts(_texts(request))
+
+
+def _texts(request: ConsentRequest) -> dict[str, str]:
+    return {one.subject: one.text for one in request.explanation}

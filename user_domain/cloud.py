@@ -16,6 +16,7 @@ from diredi.rpc.manifest_signature import sign_manifest
 from diredi.rpc.retry import Backoff
 from diredi.rpc.streams import watch_stream
 from diredi.rpc.v1 import cycles_pb2, sites_pb2
+from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceStub
 from diredi.rpc.v1.registry_pb2_grpc import BlobServiceStub
 from diredi.rpc.v1.sites_pb2_grpc import SiteServiceStub
 from diredi.store.blobs import Blob
@@ -38,6 +39,7 @@ class CloudClient:
         """
         self._credentials = credentials
         self._sites = SiteServiceStub(channel)
+        self._cycles = CycleServiceStub(channel)
         self._blobs = BlobServiceStub(channel)
         self._downloads = downloads
         self._online: bool | None = None
@@ -73,7 +75,7 @@ class CloudClient:
 
         Args:
             site: Name of this site.
-            auto_approve: Whether cycles begin without a person's approval.
+            auto_approve: Whether this site approves of everything, so that its operators need not be asked.
             publish_style: Whether the site publishes its style, so that whoever approves knows.
             silence_s: A stream that is silent for so many seconds is opened again.
             longest_s: The longest pause between two tries, in seconds.
@@ -94,6 +96,16 @@ class CloudClient:
         ):
             if answer.HasField("task"):
                 yield answer.task
+
+    async def report_approval(self, cycle_id: str) -> None:
+        """Tell the cloud that this site has approved a cycle, for its operators to see."""
+        request = cycles_pb2.ApproveCycleRequest(id=cycle_id)
+        await call(self._cycles.ApproveCycle, request, deadline_s=10, attempts=ATTEMPTS)
+
+    async def decline(self, cycle_id: str, reason: str) -> None:
+        """Tell the cloud that this site takes no part in a cycle."""
+        request = cycles_pb2.DeclineCycleRequest(id=cycle_id, reason=reason)
+        await call(self._cycles.DeclineCycle, request, deadline_s=10, attempts=ATTEMPTS)
 
     async def report_progress(self, cycle_id: str, progress: Progress) -> None:
         """Report how far an extraction is."""

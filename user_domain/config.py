@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from diredi.config import ServiceConfig
 from diredi.labels import ClassName
+from user_domain.policy import Approval, Bounds
 
 
 class UserDomainConfig(ServiceConfig):
@@ -48,9 +49,13 @@ class UserDomainConfig(ServiceConfig):
     """The seed of the built-in scenes."""
     listen: str = "127.0.0.1:0"
     """The host:port of LocalService, for the edge nodes of this site. With port 0 the system chooses a free port."""
-    approval: Literal["auto", "ask"] = "auto"
-    """`auto` begins every cycle by itself. `ask` waits until somebody runs `diredi cycle approve` with this site's
-    certificate."""
+    approval: Approval = "bounds"
+    """Who agrees to a cycle. `bounds` begins by itself whatever is within `bounds`. `ask` waits until somebody at the
+    site runs `diredi site approve` with this site's key. Both refuse what is outside of `bounds`. `never` refuses
+    everything. `always` begins everything, whatever it asks for. `auto` is the old name of `bounds`."""
+    bounds: Bounds = Bounds()
+    """The most that this site takes part in. A recipe that asks for more is refused before anything is downloaded, and
+    the reason names the bound."""
     audit_images: int = Field(200, ge=0)
     """On how many training images, drawn at random, the deployed models look for wrong labels before they
     learn from them, and on a quarter as many held-out ones. What they find is on a page with pictures that the log
@@ -72,3 +77,8 @@ class UserDomainConfig(ServiceConfig):
     """The work files of this many recent cycles stay on disk."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Events below this level are not logged."""
+
+    @field_validator("approval", mode="before")
+    @classmethod
+    def _auto_is_the_old_name(cls, approval: object) -> object:
+        return "bounds" if approval == "auto" else approval

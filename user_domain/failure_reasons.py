@@ -21,6 +21,7 @@ from diredi.errors import (
 class Stage(StrEnum):
     """Name the part of a task in which an error was met."""
 
+    CONSENT = "consent"
     DATA = "data"
     DOWNLOAD = "download"
     CLASSES = "classes"
@@ -55,6 +56,7 @@ class Reason(StrEnum):
     JOB_INPUT = "the site cannot work with the models, the recipe or the data of this task: its own log says why"
     REFUSED = "the cloud refused what the site worked out"
     TASK = "the task itself is not usable"
+    CONSENT = "the site does not agree to this"
 
 
 def action_for(stage: Stage | None, error: Exception) -> Action:

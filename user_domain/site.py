@@ -17,7 +17,9 @@ from diredi.rpc.server import start_server
 from diredi.trust.identity import Credentials, Identity, Role
 from user_domain.cloud import CloudClient
 from user_domain.config import UserDomainConfig
+from user_domain.consent import Consent, ConsentJournal
 from user_domain.journal import Journal
+from user_domain.policy import Policy
 from user_domain.private_data import WITH_ORACLE, PrivateData, read_private_data
 from user_domain.samples import SampleStore
 from user_domain.servicer import LocalServicer, SiteParts
@@ -73,11 +75,16 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
         stack.push_async_callback(asyncio.to_thread, meter.close)
         channel = await stack.enter_async_context(connect(config.cloud, credentials, meter))
         cloud = CloudClient(channel, config.state_dir / "downloads", credentials)
+        policy = Policy(config.approval, config.bounds)
+        journal = ConsentJournal(config.state_dir / "consent.jsonl", credentials)
+        consent = Consent(journal, policy, lambda: data.last, publish_style=config.publish_style)
         site = SiteContext(
             cloud=cloud,
             executor=LocalExecutor(),
             journal=Journal(config.state_dir / "journal.json", config.keep_cycles),
             jobs=config.state_dir / "jobs",
+            consent=consent,
+            policy=policy,
             read_data=data.read,
             progress_every_s=config.progress_every_s,
             publish_style=config.publish_style,
@@ -86,7 +93,7 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
         )
         worker = TaskWorker(site, Backoff(0.5, config.retry_longest_s))
         samples = SampleStore(config.state_dir / "samples", config.max_samples)
-        parts = SiteParts(config.site, lambda: data.last, samples, cloud, worker, meter)
+        parts = SiteParts(config.site, lambda: data.last, samples, cloud, worker, meter, consent)
         server = await start_server(credentials, config.listen, [LocalServicer(parts)])
         stack.push_async_callback(server.stop, STOP_S)
         process.announce(server.address, site=config.site, train_images=data.last.train_images)
@@ -99,7 +106,7 @@ async def _watch_tasks(config: UserDomainConfig, cloud: CloudClient, worker: Tas
         try:
             async for message in cloud.watch_tasks(
                 config.site,
-                auto_approve=config.approval == "auto",
+                auto_approve=config.approval == "always",
                 publish_style=config.publish_style,
                 silence_s=config.silence_s,
                 longest_s=config.retry_longest_s,

@@ -12,6 +12,7 @@ import structlog
 from pydantic import BaseModel
 
 from diredi.errors import DirediError, InvalidInput
+from diredi.evaluation.metrics import DetectionMetrics
 from diredi.jobs import Executor, Result, job_folder
 from diredi.knowledge.jobs.specs import ExtractResult, ExtractSpec, OracleSpec, ValidateResult, ValidateSpec
 from diredi.knowledge.recipe import CycleRecipe
@@ -19,15 +20,21 @@ from diredi.labels import LabelSpace
 from diredi.progress import Progress
 from diredi.store.files import no_room_at
 from user_domain.cloud import CloudClient
+from user_domain.consent import Answer, Consent
 from user_domain.failure_reasons import Stage
 from user_domain.journal import Journal
 from user_domain.manifest import build_manifest
+from user_domain.policy import Policy
 from user_domain.private_data import PrivateData
 from user_domain.progress import ProgressReporter
 from user_domain.tasks import Task, TaskKind
 
 EXTRACT_JOB = "diredi.knowledge.jobs.extract"
 VALIDATE_JOB = "diredi.knowledge.jobs.validate"
+
+
+class Declined(Exception):
+    """The site does not agree. Its message is for the cloud."""
 
 
 class StageError(Exception):
@@ -62,6 +69,8 @@ class SiteContext:
     journal: Journal
     jobs: Path
     """Folder of the work files."""
+    consent: Consent
+    policy: Policy
     read_data: Callable[[bool], PrivateData]
     """Told whether to read the labels, too."""
     progress_every_s: float
@@ -114,6 +123,7 @@ async def perform(site: SiteContext, task: Task) -> None:
 async def _extract(site: SiteContext, task: Task, reporter: ProgressReporter) -> None:
     assert task.tutor and task.tutor.weights and task.student and task.student.weights
     recipe, data = await _read(site, task)
+    _check_still_approved(site, task)
     known = task.tutor.spec.labels
     labels = known if recipe.labels == "oracle" else await _labels(site, task, data)  # an oracle finds nothing new
     with _stage(Stage.DOWNLOAD):
@@ -129,7 +139,7 @@ async def _extract(site: SiteContext, task: Task, reporter: ProgressReporter) ->
         student=student,
         coreset=coreset,
         labels=labels,
-        recipe=recipe,
+        recipe=site.policy.limit(recipe),
         oracle=_oracle(site, task, recipe, tutor),
         publish_style=site.publish_style,
         audit_images=site.audit_images,
@@ -137,12 +147,25 @@ async def _extract(site: SiteContext, task: Task, reporter: ProgressReporter) ->
     result = await _run_job(site, task, EXTRACT_JOB, spec, ExtractResult, reporter)
     if result.audit is not None:
         structlog.get_logger().info("labels_audited", **result.audit.model_dump(mode="json"))
+    gaps = [gap for gap in (result.tutor_gap, result.student_gap) if gap is not None]
+    if reason := site.policy.refuse_upload(sum(gap.bytes for gap in gaps)):
+        raise StageError(Stage.CONSENT, Declined(reason))
     with _stage(Stage.UPLOAD):
-        for gap in filter(None, (result.tutor_gap, result.student_gap)):
+        for gap in gaps:
             await site.cloud.upload(gap.path, _byte_progress(reporter, "upload"))
     reporter.close()
+    with _stage(Stage.CONSENT):
+        site.consent.record_upload(task, [gap.digest for gap in gaps])
     with _stage(Stage.SUBMIT):
         await site.cloud.submit_gap(build_manifest(task, labels, result, publish_style=site.publish_style))
+
+
+def _check_still_approved(site: SiteContext, task: Task) -> None:
+    """Refuse where the data set, read anew, has class names that the approval is not about."""
+    verdict = site.consent.judge(task)
+    if verdict.answer is not Answer.YES:
+        reason = verdict.reason or "the site's class names are not those that were approved: start again"
+        raise StageError(Stage.CONSENT, Declined(reason))
 
 
 async def _read(site: SiteContext, task: Task) -> tuple[CycleRecipe, PrivateData]:
@@ -183,6 +206,17 @@ async def _labels(site: SiteContext, task: Task, data: PrivateData) -> LabelSpac
 
 async def _validate(site: SiteContext, task: Task, reporter: ProgressReporter) -> None:
     assert task.student and task.student.onnx
+    submitted = site.consent.submitted_figures(task)
+    figures = await _measure(site, task, reporter) if submitted is None else DetectionMetrics.model_validate(submitted)
+    if submitted is None:
+        with _stage(Stage.CONSENT):
+            site.consent.record_validation(task, figures.model_dump(mode="json"))
+    with _stage(Stage.SUBMIT):
+        await site.cloud.submit_validation(task.cycle_id, figures)
+
+
+async def _measure(site: SiteContext, task: Task, reporter: ProgressReporter) -> DetectionMetrics:
+    assert task.student and task.student.onnx
     recipe, data = await _read(site, task)
     oracle = None
     with _stage(Stage.DOWNLOAD):
@@ -194,9 +228,7 @@ async def _validate(site: SiteContext, task: Task, reporter: ProgressReporter) -
     spec = ValidateSpec(
         data=data.path, class_names=data.renamed, onnx=onnx, labels=task.student.spec.labels, oracle=oracle
     )
-    result = await _run_job(site, task, VALIDATE_JOB, spec, ValidateResult, reporter)
-    with _stage(Stage.SUBMIT):
-        await site.cloud.submit_validation(task.cycle_id, result.metrics)
+    return (await _run_job(site, task, VALIDATE_JOB, spec, ValidateResult, reporter)).metrics
 
 
 async def _run_job(

@@ -12,8 +12,9 @@ from diredi.jobs import job_folder
 from diredi.labels import LabelSpace
 from diredi.rpc.retry import Backoff
 from diredi.rpc.v1 import sites_pb2
-from user_domain.failure_reasons import Action, Reason, action_for, reason_for
-from user_domain.task_handlers import SiteContext, StageError, perform
+from user_domain.consent import Answer
+from user_domain.failure_reasons import Action, Reason, Stage, action_for, reason_for
+from user_domain.task_handlers import Declined, SiteContext, StageError, perform
 from user_domain.tasks import Task, TaskKind, parse_task
 
 MAX_ATTEMPTS = 4
@@ -62,9 +63,24 @@ class TaskWorker:
             self.known = task.tutor.spec.labels
         if task.id not in self._open:
             style = {"publishes_style": self._site.publish_style} if task.kind is TaskKind.EXTRACT else {}
-            self._log.info("task_offered", task=task.id, approved=task.approved, **style)
+            self._log.info("task_offered", task=task.id, waits=self._waits(task), **style)
         self._open[task.id] = task
         self._changed.set()
+
+    @property
+    def waiting(self) -> list[Task]:
+        """The tasks that wait for a person's decision."""
+        return [task for task in self._open.values() if self._waits(task)]
+
+    def decision_recorded(self) -> None:
+        """Look at the waiting tasks again."""
+        self._changed.set()
+
+    def _waits(self, task: Task) -> bool:
+        try:
+            return self._site.consent.judge(task).answer is Answer.WAITS
+        except DirediError:  # which its handler meets and reports
+            return False
 
     def forget_waiting(self) -> None:
         """Forget the tasks that have not begun; on a new connection the cloud names all open tasks again."""
@@ -74,7 +90,7 @@ class TaskWorker:
     async def run(self) -> None:
         """Work on the open tasks, for ever."""
         while True:
-            task = next((task for task in self._open.values() if task.may_begin), None)
+            task = next((task for task in self._open.values() if not self._waits(task)), None)
             if task is None:
                 self._changed.clear()
                 await self._changed.wait()
@@ -103,7 +119,7 @@ class TaskWorker:
         `action_for` says what follows from an error. A failure is in the journal before the cloud is told of it.
         """
         self._backoff.reset()
-        attempts, failure = 0, None
+        attempts, failure, refusal = 0, None, ""
         while True:
             try:
                 self._prepare(task)
@@ -113,12 +129,19 @@ class TaskWorker:
                 if reason is not None:
                     await self._site.cloud.report_failure(task.id, reason)
                     return
+                if refusal:
+                    await self._refuse(task, refusal)
+                    return
+                await self._agree(task)
                 await perform(self._site, task)
                 self._log.info("task_completed", task=task.id)
                 self.last_error = ""
                 return
             except (DirediError, StageError) as error:
                 stage, cause = (error.stage, error.error) if isinstance(error, StageError) else (None, error)
+                if isinstance(cause, Declined):
+                    refusal = str(cause)
+                    continue
                 action = action_for(stage, cause)
                 if action is Action.RETRY:
                     attempts += 1
@@ -135,6 +158,30 @@ class TaskWorker:
                 else:
                     self._log_error("task_paused", cause, task=task.id)
             await asyncio.sleep(self._backoff.next_s())
+
+    async def _agree(self, task: Task) -> None:
+        """Have an approval of the task in the journal before anything is done for it, and let the cloud know.
+
+        Raises:
+            StageError: The site does not agree, or the task's recipe is none.
+        """
+        try:
+            verdict = self._site.consent.judge(task)
+        except DirediError as error:
+            raise StageError(Stage.JOB, error) from error
+        if verdict.answer is not Answer.YES:
+            raise StageError(Stage.CONSENT, Declined(verdict.reason or "not approved"))
+        self._site.consent.approve_by_policy(task)
+        if task.kind is TaskKind.EXTRACT and not task.approved:
+            await self._site.cloud.report_approval(task.cycle_id)
+
+    async def _refuse(self, task: Task, reason: str) -> None:
+        self._log.warning("task_declined", task=task.id, reason=reason)
+        self.last_error = f"declined {task.id}: {reason}"
+        if task.kind is TaskKind.EXTRACT:
+            await self._site.cloud.decline(task.cycle_id, reason)
+        else:
+            await self._site.cloud.report_failure(task.id, f"{Reason.CONSENT}: {reason}")
 
     def _prepare(self, task: Task) -> None:
         """Begin the cycle in the journal, and delete the work files of cycles that it no longer holds."""

@@ -37,6 +37,7 @@ class Task:
     kind: TaskKind
     cycle_id: str
     approved: bool = False
+    """What the cloud has on record. Whether the site has approved stands in its own journal (`user_domain.consent`)."""
     recipe: dict[str, Any] = field(default_factory=dict)
     tutor: convert.Model | None = None
     student: convert.Model | None = None
@@ -45,11 +46,6 @@ class Task:
     """Whom the cycle's release is for: "site:NAME", "group:NAME" or "fleet"; empty: an older cloud does not say."""
     rebased_cycle_id: str = ""
     """In a rebase: the cycle whose release is carried over."""
-
-    @property
-    def may_begin(self) -> bool:
-        """Whether it may begin: an extraction only once the site has approved it."""
-        return self.approved or self.kind is not TaskKind.EXTRACT
 
 
 def parse_task(message: pb.Task) -> Task:
@@ -60,6 +56,9 @@ def parse_task(message: pb.Task) -> Task:
     for name, value in (("task", message.id), ("cycle", message.cycle_id)):
         if not 0 < len(value) <= MAX_ID or not value.isprintable():
             raise InvalidInput(f"the id of the {name} is empty, too long or not printable")
+    for name, value in (("scope", message.scope), ("id of the rebased cycle", message.rebased_cycle_id)):
+        if len(value) > MAX_ID or not value.isprintable():  # a person at the site reads it
+            raise InvalidInput(f"the {name} is too long or not printable")
     task = Task(
         id=message.id,
         kind=kind,
@@ -69,8 +68,8 @@ def parse_task(message: pb.Task) -> Task:
         tutor=convert.model_from(message.tutor) if message.HasField("tutor") else None,
         student=convert.model_from(message.student) if message.HasField("student") else None,
         coreset=convert.blob_from(message.coreset) if message.coreset.digest else None,
-        scope=message.scope[:MAX_ID],
-        rebased_cycle_id=message.rebased_cycle_id[:MAX_ID],
+        scope=message.scope,
+        rebased_cycle_id=message.rebased_cycle_id,
     )
     _check_models(task)
     return task

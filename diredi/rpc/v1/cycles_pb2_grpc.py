@@ -122,7 +122,8 @@ class CycleServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ApproveCycle(self, request, context):
-        """A site's yes, for itself. Role: a site of the cycle; an operator gets PERMISSION_DENIED. Deadline 10 s. Idempotent.
+        """That a site has said yes, for operators to see. What counts at the site is the entry in its own journal, which it
+        makes before. Role: a site of the cycle; an operator gets PERMISSION_DENIED. Deadline 10 s. Idempotent.
         FAILED_PRECONDITION: the site is past approval.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -57,7 +57,8 @@ class CycleServiceStub:
     GetCycle: _grpc.UnaryUnaryMultiCallable[_cycles_pb2.GetCycleRequest, _cycles_pb2.GetCycleResponse]
     """Deadline 10 s. Idempotent. NOT_FOUND: no such cycle."""
     ApproveCycle: _grpc.UnaryUnaryMultiCallable[_cycles_pb2.ApproveCycleRequest, _cycles_pb2.ApproveCycleResponse]
-    """A site's yes, for itself. Role: a site of the cycle; an operator gets PERMISSION_DENIED. Deadline 10 s. Idempotent.
+    """That a site has said yes, for operators to see. What counts at the site is the entry in its own journal, which it
+    makes before. Role: a site of the cycle; an operator gets PERMISSION_DENIED. Deadline 10 s. Idempotent.
     FAILED_PRECONDITION: the site is past approval.
     """
     DeclineCycle: _grpc.UnaryUnaryMultiCallable[_cycles_pb2.DeclineCycleRequest, _cycles_pb2.DeclineCycleResponse]
@@ -94,7 +95,8 @@ class CycleServiceAsyncStub(CycleServiceStub):
     GetCycle: _aio.UnaryUnaryMultiCallable[_cycles_pb2.GetCycleRequest, _cycles_pb2.GetCycleResponse]  # type: ignore[assignment]
     """Deadline 10 s. Idempotent. NOT_FOUND: no such cycle."""
     ApproveCycle: _aio.UnaryUnaryMultiCallable[_cycles_pb2.ApproveCycleRequest, _cycles_pb2.ApproveCycleResponse]  # type: ignore[assignment]
-    """A site's yes, for itself. Role: a site of the cycle; an operator gets PERMISSION_DENIED. Deadline 10 s. Idempotent.
+    """That a site has said yes, for operators to see. What counts at the site is the entry in its own journal, which it
+    makes before. Role: a site of the cycle; an operator gets PERMISSION_DENIED. Deadline 10 s. Idempotent.
     FAILED_PRECONDITION: the site is past approval.
     """
     DeclineCycle: _aio.UnaryUnaryMultiCallable[_cycles_pb2.DeclineCycleRequest, _cycles_pb2.DeclineCycleResponse]  # type: ignore[assignment]
@@ -164,7 +166,8 @@ class CycleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _cycles_pb2.ApproveCycleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_cycles_pb2.ApproveCycleResponse, _abc.Awaitable[_cycles_pb2.ApproveCycleResponse]]:
-        """A site's yes, for itself. Role: a site of the cycle; an operator gets PERMISSION_DENIED. Deadline 10 s. Idempotent.
+        """That a site has said yes, for operators to see. What counts at the site is the entry in its own journal, which it
+        makes before. Role: a site of the cycle; an operator gets PERMISSION_DENIED. Deadline 10 s. Idempotent.
         FAILED_PRECONDITION: the site is past approval.
         """
 

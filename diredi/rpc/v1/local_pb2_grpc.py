@@ -39,6 +39,16 @@ class LocalServiceStub:
                 request_serializer=diredi_dot_v1_dot_local__pb2.HandSampleRequest.SerializeToString,
                 response_deserializer=diredi_dot_v1_dot_local__pb2.HandSampleResponse.FromString,
                 _registered_method=True)
+        self.ListRequests = channel.unary_unary(
+                '/diredi.v1.LocalService/ListRequests',
+                request_serializer=diredi_dot_v1_dot_local__pb2.ListRequestsRequest.SerializeToString,
+                response_deserializer=diredi_dot_v1_dot_local__pb2.ListRequestsResponse.FromString,
+                _registered_method=True)
+        self.Decide = channel.unary_unary(
+                '/diredi.v1.LocalService/Decide',
+                request_serializer=diredi_dot_v1_dot_local__pb2.DecideRequest.SerializeToString,
+                response_deserializer=diredi_dot_v1_dot_local__pb2.DecideResponse.FromString,
+                _registered_method=True)
         self.GetSiteStatus = channel.unary_unary(
                 '/diredi.v1.LocalService/GetSiteStatus',
                 request_serializer=diredi_dot_v1_dot_local__pb2.GetSiteStatusRequest.SerializeToString,
@@ -52,6 +62,22 @@ class LocalServiceServicer:
     def HandSample(self, request, context):
         """An edge node hands a frame to its user domain. Role: a device of this site. Deadline 10 s. Idempotent by content.
         INVALID_ARGUMENT: not an image, or more than 8 MiB. RESOURCE_EXHAUSTED: the site keeps no more samples.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRequests(self, request, context):
+        """What waits for this site's yes or no, and what it means. Role: the site itself. Deadline 10 s. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Decide(self, request, context):
+        """A person's yes or no, signed with the site's own key; it goes into the site's journal of consent, and nothing begins
+        without it. Role: the site itself. Deadline 10 s. NOT_FOUND: nothing of that cycle waits. FAILED_PRECONDITION: what is
+        asked has changed since it was shown. PERMISSION_DENIED: another key has signed it, or it is of another site.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -71,6 +97,16 @@ def add_LocalServiceServicer_to_server(servicer, server):
                     servicer.HandSample,
                     request_deserializer=diredi_dot_v1_dot_local__pb2.HandSampleRequest.FromString,
                     response_serializer=diredi_dot_v1_dot_local__pb2.HandSampleResponse.SerializeToString,
+            ),
+            'ListRequests': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRequests,
+                    request_deserializer=diredi_dot_v1_dot_local__pb2.ListRequestsRequest.FromString,
+                    response_serializer=diredi_dot_v1_dot_local__pb2.ListRequestsResponse.SerializeToString,
+            ),
+            'Decide': grpc.unary_unary_rpc_method_handler(
+                    servicer.Decide,
+                    request_deserializer=diredi_dot_v1_dot_local__pb2.DecideRequest.FromString,
+                    response_serializer=diredi_dot_v1_dot_local__pb2.DecideResponse.SerializeToString,
             ),
             'GetSiteStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSiteStatus,
@@ -105,6 +141,60 @@ class LocalService:
             '/diredi.v1.LocalService/HandSample',
             diredi_dot_v1_dot_local__pb2.HandSampleRequest.SerializeToString,
             diredi_dot_v1_dot_local__pb2.HandSampleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRequests(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diredi.v1.LocalService/ListRequests',
+            diredi_dot_v1_dot_local__pb2.ListRequestsRequest.SerializeToString,
+            diredi_dot_v1_dot_local__pb2.ListRequestsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Decide(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diredi.v1.LocalService/Decide',
+            diredi_dot_v1_dot_local__pb2.DecideRequest.SerializeToString,
+            diredi_dot_v1_dot_local__pb2.DecideResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,13 @@ class LocalServiceStub:
     """An edge node hands a frame to its user domain. Role: a device of this site. Deadline 10 s. Idempotent by content.
     INVALID_ARGUMENT: not an image, or more than 8 MiB. RESOURCE_EXHAUSTED: the site keeps no more samples.
     """
+    ListRequests: _grpc.UnaryUnaryMultiCallable[_local_pb2.ListRequestsRequest, _local_pb2.ListRequestsResponse]
+    """What waits for this site's yes or no, and what it means. Role: the site itself. Deadline 10 s. Idempotent."""
+    Decide: _grpc.UnaryUnaryMultiCallable[_local_pb2.DecideRequest, _local_pb2.DecideResponse]
+    """A person's yes or no, signed with the site's own key; it goes into the site's journal of consent, and nothing begins
+    without it. Role: the site itself. Deadline 10 s. NOT_FOUND: nothing of that cycle waits. FAILED_PRECONDITION: what is
+    asked has changed since it was shown. PERMISSION_DENIED: another key has signed it, or it is of another site.
+    """
     GetSiteStatus: _grpc.UnaryUnaryMultiCallable[_local_pb2.GetSiteStatusRequest, _local_pb2.GetSiteStatusResponse]
     """Deadline 5 s. Idempotent."""
 
@@ -44,6 +51,13 @@ class LocalServiceAsyncStub(LocalServiceStub):
     HandSample: _aio.UnaryUnaryMultiCallable[_local_pb2.HandSampleRequest, _local_pb2.HandSampleResponse]  # type: ignore[assignment]
     """An edge node hands a frame to its user domain. Role: a device of this site. Deadline 10 s. Idempotent by content.
     INVALID_ARGUMENT: not an image, or more than 8 MiB. RESOURCE_EXHAUSTED: the site keeps no more samples.
+    """
+    ListRequests: _aio.UnaryUnaryMultiCallable[_local_pb2.ListRequestsRequest, _local_pb2.ListRequestsResponse]  # type: ignore[assignment]
+    """What waits for this site's yes or no, and what it means. Role: the site itself. Deadline 10 s. Idempotent."""
+    Decide: _aio.UnaryUnaryMultiCallable[_local_pb2.DecideRequest, _local_pb2.DecideResponse]  # type: ignore[assignment]
+    """A person's yes or no, signed with the site's own key; it goes into the site's journal of consent, and nothing begins
+    without it. Role: the site itself. Deadline 10 s. NOT_FOUND: nothing of that cycle waits. FAILED_PRECONDITION: what is
+    asked has changed since it was shown. PERMISSION_DENIED: another key has signed it, or it is of another site.
     """
     GetSiteStatus: _aio.UnaryUnaryMultiCallable[_local_pb2.GetSiteStatusRequest, _local_pb2.GetSiteStatusResponse]  # type: ignore[assignment]
     """Deadline 5 s. Idempotent."""
@@ -57,6 +71,25 @@ class LocalServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_local_pb2.HandSampleResponse, _abc.Awaitable[_local_pb2.HandSampleResponse]]:
         """An edge node hands a frame to its user domain. Role: a device of this site. Deadline 10 s. Idempotent by content.
         INVALID_ARGUMENT: not an image, or more than 8 MiB. RESOURCE_EXHAUSTED: the site keeps no more samples.
+        """
+
+    @_abc_1.abstractmethod
+    def ListRequests(
+        self,
+        request: _local_pb2.ListRequestsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_local_pb2.ListRequestsResponse, _abc.Awaitable[_local_pb2.ListRequestsResponse]]:
+        """What waits for this site's yes or no, and what it means. Role: the site itself. Deadline 10 s. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def Decide(
+        self,
+        request: _local_pb2.DecideRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_local_pb2.DecideResponse, _abc.Awaitable[_local_pb2.DecideResponse]]:
+        """A person's yes or no, signed with the site's own key; it goes into the site's journal of consent, and nothing begins
+        without it. Role: the site itself. Deadline 10 s. NOT_FOUND: nothing of that cycle waits. FAILED_PRECONDITION: what is
+        asked has changed since it was shown. PERMISSION_DENIED: another key has signed it, or it is of another site.
         """
 
     @_abc_1.abstractmethod

@@ -119,7 +119,7 @@ class WatchTasksRequest(_message.Message):
     PUBLISH_STYLE_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     auto_approve: _builtins.bool
-    """the site's policy: approve by itself, or wait for ApproveCycle"""
+    """the site approves of everything; else it judges each cycle and says so with ApproveCycle"""
     publish_style: _builtins.bool
     """the site's policy: its manifests have a style; said here so that whoever approves is shown it"""
     def __init__(

@@ -18,7 +18,7 @@ from diredi.rpc import convert
 from diredi.rpc.blobs import BlobServicer
 from diredi.rpc.caller import caller_identity
 from diredi.rpc.client import call, connect
-from diredi.rpc.v1 import cycles_pb2, local_pb2, registry_pb2, sites_pb2, sites_pb2_grpc
+from diredi.rpc.v1 import cycles_pb2, cycles_pb2_grpc, local_pb2, registry_pb2, sites_pb2, sites_pb2_grpc
 from diredi.rpc.v1.local_pb2_grpc import LocalServiceStub
 from diredi.store.blobs import BlobStore
 from diredi.trust.identity import Credentials, Identity, Role
@@ -27,6 +27,7 @@ from tests.support.pki import Pki
 from tests.support.stub_cloud import StubCloud
 from tests.support.waiting import PATIENCE_S, until
 from user_domain.config import UserDomainConfig
+from user_domain.consent import ConsentJournal
 from user_domain.site import serve
 
 CLASSES = ("car", "person", "forklift")
@@ -164,12 +165,33 @@ class FakeSiteService(sites_pb2_grpc.SiteServiceServicer):
         return sites_pb2.FailTaskResponse()
 
 
+class FakeCycleService(cycles_pb2_grpc.CycleServiceServicer):
+    """What a site says about taking part, written down; its yes shows in the task, as the contract tells it."""
+
+    def __init__(self, site: FakeSiteService) -> None:
+        self.site = site
+        self.approvals: list[str] = []
+        self.declined: list[tuple[str, str]] = []
+
+    async def ApproveCycle(self, request: cycles_pb2.ApproveCycleRequest, context: Any) -> Any:
+        self.approvals.append(request.id)
+        for task in self.site.tasks.values():
+            task.approved |= task.cycle_id == request.id
+        return cycles_pb2.ApproveCycleResponse()
+
+    async def DeclineCycle(self, request: cycles_pb2.DeclineCycleRequest, context: Any) -> Any:
+        self.declined.append((request.id, request.reason))
+        self.site.tasks.pop(f"{request.id}/extract", None)
+        return cycles_pb2.DeclineCycleResponse()
+
+
 class SiteCloud(StubCloud):
     def __init__(self, folder: Path, pki: Pki, credentials: Credentials | None = None) -> None:
         self.store = BlobStore(folder / "blobs")
         self.site = FakeSiteService()
         self.blobs = FakeBlobService(self.store)
-        super().__init__(credentials or pki.credentials("cloud", "cloud"), [self.site, self.blobs])
+        self.cycles = FakeCycleService(self.site)
+        super().__init__(credentials or pki.credentials("cloud", "cloud"), [self.site, self.blobs, self.cycles])
 
 
 @dataclass(frozen=True)
@@ -196,8 +218,15 @@ class Models:
         task.coreset.CopyFrom(convert.blob_to(cloud.store.add_file(self.coreset)))
         return task
 
-    def validate_task(self, cloud: SiteCloud, cycle: str = "cycle-1") -> sites_pb2.Task:
-        task = sites_pb2.Task(id=f"{cycle}/validate", kind=sites_pb2.TASK_KIND_VALIDATE, cycle_id=cycle)
+    def validate_task(
+        self, cloud: SiteCloud, cycle: str = "cycle-1", recipe: dict[str, Any] | None = None
+    ) -> sites_pb2.Task:
+        task = sites_pb2.Task(
+            id=f"{cycle}/validate",
+            kind=sites_pb2.TASK_KIND_VALIDATE,
+            cycle_id=cycle,
+            recipe=convert.struct_to(RECIPE if recipe is None else recipe),
+        )
         task.student.CopyFrom(self._model(cloud, "student", self.student))
         task.student.onnx.CopyFrom(convert.blob_to(cloud.store.add_file(self.onnx)))
         return task
@@ -221,6 +250,14 @@ def config_of(folder: Path, pki: Pki, cloud: str, data: Path | str, **more: Any)
         "retry_longest_s": 0.5,
     }
     return UserDomainConfig(**{**values, **more})
+
+
+def take_part(config: UserDomainConfig, *cycles: str) -> None:
+    """Let a site have approved and uploaded, as its journal has it then, without the training in between."""
+    journal = ConsentJournal(config.state_dir / "consent.jsonl", Credentials.load(config.identity))
+    for cycle in cycles or ("cycle-1",):
+        journal.record("approved", cycle, {"recipe": RECIPE, "image_size": 64, "tutor": ""})
+        journal.record("uploaded", cycle, {"gaps": []})
 
 
 class Local:

@@ -28,13 +28,14 @@ from test_user_domain_process import site_process
 from diredi.codecs import codec_named
 from diredi.rpc.blobs import upload
 from diredi.rpc.client import call, connect
-from diredi.rpc.v1 import registry_pb2, sites_pb2
+from diredi.rpc.v1 import cycles_pb2, registry_pb2, sites_pb2
 from diredi.rpc.v1.registry_pb2_grpc import BlobServiceStub
 from diredi.rpc.v1.sites_pb2_grpc import SiteServiceStub
 from tests.support.pki import Pki
 from tests.support.waiting import PATIENCE_S, until
 
 MAY_LEAVE = {
+    "/diredi.v1.CycleService/ApproveCycle": cycles_pb2.ApproveCycleRequest,
     "/diredi.v1.SiteService/WatchTasks": sites_pb2.WatchTasksRequest,
     "/diredi.v1.SiteService/ReportProgress": sites_pb2.ReportProgressRequest,
     "/diredi.v1.SiteService/ProposeClasses": sites_pb2.ProposeClassesRequest,
@@ -109,13 +110,14 @@ async def test_in_a_whole_cycle_nothing_private_leaves(
 ) -> None:
     before = private.digest()
     config = config_of(tmp_path / "site", pki, f"localhost:{proxy.port}", private.folder / "data.yaml")
-    await cloud.site.offer(models.extract_task(cloud, recipe=RECIPE | {"student_gap": True}))
+    recipe = RECIPE | {"student_gap": True}
+    await cloud.site.offer(models.extract_task(cloud, approved=False, recipe=recipe))
     async with site_process(config) as (process, _):
         local = Local(config.listen, pki.credentials("device", "camera-1", "site-1"))
         assert await local.hand(private.sample)
         await until(lambda: bool(cloud.site.gaps))
         updated = await updated_models(models, tmp_path / "updated")
-        await cloud.site.offer(updated.validate_task(cloud))
+        await cloud.site.offer(updated.validate_task(cloud, recipe=recipe))
         await until(lambda: bool(cloud.site.validations))
         egress = dict((await local.status()).sent_bytes)
         await local.channel.close()

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
-from site_doubles import CLASSES, RECIPE, Local, Models, SiteCloud, config_of, running, write_data_set
+from site_doubles import CLASSES, RECIPE, Local, Models, SiteCloud, config_of, running, take_part, write_data_set
 from structlog.testing import capture_logs
 
 from diredi.data.style import SiteStyle
 from diredi.errors import CorruptData, InvalidInput, NoRoom, Refused
+from diredi.jobs import job_folder
 from diredi.rpc import convert
 from diredi.rpc.client import connect, is_serving
 from diredi.rpc.manifest_signature import check_manifest
@@ -149,25 +149,11 @@ async def test_a_validation_ends_in_metrics_of_the_candidate(
     tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path
 ) -> None:
     await cloud.site.offer(models.validate_task(cloud))
-    async with running(
-        config_of(tmp_path / "site", pki, cloud.address, write_data_set(tmp_path / "known", classes=2)), pki
-    ):
+    config = config_of(tmp_path / "site", pki, cloud.address, write_data_set(tmp_path / "known", classes=2))
+    take_part(config)
+    async with running(config, pki):
         await until(lambda: bool(cloud.site.validations or cloud.site.failures))
     assert cloud.site.validations[0].after.images == 4
-
-
-async def test_without_approval_nothing_begins_and_with_it_the_work_is_done(
-    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path
-) -> None:
-    await cloud.site.offer(models.extract_task(cloud, approved=False))
-    async with running(config_of(tmp_path / "site", pki, cloud.address, data, approval="ask"), pki) as local:
-        await until(lambda: waits_for(local, "cycle-1"))
-        await asyncio.sleep(0.5)
-        assert cloud.site.auto_approve is False
-        sent = {name.removeprefix("diredi.v1.") for name in (await local.status()).sent_bytes}
-        assert sent == {"WatchTasksRequest"}, "not a download, not a word of progress"
-        await cloud.site.offer(models.extract_task(cloud, approved=True))
-        await until(lambda: bool(cloud.site.gaps))
 
 
 async def waits_for(local: Local, cycle: str) -> bool:
@@ -177,7 +163,7 @@ async def waits_for(local: Local, cycle: str) -> bool:
 async def test_a_declined_cycle_that_was_waiting_is_forgotten(
     tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path
 ) -> None:
-    await cloud.site.offer(models.extract_task(cloud, approved=False))
+    await cloud.site.offer(models.extract_task(cloud))
     async with running(config_of(tmp_path / "site", pki, cloud.address, data, approval="ask"), pki) as local:
         await until(lambda: waits_for(local, "cycle-1"))
         cancel = sites_pb2.Task(id="cycle-1/cancel", kind=sites_pb2.TASK_KIND_CANCEL, cycle_id="cycle-1")
@@ -190,7 +176,7 @@ async def test_a_cancelled_cycle_stops_its_job_and_the_next_one_is_worked_on(
 ) -> None:
     endless = {"form": "weights", "tutor": {"epochs": 100_000, "batch": 4}, "coreset_images": 0}
     await cloud.site.offer(models.extract_task(cloud, recipe=endless))
-    async with running(config_of(tmp_path / "site", pki, cloud.address, data), pki) as local:
+    async with running(config_of(tmp_path / "site", pki, cloud.address, data, approval="always"), pki) as local:
         await until(lambda: any(step == "tutor-2" for step, _, _ in cloud.site.progress))
         jobs = job_processes(tmp_path)
         assert jobs
@@ -222,7 +208,7 @@ async def test_a_cycle_that_the_cloud_gave_up_meanwhile_is_dropped_at_the_next_w
 ) -> None:
     endless = {"form": "weights", "tutor": {"epochs": 100_000, "batch": 4}, "coreset_images": 0}
     await cloud.site.offer(models.extract_task(cloud, recipe=endless))
-    async with running(config_of(tmp_path / "site", pki, cloud.address, data), pki) as local:
+    async with running(config_of(tmp_path / "site", pki, cloud.address, data, approval="always"), pki) as local:
         await until(lambda: any(step == "tutor-2" for step, _, _ in cloud.site.progress))
         cloud.site.tasks.clear()
         await until(lambda: waits_for(local, ""))
@@ -290,8 +276,9 @@ async def test_a_validation_that_arrives_damaged_is_sent_again_and_told_as_faile
 ) -> None:
     cloud.site.fails["SubmitValidation"] = [CorruptData("bytes of /secret/path are damaged") for _ in range(times)]
     await cloud.site.offer(models.validate_task(cloud))
-    known = write_data_set(tmp_path / "known", classes=2)
-    async with running(config_of(tmp_path / "site", pki, cloud.address, known), pki):
+    config = config_of(tmp_path / "site", pki, cloud.address, write_data_set(tmp_path / "known", classes=2))
+    take_part(config)
+    async with running(config, pki):
         await until(lambda: bool(cloud.site.validations or cloud.site.failures))
     told = [] if times == 2 else [("cycle-1/validate", "the cloud refused what the site worked out")]
     assert (len(cloud.site.validations), cloud.site.failures) == (int(times == 2), told)
@@ -310,16 +297,21 @@ async def test_that_a_task_makes_no_sense_is_told_until_the_cloud_has_heard_it(
 async def test_a_site_whose_state_files_are_all_damaged_starts_and_does_its_work_again(
     tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models
 ) -> None:
-    known, config = write_data_set(tmp_path / "known", classes=2), None
+    known = write_data_set(tmp_path / "known", classes=2)
+    consent = tmp_path / "site" / "consent.jsonl"
     for damage in (b"", b'{"cut": ', b"\xff\x00 garbage"):
         await cloud.site.offer(models.validate_task(cloud))
         config = config_of(tmp_path / "site", pki, cloud.address, known)
+        consent.unlink(missing_ok=True)
+        take_part(config)
         async with running(config, pki):
             await until(lambda: bool(cloud.site.validations or cloud.site.failures))
         cloud.site.validations.clear()
         results = list((tmp_path / "site" / "jobs").rglob("result.json"))
         for path in (tmp_path / "site" / "egress.json", tmp_path / "site" / "journal.json", *results):
             path.write_bytes(damage)
+        consent.write_bytes(damage)
+        take_part(config)
         await cloud.site.offer(models.validate_task(cloud))
         async with running(config, pki) as local:
             assert "counted since" in (await local.status()).last_error
@@ -334,18 +326,16 @@ async def test_a_defect_that_a_task_brings_to_light_fails_that_task_and_not_the_
     tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models
 ) -> None:
     config = config_of(tmp_path / "site", pki, cloud.address, write_data_set(tmp_path / "known", classes=2))
+    take_part(config, "cycle-1", "cycle-2")
+    folder = job_folder(config.state_dir / "jobs", "cycle-1") / "validate"
+    folder.parent.mkdir(parents=True)
+    folder.write_text("a file where the job wants a folder")
     await cloud.site.offer(models.validate_task(cloud))
-    async with running(config, pki) as local:
-        await until(lambda: bool(cloud.site.validations))
-        await until(lambda: waits_for(local, ""))
-        folder = next((tmp_path / "site" / "jobs").rglob("result.json")).parent
-        shutil.rmtree(folder)
-        folder.write_text("a file where the job wants a folder")
-        await cloud.site.offer(models.validate_task(cloud))
+    async with running(config, pki):
         await until(lambda: bool(cloud.site.failures))
         assert cloud.site.failures == [("cycle-1/validate", "the work at the site failed: its own log says why")]
         await cloud.site.offer(models.validate_task(cloud, "cycle-2"))
-        await until(lambda: len(cloud.site.validations) == 2)
+        await until(lambda: len(cloud.site.validations) == 1)
 
 
 BAD = {

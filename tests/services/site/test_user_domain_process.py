@@ -31,7 +31,8 @@ ROOT = Path(__file__).parents[3]
 
 async def start(config: UserDomainConfig, *flags: str) -> Process:
     values = {name: value for name, value in config.model_dump(mode="json").items() if value is not None}
-    environment = {**os.environ, **{f"DIREDI_SITE_{name.upper()}": str(value) for name, value in values.items()}}
+    said = {name: json.dumps(value) if isinstance(value, dict) else str(value) for name, value in values.items()}
+    environment = {**os.environ, **{f"DIREDI_SITE_{name.upper()}": value for name, value in said.items()}}
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "user_domain", *flags, cwd=ROOT, env=environment, stderr=PIPE
     )
@@ -66,7 +67,7 @@ async def test_it_stops_when_told_to_even_in_the_middle_of_a_job_that_never_ends
 ) -> None:
     endless = {"form": "weights", "tutor": {"epochs": 100_000, "batch": 4}, "coreset_images": 0}
     await cloud.site.offer(models.extract_task(cloud, recipe=endless))
-    async with site_process(config_of(tmp_path / "site", pki, cloud.address, data)) as (process, _):
+    async with site_process(config_of(tmp_path / "site", pki, cloud.address, data, approval="always")) as (process, _):
         await until(lambda: bool(list((tmp_path / "site" / "jobs").rglob("spec.json"))))
         process.send_signal(number)
         assert await asyncio.wait_for(process.wait(), PATIENCE_S) == 0
@@ -96,7 +97,7 @@ async def test_killed_in_the_middle_of_an_upload_it_sends_no_chunk_twice(
     recipe = {"form": "weights", "tutor": {"epochs": 1, "batch": 4}, "codec": "fp32-zstd", "student_gap": False}
     await cloud.site.offer(models.extract_task(cloud, recipe=recipe))
     cloud.blobs.hold_after = 1
-    config = config_of(tmp_path / "site", pki, cloud.address, data)
+    config = config_of(tmp_path / "site", pki, cloud.address, data, approval="always")
     async with site_process(config) as (process, _):
         await until(lambda: cloud.blobs.chunks == 1)
         process.kill()

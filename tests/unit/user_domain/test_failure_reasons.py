@@ -65,7 +65,7 @@ def test_an_answer_about_the_task_itself_drops_it_and_any_other_error_waits(
 
 @pytest.mark.parametrize("stage", Stage)
 def test_damaged_bytes_are_tried_again_where_they_were_on_their_way(stage: Stage) -> None:
-    lies_at_the_site = stage in (Stage.DATA, Stage.JOB)
+    lies_at_the_site = stage in (Stage.CONSENT, Stage.DATA, Stage.JOB)
     assert action_for(stage, errors.CorruptData("damaged")) is (Action.FAIL if lies_at_the_site else Action.RETRY)
     for kind in (errors.InvalidInput, errors.NotFound, errors.Refused, errors.WrongState, errors.NoRoom):
         assert action_for(stage, kind("no")) is Action.FAIL
