@@ -106,9 +106,13 @@ def list_requests(address: UserDomain, identity: IdentityFolder = DEFAULT_IDENTI
     """Show what the site is asked for and has not decided yet: the work, what leaves, and who will see it."""
     from diredi.rpc.v1.local_pb2 import ListRequestsRequest
     from diredi.rpc.v1.local_pb2_grpc import LocalServiceStub
+    from diredi.trust.identity import Credentials
     from diredi_cli.connection import ask
 
-    response = ask(address, identity, lambda channel: LocalServiceStub(channel).ListRequests, ListRequestsRequest())
+    response = ask(
+        address, identity, lambda channel: LocalServiceStub(channel).ListRequests, ListRequestsRequest(),
+        server=Credentials.load(identity).identity,
+    )  # fmt: skip
     data = [
         {"cycle": one.cycle_id, "what": json.loads(one.what), "explanation": _texts(one)} for one in response.requests
     ]
@@ -161,7 +165,7 @@ def _decide(cycle_id: str, event: Event, reason: str, address: str, identity: Pa
                 return request
         raise NotFound(f"nothing of cycle {cycle_id!r} waits here: `diredi site requests` lists what does")
 
-    asked = with_cloud(address, identity, find)
+    asked = with_cloud(address, identity, find, credentials.identity)
     emit(None, False, _explained(asked))
     if confirm:
         typer.confirm("Does this site take part?", abort=True)
@@ -175,7 +179,7 @@ def _decide(cycle_id: str, event: Event, reason: str, address: str, identity: Pa
         request = DecideRequest(entry=signed.text, signature=signed.signature)
         await call(LocalServiceStub(channel).Decide, request, deadline_s=10)
 
-    with_cloud(address, identity, send)
+    with_cloud(address, identity, send, credentials.identity)
     note(f"{event} cycle {cycle_id}: signed, and in the site's journal of consent")
 
 
