@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from diredi.config import ServiceConfig
+from diredi.errors import InvalidInput
+from edge_node.sources import check_source
 
+CameraName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Name = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
 
@@ -33,14 +36,22 @@ class EdgeConfig(ServiceConfig):
     """The folder for releases and the state of the updater. It must survive restarts."""
     listen: str = "127.0.0.1:0"
     """The host:port of EdgeService. With port 0 the system chooses a free port."""
-    source: str
-    """Where frames come from: `camera:0`, `video:PATH`, `folder:PATH` or `scenes:SITE`."""
+    source: str | None = None
+    """Where frames come from: `rtsp://HOST/PATH`, `http://HOST/PATH`, `/dev/video0`, `video:PATH`, `folder:PATH` or
+    `scenes:SITE`, then settings such as `#rotate=180`."""
+    cameras: dict[CameraName, str] = Field(default_factory=dict)
+    """In place of `source`: several cameras that share the model, by name. Each is written as `source` is."""
+    credentials: Path | None = None
+    """A file in netrc format with the user names and passwords of cameras. It is read at each connection."""
+    reconnect_s: float = Field(1.0, gt=0)
+    """The pause before a source that is away is opened again, in seconds. It doubles each time, up to 30 times its
+    length. A camera that refuses the password is left alone for ten times as long."""
     repeat: bool = True
     """Whether a folder or a video file starts again at its end."""
     confidence: float = Field(0.25, gt=0, le=1)
     """Detections with a lower confidence (0 to 1) are not reported."""
     frames_per_second: float = Field(5.0, gt=0, le=1000)
-    """The most frames that are looked at in a second. A slow machine looks at fewer."""
+    """The most frames of a camera that are looked at in a second. A slow machine looks at fewer, always the newest."""
     threads: int = Field(1, ge=1, le=64)
     """How many threads ONNX Runtime uses."""
     heartbeat_s: float = Field(15.0, gt=0)
@@ -56,3 +67,19 @@ class EdgeConfig(ServiceConfig):
     """A frame is uncertain if a detection in it has a lower confidence (0 to 1) than this."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Events below this level are not logged."""
+
+    @model_validator(mode="after")
+    def _sources_are_possible(self) -> Self:
+        if (self.source is None) == (not self.cameras):
+            raise ValueError("set source, or cameras for several, and not both")
+        try:
+            for reference in self.references.values():
+                check_source(reference)
+        except InvalidInput as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    @property
+    def references(self) -> dict[str, str]:
+        """The reference of each camera's source by the camera's name; an only one has the name of the device."""
+        return self.cameras or {self.device: self.source or ""}

@@ -5,123 +5,123 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
 
 from diredi.detectors.predictor import Detections, Image
-from diredi.errors import DirediError, NotFound, Unreachable
 from edge_node.active_model import ActiveModel, RunningModel
-from edge_node.sources import Source
+from edge_node.camera import Camera, SourceState
+from edge_node.sources import Frame
+from edge_node.sources.view import view
 from edge_node.telemetry import Telemetry
 
-REOPEN_S = 2.0
 BACKLOG = 8
 """How many results a reader may be behind; the oldest ones beyond that are skipped."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """Hold one frame of the node's own source and what was detected in it; `number` counts from 1 since the start."""
+    """Hold one frame of the node's own cameras and what was detected in it."""
 
     number: int
+    """Counts the frames of all cameras from 1 since the start."""
+    camera: str
+    captured_s: float
+    """When the frame was taken, in seconds since 1970."""
     image: Image
     detections: Detections
     model: RunningModel
 
 
 class InferenceLoop:
-    """Detect until the source ends or `stop` is called. A source that goes away is opened again."""
+    """Detect on the newest frames of all cameras in turn, until all have ended or `stop` is called."""
 
     def __init__(
         self,
-        source: Source,
-        reopen: Callable[[], Source],
+        cameras: Sequence[Camera],
         active: ActiveModel,
         telemetry: Telemetry,
         on_result: Callable[[Result | None], None],
         *,
         confidence: float,
-        frames_per_second: float,
+        stopped: threading.Event,
+        changed: threading.Condition,
     ) -> None:
         """Make a loop; `start` starts it.
 
         Args:
-            source: Where frames come from.
-            reopen: Opens the source again after it went away.
+            cameras: Where frames come from.
             active: The model that detects.
             telemetry: Counts the frames.
-            on_result: Called with each result from the loop's thread, and with None at the end of the source.
+            on_result: Called with each result from the loop's thread, and with None when all cameras have ended.
             confidence: Detections below it are left out; 0 to 1.
-            frames_per_second: The most frames that are read in a second.
+            stopped: Set by `stop`.
+            changed: What the cameras notify.
         """
-        self._source: Source | None = source
-        self._reopen = reopen
+        self.cameras = tuple(cameras)
         self._active = active
         self._telemetry = telemetry
         self._on_result = on_result
         self._confidence = confidence
-        self._interval_s = 1 / frames_per_second
-        self._stop = threading.Event()
+        self._stopped = stopped
+        self._changed = changed
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
         self._number = 0
         self.last_image: Image | None = None
-        self.last_error = ""
+        self._frame_error = ""
+
+    @property
+    def last_error(self) -> str:
+        """What is wrong with a camera or with the last frame; empty for nothing."""
+        problems = (camera.problem for camera in self.cameras)
+        return next((problem for problem in problems if problem), self._frame_error)
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the cameras and the thread that detects."""
+        for camera in self.cameras:
+            camera.start()
         self._thread.start()
 
     def stop(self, timeout_s: float = 1.0) -> None:
-        """Ask the thread to end and wait for it, but not for a camera that hangs: then it ends with the process."""
-        self._stop.set()
+        """Ask all threads to end and wait for them, but not for a camera that hangs: it ends with the process."""
+        self._stopped.set()
         self._active.available.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout_s)
+        with self._changed:
+            self._changed.notify_all()
+        end = time.monotonic() + timeout_s
+        for thread in (self._thread, *(camera.thread for camera in self.cameras)):
+            if thread.is_alive():
+                thread.join(max(0.0, end - time.monotonic()))
 
     def _run(self) -> None:
-        due = time.monotonic()
-        while self._wait_until(due):
-            due = max(due + self._interval_s, time.monotonic())
-            try:
-                image = self._read()
-            except DirediError as error:
-                self._log_error(error)
-                self._stop.wait(REOPEN_S if self._source is None else 0)
-                continue
-            if image is None:
-                break
-            self._detect(image)
-        if self._source is not None:
-            self._source.close()
-        if not self._stop.is_set():
-            structlog.get_logger().info("source_ended", frames=self._number)
+        while self._wait_for_frames():
+            for camera in self.cameras:
+                frame = camera.take()
+                if frame is not None:
+                    self._look_at(camera, frame)
+        if not self._stopped.is_set():
             self._on_result(None)
 
-    def _wait_until(self, due: float) -> bool:
-        """Wait until a frame is due and there is a model; return False once the loop is stopped."""
-        self._stop.wait(max(0.0, due - time.monotonic()))
+    def _wait_for_frames(self) -> bool:
+        """Wait until there is a model and a frame; return False once the loop is stopped or all cameras have ended."""
         while not self._active.available.wait(timeout=1.0):
-            if self._stop.is_set():
+            if self._stopped.is_set():
                 break
-        return not self._stop.is_set()
+        with self._changed:
+            while not (self._stopped.is_set() or any(camera.has_frame for camera in self.cameras)):
+                if all(camera.state is SourceState.ENDED for camera in self.cameras):
+                    return False
+                self._changed.wait(1.0)
+        return not self._stopped.is_set()
 
-    def _read(self) -> Image | None:
-        """Read a frame; None at the end of the source. A source that is away is closed before its error is raised."""
-        if self._source is None:
-            self._source = self._reopen()
-        try:
-            return self._source.read()
-        except DirediError as error:
-            if isinstance(error, Unreachable | NotFound):
-                self._source.close()
-                self._source = None
-            raise
-
-    def _detect(self, image: Image) -> None:
+    def _look_at(self, camera: Camera, frame: Frame) -> None:
         started = time.perf_counter()
         try:
+            image = view(frame.image, camera.settings)
+            if not camera.gate.is_open(image, time.monotonic()):
+                return
             model, detections = self._active.detect(image, self._confidence)
         except Exception as error:  # a frame on which every model fails must not end the loop; it is counted and logged
             self._telemetry.record_dropped()
@@ -132,12 +132,13 @@ class InferenceLoop:
         if self._number == 1:
             structlog.get_logger().info("detection_started", release=model.release.version)
         self.last_image = image
-        self._on_result(Result(self._number, image, detections, model))
+        captured_s = time.time() if frame.captured_s is None else frame.captured_s
+        self._on_result(Result(self._number, camera.name, captured_s, image, detections, model))
 
     def _log_error(self, error: Exception) -> None:
-        if str(error) != self.last_error:
+        if str(error) != self._frame_error:
             structlog.get_logger().warning("frame_failed", error=str(error))
-        self.last_error = str(error)
+        self._frame_error = str(error)
 
 
 class Broadcast:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import zlib
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
@@ -16,16 +17,18 @@ from diredi.detectors.onnx import OnnxPredictor
 from diredi.errors import InvalidInput
 from diredi.rpc.byte_counter import EgressMeter
 from diredi.rpc.client import connect
+from diredi.rpc.retry import Backoff
 from diredi.rpc.server import start_server
 from diredi.trust.identity import Credentials, Identity, Role
 from edge_node.active_model import ActiveModel
+from edge_node.camera import Camera
 from edge_node.cloud import CloudClient
 from edge_node.config import EdgeConfig
 from edge_node.hard_samples import HardSampleSender
 from edge_node.identity import IdentityFolder
 from edge_node.inference import Broadcast, InferenceLoop
 from edge_node.servicer import EdgeServicer, NodeParts
-from edge_node.sources import SourceOptions, open_source
+from edge_node.sources import SourceOptions, check_source, open_source
 from edge_node.telemetry import Telemetry
 from edge_node.update_store import UpdateStore
 from edge_node.updater import Updater
@@ -58,11 +61,10 @@ async def serve(config: EdgeConfig, stop: asyncio.Event) -> None:
     await asyncio.to_thread(updater.start_from_disk)
     if credentials is None and active.current is None:
         raise InvalidInput(identity.problem)
-    options = SourceOptions(config.state_dir / "scenes", config.repeat, seed=zlib.crc32(config.device.encode()))
-    reopen = partial(open_source, config.source, options)
+    stopped, changed = threading.Event(), threading.Condition()
     inference = InferenceLoop(
-        await asyncio.to_thread(reopen), reopen, active, telemetry, broadcast.publish,
-        confidence=config.confidence, frames_per_second=config.frames_per_second,
+        _cameras(config, stopped, changed), active, telemetry, broadcast.publish,
+        confidence=config.confidence, stopped=stopped, changed=changed,
     )  # fmt: skip
     parts = NodeParts(
         config.device, config.site, config.confidence,
@@ -73,6 +75,21 @@ async def serve(config: EdgeConfig, stop: asyncio.Event) -> None:
         stack.callback(inference.stop, STOP_S)
         inference.start()
         await process.run_all([_keep_connected(config, parts)], stop)
+
+
+def _cameras(config: EdgeConfig, stopped: threading.Event, changed: threading.Condition) -> list[Camera]:
+    options = SourceOptions(
+        config.state_dir / "scenes", config.repeat, zlib.crc32(config.device.encode()), config.credentials,
+        stopped=stopped,
+    )  # fmt: skip
+    return [
+        Camera(
+            name, partial(open_source, reference, options), check_source(reference).settings,
+            frames_per_second=config.frames_per_second, pauses=Backoff(config.reconnect_s, 30 * config.reconnect_s),
+            stopped=stopped, changed=changed,
+        )
+        for name, reference in config.references.items()
+    ]  # fmt: skip
 
 
 async def _keep_connected(config: EdgeConfig, parts: NodeParts) -> None:

@@ -278,10 +278,15 @@ async def test_a_new_camera_waits_until_its_clock_is_right(
     assert cloud.fleet.reports == [(1, "INSTALLED", "")]
 
 
-async def test_a_source_that_is_not_there_is_one_sentence_and_exit_code_4(tmp_path: Path, pki: Pki) -> None:
-    code, err = await refused(config_of(tmp_path / "node", pki, "localhost:1", "folder:/does/not/exist"))
-    assert code == 4
-    assert "/does/not/exist" in err
+async def test_a_source_that_is_written_wrong_is_one_sentence_and_exit_code_2(tmp_path: Path, pki: Pki) -> None:
+    config = config_of(tmp_path / "node", pki, "localhost:1", "scenes:site-1")
+    code, err = await refused(config, "--source", "rtsp://admin:hunter2@10.0.0.7/stream1")
+    assert code == 2
+    assert "holds a password" in err
+    assert "hunter2" not in err
+    code, err = await refused(config, "--source", "rtsp://10.0.0.7/stream1#transprt=udp")
+    assert code == 2
+    assert "transprt does not exist" in err
 
 
 async def test_an_unknown_flag_is_refused_without_a_traceback(tmp_path: Path, pki: Pki, frames: str) -> None:

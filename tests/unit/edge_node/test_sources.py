@@ -39,7 +39,7 @@ def video_of(path: Path, frames: int) -> Path:
 def test_a_folder_comes_in_the_order_of_names_and_begins_again(tmp_path: Path, options: SourceOptions) -> None:
     source = open_source(f"folder:{folder_of(tmp_path / 'f', 10, 20)}", options)
     frames = [source.read() for _ in range(3)]
-    assert [int(frame[0, 0, 0]) for frame in frames if frame is not None] == [10, 20, 10]
+    assert [int(frame.image[0, 0, 0]) for frame in frames if frame is not None] == [10, 20, 10]
 
 
 def test_a_folder_ends_where_it_may_not_repeat(tmp_path: Path) -> None:
@@ -54,16 +54,16 @@ def test_a_video_file_is_read_to_its_end_and_begins_again(tmp_path: Path, repeat
     frames = [frame for _ in range(7) if (frame := source.read()) is not None]
     source.close()
     assert len(frames) == expected
-    assert frames[0].shape == (48, 64, 3)
-    assert frames[0].dtype == np.uint8
+    assert frames[0].image.shape == (48, 64, 3)
+    assert frames[0].image.dtype == np.uint8
 
 
 def test_built_in_scenes_are_frames_of_that_site(options: SourceOptions) -> None:
     source = open_source("scenes:site-1", options)
     frame = source.read()
     assert frame is not None
-    assert frame.ndim == 3
-    assert frame.std() > 1
+    assert frame.image.ndim == 3
+    assert frame.image.std() > 1
 
 
 @pytest.mark.parametrize(
@@ -73,8 +73,8 @@ def test_built_in_scenes_are_frames_of_that_site(options: SourceOptions) -> None
         ("ftp:host", InvalidInput, "folder:..."),
         ("folder:/does/not/exist", NotFound, "does not exist"),
         ("video:/does/not/exist.mp4", NotFound, "does not exist"),
-        ("camera:front", InvalidInput, "not an index"),
-        ("camera:77", NotFound, "camera 77"),
+        ("camera:front", InvalidInput, "neither an index"),
+        ("camera:77", NotFound, "camera /dev/video77"),
         ("scenes:atlantis", InvalidInput, "atlantis"),
     ],
 )
@@ -93,7 +93,7 @@ def test_hidden_files_and_what_is_no_image_are_not_frames(tmp_path: Path) -> Non
     cv2.imwrite(str(folder / "1.tif"), image(20))
     source = open_source(f"folder:{folder}", SourceOptions(tmp_path, repeat=False))
     frames = [source.read() for _ in range(3)]
-    assert [frame if frame is None else int(frame[0, 0, 0]) for frame in frames] == [10, 20, None]
+    assert [frame if frame is None else int(frame.image[0, 0, 0]) for frame in frames] == [10, 20, None]
 
 
 def test_a_file_of_a_folder_that_cannot_be_decoded_is_one_bad_frame(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_folder_without_images_and_a_file_that_is_no_video_are_refused(
         open_source(f"folder:{folder_of(tmp_path / 'empty')}", options)
     text = tmp_path / "notes.mp4"
     text.write_text("not a video")
-    with pytest.raises(InvalidInput, match="cannot be decoded"):
+    with pytest.raises(InvalidInput, match="is not a video"):
         open_source(f"video:{text}", options)
 
 

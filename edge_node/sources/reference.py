@@ -1,0 +1,177 @@
+"""References to sources, as users write them: a kind or URL, a place, and settings behind `#` signs.
+
+rtsp://admin:{CAMERA_PASSWORD}@10.0.0.7/stream1#transport=udp#rotate=180
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self
+from urllib.parse import quote
+
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from diredi.config import Config
+from diredi.errors import InvalidInput
+
+NETWORK = ("rtsp", "rtsps", "http", "https")
+
+_SETTING = re.compile(r"#(?=[a-z_]+=)")
+_VARIABLE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_USERINFO = re.compile(r"(?<=://)[^/?#]*@")
+_SECRET_ARGUMENT = re.compile(r"(?<=[?&])([^=&#]*(?:pass|pwd|token|secret)[^=&#]*=)([^&#]*)", re.IGNORECASE)
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _numbers(value: object) -> object:
+    return value.split(",") if isinstance(value, str) else value
+
+
+class SourceSettings(Config):
+    """What can be set behind the place of a source, as `#name=value`, once or several times."""
+
+    transport: Literal["tcp", "udp", "udp_multicast", "http"] = "tcp"
+    """How RTSP carries the video. UDP loses packets where the network is not good."""
+    stream: Annotated[int, Field(ge=0)] = 0
+    """Which video stream of the source, from 0."""
+    timeout: Annotated[float, Field(gt=0)] = 10.0
+    """After how many seconds without a frame the source counts as away and is opened again."""
+    verify: bool = True
+    """Whether the TLS certificate of `rtsps://` and `https://` must be valid."""
+    size: Annotated[str | None, Field(pattern=r"^[0-9]+x[0-9]+$")] = None
+    """The size that a camera at this machine is asked for, such as `1280x720`."""
+    fps: Annotated[float | None, Field(gt=0)] = None
+    """The frames a second that a camera at this machine is asked for."""
+    watch: bool = False
+    """Whether a folder gives the images that are written into it from now on, each once."""
+    rotate: Literal["0", "90", "180", "270"] = "0"
+    """By how many degrees frames are turned clockwise."""
+    crop: Annotated[tuple[Share, Share, Share, Share] | None, BeforeValidator(_numbers)] = None
+    """The part of the turned frame that is looked at: left, top, right, bottom, as shares of width and height."""
+    mask: tuple[tuple[Share, ...], ...] = ()
+    """Areas of the cropped frame that are blackened: x,y of three corners or more, as shares. May be given again."""
+    motion: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The share of the frame that must have changed since the frame before, else nothing is looked for. 0: always."""
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Self:
+        if self.crop is not None and not (self.crop[0] < self.crop[2] and self.crop[1] < self.crop[3]):
+            raise ValueError("crop is left,top,right,bottom: right must be beyond left, and bottom beyond top")
+        if any(len(corners) < 6 or len(corners) % 2 for corners in self.mask):
+            raise ValueError("mask is x,y,x,y,x,y...: three corners or more")
+        return self
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Hold a reference in its parts. As text it is fit for logs: it shows no password."""
+
+    kind: str
+    place: str
+    settings: SourceSettings
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Take a reference apart.
+
+        Args:
+            text: "kind:place", a URL, or the path of a device, a file or a folder; then settings.
+
+        Raises:
+            InvalidInput: It has no kind, a setting that does not exist, or a password in clear.
+        """
+        address, *settings = _SETTING.split(text)
+        parsed = _settings(settings)
+        if address.startswith("/dev/"):
+            return cls("camera", address, parsed)
+        if address.startswith(("/", "./", "../", "~/")):
+            return cls("path", os.path.expanduser(address), parsed)  # noqa: PTH111 - no Path: it drops "./"
+        kind, _, place = address.partition(":")
+        if kind in NETWORK:
+            _check_url(address)
+        return cls(kind, place, parsed)
+
+    @property
+    def address(self) -> str:
+        """The reference without settings, and with variables in place of what they stand for."""
+        return f"{self.kind}:{self.place}" if self.place and self.kind != "path" else self.place or self.kind
+
+    def __str__(self) -> str:
+        """Return the address without user, password and whatever else may be secret."""
+        return redacted(self.address)
+
+
+def redacted(text: str) -> str:
+    """Return a reference without what only its camera should know."""
+    return _SECRET_ARGUMENT.sub(_hide, _USERINFO.sub("", text))
+
+
+def _hide(match: re.Match[str]) -> str:
+    return match[0] if _VARIABLE.fullmatch(match[2]) else f"{match[1]}***"
+
+
+def _settings(texts: list[str]) -> SourceSettings:
+    try:
+        return SourceSettings.model_validate(_collected(texts))
+    except ValidationError as error:
+        first = error.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else ""
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(SourceSettings.model_fields)
+        raise InvalidInput(f"source setting {name} does not exist: use one of {known}")
+    said = first["msg"].removeprefix("Value error, ")
+    raise InvalidInput(f"source setting {name} is not usable: {said}" if name else f"source setting {said}")
+
+
+def _collected(settings: list[str]) -> dict[str, object]:
+    values: dict[str, object] = {}
+    masks: list[object] = []
+    for name, _, value in (setting.partition("=") for setting in settings):
+        if name == "mask":
+            masks.append(tuple(value.split(",")))
+        elif name in values:
+            raise InvalidInput(f"source setting {name} is given twice: keep one")
+        else:
+            values[name] = value
+    return {**values, "mask": tuple(masks)} if masks else values
+
+
+def _check_url(url: str) -> None:
+    match = re.match(r"[a-z]+://(?P<user>[^/?#]*@)?(?P<host>[^/?#]+)", url)
+    if match is None:
+        raise InvalidInput(f"source {redacted(url)} names no host: write it like rtsp://10.0.0.7/stream1")
+    _, colon, password = (match["user"] or "").rstrip("@").partition(":")
+    secrets = [password] if colon else []
+    secrets += [argument[2] for argument in _SECRET_ARGUMENT.finditer(url)]
+    if any(secret and not _VARIABLE.fullmatch(secret) for secret in secrets):
+        raise InvalidInput(
+            f"source {redacted(url)} holds a password, which others could read in a process list or a log: write "
+            f"{{NAME}} in its place and set the variable NAME in the environment, or put it into the file that "
+            f"--credentials names"
+        )
+    for name in _VARIABLE.findall(url):
+        _variable(name)
+
+
+def with_variables(url: str, encode: Callable[[str], str] = lambda value: quote(value, safe="")) -> str:
+    """Return a URL in which `{NAME}` is replaced by the environment variable of that name.
+
+    Args:
+        url: A URL.
+        encode: Makes a value fit for a URL.
+
+    Raises:
+        InvalidInput: There is no such variable.
+    """
+    return _VARIABLE.sub(lambda match: encode(_variable(match[1])), url)
+
+
+def _variable(name: str) -> str:
+    value = os.environ.get(name)
+    if not value:
+        raise InvalidInput(f"the source names the variable {name}, which is not set: set it in the environment")
+    return value
