@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from diredi.data.images import decode_image
@@ -97,6 +98,8 @@ class EdgeServicer(stubs.EdgeServiceServicer):
                 frame=result.number,
                 detections=detections_to_messages(result.detections, release.labels),
                 release_version=release.version,
+                camera=result.camera,
+                captured=convert.time_to(datetime.fromtimestamp(result.captured_s, UTC)),
             )
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Any) -> pb.GetStatusResponse:

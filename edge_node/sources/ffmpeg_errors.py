@@ -15,13 +15,14 @@ from av import error as av_error
 from diredi.errors import DirediError, InvalidInput, NotFound, Refused, Unreachable
 
 
-def explain(error: av_error.FFmpegError, source: str, timeout_s: float) -> DirediError:
+def explain(error: av_error.FFmpegError, source: str, timeout_s: float, is_late: bool = False) -> DirediError:
     """Turn an error of FFmpeg's into one of ours.
 
     Args:
         error: What PyAV has raised.
         source: What the source is called in messages.
-        timeout_s: How long it was waited for, in seconds.
+        timeout_s: How long it is waited for, in seconds.
+        is_late: Whether that time had passed.
 
     Returns:
         An error whose one sentence says what to do.
@@ -41,12 +42,14 @@ def explain(error: av_error.FFmpegError, source: str, timeout_s: float) -> Dired
             return NotFound(f"{name} does not exist: check --source")
         case av_error.PermissionError():
             return Refused(f"{name} may not be opened by this user: check its permissions (a camera's group is video)")
-        case av_error.InvalidDataError():
+        case av_error.InvalidDataError() if not is_late:
             return InvalidInput(f"{name} is not a video that can be decoded: check the address")
         case av_error.ExitError() | av_error.TimeoutError():
-            return Unreachable(f"{name} sends nothing for {timeout_s:g} s: check the camera and the network")
+            is_late = True
         case av_error.ConnectionRefusedError():
             return Unreachable(f"{name}: nothing answers at that port of the host: check the port and the camera")
+    if is_late:
+        return Unreachable(f"{name} sends nothing for {timeout_s:g} s: check the camera and the network")
     if error.errno == errno.EBUSY:
         return Unreachable(f"{name} is in use by another program: end that one")
     if not _is_known_host(source):

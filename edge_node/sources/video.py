@@ -102,14 +102,16 @@ class Video:
         self._container = None
 
     def _open(self) -> InputContainer:
-        source = self._source
+        source, started = self._source, time.monotonic()
         try:
             container = av.open(
                 source.address(), format=source.format, options=source.options,
                 timeout=(source.timeout_s, source.timeout_s),
             )  # fmt: skip
         except av.error.FFmpegError as error:
-            raise explain(error, source.name, source.timeout_s) from None
+            # FFmpeg's RTSP calls an answer that never came invalid.
+            is_late = time.monotonic() - started >= source.timeout_s
+            raise explain(error, source.name, source.timeout_s, is_late=is_late) from None
         self._container, self._frames = container, self._decode(container)
         return container
 

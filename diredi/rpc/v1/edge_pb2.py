@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from diredi.rpc.v1 import common_pb2 as diredi_dot_v1_dot_common__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x64iredi/v1/edge.proto\x12\tdiredi.v1\x1a\x16\x64iredi/v1/common.proto\"u\n\tDetection\x12\x10\n\x08\x63lass_id\x18\x01 \x01(\r\x12\x12\n\nclass_name\x18\x02 \x01(\t\x12\x12\n\nconfidence\x18\x03 \x01(\x01\x12\n\n\x02x1\x18\x04 \x01(\x01\x12\n\n\x02y1\x18\x05 \x01(\x01\x12\n\n\x02x2\x18\x06 \x01(\x01\x12\n\n\x02y2\x18\x07 \x01(\x01\"7\n\x12\x44\x65tectImageRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x12\n\nconfidence\x18\x02 \x01(\x01\"l\n\x13\x44\x65tectImageResponse\x12(\n\ndetections\x18\x01 \x03(\x0b\x32\x14.diredi.v1.Detection\x12\x17\n\x0frelease_version\x18\x02 \x01(\r\x12\x12\n\nlatency_ms\x18\x03 \x01(\x01\"\x15\n\x13\x44\x65tectStreamRequest\"h\n\x14\x44\x65tectStreamResponse\x12\r\n\x05\x66rame\x18\x01 \x01(\x04\x12(\n\ndetections\x18\x02 \x03(\x0b\x32\x14.diredi.v1.Detection\x12\x17\n\x0frelease_version\x18\x03 \x01(\r\"\x12\n\x10GetStatusRequest\"\xe5\x02\n\x11GetStatusResponse\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x17\n\x0frelease_version\x18\x03 \x01(\r\x12%\n\x06labels\x18\x04 \x01(\x0b\x32\x15.diredi.v1.LabelSpace\x12\x0e\n\x06\x66rames\x18\x05 \x01(\x04\x12\x16\n\x0e\x64ropped_frames\x18\x06 \x01(\x04\x12\x19\n\x11\x66rames_per_second\x18\x07 \x01(\x01\x12\x12\n\nlatency_ms\x18\x08 \x01(\x01\x12\x14\n\x0c\x63loud_online\x18\t \x01(\x08\x12\x12\n\nlast_error\x18\n \x01(\t\x12?\n\nsent_bytes\x18\x0b \x03(\x0b\x32+.diredi.v1.GetStatusResponse.SentBytesEntry\x1a\x30\n\x0eSentBytesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x32\xf6\x01\n\x0b\x45\x64geService\x12L\n\x0b\x44\x65tectImage\x12\x1d.diredi.v1.DetectImageRequest\x1a\x1e.diredi.v1.DetectImageResponse\x12Q\n\x0c\x44\x65tectStream\x12\x1e.diredi.v1.DetectStreamRequest\x1a\x1f.diredi.v1.DetectStreamResponse0\x01\x12\x46\n\tGetStatus\x12\x1b.diredi.v1.GetStatusRequest\x1a\x1c.diredi.v1.GetStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x64iredi/v1/edge.proto\x12\tdiredi.v1\x1a\x16\x64iredi/v1/common.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"u\n\tDetection\x12\x10\n\x08\x63lass_id\x18\x01 \x01(\r\x12\x12\n\nclass_name\x18\x02 \x01(\t\x12\x12\n\nconfidence\x18\x03 \x01(\x01\x12\n\n\x02x1\x18\x04 \x01(\x01\x12\n\n\x02y1\x18\x05 \x01(\x01\x12\n\n\x02x2\x18\x06 \x01(\x01\x12\n\n\x02y2\x18\x07 \x01(\x01\"7\n\x12\x44\x65tectImageRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x12\n\nconfidence\x18\x02 \x01(\x01\"l\n\x13\x44\x65tectImageResponse\x12(\n\ndetections\x18\x01 \x03(\x0b\x32\x14.diredi.v1.Detection\x12\x17\n\x0frelease_version\x18\x02 \x01(\r\x12\x12\n\nlatency_ms\x18\x03 \x01(\x01\"\x15\n\x13\x44\x65tectStreamRequest\"\xa6\x01\n\x14\x44\x65tectStreamResponse\x12\r\n\x05\x66rame\x18\x01 \x01(\x04\x12(\n\ndetections\x18\x02 \x03(\x0b\x32\x14.diredi.v1.Detection\x12\x17\n\x0frelease_version\x18\x03 \x01(\r\x12\x0e\n\x06\x63\x61mera\x18\x04 \x01(\t\x12,\n\x08\x63\x61ptured\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x12\n\x10GetStatusRequest\"\xe5\x02\n\x11GetStatusResponse\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x17\n\x0frelease_version\x18\x03 \x01(\r\x12%\n\x06labels\x18\x04 \x01(\x0b\x32\x15.diredi.v1.LabelSpace\x12\x0e\n\x06\x66rames\x18\x05 \x01(\x04\x12\x16\n\x0e\x64ropped_frames\x18\x06 \x01(\x04\x12\x19\n\x11\x66rames_per_second\x18\x07 \x01(\x01\x12\x12\n\nlatency_ms\x18\x08 \x01(\x01\x12\x14\n\x0c\x63loud_online\x18\t \x01(\x08\x12\x12\n\nlast_error\x18\n \x01(\t\x12?\n\nsent_bytes\x18\x0b \x03(\x0b\x32+.diredi.v1.GetStatusResponse.SentBytesEntry\x1a\x30\n\x0eSentBytesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x32\xf6\x01\n\x0b\x45\x64geService\x12L\n\x0b\x44\x65tectImage\x12\x1d.diredi.v1.DetectImageRequest\x1a\x1e.diredi.v1.DetectImageResponse\x12Q\n\x0c\x44\x65tectStream\x12\x1e.diredi.v1.DetectStreamRequest\x1a\x1f.diredi.v1.DetectStreamResponse0\x01\x12\x46\n\tGetStatus\x12\x1b.diredi.v1.GetStatusRequest\x1a\x1c.diredi.v1.GetStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,22 +35,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GETSTATUSRESPONSE_SENTBYTESENTRY']._loaded_options = None
   _globals['_GETSTATUSRESPONSE_SENTBYTESENTRY']._serialized_options = b'8\001'
-  _globals['_DETECTION']._serialized_start=59
-  _globals['_DETECTION']._serialized_end=176
-  _globals['_DETECTIMAGEREQUEST']._serialized_start=178
-  _globals['_DETECTIMAGEREQUEST']._serialized_end=233
-  _globals['_DETECTIMAGERESPONSE']._serialized_start=235
-  _globals['_DETECTIMAGERESPONSE']._serialized_end=343
-  _globals['_DETECTSTREAMREQUEST']._serialized_start=345
-  _globals['_DETECTSTREAMREQUEST']._serialized_end=366
-  _globals['_DETECTSTREAMRESPONSE']._serialized_start=368
-  _globals['_DETECTSTREAMRESPONSE']._serialized_end=472
-  _globals['_GETSTATUSREQUEST']._serialized_start=474
-  _globals['_GETSTATUSREQUEST']._serialized_end=492
-  _globals['_GETSTATUSRESPONSE']._serialized_start=495
-  _globals['_GETSTATUSRESPONSE']._serialized_end=852
-  _globals['_GETSTATUSRESPONSE_SENTBYTESENTRY']._serialized_start=804
-  _globals['_GETSTATUSRESPONSE_SENTBYTESENTRY']._serialized_end=852
-  _globals['_EDGESERVICE']._serialized_start=855
-  _globals['_EDGESERVICE']._serialized_end=1101
+  _globals['_DETECTION']._serialized_start=92
+  _globals['_DETECTION']._serialized_end=209
+  _globals['_DETECTIMAGEREQUEST']._serialized_start=211
+  _globals['_DETECTIMAGEREQUEST']._serialized_end=266
+  _globals['_DETECTIMAGERESPONSE']._serialized_start=268
+  _globals['_DETECTIMAGERESPONSE']._serialized_end=376
+  _globals['_DETECTSTREAMREQUEST']._serialized_start=378
+  _globals['_DETECTSTREAMREQUEST']._serialized_end=399
+  _globals['_DETECTSTREAMRESPONSE']._serialized_start=402
+  _globals['_DETECTSTREAMRESPONSE']._serialized_end=568
+  _globals['_GETSTATUSREQUEST']._serialized_start=570
+  _globals['_GETSTATUSREQUEST']._serialized_end=588
+  _globals['_GETSTATUSRESPONSE']._serialized_start=591
+  _globals['_GETSTATUSRESPONSE']._serialized_end=948
+  _globals['_GETSTATUSRESPONSE_SENTBYTESENTRY']._serialized_start=900
+  _globals['_GETSTATUSRESPONSE_SENTBYTESENTRY']._serialized_end=948
+  _globals['_EDGESERVICE']._serialized_start=951
+  _globals['_EDGESERVICE']._serialized_end=1197
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from diredi.rpc.v1 import common_pb2 as _common_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -129,20 +130,30 @@ class DetectStreamResponse(_message.Message):
     FRAME_FIELD_NUMBER: _builtins.int
     DETECTIONS_FIELD_NUMBER: _builtins.int
     RELEASE_VERSION_FIELD_NUMBER: _builtins.int
+    CAMERA_FIELD_NUMBER: _builtins.int
+    CAPTURED_FIELD_NUMBER: _builtins.int
     frame: _builtins.int
     release_version: _builtins.int
+    camera: _builtins.str
+    """which one of the node; its only one has the name of the device"""
     @_builtins.property
     def detections(self) -> _containers.RepeatedCompositeFieldContainer[Global___Detection]: ...
+    @_builtins.property
+    def captured(self) -> _timestamp_pb2.Timestamp:
+        """by the clock of the node and the time stamps of the camera"""
+
     def __init__(
         self,
         *,
         frame: _builtins.int = ...,
         detections: _abc.Iterable[Global___Detection] | None = ...,
         release_version: _builtins.int = ...,
+        camera: _builtins.str = ...,
+        captured: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["captured", b"captured"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detections", b"detections", "frame", b"frame", "release_version", b"release_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["camera", b"camera", "captured", b"captured", "detections", b"detections", "frame", b"frame", "release_version", b"release_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,239 @@
+"""Cameras over a real network: RTSP with H.264 and H.265, MJPEG and pictures over HTTP; and what goes wrong."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from diredi.errors import DirediError, InvalidInput, NotFound, Refused, Unreachable
+from diredi.rpc.retry import Backoff
+from edge_node.camera import Camera, SourceState
+from edge_node.sources import Frame, SourceOptions, check_source, open_source
+from tests.support.net import free_port
+from tests.support.rtsp import PASSWORD, USER, RtspCamera, rtsp_camera, rtsp_server
+from tests.support.waiting import eventually
+
+__all__ = ["rtsp_camera", "rtsp_server"]
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> Iterator[SourceOptions]:
+    options = SourceOptions(tmp_path)
+    yield options
+    options.stopped.set()
+
+
+def brightness(frame: Frame | None) -> float:
+    assert frame is not None
+    return float(frame.image.mean())
+
+
+@contextmanager
+def reading(reference: str, options: SourceOptions, frames_per_second: float = 100) -> Iterator[Camera]:
+    """A camera as a node has it, from its start to its end."""
+    stopped = threading.Event()
+    camera = Camera(
+        "front",
+        partial(open_source, reference, replace(options, stopped=stopped)),
+        check_source(reference).settings,
+        frames_per_second=frames_per_second,
+        pauses=Backoff(0.05, 0.2),
+        stopped=stopped,
+        changed=threading.Condition(),
+    )
+    camera.start()
+    try:
+        yield camera
+    finally:
+        stopped.set()
+        camera.thread.join()
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_an_rtsp_stream_is_read_with_the_password_of_a_file(
+    rtsp_camera: RtspCamera, options: SourceOptions, codec: str, transport: str
+) -> None:
+    options = replace(options, credentials=rtsp_camera.netrc)
+    source = open_source(f"{rtsp_camera.url(codec)}#transport={transport}", options)
+    frames = [source.read() for _ in range(5)]
+    source.close()
+    assert source.live
+    assert [frame.image.shape for frame in frames if frame] == [(64, 96, 3)] * 5
+    assert brightness(frames[4]) > brightness(frames[0])
+    captured = [frame.captured_s for frame in frames if frame and frame.captured_s]
+    assert captured == sorted(captured)
+
+
+def test_a_camera_that_loses_its_power_is_read_again_when_it_is_back(
+    rtsp_camera: RtspCamera, options: SourceOptions
+) -> None:
+    options = replace(options, credentials=rtsp_camera.netrc)
+    with reading(f"{rtsp_camera.url('h264')}#timeout=5", options) as camera:
+        eventually("the first frame", camera.take)
+        rtsp_camera.switch_off()
+        eventually("an error", lambda: camera.state is SourceState.AWAY)
+        assert str(rtsp_camera.port) in camera.problem
+        assert PASSWORD not in camera.problem
+        rtsp_camera.switch_on()
+        camera.take()
+        eventually("a frame after the error", camera.take)
+        assert (camera.state, camera.problem) == (SourceState.OK, "")
+
+
+def test_a_camera_that_is_away_at_the_start_is_read_when_it_comes(
+    rtsp_camera: RtspCamera, options: SourceOptions
+) -> None:
+    rtsp_camera.switch_off()
+    with reading(rtsp_camera.url("h264"), replace(options, credentials=rtsp_camera.netrc)) as camera:
+        eventually("an error", lambda: "nothing answers at that port" in camera.problem)
+        assert camera.state is SourceState.AWAY
+        rtsp_camera.switch_on()
+        eventually("a frame", camera.take)
+
+
+def test_a_slow_reader_gets_the_newest_frame(rtsp_camera: RtspCamera, options: SourceOptions) -> None:
+    options = replace(options, credentials=rtsp_camera.netrc)
+    with reading(rtsp_camera.url("h264"), options) as camera, reading(rtsp_camera.url("h264"), options) as other:
+        eventually("a frame", lambda: camera.has_frame)
+        first = camera.take()
+        for _ in range(10):
+            eventually("the next frame of a fast reader", other.take)
+        eventually("a frame", lambda: camera.has_frame)
+        assert brightness(camera.take()) - brightness(first) >= 8, "some frames are left out"
+
+
+WRONG = {
+    "none": (Refused, "refuses the user name or password"),
+    "wrong": (Refused, "refuses the user name or password"),
+    "path": (NotFound, "check the path"),
+    "host": (Unreachable, "a host that nobody knows"),
+    "port": (Unreachable, "nothing answers at that port"),
+    "silent": (Unreachable, "sends nothing for 0.5 s"),
+    "codec": (InvalidInput, "set the camera to H.264 or H.265"),
+    "key frames": (Unreachable, "sends no key frame for 1 s"),
+    "not a video": (InvalidInput, "is not a video"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_whatever_is_wrong_with_a_camera_is_one_sentence_without_its_password(
+    rtsp_camera: RtspCamera, options: SourceOptions, monkeypatch: pytest.MonkeyPatch, wrong: str,
+    capfd: pytest.CaptureFixture[str], tmp_path: Path,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("CAMERA_PASSWORD", "wrong-too" if wrong == "wrong" else PASSWORD)
+    url = rtsp_camera.url("h264").replace("://", f"://{USER}:{{CAMERA_PASSWORD}}@" if wrong != "none" else "://")
+    port = f":{rtsp_camera.port}"
+    with silent_port() as silent:
+        (tmp_path / "page").write_text("<html>log in</html>")
+        reference = {
+            "path": url.replace("h264", "h266"),
+            "host": url.replace("127.0.0.1", "camera.invalid"),
+            "port": url.replace(port, f":{free_port()}"),
+            "silent": url.replace(port, f":{silent}") + "#timeout=0.5",
+            "codec": url.replace("h264", "unknown-codec"),
+            "key frames": url.replace("h264", "h264-without-key-frames") + "#timeout=1",
+            "not a video": f"{tmp_path}/page",
+        }.get(wrong, url)
+        error, says = WRONG[wrong]
+        with pytest.raises(DirediError, match=says) as caught:
+            open_source(reference, options).read()
+    assert type(caught.value) is error
+    said = str(caught.value) + "".join(capfd.readouterr())
+    assert not {PASSWORD, "hunter2", "wrong-too"} & set(said.replace(":", " ").replace("@", " ").split())
+    assert "hunter2" not in said
+
+
+@contextmanager
+def silent_port() -> Iterator[int]:
+    """A port that takes connections and never says anything."""
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("reference", "says"),
+    [
+        ("rtsp://admin:hunter2@10.0.0.7/live", "holds a password"),
+        ("http://10.0.0.7/snap.jpg?user=a&password=hunter2", "holds a password"),
+        ("rtsp://admin:{NO_SUCH_VARIABLE}@10.0.0.7/live", "NO_SUCH_VARIABLE, which is not set"),
+        ("rtsp://10.0.0.7/live#transport=pigeon", "transport is not usable"),
+        ("rtsp://10.0.0.7/live#colour=red", "colour does not exist"),
+        ("rtsp://10.0.0.7/live#rotate=90#rotate=180", "given twice"),
+        ("rtsp://10.0.0.7/live#crop=0.5,0,0.5,1", "right must be beyond left"),
+        ("rtsp://10.0.0.7/live#mask=0,0,1,1", "three corners"),
+        ("rtsp:///live", "names no host"),
+    ],
+)
+def test_a_reference_that_is_written_wrong_is_refused_before_anything_is_opened(reference: str, says: str) -> None:
+    with pytest.raises(InvalidInput, match=says) as caught:
+        check_source(reference)
+    assert "hunter2" not in str(caught.value)
+
+
+class HttpCamera(BaseHTTPRequestHandler):
+    """Serves /stream as MJPEG and /snap.jpg as one picture, each brighter than the one before."""
+
+    pictures = 0
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        if self.path == "/snap.jpg":
+            self.send_header("Content-Type", "image/jpeg")
+            self.end_headers()
+            self.wfile.write(self.picture())
+            return
+        self.send_header("Content-Type", "multipart/x-mixed-replace;boundary=frame")
+        self.end_headers()
+        for _ in range(20):
+            picture = self.picture()
+            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n".encode()
+            self.wfile.write(head + picture + b"\r\n")
+
+    def picture(self) -> bytes:
+        type(self).pictures += 1
+        return cv2.imencode(".jpg", np.full((48, 64, 3), 10 * (self.pictures % 20), np.uint8))[1].tobytes()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def http_camera() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), HttpCamera)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(("path", "live"), [("/snap.jpg", False), ("/stream", True)])
+def test_pictures_and_motion_jpeg_over_http_are_frames(
+    http_camera: str, options: SourceOptions, path: str, live: bool
+) -> None:
+    HttpCamera.pictures = 0
+    source = open_source(f"{http_camera}{path}", options)
+    shades = [brightness(source.read()) for _ in range(4)]
+    source.close()
+    assert source.live is live
+    assert shades == sorted(shades)
+    assert len(set(shades)) == 4
+
+
+def test_a_stream_that_ends_is_away(http_camera: str, options: SourceOptions) -> None:
+    source = open_source(f"{http_camera}/stream", options)
+    with pytest.raises(Unreachable, match="check the camera"):
+        while source.read() is not None:
+            pass
+    source.close()
