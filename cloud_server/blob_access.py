@@ -1,31 +1,33 @@
-"""Who may read which blob.
+"""Who may read which blob: it follows from tasks and releases, and from nothing else.
 
-Devices may read the students that they run. Sites may also read the models and the coreset that they learn from. Both
-may read only what is of a scope that they are in. Operators may read everything, and nobody else may read a site's gap.
+A site may read what its open tasks name, and the files of the releases for it. A device may read the files of the
+releases that it may run. Operators may read everything. A rejected candidate, a model that is not released yet, and
+what another site has sent are to everybody else as if they were not there.
 """
 
 from __future__ import annotations
 
 from functools import partial
 
+from cloud_server.canary import may_run
 from cloud_server.context import CloudContext
+from cloud_server.entities import ModelKind, Release, device_key
 from cloud_server.notifier import RELEASES
-from cloud_server.scopes import visible_scopes
+from cloud_server.scopes import scopes_of
+from cloud_server.sites.service import list_assignments
 from cloud_server.store import Repository
 from diredi.errors import NotFound
 from diredi.trust.identity import Identity, Role
 
 
 class BlobAccess:
-    """Keeps the published digests in memory, and reads them again when it is asked for one that it does not know."""
+    """Keeps the releases and groups in memory, as many devices ask at once, and reads them again when they change."""
 
     def __init__(self, context: CloudContext) -> None:
         self._context = context
+        self._version = -1
+        self._releases: list[tuple[Release, str]] = []
         self._groups: dict[str, str] = {}
-        self._groups_version = -1
-        self._runnable: dict[str, frozenset[str]] = {}
-        self._learnable: dict[str, frozenset[str]] = {}
-        """Digests by scope."""
 
     def check(self, caller: Identity, digest: str) -> None:
         """Refuse a caller who may not read a blob.
@@ -33,32 +35,36 @@ class BlobAccess:
         Raises:
             NotFound: The caller may not read it. Whether it exists is not told.
         """
-        scopes = self._find_scopes(caller)
-        if scopes is None or self._may_read(caller, scopes, digest):
+        if caller.role is Role.OPERATOR or self._is_released(caller, digest) or self._is_of_a_task(caller, digest):
             return
-        for scope in scopes:
-            self._runnable[scope], self._learnable[scope] = self._context.database.transact(
-                partial(_list_published, scope=scope), writes=False
-            )
-        if not self._may_read(caller, scopes, digest):
-            raise NotFound(f"there is no blob {digest[:80]} for {caller}: ask for one that a task or a release names")
+        raise NotFound(f"there is no blob {digest[:80]} for {caller}: ask for one that a task or a release names")
 
-    def _find_scopes(self, caller: Identity) -> tuple[str, ...] | None:
+    def _is_released(self, caller: Identity, digest: str) -> bool:
+        if caller.role not in {Role.SITE, Role.DEVICE}:
+            return False
         version = self._context.notifier.version(RELEASES)  # which a change of the groups raises, too
-        if version != self._groups_version:
-            self._groups = self._context.database.transact(lambda r: r.groups.by_site(), writes=False)
-            self._groups_version = version
-        return visible_scopes(caller, self._groups)
+        if version != self._version:
+            self._releases, self._groups = self._context.database.transact(_read_releases, writes=False)
+            self._version = version
+        scopes = scopes_of(caller.site, self._groups.get(caller.site, ""))
+        device = device_key(caller.site, caller.name) if caller.role is Role.DEVICE else ""
+        return any(
+            digest == onnx and release.scope in scopes and may_run(device, release) for release, onnx in self._releases
+        )
 
-    def _may_read(self, caller: Identity, scopes: tuple[str, ...], digest: str) -> bool:
-        published = [self._runnable] if caller.role is not Role.SITE else [self._runnable, self._learnable]
-        return any(digest in by_scope.get(scope, ()) for by_scope in published for scope in scopes)
+    def _is_of_a_task(self, caller: Identity, digest: str) -> bool:
+        if caller.role is not Role.SITE:
+            return False
+        return digest in self._context.database.transact(partial(_list_task_blobs, site=caller.name), writes=False)
 
 
-def _list_published(r: Repository, scope: str) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the digests of what devices of a scope run and of what its sites learn from."""
-    models = r.models.all(visible=(scope,))
-    coreset = r.facts.coreset
-    runnable = {model.onnx.digest for model in models if model.onnx is not None}
-    learnable = {model.weights.digest for model in models} | ({coreset.digest} if coreset else set())
-    return frozenset(runnable), frozenset(learnable)
+def _read_releases(r: Repository) -> tuple[list[tuple[Release, str]], dict[str, str]]:
+    """Return each release with the digest of its file, and the group of each site."""
+    students = {model.id: model for model in r.models.all(ModelKind.STUDENT)}
+    releases = [(release, students[release.student_id].onnx) for release in r.releases.all()]
+    return [(release, onnx.digest) for release, onnx in releases if onnx is not None], r.groups.by_site()
+
+
+def _list_task_blobs(r: Repository, site: str) -> set[str]:
+    """Return the digests that a site's open tasks name."""
+    return {blob.digest for assignment in list_assignments(r, site) for blob in assignment.blobs}

@@ -83,6 +83,18 @@ def find_silent(installs: Mapping[str, Install | None]) -> list[str]:
     return [key for key, install in installs.items() if install is None]
 
 
+def may_run(device: str, release: Release) -> bool:
+    """Return whether a device of a release's scope may run it: a canary may before the others.
+
+    Args:
+        device: The device's key.
+        release: The release.
+    """
+    return release.status is ReleaseStatus.RELEASED or (
+        release.status is ReleaseStatus.CANARY and device in release.canaries
+    )
+
+
 def select_release(device: str, releases: Sequence[Release], scopes: Sequence[str] = (FLEET,)) -> Release | None:
     """Return the release that a device should run, or None.
 
@@ -95,10 +107,7 @@ def select_release(device: str, releases: Sequence[Release], scopes: Sequence[st
         scopes: The scopes that the device's site is in, the narrowest first.
     """
     allowed = [
-        release
-        for release in sorted(releases, key=lambda release: -release.version)
-        if release.status is ReleaseStatus.RELEASED
-        or (release.status is ReleaseStatus.CANARY and device in release.canaries)
+        release for release in sorted(releases, key=lambda release: -release.version) if may_run(device, release)
     ]
     newest = [next((r for r in allowed if r.scope == scope), None) for scope in scopes]
     found = [release for release in newest if release is not None]

@@ -39,6 +39,18 @@ class Assignment:
     rebased_cycle_id: str = ""
     """In a rebase: the cycle whose release is carried over, so that the site knows what it has agreed to."""
 
+    @property
+    def blobs(self) -> list[Blob]:
+        """The blobs that the site needs for the task, and so may read while it is open."""
+        if self.tutor is None or self.student is None:
+            return []
+        if self.task.kind is TaskKind.EXTRACT:
+            wanted = [self.tutor.weights, self.student.weights, self.coreset]
+        else:
+            oracle = self.task.cycle.recipe.get("labels") == "oracle"
+            wanted = [self.student.onnx, self.tutor.weights if oracle else None]
+        return [blob for blob in wanted if blob is not None]
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -325,6 +337,11 @@ def _offer_tasks(r: Repository, site: str, policy: Policy, now: datetime) -> lis
             transitions.offer(
                 r, cycle.id, site, now, auto_approve=policy.auto_approve, publish_style=policy.publish_style
             )
+    return list_assignments(r, site)
+
+
+def list_assignments(r: Repository, site: str) -> list[Assignment]:
+    """Return a site's open tasks, oldest first, with what it needs for them."""
     return [_assign(r, task) for task in reversed(open_tasks(r.cycles.recent(site, _LOOK_BACK), site))]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Container, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, func, or_, select, union_all
+from sqlalchemy import ColumnElement, func, select, union_all
 from sqlalchemy.orm import Session
 
 from cloud_server.entities import Json, Model, ModelKind, Release, ReleaseStatus
@@ -69,17 +69,17 @@ class Models:
 
 
 def _made_in(scopes: Collection[str] | None) -> list[ColumnElement[bool]]:
-    """Return what limits a query to the models of some scopes.
+    """Return what limits a query to the models that have been released in some scopes.
 
-    Two cycles that end in the same bytes have one model, so each cycle's own record says what it has made.
+    A model that a gate has rejected, or that is not released yet, is nobody's business but the operators'.
     """
     if scopes is None:
         return []
     made = [
-        select(model_id).where(CycleRow.scope.in_(scopes))
-        for model_id in (CycleRow.updated_tutor_id, CycleRow.updated_student_id)
+        select(model_id).where(ReleaseRow.scope.in_(scopes), ReleaseRow.status == ReleaseStatus.RELEASED.value)
+        for model_id in (ReleaseRow.tutor_id, ReleaseRow.student_id)
     ]
-    return [or_(ModelRow.cycle_id == "", ModelRow.id.in_(union_all(*made)))]
+    return [ModelRow.id.in_(union_all(*made))]
 
 
 class Releases:

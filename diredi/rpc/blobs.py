@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from diredi.errors import CorruptData, InvalidInput, NoRoom, OffsetBeyondEnd, Refused, Unreachable
+from diredi.errors import CorruptData, InvalidInput, NoRoom, NotFound, OffsetBeyondEnd, Refused, Unreachable
 from diredi.rpc.caller import caller_identity
 from diredi.rpc.client import call
 from diredi.rpc.retry import Backoff
@@ -265,6 +265,14 @@ class BlobServicer(stubs.BlobServiceServicer):
         self._may_read = may_read
 
     async def StatBlob(self, request: pb.StatBlobRequest, context: Any) -> pb.StatBlobResponse:  # noqa: ANN401
+        if self._may_read is not None:
+            try:
+                self._may_read(caller_identity(context), request.digest)
+            except (NotFound, Refused):
+                # Who may not read it does not learn that it is there. An uploader begins at 0, and the answer to its
+                # first chunk says where to go on.
+                hex_of(request.digest)
+                return pb.StatBlobResponse()
         state = await asyncio.to_thread(self._store.stat, request.digest)
         return pb.StatBlobResponse(complete=state.complete, received_bytes=state.received_bytes)
 

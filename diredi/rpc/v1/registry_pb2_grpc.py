@@ -50,7 +50,7 @@ class RegistryServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def ListModels(self, request, context):
-        """Models, newest first: to a site those of the scopes that it is in. Deadline 10 s. Idempotent.
+        """Models, newest first: to a site those that are released in the scopes that it is in. Deadline 10 s. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -175,7 +175,8 @@ class BlobServiceServicer:
     """
 
     def StatBlob(self, request, context):
-        """What the store has of a blob; tells an uploader where to go on. Deadline 10 s. Idempotent.
+        """What the store has of a blob; tells an uploader where to go on. To who may not read it, it has nothing: the answer to
+        the first chunk then says where to go on. Deadline 10 s. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -194,6 +195,7 @@ class BlobServiceServicer:
 
     def GetBlob(self, request, context):
         """The bytes from an offset on, in chunks of at most 256 KiB. Deadline: 30 s without a chunk. Idempotent.
+        To a site: what its open tasks name and the files of the releases for it; to a device the latter; to operators all.
         NOT_FOUND: no such blob for the caller, or not complete. OUT_OF_RANGE: offset beyond its end.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

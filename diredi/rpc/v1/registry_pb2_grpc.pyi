@@ -32,7 +32,7 @@ class RegistryServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RegistryServiceAsyncStub: ...
     ListModels: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListModelsRequest, _registry_pb2.ListModelsResponse]
-    """Models, newest first: to a site those of the scopes that it is in. Deadline 10 s. Idempotent."""
+    """Models, newest first: to a site those that are released in the scopes that it is in. Deadline 10 s. Idempotent."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetModelRequest, _registry_pb2.GetModelResponse]
     """One model by id, or by a prefix of its digest of 8 or more hex digits. Deadline 10 s. Idempotent.
     NOT_FOUND: no such model for the caller. FAILED_PRECONDITION: the prefix is of more than one.
@@ -42,7 +42,7 @@ class RegistryServiceStub:
 class RegistryServiceAsyncStub(RegistryServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListModels: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListModelsRequest, _registry_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """Models, newest first: to a site those of the scopes that it is in. Deadline 10 s. Idempotent."""
+    """Models, newest first: to a site those that are released in the scopes that it is in. Deadline 10 s. Idempotent."""
     GetModel: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetModelRequest, _registry_pb2.GetModelResponse]  # type: ignore[assignment]
     """One model by id, or by a prefix of its digest of 8 or more hex digits. Deadline 10 s. Idempotent.
     NOT_FOUND: no such model for the caller. FAILED_PRECONDITION: the prefix is of more than one.
@@ -55,7 +55,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.ListModelsResponse, _abc.Awaitable[_registry_pb2.ListModelsResponse]]:
-        """Models, newest first: to a site those of the scopes that it is in. Deadline 10 s. Idempotent."""
+        """Models, newest first: to a site those that are released in the scopes that it is in. Deadline 10 s. Idempotent."""
 
     @_abc_1.abstractmethod
     def GetModel(
@@ -77,7 +77,9 @@ class BlobServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> BlobServiceAsyncStub: ...
     StatBlob: _grpc.UnaryUnaryMultiCallable[_registry_pb2.StatBlobRequest, _registry_pb2.StatBlobResponse]
-    """What the store has of a blob; tells an uploader where to go on. Deadline 10 s. Idempotent."""
+    """What the store has of a blob; tells an uploader where to go on. To who may not read it, it has nothing: the answer to
+    the first chunk then says where to go on. Deadline 10 s. Idempotent.
+    """
     PutChunk: _grpc.UnaryUnaryMultiCallable[_registry_pb2.PutChunkRequest, _registry_pb2.PutChunkResponse]
     """One chunk of an upload. Deadline 30 s. Idempotent: a chunk that is there already is accepted again.
     OUT_OF_RANGE: the offset is beyond what has been received (the message says how much that is).
@@ -87,6 +89,7 @@ class BlobServiceStub:
     """
     GetBlob: _grpc.UnaryStreamMultiCallable[_registry_pb2.GetBlobRequest, _registry_pb2.GetBlobResponse]
     """The bytes from an offset on, in chunks of at most 256 KiB. Deadline: 30 s without a chunk. Idempotent.
+    To a site: what its open tasks name and the files of the releases for it; to a device the latter; to operators all.
     NOT_FOUND: no such blob for the caller, or not complete. OUT_OF_RANGE: offset beyond its end.
     """
 
@@ -96,7 +99,9 @@ class BlobServiceAsyncStub(BlobServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     StatBlob: _aio.UnaryUnaryMultiCallable[_registry_pb2.StatBlobRequest, _registry_pb2.StatBlobResponse]  # type: ignore[assignment]
-    """What the store has of a blob; tells an uploader where to go on. Deadline 10 s. Idempotent."""
+    """What the store has of a blob; tells an uploader where to go on. To who may not read it, it has nothing: the answer to
+    the first chunk then says where to go on. Deadline 10 s. Idempotent.
+    """
     PutChunk: _aio.UnaryUnaryMultiCallable[_registry_pb2.PutChunkRequest, _registry_pb2.PutChunkResponse]  # type: ignore[assignment]
     """One chunk of an upload. Deadline 30 s. Idempotent: a chunk that is there already is accepted again.
     OUT_OF_RANGE: the offset is beyond what has been received (the message says how much that is).
@@ -106,6 +111,7 @@ class BlobServiceAsyncStub(BlobServiceStub):
     """
     GetBlob: _aio.UnaryStreamMultiCallable[_registry_pb2.GetBlobRequest, _registry_pb2.GetBlobResponse]  # type: ignore[assignment]
     """The bytes from an offset on, in chunks of at most 256 KiB. Deadline: 30 s without a chunk. Idempotent.
+    To a site: what its open tasks name and the files of the releases for it; to a device the latter; to operators all.
     NOT_FOUND: no such blob for the caller, or not complete. OUT_OF_RANGE: offset beyond its end.
     """
 
@@ -118,7 +124,9 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.StatBlobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.StatBlobResponse, _abc.Awaitable[_registry_pb2.StatBlobResponse]]:
-        """What the store has of a blob; tells an uploader where to go on. Deadline 10 s. Idempotent."""
+        """What the store has of a blob; tells an uploader where to go on. To who may not read it, it has nothing: the answer to
+        the first chunk then says where to go on. Deadline 10 s. Idempotent.
+        """
 
     @_abc_1.abstractmethod
     def PutChunk(
@@ -140,6 +148,7 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_registry_pb2.GetBlobResponse], _abc.AsyncIterator[_registry_pb2.GetBlobResponse]]:
         """The bytes from an offset on, in chunks of at most 256 KiB. Deadline: 30 s without a chunk. Idempotent.
+        To a site: what its open tasks name and the files of the releases for it; to a device the latter; to operators all.
         NOT_FOUND: no such blob for the caller, or not complete. OUT_OF_RANGE: offset beyond its end.
         """
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from diredi.errors import NotFound, Refused, Unreachable
+from diredi.errors import InvalidInput, NotFound, Refused, Unreachable
 from diredi.rpc import blobs, convert
 from diredi.rpc.client import connect
 from diredi.rpc.streams import read_messages
@@ -14,7 +14,7 @@ from diredi.rpc.v1 import cycles_pb2, cycles_pb2_grpc, fleet_pb2, registry_pb2, 
 from diredi.trust import ca
 from diredi.trust.identity import Credentials
 from tests.services.cloud.extracting import STRANGER, extracting
-from tests.services.cloud.world import World, ask
+from tests.services.cloud.world import World, ask, state_of
 
 
 async def test_everyone_speaks_for_himself_only(world: World) -> None:
@@ -84,6 +84,46 @@ async def test_a_blob_is_read_only_by_those_whom_it_is_for(world: World) -> None
         with pytest.raises(NotFound):
             await blobs.download(camera.blobs, convert.blob_from(e.task.coreset), world.folder / "coreset")
         assert await blobs.download(camera.blobs, convert.blob_from(e.task.student.onnx), world.folder / "onnx")
+
+
+async def test_weights_are_read_while_a_task_names_them_and_what_was_rejected_by_nobody(world: World) -> None:
+    async with world.cloud():
+        site, other, operator, camera = world.site(), world.site("site-2"), world.operator(), world.device()
+        task = await site.extracting(operator)
+        for ref in (task.tutor.weights, task.student.weights, task.coreset):
+            assert await site.fetch(ref)
+            with pytest.raises(NotFound):
+                await other.fetch(ref)  # of the same scope, without a task
+        await site.extract(task, change=-0.2)
+        assert state_of(await operator.until(task.cycle_id, "REJECTED")) == "REJECTED"
+        models = (await ask(operator.registry.ListModels, registry_pb2.ListModelsRequest())).models
+        rejected = [model.weights for model in models if model.cycle_id == task.cycle_id]
+        teacher_and_base = [model.weights for model in models if not model.cycle_id]
+        assert rejected, "there is a model that a gate has rejected"
+        for ref in (*rejected, *teacher_and_base, task.coreset):
+            assert await operator.fetch(ref)
+            for side in (site, other, camera):
+                with pytest.raises(NotFound):
+                    await blobs.download(side.blobs, convert.blob_from(ref), world.folder / "taken")
+        registry = registry_pb2_grpc.RegistryServiceStub(world.channel("site-1"))
+        seen = {model.id for model in (await ask(registry.ListModels, registry_pb2.ListModelsRequest())).models}
+        assert not seen & {model.id for model in models if model.cycle_id}
+
+
+async def test_whether_a_blob_is_there_is_told_to_nobody_who_may_not_read_it(world: World) -> None:
+    async with extracting(world) as e:
+        other, camera = world.site("site-2"), world.device()
+        digests = [e.manifest.tutor_gap.blob.digest, e.task.tutor.weights.digest, e.task.coreset.digest]
+        for digest in digests:
+            for side in (other, camera):
+                there, made_up = [
+                    await ask(side.blobs.StatBlob, registry_pb2.StatBlobRequest(digest=name))
+                    for name in (digest, STRANGER)
+                ]
+                assert there == made_up
+            assert (await ask(e.operator.blobs.StatBlob, registry_pb2.StatBlobRequest(digest=digest))).complete
+        with pytest.raises(InvalidInput):
+            await ask(other.blobs.StatBlob, registry_pb2.StatBlobRequest(digest="../../etc/passwd"))
 
 
 async def test_a_caller_without_our_certificate_reaches_no_handler(world: World, tmp_path: Path) -> None:

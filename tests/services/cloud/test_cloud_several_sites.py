@@ -62,7 +62,7 @@ async def test_two_sites_with_two_new_classes_end_in_one_tutor_that_has_both(wor
         assert state_of(candidate) == "CANARY", candidate.history[-1].reason
         tutor = await operator.model(candidate.updated_tutor_id)
         assert [item.name for item in tutor.labels.classes] == ["car", "person", "forklift", "crane"]
-        rows = WeightMap.load(await one.fetch(tutor.weights))[toy.ROWS][2:, 0]
+        rows = WeightMap.load(await operator.fetch(tutor.weights))[toy.ROWS][2:, 0]
         assert rows.tolist() == [row_of("forklift"), row_of("crane")]  # each from the site that has seen it
         await one.validate(cycle.id)
         assert state_of(await operator.get(cycle.id)) == "CANARY"  # the other has not validated yet

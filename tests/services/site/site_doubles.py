@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -30,6 +33,7 @@ from user_domain.config import UserDomainConfig
 from user_domain.consent import ConsentJournal
 from user_domain.site import serve
 
+ROOT = Path(__file__).parents[3]
 CLASSES = ("car", "person", "forklift")
 RECIPE: dict[str, Any] = {
     "form": "weights",
@@ -258,6 +262,17 @@ def take_part(config: UserDomainConfig, *cycles: str) -> None:
     for cycle in cycles or ("cycle-1",):
         journal.record("approved", cycle, {"recipe": RECIPE, "image_size": 64, "tutor": ""})
         journal.record("uploaded", cycle, {"gaps": []})
+
+
+async def at_the_site(config: UserDomainConfig, command: str, *arguments: str) -> str:
+    """The `diredi` command on the site's machine, with the site's key."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "diredi_cli", "site", command, config.listen, *arguments,
+        "--identity", str(config.identity), cwd=ROOT, stdout=PIPE, stderr=PIPE, env={**os.environ, "COLUMNS": "250"},
+    )  # fmt: skip
+    printed, noted = (part.decode() for part in await process.communicate())
+    assert process.returncode == 0, noted
+    return printed
 
 
 class Local:

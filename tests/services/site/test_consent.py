@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
-import os
-import sys
-from asyncio.subprocess import PIPE
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from site_doubles import RECIPE, Local, Models, SiteCloud, config_of, running, take_part, write_data_set
+from site_doubles import RECIPE, Local, Models, SiteCloud, at_the_site, config_of, running, take_part, write_data_set
 
 from diredi.consent import ConsentEntry, Event, SignedEntry, check_entry, sign_entry
 from diredi.errors import NotFound, Refused, WrongState
@@ -25,19 +21,7 @@ from tests.support.waiting import PATIENCE_S, until
 from user_domain.config import UserDomainConfig
 from user_domain.consent import ConsentJournal
 
-ROOT = Path(__file__).parents[3]
 FETCHED = "diredi.v1.GetBlobRequest"
-
-
-async def at_the_site(config: UserDomainConfig, command: str, *arguments: str) -> str:
-    """The `diredi` command on the site's machine, with the site's key."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "diredi_cli", "site", command, config.listen, *arguments,
-        "--identity", str(config.identity), cwd=ROOT, stdout=PIPE, stderr=PIPE, env={**os.environ, "COLUMNS": "250"},
-    )  # fmt: skip
-    printed, noted = (part.decode() for part in await process.communicate())
-    assert process.returncode == 0, noted
-    return printed
 
 
 async def waiting(local: Local) -> list[str]:

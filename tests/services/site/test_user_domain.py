@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import sys
 from pathlib import Path
 
 import pytest
-from site_doubles import CLASSES, RECIPE, Local, Models, SiteCloud, config_of, running, take_part, write_data_set
+from site_doubles import (
+    CLASSES,
+    RECIPE,
+    Local,
+    Models,
+    SiteCloud,
+    at_the_site,
+    config_of,
+    running,
+    take_part,
+    write_data_set,
+)
 from structlog.testing import capture_logs
 
 from diredi.data.style import SiteStyle
@@ -77,17 +86,14 @@ async def test_a_class_that_may_be_a_known_one_is_shown_before_the_cycle_is_appr
     config = config_of(tmp_path / "site", pki, cloud.address, data, approval="ask")
     async with running(config, pki) as local:
         await until(lambda: waits_for(local, "cycle-1"))
-        command = [sys.executable, "-m", "diredi_cli", "site", "status", config.listen, "--json"]
-        told = await asyncio.create_subprocess_exec(
-            *command, "--identity", config.identity, stdout=asyncio.subprocess.PIPE
-        )
-        assert json.loads((await told.communicate())[0])["class_proposals"] == {"persons": "person"}
-        await cloud.site.offer(models.extract_task(cloud))
+        status = json.loads(await at_the_site(config, "status", "--json"))
+        assert status["class_proposals"] == {"persons": "person"}
+        await at_the_site(config, "approve", "cycle-1", "--yes")
         await until(lambda: bool(cloud.site.gaps or cloud.site.failures))
-        status = await local.status()
+        after = await local.status()
     assert cloud.site.failures == [("cycle-1/extract", Reason.CLASSES)]
-    assert 'class_names: {"persons": "person"}' in status.last_error
-    assert not {"diredi.v1.GetBlobRequest", "diredi.v1.ProposeClassesRequest"} & set(status.sent_bytes)
+    assert 'class_names: {"persons": "person"}' in after.last_error
+    assert not {"diredi.v1.GetBlobRequest", "diredi.v1.ProposeClassesRequest"} & set(after.sent_bytes)
 
 
 @pytest.mark.parametrize(
