@@ -21,6 +21,7 @@ from cloud_server.jobs.runner import JOBS, JobRunner
 from cloud_server.servicers import CycleServicer, FleetServicer, RegistryServicer, SiteServicer
 from cloud_server.sites.service import SiteService
 from cloud_server.store.database import Database, sqlite_url
+from cloud_server.uploads import Uploads
 from diredi import process
 from diredi.errors import InvalidInput
 from diredi.jobs import Executor, LocalExecutor
@@ -32,8 +33,6 @@ from diredi.store.files import no_room_at
 from diredi.trust.identity import Credentials, Role
 
 CYCLE_SERVICE: Final = "diredi.v1.CycleService"
-_PARTIALS_KEPT_S: Final = 14 * 86_400.0
-"""For so long an upload that was cut off can be continued."""
 _log = structlog.get_logger()
 
 
@@ -83,8 +82,11 @@ class Cloud:
             config.state_dir.mkdir(parents=True, exist_ok=True)
         url = config.database_url.get_secret_value() or sqlite_url(config.state_dir / "cloud.sqlite")
         database = await asyncio.to_thread(Database, url)
-        self.context = CloudContext(database, keep_alive_s=self._keep_alive_s)
-        self.blobs = BlobStore(config.state_dir / "blobs", config.max_blob_mib * 2**20)
+        self.context = CloudContext(database, keep_alive_s=self._keep_alive_s, quotas=config.quotas)
+        self.blobs = BlobStore(
+            config.state_dir / "blobs", config.max_blob_mib * 2**20, reserve_bytes=config.disk_reserve_mib * 2**20
+        )
+        self.uploads = Uploads(self.context, self.blobs, config.keep_unreferenced_s)
         try:
             self._server = await self._serve(credentials)
         except BaseException:
@@ -110,7 +112,7 @@ class Cloud:
         self._meter = meter = IngressMeter(config.state_dir / "ingress")
         servicers = [
             RegistryServicer(context),
-            BlobServicer(self.blobs, may_read=self._access.check),
+            BlobServicer(self.blobs, (Role.SITE, Role.OPERATOR), may_read=self._access.check, admission=self.uploads),
             CycleServicer(CycleService(context, config.cycle_recipe)),
             SiteServicer(SiteService(context, GapValidator(self.blobs)), meter),
             FleetServicer(self._fleet),
@@ -121,9 +123,9 @@ class Cloud:
         return server
 
     async def _work(self) -> None:
-        await asyncio.to_thread(self.blobs.drop_partials, _PARTIALS_KEPT_S)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._fleet.run())
+            group.create_task(self.uploads.run())
             await asyncio.to_thread(self._job_runner.check_pool)
             release = await make_first_release(self.context, self._job_runner)
             await self._server.set_serving(CYCLE_SERVICE, True)

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
+from cloud_server.quotas import Quotas
 from diredi.config import ServiceConfig
 from diredi.knowledge.jobs.specs import UNTRAINED_IMAGE_SIZE
 from diredi.knowledge.recipe import BootstrapRecipe, CycleRecipe
@@ -94,6 +95,34 @@ class CloudConfig(ServiceConfig):
     quarters of the files that the process may open."""
     handshake_deadline_s: float = Field(10.0, gt=0)
     """How long a connection may take until its certificate is verified, in seconds. Later it is closed."""
+
+    disk_reserve_mib: int = Field(256, ge=0)
+    """How much of the disk stays free of uploads, in MiB, so that the database on it can go on."""
+    max_uploads_per_cycle: int = Field(64, ge=1)
+    """How many files a site may send for one cycle. All of them may weigh twice the models that its gaps are
+    differences to, and 8 MiB."""
+    max_classes_per_cycle: int = Field(500, ge=1)
+    """How many new class names a site may propose in one cycle."""
+    max_classes_per_site: int = Field(1000, ge=1)
+    """How many new class names a site may propose in all its cycles."""
+    max_classes: int = Field(5000, ge=1)
+    """How many class names the fleet may have, and each scope with it."""
+    max_installs_per_device: int = Field(50, ge=1)
+    """How many reports of installations are kept of a device, the newest ones."""
+    keep_unreferenced_s: float = Field(7 * 86_400, ge=0)
+    """How long a file in the blob store is kept to which nothing refers, in seconds. A site's upload to which nothing
+    refers goes as soon as its cycle is over."""
+
+    @property
+    def quotas(self) -> Quotas:
+        """How much of each thing one party may make grow."""
+        return Quotas(
+            uploads_per_cycle=self.max_uploads_per_cycle,
+            classes_per_cycle=self.max_classes_per_cycle,
+            classes_per_site=self.max_classes_per_site,
+            classes=self.max_classes,
+            installs_per_device=self.max_installs_per_device,
+        )
 
     @property
     def limits(self) -> Limits:

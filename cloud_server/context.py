@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 from cloud_server import authorization
 from cloud_server.notifier import Notifier
+from cloud_server.quotas import Quotas
 from cloud_server.store import Repository
 from cloud_server.store.database import Database
 from diredi.trust.identity import Identity
@@ -39,6 +40,7 @@ class CloudContext:
     notifier: Notifier = field(default_factory=Notifier)
     now: Callable[[], datetime] = utc_now
     keep_alive_s: float = KEEP_ALIVE_S
+    quotas: Quotas = field(default_factory=Quotas)
     open_streams: Counter[str] = field(default_factory=Counter)
     """Number of open streams by caller ("site/NAME" or "device/SITE/NAME"). It is not stored: after a restart there are
     none."""

@@ -126,6 +126,12 @@ class GapManifest(Record):
     signature: str = ""
     """The site's, in hex. Empty only for a gap from before there were signatures."""
 
+    @property
+    def all_metrics(self) -> tuple[DetectionMetrics, ...]:
+        """All metrics that it has."""
+        maybe = (self.student_before, self.tutor_after, self.student_after, *(score.metrics for score in self.scores))
+        return tuple(metrics for metrics in maybe if metrics is not None)
+
     def equals_unsigned(self, other: GapManifest) -> bool:
         """Return whether both say the same, whatever their signatures; each signing gives another signature."""
         return self.model_copy(update={"signature": ""}) == other.model_copy(update={"signature": ""})

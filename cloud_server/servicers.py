@@ -29,6 +29,7 @@ from cloud_server.cycles.service import CycleService
 from cloud_server.entities import Install, ModelKind
 from cloud_server.fleet.service import FleetService
 from cloud_server.sites.service import Policy, SiteService
+from diredi.errors import NoRoom
 from diredi.rpc.byte_counter import IngressMeter
 from diredi.rpc.caller import Context, caller_certificate, caller_identity
 from diredi.rpc.convert import kind_from, labels_to, metrics_from, struct_from
@@ -129,6 +130,9 @@ class SiteServicer(SiteServiceServicer):
 
     async def SubmitGap(self, request: sites_pb2.SubmitGapRequest, context: Context) -> sites_pb2.SubmitGapResponse:
         caller, certificate = caller_identity(context), caller_certificate(context)
+        if request.manifest.ByteSize() > self._service.max_manifest_bytes:
+            most = self._service.max_manifest_bytes
+            raise NoRoom(f"the manifest has {request.manifest.ByteSize()} bytes: at most {most} are taken")
         check_manifest(request.manifest, certificate)
         await self._service.submit_gap(caller, manifest_from(request.manifest), certificate.decode())
         return sites_pb2.SubmitGapResponse()

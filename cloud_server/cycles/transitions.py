@@ -15,6 +15,7 @@ from typing import Final
 from cloud_server import canary, gate
 from cloud_server.cycles import rebase
 from cloud_server.entities import Cycle, Device, GapManifest, Install, Json, Part, Progress, ReleaseStatus
+from cloud_server.quotas import Quotas, check_metrics_names
 from cloud_server.scopes import FLEET, resolve_scope, scopes_of, wider_scopes
 from cloud_server.states import BEFORE_UPLOAD, State
 from cloud_server.store import Repository
@@ -187,7 +188,13 @@ def report_progress(r: Repository, cycle_id: str, site: str, progress: Progress,
 
 
 def propose_classes(
-    r: Repository, cycle_id: str, site: str, names: Sequence[str], now: datetime, distinct: Collection[str] = ()
+    r: Repository,
+    cycle_id: str,
+    site: str,
+    names: Sequence[str],
+    now: datetime,
+    distinct: Collection[str] = (),
+    quotas: Quotas | None = None,
 ) -> LabelSpace:
     """Give ids to class names and return the whole label space of the cycle's scope.
 
@@ -197,6 +204,7 @@ def propose_classes(
     Raises:
         WrongState: The site has not approved the cycle, or its gap has been uploaded.
         InvalidInput: A new name may mean a known class, or another new one, and is not in `distinct`.
+        NoRoom: The new names are too many for the cycle, the site or the label space.
     """
     cycle = r.cycles.get(cycle_id)
     part = cycle.part(site)
@@ -204,7 +212,17 @@ def propose_classes(
         state = _describe_state(cycle, site)
         raise WrongState(f"cycle {cycle_id} is {state}: only an approved one may propose, before its upload")
     r.cycles.change_part(cycle_id, site, now)
-    return r.classes.propose(cycle.scope, r.models.get(cycle.base_tutor_id).labels, names, cycle_id, now, distinct)
+    base = r.models.get(cycle.base_tutor_id).labels
+    known = r.classes.labels_of(cycle.scope, base) or base
+    new = len(set(names) - set(known.names))
+    if new:
+        (quotas or Quotas()).check_classes(
+            site,
+            in_cycle=new + r.classes.count_proposed(site, cycle_id),
+            of_site=new + r.classes.count_proposed(site),
+            in_all=new + len(known),
+        )
+    return r.classes.propose(cycle.scope, base, names, cycle_id, now, distinct, site)
 
 
 def check_manifest(r: Repository, site: str, manifest: GapManifest) -> bool:
@@ -234,6 +252,8 @@ def check_manifest(r: Repository, site: str, manifest: GapManifest) -> bool:
             f"the gap's classes ({', '.join(manifest.labels.names)}) are not those that the cloud gave ids to: "
             "propose the classes first and extract with the labels that come back"
         )
+    for metrics in manifest.all_metrics:
+        check_metrics_names(metrics.per_class, known.names, "the manifest")
     return False
 
 
@@ -259,6 +279,7 @@ def accept_validation(r: Repository, cycle_id: str, site: str, after: DetectionM
 
     Raises:
         WrongState: The cycle waits for no validation of this site.
+        InvalidInput: The metrics are of classes that nobody has an id for.
     """
     cycle = r.cycles.get(cycle_id)
     part = cycle.part(site)
@@ -268,6 +289,8 @@ def accept_validation(r: Repository, cycle_id: str, site: str, after: DetectionM
         raise WrongState(
             f"cycle {cycle_id} is {_describe_state(cycle, site)} and waits for no validation: drop the task"
         )
+    base = r.models.get(cycle.base_tutor_id).labels
+    check_metrics_names(after.per_class, (r.classes.labels_of(cycle.scope, base) or base).names, "the validation")
     r.cycles.change_part(cycle_id, site, now, after=after.model_dump(mode="json"))
     return decide_canary(r, cycle_id, f"site/{site}", now)
 

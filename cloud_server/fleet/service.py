@@ -124,7 +124,7 @@ class FleetService:
             known = r.devices.find(key)
             vitals = Vitals() if known is None else Vitals.model_validate(known)
             r.devices.record_contact(device, actor.site, now, vitals)
-            r.devices.record_install(key, install)
+            r.devices.record_install(key, install, self._context.quotas.installs_per_device)
             for cycle in r.cycles.unfinished(states=[State.CANARY]):
                 if cycle.release_version == install.release_version:
                     transitions.decide_canary(r, cycle.id, str(actor), now)

@@ -94,6 +94,11 @@ class SiteService:
         self._context = context
         self._validator = validator
 
+    @property
+    def max_manifest_bytes(self) -> int:
+        """The size of the largest manifest that is taken."""
+        return self._context.quotas.manifest_bytes
+
     async def watch(self, actor: Identity, site: str, policy: Policy) -> AsyncGenerator[Assignment | None]:
         """Yield a site's open tasks, then each one that is new or has changed.
 
@@ -150,9 +155,14 @@ class SiteService:
             NotFound: There is no such cycle.
             Refused: The caller is not a site of the cycle.
             WrongState: The site has not approved the cycle, or its gap has been uploaded.
+            NoRoom: The new names are too many for the cycle, the site or the label space.
         """
         return await self._context.write_for_site(
-            actor, cycle_id, lambda r, now: transitions.propose_classes(r, cycle_id, actor.name, names, now, distinct)
+            actor,
+            cycle_id,
+            lambda r, now: transitions.propose_classes(
+                r, cycle_id, actor.name, names, now, distinct, self._context.quotas
+            ),
         )
 
     async def submit_gap(self, actor: Identity, manifest: GapManifest, certificate: str) -> None:

@@ -8,6 +8,7 @@ from cloud_server.scopes import visible_scopes
 from cloud_server.store.cycles import Cycles
 from cloud_server.store.fleet import Devices, Groups, Sites
 from cloud_server.store.registry import Classes, Facts, Models, Releases
+from cloud_server.store.uploads import Uploads
 from diredi.trust.identity import Identity
 
 
@@ -25,6 +26,7 @@ class Repository:
         self.sites = Sites(session)
         self.groups = Groups(session, self.changed_topics)
         self.devices = Devices(session)
+        self.uploads = Uploads(session)
 
     def visible_to(self, actor: Identity) -> tuple[str, ...] | None:
         """Return the scopes that a caller may see; None: all (`cloud_server.scopes.visible_scopes`)."""

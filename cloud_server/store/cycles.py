@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 
-from sqlalchemy import and_, select
+from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session
 
 from cloud_server.entities import Cycle, Json, Progress
@@ -25,7 +25,8 @@ class Cycles:
     def add(self, cycle: Cycle, actor: str, reason: str) -> Cycle:
         """Add a cycle with its first transition."""
         values = cycle.model_dump(mode="json", exclude={"history", "parts", "progressed_at", "created"})
-        row = CycleRow(**values, progressed_at=cycle.progressed_at, created=cycle.created)
+        number = (self._session.scalar(select(func.max(CycleRow.number))) or 0) + 1
+        row = CycleRow(**values, number=number, progressed_at=cycle.progressed_at, created=cycle.created)
         for position, part in enumerate(cycle.parts):
             values = part.model_dump(mode="json", exclude={"progressed_at"})
             row.parts.append(PartRow(position=position, **values, progressed_at=part.progressed_at))
@@ -53,7 +54,7 @@ class Cycles:
 
     def of_rebases(self, version: int) -> list[Cycle]:
         """Return the cycles that rebase a release, newest first."""
-        query = select(CycleRow).where(CycleRow.rebases == version).order_by(CycleRow.created.desc(), CycleRow.id)
+        query = select(CycleRow).where(CycleRow.rebases == version).order_by(CycleRow.number.desc())
         return [Cycle.model_validate(row) for row in self._session.scalars(query)]
 
     def recent(self, site: str = "", limit: int = 100, visible: Collection[str] | None = None) -> list[Cycle]:
@@ -64,7 +65,7 @@ class Cycles:
             limit: At most so many.
             visible: Only those of these scopes; None: of all.
         """
-        query = select(CycleRow).order_by(CycleRow.created.desc(), CycleRow.id).limit(limit)
+        query = select(CycleRow).order_by(CycleRow.number.desc()).limit(limit)
         if site:
             query = query.where(CycleRow.parts.any(PartRow.site == site))
         if visible is not None:
@@ -78,7 +79,7 @@ class Cycles:
             site: Only those that this site has not dropped out of; empty: those of all sites.
             states: Only those in one of these states; empty: in all states that are not final.
         """
-        query = select(CycleRow).order_by(CycleRow.created, CycleRow.id)
+        query = select(CycleRow).order_by(CycleRow.number)
         wanted = [s.value for s in states]
         if wanted:
             query = query.where(CycleRow.state.in_(wanted))

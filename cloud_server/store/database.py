@@ -150,9 +150,10 @@ def _finite(value: object) -> object:
 def _to_diredi_error(error: DBAPIError) -> Exception:
     if not isinstance(error, OperationalError):
         return error  # a defect of the cloud, not of the database: it keeps its type and its traceback
+    # A quota or a limit on the size of files is an error of writing to SQLite, not a full disk.
     full = getattr(error.orig, "sqlstate", None) in _DISK_FULL or (
-        getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        getattr(error.orig, "sqlite_errorcode", None) in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE}
     )
     if full:
-        return NoRoom("the disk of the cloud's database is full: make room and try again")
+        return NoRoom("the disk of the cloud's database is full, or does not take more: make room and try again")
     return Unreachable(f"the cloud's database does not answer ({str(error.orig).strip()}): check database_url")

@@ -100,8 +100,13 @@ class Devices:
             setattr(row, key, value)
         self._session.flush()
 
-    def record_install(self, key: str, install: Install) -> bool:
+    def record_install(self, key: str, install: Install, most: int = 50) -> bool:
         """Add an installation to a device's history.
+
+        Args:
+            key: The device's key.
+            install: What it reports.
+            most: How many entries are kept, the newest ones.
 
         Returns:
             False where the last entry says the same already.
@@ -124,6 +129,8 @@ class Devices:
                 outcome=install.outcome.value, reason=install.reason, at=install.at,
             )
         )  # fmt: skip
+        for old in row.installs[:-most]:
+            self._session.delete(old)
         if install.outcome.value == "installed":
             row.release_version = install.release_version
         self._session.flush()

@@ -207,7 +207,7 @@ class Classes:
         return LabelSpace(version=max(row.version for row in rows), names=tuple(row.name for row in rows))
 
     def assign_ids(
-        self, names: Sequence[str], cycle_id: str, now: datetime, distinct: Container[str] = ()
+        self, names: Sequence[str], cycle_id: str, now: datetime, distinct: Container[str] = (), site: str = ""
     ) -> LabelSpace:
         """Give ids in the fleet to class names and return the fleet's whole label space.
 
@@ -216,6 +216,7 @@ class Classes:
             cycle_id: The cycle that asks for them; empty for the first classes.
             now: The current time.
             distinct: Names that are classes of their own, whatever known name they are like.
+            site: The site that proposes them; empty for the first classes.
 
         Raises:
             InvalidInput: A new name may mean a known class, or another new one, and nobody has decided that.
@@ -227,7 +228,7 @@ class Classes:
             before.check_decided(names, distinct)
             after = before.expand(names, distinct=distinct)
         for class_id in range(0 if before is None else len(before), len(after)):
-            self._add(FLEET, class_id, after.names[class_id], after.version, cycle_id, now)
+            self._add(FLEET, class_id, after.names[class_id], after.version, cycle_id, now, site)
         self._session.flush()
         return after
 
@@ -243,6 +244,13 @@ class Classes:
         """
         return self.labels() if scope == FLEET else self._own(scope, base)
 
+    def count_proposed(self, site: str, cycle_id: str = "") -> int:
+        """Return how many new names a site has proposed in all scopes, or in one cycle."""
+        query = select(func.count()).select_from(ClassRow).where(ClassRow.site == site)
+        if cycle_id:
+            query = query.where(ClassRow.cycle_id == cycle_id)
+        return self._session.scalar(query) or 0
+
     def propose(
         self,
         scope: str,
@@ -251,6 +259,7 @@ class Classes:
         cycle_id: str,
         now: datetime,
         distinct: Container[str] = (),
+        site: str = "",
     ) -> LabelSpace:
         """Give ids in a scope to class names and return the scope's whole label space.
 
@@ -261,18 +270,19 @@ class Classes:
             cycle_id: The cycle that asks for them.
             now: The current time.
             distinct: Names of which the site has said that they are classes of their own, whatever they are like.
+            site: The site that proposes them.
 
         Raises:
             InvalidInput: A new name may mean a known class, or another new one, and the site has not decided that.
         """
         if scope == FLEET:
-            return self.assign_ids(names, cycle_id, now, distinct)
+            return self.assign_ids(names, cycle_id, now, distinct, site)
         before = self._own(scope, base)
         for known in (base, before):  # what the scope named first may be like what the fleet has named since
             known.check_decided(names, distinct)
         after = before.expand(names, distinct=distinct)
         for place, name in enumerate(after.new_since(before), len(self._rows(scope))):
-            self._add(scope, place, name, after.version, cycle_id, now)
+            self._add(scope, place, name, after.version, cycle_id, now, site)
         self._session.flush()
         return after
 
@@ -284,8 +294,10 @@ class Classes:
     def _rows(self, scope: str) -> Sequence[ClassRow]:
         return self._session.scalars(select(ClassRow).where(ClassRow.scope == scope).order_by(ClassRow.id)).all()
 
-    def _add(self, scope: str, place: int, name: str, version: int, cycle_id: str, now: datetime) -> None:
-        self._session.add(ClassRow(scope=scope, id=place, name=name, version=version, cycle_id=cycle_id, created=now))
+    def _add(self, scope: str, place: int, name: str, version: int, cycle_id: str, now: datetime, site: str) -> None:
+        self._session.add(
+            ClassRow(scope=scope, id=place, name=name, version=version, cycle_id=cycle_id, site=site, created=now)
+        )
 
 
 class Facts:

@@ -67,6 +67,8 @@ class ClassRow(Table):
     name: Mapped[str] = mapped_column(String(64))
     version: Mapped[int]
     cycle_id: Mapped[str]
+    site: Mapped[str] = mapped_column(default="")
+    """The site that has proposed it; empty: the manufacturer's, or from before that was recorded."""
     created: Mapped[datetime]
 
 
@@ -107,6 +109,8 @@ class CycleRow(Table):
 
     __tablename__ = "cycles"
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    number: Mapped[int] = mapped_column(index=True)
+    """In the order in which cycles were started, whatever the clock said then."""
     request_id: Mapped[str] = mapped_column(String(128), unique=True)
     state: Mapped[str] = mapped_column(index=True)
     scope: Mapped[str] = mapped_column(index=True)
@@ -146,6 +150,16 @@ class PartRow(Table):
 ModelRow.scope = column_property(  # that of its cycle, and the fleet's where it is a first model
     func.coalesce(select(CycleRow.scope).where(CycleRow.id == ModelRow.cycle_id).scalar_subquery(), FLEET)
 )
+
+
+class UploadRow(Table):
+    """A blob that a site has sent, or begun to send, for a cycle whose gap it has not submitted yet."""
+
+    __tablename__ = "uploads"
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    site: Mapped[str] = mapped_column(primary_key=True, index=True)
+    cycle_id: Mapped[str] = mapped_column(ForeignKey("cycles.id"))
+    bytes: Mapped[int]
 
 
 class TransitionRow(Table):

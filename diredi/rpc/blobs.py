@@ -11,9 +11,18 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-from diredi.errors import CorruptData, InvalidInput, NoRoom, NotFound, OffsetBeyondEnd, Refused, Unreachable
+from diredi.errors import (
+    CorruptData,
+    DirediError,
+    InvalidInput,
+    NoRoom,
+    NotFound,
+    OffsetBeyondEnd,
+    Refused,
+    Unreachable,
+)
 from diredi.rpc.caller import caller_identity
 from diredi.rpc.client import call
 from diredi.rpc.retry import Backoff
@@ -248,6 +257,18 @@ Access = Callable[[Identity, str], None]
 """access(caller, digest) raises Refused when the caller may not read that blob."""
 
 
+class Admission(Protocol):
+    """Decides whether an upload is wanted before a byte of it is stored."""
+
+    async def admit(self, caller: Identity, digest: str, total_bytes: int) -> None:
+        """Refuse an upload that is not wanted, by raising a DirediError."""
+        ...
+
+    async def forget(self, caller: Identity, digest: str) -> None:
+        """Forget an upload that was admitted and could not be stored."""
+        ...
+
+
 class BlobServicer(stubs.BlobServiceServicer):
     """Serve a blob store: callers with one of the given roles may upload, and all others read what they are allowed to.
 
@@ -255,12 +276,18 @@ class BlobServicer(stubs.BlobServiceServicer):
         store: The blobs to serve.
         putters: Roles that may upload.
         may_read: Raises an error if a caller may not read a digest; None lets everybody read everything.
+        admission: Decides whether an upload is wanted; None takes every upload of the putters.
     """
 
     def __init__(
-        self, store: BlobStore, putters: Collection[Role] = (Role.SITE,), may_read: Access | None = None
+        self,
+        store: BlobStore,
+        putters: Collection[Role] = (Role.SITE,),
+        may_read: Access | None = None,
+        admission: Admission | None = None,
     ) -> None:
         self._store = store
+        self._admission = admission
         self._putters = frozenset(putters)
         self._may_read = may_read
 
@@ -282,9 +309,16 @@ class BlobServicer(stubs.BlobServiceServicer):
             raise Refused(f"{caller} may not put blobs: it takes the role {' or '.join(sorted(self._putters))}")
         if len(request.data) > UPLOAD_CHUNK_BYTES:
             raise InvalidInput(f"a chunk of {len(request.data)} bytes: send at most {UPLOAD_CHUNK_BYTES} at once")
-        state = await asyncio.to_thread(
-            self._store.put_chunk, request.digest, request.total_bytes, request.offset, request.data
-        )
+        if self._admission is not None:
+            await self._admission.admit(caller, request.digest, request.total_bytes)
+        try:
+            state = await asyncio.to_thread(
+                self._store.put_chunk, request.digest, request.total_bytes, request.offset, request.data
+            )
+        except DirediError:
+            if self._admission is not None:
+                await self._admission.forget(caller, request.digest)
+            raise
         return pb.PutChunkResponse(received_bytes=state.received_bytes, complete=state.complete)
 
     async def GetBlob(self, request: pb.GetBlobRequest, context: Any) -> AsyncIterator[pb.GetBlobResponse]:  # noqa: ANN401

@@ -3,6 +3,10 @@
     ROOT/sha256/ab/<62 hex>     complete blobs: verified, synced to disk, never changed
     ROOT/partial/<64 hex>       uploads under way: the file's size is what has been received
     ROOT/partial/add-*          files being added from this machine
+    ROOT/damaged/<64 hex>       what was under a name and had another digest when it was read
+
+A blob is verified when it is first read after a start. A damaged one is set aside, said, and taken again when somebody
+puts the good bytes.
 
 Policy on `fsync`: a blob is synced, file and folder, before its name appears. A partial is not: after a power cut its
 tail may be wrong, the digest then says so at the end, the partial is dropped and the upload begins again.
@@ -14,22 +18,27 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 import re
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+import structlog
 
 from diredi.errors import CorruptData, InvalidInput, NoRoom, NotFound, OffsetBeyondEnd
 from diredi.store.files import check_room, make_folder, no_room_at, publish
 
 READ_BYTES = 256 * 1024
 MAX_BLOB_BYTES = 8 * 2**30
+_SETTLING_S = 3600.0
+"""A blob that was just put may be referred to in a moment."""
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
 
@@ -96,16 +105,24 @@ class BlobStore:
     Args:
         root: The folder; it is made if it does not exist.
         max_blob_bytes: The largest blob that the store takes.
+        reserve_bytes: How much of the disk uploads leave free for others.
     """
 
-    def __init__(self, root: Path, max_blob_bytes: int = MAX_BLOB_BYTES) -> None:
+    def __init__(self, root: Path, max_blob_bytes: int = MAX_BLOB_BYTES, reserve_bytes: int = 0) -> None:
         self.root = root
         self.max_blob_bytes = max_blob_bytes
+        self.reserve_bytes = reserve_bytes
         self._blobs = root / "sha256"
         self._partials = root / "partial"
+        self._damaged = root / "damaged"
         for folder in (self._blobs, self._partials):
             make_folder(folder)
-        self._locks = [threading.Lock() for _ in range(64)]
+        for left_by_a_kill in self._partials.glob("add-*"):
+            left_by_a_kill.unlink(missing_ok=True)
+        self._verified: set[str] = set()
+        self._touched: dict[str, float] = {}
+        """When this process last wrote a blob or was asked for what is here of it, by its own clock."""
+        self._locks = [threading.RLock() for _ in range(64)]
 
     def __contains__(self, digest: str) -> bool:
         return self._final(digest).exists()
@@ -115,11 +132,32 @@ class BlobStore:
 
         Raises:
             NotFound: The blob is not here, or not complete.
+            CorruptData: The bytes on the disk are not those that were put.
         """
-        path = self._final(digest)
-        if not path.exists():
-            raise NotFound(f"blob {digest} is not here, or not complete: put it first")
-        return path
+        with self._locked(digest):
+            is_whole = self._is_whole(digest)
+        if is_whole:
+            return self._final(digest)
+        if (self._damaged / hex_of(digest)).exists():
+            raise CorruptData(f"blob {digest} was damaged on the disk of {self.root}: put the good bytes again")
+        raise NotFound(f"blob {digest} is not here, or not complete: put it first")
+
+    def _is_whole(self, digest: str) -> bool:
+        """Return whether a blob is here, and has its digest; a damaged one is set aside."""
+        final = self._final(digest)
+        if digest in self._verified and final.exists():
+            return True
+        if not final.exists():
+            return False
+        found = digest_of_file(final)
+        if found.digest == digest:
+            self._verified.add(digest)
+            return True
+        structlog.get_logger().error("blob_damaged", digest=digest, found=found.digest, bytes=found.bytes)
+        make_folder(self._damaged)
+        final.replace(self._damaged / hex_of(digest))
+        self._verified.discard(digest)
+        return False
 
     def blob(self, digest: str) -> Blob:
         """Return digest and size of a complete blob.
@@ -153,14 +191,17 @@ class BlobStore:
             OffsetBeyondEnd: The blob has fewer bytes than the offset.
         """
         path = self.path(digest)
-        size = path.stat().st_size
+        size = _size(path)
         if not 0 <= offset <= size:
             raise OffsetBeyondEnd(f"blob {digest} has {size} bytes, not {offset}: start within them")
         while offset < size:
             # Opened for each piece: a reader that takes its time must not hold one of the process's files.
-            with path.open("rb", buffering=0) as file:
-                file.seek(offset)
-                data = file.read(min(chunk_bytes, size - offset))
+            try:
+                with path.open("rb", buffering=0) as file:
+                    file.seek(offset)
+                    data = file.read(min(chunk_bytes, size - offset))
+            except FileNotFoundError:
+                raise NotFound(f"blob {digest} was deleted while it was read: nothing refers to it any more") from None
             if not data:
                 raise CorruptData(f"blob {digest} ends at {offset} of {size} bytes: put it again")
             yield data
@@ -168,10 +209,14 @@ class BlobStore:
 
     def stat(self, digest: str) -> BlobState:
         """Return how much of a blob is here, so that an uploader knows where to continue."""
-        final = self._final(digest)
-        if final.exists():
-            return BlobState(True, final.stat().st_size)
-        return BlobState(False, _size(self._partial(digest)))
+        with self._locked(digest):
+            if self._is_whole(digest):
+                state = BlobState(True, _size(self._final(digest)))
+            else:
+                state = BlobState(False, _size(self._partial(digest)))
+            if state.received_bytes:
+                self._touched[digest] = time.monotonic()
+        return state
 
     def put_chunk(self, digest: str, total_bytes: int, offset: int, data: bytes) -> BlobState:
         """Take one piece of an upload; a piece that is here already is accepted again.
@@ -216,8 +261,9 @@ class BlobStore:
         if received > total_bytes:
             raise InvalidInput(f"{received} bytes of blob {digest} are here, more than {total_bytes}: check the total")
         with no_room_at(self.root):
-            check_room(self.root, total_bytes - received)
+            check_room(self.root, total_bytes - received + self.reserve_bytes)
             try:
+                self._touched[digest] = time.monotonic()
                 with partial.open("ab") as file:
                     file.write(data)
             except OSError:
@@ -254,7 +300,8 @@ class BlobStore:
                     shutil.copyfileobj(source, file, READ_BYTES)
                 blob = digest_of_file(copy)
                 with self._locked(blob.digest):
-                    if blob.digest not in self:
+                    self._touched[blob.digest] = time.monotonic()
+                    if not self._is_whole(blob.digest):
                         self._publish(copy, blob.digest)
             finally:
                 copy.unlink(missing_ok=True)
@@ -271,23 +318,60 @@ class BlobStore:
     def remove(self, digest: str) -> None:
         """Remove a blob and what was received of it; nothing happens if it is not here."""
         with self._locked(digest):
-            self._final(digest).unlink(missing_ok=True)
-            self._partial(digest).unlink(missing_ok=True)
+            for file in (self._final(digest), self._partial(digest), self._damaged / hex_of(digest)):
+                file.unlink(missing_ok=True)
 
-    def drop_partials(self, older_than_s: float) -> int:
+    def collect(
+        self, keep: Collection[str], ended: Collection[str], unreferenced_for_s: float, since: float | None = None
+    ) -> list[Blob]:
+        """Delete blobs and partials that nobody needs.
+
+        Args:
+            keep: Digests that something refers to.
+            ended: Digests of uploads that are over; of these, what is not to be kept goes at once.
+            unreferenced_for_s: Age in seconds at which any other blob goes that is not to be kept.
+            since: Reading of `time.monotonic()` before `keep` was worked out; what was touched later stays. None: now.
+
+        Returns:
+            What was deleted.
+        """
+        since = time.monotonic() if since is None else since
+        deleted = self.drop_partials(-math.inf, keep, since)
+        for file in self._blobs.glob("??/*"):
+            digest = f"sha256:{file.parent.name}{file.name}"
+            if digest in keep:
+                continue
+            with self._locked(digest):
+                touched = self._touched.get(digest, -math.inf)
+                is_old = time.time() - _modified(file) > unreferenced_for_s and since - touched > _SETTLING_S
+                if touched <= since and (digest in ended or is_old):
+                    deleted.append(Blob(digest, _size(file)))
+                    file.unlink(missing_ok=True)
+                    self._verified.discard(digest)
+        self._touched = {digest: at for digest, at in list(self._touched.items()) if since - at <= _SETTLING_S}
+        return deleted
+
+    def drop_partials(self, older_than_s: float, keep: Collection[str] = (), since: float | None = None) -> list[Blob]:
         """Remove uploads that nobody has continued for some time.
 
         Args:
             older_than_s: Seconds since the last piece.
+            keep: Digests of uploads that stay.
+            since: As in `collect`.
 
         Returns:
-            How many uploads were removed.
+            What was received of those that were removed.
         """
-        dropped = 0
+        dropped = []
         for partial in self._partials.iterdir():
-            if time.time() - partial.stat().st_mtime > older_than_s:
-                partial.unlink(missing_ok=True)
-                dropped += 1
+            digest = f"sha256:{partial.name}"
+            if _DIGEST.fullmatch(digest) is None or digest in keep:
+                continue
+            with self._locked(digest):
+                is_new = since is not None and self._touched.get(digest, -math.inf) > since
+                if not is_new and time.time() - _modified(partial) > older_than_s:
+                    dropped.append(Blob(digest, _size(partial)))
+                    partial.unlink(missing_ok=True)
         return dropped
 
     def _publish(self, file: Path, digest: str) -> None:
@@ -295,6 +379,8 @@ class BlobStore:
         with no_room_at(self.root):
             make_folder(final.parent)
             publish(file, final)
+        self._verified.add(digest)
+        (self._damaged / hex_of(digest)).unlink(missing_ok=True)
         self._partial(digest).unlink(missing_ok=True)  # of an upload that an added file overtook
 
     def _final(self, digest: str) -> Path:
@@ -304,8 +390,15 @@ class BlobStore:
     def _partial(self, digest: str) -> Path:
         return self._partials / hex_of(digest)
 
-    def _locked(self, digest: str) -> threading.Lock:
+    def _locked(self, digest: str) -> threading.RLock:
         return self._locks[int(hex_of(digest)[:8], 16) % len(self._locks)]
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf
 
 
 def _size(path: Path) -> int:

@@ -84,13 +84,15 @@ class BlobServiceStub:
     """One chunk of an upload. Deadline 30 s. Idempotent: a chunk that is there already is accepted again.
     OUT_OF_RANGE: the offset is beyond what has been received (the message says how much that is).
     INVALID_ARGUMENT: more than 1 MiB in a chunk, beyond total_bytes, or not a digest.
-    RESOURCE_EXHAUSTED: the disk is full or the blob larger than the cloud takes.
+    FAILED_PRECONDITION: the site has no task that wants an upload, or nothing refers to the blob that an operator puts.
+    RESOURCE_EXHAUSTED: the disk is full, the blob larger than the cloud takes, or the site has sent too much for its cycle.
     DATA_LOSS: the last chunk came and the digest does not match; what was received is dropped.
     """
     GetBlob: _grpc.UnaryStreamMultiCallable[_registry_pb2.GetBlobRequest, _registry_pb2.GetBlobResponse]
     """The bytes from an offset on, in chunks of at most 256 KiB. Deadline: 30 s without a chunk. Idempotent.
     To a site: what its open tasks name and the files of the releases for it; to a device the latter; to operators all.
     NOT_FOUND: no such blob for the caller, or not complete. OUT_OF_RANGE: offset beyond its end.
+    DATA_LOSS: the blob was damaged on the cloud's disk; it is whole again once somebody has put the good bytes.
     """
 
 @_typing.type_check_only
@@ -106,13 +108,15 @@ class BlobServiceAsyncStub(BlobServiceStub):
     """One chunk of an upload. Deadline 30 s. Idempotent: a chunk that is there already is accepted again.
     OUT_OF_RANGE: the offset is beyond what has been received (the message says how much that is).
     INVALID_ARGUMENT: more than 1 MiB in a chunk, beyond total_bytes, or not a digest.
-    RESOURCE_EXHAUSTED: the disk is full or the blob larger than the cloud takes.
+    FAILED_PRECONDITION: the site has no task that wants an upload, or nothing refers to the blob that an operator puts.
+    RESOURCE_EXHAUSTED: the disk is full, the blob larger than the cloud takes, or the site has sent too much for its cycle.
     DATA_LOSS: the last chunk came and the digest does not match; what was received is dropped.
     """
     GetBlob: _aio.UnaryStreamMultiCallable[_registry_pb2.GetBlobRequest, _registry_pb2.GetBlobResponse]  # type: ignore[assignment]
     """The bytes from an offset on, in chunks of at most 256 KiB. Deadline: 30 s without a chunk. Idempotent.
     To a site: what its open tasks name and the files of the releases for it; to a device the latter; to operators all.
     NOT_FOUND: no such blob for the caller, or not complete. OUT_OF_RANGE: offset beyond its end.
+    DATA_LOSS: the blob was damaged on the cloud's disk; it is whole again once somebody has put the good bytes.
     """
 
 class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -137,7 +141,8 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
         """One chunk of an upload. Deadline 30 s. Idempotent: a chunk that is there already is accepted again.
         OUT_OF_RANGE: the offset is beyond what has been received (the message says how much that is).
         INVALID_ARGUMENT: more than 1 MiB in a chunk, beyond total_bytes, or not a digest.
-        RESOURCE_EXHAUSTED: the disk is full or the blob larger than the cloud takes.
+        FAILED_PRECONDITION: the site has no task that wants an upload, or nothing refers to the blob that an operator puts.
+        RESOURCE_EXHAUSTED: the disk is full, the blob larger than the cloud takes, or the site has sent too much for its cycle.
         DATA_LOSS: the last chunk came and the digest does not match; what was received is dropped.
         """
 
@@ -150,6 +155,7 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
         """The bytes from an offset on, in chunks of at most 256 KiB. Deadline: 30 s without a chunk. Idempotent.
         To a site: what its open tasks name and the files of the releases for it; to a device the latter; to operators all.
         NOT_FOUND: no such blob for the caller, or not complete. OUT_OF_RANGE: offset beyond its end.
+        DATA_LOSS: the blob was damaged on the cloud's disk; it is whole again once somebody has put the good bytes.
         """
 
 def add_BlobServiceServicer_to_server(servicer: BlobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -113,6 +113,7 @@ class SiteServiceServicer:
         label space of the cycle's scope, which begins with the fleet's. Who is outside of the scope never sees the names.
         Deadline 10 s. Idempotent by name. INVALID_ARGUMENT: a name that is empty, too long or not printable, or a new name
         that may mean a known class (in another spelling, or as a plural) and is not in `distinct`; no name gets an id then.
+        RESOURCE_EXHAUSTED: too many new names for the cycle, the site or the label space.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

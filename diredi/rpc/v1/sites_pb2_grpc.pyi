@@ -47,6 +47,7 @@ class SiteServiceStub:
     label space of the cycle's scope, which begins with the fleet's. Who is outside of the scope never sees the names.
     Deadline 10 s. Idempotent by name. INVALID_ARGUMENT: a name that is empty, too long or not printable, or a new name
     that may mean a known class (in another spelling, or as a plural) and is not in `distinct`; no name gets an id then.
+    RESOURCE_EXHAUSTED: too many new names for the cycle, the site or the label space.
     """
     SubmitGap: _grpc.UnaryUnaryMultiCallable[_sites_pb2.SubmitGapRequest, _sites_pb2.SubmitGapResponse]
     """The gap's manifest; its blobs must have been put before. Deadline 60 s. Idempotent: the same manifest again is OK.
@@ -94,6 +95,7 @@ class SiteServiceAsyncStub(SiteServiceStub):
     label space of the cycle's scope, which begins with the fleet's. Who is outside of the scope never sees the names.
     Deadline 10 s. Idempotent by name. INVALID_ARGUMENT: a name that is empty, too long or not printable, or a new name
     that may mean a known class (in another spelling, or as a plural) and is not in `distinct`; no name gets an id then.
+    RESOURCE_EXHAUSTED: too many new names for the cycle, the site or the label space.
     """
     SubmitGap: _aio.UnaryUnaryMultiCallable[_sites_pb2.SubmitGapRequest, _sites_pb2.SubmitGapResponse]  # type: ignore[assignment]
     """The gap's manifest; its blobs must have been put before. Deadline 60 s. Idempotent: the same manifest again is OK.
@@ -156,6 +158,7 @@ class SiteServiceServicer(metaclass=_abc_1.ABCMeta):
         label space of the cycle's scope, which begins with the fleet's. Who is outside of the scope never sees the names.
         Deadline 10 s. Idempotent by name. INVALID_ARGUMENT: a name that is empty, too long or not printable, or a new name
         that may mean a known class (in another spelling, or as a plural) and is not in `distinct`; no name gets an id then.
+        RESOURCE_EXHAUSTED: too many new names for the cycle, the site or the label space.
         """
 
     @_abc_1.abstractmethod

@@ -100,6 +100,7 @@ async def test_a_full_disk_refuses_the_upload_and_nothing_else(world: World) -> 
     try:
         await world.until_ready()
         site, operator = world.site(), world.operator()
+        await site.extracting(operator)
         data = bytes(2**18)
         digest = "sha256:" + hashlib.sha256(data).hexdigest()
         put = registry_pb2.PutChunkRequest(digest=digest, total_bytes=len(data), offset=0, data=data)

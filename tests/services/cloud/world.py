@@ -230,6 +230,7 @@ class SiteSide:
         self.cycles = cycles_pb2_grpc.CycleServiceStub(channel)
         self.folder = world.folder / name
         self.folder.mkdir(exist_ok=True)
+        self.learned = "car"
 
     def tasks(self) -> AsyncIterator[Any]:
         return watch_stream(self._stream, backoff=Backoff(0.05, 0.3))
@@ -254,6 +255,7 @@ class SiteSide:
     async def propose(self, cycle_id: str, *names: str) -> LabelSpace:
         request = sites_pb2.ProposeClassesRequest(cycle_id=cycle_id, names=names)
         answer = await ask(self.stub.ProposeClasses, request, attempts=400)
+        self.learned = names[-1]
         return convert.labels_from(answer.labels)
 
     async def put(self, data: bytes) -> Blob:
@@ -284,7 +286,7 @@ class SiteSide:
             cycle_id=task.cycle_id, tutor_gap=await self.gap_of(task.tutor, labels, change, taught),
             student_gap=await self.gap_of(task.student, labels, change, taught) if student else None,
             labels=convert.labels_to(labels), train_images=40, held_out_images=8, boxes={labels.names[-1]: 12},
-            student_before=metrics(0.4), tutor_after=metrics(0.8),
+            student_before=metrics(0.4, self.learned), tutor_after=metrics(0.8, self.learned),
         )  # fmt: skip
 
     def signed(self, manifest: Any, identity: str = "") -> Any:
@@ -312,7 +314,7 @@ class SiteSide:
         await self.submit(await self.manifest(task, labels, change, taught=names))
 
     async def validate(self, cycle_id: str, map50: float = 0.7) -> None:
-        request = sites_pb2.SubmitValidationRequest(cycle_id=cycle_id, after=metrics(map50))
+        request = sites_pb2.SubmitValidationRequest(cycle_id=cycle_id, after=metrics(map50, self.learned))
         await ask(self.stub.SubmitValidation, request, attempts=400)
 
     async def work(self, *names: str, map50: float = 0.7) -> None:
@@ -366,10 +368,10 @@ class DeviceSide:
                 await self.report(running)
 
 
-def metrics(map50: float) -> common_pb2.DetectionMetrics:
+def metrics(map50: float, name: str = "car") -> common_pb2.DetectionMetrics:
     one = common_pb2.ClassMetrics(ap50=map50, ap50_95=map50, boxes=3)
     return common_pb2.DetectionMetrics(
-        map50=map50, map50_95=map50, precision=map50, recall=map50, f1=map50, per_class={"forklift": one}, images=8
+        map50=map50, map50_95=map50, precision=map50, recall=map50, f1=map50, per_class={name: one}, images=8
     )
 
 

@@ -238,7 +238,7 @@ def test_only_partials_that_nobody_goes_on_with_are_dropped(store):
     store.put_chunk(digest_of(b"new"), 3, 0, b"n")
     os.utime(store.root / "partial" / digest_of(b"old").removeprefix("sha256:"), (0, 0))
 
-    assert store.drop_partials(older_than_s=3600) == 1
+    assert len(store.drop_partials(older_than_s=3600)) == 1
     assert store.stat(digest_of(b"old")).received_bytes == 0
     assert store.stat(digest_of(b"new")).received_bytes == 1
     assert DIGEST in store

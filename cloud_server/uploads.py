@@ -1,0 +1,117 @@
+"""Which uploads the cloud takes, of whom, and what becomes of those that nothing refers to.
+
+A site may send files only for a cycle whose task it works on, as many and as large as a gap can be. Each file has an
+owner in the database before its first byte is stored. Once the site's task is over, what no model and no accepted gap
+refers to is deleted. A kill at any point leaves at most a file or an entry more, which the next collection deletes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final
+
+import structlog
+
+from cloud_server.context import CloudContext
+from cloud_server.notifier import site_topic
+from cloud_server.states import State
+from cloud_server.store import Repository
+from diredi.errors import NoRoom, Refused, Unreachable, WrongState
+from diredi.store.blobs import BlobStore, hex_of
+from diredi.trust.identity import Identity, Role
+
+_COLLECT_EVERY_S: Final = 600.0
+_log = structlog.get_logger()
+
+
+class Uploads:
+    """Admits uploads, and collects what nothing refers to."""
+
+    def __init__(self, context: CloudContext, blobs: BlobStore, keep_unreferenced_s: float) -> None:
+        """Create the desk of uploads.
+
+        Args:
+            context: What the services share.
+            blobs: Where uploads are stored.
+            keep_unreferenced_s: How long a file is kept to which nothing refers and which is no site's upload.
+        """
+        self._context = context
+        self._blobs = blobs
+        self._keep_unreferenced_s = keep_unreferenced_s
+        self._admitted: dict[str, tuple[int, dict[str, int]]] = {}
+        """By site the version of its tasks, and the sizes that were admitted since, by digest."""
+
+    async def admit(self, caller: Identity, digest: str, total_bytes: int) -> None:
+        """Refuse an upload that nothing wants, before a byte of it is stored.
+
+        Raises:
+            InvalidInput: That is not a digest.
+            Refused: The caller is neither a site nor an operator.
+            WrongState: The site has no task that wants an upload, or the operator's file is none that is missing here.
+            NoRoom: The site has sent too much for its cycle.
+        """
+        hex_of(digest)
+        if caller.role is Role.OPERATOR:
+            await self._admit_repair(digest, total_bytes)
+            return
+        if caller.role is not Role.SITE:
+            raise Refused(f"{caller} may not put blobs: sites may, and operators where one is damaged")
+        version = self._context.notifier.version(site_topic(caller.name))
+        seen, admitted = self._admitted.get(caller.name, (-1, {}))
+        if seen != version:
+            admitted = {}
+            self._admitted[caller.name] = version, admitted
+        if admitted.get(digest) != total_bytes:
+            await self._context.write(lambda r, now: self._record(r, caller.name, digest, total_bytes))
+            admitted[digest] = total_bytes
+
+    async def forget(self, caller: Identity, digest: str) -> None:
+        """Forget an upload of which nothing is stored, because its first chunk was refused."""
+        if (await asyncio.to_thread(self._blobs.stat, digest)).received_bytes:
+            return
+        self._admitted.pop(caller.name, None)
+        await self._context.write(lambda r, now: r.uploads.remove(digest, caller.name))
+
+    async def run(self) -> None:
+        """Collect now and every ten minutes until cancelled."""
+        while True:
+            try:
+                await self.collect()
+            except (Unreachable, NoRoom, OSError) as error:
+                _log.warning("blobs_not_collected", error=str(error))
+            await asyncio.sleep(_COLLECT_EVERY_S)
+
+    async def collect(self) -> int:
+        """Delete what nothing refers to, and return how many files that were."""
+        since = time.monotonic()
+        ended = set(await self._context.write(lambda r, now: r.uploads.remove_ended()))
+        keep = await self._context.read(_list_kept)
+        if keep is None:
+            return 0
+        collected = await asyncio.to_thread(self._blobs.collect, keep, ended, self._keep_unreferenced_s, since)
+        if collected:
+            _log.info("blobs_collected", count=len(collected), bytes=sum(blob.bytes for blob in collected))
+        return len(collected)
+
+    def _record(self, r: Repository, site: str, digest: str, total_bytes: int) -> None:
+        for cycle in r.cycles.unfinished(site):
+            part = cycle.part(site)
+            if part.state is State.EXTRACTING or (part.state is State.OFFERED and part.approved):
+                usage = r.uploads.usage(site, cycle.id, but=digest)
+                bases = r.models.get(cycle.base_tutor_id), r.models.get(cycle.base_student_id)
+                self._context.quotas.check_upload(site, bases, usage.blobs + 1, usage.bytes + total_bytes)
+                r.uploads.add(digest, site, cycle.id, total_bytes)
+                return
+        raise WrongState(f"site {site!r} has no task that wants an upload: upload only while a cycle is EXTRACTING")
+
+    async def _admit_repair(self, digest: str, total_bytes: int) -> None:
+        known = await self._context.read(lambda r: r.uploads.referenced())
+        if known.get(digest) != total_bytes:
+            raise WrongState(f"nothing here refers to blob {digest} of {total_bytes} bytes: it is not taken")
+
+
+def _list_kept(r: Repository) -> set[str] | None:
+    """Return the digests to keep; None where the database knows no model, so that it may be the wrong one."""
+    referenced = r.uploads.referenced()
+    return set(referenced) | r.uploads.open() if referenced else None
