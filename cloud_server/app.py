@@ -31,6 +31,7 @@ from diredi.rpc.server import Server, start_server
 from diredi.store.blobs import BlobStore
 from diredi.store.files import no_room_at
 from diredi.trust.identity import Credentials, Role
+from diredi.trust.live import wait_for_valid
 
 CYCLE_SERVICE: Final = "diredi.v1.CycleService"
 _log = structlog.get_logger()
@@ -117,7 +118,9 @@ class Cloud:
             SiteServicer(SiteService(context, GapValidator(self.blobs)), meter),
             FleetServicer(self._fleet),
         ]
-        server = await start_server(credentials, config.listen, servicers, meter=meter, limits=config.limits)
+        server = await start_server(
+            credentials, config.listen, servicers, meter=meter, identity=config.identity, limits=config.limits
+        )
         await server.set_serving(CYCLE_SERVICE, False)
         await server.set_serving("", True)
         return server
@@ -165,6 +168,8 @@ async def serve(config: CloudConfig, stop: asyncio.Event, jobs: str = JOBS) -> N
     Raises:
         DirediError: What ended the cloud's work, or kept it from starting.
     """
+    if await wait_for_valid(config.identity, stop) is None:
+        return
     async with Cloud(config, jobs=jobs) as cloud:
         process.announce(cloud.address)
         stopped = asyncio.create_task(stop.wait())

@@ -11,7 +11,8 @@
     ├── NoRoom                  stop: a disk or a quota is full                        RESOURCE_EXHAUSTED  exit 7
     ├── OffsetBeyondEnd         go back: an upload skipped bytes                       OUT_OF_RANGE        exit 3
     └── Unreachable             retry: the other side is away                          UNAVAILABLE         exit 8
-        └── RemoteFailure       ... or is there and failed at it, which may pass       INTERNAL            exit 1
+        ├── RemoteFailure       ... or is there and failed at it, which may pass       INTERNAL            exit 1
+        └── Unauthenticated     ... to us, until our certificate is renewed            UNAUTHENTICATED     exit 5
 
 A message is one sentence that names the thing and the remedy: "what is wrong, where: what to do".
 `diredi/rpc/` turns these into gRPC status codes and back; `diredi_cli/` turns them into exit codes.
@@ -105,3 +106,9 @@ class RemoteFailure(Unreachable):
     """The other side answered that something went wrong there; that says nothing about what was asked of it."""
 
     exit_code = 1
+
+
+class Unauthenticated(Unreachable):
+    """The caller's certificate has expired or was revoked: renew it and try again."""
+
+    exit_code = 5

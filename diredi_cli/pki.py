@@ -55,3 +55,40 @@ def issue(
     data = {"identity": str(credentials.identity), "folder": str(out), "expires": credentials.expires.isoformat()}
     shown = {"identity": credentials.identity, "folder": out, "expires": f"{credentials.expires:%Y-%m-%d}"}
     emit(data, as_json, facts(shown))
+
+
+@app.command("revoke")
+def revoke(
+    holders: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="HOLDER...", help="Identities such as device/site-1/edge-1, or cert.pem files of revoked ones."
+        ),
+    ],
+    authority: Annotated[Path, typer.Option("--ca", metavar="FOLDER", help="The authority.")] = DEFAULT_AUTHORITY,
+    to: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--to", metavar="FOLDER", help="Identity folder of a service that gets the list; repeat for more."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Revoke all certificates of devices, sites or operators: a running service cuts them off within seconds.
+
+    The authority signs a deny list, crl.pem. Each service reads the one in its identity folder, also while it runs.
+    """
+    from diredi.store.files import atomic_write
+    from diredi.trust import ca
+    from diredi.trust.deny_list import CRL_FILE
+    from diredi.trust.identity import Identity
+
+    files = [Path(holder) for holder in holders if Path(holder).is_file()]
+    identities = [Identity.from_uri(f"diredi://{holder}") for holder in holders if not Path(holder).is_file()]
+    revoked = ca.revoke(authority, identities, [file.read_bytes() for file in files])
+    for folder in to or []:
+        atomic_write(folder / CRL_FILE, (authority / CRL_FILE).read_bytes())
+    data = [{"serial": f"{serial:x}", "identity": holder} for serial, holder in revoked.items()]
+    shown = {"revoked": ", ".join(sorted(set(revoked.values()))), "certificates": len(revoked)}
+    shown["deny list"] = ", ".join(str(folder / CRL_FILE) for folder in (authority, *(to or [])))
+    emit(data, as_json, facts(shown))

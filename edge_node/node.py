@@ -19,6 +19,7 @@ from diredi.rpc.byte_counter import EgressMeter
 from diredi.rpc.client import connect
 from diredi.rpc.retry import Backoff
 from diredi.rpc.server import start_server
+from diredi.trust.deny_list import CRL_FILE, DenyList
 from diredi.trust.identity import Credentials, Identity, Role
 from edge_node.active_model import ActiveModel
 from edge_node.camera import Camera
@@ -99,7 +100,7 @@ async def _keep_connected(config: EdgeConfig, parts: NodeParts) -> None:
         credentials = await parts.identity.usable()
         async with AsyncExitStack() as stack:
             parts.cloud.use(await stack.enter_async_context(connect(config.cloud, credentials, parts.meter)))
-            if address := await _serve_site(listen, credentials, parts, stack):
+            if address := await _serve_site(config, listen, credentials, parts, stack):
                 listen = address
             version, replaced = partial(running_version, parts.active), asyncio.Event()
             tasks = [
@@ -114,14 +115,17 @@ async def _keep_connected(config: EdgeConfig, parts: NodeParts) -> None:
             await process.run_all(tasks, replaced)
 
 
-async def _serve_site(listen: str, credentials: Credentials, parts: NodeParts, stack: AsyncExitStack) -> str:
-    """Answer the site, and return the address; empty with a certificate that names no host, which serves nobody."""
+async def _serve_site(
+    config: EdgeConfig, listen: str, credentials: Credentials, parts: NodeParts, stack: AsyncExitStack
+) -> str:
+    """Answer the site, and return the address; empty where nobody may be answered, and the log says why."""
     try:
         credentials.require_server()
+        DenyList.read(config.identity / CRL_FILE, credentials.ca)
     except InvalidInput as error:  # no reason for a camera to miss its updates
         structlog.get_logger().warning("edge_service_left_out", problem=str(error))
         return ""
-    server = await start_server(credentials, listen, [EdgeServicer(parts)])
+    server = await start_server(credentials, listen, [EdgeServicer(parts)], identity=config.identity)
     stack.push_async_callback(server.stop, STOP_S)
     return server.address
 

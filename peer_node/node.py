@@ -81,7 +81,9 @@ async def serve(config: PeerConfig, stop: asyncio.Event) -> None:
     identities = {name: config.identity_of(name) for name in config.neighbours}
     async with AsyncExitStack() as stack:
         servicer = PeerServicer(config.own, store, identities.values())
-        server = await start_server(credentials, config.listen, [servicer], meter=received, sent=sent)
+        server = await start_server(
+            credentials, config.listen, [servicer], meter=received, sent=sent, identity=config.identity
+        )
         stack.push_async_callback(server.stop, STOP_S)
         clients = {}
         for name, address in config.neighbours.items():

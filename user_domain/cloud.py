@@ -37,7 +37,7 @@ class CloudClient:
             downloads: Folder of the downloaded blobs.
             credentials: The site's, with whose key it signs.
         """
-        self._credentials = credentials
+        self.credentials = credentials
         self._sites = SiteServiceStub(channel)
         self._cycles = CycleServiceStub(channel)
         self._blobs = BlobServiceStub(channel)
@@ -157,7 +157,7 @@ class CloudClient:
 
     async def submit_gap(self, manifest: cycles_pb2.GapManifest) -> None:
         """Sign a manifest with this site's key and submit it."""
-        sign_manifest(manifest, self._credentials)
+        sign_manifest(manifest, self.credentials)
         request = sites_pb2.SubmitGapRequest(manifest=manifest)
         await call(self._sites.SubmitGap, request, deadline_s=60, attempts=ATTEMPTS)
 

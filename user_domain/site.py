@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 
 import structlog
 
@@ -11,10 +11,11 @@ from diredi import process
 from diredi.errors import DirediError, InvalidInput, NoLabels
 from diredi.jobs import LocalExecutor
 from diredi.rpc.byte_counter import EgressMeter
-from diredi.rpc.client import connect
+from diredi.rpc.client import Channel, connect
 from diredi.rpc.retry import Backoff
 from diredi.rpc.server import start_server
-from diredi.trust.identity import Credentials, Identity, Role
+from diredi.trust.identity import Identity, Role
+from diredi.trust.live import LiveIdentity, wait_for_valid
 from user_domain.cloud import CloudClient
 from user_domain.config import UserDomainConfig
 from user_domain.consent import Consent, ConsentJournal
@@ -63,9 +64,11 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
     Raises:
         DirediError: Something that the configuration names cannot be used.
     """
-    credentials = await _valid_credentials(config, stop)
+    owner = Identity(Role.SITE, config.site)
+    credentials = await wait_for_valid(config.identity, stop, owner=owner, longest_s=config.retry_longest_s)
     if credentials is None:
         return
+    credentials.require_server()
     if config.oracle is not None and not config.oracle.is_file():
         raise InvalidInput(f"oracle {config.oracle} does not exist: name the file of a detector, or leave it out")
     config.state_dir.mkdir(parents=True, exist_ok=True)
@@ -94,10 +97,20 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
         worker = TaskWorker(site, Backoff(0.5, config.retry_longest_s))
         samples = SampleStore(config.state_dir / "samples", config.max_samples)
         parts = SiteParts(config.site, lambda: data.last, samples, cloud, worker, meter, consent)
-        server = await start_server(credentials, config.listen, [LocalServicer(parts)])
+        server = await start_server(credentials, config.listen, [LocalServicer(parts)], identity=config.identity)
         stack.push_async_callback(server.stop, STOP_S)
         process.announce(server.address, site=config.site, train_images=data.last.train_images)
-        await process.run_all([_watch_tasks(config, cloud, worker), worker.run()], stop)
+        following = _follow_identity(server.identity, channel, cloud)
+        await process.run_all([_watch_tasks(config, cloud, worker), worker.run(), following], stop)
+
+
+async def _follow_identity(identity: LiveIdentity, channel: Channel, cloud: CloudClient) -> None:
+    """Use a renewed certificate as soon as it is in the folder, for ever."""
+    while True:
+        await asyncio.sleep(1.0)
+        if identity.credentials is not cloud.credentials:
+            channel.renew(identity.credentials)
+            cloud.credentials = identity.credentials
 
 
 async def _watch_tasks(config: UserDomainConfig, cloud: CloudClient, worker: TaskWorker) -> None:
@@ -117,23 +130,3 @@ async def _watch_tasks(config: UserDomainConfig, cloud: CloudClient, worker: Tas
             structlog.get_logger().error("task_stream_refused", error=str(error))
             cloud.set_online(False, str(error))
         await asyncio.sleep(config.retry_longest_s)
-
-
-async def _valid_credentials(config: UserDomainConfig, stop: asyncio.Event) -> Credentials | None:
-    """Wait until the certificate is valid, which a person may correct meanwhile; return None once stopped.
-
-    Raises:
-        InvalidInput: The folder has a fault that waiting does not cure.
-    """
-    backoff, logged = Backoff(0.5, config.retry_longest_s), ""
-    while not stop.is_set():
-        credentials = Credentials.read(config.identity, owner=Identity(Role.SITE, config.site))
-        problem = credentials.time_problem(config.identity)
-        if not problem:
-            return credentials.require_server()
-        if problem != logged:
-            structlog.get_logger().warning("identity_rejected", problem=problem)
-        logged = problem
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), backoff.next_s())
-    return None

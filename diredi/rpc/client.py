@@ -7,6 +7,7 @@ There is no way to open a channel without certificates. A process that has a cha
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections.abc import Callable
 from types import TracebackType
@@ -16,7 +17,7 @@ import grpc
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from diredi.errors import NotFound
+from diredi.errors import NotFound, Unreachable
 from diredi.rpc.byte_counter import EgressMeter, count_sent
 from diredi.rpc.retry import Backoff, retry
 from diredi.rpc.server import FLOW_OPTIONS, MAX_MESSAGE_BYTES
@@ -42,6 +43,8 @@ _OPTIONS = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
 ]
 
+RENEWED = "the connection was renewed while this went on: try again"
+
 Method = grpc.aio.UnaryUnaryMultiCallable
 """A call of a stub that asks once and is answered once; for annotations, so that callers need no gRPC of their own."""
 
@@ -59,39 +62,60 @@ class Channel(grpc.aio.Channel):
     """
 
     def __init__(
-        self, address: str, channel: grpc.aio.Channel, meter: EgressMeter | None, on_answer: OnAnswer | None = None
+        self,
+        address: str,
+        open_: Callable[[Credentials], grpc.aio.Channel],
+        credentials: Credentials,
+        meter: EgressMeter | None,
+        on_answer: OnAnswer | None = None,
     ) -> None:
         self.address = address
-        self._channel: Any = channel
+        self._open = open_
+        self._channel: Any = open_(credentials)
+        self._closing: set[asyncio.Task[None]] = set()
         self._meter, self._on_answer = meter, on_answer
+
+    def renew(self, credentials: Credentials, grace_s: float = 30.0) -> None:
+        """Make all further calls of this channel and its stubs with other credentials.
+
+        Calls under way go on for some time. Those that then remain, such as streams, end with Unreachable.
+
+        Args:
+            credentials: A renewed certificate, or another key or authority.
+            grace_s: Seconds that calls under way may take.
+        """
+        old, self._channel = self._channel, self._open(credentials)
+        closing = asyncio.create_task(old.close(grace_s))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     def unary_unary(
         self, method: str, request_serializer: Any = None, response_deserializer: Any = None, **named: Any
     ) -> Any:
         """Return a multi-callable whose messages are counted."""
-        coders = count_sent(request_serializer, self._meter), self._count_received(response_deserializer)
-        return self._channel.unary_unary(method, *coders, **named)
+        return self._callable("unary_unary", method, request_serializer, response_deserializer, named)
 
     def unary_stream(
         self, method: str, request_serializer: Any = None, response_deserializer: Any = None, **named: Any
     ) -> Any:
         """Return a multi-callable whose messages are counted."""
-        coders = count_sent(request_serializer, self._meter), self._count_received(response_deserializer)
-        return self._channel.unary_stream(method, *coders, **named)
+        return self._callable("unary_stream", method, request_serializer, response_deserializer, named)
 
     def stream_unary(
         self, method: str, request_serializer: Any = None, response_deserializer: Any = None, **named: Any
     ) -> Any:
         """Return a multi-callable whose messages are counted."""
-        coders = count_sent(request_serializer, self._meter), self._count_received(response_deserializer)
-        return self._channel.stream_unary(method, *coders, **named)
+        return self._callable("stream_unary", method, request_serializer, response_deserializer, named)
 
     def stream_stream(
         self, method: str, request_serializer: Any = None, response_deserializer: Any = None, **named: Any
     ) -> Any:
         """Return a multi-callable whose messages are counted."""
-        coders = count_sent(request_serializer, self._meter), self._count_received(response_deserializer)
-        return self._channel.stream_stream(method, *coders, **named)
+        return self._callable("stream_stream", method, request_serializer, response_deserializer, named)
+
+    def _callable(self, kind: str, method: str, serializer: Any, deserializer: Any, named: dict[str, Any]) -> _Callable:
+        coders = count_sent(serializer, self._meter), self._count_received(deserializer)
+        return _Callable(self, method, lambda channel: getattr(channel, kind)(method, *coders, **named))
 
     def _count_received(self, deserializer: Any) -> Any:
         on_answer = self._on_answer
@@ -107,6 +131,8 @@ class Channel(grpc.aio.Channel):
 
     async def close(self, grace: float | None = None) -> None:
         """Close the channel."""
+        for closing in self._closing:
+            closing.cancel()
         await self._channel.close(grace)
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
@@ -136,6 +162,20 @@ class Channel(grpc.aio.Channel):
         await self.close()
 
 
+class _Callable:
+    """A multi-callable of whichever channel is in use when it is called."""
+
+    def __init__(self, channel: Channel, method: str, make: Callable[[Any], Any]) -> None:
+        self._channel, self._method, self._make = channel, method, make
+        self._made_for: Any = None
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        current = self._channel._channel
+        if self._made_for is not current:
+            self._made_for, self._made = current, self._make(current)
+        return self._made(*arguments, **named)
+
+
 def connect(
     address: str,
     credentials: Credentials,
@@ -162,15 +202,19 @@ def connect(
     Returns:
         A channel to be closed after use, or to be used in `async with`.
     """
-    tls = grpc.ssl_channel_credentials(
-        root_certificates=credentials.ca, private_key=credentials.key, certificate_chain=credentials.certificate
-    )
     options = [
         *_OPTIONS,
         ("grpc.ssl_target_name_override", server_name(server, _host_of(address))),
         ("grpc.enable_http_proxy", int(not _is_this_machine(address))),
     ]
-    return Channel(address, grpc.aio.secure_channel(address, tls, options=options), meter, on_answer)
+
+    def open_(used: Credentials) -> grpc.aio.Channel:
+        tls = grpc.ssl_channel_credentials(
+            root_certificates=used.ca, private_key=used.key, certificate_chain=used.certificate
+        )
+        return grpc.aio.secure_channel(address, tls, options=options)
+
+    return Channel(address, open_, credentials, meter, on_answer)
 
 
 def _host_of(address: str) -> str:
@@ -215,8 +259,18 @@ async def call(
             return await method(request, timeout=deadline_s)
         except grpc.aio.AioRpcError as error:
             raise error_from(error, _name_of(method)) from None
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            raise Unreachable(RENEWED) from None
 
     return await retry(once, attempts=attempts, backoff=backoff)
+
+
+def is_cancelled() -> bool:
+    """Return whether the present task is cancelled; if not, gRPC has cancelled a call of a channel that was closed."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def error_from(error: grpc.aio.AioRpcError, method: str = "") -> Exception:

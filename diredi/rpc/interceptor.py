@@ -18,6 +18,7 @@ import grpc
 import structlog
 
 from diredi.errors import DirediError
+from diredi.rpc.admission import Admission
 from diredi.rpc.byte_counter import EgressMeter, IngressMeter, count_sent
 from diredi.rpc.caller import caller_identity
 from diredi.rpc.limits import CallQuota, Limits
@@ -25,6 +26,7 @@ from diredi.rpc.status import code_of
 
 _log = structlog.get_logger(__name__)
 _END = object()
+_STOPPING = "this server is stopping: connect again"
 _LONGEST = 1000  # characters of a message; a status travels in headers, which are limited
 Unary = Callable[[Any, Any], Awaitable[Any]]
 Stream = Callable[[Any, Any], AsyncIterator[Any]]
@@ -35,13 +37,18 @@ _DOWNLOAD = "/diredi.v1.BlobService/GetBlob"
 class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """The interceptor before every handler; health and reflection stay as their libraries wrote them, within limits.
 
-    It turns errors into status codes, counts received bytes, refuses a caller who has too much under way, and ends open
-    streams when the server stops.
+    It turns errors into status codes, counts received bytes, refuses a caller who has too much under way, ends open
+    streams when the server stops, and all calls of a caller whose certificate does not hold any more.
     """
 
     def __init__(
-        self, meter: IngressMeter | None = None, sent: EgressMeter | None = None, limits: Limits | None = None
+        self,
+        admission: Admission,
+        meter: IngressMeter | None = None,
+        sent: EgressMeter | None = None,
+        limits: Limits | None = None,
     ) -> None:
+        self._admission = admission
         self._meter, self._sent = meter, sent
         self._quota = CallQuota(limits or Limits())
         self._stopping = asyncio.Event()
@@ -68,8 +75,11 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     def _unary(self, method: str, handler: Unary) -> Unary:
         async def guarded(request: Any, context: Any) -> Any:
             try:
-                with self._quota.hold(self._count(request, context), "call"):
-                    return await handler(request, context)
+                with (
+                    self._admission.hold(context) as must_end,
+                    self._quota.hold(self._count(request, context), "call"),
+                ):
+                    return await _unless(must_end, handler(request, context))
             except grpc.aio.AbortError:
                 raise
             except Exception as error:  # the boundary: nothing may leave it but a status code
@@ -82,13 +92,13 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
         async def guarded(request: Any, context: Any) -> AsyncIterator[Any]:
             try:
-                with self._quota.hold(self._count(request, context), kind):
-                    async for message in _until(self._stopping, handler(request, context)):
+                with self._admission.hold(context) as must_end, self._quota.hold(self._count(request, context), kind):
+                    async for message in _until(self._stopping, must_end, handler(request, context)):
                         yield message
             except grpc.aio.AbortError:
                 raise
             except _Stopping:
-                await context.abort(grpc.StatusCode.UNAVAILABLE, "this server is stopping: connect again")
+                await context.abort(grpc.StatusCode.UNAVAILABLE, _STOPPING)
             except Exception as error:  # the boundary: nothing may leave it but a status code
                 await _abort(method, context, error)
 
@@ -97,22 +107,34 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     def _library_handler(self, method: str, handler: Any) -> Any:
         """Bound the streams of health and reflection, which a caller may hold open for ever."""
         coders = (handler.request_deserializer, handler.response_serializer)
+        admission = self._admission
+
+        async def check(request: Any, context: Any) -> Any:
+            try:
+                with admission.hold(context):
+                    return await handler.unary_unary(request, context)
+            except DirediError as error:
+                await _abort(method, context, error)
 
         async def watch(request: Any, context: Any) -> None:  # health's writes to its context
             try:
-                with self._quota.hold(str(caller_identity(context)), "stream"):
-                    await handler.unary_stream(request, context)
+                with admission.hold(context) as must_end, self._quota.hold(str(caller_identity(context)), "stream"):
+                    await _unless(must_end, handler.unary_stream(request, context))
             except DirediError as error:
                 await _abort(method, context, error)
 
         async def reflect(requests: Any, context: Any) -> AsyncIterator[Any]:
             try:
-                with self._quota.hold(str(caller_identity(context)), "stream"):
-                    async for message in handler.stream_stream(requests, context):
+                with admission.hold(context) as must_end, self._quota.hold(str(caller_identity(context)), "stream"):
+                    async for message in _until(self._stopping, must_end, handler.stream_stream(requests, context)):
                         yield message
+            except _Stopping:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, _STOPPING)
             except DirediError as error:
                 await _abort(method, context, error)
 
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(check, *coders)
         if handler.unary_stream is not None:
             return grpc.unary_stream_rpc_method_handler(watch, *coders)
         if handler.stream_stream is not None:
@@ -131,16 +153,32 @@ class _Stopping(Exception):
     """The server stops while a stream is open."""
 
 
-async def _until(stopping: asyncio.Event, messages: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    """The messages, until there are no more. Raises _Stopping as soon as `stopping` is set."""
+async def _unless(must_end: asyncio.Future[None], answering: Awaitable[Any]) -> Any:
+    """The answer. It is given up as soon as `must_end` fails, and that error is raised."""
+    answer = asyncio.ensure_future(answering)
+    try:
+        await asyncio.wait({answer, must_end}, return_when=asyncio.FIRST_COMPLETED)
+        return answer.result() if answer.done() else must_end.result()
+    finally:
+        if not answer.done():
+            answer.cancel()
+            await asyncio.wait({answer})
+
+
+async def _until(
+    stopping: asyncio.Event, must_end: asyncio.Future[None], messages: AsyncIterator[Any]
+) -> AsyncIterator[Any]:
+    """The messages, until there are no more. Raises _Stopping once `stopping` is set, and how `must_end` fails."""
     stop = asyncio.ensure_future(stopping.wait())
     upcoming: asyncio.Future[Any] | None = None
     try:
         while True:
             upcoming = asyncio.ensure_future(_next(messages))
-            await asyncio.wait({upcoming, stop}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({upcoming, stop, must_end}, return_when=asyncio.FIRST_COMPLETED)
             if stop.done():
                 raise _Stopping
+            if must_end.done():
+                must_end.result()
             message = upcoming.result()
             if message is _END:
                 return

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -17,11 +18,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from diredi.errors import InvalidInput, WrongState
+from diredi.rpc.admission import Admission
 from diredi.rpc.byte_counter import EgressMeter, IngressMeter
 from diredi.rpc.interceptor import Interceptor
 from diredi.rpc.limits import ConnectionGuard, Limits, raise_file_limit
 from diredi.rpc.services import service_of
 from diredi.trust.identity import Credentials
+from diredi.trust.live import LiveIdentity
 
 UNHEARD_S = 2.0
 """How long a server that stops waits, after its grace, to hear that it has ended."""
@@ -52,18 +55,32 @@ class Server:
         address: Where it listens, with the port that the system chose if 0 was asked for.
     """
 
-    def __init__(self, server: grpc.aio.Server, address: str, guard: Interceptor, status: Any, limits: Limits) -> None:
+    def __init__(
+        self,
+        server: grpc.aio.Server,
+        address: str,
+        guard: Interceptor,
+        status: Any,
+        limits: Limits,
+        admission: Admission,
+    ) -> None:
         self.address = address
         self._server = server
         self.interceptor = guard
         self._status = status
+        self._admission = admission
         self.connections = ConnectionGuard(self.port, limits)
-        self._guarding = asyncio.create_task(self.connections.run())
+        self._guarding = [asyncio.create_task(guard.run()) for guard in (self.connections, admission)]
 
     @property
     def port(self) -> int:
         """Return the port that the server listens on."""
         return int(self.address.rpartition(":")[2])
+
+    @property
+    def identity(self) -> LiveIdentity:
+        """Return the identity that the server shows, as its folder has it now."""
+        return self._admission.identity
 
     async def set_serving(self, service: str, serving: bool) -> None:
         """Set the health of a service.
@@ -83,7 +100,8 @@ class Server:
         """
         await self._status.enter_graceful_shutdown()
         self.interceptor.end_streams()
-        self._guarding.cancel()
+        for guarding in self._guarding:
+            guarding.cancel()
         # grpcio waits without a limit for word from its core that the server has ended, and was seen to wait for ever.
         with suppress(TimeoutError):
             async with asyncio.timeout(grace_s + UNHEARD_S):
@@ -105,8 +123,11 @@ async def start_server(
     meter: IngressMeter | None = None,
     sent: EgressMeter | None = None,
     limits: Limits | None = None,
+    identity: Path | None = None,
 ) -> Server:
     """Start a server with mutual TLS; only a caller with a certificate of our authority reaches a handler.
+
+    A caller whose certificate expires, or is revoked, loses what it has open within seconds.
 
     The health of every service begins as SERVING.
 
@@ -117,19 +138,22 @@ async def start_server(
         meter: Counts the bytes that callers send.
         sent: Counts the bytes that are answered.
         limits: What one party may hold at once; None takes the defaults.
+        identity: The folder that the credentials are from. A renewed certificate, another authority and a deny list
+            that are put there later are used from then on. None: the credentials stay as they are, nobody is denied.
 
     Returns:
         The running server.
 
     Raises:
         WrongState: The port is taken.
-        InvalidInput: `listen` is not an address.
+        InvalidInput: `listen` is not an address, or the folder has a deny list that cannot be used.
     """
     if not listen.rpartition(":")[2].isdigit() or not listen.rpartition(":")[0]:
         raise InvalidInput(f"{listen!r} is not an address to listen on: write host:port, for example 0.0.0.0:7070")
     limits = limits or Limits()
     raise_file_limit()
-    interceptor = Interceptor(meter, sent, limits)
+    admission = Admission(LiveIdentity(credentials, identity))
+    interceptor = Interceptor(admission, meter, sent, limits)
     options = [
         *_OPTIONS,
         ("grpc.server_handshake_timeout_ms", round(limits.handshake_s * 1000)),
@@ -145,14 +169,26 @@ async def start_server(
         names.append(service.name)
         await status.set(service.name, health_pb2.HealthCheckResponse.SERVING)
     reflection.enable_server_reflection(names, server)
-    port = _bind(server, listen, credentials)
+    port = _bind(server, listen, admission.identity)
     await server.start()
-    return Server(server, f"{listen.rpartition(':')[0]}:{port}", interceptor, status, limits)
+    return Server(server, f"{listen.rpartition(':')[0]}:{port}", interceptor, status, limits, admission)
 
 
-def _bind(server: grpc.aio.Server, listen: str, credentials: Credentials) -> int:
-    tls = grpc.ssl_server_credentials(
-        [(credentials.key, credentials.certificate)], root_certificates=credentials.ca, require_client_auth=True
+def _bind(server: grpc.aio.Server, listen: str, identity: LiveIdentity) -> int:
+    used = identity.credentials
+
+    def renewed() -> grpc.ServerCertificateConfiguration | None:
+        """Called in a thread of gRPC's before each handshake; None: as before."""
+        nonlocal used
+        if identity.credentials is used:
+            return None
+        used = identity.credentials
+        return _certificates(used)
+
+    tls = grpc.dynamic_ssl_server_credentials(
+        _certificates(used),
+        renewed,  # type: ignore[arg-type]  # None is allowed, and missing from its types
+        require_client_authentication=True,
     )
     try:
         return server.add_secure_port(listen, tls)
@@ -161,3 +197,9 @@ def _bind(server: grpc.aio.Server, listen: str, credentials: Credentials) -> int
             f"{listen} cannot be listened on: another program has that port, or this machine has no such address; "
             "stop the program or choose another port"
         ) from None
+
+
+def _certificates(credentials: Credentials) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(credentials.key, credentials.certificate)], root_certificates=credentials.ca
+    )

@@ -13,6 +13,7 @@ _CODES: dict[type[errors.DirediError], grpc.StatusCode] = {
     errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
     errors.CorruptData: grpc.StatusCode.DATA_LOSS,
     errors.NotFound: grpc.StatusCode.NOT_FOUND,
+    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     errors.Refused: grpc.StatusCode.PERMISSION_DENIED,
     errors.WrongState: grpc.StatusCode.FAILED_PRECONDITION,
     errors.NoRoom: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -23,7 +24,6 @@ _CODES: dict[type[errors.DirediError], grpc.StatusCode] = {
 _ERRORS: dict[grpc.StatusCode, type[errors.DirediError]] = {
     **{code: error for error, code in _CODES.items()},
     grpc.StatusCode.ALREADY_EXISTS: errors.WrongState,
-    grpc.StatusCode.UNAUTHENTICATED: errors.Refused,
     # The other side went away in mid-call: it stopped, or its process died.
     grpc.StatusCode.CANCELLED: errors.Unreachable,
     grpc.StatusCode.ABORTED: errors.Unreachable,

@@ -11,7 +11,7 @@ from typing import TypeVar
 import grpc
 
 from diredi.errors import Unreachable
-from diredi.rpc.client import error_from
+from diredi.rpc.client import RENEWED, error_from, is_cancelled
 from diredi.rpc.retry import Backoff
 
 Request = TypeVar("Request")
@@ -103,5 +103,9 @@ async def read_messages(
         raise Unreachable(f"nothing came for {silence_s:g} s: the connection is dead") from None
     except grpc.aio.AioRpcError as error:
         raise error_from(error) from None
+    except asyncio.CancelledError:
+        if is_cancelled():
+            raise
+        raise Unreachable(RENEWED) from None
     finally:
         stream.cancel()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from diredi.errors import InvalidInput, WrongState
 from diredi.store.files import atomic_write, make_folder
+from diredi.trust.deny_list import CRL_FILE, DenyList
 from diredi.trust.identity import (
     CA_FILE,
     CERTIFICATE_FILE,
@@ -25,6 +26,7 @@ from diredi.trust.identity import (
     Role,
     ServerIdentity,
     check_private,
+    issued_by,
     server_name,
 )
 from diredi.trust.register import Issued, Register
@@ -206,9 +208,71 @@ def sign_request(
     now = now or datetime.now(UTC)
     with Register.opened(folder) as register:
         certificate = authority.sign(request, identity, hosts, lifetime, now)
-        register.check_hosts(identity, hosts, now)
+        revoked = DenyList.read(folder / CRL_FILE, (folder / CA_FILE).read_bytes()).serials
+        register.check_hosts(identity, hosts, now, revoked)
         register.add(Issued.of(certificate, identity, hosts))
     return certificate
+
+
+def revoke(
+    folder: Path, identities: Sequence[Identity], certificates: Sequence[bytes] = (), now: datetime | None = None
+) -> dict[int, str]:
+    """Revoke certificates: sign a new deny list, which replaces that in the authority's folder.
+
+    Args:
+        folder: The folder of the authority.
+        identities: Holders all of whose certificates are revoked; new ones may be issued to them afterwards.
+        certificates: Further certificates in PEM form, such as those that were issued before there was a register.
+        now: The time; None takes the clock.
+
+    Returns:
+        The serial number of each certificate that is revoked by this call or was before, and whose it is.
+
+    Raises:
+        InvalidInput: There is no authority, or it has issued no certificate to one of the identities, or one of the
+            certificates is not of this authority.
+    """
+    authority, now = load(folder), now or datetime.now(UTC)
+    with Register.opened(folder) as register:
+        wanted: dict[int, str] = {}
+        for identity in identities:
+            serials = [int(entry.serial, 16) for entry in register.issued if entry.identity == str(identity)]
+            if not serials:
+                raise InvalidInput(
+                    f"the register of {folder} has no certificate of {identity}: check the name, or name its cert.pem"
+                )
+            wanted |= dict.fromkeys(serials, str(identity))
+        wanted |= dict(_holder_of(pem, authority) for pem in certificates)
+        _write_deny_list(folder, authority, wanted, now)
+    return wanted
+
+
+def _holder_of(pem: bytes, authority: Authority) -> tuple[int, str]:
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+    except ValueError:
+        raise InvalidInput("a file that is named is not a certificate in PEM form: name the cert.pem") from None
+    if not issued_by(certificate, authority.certificate):
+        raise InvalidInput("a certificate that is named is of another authority: name that one with --ca")
+    return certificate.serial_number, str(Identity.from_certificate(pem))
+
+
+def _write_deny_list(folder: Path, authority: Authority, wanted: Iterable[int], now: datetime) -> None:
+    path = folder / CRL_FILE
+    before = DenyList.read(path, (folder / CA_FILE).read_bytes())
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(authority.certificate.subject)
+        .last_update(now - _CLOCK_SKEW)
+        .next_update(authority.certificate.not_valid_after_utc)
+        .add_extension(x509.CRLNumber(max(before.number + 1, int(now.timestamp()))), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()), critical=False)
+    )
+    for serial in sorted(before.serials.union(wanted)):
+        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now)
+        builder = builder.add_revoked_certificate(entry.build())
+    signed = builder.sign(authority.key, hashes.SHA256())
+    atomic_write(path, signed.public_bytes(serialization.Encoding.PEM))
 
 
 def new_request() -> tuple[bytes, x509.CertificateSigningRequest]:

@@ -9,7 +9,7 @@ import fcntl
 import ipaddress
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -68,18 +68,21 @@ class Register:
             file.seek(0)
             yield cls(file, path)
 
-    def check_hosts(self, identity: Identity, hosts: Sequence[str], now: datetime) -> None:
+    def check_hosts(
+        self, identity: Identity, hosts: Sequence[str], now: datetime, revoked: Collection[int] = ()
+    ) -> None:
         """Refuse hosts at which somebody else answers.
 
         `localhost` and the addresses that mean it are nobody's own: each machine calls itself so.
 
         Raises:
-            InvalidInput: A certificate that is still valid names the host for another identity.
+            InvalidInput: A certificate that is valid and not revoked names the host for another identity.
         """
         wanted = {_plain(host) for host in hosts if not _is_loopback(host)}
         for entry in self.issued:
             taken = wanted.intersection(entry.hosts)
-            if taken and entry.identity != str(identity) and entry.expires > now.timestamp():
+            holds = entry.expires > now.timestamp() and int(entry.serial, 16) not in revoked
+            if taken and entry.identity != str(identity) and holds:
                 until = datetime.fromtimestamp(entry.expires, UTC)
                 raise InvalidInput(
                     f"{min(taken)} is the host of {entry.identity} until {until:%Y-%m-%d}, and one host serves one "

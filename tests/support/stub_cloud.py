@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from diredi.rpc.byte_counter import IngressMeter
@@ -17,6 +18,8 @@ class StubCloud:
     def __init__(self, credentials: Credentials, servicers: Sequence[Any]) -> None:
         self.port = free_port()
         self.received = IngressMeter()
+        self.identity: Path | None = None
+        """The folder of its identity, from which a renewed certificate and a deny list are taken."""
         self._credentials, self._servicers = credentials, servicers
         self._server: Server | None = None
 
@@ -26,7 +29,9 @@ class StubCloud:
 
     async def start(self) -> None:
         listen = f"127.0.0.1:{self.port}"
-        self._server = await start_server(self._credentials, listen, self._servicers, meter=self.received)
+        self._server = await start_server(
+            self._credentials, listen, self._servicers, meter=self.received, identity=self.identity
+        )
 
     async def stop(self) -> None:
         if self._server is not None:

@@ -31,11 +31,11 @@ def site(pki):
 
 @pytest.fixture
 async def serve(cloud):
-    """serve(servicer, ..., listen=..., meter=...) -> a server that is stopped after the test."""
+    """serve(servicer, ..., listen=..., **of start_server) -> a server that is stopped after the test."""
     servers = []
 
-    async def start(*servicers, listen="127.0.0.1:0", credentials=cloud, meter=None):
-        server = await start_server(credentials, listen, servicers, meter=meter)
+    async def start(*servicers, listen="127.0.0.1:0", credentials=cloud, **more):
+        server = await start_server(credentials, listen, servicers, **more)
         servers.append(server)
         return server
 

@@ -27,6 +27,7 @@ from diredi.rpc import convert
 from diredi.rpc.client import connect, is_serving
 from diredi.rpc.manifest_signature import check_manifest
 from diredi.rpc.v1 import sites_pb2
+from diredi.trust import ca
 from diredi.trust.identity import Identity, Role
 from tests.support.pki import Pki
 from tests.support.waiting import until
@@ -462,3 +463,24 @@ async def test_no_task_of_an_impostor_is_taken(
             await until(lambda: any("it is somebody else" in line.get("why", "") for line in logs))
     await impostor.stop()
     assert impostor.site.watchers == 0 and impostor.site.callers == set()
+
+
+async def test_a_renewed_certificate_in_the_folder_is_used_without_a_restart_and_the_old_one_may_be_revoked(
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, data: Path
+) -> None:
+    await cloud.stop()
+    pki.anew("cloud", "cloud", out=tmp_path / "cloud-identity")
+    old = pki.anew("site", "site-1", out=tmp_path / "site-identity")
+    cloud.identity = tmp_path / "cloud-identity"
+    await cloud.start()
+    config = config_of(tmp_path / "site", pki, cloud.address, data, identity=tmp_path / "site-identity")
+    with capture_logs() as logs:
+        async with running(config, pki) as local:
+            await until(lambda: cloud.site.watchers == 1)
+            pki.anew("site", "site-1", out=tmp_path / "site-identity")
+            await until(lambda: any(line["event"] == "identity_renewed" for line in logs))
+            ca.revoke(pki.folder / "ca", [], [old.certificate])
+            shutil.copy(pki.folder / "ca" / "crl.pem", tmp_path / "cloud-identity")
+            await until(lambda: cloud.site.watchers == 2)
+            assert (await local.status()).cloud_online
+    assert any("was revoked" in line.get("why", "") for line in logs), "the old one was in use until then"
