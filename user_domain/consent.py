@@ -50,7 +50,7 @@ class ConsentJournal:
             InvalidInput: The file cannot be read.
         """
         self._path = path
-        self._credentials = credentials
+        self.credentials = credentials
         self._entries: dict[str, list[ConsentEntry]] = {}
         try:
             lines = path.read_bytes().split(b"\n") if path.exists() else []
@@ -72,10 +72,10 @@ class ConsentJournal:
     def record(self, event: Event, cycle_id: str, what: dict[str, Any]) -> None:
         """Sign an entry of this service's own and add it, as `add` does."""
         entry = ConsentEntry(
-            event=event, site=self._credentials.identity.name, cycle_id=cycle_id, what=what, by=BY_POLICY,
+            event=event, site=self.credentials.identity.name, cycle_id=cycle_id, what=what, by=BY_POLICY,
             at=datetime.now(UTC),
         )  # fmt: skip
-        self.add(sign_entry(entry, self._credentials))
+        self.add(sign_entry(entry, self.credentials))
 
     def add(self, signed: SignedEntry) -> ConsentEntry:
         """Add an entry that this site's key has signed. It is on disk on return.
@@ -89,7 +89,7 @@ class ConsentJournal:
         line = {
             "entry": signed.text,
             "signature": base64.b64encode(signed.signature).decode(),
-            "certificate": self._credentials.certificate.decode(),
+            "certificate": self.credentials.certificate.decode(),
         }
         make_folder(self._path.parent)
         with no_room_at(self._path), self._path.open("ab") as file:
@@ -102,19 +102,19 @@ class ConsentJournal:
 
     def check(self, signed: SignedEntry) -> ConsentEntry:
         """Return the entry if this site's present key has signed it; raises as `add` does."""
-        entry = check_entry(signed, self._credentials.certificate)
-        if entry.site != self._credentials.identity.name:
-            raise Refused(f"that entry is of site {entry.site[:64]!r}, this is {self._credentials.identity.name!r}")
+        entry = check_entry(signed, self.credentials.certificate)
+        if entry.site != self.credentials.identity.name:
+            raise Refused(f"that entry is of site {entry.site[:64]!r}, this is {self.credentials.identity.name!r}")
         return entry
 
     def _read(self, line: bytes) -> ConsentEntry:
         """Return the entry of a line. The key may have been renewed since, so the line brings its certificate."""
         said = json.loads(line)
         certificate = said["certificate"].encode()
-        if holder_of(certificate, self._credentials.ca) != self._credentials.identity:
+        if holder_of(certificate, self.credentials.ca) != self.credentials.identity:
             raise Refused("the certificate beside it is not this site's")
         entry = check_entry(SignedEntry(said["entry"], base64.b64decode(said["signature"])), certificate)
-        if entry.site != self._credentials.identity.name:
+        if entry.site != self.credentials.identity.name:
             raise CorruptData(f"it is of site {entry.site[:64]!r}")
         return entry
 

@@ -100,17 +100,19 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
         server = await start_server(credentials, config.listen, [LocalServicer(parts)], identity=config.identity)
         stack.push_async_callback(server.stop, STOP_S)
         process.announce(server.address, site=config.site, train_images=data.last.train_images)
-        following = _follow_identity(server.identity, channel, cloud)
+        following = _follow_identity(server.identity, channel, cloud, journal)
         await process.run_all([_watch_tasks(config, cloud, worker), worker.run(), following], stop)
 
 
-async def _follow_identity(identity: LiveIdentity, channel: Channel, cloud: CloudClient) -> None:
+async def _follow_identity(
+    identity: LiveIdentity, channel: Channel, cloud: CloudClient, journal: ConsentJournal
+) -> None:
     """Use a renewed certificate as soon as it is in the folder, for ever."""
     while True:
         await asyncio.sleep(1.0)
         if identity.credentials is not cloud.credentials:
             channel.renew(identity.credentials)
-            cloud.credentials = identity.credentials
+            cloud.credentials = journal.credentials = identity.credentials
 
 
 async def _watch_tasks(config: UserDomainConfig, cloud: CloudClient, worker: TaskWorker) -> None:
