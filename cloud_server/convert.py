@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -20,6 +21,7 @@ from cloud_server.entities import (
     Outcome,
     Part,
     Progress,
+    SourceState,
     Transition,
     Vitals,
 )
@@ -256,12 +258,30 @@ def group_to(group: Group) -> sites_pb2.Group:
     return sites_pb2.Group(name=group.name, sites=group.sites)
 
 
+MAX_SOURCES = 64
+_SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SOURCE_STATES = {fleet_pb2.SourceState.Value(f"SOURCE_STATE_{state.name}"): state for state in SourceState}
+
+
 def vitals_from(message: fleet_pb2.HeartbeatRequest) -> Vitals:
-    """Return what a heartbeat tells."""
+    """Return what a heartbeat tells. Raises InvalidInput when it names sources that cannot be."""
     return Vitals(
         release_version=message.release_version, frames=message.frames,
         frames_per_second=_finite(message.frames_per_second), latency_ms=_finite(message.latency_ms),
+        sources=_sources_from(message.sources),
     )  # fmt: skip
+
+
+def _sources_from(messages: Sequence[fleet_pb2.Source]) -> dict[str, SourceState]:
+    if len(messages) > MAX_SOURCES:
+        raise InvalidInput(f"{len(messages)} sources are more than {MAX_SOURCES}: run several edge nodes")
+    states = {}
+    for message in messages:
+        if not _SOURCE_NAME.fullmatch(message.name):
+            raise InvalidInput("the name of a source has 1 to 64 letters, digits and .-_: rename it")
+        # A state that a newer device knows and this cloud does not is at least not "ok".
+        states[message.name] = _SOURCE_STATES.get(message.state, SourceState.OPENING)
+    return states
 
 
 def _finite(number: float) -> float:
@@ -294,6 +314,10 @@ def device_to(view: DeviceView) -> fleet_pb2.Device:
         last_seen=base.time_to(device.last_seen), frames=device.frames, frames_per_second=device.frames_per_second,
         latency_ms=device.latency_ms, scope=view.scope, lacks=view.lacks,
         installs=[_install_to(install) for install in device.installs],
+        sources=[
+            fleet_pb2.Source(name=name, state=fleet_pb2.SourceState.Value(f"SOURCE_STATE_{state.name}"))
+            for name, state in sorted(device.sources.items())
+        ],
     )  # fmt: skip
 
 

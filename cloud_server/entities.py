@@ -311,6 +311,17 @@ class Install(Record):
     at: datetime
 
 
+class SourceState(StrEnum):
+    """How a source of frames of a device is, as the wire contract says."""
+
+    OPENING = "opening"
+    OK = "ok"
+    AWAY = "away"
+    REFUSED = "refused"
+    UNREADABLE = "unreadable"
+    ENDED = "ended"
+
+
 class Vitals(Record):
     """What a device reports of itself in a heartbeat."""
 
@@ -318,6 +329,8 @@ class Vitals(Record):
     frames: int = 0
     frames_per_second: float = 0.0
     latency_ms: float = 0.0
+    sources: dict[str, SourceState] = {}
+    """State of each source of frames by its name."""
 
 
 class Device(Record):
@@ -329,6 +342,7 @@ class Device(Record):
     frames: int = 0
     frames_per_second: float = 0.0
     latency_ms: float = 0.0
+    sources: dict[str, SourceState] = {}
     last_seen: datetime
     installs: tuple[Install, ...] = ()
 

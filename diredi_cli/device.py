@@ -9,6 +9,15 @@ import typer
 from diredi_cli.options import DEFAULT_CLOUD, DEFAULT_IDENTITY, AsJson, Cloud, IdentityFolder
 from diredi_cli.output import ago_text, emit, table
 
+SOURCE_PROBLEMS = {
+    "OPENING": "no frame yet",
+    "AWAY": "no frames",
+    "REFUSED": "wrong password",
+    "UNREADABLE": "not readable",
+    "ENDED": "ended",
+}
+"""What the states of a source mean for somebody who looks for what is wrong."""
+
 app = typer.Typer(help="The edge nodes of the fleet.", no_args_is_help=True)
 
 
@@ -20,7 +29,13 @@ def list_devices(
     as_json: AsJson = False,
 ) -> None:
     """List devices: which release each one runs, and since when."""
-    from diredi.rpc.v1.fleet_pb2 import INSTALL_OUTCOME_FAILED, Device, ListDevicesRequest, ListDevicesResponse
+    from diredi.rpc.v1.fleet_pb2 import (
+        INSTALL_OUTCOME_FAILED,
+        Device,
+        ListDevicesRequest,
+        ListDevicesResponse,
+        SourceState,
+    )
     from diredi.rpc.v1.fleet_pb2_grpc import FleetServiceStub
     from diredi_cli.connection import ask
     from diredi_cli.proto_json import message_to_dict, to_datetime
@@ -28,6 +43,15 @@ def list_devices(
     response: ListDevicesResponse = ask(
         cloud, identity, lambda channel: FleetServiceStub(channel).ListDevices, ListDevicesRequest(site=site)
     )
+
+    def state_of(device: Device) -> str:
+        if not device.online:
+            return "away"
+        states = {
+            source.name: SourceState.Name(source.state).removeprefix("SOURCE_STATE_") for source in device.sources
+        }
+        problems = [f"{name}: {SOURCE_PROBLEMS[state]}" for name, state in states.items() if state in SOURCE_PROBLEMS]
+        return ", ".join(["online", *problems])
 
     def last_install(device: Device) -> str:
         if not device.installs:
@@ -40,7 +64,7 @@ def list_devices(
         (
             device.name,
             device.site,
-            "online" if device.online else "away",
+            state_of(device),
             device.release_version or "none",
             f"{device.scope or 'none'}{f', {device.lacks}' if device.lacks else ''}",
             last_install(device),

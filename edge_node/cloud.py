@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -18,6 +18,7 @@ from diredi.rpc.v1 import fleet_pb2 as pb
 from diredi.rpc.v1.fleet_pb2_grpc import FleetServiceStub
 from diredi.rpc.v1.registry_pb2_grpc import BlobServiceStub
 from diredi.store.blobs import Blob
+from edge_node.camera import Camera
 from edge_node.telemetry import Telemetry
 from edge_node.update_states import InstallableRelease
 
@@ -71,18 +72,19 @@ class CloudClient:
                 self._set_online(False, str(error))
             await asyncio.sleep(self._heartbeat_s)
 
-    async def heartbeat(self, telemetry: Telemetry, version: Callable[[], int]) -> None:
+    async def heartbeat(self, telemetry: Telemetry, version: Callable[[], int], cameras: Sequence[Camera]) -> None:
         """Send heartbeats for ever. After a failed call the device registers again before the next one.
 
         Args:
             telemetry: What is sent.
             version: Returns the version of the release that runs; 0 for none.
+            cameras: Where frames come from; how they are is sent, too.
         """
         while True:
             try:
                 if not self._registered:
                     await self._register(version())
-                await self._send_heartbeat(telemetry, version())
+                await self._send_heartbeat(telemetry, version(), cameras)
                 self._set_online(True, "")
             except DirediError as error:
                 self._registered = False
@@ -94,7 +96,7 @@ class CloudClient:
         await call(self._fleet.RegisterDevice, request, deadline_s=10)
         self._registered = True
 
-    async def _send_heartbeat(self, telemetry: Telemetry, version: int) -> None:
+    async def _send_heartbeat(self, telemetry: Telemetry, version: int, cameras: Sequence[Camera]) -> None:
         rates = telemetry.rates()
         request = pb.HeartbeatRequest(
             device=self._device,
@@ -102,6 +104,10 @@ class CloudClient:
             frames=rates.frames,
             frames_per_second=rates.frames_per_second,
             latency_ms=rates.latency_ms,
+            sources=[
+                pb.Source(name=camera.name, state=pb.SourceState.Value(f"SOURCE_STATE_{camera.state.name}"))
+                for camera in cameras
+            ],
         )
         await call(self._fleet.Heartbeat, request, deadline_s=5)
 

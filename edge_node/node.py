@@ -105,7 +105,7 @@ async def _keep_connected(config: EdgeConfig, parts: NodeParts) -> None:
             version, replaced = partial(running_version, parts.active), asyncio.Event()
             tasks = [
                 parts.cloud.watch_releases(parts.updater.request),
-                parts.cloud.heartbeat(parts.telemetry, version),
+                parts.cloud.heartbeat(parts.telemetry, version, parts.inference.cameras),
                 parts.updater.run(),
                 _set_when_done(parts.identity.replaced(credentials), replaced),
             ]

@@ -203,6 +203,7 @@ class DeviceRow(Table):
     frames: Mapped[int]
     frames_per_second: Mapped[float]
     latency_ms: Mapped[float]
+    sources: Mapped[dict[str, Any]]
     last_seen: Mapped[datetime]
     installs: Mapped[list[InstallRow]] = relationship(order_by="InstallRow.id", lazy="selectin")
 

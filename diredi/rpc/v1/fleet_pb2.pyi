@@ -42,6 +42,43 @@ INSTALL_OUTCOME_FAILED: InstallOutcome.ValueType  # 2
 """refused or broken; the device runs what it ran before"""
 Global___InstallOutcome: _TypeAlias = InstallOutcome  # noqa: Y015
 
+class _SourceState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SourceStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SourceState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SOURCE_STATE_UNSPECIFIED: _SourceState.ValueType  # 0
+    SOURCE_STATE_OPENING: _SourceState.ValueType  # 1
+    """no frame yet since the start"""
+    SOURCE_STATE_OK: _SourceState.ValueType  # 2
+    """gives frames"""
+    SOURCE_STATE_AWAY: _SourceState.ValueType  # 3
+    """does not answer, or gives no frames"""
+    SOURCE_STATE_REFUSED: _SourceState.ValueType  # 4
+    """wants another user name or password"""
+    SOURCE_STATE_UNREADABLE: _SourceState.ValueType  # 5
+    """gives what cannot be decoded"""
+    SOURCE_STATE_ENDED: _SourceState.ValueType  # 6
+    """a file has ended, as it was to"""
+
+class SourceState(_SourceState, metaclass=_SourceStateEnumTypeWrapper): ...
+
+SOURCE_STATE_UNSPECIFIED: SourceState.ValueType  # 0
+SOURCE_STATE_OPENING: SourceState.ValueType  # 1
+"""no frame yet since the start"""
+SOURCE_STATE_OK: SourceState.ValueType  # 2
+"""gives frames"""
+SOURCE_STATE_AWAY: SourceState.ValueType  # 3
+"""does not answer, or gives no frames"""
+SOURCE_STATE_REFUSED: SourceState.ValueType  # 4
+"""wants another user name or password"""
+SOURCE_STATE_UNREADABLE: SourceState.ValueType  # 5
+"""gives what cannot be decoded"""
+SOURCE_STATE_ENDED: SourceState.ValueType  # 6
+"""a file has ended, as it was to"""
+Global___SourceState: _TypeAlias = SourceState  # noqa: Y015
+
 @_typing.final
 class Release(_message.Message):
     """A versioned student that edge nodes may install."""
@@ -138,6 +175,7 @@ class HeartbeatRequest(_message.Message):
     FRAMES_FIELD_NUMBER: _builtins.int
     FRAMES_PER_SECOND_FIELD_NUMBER: _builtins.int
     LATENCY_MS_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
     device: _builtins.str
     release_version: _builtins.int
     frames: _builtins.int
@@ -145,6 +183,10 @@ class HeartbeatRequest(_message.Message):
     frames_per_second: _builtins.float
     latency_ms: _builtins.float
     """median of the last 100 inferences"""
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___Source]:
+        """Where its frames come from; at most 64. What is wrong in words, with addresses, stays on the device."""
+
     def __init__(
         self,
         *,
@@ -153,14 +195,38 @@ class HeartbeatRequest(_message.Message):
         frames: _builtins.int = ...,
         frames_per_second: _builtins.float = ...,
         latency_ms: _builtins.float = ...,
+        sources: _abc.Iterable[Global___Source] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "frames", b"frames", "frames_per_second", b"frames_per_second", "latency_ms", b"latency_ms", "release_version", b"release_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "frames", b"frames", "frames_per_second", b"frames_per_second", "latency_ms", b"latency_ms", "release_version", b"release_version", "sources", b"sources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HeartbeatRequest: _TypeAlias = HeartbeatRequest  # noqa: Y015
+
+@_typing.final
+class Source(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """1 to 64 characters of A-Z, a-z, 0-9, ".", "_", "-" """
+    state: Global___SourceState.ValueType
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        state: Global___SourceState.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Source: _TypeAlias = Source  # noqa: Y015
 
 @_typing.final
 class HeartbeatResponse(_message.Message):
@@ -316,6 +382,7 @@ class Device(_message.Message):
     INSTALLS_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
     LACKS_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     site: _builtins.str
     online: _builtins.bool
@@ -333,6 +400,10 @@ class Device(_message.Message):
     def installs(self) -> _containers.RepeatedCompositeFieldContainer[Global___InstallEvent]:
         """oldest first: which version ran here, since when"""
 
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___Source]:
+        """where its frames come from"""
+
     def __init__(
         self,
         *,
@@ -347,10 +418,11 @@ class Device(_message.Message):
         installs: _abc.Iterable[Global___InstallEvent] | None = ...,
         scope: _builtins.str = ...,
         lacks: _builtins.str = ...,
+        sources: _abc.Iterable[Global___Source] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_seen", b"last_seen"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frames", b"frames", "frames_per_second", b"frames_per_second", "installs", b"installs", "lacks", b"lacks", "last_seen", b"last_seen", "latency_ms", b"latency_ms", "name", b"name", "online", b"online", "release_version", b"release_version", "scope", b"scope", "site", b"site"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frames", b"frames", "frames_per_second", b"frames_per_second", "installs", b"installs", "lacks", b"lacks", "last_seen", b"last_seen", "latency_ms", b"latency_ms", "name", b"name", "online", b"online", "release_version", b"release_version", "scope", b"scope", "site", b"site", "sources", b"sources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

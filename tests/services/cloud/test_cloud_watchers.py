@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 
+import pytest
+from typer.testing import CliRunner
+
+from diredi.errors import InvalidInput
 from diredi.rpc.streams import read_messages
 from diredi.rpc.v1 import cycles_pb2, fleet_pb2, sites_pb2
+from diredi_cli.main import app
 from tests.services.cloud.world import World, ask, state_of
 from tests.support.waiting import PATIENCE_S
 
@@ -87,8 +92,9 @@ async def test_sites_and_devices_are_shown_as_they_are(world: World) -> None:
         assert (known.name, known.online, known.devices, known.cycle_id) == ("site-1", True, 1, "")
         assert known.received_bytes["diredi.v1.WatchTasksRequest"] > 5
         tasks.cancel()
+        sources = [fleet_pb2.Source(name="gate", state=fleet_pb2.SOURCE_STATE_REFUSED)]
         heartbeat = fleet_pb2.HeartbeatRequest(
-            device="cam-1", release_version=1, frames=70, frames_per_second=9.5, latency_ms=12.5
+            device="cam-1", release_version=1, frames=70, frames_per_second=9.5, latency_ms=12.5, sources=sources
         )
         await ask(camera.stub.Heartbeat, heartbeat)
         await camera.report(1)
@@ -97,6 +103,13 @@ async def test_sites_and_devices_are_shown_as_they_are(world: World) -> None:
         assert (device.site, device.online, device.release_version) == ("site-1", True, 1)
         assert (device.frames, device.frames_per_second, device.latency_ms) == (70, 9.5, 12.5)
         assert [event.release_version for event in device.installs] == [1]
+        assert list(device.sources) == sources
+        command = ["device", "list", "--cloud", world.address, "--identity", str(world.identities / "alice")]
+        shown = await asyncio.to_thread(CliRunner().invoke, app, command, env={"COLUMNS": "200"})
+        assert "online, gate: wrong password" in shown.output
+        for wrong in ([fleet_pb2.Source(name="\x1b[31m")], 65 * [fleet_pb2.Source(name="gate")]):
+            with pytest.raises(InvalidInput, match="source"):
+                await ask(camera.stub.Heartbeat, fleet_pb2.HeartbeatRequest(device="cam-1", sources=wrong))
 
 
 async def test_what_devices_said_last_is_there_after_a_restart(world: World) -> None:

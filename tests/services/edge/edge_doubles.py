@@ -139,7 +139,7 @@ class Node:
                 await asyncio.sleep(0.05)
 
 
-def config_of(folder: Path, pki: Pki, cloud: str, source: str, **more: Any) -> EdgeConfig:
+def config_of(folder: Path, pki: Pki, cloud: str, source: str | None, **more: Any) -> EdgeConfig:
     values: dict[str, Any] = {
         "device": "camera-1",
         "site": "site-1",

@@ -37,7 +37,8 @@ ROOT = Path(__file__).parents[3]
 
 def environment_of(config: EdgeConfig) -> dict[str, str]:
     values = {name: value for name, value in config.model_dump(mode="json").items() if value is not None}
-    return {**os.environ, **{f"DIREDI_EDGE_{name.upper()}": str(value) for name, value in values.items()}}
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+    return {**os.environ, **{f"DIREDI_EDGE_{name.upper()}": text for name, text in texts.items()}}
 
 
 async def start(config: EdgeConfig, *flags: str) -> Process:
