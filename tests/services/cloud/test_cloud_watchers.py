@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import sys
 
 import pytest
-from typer.testing import CliRunner
 
 from diredi.errors import InvalidInput
 from diredi.rpc.streams import read_messages
 from diredi.rpc.v1 import cycles_pb2, fleet_pb2, sites_pb2
-from diredi_cli.main import app
 from tests.services.cloud.world import World, ask, state_of
 from tests.support.waiting import PATIENCE_S
 
@@ -104,12 +104,19 @@ async def test_sites_and_devices_are_shown_as_they_are(world: World) -> None:
         assert (device.frames, device.frames_per_second, device.latency_ms) == (70, 9.5, 12.5)
         assert [event.release_version for event in device.installs] == [1]
         assert list(device.sources) == sources
-        command = ["device", "list", "--cloud", world.address, "--identity", str(world.identities / "alice")]
-        shown = await asyncio.to_thread(CliRunner().invoke, app, command, env={"COLUMNS": "200"})
-        assert "online, gate: wrong password" in shown.output
+        assert "online, gate: wrong password" in await device_list(world)
         for wrong in ([fleet_pb2.Source(name="\x1b[31m")], 65 * [fleet_pb2.Source(name="gate")]):
             with pytest.raises(InvalidInput, match="source"):
                 await ask(camera.stub.Heartbeat, fleet_pb2.HeartbeatRequest(device="cam-1", sources=wrong))
+
+
+async def device_list(world: World) -> str:
+    command = ["device", "list", "--cloud", world.address, "--identity", str(world.identities / "alice")]
+    environment = {**os.environ, "COLUMNS": "200"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "diredi_cli", *command, env=environment, stdout=asyncio.subprocess.PIPE
+    )
+    return (await process.communicate())[0].decode()
 
 
 async def test_what_devices_said_last_is_there_after_a_restart(world: World) -> None:
