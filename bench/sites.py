@@ -11,6 +11,8 @@ fault of any kind, from what the audit of both makes of them, and from the right
 Real, where there are any: six traffic cameras and coco128's held-out images (which COCO's models have not learned) with
 COCO's YOLOv8n as student and YOLOv8s as tutor.
 
+*No labels.* See `bench/no_labels.py`.
+
 *Peers that are detectors.* See `bench/box_peers.py`.
 
 What the models see is kept in `runs/sites`: delete it after a change of the code. `QUICK=1` takes few built-in images
@@ -25,6 +27,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import box_peers
+import no_labels
 import numpy as np
 from environment import QUICK, REAL
 from harness import folder_of, run_benchmark
@@ -129,6 +132,7 @@ def measure(seed: int, folder: Path) -> Json:
         for models in MODELS:
             tables[f"{one.name}: {models}"] = found_by(one, models, seed)
     tables[LEARNED] = learned(scenarios[0], seed, folder)
+    tables |= no_labels.tables(seed, WORK / "no-labels")
     tables |= box_peers.tables(seed, WORK / "peers")
     return {"commits": [COMMIT], "tables": tables}
 
@@ -183,6 +187,7 @@ def targets_of(rows: list[Json]) -> list[Json]:
     return [
         *targets,
         target(f"{LEARNED}: points that the audit wins back, half of the loss", lost - left, ">", lost / 2),
+        *no_labels.targets_of(rows),
         *box_peers.targets_of(rows),
     ]
 
