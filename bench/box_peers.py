@@ -44,6 +44,7 @@ from peer_node.learner import LearnerContext
 
 ROUNDS = 1 if QUICK else 3
 SCORES = tuple(MEASURES)[:1] if QUICK else tuple(MEASURES)
+COLUMNS = ("own", "everywhere")
 TABLE = "peers: "
 FORMS = ("start", "alone", "own EMA", "boxes", "FedAvg", *(f"scores: {measure}" for measure in SCORES))
 PLACES = ("site-1", "site-2", "site-3", "site-4")
@@ -237,6 +238,11 @@ def tables(seed: int, folder: Path) -> dict[str, Json]:
         peers = Peers(family, seed, folder)
         found[f"{TABLE}{family.name}"] = {form: peers.row(form) for form in FORMS}
     return found
+
+
+def shown(rows: list[Json]) -> list[str]:
+    """The tables that a picture shows."""
+    return list(dict.fromkeys(row["table"] for row in rows if row["table"].startswith(TABLE)))
 
 
 def targets_of(rows: list[Json]) -> list[Json]:

@@ -44,6 +44,7 @@ from diredi.labels import LabelSpace
 TABLE = "without labels: "
 MEAN = "mean"
 FORMS = ("student", "oracle", "looks", "taught", "with labels")
+COLUMNS = FORMS
 SIZE, IMAGES = (96, (54, 36)) if QUICK else (320, (450, 225))
 BUILT_IN_SIZE = 64 if QUICK else 128
 GENTLE: Json = {
@@ -162,10 +163,15 @@ def of_camera(family: Family, data: Dataset, seed: int, folder: Path) -> Json:
     return {**found, "estimate": estimate, "off": abs(estimate - found["taught"])}
 
 
+def shown(rows: list[Json]) -> list[str]:
+    """The tables that a picture shows."""
+    return list(dict.fromkeys(row["table"] for row in rows if row["table"].startswith(TABLE)))
+
+
 def targets_of(rows: list[Json]) -> list[Json]:
     """Of each family: cameras above their oracle, points behind labels, and how far estimates are off."""
     targets = []
-    for table in dict.fromkeys(row["table"] for row in rows if row["table"].startswith(TABLE)):
+    for table in shown(rows):
         cameras = [row for row in rows if row["table"] == table and row["form"] != MEAN]
         points = {column: np.array([row[column]["mean"] for row in cameras]) for column in (*FORMS, "off")}
         above = int((points["taught"] > points["oracle"]).sum())
