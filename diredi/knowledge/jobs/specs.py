@@ -6,6 +6,7 @@ apply_gap   ApplySpec     -> ApplyResult       cloud   the gaps of all sites mee
 redistil    RedistilSpec  -> RedistilResult    cloud   the next student
 transport   TransportSpec -> GapFile           cloud   what a scope has learned, for a newer release
 validate    ValidateSpec  -> ValidateResult    site    the candidate, as the file that edge nodes run
+overlay     OverlaySpec   -> OverlayResult     site    the site's own batch-norm statistics for a release
 """
 
 from __future__ import annotations
@@ -250,4 +251,31 @@ class ValidateResult(Config):
     """Its quality there."""
 
     metrics: DetectionMetrics
+    seconds: Seconds
+
+
+class OverlaySpec(Config):
+    """A release, for which a site measures batch-norm statistics of its own (`diredi.knowledge.overlay`)."""
+
+    data: Path
+    """The site's data.yaml."""
+    student: Path
+    """The release's weights."""
+    onnx: Path
+    """The release as edge nodes run it."""
+
+
+class OverlayResult(Config):
+    """What they do on the site's held-out images, and the files where that is good."""
+
+    before: DetectionMetrics
+    """The release alone."""
+    after: DetectionMetrics
+    """With the overlay; equal to `before` where none was better on the training images."""
+    share: float = 0.0
+    """How much of the statistics is the site's."""
+    overlay: File | None = None
+    """None: the release is better alone."""
+    onnx: File | None = None
+    """Release and overlay as one file that edge nodes run."""
     seconds: Seconds

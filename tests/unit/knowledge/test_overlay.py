@@ -1,0 +1,94 @@
+"""Batch-norm statistics of a site over a release: measured without training, used only where they help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from shapes import KNOWN, World, tiny
+
+from diredi.detectors import registry
+from diredi.detectors.base import Detector
+from diredi.detectors.export import export_onnx
+from diredi.errors import CorruptData, InvalidInput
+from diredi.evaluation.detection import evaluate
+from diredi.knowledge.jobs.overlay import main
+from diredi.knowledge.jobs.specs import OverlaySpec
+from diredi.knowledge.overlay import Overlay, choose_overlay, fit_overlay, measure_statistics
+from diredi.store.blobs import digest_of_file
+
+
+def shifted(detector: Detector) -> Detector:
+    """A release whose statistics are of other images: all its layers see more contrast than they expect."""
+    copy = registry.from_weights(detector.spec, detector.weights(), "cpu")
+    copy.load_weights(
+        copy.weights().mapped(lambda name, array: array * 4 if name.endswith("running_var") else array)
+    )
+    return copy
+
+
+@pytest.fixture(scope="module")
+def release(world: World) -> Detector:
+    return shifted(world.tutor_2())
+
+
+def test_an_overlay_helps_a_release_that_expects_other_images_and_moves_no_weight(
+    world: World, release: Detector, tmp_path: Path
+) -> None:
+    before = release.weights()
+    fitted = fit_overlay(release, world.site, shares=(0.5, 1.0))
+    assert fitted.overlay is not None
+    assert fitted.after.map50 > fitted.before.map50 + 0.05
+    applied = fitted.overlay.apply(release)
+    assert applied.spec == release.spec
+    for name, array in applied.weights().items():
+        moved = name.endswith(("running_mean", "running_var"))
+        assert moved is (name in fitted.overlay.statistics)
+        assert moved or np.array_equal(array, before[name]), name
+    assert dict(release.weights()).keys() == dict(before).keys()
+    assert all(np.array_equal(array, before[name]) for name, array in release.weights().items())
+
+    digest = fitted.overlay.save(tmp_path / "site.overlay")
+    assert (tmp_path / "site.overlay").stat().st_size < 0.1 * sum(array.nbytes for array in before.values())
+    again = Overlay.load(tmp_path / "site.overlay")
+    assert again.note == fitted.overlay.note
+    assert again.save(tmp_path / "twice") == digest
+    assert evaluate(again.apply(release), world.site).map50 == fitted.after.map50
+
+
+def test_an_overlay_is_for_one_release(world: World, release: Detector) -> None:
+    overlay = choose_overlay(release, world.site, shares=(1.0,))
+    assert overlay is not None
+    with pytest.raises(InvalidInput, match="measure it again"):
+        overlay.apply(world.detector())
+
+
+def test_no_overlay_is_better_than_one_that_does_not_help(world: World) -> None:
+    assert fit_overlay(world.tutor_2(), world.site, shares=()).overlay is None
+    without = registry.create("yolo11-w0.125-gn", 64, KNOWN, device="cpu")
+    assert len(measure_statistics(without, world.site.train[:2])) == 0
+    assert choose_overlay(without, world.site) is None
+
+
+def test_what_is_no_overlay_is_refused(tmp_path: Path) -> None:
+    tiny().save(tmp_path / "model.safetensors")
+    (tmp_path / "text").write_text("overlay")
+    for name in ("model.safetensors", "text"):
+        with pytest.raises(CorruptData, match=name):
+            Overlay.load(tmp_path / name)
+
+
+@pytest.mark.slow
+def test_the_job_leaves_the_file_that_edge_nodes_run(world: World, release: Detector, tmp_path: Path) -> None:
+    release.save(tmp_path / "student.safetensors")
+    export_onnx(release, tmp_path / "release.onnx")
+    spec = OverlaySpec(
+        data=world.site_yaml, student=tmp_path / "student.safetensors", onnx=tmp_path / "release.onnx"
+    )
+    result = main(spec, tmp_path, lambda _: None)
+    assert result.onnx is not None and result.overlay is not None
+    assert result.after.map50 > result.before.map50
+    assert digest_of_file(result.onnx.path).digest == result.onnx.digest != digest_of_file(spec.onnx).digest
+    assert Overlay.load(result.overlay.path).note.base_id == digest_of_file(spec.student).digest
+    assert result.share == Overlay.load(result.overlay.path).note.share
