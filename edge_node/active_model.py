@@ -51,6 +51,8 @@ class RunningModel:
 
     release: InstallableRelease
     predictor: Predictor
+    overlay: str = ""
+    """Digest of the site's overlay over the release; empty: the release alone."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,26 @@ class ActiveModel:
             self._trial = _Trial(self._current, on_outcome)
             self._current = new
             self.available.set()
+
+    def replace(
+        self, old: RunningModel, new: RunningModel, on_outcome: Callable[[Exception | None], None] = lambda _: None
+    ) -> bool:
+        """Let another form of the release that runs detect from the next frame on, as `swap` does.
+
+        Args:
+            old: The model that is to be replaced.
+            new: The model, which is on trial.
+            on_outcome: As for `swap`; not called where another release is swapped in meanwhile.
+
+        Returns:
+            False, and nothing is changed, where another model detects by now or one is on trial.
+        """
+        with self._lock:
+            if self._current is not old or self._trial is not None:
+                return False
+            self._trial = _Trial(old, on_outcome)
+            self._current = new
+            return True
 
     def accept(self) -> None:
         """End the trial without a frame."""

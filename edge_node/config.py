@@ -61,6 +61,10 @@ class EdgeConfig(ServiceConfig):
     retry_failed_s: float = Field(60.0, gt=0)
     """The pause before an installation is tried again that failed for a passing reason, in seconds. It doubles each
     time."""
+    overlay: bool = False
+    """Whether to run each release with the overlay that the user domain has measured for it. The cloud is not told."""
+    overlay_every_s: float = Field(30.0, gt=0)
+    """The time between two questions to the user domain for an overlay, in seconds."""
     hand_samples_per_minute: float = Field(0.0, ge=0, le=600)
     """How many uncertain frames a minute may go to the user domain. 0 sends none."""
     uncertain_below: float = Field(0.5, gt=0, le=1)

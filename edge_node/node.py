@@ -16,7 +16,7 @@ from diredi import process
 from diredi.detectors.onnx import OnnxPredictor
 from diredi.errors import InvalidInput
 from diredi.rpc.byte_counter import EgressMeter
-from diredi.rpc.client import connect
+from diredi.rpc.client import Channel, connect
 from diredi.rpc.retry import Backoff
 from diredi.rpc.server import start_server
 from diredi.trust.deny_list import CRL_FILE, DenyList
@@ -28,6 +28,7 @@ from edge_node.config import EdgeConfig
 from edge_node.hard_samples import HardSampleSender
 from edge_node.identity import IdentityFolder
 from edge_node.inference import Broadcast, InferenceLoop
+from edge_node.overlay import OverlayUpdater
 from edge_node.servicer import EdgeServicer, NodeParts
 from edge_node.sources import SourceOptions, check_source, open_source
 from edge_node.telemetry import Telemetry
@@ -47,6 +48,8 @@ async def serve(config: EdgeConfig, stop: asyncio.Event) -> None:
     """
     if config.hand_samples_per_minute > 0 and config.user_domain is None:
         raise InvalidInput("hand_samples_per_minute is set and user_domain is not: name its host:port")
+    if config.overlay and config.user_domain is None:
+        raise InvalidInput("overlay is set and user_domain is not: name its host:port")
     identity = IdentityFolder(config)
     credentials = await identity.look()
     config.state_dir.mkdir(parents=True, exist_ok=True)
@@ -60,6 +63,12 @@ async def serve(config: EdgeConfig, stop: asyncio.Event) -> None:
         frame=lambda: inference.last_image, retry_failed_s=config.retry_failed_s,
     )  # fmt: skip
     await asyncio.to_thread(updater.start_from_disk)
+    overlays = OverlayUpdater(
+        config.state_dir / "overlays", active, load=partial(OnnxPredictor, threads=config.threads),
+        load_release=updater.load_verified, frame=lambda: inference.last_image, every_s=config.overlay_every_s,
+    )  # fmt: skip
+    if config.overlay:
+        await asyncio.to_thread(overlays.start_from_disk)
     if credentials is None and active.current is None:
         raise InvalidInput(identity.problem)
     stopped, changed = threading.Event(), threading.Condition()
@@ -75,7 +84,7 @@ async def serve(config: EdgeConfig, stop: asyncio.Event) -> None:
         stack.push_async_callback(asyncio.to_thread, meter.close)
         stack.callback(inference.stop, STOP_S)
         inference.start()
-        await process.run_all([_keep_connected(config, parts)], stop)
+        await process.run_all([_keep_connected(config, parts, overlays)], stop)
 
 
 def _cameras(config: EdgeConfig, stopped: threading.Event, changed: threading.Condition) -> list[Camera]:
@@ -93,7 +102,7 @@ def _cameras(config: EdgeConfig, stopped: threading.Event, changed: threading.Co
     ]  # fmt: skip
 
 
-async def _keep_connected(config: EdgeConfig, parts: NodeParts) -> None:
+async def _keep_connected(config: EdgeConfig, parts: NodeParts, overlays: OverlayUpdater) -> None:
     """Run all that needs a certificate, for ever; begin it anew when the one in the folder is replaced."""
     listen = config.listen
     while True:
@@ -109,8 +118,11 @@ async def _keep_connected(config: EdgeConfig, parts: NodeParts) -> None:
                 parts.updater.run(),
                 _set_when_done(parts.identity.replaced(credentials), replaced),
             ]
-            if config.hand_samples_per_minute > 0:
-                tasks.append(await _send_hard_samples(config, credentials, parts.broadcast, stack))
+            if config.user_domain is not None:
+                site = await stack.enter_async_context(
+                    connect(config.user_domain, credentials, server=Identity(Role.SITE, config.site))
+                )
+                tasks += _for_site(config, site, parts.broadcast, overlays)
             process.announce(address or "none", device=config.device, site=config.site, release=version())
             await process.run_all(tasks, replaced)
 
@@ -140,14 +152,14 @@ def running_version(active: ActiveModel) -> int:
     return 0 if active.current is None else active.current.release.version
 
 
-async def _send_hard_samples(
-    config: EdgeConfig, credentials: Credentials, broadcast: Broadcast, stack: AsyncExitStack
-) -> Coroutine[Any, Any, None]:
-    assert config.user_domain is not None
-    channel = await stack.enter_async_context(
-        connect(config.user_domain, credentials, server=Identity(Role.SITE, config.site))
-    )
-    sender = HardSampleSender(
-        channel, config.device, per_minute=config.hand_samples_per_minute, uncertain_below=config.uncertain_below
-    )
-    return sender.run(broadcast)
+def _for_site(
+    config: EdgeConfig, site: Channel, broadcast: Broadcast, overlays: OverlayUpdater
+) -> list[Coroutine[Any, Any, None]]:
+    """Return what this node does with the user domain of its site."""
+    tasks = [overlays.run(site)] if config.overlay else []
+    if config.hand_samples_per_minute > 0:
+        sender = HardSampleSender(
+            site, config.device, per_minute=config.hand_samples_per_minute, uncertain_below=config.uncertain_below
+        )
+        tasks.append(sender.run(broadcast))
+    return tasks

@@ -117,6 +117,7 @@ class EdgeServicer(stubs.EdgeServiceServicer):
             cloud_online=node.cloud.online,
             last_error=node.last_error,
             sent_bytes=node.meter.totals(),
+            overlay=model.overlay if model else "",
         )
 
 

@@ -124,7 +124,7 @@ class Updater:
 
     def _activate(self, release: InstallableRelease) -> bool:
         try:
-            running = RunningModel(release, self._load_verified(release))
+            running = RunningModel(release, self.load_verified(release))
         except DirediError as error:
             self._log_problem("installed_release_rejected", error, version=release.version)
             return False
@@ -214,10 +214,16 @@ class Updater:
             raise InvalidInput(
                 f"release {self._target.version} crashed the process more than {MAX_STARTS} times and was rejected"
             )
-        self._candidate = RunningModel(self._target, await asyncio.to_thread(self._load_verified, self._target))
+        self._candidate = RunningModel(self._target, await asyncio.to_thread(self.load_verified, self._target))
         return record.advance(State.WARMING)
 
-    def _load_verified(self, release: InstallableRelease) -> LoadedModel:
+    def load_verified(self, release: InstallableRelease) -> LoadedModel:
+        """Load a release that has been downloaded.
+
+        Raises:
+            CorruptData: Its file does not match the digest, and is deleted.
+            InvalidInput: The file is not the detector that the release says it is.
+        """
         path = self._path(release)
         if not _has_digest(path, release.digest):
             path.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import structlog
 
+from diredi.errors import NotFound
 from diredi.evaluation.metrics import DetectionMetrics
 from diredi.labels import LabelSpace
 from diredi.progress import Progress
@@ -15,9 +16,9 @@ from diredi.rpc.client import Channel, call
 from diredi.rpc.manifest_signature import sign_manifest
 from diredi.rpc.retry import Backoff
 from diredi.rpc.streams import watch_stream
-from diredi.rpc.v1 import cycles_pb2, sites_pb2
+from diredi.rpc.v1 import common_pb2, cycles_pb2, registry_pb2, sites_pb2
 from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceStub
-from diredi.rpc.v1.registry_pb2_grpc import BlobServiceStub
+from diredi.rpc.v1.registry_pb2_grpc import BlobServiceStub, RegistryServiceStub
 from diredi.rpc.v1.sites_pb2_grpc import SiteServiceStub
 from diredi.store.blobs import Blob
 from diredi.trust.identity import Credentials
@@ -41,6 +42,7 @@ class CloudClient:
         self._sites = SiteServiceStub(channel)
         self._cycles = CycleServiceStub(channel)
         self._blobs = BlobServiceStub(channel)
+        self._registry = RegistryServiceStub(channel)
         self._downloads = downloads
         self._online: bool | None = None
         downloads.mkdir(parents=True, exist_ok=True)
@@ -144,6 +146,24 @@ class CloudClient:
         """
         path = self._downloads / (blob.digest.removeprefix("sha256:") + suffix)
         return await blobs.download(self._blobs, blob, path, on_bytes=on_bytes, attempts=ATTEMPTS)
+
+    async def fetch_release(self, onnx_digest: str, folder: Path) -> tuple[Path, Path]:
+        """Download the weights and the ONNX file of a release into a folder, and return their paths.
+
+        Raises:
+            NotFound: The cloud has no such release for this site.
+            CorruptData: The bytes do not match the digest.
+            NoRoom: The disk is full.
+        """
+        request = registry_pb2.ListModelsRequest(kind=common_pb2.MODEL_KIND_STUDENT)
+        answer = await call(self._registry.ListModels, request, deadline_s=10, attempts=ATTEMPTS)
+        found = next((model for model in answer.models if model.onnx.digest == onnx_digest), None)
+        if found is None:
+            raise NotFound(f"the cloud has no release {onnx_digest[:19]} for this site")
+        weights, onnx = folder / "student.safetensors", folder / "release.onnx"
+        for blob, path in ((found.weights, weights), (found.onnx, onnx)):
+            await blobs.download(self._blobs, convert.blob_from(blob), path, attempts=ATTEMPTS)
+        return weights, onnx
 
     def delete_downloads_except(self, keep: set[Path]) -> None:
         """Delete all downloads but these, which are what another cycle needed."""

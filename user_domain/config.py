@@ -64,6 +64,9 @@ class UserDomainConfig(ServiceConfig):
     """Whether the manifest of a gap also has fourteen averages of colour, light, blur and noise over all training
     images. With them the cloud can make its own images look like those of this site. They describe the whole set, no
     single image."""
+    overlay: bool = False
+    """Whether to measure batch-norm statistics of the site's own images for each release that its edge nodes run. The
+    nodes run the release with them where that finds more on the held-out images. Nothing of it leaves the site."""
     max_samples: int = Field(10_000, ge=0)
     """How many frames from edge nodes are kept. When there are as many, more are refused."""
     progress_every_s: float = Field(1.0, gt=0)

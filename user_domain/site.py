@@ -20,6 +20,7 @@ from user_domain.cloud import CloudClient
 from user_domain.config import UserDomainConfig
 from user_domain.consent import Consent, ConsentJournal
 from user_domain.journal import Journal
+from user_domain.overlays import OverlayMaker, OverlayServicer, overlay_blobs
 from user_domain.policy import Policy
 from user_domain.private_data import WITH_ORACLE, PrivateData, read_private_data
 from user_domain.samples import SampleStore
@@ -71,6 +72,8 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
     credentials.require_server()
     if config.oracle is not None and not config.oracle.is_file():
         raise InvalidInput(f"oracle {config.oracle} does not exist: name the file of a detector, or leave it out")
+    if config.overlay and not config.labelled:
+        raise InvalidInput("overlay needs labels, which judge whether it is better: leave it out, or label the images")
     config.state_dir.mkdir(parents=True, exist_ok=True)
     data = await asyncio.to_thread(_Data, config)
     meter = EgressMeter(config.state_dir / "egress.json")
@@ -97,11 +100,15 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
         worker = TaskWorker(site, Backoff(0.5, config.retry_longest_s))
         samples = SampleStore(config.state_dir / "samples", config.max_samples)
         parts = SiteParts(config.site, lambda: data.last, samples, cloud, worker, meter, consent)
-        server = await start_server(credentials, config.listen, [LocalServicer(parts)], identity=config.identity)
+        overlays = _overlay_maker(config, cloud, data) if config.overlay else None
+        servicers = [LocalServicer(parts), OverlayServicer(config.site, overlays)]
+        more = [overlay_blobs(config.site, overlays)] if overlays else []
+        server = await start_server(credentials, config.listen, [*servicers, *more], identity=config.identity)
         stack.push_async_callback(server.stop, STOP_S)
         process.announce(server.address, site=config.site, train_images=data.last.train_images)
         following = _follow_identity(server.identity, channel, cloud, journal)
-        await process.run_all([_watch_tasks(config, cloud, worker), worker.run(), following], stop)
+        measuring = [overlays.run()] if overlays else []
+        await process.run_all([_watch_tasks(config, cloud, worker), worker.run(), following, *measuring], stop)
 
 
 async def _follow_identity(
@@ -113,6 +120,11 @@ async def _follow_identity(
         if identity.credentials is not cloud.credentials:
             channel.renew(identity.credentials)
             cloud.credentials = journal.credentials = identity.credentials
+
+
+def _overlay_maker(config: UserDomainConfig, cloud: CloudClient, data: _Data) -> OverlayMaker:
+    backoff = Backoff(0.5, config.retry_longest_s)
+    return OverlayMaker(cloud, LocalExecutor(), config.state_dir / "overlays", lambda: data.last, backoff)
 
 
 async def _watch_tasks(config: UserDomainConfig, cloud: CloudClient, worker: TaskWorker) -> None:

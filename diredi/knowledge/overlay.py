@@ -123,7 +123,7 @@ def fit_overlay(model: Detector, data: Dataset, shares: Sequence[float] = SHARES
         shares: How much of the site's statistics to try.
 
     Returns:
-        The overlay if it finds more on the held-out images (mAP50) and its figures; a model without batch norm has none.
+        The overlay if it finds more on the held-out images (mAP50), and figures. A model without batch norm has none.
 
     Raises:
         InvalidInput: There are no labelled boxes.

@@ -16,6 +16,8 @@ from diredi.rpc.v1 import (
     fleet_pb2_grpc,
     local_pb2,
     local_pb2_grpc,
+    overlay_pb2,
+    overlay_pb2_grpc,
     peers_pb2,
     peers_pb2_grpc,
     registry_pb2,
@@ -31,6 +33,7 @@ _MODULES: tuple[tuple[ModuleType, ModuleType], ...] = (
     (fleet_pb2, fleet_pb2_grpc),
     (edge_pb2, edge_pb2_grpc),
     (local_pb2, local_pb2_grpc),
+    (overlay_pb2, overlay_pb2_grpc),
     (peers_pb2, peers_pb2_grpc),
 )
 

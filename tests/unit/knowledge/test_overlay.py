@@ -22,9 +22,7 @@ from diredi.store.blobs import digest_of_file
 def shifted(detector: Detector) -> Detector:
     """A release whose statistics are of other images: all its layers see more contrast than they expect."""
     copy = registry.from_weights(detector.spec, detector.weights(), "cpu")
-    copy.load_weights(
-        copy.weights().mapped(lambda name, array: array * 4 if name.endswith("running_var") else array)
-    )
+    copy.load_weights(copy.weights().mapped(lambda name, array: array * 4 if name.endswith("running_var") else array))
     return copy
 
 
@@ -83,9 +81,7 @@ def test_what_is_no_overlay_is_refused(tmp_path: Path) -> None:
 def test_the_job_leaves_the_file_that_edge_nodes_run(world: World, release: Detector, tmp_path: Path) -> None:
     release.save(tmp_path / "student.safetensors")
     export_onnx(release, tmp_path / "release.onnx")
-    spec = OverlaySpec(
-        data=world.site_yaml, student=tmp_path / "student.safetensors", onnx=tmp_path / "release.onnx"
-    )
+    spec = OverlaySpec(data=world.site_yaml, student=tmp_path / "student.safetensors", onnx=tmp_path / "release.onnx")
     result = main(spec, tmp_path, lambda _: None)
     assert result.onnx is not None and result.overlay is not None
     assert result.after.map50 > result.before.map50
