@@ -149,7 +149,8 @@ def class_names_from(names: Sequence[str]) -> tuple[str, ...]:
 def manifest_to(manifest: GapManifest) -> cycles_pb2.GapManifest:
     """Return the message of a manifest."""
     message = cycles_pb2.GapManifest(
-        cycle_id=manifest.cycle_id, tutor_gap=_gap_to(manifest.tutor_gap), labels=base.labels_to(manifest.labels),
+        cycle_id=manifest.cycle_id, scope=manifest.scope, tutor_gap=_gap_to(manifest.tutor_gap),
+        labels=base.labels_to(manifest.labels),
         train_images=manifest.train_images, held_out_images=manifest.held_out_images, boxes=manifest.boxes,
         recipe=base.struct_to(manifest.recipe), student_before=base.metrics_to(manifest.student_before),
         tutor_after=base.metrics_to(manifest.tutor_after), signature=bytes.fromhex(manifest.signature),
@@ -181,7 +182,7 @@ def manifest_from(message: cycles_pb2.GapManifest) -> GapManifest:
     has_student = message.HasField("student_gap")
     try:
         return GapManifest(
-            cycle_id=message.cycle_id, tutor_gap=_gap_from(message.tutor_gap),
+            cycle_id=message.cycle_id, scope=message.scope, tutor_gap=_gap_from(message.tutor_gap),
             student_gap=_gap_from(message.student_gap) if has_student else None, labels=labels,
             train_images=message.train_images, held_out_images=message.held_out_images, boxes=dict(message.boxes),
             recipe=base.struct_from(message.recipe), student_before=base.metrics_from(message.student_before),

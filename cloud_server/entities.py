@@ -110,6 +110,8 @@ class GapManifest(Record):
     """What a site says about its gaps: counts and metrics, never contents."""
 
     cycle_id: str
+    scope: str = ""
+    """Whom the site has sent it for; empty for a gap from before that was said."""
     tutor_gap: EncodedGap
     student_gap: EncodedGap | None = None
     labels: LabelSpace

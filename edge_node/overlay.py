@@ -82,7 +82,7 @@ class OverlayUpdater:
         if record is None or current is None or current.release.digest != record.release:
             return
         try:
-            self._put_on(current, record)
+            self._put_on(current, record, None)
             self._active.accept()
         except DirediError as error:  # the release runs alone until the user domain answers
             self._log_problem(error)
@@ -112,11 +112,11 @@ class OverlayUpdater:
                 record = _record_of(offered, current.release)
                 blob = Blob(record.onnx, record.bytes)
                 await blobs.download(BlobServiceStub(channel), blob, self._path(record), attempts=3)
-                await asyncio.to_thread(self._put_on, current, record)
+                await asyncio.to_thread(self._put_on, current, record, self._frame())
         elif offered.state == pb.OVERLAY_STATE_NONE and current.overlay:
             await asyncio.to_thread(self._take_off, current)
 
-    def _put_on(self, current: RunningModel, record: OverlayRecord) -> None:
+    def _put_on(self, current: RunningModel, record: OverlayRecord, frame: Image | None) -> None:
         """Let the release run under an overlay, once it has proved to be the same detector and to work.
 
         Raises:
@@ -130,7 +130,7 @@ class OverlayUpdater:
         release = current.release
         if (model.spec.labels.names, model.spec.image_size) != (release.labels.names, release.image_size):
             raise InvalidInput(f"overlay {record.overlay[:19]} is not of release {release.version}: measure it again")
-        warm_up(model, self._frame())
+        warm_up(model, frame)
 
         def on_outcome(error: Exception | None) -> None:
             if error is not None:

@@ -276,6 +276,8 @@ class Consent:
         approved = next(iter(reversed(self.journal.find(task.cycle_id, "approved"))), None)
         if approved is None:
             return "this site has not approved this cycle"
+        if task.scope != approved.what.get("scope", ""):
+            return "the cycle is not for those for whom this site has approved it"
         if task.student.spec.image_size != approved.what.get("image_size"):
             return "the candidate has another input than the student that this site was shown"
         oracle = task.recipe.get("labels") == "oracle"

@@ -23,6 +23,7 @@ def build_manifest(
     assert task.tutor and task.student
     manifest = cycles_pb2.GapManifest(
         cycle_id=task.cycle_id,
+        scope=task.scope,
         tutor_gap=_gap(result.tutor_gap, task.tutor.id),
         labels=convert.labels_to(labels),
         train_images=result.train_images,

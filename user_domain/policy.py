@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -19,6 +20,8 @@ from user_domain.tasks import Task, TaskKind
 
 Approval = Literal["always", "bounds", "ask", "never"]
 MIB: Final = 2**20
+_SITE, _GROUP = "site", "group"
+_SCOPE: Final = re.compile(r"site|fleet|group(:[A-Za-z0-9][A-Za-z0-9._-]{0,63})?")
 _TRAININGS: Final = ("branch", "fine_tuning", "tutor", "student")
 """The trainings of a recipe that the site does; the others are the cloud's."""
 
@@ -26,6 +29,9 @@ _TRAININGS: Final = ("branch", "fine_tuning", "tutor", "student")
 class Bounds(Config):
     """The most that a site takes part in. A recipe that asks for more is refused before anything is downloaded."""
 
+    scopes: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """Whom the cycles may be for that this site takes part in: `site`, `fleet`, `group:NAME`, or `group` for any group.
+    None sets no limit."""
     max_epochs: float = Field(default=300, gt=0)
     """The most epochs of one training."""
     max_steps: int = Field(default=20_000, ge=1)
@@ -49,6 +55,14 @@ class Bounds(Config):
     """The most that the gaps of a cycle may weigh together, in MiB. This is found out when they are made; they do not
     leave then."""
 
+    @field_validator("scopes")
+    @classmethod
+    def _scopes_are_known(cls, scopes: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for scope in scopes or ():
+            if not _SCOPE.fullmatch(scope):
+                raise ValueError(f"{scope[:80]!r} is no scope: use site, fleet, group:NAME or group")
+        return scopes
+
     @field_validator("codecs")
     @classmethod
     def _codecs_are_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -64,6 +78,8 @@ class Policy:
 
     approval: Approval
     bounds: Bounds
+    site: str
+    """The name of this site."""
 
     def refuse(self, recipe: CycleRecipe, task: Task, new_classes: Sequence[str]) -> str:
         """Say why the site does not take part in a task, whoever might approve; empty where it may.
@@ -77,12 +93,26 @@ class Policy:
             return "this site takes part in no cycle (approval)"
         if self.approval == "always":
             return ""
+        if reason := self._refuse_scope(task.scope):
+            return reason
         for what, value, bound, most in self._measures(recipe, task, new_classes):
             if value > most:
                 return f"{what} is {value:g}, this site takes {most:g} at most ({bound})"
         if recipe.codec not in self.bounds.codecs:
             return f"codec is {recipe.codec}, this site takes {', '.join(self.bounds.codecs)} (bounds.codecs)"
         return ""
+
+    def _refuse_scope(self, scope: str) -> str:
+        """Say why the site does not take part in a cycle of a scope; empty where it may."""
+        allowed = self.bounds.scopes
+        kind, _, name = scope.partition(":")
+        # A cycle for another site alone would take what this site knows to a release that it never gets.
+        if kind == _SITE and name != self.site:
+            return f"the cycle is for {scope[:80]}, this site is {self.site}"
+        if allowed is None or (kind if kind == _SITE else scope) in allowed or (kind == _GROUP and _GROUP in allowed):
+            return ""
+        for_whom = f"for {scope[:80]}" if scope else "without a scope"
+        return f"the cycle is {for_whom}, this site takes part in those for {', '.join(allowed)} (bounds.scopes)"
 
     def refuse_upload(self, gap_bytes: int) -> str:
         """Say why gaps of so many bytes do not leave; empty where they may."""

@@ -81,7 +81,7 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
         stack.push_async_callback(asyncio.to_thread, meter.close)
         channel = await stack.enter_async_context(connect(config.cloud, credentials, meter))
         cloud = CloudClient(channel, config.state_dir / "downloads", credentials)
-        policy = Policy(config.approval, config.bounds)
+        policy = Policy(config.approval, config.bounds, config.site)
         journal = ConsentJournal(config.state_dir / "consent.jsonl", credentials)
         consent = Consent(journal, policy, lambda: data.last, publish_style=config.publish_style)
         site = SiteContext(

@@ -230,7 +230,7 @@ def check_manifest(r: Repository, site: str, manifest: GapManifest) -> bool:
 
     Raises:
         WrongState: The site is not extracting, or the gap has another base than the cycle.
-        InvalidInput: The manifest has a style although the site publishes none, or unknown classes.
+        InvalidInput: The manifest is for another scope, has unknown classes, or a style that was not announced.
     """
     cycle = r.cycles.get(manifest.cycle_id)
     part = cycle.part(site)
@@ -240,6 +240,8 @@ def check_manifest(r: Repository, site: str, manifest: GapManifest) -> bool:
         raise WrongState(
             f"cycle {cycle.id} is {_describe_state(cycle, site)}: it takes a gap only while it is EXTRACTING"
         )
+    if manifest.scope not in {"", cycle.scope}:
+        raise InvalidInput(f"the gap is for {manifest.scope[:80]}, the cycle is for {cycle.scope}: send none to it")
     if manifest.style is not None and not part.publishes_style:
         raise InvalidInput("the manifest has a style, but the site's policy says that it publishes none: leave it out")
     _check_base("tutor gap", manifest.tutor_gap.base_id, cycle.base_tutor_id)

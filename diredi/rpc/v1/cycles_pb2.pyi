@@ -419,10 +419,13 @@ class GapManifest(_message.Message):
     STYLE_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
     cycle_id: _builtins.str
     train_images: _builtins.int
     held_out_images: _builtins.int
     signature: _builtins.bytes
+    scope: _builtins.str
+    """whom the cycle is for, as its task said; the site has agreed to no other use"""
     @_builtins.property
     def tutor_gap(self) -> Global___EncodedGap: ...
     @_builtins.property
@@ -481,10 +484,11 @@ class GapManifest(_message.Message):
         style: _struct_pb2.Struct | None = ...,
         signature: _builtins.bytes = ...,
         decisions: _abc.Iterable[Global___Decision] | None = ...,
+        scope: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "recipe", b"recipe", "student_after", b"student_after", "student_before", b"student_before", "student_gap", b"student_gap", "style", b"style", "tutor_after", b"tutor_after", "tutor_gap", b"tutor_gap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boxes", b"boxes", "cycle_id", b"cycle_id", "decisions", b"decisions", "held_out_images", b"held_out_images", "labels", b"labels", "recipe", b"recipe", "scores", b"scores", "signature", b"signature", "student_after", b"student_after", "student_before", b"student_before", "student_gap", b"student_gap", "style", b"style", "train_images", b"train_images", "tutor_after", b"tutor_after", "tutor_gap", b"tutor_gap"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boxes", b"boxes", "cycle_id", b"cycle_id", "decisions", b"decisions", "held_out_images", b"held_out_images", "labels", b"labels", "recipe", b"recipe", "scope", b"scope", "scores", b"scores", "signature", b"signature", "student_after", b"student_after", "student_before", b"student_before", "student_gap", b"student_gap", "style", b"style", "train_images", b"train_images", "tutor_after", b"tutor_after", "tutor_gap", b"tutor_gap"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -122,7 +122,7 @@ class SiteServiceServicer:
     def SubmitGap(self, request, context):
         """The gap's manifest; its blobs must have been put before. Deadline 60 s. Idempotent: the same manifest again is OK.
         FAILED_PRECONDITION: a gap for another base, a missing blob, a cycle that is not extracting.
-        INVALID_ARGUMENT: a schema that is not the base's, a NaN or infinite value, an unknown codec, no signature.
+        INVALID_ARGUMENT: another scope than the cycle's, a schema that is not the base's, a NaN or infinite value, an unknown codec, no signature.
         PERMISSION_DENIED: a signature that is not by the key of the caller's certificate over this very manifest.
         DATA_LOSS: bytes that do not decode. After a refusal the cloud's stores are as they were.
         """

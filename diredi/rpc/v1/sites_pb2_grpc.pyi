@@ -52,7 +52,7 @@ class SiteServiceStub:
     SubmitGap: _grpc.UnaryUnaryMultiCallable[_sites_pb2.SubmitGapRequest, _sites_pb2.SubmitGapResponse]
     """The gap's manifest; its blobs must have been put before. Deadline 60 s. Idempotent: the same manifest again is OK.
     FAILED_PRECONDITION: a gap for another base, a missing blob, a cycle that is not extracting.
-    INVALID_ARGUMENT: a schema that is not the base's, a NaN or infinite value, an unknown codec, no signature.
+    INVALID_ARGUMENT: another scope than the cycle's, a schema that is not the base's, a NaN or infinite value, an unknown codec, no signature.
     PERMISSION_DENIED: a signature that is not by the key of the caller's certificate over this very manifest.
     DATA_LOSS: bytes that do not decode. After a refusal the cloud's stores are as they were.
     """
@@ -100,7 +100,7 @@ class SiteServiceAsyncStub(SiteServiceStub):
     SubmitGap: _aio.UnaryUnaryMultiCallable[_sites_pb2.SubmitGapRequest, _sites_pb2.SubmitGapResponse]  # type: ignore[assignment]
     """The gap's manifest; its blobs must have been put before. Deadline 60 s. Idempotent: the same manifest again is OK.
     FAILED_PRECONDITION: a gap for another base, a missing blob, a cycle that is not extracting.
-    INVALID_ARGUMENT: a schema that is not the base's, a NaN or infinite value, an unknown codec, no signature.
+    INVALID_ARGUMENT: another scope than the cycle's, a schema that is not the base's, a NaN or infinite value, an unknown codec, no signature.
     PERMISSION_DENIED: a signature that is not by the key of the caller's certificate over this very manifest.
     DATA_LOSS: bytes that do not decode. After a refusal the cloud's stores are as they were.
     """
@@ -169,7 +169,7 @@ class SiteServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_sites_pb2.SubmitGapResponse, _abc.Awaitable[_sites_pb2.SubmitGapResponse]]:
         """The gap's manifest; its blobs must have been put before. Deadline 60 s. Idempotent: the same manifest again is OK.
         FAILED_PRECONDITION: a gap for another base, a missing blob, a cycle that is not extracting.
-        INVALID_ARGUMENT: a schema that is not the base's, a NaN or infinite value, an unknown codec, no signature.
+        INVALID_ARGUMENT: another scope than the cycle's, a schema that is not the base's, a NaN or infinite value, an unknown codec, no signature.
         PERMISSION_DENIED: a signature that is not by the key of the caller's certificate over this very manifest.
         DATA_LOSS: bytes that do not decode. After a refusal the cloud's stores are as they were.
         """

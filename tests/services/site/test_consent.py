@@ -88,6 +88,7 @@ OUTSIDE: dict[str, tuple[dict[str, Any], str]] = {
     "looks": ({"oracle_looks": [1 + n / 100 for n in range(99)]}, "bounds.max_looks"),
     "classes": ({}, "the number of new classes is 1, this site takes 0 at most (bounds.max_new_classes)"),
     "size": ({}, "the image size of the tutor is 64, this site takes 32 at most (bounds.max_image_size)"),
+    "scope": ({}, "the cycle is for fleet, this site takes part in those for site, group:north (bounds.scopes)"),
     "download": ({}, "this site takes 2048 at most (bounds.max_download_mib)"),
 }
 
@@ -95,12 +96,15 @@ OUTSIDE: dict[str, tuple[dict[str, Any], str]] = {
 async def test_a_recipe_outside_the_bounds_is_refused_before_a_download_with_a_reason_that_names_the_bound(
     tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path
 ) -> None:
-    bounds: dict[str, dict[str, Any]] = {"classes": {"max_new_classes": 0}, "size": {"max_image_size": 32}}
+    bounds: dict[str, dict[str, Any]] = {
+        "classes": {"max_new_classes": 0}, "size": {"max_image_size": 32}, "scope": {"scopes": ["site", "group:north"]},
+    }  # fmt: skip
     lives = [([name], bounds[name]) for name in bounds]
     lives.append(([name for name in OUTSIDE if name not in bounds], {"max_minutes": 60}))
     for names, limits in lives:
         for name in names:
             task = models.extract_task(cloud, name, approved=True, recipe=RECIPE | OUTSIDE[name][0])
+            task.scope = "fleet"
             if name == "download":
                 task.tutor.weights.bytes = 5000 * 2**20
             await cloud.site.offer(task)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from shapes import KNOWN, World, tiny
 
+from diredi.data.dataset import Dataset
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
 from diredi.detectors.export import export_onnx
@@ -27,15 +28,21 @@ def shifted(detector: Detector) -> Detector:
 
 
 @pytest.fixture(scope="module")
+def site(world: World) -> Dataset:
+    """Few images, which is enough."""
+    return world.site.sample(24, val=24)
+
+
+@pytest.fixture(scope="module")
 def release(world: World) -> Detector:
     return shifted(world.tutor_2())
 
 
 def test_an_overlay_helps_a_release_that_expects_other_images_and_moves_no_weight(
-    world: World, release: Detector, tmp_path: Path
+    site: Dataset, release: Detector, tmp_path: Path
 ) -> None:
     before = release.weights()
-    fitted = fit_overlay(release, world.site, shares=(0.5, 1.0))
+    fitted = fit_overlay(release, site, shares=(0.5, 1.0))
     assert fitted.overlay is not None
     assert fitted.after.map50 > fitted.before.map50 + 0.05
     applied = fitted.overlay.apply(release)
@@ -52,21 +59,21 @@ def test_an_overlay_helps_a_release_that_expects_other_images_and_moves_no_weigh
     again = Overlay.load(tmp_path / "site.overlay")
     assert again.note == fitted.overlay.note
     assert again.save(tmp_path / "twice") == digest
-    assert evaluate(again.apply(release), world.site).map50 == fitted.after.map50
+    assert evaluate(again.apply(release), site).map50 == fitted.after.map50
 
 
-def test_an_overlay_is_for_one_release(world: World, release: Detector) -> None:
-    overlay = choose_overlay(release, world.site, shares=(1.0,))
+def test_an_overlay_is_for_one_release(world: World, site: Dataset, release: Detector) -> None:
+    overlay = choose_overlay(release, site, shares=(1.0,))
     assert overlay is not None
     with pytest.raises(InvalidInput, match="measure it again"):
         overlay.apply(world.detector())
 
 
-def test_no_overlay_is_better_than_one_that_does_not_help(world: World) -> None:
-    assert fit_overlay(world.tutor_2(), world.site, shares=()).overlay is None
+def test_no_overlay_is_better_than_one_that_does_not_help(world: World, site: Dataset) -> None:
+    assert fit_overlay(world.tutor_2(), site, shares=()).overlay is None
     without = registry.create("yolo11-w0.125-gn", 64, KNOWN, device="cpu")
-    assert len(measure_statistics(without, world.site.train[:2])) == 0
-    assert choose_overlay(without, world.site) is None
+    assert len(measure_statistics(without, site.train[:2])) == 0
+    assert choose_overlay(without, site) is None
 
 
 def test_what_is_no_overlay_is_refused(tmp_path: Path) -> None:
