@@ -119,7 +119,8 @@ class Camera:
             if frame is None:
                 return
             self._succeed()
-            self._offer(frame)
+            if not source.live or time.monotonic() >= self._due_s:
+                self._offer(frame)
 
     def _wait_until_wanted(self) -> None:
         """Wait until the last frame was taken and the next one is due."""
@@ -129,8 +130,6 @@ class Camera:
         self._stopped.wait(max(0.0, self._due_s - time.monotonic()))
 
     def _offer(self, frame: Frame) -> None:
-        if time.monotonic() < self._due_s:
-            return
         with self._changed:
             self._frame = frame
             self._changed.notify_all()

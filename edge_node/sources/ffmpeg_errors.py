@@ -54,7 +54,10 @@ def explain(error: av_error.FFmpegError, source: str, timeout_s: float, is_late:
         return Unreachable(f"{name} is in use by another program: end that one")
     if not _is_known_host(source):
         return Unreachable(f"{name} names a host that nobody knows: check the name")
-    return Unreachable(f"{name} cannot be read ({error.strerror}): check the camera and the network")
+    hint = ""
+    if source.startswith(("rtsps:", "https:")):
+        hint = "; a certificate that it has signed by itself is named with #ca=FILE, or not checked with #verify=false"
+    return Unreachable(f"{name} cannot be read ({error.strerror}): check the camera and the network{hint}")
 
 
 def _is_known_host(url: str) -> bool:

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import quote
 
@@ -42,6 +43,8 @@ class SourceSettings(Config):
     """After how many seconds without a frame the source counts as away and is opened again."""
     verify: bool = True
     """Whether the TLS certificate of `rtsps://` and `https://` must be valid."""
+    ca: Path | None = None
+    """The file with the certificate by which that of the camera is signed, or with the camera's own."""
     size: Annotated[str | None, Field(pattern=r"^[0-9]+x[0-9]+$")] = None
     """The size that a camera at this machine is asked for, such as `1280x720`."""
     fps: Annotated[float | None, Field(gt=0)] = None

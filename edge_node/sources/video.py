@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -198,8 +199,13 @@ def open_url(url: str, options: SourceOptions) -> Video:
     protocol = {"protocol_whitelist": PROTOCOLS}
     if scheme.startswith("rtsp"):
         protocol |= {"rtsp_transport": settings.transport, "allowed_media_types": "video"}
-    if scheme in ("rtsps", "https") and settings.verify:
-        protocol |= {"tls_verify": "1"}
+    if scheme in ("rtsps", "https"):
+        protocol |= {"tls_verify": str(int(settings.verify))}
+        authorities = settings.ca or ssl.get_default_verify_paths().cafile
+        if settings.ca is not None and not settings.ca.is_file():
+            raise NotFound(f"certificate {settings.ca} of source {redacted(url)} does not exist: check #ca=FILE")
+        if authorities:
+            protocol |= {"ca_file": str(authorities)}
     source = Input(
         name=redacted(url),
         address=partial(with_credentials, url, options.credentials),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,8 @@ import pytest
 from av.video.stream import VideoStream
 from filelock import FileLock
 
-from tests.support.net import free_port
+from tests.support.net import free_ports
+from tests.support.pki import Pki
 
 SERVER = Path(__file__).parent / "rtsp_server.py"
 PYTHON = "/usr/bin/python3"
@@ -28,7 +30,8 @@ class RtspCamera:
     """A camera at a port of this machine that wants a user name and a password (digest)."""
 
     def __init__(self, folder: Path) -> None:
-        self.port = free_port()
+        self.port, self.tls_port = free_ports(2)
+        self.ca = folder / "ca.pem"
         self.netrc = folder / "netrc"
         self.netrc.write_text(f"machine 127.0.0.1 login {USER} password {PASSWORD}\n")
         self._folder = folder
@@ -37,13 +40,26 @@ class RtspCamera:
     def url(self, name: str) -> str:
         return f"rtsp://127.0.0.1:{self.port}/{name}"
 
+    def tls_url(self, name: str) -> str:
+        return f"rtsps://127.0.0.1:{self.tls_port}/{name}"
+
     def switch_on(self) -> None:
         if self._process is not None:
             return
-        command = [PYTHON, str(SERVER), str(self.port), str(self._folder)]
+        command = [PYTHON, str(SERVER), str(self.port), str(self.tls_port), str(self._folder)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "ready\n"
+
+    def hang(self) -> None:
+        """Send nothing more, and keep all connections open."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """End a `hang`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def switch_off(self) -> None:
         """As when its power fails."""
@@ -59,7 +75,7 @@ def rtsp_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RtspCamera
     if missing:
         assert not os.environ.get("CI"), missing
         pytest.skip(missing)
-    folder = tmp_path_factory.mktemp("camera")
+    folder = Pki(tmp_path_factory.mktemp("camera-pki")).issue("cloud", "camera")
     (folder / "users.txt").write_text(f"{USER} {PASSWORD}")
     _encode(folder / "h264.mp4", "libx264", {})
     _encode(folder / "h265.mp4", "libx265", {"x265-params": "log-level=none"})
