@@ -30,12 +30,16 @@ from cloud_server.sites.service import Assignment, Group, SiteView
 from diredi.data.style import SiteStyle
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import InvalidInput
+from diredi.evaluation.metrics import DetectionMetrics
 from diredi.labels import LabelSpace
 from diredi.rpc import convert as base
+from diredi.rpc.server import MAX_MESSAGE_BYTES
 from diredi.rpc.v1 import common_pb2, cycles_pb2, fleet_pb2, sites_pb2
 
 _MAX_CLASSES: Final = 1000
 _STATE: Final = cycles_pb2.CycleState.Value
+_DETAIL_BYTES: Final = MAX_MESSAGE_BYTES - 3 * 2**20
+"""What a cycle may weigh without the copy of the first gap, which is at most a manifest and a validation."""
 
 
 def model_to(model: Model) -> common_pb2.Model:
@@ -71,18 +75,21 @@ def cycle_to(cycle: Cycle, brief: bool = False) -> cycles_pb2.Cycle:
 
     Args:
         cycle: The cycle.
-        brief: Leave out gaps and the figures of the history, so that many cycles fit into one message.
+        brief: Leave out gaps, certificates, the figures of the history and those by class, so that many cycles fit into
+            one message. Where it is not brief, what no longer fits into a message is left out, the last sites' first.
     """
     message = cycles_pb2.Cycle(
         id=cycle.id, site=cycle.sites[0], state=_STATE(f"CYCLE_STATE_{cycle.state}"),
-        history=[_transition_to(transition, not brief) for transition in cycle.history],
+        history=[_transition_to(transition) for transition in cycle.history],
         recipe=base.struct_to(cycle.recipe), base_tutor_id=cycle.base_tutor_id, base_student_id=cycle.base_student_id,
         updated_tutor_id=cycle.updated_tutor_id, updated_student_id=cycle.updated_student_id,
         release_version=cycle.release_version, approved=cycle.approved, scope=cycle.scope, rebases=cycle.rebases,
-        sites=[_part_to(part, brief) for part in cycle.parts],
+        sites=[_part_to(part) for part in cycle.parts],
     )  # fmt: skip
     if cycle.progress is not None:
         message.progress.CopyFrom(cycles_pb2.Progress(**cycle.progress.model_dump()))
+    if not brief:
+        _add_details(message, cycle)
     first = next((part for part in message.sites if part.HasField("gap")), None)
     if first is not None:  # where clients that know one site only look
         message.gap.CopyFrom(first.gap)
@@ -97,26 +104,53 @@ def stale_to(stale: StaleRelease) -> cycles_pb2.StaleRelease:
     return cycles_pb2.StaleRelease(scope=release.scope, release_version=release.version, lacks=stale.lacks)
 
 
-def _part_to(part: Part, brief: bool) -> cycles_pb2.SitePart:
+def _add_details(message: cycles_pb2.Cycle, cycle: Cycle) -> None:
+    """Add to a brief message what it lacks, as long as it fits."""
+    room = _DETAIL_BYTES - message.ByteSize()
+    for part_message, part in zip(message.sites, cycle.parts, strict=True):
+        full = cycles_pb2.SitePart(certificate=part.certificate)
+        if part.gap is not None:
+            full.gap.CopyFrom(manifest_to(part.gap))
+        if part.before is not None:
+            full.site_before.CopyFrom(base.metrics_to(part.before))
+        if part.after is not None:
+            full.site_after.CopyFrom(base.metrics_to(part.after))
+        room -= full.ByteSize()
+        if room < 0:
+            return
+        for field in ("site_before", "site_after"):  # a merge would add to the brief ones
+            part_message.ClearField(field)
+        part_message.MergeFrom(full)
+    for step, transition in zip(message.history, cycle.history, strict=True):
+        metrics = base.struct_to(transition.metrics)
+        room -= metrics.ByteSize()
+        if room < 0:
+            return
+        step.metrics.CopyFrom(metrics)
+
+
+def _brief_metrics_to(metrics: DetectionMetrics) -> common_pb2.DetectionMetrics:
+    return base.metrics_to(metrics.model_copy(update={"per_class": {}}))
+
+
+def _part_to(part: Part) -> cycles_pb2.SitePart:
     message = cycles_pb2.SitePart(
         site=part.site, state=_STATE(f"CYCLE_STATE_{part.state}"), approved=part.approved, reason=part.dropped_because,
-        certificate=part.certificate, publishes_style=part.publishes_style,
+        publishes_style=part.publishes_style,
     )  # fmt: skip
     if part.progress is not None:
         message.progress.CopyFrom(cycles_pb2.Progress(**part.progress.model_dump()))
-    if part.gap is not None and not brief:
-        message.gap.CopyFrom(manifest_to(part.gap))
     if part.before is not None:
-        message.site_before.CopyFrom(base.metrics_to(part.before))
+        message.site_before.CopyFrom(_brief_metrics_to(part.before))
     if part.after is not None:
-        message.site_after.CopyFrom(base.metrics_to(part.after))
+        message.site_after.CopyFrom(_brief_metrics_to(part.after))
     return message
 
 
-def _transition_to(transition: Transition, metrics: bool) -> cycles_pb2.Transition:
+def _transition_to(transition: Transition) -> cycles_pb2.Transition:
     return cycles_pb2.Transition(
         state=_STATE(f"CYCLE_STATE_{transition.state}"), at=base.time_to(transition.at),
-        actor=transition.actor, reason=transition.reason, metrics=base.struct_to(transition.metrics if metrics else {}),
+        actor=transition.actor, reason=transition.reason, metrics=base.struct_to({}),
     )  # fmt: skip
 
 

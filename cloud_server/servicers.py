@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from typing import Final
 
 from cloud_server import authorization
 from cloud_server.context import CloudContext, utc_now
@@ -28,7 +29,8 @@ from cloud_server.convert import (
 from cloud_server.cycles.service import CycleService
 from cloud_server.entities import Install, ModelKind
 from cloud_server.fleet.service import FleetService
-from cloud_server.sites.service import Policy, SiteService
+from cloud_server.paging import Page
+from cloud_server.sites.service import Policy, SiteService, SiteView
 from diredi.errors import NoRoom
 from diredi.rpc.byte_counter import IngressMeter
 from diredi.rpc.caller import Context, caller_certificate, caller_identity
@@ -39,6 +41,9 @@ from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceServicer
 from diredi.rpc.v1.fleet_pb2_grpc import FleetServiceServicer
 from diredi.rpc.v1.registry_pb2_grpc import RegistryServiceServicer
 from diredi.rpc.v1.sites_pb2_grpc import SiteServiceServicer
+
+_CYCLES: Final = 100
+"""Cycles of a page where the caller does not say how many."""
 
 
 class CycleServicer(CycleServiceServicer):
@@ -73,10 +78,12 @@ class CycleServicer(CycleServiceServicer):
         self, request: cycles_pb2.ListCyclesRequest, context: Context
     ) -> cycles_pb2.ListCyclesResponse:
         caller = caller_identity(context)
-        cycles = await self._service.recent(caller, request.site, request.limit)
-        stale = await self._service.list_stale(caller)
+        page = Page.of(request, request.limit or _CYCLES)
+        cycles = await self._service.recent(caller, request.site, page.wanted, page.after)
+        stale = [] if page.after else await self._service.list_stale(caller)
+        messages, following = page.fill(cycles, lambda cycle: cycle.id, lambda cycle: cycle_to(cycle, brief=True))
         return cycles_pb2.ListCyclesResponse(
-            cycles=[cycle_to(cycle, brief=True) for cycle in cycles], stale=[stale_to(release) for release in stale]
+            cycles=messages, stale=[stale_to(release) for release in stale], next_page_token=following
         )
 
     async def GetCycle(self, request: cycles_pb2.GetCycleRequest, context: Context) -> cycles_pb2.GetCycleResponse:
@@ -158,13 +165,20 @@ class SiteServicer(SiteServiceServicer):
         return sites_pb2.RemoveGroupResponse(changes=change.effects)
 
     async def ListGroups(self, request: sites_pb2.ListGroupsRequest, context: Context) -> sites_pb2.ListGroupsResponse:
-        groups = await self._service.list_groups(caller_identity(context))
-        return sites_pb2.ListGroupsResponse(groups=[group_to(group) for group in groups])
+        page = Page.of(request)
+        groups = await self._service.list_groups(caller_identity(context), page.after)
+        messages, following = page.fill(groups, lambda group: group.name, group_to)
+        return sites_pb2.ListGroupsResponse(groups=messages, next_page_token=following)
 
     async def ListSites(self, request: sites_pb2.ListSitesRequest, context: Context) -> sites_pb2.ListSitesResponse:
-        views = await self._service.list_sites(caller_identity(context))
-        sites = [site_to(view, self._meter.totals(f"site/{view.site.name}")) for view in views]
-        return sites_pb2.ListSitesResponse(sites=sites)
+        page = Page.of(request)
+        views = await self._service.list_sites(caller_identity(context), page.after, page.wanted)
+
+        def to_message(view: SiteView) -> sites_pb2.Site:
+            return site_to(view, self._meter.totals(f"site/{view.site.name}"))
+
+        sites, following = page.fill(views, lambda view: view.site.name, to_message)
+        return sites_pb2.ListSitesResponse(sites=sites, next_page_token=following)
 
 
 class FleetServicer(FleetServiceServicer):
@@ -205,8 +219,10 @@ class FleetServicer(FleetServiceServicer):
     async def ListDevices(
         self, request: fleet_pb2.ListDevicesRequest, context: Context
     ) -> fleet_pb2.ListDevicesResponse:
-        views = await self._service.list_devices(caller_identity(context), request.site)
-        return fleet_pb2.ListDevicesResponse(devices=[device_to(view) for view in views])
+        page = Page.of(request)
+        views = await self._service.list_devices(caller_identity(context), request.site, page.after, page.wanted)
+        devices, following = page.fill(views, lambda view: view.device.key, device_to)
+        return fleet_pb2.ListDevicesResponse(devices=devices, next_page_token=following)
 
 
 class RegistryServicer(RegistryServiceServicer):
@@ -222,8 +238,10 @@ class RegistryServicer(RegistryServiceServicer):
         authorization.require_operator_or_site(caller)
         kind = kind_from(request.kind)
         wanted = ModelKind(kind) if kind else None
-        models = await self._context.read(lambda r: r.models.all(wanted, r.visible_to(caller)))
-        return registry_pb2.ListModelsResponse(models=[model_to(model) for model in models])
+        page = Page.of(request)
+        models = await self._context.read(lambda r: r.models.all(wanted, r.visible_to(caller), page.after, page.wanted))
+        messages, following = page.fill(models, lambda model: model.id, model_to)
+        return registry_pb2.ListModelsResponse(models=messages, next_page_token=following)
 
     async def GetModel(self, request: registry_pb2.GetModelRequest, context: Context) -> registry_pb2.GetModelResponse:
         caller = caller_identity(context)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from diredi.rpc.client import Channel, Method
@@ -52,6 +52,45 @@ def with_cloud(
             return await work(channel)
 
     return asyncio.run(run())
+
+
+def list_all(
+    address: str,
+    identity: Path,
+    method: Callable[[Channel], Method[Request, Response]],
+    request: Request,
+    field: str,
+    most: int | None = None,
+) -> Response:
+    """Ask for a list page by page, and return the first answer with the items of all pages.
+
+    Args:
+        address: The cloud as host:port.
+        identity: Folder with the caller's credentials.
+        method: Returns the method of a stub, for a channel.
+        request: What to ask; it has `page_size` and `page_token`.
+        field: The field of the answer that holds the items.
+        most: At most so many items; None: all.
+    """
+    from diredi.rpc.client import call
+
+    page: Any = request
+
+    async def read(channel: Channel) -> Response:
+        whole: Any = None
+        while True:
+            if most is not None:
+                page.page_size = most - (0 if whole is None else len(getattr(whole, field)))
+            answer: Any = await call(method(channel), page, deadline_s=10.0)
+            if whole is None:
+                whole = answer
+            else:
+                getattr(whole, field).extend(getattr(answer, field))
+            if not answer.next_page_token or (most is not None and len(getattr(whole, field)) >= most):
+                return whole  # type: ignore[no-any-return]
+            page.page_token = answer.next_page_token
+
+    return with_cloud(address, identity, read)
 
 
 def ask(

@@ -182,12 +182,12 @@ def list_cycles(
     """List cycles, newest first, and the releases of sites and groups that lack what a wider one has."""
     from diredi.rpc.v1.cycles_pb2 import ListCyclesRequest
     from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceStub
-    from diredi_cli.connection import ask
+    from diredi_cli.connection import list_all
     from diredi_cli.proto_json import message_to_dict, to_datetime
     from diredi_cli.watch import state_of
 
-    request = ListCyclesRequest(site=site, limit=limit)
-    response = ask(cloud, identity, lambda channel: CycleServiceStub(channel).ListCycles, request)
+    request = ListCyclesRequest(site=site, limit=min(limit, 1000))
+    response = list_all(cloud, identity, lambda channel: CycleServiceStub(channel).ListCycles, request, "cycles", limit)
     rows = [
         (
             cycle.id,

@@ -37,11 +37,11 @@ def list_devices(
         SourceState,
     )
     from diredi.rpc.v1.fleet_pb2_grpc import FleetServiceStub
-    from diredi_cli.connection import ask
+    from diredi_cli.connection import list_all
     from diredi_cli.proto_json import message_to_dict, to_datetime
 
-    response: ListDevicesResponse = ask(
-        cloud, identity, lambda channel: FleetServiceStub(channel).ListDevices, ListDevicesRequest(site=site)
+    response: ListDevicesResponse = list_all(
+        cloud, identity, lambda channel: FleetServiceStub(channel).ListDevices, ListDevicesRequest(site=site), "devices"
     )
 
     def state_of(device: Device) -> str:

@@ -43,10 +43,12 @@ def list_groups(
     """List groups and their sites."""
     from diredi.rpc.v1.sites_pb2 import ListGroupsRequest
     from diredi.rpc.v1.sites_pb2_grpc import SiteServiceStub
-    from diredi_cli.connection import ask
+    from diredi_cli.connection import list_all
     from diredi_cli.proto_json import message_to_dict
 
-    groups = ask(cloud, identity, lambda channel: SiteServiceStub(channel).ListGroups, ListGroupsRequest()).groups
+    groups = list_all(
+        cloud, identity, lambda channel: SiteServiceStub(channel).ListGroups, ListGroupsRequest(), "groups"
+    ).groups
     rows = [(group.name, ", ".join(group.sites)) for group in groups]
     emit([message_to_dict(group) for group in groups], as_json, table(("group", "sites"), rows))
 

@@ -34,12 +34,16 @@ def list_models(
     from diredi.rpc.v1 import common_pb2
     from diredi.rpc.v1.registry_pb2 import ListModelsRequest, ListModelsResponse
     from diredi.rpc.v1.registry_pb2_grpc import RegistryServiceStub
-    from diredi_cli.connection import ask
+    from diredi_cli.connection import list_all
     from diredi_cli.proto_json import message_to_dict, to_datetime
 
     wanted = common_pb2.ModelKind.Value(f"MODEL_KIND_{kind.upper()}" if kind else "MODEL_KIND_UNSPECIFIED")
-    response: ListModelsResponse = ask(
-        cloud, identity, lambda channel: RegistryServiceStub(channel).ListModels, ListModelsRequest(kind=wanted)
+    response: ListModelsResponse = list_all(
+        cloud,
+        identity,
+        lambda channel: RegistryServiceStub(channel).ListModels,
+        ListModelsRequest(kind=wanted),
+        "models",
     )
     rows = [
         (

@@ -35,11 +35,11 @@ def list_sites(
     """List sites, and what the cloud has received from each."""
     from diredi.rpc.v1.sites_pb2 import ListSitesRequest, ListSitesResponse
     from diredi.rpc.v1.sites_pb2_grpc import SiteServiceStub
-    from diredi_cli.connection import ask
+    from diredi_cli.connection import list_all
     from diredi_cli.proto_json import message_to_dict, to_datetime
 
-    response: ListSitesResponse = ask(
-        cloud, identity, lambda channel: SiteServiceStub(channel).ListSites, ListSitesRequest()
+    response: ListSitesResponse = list_all(
+        cloud, identity, lambda channel: SiteServiceStub(channel).ListSites, ListSitesRequest(), "sites"
     )
     rows = [
         (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import Final
 
 from cloud_server import authorization
 from cloud_server.context import CloudContext
@@ -14,9 +13,6 @@ from cloud_server.notifier import cycle_topic
 from cloud_server.scopes import FLEET
 from diredi.knowledge.recipe import CycleRecipe
 from diredi.trust.identity import Identity, Role
-
-_DEFAULT_LIMIT: Final = 100
-_MAX_LIMIT: Final = 1000
 
 
 class CycleService:
@@ -89,22 +85,23 @@ class CycleService:
         authorization.require_view_of(actor, *cycle.sites)
         return _view(actor, cycle)
 
-    async def recent(self, actor: Identity, site: str, limit: int) -> list[Cycle]:
+    async def recent(self, actor: Identity, site: str, limit: int, after: str = "") -> list[Cycle]:
         """Return cycles, newest first.
 
         Args:
             actor: The caller.
             site: Only cycles in which this site takes part. Empty: all, or the caller's own if it is a site.
-            limit: At most so many; 0 stands for 100, and 1000 is the most.
+            limit: At most so many.
+            after: Only cycles that are older than the one of this id; empty: all.
 
         Raises:
+            InvalidInput: There is no cycle of the id `after`.
             Refused: The caller is neither an operator nor that site.
         """
         authorization.require_operator_or_site(actor)
         wanted = actor.name if actor.role is Role.SITE and not site else site
         authorization.require_view_of(actor, wanted)
-        most = min(limit or _DEFAULT_LIMIT, _MAX_LIMIT)
-        cycles = await self._context.read(lambda r: r.cycles.recent(wanted, most, r.visible_to(actor)))
+        cycles = await self._context.read(lambda r: r.cycles.recent(wanted, limit, r.visible_to(actor), after))
         return [_view(actor, cycle) for cycle in cycles]
 
     async def list_stale(self, actor: Identity) -> list[StaleRelease]:

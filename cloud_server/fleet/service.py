@@ -135,8 +135,16 @@ class FleetService:
             self._pending[actor.site, device] = (at, vitals.model_copy(update=update))
         await self._context.write(record)
 
-    async def list_devices(self, actor: Identity, site: str) -> list[DeviceView]:
+    async def list_devices(
+        self, actor: Identity, site: str, after: str = "", limit: int | None = None
+    ) -> list[DeviceView]:
         """Return the devices of one site, or of all where `site` is empty, by name.
+
+        Args:
+            actor: The caller.
+            site: The site.
+            after: Only devices behind the one with this key; empty: all.
+            limit: At most so many; None: all.
 
         Raises:
             Refused: The caller is not an operator.
@@ -146,7 +154,7 @@ class FleetService:
         now, open_streams = self._context.now(), set(self._context.open_streams)
 
         def query(r: Repository) -> tuple[list[Device], dict[int, str], dict[str, str]]:
-            devices = r.devices.of_site(site)
+            devices = r.devices.of_site(site, after, limit)
             scopes = {release.version: release.scope for release in r.releases.all()}
             run = {scopes[device.release_version] for device in devices if device.release_version in scopes}
             return devices, scopes, {scope: explain_stale(r, scope) for scope in run}

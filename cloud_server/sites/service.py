@@ -265,8 +265,8 @@ class SiteService:
 
         return await self._context.write(remove)
 
-    async def list_groups(self, actor: Identity) -> list[Group]:
-        """Return all groups, by name.
+    async def list_groups(self, actor: Identity, after: str = "") -> list[Group]:
+        """Return the groups behind the name `after`, by name.
 
         Raises:
             Refused: The caller is not an operator.
@@ -276,10 +276,11 @@ class SiteService:
         return [
             Group(name, tuple(site for site, group in groups.items() if group == name))
             for name in sorted(set(groups.values()))
+            if name > after
         ]
 
-    async def list_sites(self, actor: Identity) -> list[SiteView]:
-        """Return every site that has ever called, by name.
+    async def list_sites(self, actor: Identity, after: str = "", limit: int | None = None) -> list[SiteView]:
+        """Return the sites that have ever called, by name: those behind the name `after`, at most `limit`.
 
         Raises:
             Refused: The caller is not an operator.
@@ -296,7 +297,7 @@ class SiteService:
                     site, f"site/{site.name}" in online, devices.get(site.name, 0), cycle_ids.get(site.name, ""),
                     groups.get(site.name, ""),
                 )
-                for site in r.sites.all()
+                for site in r.sites.all(after, limit)
             ]  # fmt: skip
 
         return await self._context.read(query)

@@ -12,7 +12,7 @@ from cloud_server.entities import Cycle, Json, Progress
 from cloud_server.notifier import CYCLES, cycle_topic, site_topic
 from cloud_server.states import DROPPED, ENDS, State, check_transition, joint_state
 from cloud_server.store.schema import CycleRow, PartRow, TransitionRow
-from diredi.errors import NotFound
+from diredi.errors import InvalidInput, NotFound
 
 
 class Cycles:
@@ -57,15 +57,26 @@ class Cycles:
         query = select(CycleRow).where(CycleRow.rebases == version).order_by(CycleRow.number.desc())
         return [Cycle.model_validate(row) for row in self._session.scalars(query)]
 
-    def recent(self, site: str = "", limit: int = 100, visible: Collection[str] | None = None) -> list[Cycle]:
+    def recent(
+        self, site: str = "", limit: int = 100, visible: Collection[str] | None = None, after: str = ""
+    ) -> list[Cycle]:
         """Return cycles, newest first.
 
         Args:
             site: Only those that this site takes or took part in; empty: all.
             limit: At most so many.
             visible: Only those of these scopes; None: of all.
+            after: Only those that are older than the cycle of this id; empty: all.
+
+        Raises:
+            InvalidInput: There is no cycle of the id `after`.
         """
         query = select(CycleRow).order_by(CycleRow.number.desc()).limit(limit)
+        if after:
+            last = self._session.get(CycleRow, after)
+            if last is None:
+                raise InvalidInput("page_token is not one: send the next_page_token of the page before")
+            query = query.where(CycleRow.number < last.number)
         if site:
             query = query.where(CycleRow.parts.any(PartRow.site == site))
         if visible is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import and_, delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from cloud_server.entities import Device, Install, Site, Vitals, device_key
@@ -49,9 +49,10 @@ class Sites:
             raise NotFound(f"site {name!r} has never called: start its user domain, or see `diredi site list`")
         return Site.model_validate(row)
 
-    def all(self) -> list[Site]:
-        """Return all sites by name."""
-        return [Site.model_validate(row) for row in self._session.scalars(select(SiteRow).order_by(SiteRow.name))]
+    def all(self, after: str = "", limit: int | None = None) -> list[Site]:
+        """Return sites by name: those behind the name `after`, at most `limit`."""
+        query = select(SiteRow).where(SiteRow.name > after).order_by(SiteRow.name).limit(limit)
+        return [Site.model_validate(row) for row in self._session.scalars(query)]
 
 
 class Groups:
@@ -141,9 +142,18 @@ class Devices:
         row = self._session.get(DeviceRow, key)
         return None if row is None else Device.model_validate(row)
 
-    def of_site(self, site: str = "") -> list[Device]:
-        """Return the devices of one site, or of all where `site` is empty, by name."""
-        query = select(DeviceRow).order_by(DeviceRow.name)
+    def of_site(self, site: str = "", after: str = "", limit: int | None = None) -> list[Device]:
+        """Return the devices of one site, or of all where `site` is empty, by name.
+
+        Args:
+            site: The site.
+            after: Only devices behind the one with this key; empty: all.
+            limit: At most so many; None: all.
+        """
+        query = select(DeviceRow).order_by(DeviceRow.name, DeviceRow.key).limit(limit)
+        if after:
+            name = after.rpartition("/")[2]
+            query = query.where(or_(DeviceRow.name > name, and_(DeviceRow.name == name, DeviceRow.key > after)))
         if site:
             query = query.where(DeviceRow.site == site)
         return [Device.model_validate(row) for row in self._session.scalars(query)]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Container, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, func, select, union_all
+from sqlalchemy import ColumnElement, and_, func, or_, select, union_all
 from sqlalchemy.orm import Session
 
 from cloud_server.entities import Json, Model, ModelKind, Release, ReleaseStatus
 from cloud_server.notifier import RELEASES
 from cloud_server.scopes import FLEET
 from cloud_server.store.schema import ClassRow, CycleRow, FactRow, ModelRow, ReleaseRow
-from diredi.errors import NotFound, WrongState
+from diredi.errors import InvalidInput, NotFound, WrongState
 from diredi.labels import LabelSpace
 from diredi.store.blobs import Blob
 
@@ -55,14 +55,32 @@ class Models:
             raise WrongState(f"{model_id!r} is the beginning of more than one model's id: give more digits")
         return Model.model_validate(rows[0])
 
-    def all(self, kind: ModelKind | None = None, visible: Collection[str] | None = None) -> list[Model]:
+    def all(
+        self,
+        kind: ModelKind | None = None,
+        visible: Collection[str] | None = None,
+        after: str = "",
+        limit: int | None = None,
+    ) -> list[Model]:
         """Return models, newest first.
 
         Args:
             kind: Only those of this kind; None: of all.
             visible: Only those of these scopes; None: of all.
+            after: Only those behind the model of this id; empty: all.
+            limit: At most so many; None: all.
+
+        Raises:
+            InvalidInput: There is no model of the id `after`.
         """
-        query = select(ModelRow).where(*_made_in(visible)).order_by(ModelRow.created.desc(), ModelRow.id)
+        query = select(ModelRow).where(*_made_in(visible)).order_by(ModelRow.created.desc(), ModelRow.id).limit(limit)
+        if after:
+            last = self._session.get(ModelRow, after)
+            if last is None:
+                raise InvalidInput("page_token is not one: send the next_page_token of the page before")
+            query = query.where(
+                or_(ModelRow.created < last.created, and_(ModelRow.created == last.created, ModelRow.id > last.id))
+            )
         if kind is not None:
             query = query.where(ModelRow.kind == kind.value)
         return [Model.model_validate(row) for row in self._session.scalars(query)]

@@ -217,7 +217,9 @@ Global___Cycle: _TypeAlias = Cycle  # noqa: Y015
 
 @_typing.final
 class SitePart(_message.Message):
-    """What one site has to do with a cycle. ListCycles leaves the gaps out."""
+    """What one site has to do with a cycle. ListCycles leaves out gaps, certificates and metrics by class. Where a cycle has
+    more of these than a message holds, those of the last sites are left out; each site can still ask for its own.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -677,19 +679,27 @@ class ListCyclesRequest(_message.Message):
 
     SITE_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     """those that it takes or took part in; empty: all"""
     limit: _builtins.int
-    """0: 100"""
+    """what page_size was called"""
+    page_size: _builtins.int
+    """at most so many; 0: limit, else 100; fewer may come"""
+    page_token: _builtins.str
+    """next_page_token of the page before; empty: the first page"""
     def __init__(
         self,
         *,
         site: _builtins.str = ...,
         limit: _builtins.int = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "site", b"site"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "page_size", b"page_size", "page_token", b"page_token", "site", b"site"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -701,21 +711,25 @@ class ListCyclesResponse(_message.Message):
 
     CYCLES_FIELD_NUMBER: _builtins.int
     STALE_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """empty: there are no more"""
     @_builtins.property
     def cycles(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cycle]: ...
     @_builtins.property
     def stale(self) -> _containers.RepeatedCompositeFieldContainer[Global___StaleRelease]:
-        """of the scopes that the caller is in, wherever their cycles are in the list"""
+        """of the scopes that the caller is in, wherever their cycles are in the list; on the first page"""
 
     def __init__(
         self,
         *,
         cycles: _abc.Iterable[Global___Cycle] | None = ...,
         stale: _abc.Iterable[Global___StaleRelease] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cycles", b"cycles", "stale", b"stale"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cycles", b"cycles", "next_page_token", b"next_page_token", "stale", b"stale"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

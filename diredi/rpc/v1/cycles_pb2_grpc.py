@@ -108,7 +108,7 @@ class CycleServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListCycles(self, request, context):
-        """Newest first. Deadline 10 s. Idempotent.
+        """Newest first, in pages. Deadline 10 s. Idempotent. INVALID_ARGUMENT: a page_token that is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

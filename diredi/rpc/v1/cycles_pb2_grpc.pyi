@@ -53,7 +53,7 @@ class CycleServiceStub:
     stream is dead (the cloud repeats the last message every 15 s). Reconnecting loses nothing.
     """
     ListCycles: _grpc.UnaryUnaryMultiCallable[_cycles_pb2.ListCyclesRequest, _cycles_pb2.ListCyclesResponse]
-    """Newest first. Deadline 10 s. Idempotent."""
+    """Newest first, in pages. Deadline 10 s. Idempotent. INVALID_ARGUMENT: a page_token that is none."""
     GetCycle: _grpc.UnaryUnaryMultiCallable[_cycles_pb2.GetCycleRequest, _cycles_pb2.GetCycleResponse]
     """Deadline 10 s. Idempotent. NOT_FOUND: no such cycle."""
     ApproveCycle: _grpc.UnaryUnaryMultiCallable[_cycles_pb2.ApproveCycleRequest, _cycles_pb2.ApproveCycleResponse]
@@ -91,7 +91,7 @@ class CycleServiceAsyncStub(CycleServiceStub):
     stream is dead (the cloud repeats the last message every 15 s). Reconnecting loses nothing.
     """
     ListCycles: _aio.UnaryUnaryMultiCallable[_cycles_pb2.ListCyclesRequest, _cycles_pb2.ListCyclesResponse]  # type: ignore[assignment]
-    """Newest first. Deadline 10 s. Idempotent."""
+    """Newest first, in pages. Deadline 10 s. Idempotent. INVALID_ARGUMENT: a page_token that is none."""
     GetCycle: _aio.UnaryUnaryMultiCallable[_cycles_pb2.GetCycleRequest, _cycles_pb2.GetCycleResponse]  # type: ignore[assignment]
     """Deadline 10 s. Idempotent. NOT_FOUND: no such cycle."""
     ApproveCycle: _aio.UnaryUnaryMultiCallable[_cycles_pb2.ApproveCycleRequest, _cycles_pb2.ApproveCycleResponse]  # type: ignore[assignment]
@@ -150,7 +150,7 @@ class CycleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _cycles_pb2.ListCyclesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_cycles_pb2.ListCyclesResponse, _abc.Awaitable[_cycles_pb2.ListCyclesResponse]]:
-        """Newest first. Deadline 10 s. Idempotent."""
+        """Newest first, in pages. Deadline 10 s. Idempotent. INVALID_ARGUMENT: a page_token that is none."""
 
     @_abc_1.abstractmethod
     def GetCycle(

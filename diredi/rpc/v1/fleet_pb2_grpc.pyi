@@ -44,7 +44,7 @@ class FleetServiceStub:
     ReportInstall: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ReportInstallRequest, _fleet_pb2.ReportInstallResponse]
     """How an installation went. Deadline 10 s. Idempotent. NOT_FOUND: no such release for this device."""
     ListDevices: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ListDevicesRequest, _fleet_pb2.ListDevicesResponse]
-    """For operators. Deadline 10 s. Idempotent."""
+    """For operators, by name, in pages. Deadline 10 s. Idempotent. INVALID_ARGUMENT: a page_token that is none."""
 
 @_typing.type_check_only
 class FleetServiceAsyncStub(FleetServiceStub):
@@ -62,7 +62,7 @@ class FleetServiceAsyncStub(FleetServiceStub):
     ReportInstall: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ReportInstallRequest, _fleet_pb2.ReportInstallResponse]  # type: ignore[assignment]
     """How an installation went. Deadline 10 s. Idempotent. NOT_FOUND: no such release for this device."""
     ListDevices: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ListDevicesRequest, _fleet_pb2.ListDevicesResponse]  # type: ignore[assignment]
-    """For operators. Deadline 10 s. Idempotent."""
+    """For operators, by name, in pages. Deadline 10 s. Idempotent. INVALID_ARGUMENT: a page_token that is none."""
 
 class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
     """Role for all but ListDevices: the device itself."""
@@ -107,6 +107,6 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _fleet_pb2.ListDevicesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_pb2.ListDevicesResponse, _abc.Awaitable[_fleet_pb2.ListDevicesResponse]]:
-        """For operators. Deadline 10 s. Idempotent."""
+        """For operators, by name, in pages. Deadline 10 s. Idempotent. INVALID_ARGUMENT: a page_token that is none."""
 
 def add_FleetServiceServicer_to_server(servicer: FleetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from diredi.rpc.v1 import common_pb2 as diredi_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64iredi/v1/registry.proto\x12\tdiredi.v1\x1a\x16\x64iredi/v1/common.proto\"7\n\x11ListModelsRequest\x12\"\n\x04kind\x18\x01 \x01(\x0e\x32\x14.diredi.v1.ModelKind\"6\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.diredi.v1.Model\"\x1d\n\x0fGetModelRequest\x12\n\n\x02id\x18\x01 \x01(\t\"3\n\x10GetModelResponse\x12\x1f\n\x05model\x18\x01 \x01(\x0b\x32\x10.diredi.v1.Model\"!\n\x0fStatBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"<\n\x10StatBlobResponse\x12\x10\n\x08\x63omplete\x18\x01 \x01(\x08\x12\x16\n\x0ereceived_bytes\x18\x02 \x01(\x04\"T\n\x0fPutChunkRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"<\n\x10PutChunkResponse\x12\x16\n\x0ereceived_bytes\x18\x01 \x01(\x04\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\"0\n\x0eGetBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"/\n\x0fGetBlobResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x32\xa1\x01\n\x0fRegistryService\x12I\n\nListModels\x12\x1c.diredi.v1.ListModelsRequest\x1a\x1d.diredi.v1.ListModelsResponse\x12\x43\n\x08GetModel\x12\x1a.diredi.v1.GetModelRequest\x1a\x1b.diredi.v1.GetModelResponse2\xdb\x01\n\x0b\x42lobService\x12\x43\n\x08StatBlob\x12\x1a.diredi.v1.StatBlobRequest\x1a\x1b.diredi.v1.StatBlobResponse\x12\x43\n\x08PutChunk\x12\x1a.diredi.v1.PutChunkRequest\x1a\x1b.diredi.v1.PutChunkResponse\x12\x42\n\x07GetBlob\x12\x19.diredi.v1.GetBlobRequest\x1a\x1a.diredi.v1.GetBlobResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64iredi/v1/registry.proto\x12\tdiredi.v1\x1a\x16\x64iredi/v1/common.proto\"^\n\x11ListModelsRequest\x12\"\n\x04kind\x18\x01 \x01(\x0e\x32\x14.diredi.v1.ModelKind\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"O\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.diredi.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1d\n\x0fGetModelRequest\x12\n\n\x02id\x18\x01 \x01(\t\"3\n\x10GetModelResponse\x12\x1f\n\x05model\x18\x01 \x01(\x0b\x32\x10.diredi.v1.Model\"!\n\x0fStatBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"<\n\x10StatBlobResponse\x12\x10\n\x08\x63omplete\x18\x01 \x01(\x08\x12\x16\n\x0ereceived_bytes\x18\x02 \x01(\x04\"T\n\x0fPutChunkRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"<\n\x10PutChunkResponse\x12\x16\n\x0ereceived_bytes\x18\x01 \x01(\x04\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\"0\n\x0eGetBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"/\n\x0fGetBlobResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x32\xa1\x01\n\x0fRegistryService\x12I\n\nListModels\x12\x1c.diredi.v1.ListModelsRequest\x1a\x1d.diredi.v1.ListModelsResponse\x12\x43\n\x08GetModel\x12\x1a.diredi.v1.GetModelRequest\x1a\x1b.diredi.v1.GetModelResponse2\xdb\x01\n\x0b\x42lobService\x12\x43\n\x08StatBlob\x12\x1a.diredi.v1.StatBlobRequest\x1a\x1b.diredi.v1.StatBlobResponse\x12\x43\n\x08PutChunk\x12\x1a.diredi.v1.PutChunkRequest\x1a\x1b.diredi.v1.PutChunkResponse\x12\x42\n\x07GetBlob\x12\x19.diredi.v1.GetBlobRequest\x1a\x1a.diredi.v1.GetBlobResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,27 +33,27 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'diredi.v1.registry_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LISTMODELSREQUEST']._serialized_start=63
-  _globals['_LISTMODELSREQUEST']._serialized_end=118
-  _globals['_LISTMODELSRESPONSE']._serialized_start=120
-  _globals['_LISTMODELSRESPONSE']._serialized_end=174
-  _globals['_GETMODELREQUEST']._serialized_start=176
-  _globals['_GETMODELREQUEST']._serialized_end=205
-  _globals['_GETMODELRESPONSE']._serialized_start=207
-  _globals['_GETMODELRESPONSE']._serialized_end=258
-  _globals['_STATBLOBREQUEST']._serialized_start=260
-  _globals['_STATBLOBREQUEST']._serialized_end=293
-  _globals['_STATBLOBRESPONSE']._serialized_start=295
-  _globals['_STATBLOBRESPONSE']._serialized_end=355
-  _globals['_PUTCHUNKREQUEST']._serialized_start=357
-  _globals['_PUTCHUNKREQUEST']._serialized_end=441
-  _globals['_PUTCHUNKRESPONSE']._serialized_start=443
-  _globals['_PUTCHUNKRESPONSE']._serialized_end=503
-  _globals['_GETBLOBREQUEST']._serialized_start=505
-  _globals['_GETBLOBREQUEST']._serialized_end=553
-  _globals['_GETBLOBRESPONSE']._serialized_start=555
-  _globals['_GETBLOBRESPONSE']._serialized_end=602
-  _globals['_REGISTRYSERVICE']._serialized_start=605
-  _globals['_REGISTRYSERVICE']._serialized_end=766
-  _globals['_BLOBSERVICE']._serialized_start=769
-  _globals['_BLOBSERVICE']._serialized_end=988
+  _globals['_LISTMODELSREQUEST']._serialized_end=157
+  _globals['_LISTMODELSRESPONSE']._serialized_start=159
+  _globals['_LISTMODELSRESPONSE']._serialized_end=238
+  _globals['_GETMODELREQUEST']._serialized_start=240
+  _globals['_GETMODELREQUEST']._serialized_end=269
+  _globals['_GETMODELRESPONSE']._serialized_start=271
+  _globals['_GETMODELRESPONSE']._serialized_end=322
+  _globals['_STATBLOBREQUEST']._serialized_start=324
+  _globals['_STATBLOBREQUEST']._serialized_end=357
+  _globals['_STATBLOBRESPONSE']._serialized_start=359
+  _globals['_STATBLOBRESPONSE']._serialized_end=419
+  _globals['_PUTCHUNKREQUEST']._serialized_start=421
+  _globals['_PUTCHUNKREQUEST']._serialized_end=505
+  _globals['_PUTCHUNKRESPONSE']._serialized_start=507
+  _globals['_PUTCHUNKRESPONSE']._serialized_end=567
+  _globals['_GETBLOBREQUEST']._serialized_start=569
+  _globals['_GETBLOBREQUEST']._serialized_end=617
+  _globals['_GETBLOBRESPONSE']._serialized_start=619
+  _globals['_GETBLOBRESPONSE']._serialized_end=666
+  _globals['_REGISTRYSERVICE']._serialized_start=669
+  _globals['_REGISTRYSERVICE']._serialized_end=830
+  _globals['_BLOBSERVICE']._serialized_start=833
+  _globals['_BLOBSERVICE']._serialized_end=1052
 # @@protoc_insertion_point(module_scope)

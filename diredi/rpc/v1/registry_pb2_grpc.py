@@ -50,7 +50,8 @@ class RegistryServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def ListModels(self, request, context):
-        """Models, newest first: to a site those that are released in the scopes that it is in. Deadline 10 s. Idempotent.
+        """Models, newest first, in pages: to a site those that are released in the scopes that it is in. Deadline 10 s.
+        Idempotent. INVALID_ARGUMENT: a page_token that is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -32,7 +32,9 @@ class RegistryServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RegistryServiceAsyncStub: ...
     ListModels: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListModelsRequest, _registry_pb2.ListModelsResponse]
-    """Models, newest first: to a site those that are released in the scopes that it is in. Deadline 10 s. Idempotent."""
+    """Models, newest first, in pages: to a site those that are released in the scopes that it is in. Deadline 10 s.
+    Idempotent. INVALID_ARGUMENT: a page_token that is none.
+    """
     GetModel: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetModelRequest, _registry_pb2.GetModelResponse]
     """One model by id, or by a prefix of its digest of 8 or more hex digits. Deadline 10 s. Idempotent.
     NOT_FOUND: no such model for the caller. FAILED_PRECONDITION: the prefix is of more than one.
@@ -42,7 +44,9 @@ class RegistryServiceStub:
 class RegistryServiceAsyncStub(RegistryServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListModels: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListModelsRequest, _registry_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """Models, newest first: to a site those that are released in the scopes that it is in. Deadline 10 s. Idempotent."""
+    """Models, newest first, in pages: to a site those that are released in the scopes that it is in. Deadline 10 s.
+    Idempotent. INVALID_ARGUMENT: a page_token that is none.
+    """
     GetModel: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetModelRequest, _registry_pb2.GetModelResponse]  # type: ignore[assignment]
     """One model by id, or by a prefix of its digest of 8 or more hex digits. Deadline 10 s. Idempotent.
     NOT_FOUND: no such model for the caller. FAILED_PRECONDITION: the prefix is of more than one.
@@ -55,7 +59,9 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.ListModelsResponse, _abc.Awaitable[_registry_pb2.ListModelsResponse]]:
-        """Models, newest first: to a site those that are released in the scopes that it is in. Deadline 10 s. Idempotent."""
+        """Models, newest first, in pages: to a site those that are released in the scopes that it is in. Deadline 10 s.
+        Idempotent. INVALID_ARGUMENT: a page_token that is none.
+        """
 
     @_abc_1.abstractmethod
     def GetModel(

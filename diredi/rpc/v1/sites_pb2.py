@@ -28,7 +28,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x64iredi/v1/sites.proto\x12\tdiredi.v1\x1a\x16\x64iredi/v1/common.proto\x1a\x16\x64iredi/v1/cycles.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\x02\n\x04Task\x12\n\n\x02id\x18\x01 \x01(\t\x12!\n\x04kind\x18\x02 \x01(\x0e\x32\x13.diredi.v1.TaskKind\x12\x10\n\x08\x63ycle_id\x18\x03 \x01(\t\x12\x10\n\x08\x61pproved\x18\x04 \x01(\x08\x12\'\n\x06recipe\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x1f\n\x05tutor\x18\x06 \x01(\x0b\x32\x10.diredi.v1.Model\x12!\n\x07student\x18\x07 \x01(\x0b\x32\x10.diredi.v1.Model\x12#\n\x07\x63oreset\x18\x08 \x01(\x0b\x32\x12.diredi.v1.BlobRef\x12\r\n\x05scope\x18\t \x01(\t\x12\x18\n\x10rebased_cycle_id\x18\n \x01(\t\"N\n\x11WatchTasksRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x14\n\x0c\x61uto_approve\x18\x02 \x01(\x08\x12\x15\n\rpublish_style\x18\x03 \x01(\x08\"3\n\x12WatchTasksResponse\x12\x1d\n\x04task\x18\x01 \x01(\x0b\x32\x0f.diredi.v1.Task\"P\n\x15ReportProgressRequest\x12\x10\n\x08\x63ycle_id\x18\x01 \x01(\t\x12%\n\x08progress\x18\x02 \x01(\x0b\x32\x13.diredi.v1.Progress\"\x18\n\x16ReportProgressResponse\"J\n\x15ProposeClassesRequest\x12\x10\n\x08\x63ycle_id\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\x10\n\x08\x64istinct\x18\x03 \x03(\t\"?\n\x16ProposeClassesResponse\x12%\n\x06labels\x18\x01 \x01(\x0b\x32\x15.diredi.v1.LabelSpace\"<\n\x10SubmitGapRequest\x12(\n\x08manifest\x18\x01 \x01(\x0b\x32\x16.diredi.v1.GapManifest\"\x13\n\x11SubmitGapResponse\"W\n\x17SubmitValidationRequest\x12\x10\n\x08\x63ycle_id\x18\x01 \x01(\t\x12*\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x1b.diredi.v1.DetectionMetrics\"\x1a\n\x18SubmitValidationResponse\"2\n\x0f\x46\x61ilTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x12\n\x10\x46\x61ilTaskResponse\"\x12\n\x10ListSitesRequest\"3\n\x11ListSitesResponse\x12\x1e\n\x05sites\x18\x01 \x03(\x0b\x32\x0f.diredi.v1.Site\"\xf7\x01\n\x04Site\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06online\x18\x02 \x01(\x08\x12-\n\tlast_seen\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x64\x65vices\x18\x04 \x01(\r\x12\x10\n\x08\x63ycle_id\x18\x05 \x01(\t\x12:\n\x0ereceived_bytes\x18\x06 \x03(\x0b\x32\".diredi.v1.Site.ReceivedBytesEntry\x12\r\n\x05group\x18\x07 \x01(\t\x1a\x34\n\x12ReceivedBytesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"$\n\x05Group\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05sites\x18\x02 \x03(\t\"2\n\x0fSetGroupRequest\x12\x1f\n\x05group\x18\x01 \x01(\x0b\x32\x10.diredi.v1.Group\"D\n\x10SetGroupResponse\x12\x1f\n\x05group\x18\x01 \x01(\x0b\x32\x10.diredi.v1.Group\x12\x0f\n\x07\x63hanges\x18\x02 \x03(\t\"\"\n\x12RemoveGroupRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"&\n\x13RemoveGroupResponse\x12\x0f\n\x07\x63hanges\x18\x01 \x03(\t\"\x13\n\x11ListGroupsRequest\"6\n\x12ListGroupsResponse\x12 \n\x06groups\x18\x01 \x03(\x0b\x32\x10.diredi.v1.Group*j\n\x08TaskKind\x12\x19\n\x15TASK_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11TASK_KIND_EXTRACT\x10\x01\x12\x16\n\x12TASK_KIND_VALIDATE\x10\x02\x12\x14\n\x10TASK_KIND_CANCEL\x10\x03\x32\x98\x06\n\x0bSiteService\x12K\n\nWatchTasks\x12\x1c.diredi.v1.WatchTasksRequest\x1a\x1d.diredi.v1.WatchTasksResponse0\x01\x12U\n\x0eReportProgress\x12 .diredi.v1.ReportProgressRequest\x1a!.diredi.v1.ReportProgressResponse\x12U\n\x0eProposeClasses\x12 .diredi.v1.ProposeClassesRequest\x1a!.diredi.v1.ProposeClassesResponse\x12\x46\n\tSubmitGap\x12\x1b.diredi.v1.SubmitGapRequest\x1a\x1c.diredi.v1.SubmitGapResponse\x12[\n\x10SubmitValidation\x12\".diredi.v1.SubmitValidationRequest\x1a#.diredi.v1.SubmitValidationResponse\x12\x43\n\x08\x46\x61ilTask\x12\x1a.diredi.v1.FailTaskRequest\x1a\x1b.diredi.v1.FailTaskResponse\x12\x46\n\tListSites\x12\x1b.diredi.v1.ListSitesRequest\x1a\x1c.diredi.v1.ListSitesResponse\x12\x43\n\x08SetGroup\x12\x1a.diredi.v1.SetGroupRequest\x1a\x1b.diredi.v1.SetGroupResponse\x12L\n\x0bRemoveGroup\x12\x1d.diredi.v1.RemoveGroupRequest\x1a\x1e.diredi.v1.RemoveGroupResponse\x12I\n\nListGroups\x12\x1c.diredi.v1.ListGroupsRequest\x1a\x1d.diredi.v1.ListGroupsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x64iredi/v1/sites.proto\x12\tdiredi.v1\x1a\x16\x64iredi/v1/common.proto\x1a\x16\x64iredi/v1/cycles.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\x02\n\x04Task\x12\n\n\x02id\x18\x01 \x01(\t\x12!\n\x04kind\x18\x02 \x01(\x0e\x32\x13.diredi.v1.TaskKind\x12\x10\n\x08\x63ycle_id\x18\x03 \x01(\t\x12\x10\n\x08\x61pproved\x18\x04 \x01(\x08\x12\'\n\x06recipe\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x1f\n\x05tutor\x18\x06 \x01(\x0b\x32\x10.diredi.v1.Model\x12!\n\x07student\x18\x07 \x01(\x0b\x32\x10.diredi.v1.Model\x12#\n\x07\x63oreset\x18\x08 \x01(\x0b\x32\x12.diredi.v1.BlobRef\x12\r\n\x05scope\x18\t \x01(\t\x12\x18\n\x10rebased_cycle_id\x18\n \x01(\t\"N\n\x11WatchTasksRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x14\n\x0c\x61uto_approve\x18\x02 \x01(\x08\x12\x15\n\rpublish_style\x18\x03 \x01(\x08\"3\n\x12WatchTasksResponse\x12\x1d\n\x04task\x18\x01 \x01(\x0b\x32\x0f.diredi.v1.Task\"P\n\x15ReportProgressRequest\x12\x10\n\x08\x63ycle_id\x18\x01 \x01(\t\x12%\n\x08progress\x18\x02 \x01(\x0b\x32\x13.diredi.v1.Progress\"\x18\n\x16ReportProgressResponse\"J\n\x15ProposeClassesRequest\x12\x10\n\x08\x63ycle_id\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\x10\n\x08\x64istinct\x18\x03 \x03(\t\"?\n\x16ProposeClassesResponse\x12%\n\x06labels\x18\x01 \x01(\x0b\x32\x15.diredi.v1.LabelSpace\"<\n\x10SubmitGapRequest\x12(\n\x08manifest\x18\x01 \x01(\x0b\x32\x16.diredi.v1.GapManifest\"\x13\n\x11SubmitGapResponse\"W\n\x17SubmitValidationRequest\x12\x10\n\x08\x63ycle_id\x18\x01 \x01(\t\x12*\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x1b.diredi.v1.DetectionMetrics\"\x1a\n\x18SubmitValidationResponse\"2\n\x0f\x46\x61ilTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x12\n\x10\x46\x61ilTaskResponse\"9\n\x10ListSitesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"L\n\x11ListSitesResponse\x12\x1e\n\x05sites\x18\x01 \x03(\x0b\x32\x0f.diredi.v1.Site\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xf7\x01\n\x04Site\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06online\x18\x02 \x01(\x08\x12-\n\tlast_seen\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x64\x65vices\x18\x04 \x01(\r\x12\x10\n\x08\x63ycle_id\x18\x05 \x01(\t\x12:\n\x0ereceived_bytes\x18\x06 \x03(\x0b\x32\".diredi.v1.Site.ReceivedBytesEntry\x12\r\n\x05group\x18\x07 \x01(\t\x1a\x34\n\x12ReceivedBytesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"$\n\x05Group\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05sites\x18\x02 \x03(\t\"2\n\x0fSetGroupRequest\x12\x1f\n\x05group\x18\x01 \x01(\x0b\x32\x10.diredi.v1.Group\"D\n\x10SetGroupResponse\x12\x1f\n\x05group\x18\x01 \x01(\x0b\x32\x10.diredi.v1.Group\x12\x0f\n\x07\x63hanges\x18\x02 \x03(\t\"\"\n\x12RemoveGroupRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"&\n\x13RemoveGroupResponse\x12\x0f\n\x07\x63hanges\x18\x01 \x03(\t\":\n\x11ListGroupsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"O\n\x12ListGroupsResponse\x12 \n\x06groups\x18\x01 \x03(\x0b\x32\x10.diredi.v1.Group\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*j\n\x08TaskKind\x12\x19\n\x15TASK_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11TASK_KIND_EXTRACT\x10\x01\x12\x16\n\x12TASK_KIND_VALIDATE\x10\x02\x12\x14\n\x10TASK_KIND_CANCEL\x10\x03\x32\x98\x06\n\x0bSiteService\x12K\n\nWatchTasks\x12\x1c.diredi.v1.WatchTasksRequest\x1a\x1d.diredi.v1.WatchTasksResponse0\x01\x12U\n\x0eReportProgress\x12 .diredi.v1.ReportProgressRequest\x1a!.diredi.v1.ReportProgressResponse\x12U\n\x0eProposeClasses\x12 .diredi.v1.ProposeClassesRequest\x1a!.diredi.v1.ProposeClassesResponse\x12\x46\n\tSubmitGap\x12\x1b.diredi.v1.SubmitGapRequest\x1a\x1c.diredi.v1.SubmitGapResponse\x12[\n\x10SubmitValidation\x12\".diredi.v1.SubmitValidationRequest\x1a#.diredi.v1.SubmitValidationResponse\x12\x43\n\x08\x46\x61ilTask\x12\x1a.diredi.v1.FailTaskRequest\x1a\x1b.diredi.v1.FailTaskResponse\x12\x46\n\tListSites\x12\x1b.diredi.v1.ListSitesRequest\x1a\x1c.diredi.v1.ListSitesResponse\x12\x43\n\x08SetGroup\x12\x1a.diredi.v1.SetGroupRequest\x1a\x1b.diredi.v1.SetGroupResponse\x12L\n\x0bRemoveGroup\x12\x1d.diredi.v1.RemoveGroupRequest\x1a\x1e.diredi.v1.RemoveGroupResponse\x12I\n\nListGroups\x12\x1c.diredi.v1.ListGroupsRequest\x1a\x1d.diredi.v1.ListGroupsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,8 +37,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SITE_RECEIVEDBYTESENTRY']._loaded_options = None
   _globals['_SITE_RECEIVEDBYTESENTRY']._serialized_options = b'8\001'
-  _globals['_TASKKIND']._serialized_start=1716
-  _globals['_TASKKIND']._serialized_end=1822
+  _globals['_TASKKIND']._serialized_start=1844
+  _globals['_TASKKIND']._serialized_end=1950
   _globals['_TASK']._serialized_start=148
   _globals['_TASK']._serialized_end=424
   _globals['_WATCHTASKSREQUEST']._serialized_start=426
@@ -66,27 +66,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FAILTASKRESPONSE']._serialized_start=1060
   _globals['_FAILTASKRESPONSE']._serialized_end=1078
   _globals['_LISTSITESREQUEST']._serialized_start=1080
-  _globals['_LISTSITESREQUEST']._serialized_end=1098
-  _globals['_LISTSITESRESPONSE']._serialized_start=1100
-  _globals['_LISTSITESRESPONSE']._serialized_end=1151
-  _globals['_SITE']._serialized_start=1154
-  _globals['_SITE']._serialized_end=1401
-  _globals['_SITE_RECEIVEDBYTESENTRY']._serialized_start=1349
-  _globals['_SITE_RECEIVEDBYTESENTRY']._serialized_end=1401
-  _globals['_GROUP']._serialized_start=1403
-  _globals['_GROUP']._serialized_end=1439
-  _globals['_SETGROUPREQUEST']._serialized_start=1441
-  _globals['_SETGROUPREQUEST']._serialized_end=1491
-  _globals['_SETGROUPRESPONSE']._serialized_start=1493
-  _globals['_SETGROUPRESPONSE']._serialized_end=1561
-  _globals['_REMOVEGROUPREQUEST']._serialized_start=1563
-  _globals['_REMOVEGROUPREQUEST']._serialized_end=1597
-  _globals['_REMOVEGROUPRESPONSE']._serialized_start=1599
-  _globals['_REMOVEGROUPRESPONSE']._serialized_end=1637
-  _globals['_LISTGROUPSREQUEST']._serialized_start=1639
-  _globals['_LISTGROUPSREQUEST']._serialized_end=1658
-  _globals['_LISTGROUPSRESPONSE']._serialized_start=1660
-  _globals['_LISTGROUPSRESPONSE']._serialized_end=1714
-  _globals['_SITESERVICE']._serialized_start=1825
-  _globals['_SITESERVICE']._serialized_end=2617
+  _globals['_LISTSITESREQUEST']._serialized_end=1137
+  _globals['_LISTSITESRESPONSE']._serialized_start=1139
+  _globals['_LISTSITESRESPONSE']._serialized_end=1215
+  _globals['_SITE']._serialized_start=1218
+  _globals['_SITE']._serialized_end=1465
+  _globals['_SITE_RECEIVEDBYTESENTRY']._serialized_start=1413
+  _globals['_SITE_RECEIVEDBYTESENTRY']._serialized_end=1465
+  _globals['_GROUP']._serialized_start=1467
+  _globals['_GROUP']._serialized_end=1503
+  _globals['_SETGROUPREQUEST']._serialized_start=1505
+  _globals['_SETGROUPREQUEST']._serialized_end=1555
+  _globals['_SETGROUPRESPONSE']._serialized_start=1557
+  _globals['_SETGROUPRESPONSE']._serialized_end=1625
+  _globals['_REMOVEGROUPREQUEST']._serialized_start=1627
+  _globals['_REMOVEGROUPREQUEST']._serialized_end=1661
+  _globals['_REMOVEGROUPRESPONSE']._serialized_start=1663
+  _globals['_REMOVEGROUPRESPONSE']._serialized_end=1701
+  _globals['_LISTGROUPSREQUEST']._serialized_start=1703
+  _globals['_LISTGROUPSREQUEST']._serialized_end=1761
+  _globals['_LISTGROUPSRESPONSE']._serialized_start=1763
+  _globals['_LISTGROUPSRESPONSE']._serialized_end=1842
+  _globals['_SITESERVICE']._serialized_start=1953
+  _globals['_SITESERVICE']._serialized_end=2745
 # @@protoc_insertion_point(module_scope)
