@@ -192,11 +192,17 @@ class Peers:
     def _by_scores(self, peers: list[DetectionLearner], measure: str) -> list[Detector]:
         learned = fitted(peers)
         taught: Json = {"losses": {measure: 1.0, "boxes": 1.0}, "teaches": "unlabelled"}
-        public = Pool(peers[0].public.samples, frozenset())
         for number in range(1, ROUNDS + 1):
             teachers = [EnsembleTeacher([*learned[:me], *learned[me + 1 :]]) for me in range(self._count)]
             learned = [
-                self._distilled(one, [peers[me].own, public], me, number, teachers[me], taught)
+                self._distilled(
+                    one,
+                    [peers[me].own, Pool(peers[me].draw_public(number), frozenset())],
+                    me,
+                    number,
+                    teachers[me],
+                    taught,
+                )
                 for me, one in enumerate(learned)
             ]
         return learned

@@ -85,6 +85,9 @@ class DetectionOptions(Config):
     """Boxes that all together are less sure of are not learned."""
     agreeing: int = Field(default=2, ge=1)
     """How many have to see an object on a public image; of a class that fewer speak for, all who do."""
+    public_share: float = Field(default=0.5, gt=0, lt=1)
+    """The largest share of public images among those that a peer learns in a round. They are drawn anew in each. Many
+    public images would keep a peer with few own ones from learning its place."""
     own_ema: float | None = Field(default=0.5, ge=0, lt=1)
     """How much a mean of the own weights keeps of its past in each round. This mean is what speaks to the neighbours,
     and also one of those whom the peer itself learns from. With 0 it is the weights of the last round. With None the
@@ -171,12 +174,19 @@ class DetectionLearner:
                 predictors, qualities = [*predictors, self._voice], [*qualities, self._qualities]
             ensemble = BoxEnsemble(predictors, qualities, labels, agreeing=options.agreeing)
             if ensemble.taught:
-                seen = pseudo_label(ensemble, self.public.samples, labels, options.confidence)
+                seen = pseudo_label(ensemble, self.draw_public(round_), labels, options.confidence)
                 boxes = sum(len(sample.boxes) for sample in seen)
                 pools.append(Pool(seen, ensemble.taught))
         self._learn_from(pools, round_ + 1)
         self._voice = self._mean_of_weights()
         return {**self._metrics(), "boxes": float(boxes)}
+
+    def draw_public(self, round_: int) -> Sequence[Sample]:
+        """Return the public images of a round: as many as the own images and `public_share` allow, drawn anew."""
+        everything, share = self.public.samples, self._options.public_share
+        most = max(round(len(self.own.samples) * share / (1 - share)), 1)
+        drawn = np.random.default_rng([self._seed, round_]).permutation(len(everything))[:most]
+        return [everything[index] for index in sorted(drawn.tolist())]
 
     def save(self, path: Path) -> None:
         """Write the detector, which `diredi.load` reads."""

@@ -21,7 +21,12 @@ from tests.support.squares import write_squares
 pytestmark = pytest.mark.slow
 
 IMAGES = 6
-OPTIONS = {"models": ["yolo11-w0.125"], "image_sizes": [64], "recipe": {"steps": 1, "batch": 4}}
+OPTIONS = {
+    "models": ["yolo11-w0.125"],
+    "image_sizes": [64],
+    "recipe": {"steps": 1, "batch": 4},
+    "public_share": 0.9,
+}
 NAMES = (["car"], ["person", "car"], ["car", "tram"])
 LEFT, RIGHT = (0.0, 0.0, 0.4, 0.4), (0.6, 0.6, 1.0, 1.0)
 

@@ -21,6 +21,7 @@ OPTIONS = {
     "models": ["yolo11-w0.125", "yolov8-w0.125-d0.33"],
     "image_sizes": [64, 96],
     "recipe": {"steps": 1, "batch": 4},
+    "public_share": 0.9,
 }
 IMAGES = 6
 LEFT, RIGHT = (0.0, 0.0, 0.4, 0.4), (0.6, 0.6, 1.0, 1.0)
@@ -97,6 +98,15 @@ def test_the_silence_of_one_who_knows_other_classes_says_nothing(data: dict[str,
     knows = peer(data, learns=["tram"])
     assert knows.payload_spec.names == ("car", "tram")
     assert knows.learn(1, {"a": honest, "b": honest, "c": stranger})["boxes"] == 2 * IMAGES
+
+
+def test_public_images_are_no_more_than_their_share_and_others_in_each_round(data: dict[str, Any]) -> None:
+    one, own = peer(data, public_share=0.5), 4
+    drawn = [{sample.image for sample in one.draw_public(number)} for number in range(1, 6)]
+    assert {len(images) for images in drawn} == {own}
+    assert len(frozenset().union(*drawn)) == IMAGES, "each has its turn"
+    honest = says("car", LEFT, car=0.5)
+    assert one.learn(1, {"a": honest, "b": honest})["boxes"] == own
 
 
 def test_a_round_in_which_nobody_answered_is_learned_alone(data: dict[str, Any]) -> None:
