@@ -299,11 +299,12 @@ _SOURCE_STATES = {fleet_pb2.SourceState.Value(f"SOURCE_STATE_{state.name}"): sta
 
 
 def vitals_from(message: fleet_pb2.HeartbeatRequest) -> Vitals:
-    """Return what a heartbeat tells. Raises InvalidInput when it names sources that cannot be."""
+    """Return what a heartbeat tells. Raises InvalidInput when it names a time or sources that cannot be."""
+    expires = base.time_from(message.certificate_expires) if message.HasField("certificate_expires") else None
     return Vitals(
         release_version=message.release_version, frames=message.frames,
         frames_per_second=_finite(message.frames_per_second), latency_ms=_finite(message.latency_ms),
-        sources=_sources_from(message.sources),
+        sources=_sources_from(message.sources), certificate_expires=expires,
     )  # fmt: skip
 
 
@@ -344,10 +345,12 @@ def outcome_from(outcome: fleet_pb2.InstallOutcome.ValueType) -> Outcome:
 def device_to(view: DeviceView) -> fleet_pb2.Device:
     """Return the message of a device."""
     device = view.device
+    expires = device.certificate_expires
     return fleet_pb2.Device(
         name=device.name, site=device.site, online=view.online, release_version=device.release_version,
         last_seen=base.time_to(device.last_seen), frames=device.frames, frames_per_second=device.frames_per_second,
         latency_ms=device.latency_ms, scope=view.scope, lacks=view.lacks,
+        certificate_expires=None if expires is None else base.time_to(expires),
         installs=[_install_to(install) for install in device.installs],
         sources=[
             fleet_pb2.Source(name=name, state=fleet_pb2.SourceState.Value(f"SOURCE_STATE_{state.name}"))

@@ -333,6 +333,7 @@ class Vitals(Record):
     latency_ms: float = 0.0
     sources: dict[str, SourceState] = {}
     """State of each source of frames by its name."""
+    certificate_expires: datetime | None = None
 
 
 class Device(Record):
@@ -345,6 +346,7 @@ class Device(Record):
     frames_per_second: float = 0.0
     latency_ms: float = 0.0
     sources: dict[str, SourceState] = {}
+    certificate_expires: datetime | None = None
     last_seen: datetime
     installs: tuple[Install, ...] = ()
 

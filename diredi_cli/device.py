@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -28,7 +29,7 @@ def list_devices(
     identity: IdentityFolder = DEFAULT_IDENTITY,
     as_json: AsJson = False,
 ) -> None:
-    """List devices: which release each one runs, and since when."""
+    """List devices: which release each one runs, since when, and whose certificate ends within 30 days."""
     from diredi.rpc.v1.fleet_pb2 import (
         INSTALL_OUTCOME_FAILED,
         Device,
@@ -37,6 +38,7 @@ def list_devices(
         SourceState,
     )
     from diredi.rpc.v1.fleet_pb2_grpc import FleetServiceStub
+    from diredi.trust.live import ENDS_SOON
     from diredi_cli.connection import list_all
     from diredi_cli.proto_json import message_to_dict, to_datetime
 
@@ -60,11 +62,19 @@ def list_devices(
         said = f"failed: {last.reason}" if last.outcome == INSTALL_OUTCOME_FAILED else "installed"
         return f"{last.release_version} {said} {ago_text(to_datetime(last.at))}"
 
+    def certificate_of(device: Device) -> str:
+        ends, now = to_datetime(device.certificate_expires), datetime.now(UTC)
+        if not device.HasField("certificate_expires") or ends - now >= ENDS_SOON:
+            return ""
+        return (
+            f", certificate expired {ago_text(ends)}" if ends < now else f", certificate ends in {(ends - now).days} d"
+        )
+
     rows = [
         (
             device.name,
             device.site,
-            state_of(device),
+            state_of(device) + certificate_of(device),
             device.release_version or "none",
             f"{device.scope or 'none'}{f', {device.lacks}' if device.lacks else ''}",
             last_install(device),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import structlog
@@ -44,8 +45,9 @@ class CloudClient:
         self._online: bool | None = None
         self.last_error = ""
 
-    def use(self, channel: Channel) -> None:
-        """Talk through this connection to the cloud from now on."""
+    def use(self, channel: Channel, expires: datetime) -> None:
+        """Talk through this connection to the cloud from now on, with a certificate that ends then."""
+        self._expires = convert.time_to(expires)
         self._fleet = FleetServiceStub(channel)
         self._blobs = BlobServiceStub(channel)
         self._registered = False
@@ -108,6 +110,7 @@ class CloudClient:
                 pb.Source(name=camera.name, state=pb.SourceState.Value(f"SOURCE_STATE_{camera.state.name}"))
                 for camera in cameras
             ],
+            certificate_expires=self._expires,
         )
         await call(self._fleet.Heartbeat, request, deadline_s=5)
 

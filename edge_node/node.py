@@ -108,7 +108,8 @@ async def _keep_connected(config: EdgeConfig, parts: NodeParts, overlays: Overla
     while True:
         credentials = await parts.identity.usable()
         async with AsyncExitStack() as stack:
-            parts.cloud.use(await stack.enter_async_context(connect(config.cloud, credentials, parts.meter)))
+            channel = await stack.enter_async_context(connect(config.cloud, credentials, parts.meter))
+            parts.cloud.use(channel, credentials.expires)
             if address := await _serve_site(config, listen, credentials, parts, stack):
                 listen = address
             version, replaced = partial(running_version, parts.active), asyncio.Event()

@@ -204,6 +204,7 @@ class DeviceRow(Table):
     frames_per_second: Mapped[float]
     latency_ms: Mapped[float]
     sources: Mapped[dict[str, Any]]
+    certificate_expires: Mapped[datetime | None]
     last_seen: Mapped[datetime]
     installs: Mapped[list[InstallRow]] = relationship(order_by="InstallRow.id", lazy="selectin")
 

@@ -176,6 +176,7 @@ class HeartbeatRequest(_message.Message):
     FRAMES_PER_SECOND_FIELD_NUMBER: _builtins.int
     LATENCY_MS_FIELD_NUMBER: _builtins.int
     SOURCES_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_EXPIRES_FIELD_NUMBER: _builtins.int
     device: _builtins.str
     release_version: _builtins.int
     frames: _builtins.int
@@ -187,6 +188,10 @@ class HeartbeatRequest(_message.Message):
     def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___Source]:
         """Where its frames come from; at most 64. What is wrong in words, with addresses, stays on the device."""
 
+    @_builtins.property
+    def certificate_expires(self) -> _timestamp_pb2.Timestamp:
+        """of the certificate that this device uses"""
+
     def __init__(
         self,
         *,
@@ -196,10 +201,11 @@ class HeartbeatRequest(_message.Message):
         frames_per_second: _builtins.float = ...,
         latency_ms: _builtins.float = ...,
         sources: _abc.Iterable[Global___Source] | None = ...,
+        certificate_expires: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_expires", b"certificate_expires"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "frames", b"frames", "frames_per_second", b"frames_per_second", "latency_ms", b"latency_ms", "release_version", b"release_version", "sources", b"sources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_expires", b"certificate_expires", "device", b"device", "frames", b"frames", "frames_per_second", b"frames_per_second", "latency_ms", b"latency_ms", "release_version", b"release_version", "sources", b"sources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -395,6 +401,7 @@ class Device(_message.Message):
     SCOPE_FIELD_NUMBER: _builtins.int
     LACKS_FIELD_NUMBER: _builtins.int
     SOURCES_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_EXPIRES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     site: _builtins.str
     online: _builtins.bool
@@ -416,6 +423,10 @@ class Device(_message.Message):
     def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___Source]:
         """where its frames come from"""
 
+    @_builtins.property
+    def certificate_expires(self) -> _timestamp_pb2.Timestamp:
+        """unset: it has not said so"""
+
     def __init__(
         self,
         *,
@@ -431,10 +442,11 @@ class Device(_message.Message):
         scope: _builtins.str = ...,
         lacks: _builtins.str = ...,
         sources: _abc.Iterable[Global___Source] | None = ...,
+        certificate_expires: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_seen", b"last_seen"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_expires", b"certificate_expires", "last_seen", b"last_seen"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frames", b"frames", "frames_per_second", b"frames_per_second", "installs", b"installs", "lacks", b"lacks", "last_seen", b"last_seen", "latency_ms", b"latency_ms", "name", b"name", "online", b"online", "release_version", b"release_version", "scope", b"scope", "site", b"site", "sources", b"sources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_expires", b"certificate_expires", "frames", b"frames", "frames_per_second", b"frames_per_second", "installs", b"installs", "lacks", b"lacks", "last_seen", b"last_seen", "latency_ms", b"latency_ms", "name", b"name", "online", b"online", "release_version", b"release_version", "scope", b"scope", "site", b"site", "sources", b"sources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,8 +13,9 @@ from structlog.testing import capture_logs
 
 from cloud_server.app import Cloud, serve
 from diredi.errors import InvalidInput
+from diredi.rpc import convert
 from diredi.rpc.client import call, connect
-from diredi.rpc.v1 import sites_pb2, sites_pb2_grpc
+from diredi.rpc.v1 import fleet_pb2, sites_pb2, sites_pb2_grpc
 from diredi.trust import ca
 from tests.services.cloud.world import QUICK, World
 from tests.support.net import free_port
@@ -49,3 +52,22 @@ async def test_a_cloud_does_not_start_with_a_certificate_that_no_client_takes(
 
     with pytest.raises(InvalidInput, match="diredi pki issue"):
         await Cloud(empty_world.config()).start()
+
+
+async def test_the_list_of_devices_says_for_30_days_that_a_certificate_ends(world: World) -> None:
+    async with world.cloud():
+        for name, days in (("cam-1", 12.5), ("cam-2", 31), ("cam-3", -2)):
+            device = world.device(name)
+            ends = convert.time_to(datetime.now(UTC) + timedelta(days=days))
+            request = fleet_pb2.HeartbeatRequest(device=name, certificate_expires=ends)
+            await call(device.stub.Heartbeat, request, deadline_s=PATIENCE_S)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "diredi_cli", "device", "list", "--cloud", world.address,
+            "--identity", str(world.identities / "alice"),
+            stdout=asyncio.subprocess.PIPE, env={**os.environ, "COLUMNS": "300"},
+        )  # fmt: skip
+        out, _ = await asyncio.wait_for(process.communicate(), PATIENCE_S)
+    said = {row.split()[0]: row for row in out.decode().splitlines() if row.strip().startswith("cam-")}
+    assert "certificate ends in 12 d" in said["cam-1"]
+    assert "certificate" not in said["cam-2"]
+    assert "certificate expired 2 d ago" in said["cam-3"]

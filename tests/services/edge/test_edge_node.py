@@ -12,6 +12,7 @@ from edge_doubles import CAMERA, EdgeCloud, Node, config_of, running
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import CorruptData, InvalidInput, Refused, WrongState
 from diredi.labels import LabelSpace
+from diredi.rpc import convert
 from diredi.rpc.client import connect, is_serving
 from diredi.rpc.streams import read_messages
 from diredi.rpc.v1 import edge_pb2
@@ -254,6 +255,8 @@ async def test_what_a_node_sends_is_counted_and_holds_no_image(
             )
         }  # fmt: skip
         assert sum(status.sent_bytes.values()) < 10_000
+    said = convert.time_from(cloud.fleet.heartbeats[-1].certificate_expires)
+    assert said == pki.credentials("device", "camera-1", "site-1").expires
 
 
 async def test_only_the_own_site_may_look_through_the_camera(
