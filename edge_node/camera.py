@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from contextvars import copy_context
 from enum import Enum
 
 import structlog
@@ -69,7 +70,8 @@ class Camera:
         self._frame: Frame | None = None
         self._due_s = time.monotonic()
         self._log = structlog.get_logger().bind(camera=name)
-        self.thread = threading.Thread(target=self._run, name=f"camera-{name}", daemon=True)
+        # In a copy of the context, so that the thread's log lines name the service as those of others do.
+        self.thread = threading.Thread(target=copy_context().run, args=(self._run,), name=f"camera-{name}", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""

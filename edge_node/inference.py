@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass
 
 import structlog
@@ -67,7 +68,7 @@ class InferenceLoop:
         self._confidence = confidence
         self._stopped = stopped
         self._changed = changed
-        self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
+        self._thread = threading.Thread(target=copy_context().run, args=(self._run,), name="inference", daemon=True)
         self._number = 0
         self.last_image: Image | None = None
         self._frame_error = ""
