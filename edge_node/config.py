@@ -39,7 +39,7 @@ class EdgeConfig(ServiceConfig):
     source: str | None = None
     """Where frames come from: `rtsp://HOST/PATH`, `http://HOST/PATH`, `/dev/video0`, `video:PATH`, `folder:PATH` or
     `scenes:SITE`, then settings such as `#rotate=180`."""
-    cameras: dict[CameraName, str] = Field(default_factory=dict)
+    cameras: dict[CameraName, str] = Field(default_factory=dict, max_length=64)
     """In place of `source`: several cameras that share the model, by name. Each is written as `source` is."""
     credentials: Path | None = None
     """A file in netrc format with the user names and passwords of cameras. It is read at each connection."""

@@ -57,7 +57,7 @@ class InferenceLoop:
             active: The model that detects.
             telemetry: Counts the frames.
             on_result: Called with each result from the loop's thread, and with None when all cameras have ended.
-            confidence: Detections below it are left out; 0 to 1.
+            confidence: Detections below it are left out, unless a camera has another limit; 0 to 1.
             stopped: Set by `stop`.
             changed: What the cameras notify.
         """
@@ -75,9 +75,8 @@ class InferenceLoop:
 
     @property
     def last_error(self) -> str:
-        """What is wrong with a camera or with the last frame; empty for nothing."""
-        problems = (camera.problem for camera in self.cameras)
-        return next((problem for problem in problems if problem), self._frame_error)
+        """What is wrong with each camera, or with the last frame; empty for nothing."""
+        return "; ".join(camera.problem for camera in self.cameras if camera.problem) or self._frame_error
 
     def start(self) -> None:
         """Start the cameras and the thread that detects."""
@@ -123,7 +122,7 @@ class InferenceLoop:
             image = view(frame.image, camera.settings)
             if not camera.gate.is_open(image, time.monotonic()):
                 return
-            model, detections = self._active.detect(image, self._confidence)
+            model, detections = self._active.detect(image, camera.settings.confidence or self._confidence)
         except Exception as error:  # a frame on which every model fails must not end the loop; it is counted and logged
             self._telemetry.record_dropped()
             self._log_error(error)

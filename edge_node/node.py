@@ -92,10 +92,12 @@ def _cameras(config: EdgeConfig, stopped: threading.Event, changed: threading.Co
         config.state_dir / "scenes", config.repeat, zlib.crc32(config.device.encode()), config.credentials,
         stopped=stopped,
     )  # fmt: skip
+    settings = {name: check_source(reference).settings for name, reference in config.references.items()}
     return [
         Camera(
-            name, partial(open_source, reference, options), check_source(reference).settings,
-            frames_per_second=config.frames_per_second, pauses=Backoff(config.reconnect_s, 30 * config.reconnect_s),
+            name, partial(open_source, reference, options), settings[name],
+            frames_per_second=settings[name].rate or config.frames_per_second,
+            pauses=Backoff(config.reconnect_s, 30 * config.reconnect_s),
             stopped=stopped, changed=changed,
         )
         for name, reference in config.references.items()

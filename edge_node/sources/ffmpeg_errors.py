@@ -6,7 +6,6 @@ and of FFmpeg's code for the error.
 
 from __future__ import annotations
 
-import errno
 import socket
 from urllib.parse import urlsplit
 
@@ -50,8 +49,10 @@ def explain(error: av_error.FFmpegError, source: str, timeout_s: float, is_late:
             return Unreachable(f"{name}: nothing answers at that port of the host: check the port and the camera")
     if is_late:
         return Unreachable(f"{name} sends nothing for {timeout_s:g} s: check the camera and the network")
-    if error.errno == errno.EBUSY:
-        return Unreachable(f"{name} is in use by another program: end that one")
+    if source.startswith("/dev/"):
+        return Unreachable(
+            f"{name} gives no pictures ({error.strerror}): check that it is a camera, and that no other program uses it"
+        )
     if not _is_known_host(source):
         return Unreachable(f"{name} names a host that nobody knows: check the name")
     hint = ""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from itertools import cycle
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
 
 from diredi.data.images import IMAGE_SUFFIXES, find_images, read_image
-from diredi.errors import DatasetError, InvalidInput, NotFound
+from diredi.errors import DatasetError, NotFound
 from edge_node.sources.base import Frame, Source, SourceOptions
 
 SCENES = 24
@@ -26,13 +25,23 @@ class Folder:
 
     live = False
 
-    def __init__(self, images: Sequence[Path], repeat: bool) -> None:
-        """Read these files, and start again after the last where `repeat` is set."""
-        self._images: Iterator[Path] = cycle(images) if repeat else iter(images)
+    def __init__(self, images: Callable[[], Sequence[Path]], repeat: bool) -> None:
+        """Read the files that `images` returns; where `repeat` is set, ask for them again after the last."""
+        self._find = images
+        self._repeat = repeat
+        self._images = iter(images())
 
     def read(self) -> Frame | None:
-        """Return the next image, or None after the last. Raises DatasetError for one that cannot be decoded."""
+        """Return the next image, or None after the last.
+
+        Raises:
+            DatasetError: The image cannot be decoded.
+            NotFound: The folder is gone, or all images in it.
+        """
         path = next(self._images, None)
+        if path is None and self._repeat:
+            self._images = iter(self._find())
+            path = next(self._images)
         return None if path is None else Frame(read_image(path))
 
     def close(self) -> None:
@@ -92,8 +101,8 @@ def open_folder(place: str, options: SourceOptions) -> Source:
     """Open a folder of images. Hidden files and folders in it are not looked at.
 
     Raises:
-        NotFound: There is no such folder.
-        InvalidInput: It holds no image, or none that can be decoded.
+        NotFound: There is no such folder, or no image in it.
+        DatasetError: None of its images can be decoded.
     """
     folder = _existing(Path(place))
     if options.settings.watch:
@@ -101,11 +110,8 @@ def open_folder(place: str, options: SourceOptions) -> Source:
     found = find_images(folder)
     if found.others:
         structlog.get_logger().warning("files_left_out", folder=str(folder), files=dict(found.others))
-    if not found.images:
-        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise InvalidInput(f"source folder {folder} holds no image ({suffixes}): check --source")
-    _check_one_can_be_read(found.images)
-    return Folder(found.images, options.repeat)
+    _check_one_can_be_read(_images(folder))
+    return Folder(lambda: _images(folder), options.repeat)
 
 
 def open_scenes(place: str, options: SourceOptions) -> Folder:
@@ -114,7 +120,16 @@ def open_scenes(place: str, options: SourceOptions) -> Folder:
     from diredi.data.sources import resolve
 
     path = resolve(f"scenes:{place}", options.cache, seed=options.seed, train=1, val=SCENES)
-    return Folder([sample.image for sample in load(path, ("val",), labelled=False).val], options.repeat)
+    images = [sample.image for sample in load(path, ("val",), labelled=False).val]
+    return Folder(lambda: images, options.repeat)
+
+
+def _images(folder: Path) -> Sequence[Path]:
+    images = find_images(_existing(folder)).images
+    if not images:
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise NotFound(f"source folder {folder} holds no image ({suffixes}): check --source")
+    return images
 
 
 def _existing(folder: Path) -> Path:

@@ -51,6 +51,10 @@ class SourceSettings(Config):
     """The frames a second that a camera at this machine is asked for."""
     watch: bool = False
     """Whether a folder gives the images that are written into it from now on, each once."""
+    rate: Annotated[float | None, Field(gt=0, le=1000)] = None
+    """The most frames of this source that are looked at in a second, in place of `frames_per_second` of the node."""
+    confidence: Annotated[float | None, Field(gt=0, le=1)] = None
+    """Detections in this source with a lower confidence are not reported, in place of `confidence` of the node."""
     rotate: Literal["0", "90", "180", "270"] = "0"
     """By how many degrees frames are turned clockwise."""
     crop: Annotated[tuple[Share, Share, Share, Share] | None, BeforeValidator(_numbers)] = None

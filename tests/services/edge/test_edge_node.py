@@ -236,6 +236,25 @@ async def test_a_stream_ends_when_the_source_ends(
         assert (await node.status()).frames == 5
 
 
+async def test_a_source_that_comes_after_the_start_and_goes_is_said_and_read_again(
+    tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str, students: Students
+) -> None:
+    await cloud.fleet.publish(1, *students[0])
+    folder, later = Path(frames.removeprefix("folder:")), tmp_path / "mounted-later"
+    config = config_of(tmp_path / "node", pki, cloud.address, f"folder:{later}", reconnect_s=0.05)
+    async with running(config, pki) as node:
+        says = f"{later} does not exist"
+        status = await node.until(lambda status: status.release_version == 1 and says in status.last_error)
+        assert status.frames == 0
+        folder.rename(later)
+        status = await node.until(lambda status: status.frames > 0 and not status.last_error)
+        later.rename(folder)
+        await node.until(lambda status: says in status.last_error)
+        folder.rename(later)
+        seen = (await node.status()).frames
+        await node.until(lambda status: status.frames > seen + 5 and not status.last_error)
+
+
 async def all_frames(node: Node) -> list[int]:
     call = node.stub.DetectStream(edge_pb2.DetectStreamRequest())
     return [message.frame async for message in read_messages(call, 20)]

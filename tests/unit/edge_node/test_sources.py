@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
 import threading
 from pathlib import Path
@@ -47,6 +48,27 @@ def test_a_folder_comes_in_the_order_of_names_and_begins_again(tmp_path: Path, o
     source = open_source(f"folder:{folder_of(tmp_path / 'f', 10, 20)}", options)
     frames = [source.read() for _ in range(3)]
     assert [int(frame.image[0, 0, 0]) for frame in frames if frame is not None] == [10, 20, 10]
+
+
+def test_the_images_of_a_folder_are_those_that_it_has_when_a_round_begins(
+    tmp_path: Path, options: SourceOptions
+) -> None:
+    folder = folder_of(tmp_path / "f", 10, 20)
+    source = open_source(f"folder:{folder}", options)
+    assert [brightness(source.read()) for _ in range(2)] == [10, 20]
+    (folder / "0.png").unlink()
+    cv2.imwrite(str(folder / "2.png"), image(30))
+    assert [brightness(source.read()) for _ in range(3)] == [20, 30, 20]
+    shutil.rmtree(folder)
+    with pytest.raises(DirediError):
+        source.read()
+    with pytest.raises(NotFound):
+        source.read()
+
+
+def brightness(frame: Frame | None) -> int:
+    assert frame is not None
+    return int(frame.image[0, 0, 0])
 
 
 def test_a_folder_ends_where_it_may_not_repeat(tmp_path: Path) -> None:
@@ -118,7 +140,7 @@ def test_a_file_of_a_folder_that_cannot_be_decoded_is_one_bad_frame(tmp_path: Pa
 def test_a_folder_without_images_and_a_file_that_is_no_video_are_refused(
     tmp_path: Path, options: SourceOptions
 ) -> None:
-    with pytest.raises(InvalidInput, match="holds no image"):
+    with pytest.raises(NotFound, match="holds no image"):
         open_source(f"folder:{folder_of(tmp_path / 'empty')}", options)
     text = tmp_path / "notes.mp4"
     text.write_text("not a video")
