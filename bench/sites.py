@@ -2,6 +2,7 @@
 
     faulty-labels   what an audit finds of faults in labels (`faulty_labels.py`): ten minutes
     no-labels       what a student learns of a place from an oracle (`no_labels.py`): an hour and a half a seed
+    scopes          one student for all cameras, for a cluster, for each; overlays (`scopes.py`): minutes a seed
     peers           what detectors gain from each other's boxes (`box_peers.py`): two hours a seed
 
 All parts are measured, or those that are named; a run of all parts writes the results of the project. What is finished
@@ -18,10 +19,13 @@ from typing import Any, Final
 import box_peers
 import faulty_labels
 import no_labels
+import scopes
 from harness import SEEDS, folder_of, measure_concurrently, parser_of, write_results
 from report import COMMIT, Json, draw, rows_of
 
-PARTS: Final[Mapping[str, Any]] = {"faulty-labels": faulty_labels, "no-labels": no_labels, "peers": box_peers}
+PARTS: Final[Mapping[str, Any]] = {
+    "faulty-labels": faulty_labels, "no-labels": no_labels, "scopes": scopes, "peers": box_peers,
+}  # fmt: skip
 """Modules: `tables` measures, `targets_of` judges, and `shown` and `COLUMNS` say what a picture has."""
 
 
