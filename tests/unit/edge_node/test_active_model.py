@@ -66,6 +66,20 @@ def test_a_model_that_proved_itself_is_not_taken_back_for_a_later_error() -> Non
     assert outcomes == [None]
 
 
+def test_another_form_of_a_release_takes_its_place_only_where_the_release_still_detects() -> None:
+    active, outcomes = ActiveModel(), []
+    plain, other, broken = running(1, Model()), running(1, Model()), running(1, Model(breaks=True))
+    active.swap(plain)
+    assert not active.replace(plain, other)  # the release itself is on trial
+    active.detect(FRAME, 0.25)
+    assert active.replace(plain, broken, outcomes.append)
+    assert active.detect(FRAME, 0.25)[0] is plain
+    assert isinstance(outcomes[0], RuntimeError)
+    assert active.replace(plain, other)
+    assert active.detect(FRAME, 0.25)[0] is other
+    assert not active.replace(plain, broken)
+
+
 def test_every_frame_of_many_threads_is_detected_while_models_change() -> None:
     active = ActiveModel()
     active.swap(running(1, Model()))
