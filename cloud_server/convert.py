@@ -35,8 +35,12 @@ from diredi.labels import LabelSpace
 from diredi.rpc import convert as base
 from diredi.rpc.server import MAX_MESSAGE_BYTES
 from diredi.rpc.v1 import common_pb2, cycles_pb2, fleet_pb2, sites_pb2
+from diredi.text import printable
 
 _MAX_CLASSES: Final = 1000
+_MAX_REASON: Final = 500
+_MAX_COUNT: Final = 2**63 - 1
+"""What the database can hold."""
 _STATE: Final = cycles_pb2.CycleState.Value
 _DETAIL_BYTES: Final = MAX_MESSAGE_BYTES - 3 * 2**20
 """What a cycle may weigh without the copy of the first gap, which is at most a manifest and a validation."""
@@ -162,7 +166,13 @@ def progress_from(message: cycles_pb2.Progress) -> Progress:
     """
     if not 0 <= message.fraction <= 1:
         raise InvalidInput(f"the progress fraction is {message.fraction}: it must be between 0 and 1")
-    return Progress(step=message.step[:64], fraction=message.fraction, message=message.message[:200])
+    step, text = printable(message.step[:64]), printable(message.message[:200])
+    return Progress(step=step, fraction=message.fraction, message=text)
+
+
+def reason_from(text: str) -> str:
+    """Return the reason that another party gives, in characters that can be printed and no longer than a reason is."""
+    return printable(text[:_MAX_REASON])
 
 
 def class_names_from(names: Sequence[str]) -> tuple[str, ...]:
@@ -302,7 +312,7 @@ def vitals_from(message: fleet_pb2.HeartbeatRequest) -> Vitals:
     """Return what a heartbeat tells. Raises InvalidInput when it names a time or sources that cannot be."""
     expires = base.time_from(message.certificate_expires) if message.HasField("certificate_expires") else None
     return Vitals(
-        release_version=message.release_version, frames=message.frames,
+        release_version=message.release_version, frames=min(message.frames, _MAX_COUNT),
         frames_per_second=_finite(message.frames_per_second), latency_ms=_finite(message.latency_ms),
         sources=_sources_from(message.sources), certificate_expires=expires,
     )  # fmt: skip

@@ -20,6 +20,7 @@ from cloud_server.convert import (
     model_to,
     outcome_from,
     progress_from,
+    reason_from,
     release_to,
     site_to,
     stale_to,
@@ -101,7 +102,7 @@ class CycleServicer(CycleServiceServicer):
     async def DeclineCycle(
         self, request: cycles_pb2.DeclineCycleRequest, context: Context
     ) -> cycles_pb2.DeclineCycleResponse:
-        cycle = await self._service.decline(caller_identity(context), request.id, request.reason)
+        cycle = await self._service.decline(caller_identity(context), request.id, reason_from(request.reason))
         return cycles_pb2.DeclineCycleResponse(cycle=cycle_to(cycle))
 
 
@@ -151,7 +152,7 @@ class SiteServicer(SiteServiceServicer):
         return sites_pb2.SubmitValidationResponse()
 
     async def FailTask(self, request: sites_pb2.FailTaskRequest, context: Context) -> sites_pb2.FailTaskResponse:
-        await self._service.fail_task(caller_identity(context), request.task_id, request.reason)
+        await self._service.fail_task(caller_identity(context), request.task_id, reason_from(request.reason))
         return sites_pb2.FailTaskResponse()
 
     async def SetGroup(self, request: sites_pb2.SetGroupRequest, context: Context) -> sites_pb2.SetGroupResponse:
@@ -210,8 +211,8 @@ class FleetServicer(FleetServiceServicer):
         self, request: fleet_pb2.ReportInstallRequest, context: Context
     ) -> fleet_pb2.ReportInstallResponse:
         install = Install(
-            release_version=request.release_version, outcome=outcome_from(request.outcome), reason=request.reason,
-            at=utc_now(),
+            release_version=request.release_version, outcome=outcome_from(request.outcome),
+            reason=reason_from(request.reason), at=utc_now(),
         )  # fmt: skip
         await self._service.report_install(caller_identity(context), request.device, install)
         return fleet_pb2.ReportInstallResponse()

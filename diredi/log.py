@@ -6,6 +6,9 @@ import logging
 import sys
 
 import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+from diredi.text import printable
 
 
 def configure(service: str, level: str = "INFO", as_json: bool | None = None) -> None:
@@ -24,9 +27,15 @@ def configure(service: str, level: str = "INFO", as_json: bool | None = None) ->
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            *([] if as_json else [_make_printable]),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     structlog.contextvars.bind_contextvars(service=service)
+
+
+def _make_printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """A terminal would obey what a stranger's text tells it; JSON has escapes for it."""
+    return {key: printable(value, keep="\n\t") if isinstance(value, str) else value for key, value in event.items()}

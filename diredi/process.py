@@ -23,6 +23,7 @@ from diredi import log
 from diredi.config import ServiceConfig
 from diredi.errors import DirediError
 from diredi.streams import make_printable
+from diredi.text import printable
 
 GRACE_S = 1.5
 """How long a service has to end by itself; half a second later the process ends whatever it is doing."""
@@ -49,7 +50,7 @@ def run(name: str, configure: Callable[[], _C], serve: Serve[_C]) -> int:
         structlog.get_logger().info("service_configured", **config.model_dump(mode="json"))
         asyncio.run(_serve_until_stopped(config, serve))
     except DirediError as error:
-        print(f"{name}: {error}", file=sys.stderr)  # noqa: T201
+        print(printable(f"{name}: {error}", keep="\n"), file=sys.stderr)  # noqa: T201
         return error.exit_code
     except KeyboardInterrupt:
         return 0

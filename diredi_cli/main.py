@@ -131,11 +131,12 @@ def _misused(error: TyperException, invocation: _Invocation) -> int:
 def _failed(message: str, code: int, invocation: _Invocation) -> int:
     from rich.text import Text
 
+    from diredi.text import printable
     from diredi_cli.output import stderr
 
     if invocation.debug:
         traceback.print_exc()
-    stderr().print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+    stderr().print(Text.assemble(("error: ", "bold red"), printable(message, keep="\n")), soft_wrap=True)
     return code
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,12 +12,18 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
+from diredi.text import printable
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
 
     from diredi.data.dataset import Dataset
     from diredi.progress import OnProgress
+
+
+_STEERING = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Characters that JSON may hold as they are, and that steer a terminal."""
 
 
 def stdout() -> Console:
@@ -51,7 +58,8 @@ def emit(data: object, as_json: bool, *renderables: RenderableType) -> None:
     """
     if as_json:
         ascii_only = not (sys.stdout.encoding or "").lower().startswith("utf")
-        sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=ascii_only, default=str) + "\n")
+        text = json.dumps(data, indent=2, ensure_ascii=ascii_only, default=str)
+        sys.stdout.write(_STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
         return
     console = stdout()
     for renderable in renderables:
@@ -60,7 +68,7 @@ def emit(data: object, as_json: bool, *renderables: RenderableType) -> None:
 
 def note(message: str) -> None:
     """Print one line for people that is no result."""
-    stderr().print(message, markup=False, soft_wrap=True)
+    stderr().print(printable(message, keep="\n\t"), markup=False, soft_wrap=True)
 
 
 def notes(dataset: Dataset) -> None:
@@ -88,7 +96,7 @@ def table(
     for column in columns:
         result.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        result.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+        result.add_row(*(cell if isinstance(cell, Text) else Text(printable(str(cell), keep="\n")) for cell in row))
     return result
 
 
@@ -99,7 +107,7 @@ def facts(values: Mapping[str, object]) -> Table:
 
     grid = Table.grid(padding=(0, 2))
     for name, value in values.items():
-        grid.add_row(Text(name, style="dim"), Text(str(value)))
+        grid.add_row(Text(printable(name), style="dim"), Text(printable(str(value), keep="\n")))
     return grid
 
 
@@ -182,6 +190,7 @@ class _Lines:
         self._began = 0.0
 
     def step(self, name: str, fraction: float | None = None, message: str = "") -> None:
+        name = printable(name)
         if name == self._current:
             return
         self.close()
@@ -216,6 +225,7 @@ class _Bars:
         self._bars.start()
 
     def step(self, name: str, fraction: float | None = None, message: str = "") -> None:
+        name, message = printable(name), printable(message)
         if name != self._current:
             self._end_step()
             self._current = name

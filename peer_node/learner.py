@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,10 @@ class PredictionSpec:
         return update.validation_error()
 
 
+LARGEST_WEIGHT: Final = 1e6
+"""No training makes a larger weight, and a mean of such values is no number."""
+
+
 @dataclass(frozen=True, eq=False)
 class WeightsSpec:
     """Describe the weights of a peer: their names, types and shapes are the same in every round."""
@@ -81,7 +85,7 @@ class WeightsSpec:
             return "no weights where they are promised"
         try:
             self.example.check_same_schema(update.weights)
-            update.weights.check_finite()
+            update.weights.check_bounded(LARGEST_WEIGHT)
         except InvalidInput as error:
             return f"a flaw: {error}"
         return "" if update.samples > 0 else "no samples that they were learned from"

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from diredi.codecs.base import MAX_DECODED_BYTES
 from diredi.codecs.container import ArrayHeader, DType, Header, Storage, pack, unpack
+from diredi.decoding import decoding
 from diredi.errors import CorruptData, InvalidInput
 from diredi.store.weights import Array, WeightMap
 
@@ -47,7 +48,8 @@ class PackedCodec:
 
     def decode(self, data: bytes, max_bytes: int = MAX_DECODED_BYTES) -> WeightMap:
         """See `Codec.decode`."""
-        return restored(*unpack(data, self.name, max_bytes))
+        with decoding("the encoded weights", CorruptData):
+            return restored(*unpack(data, self.name, max_bytes))
 
     def largest_error(self, array: Array) -> Array:
         """See `Codec.largest_error`."""

@@ -105,7 +105,7 @@ class DetectorSpec(BaseModel):
         """
         try:
             return cls.model_validate(json.loads(metadata[_KEY]))
-        except (KeyError, ValueError, ValidationError):
+        except (KeyError, ValueError, ValidationError, RecursionError):
             raise CorruptData("the file does not say which detector it belongs to: it is not one of DiReDi's") from None
 
     @classmethod

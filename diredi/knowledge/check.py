@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from diredi.codecs import codec_named
+from diredi.decoding import decoding
 from diredi.detectors.families import BRANCHES, family_of
 from diredi.detectors.spec import DetectorSpec
-from diredi.errors import InvalidInput, WrongState
+from diredi.errors import CorruptData, InvalidInput, WrongState
 from diredi.knowledge.gap import Gap, Schema, new_branch_weights
 from diredi.knowledge.weight_kinds import KeyKind, kind_of
 from diredi.labels import LabelSpace
-from diredi.store.weights import read_schema
+from diredi.store.weights import WeightMap, read_schema
+
+LARGEST_CHANGE: Final = 10_000.0
+"""How many times the largest weight of its base, or 1, a value of a gap may be. No training makes a larger one, and a
+sum of such values may be no number."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,11 @@ def check_gap_file(path: Path, codec: str, base: Path, base_id: str, labels: Lab
     that is not the base's, a branch that is not whole, another label space, a NaN. CorruptData: bytes that do not
     decode. WrongState: a gap for another base.
     """
+    with decoding("the gap", CorruptData):
+        return _check(path, codec, base, base_id, labels)
+
+
+def _check(path: Path, codec: str, base: Path, base_id: str, labels: LabelSpace) -> CheckedGap:
     codec_named(codec)
     schema = read_schema(base)
     spec = DetectorSpec.of_file(base)
@@ -53,6 +64,7 @@ def check_gap_file(path: Path, codec: str, base: Path, base_id: str, labels: Lab
             "the gap changes who speaks for which class in its base: a site may add one branch, at the end"
         )
     gap.check_fits(schema)
+    gap.weights.check_bounded(LARGEST_CHANGE * max(1.0, WeightMap.load(base).largest()))
     _check_new_branch(gap, schema, spec)
     _check_class_rows(gap, schema, spec)
     return CheckedGap(len(data), fp32_bytes, gap.weights.schema_digest(), gap.weights.norm())

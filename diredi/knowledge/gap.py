@@ -121,7 +121,7 @@ class Gap:
         weights = codec_named(codec or header.codec).decode(data, max_bytes)
         try:
             gap = cls(weights, GapNote.model_validate(json.loads(header.metadata[_KEY])))
-        except (KeyError, ValueError, ValidationError):
+        except (KeyError, ValueError, ValidationError, RecursionError):
             raise CorruptData("these are encoded weights but not a gap: submit what `extract` wrote") from None
         object.__setattr__(gap, "_encoded", (header.codec, data))
         return gap

@@ -16,8 +16,9 @@ from typing import Any, NoReturn
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
-from diredi.errors import DirediError
+from diredi.errors import DirediError, InvalidInput
 from diredi.rpc.admission import Admission
 from diredi.rpc.byte_counter import EgressMeter, IngressMeter, count_sent
 from diredi.rpc.caller import caller_identity
@@ -65,7 +66,7 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             return handler
         if not method.startswith("/diredi."):
             return self._library_handler(method, handler)
-        coders = (handler.request_deserializer, count_sent(handler.response_serializer, self._sent))
+        coders = (_parse(handler.request_deserializer), count_sent(handler.response_serializer, self._sent))
         if handler.unary_unary is not None:
             return grpc.unary_unary_rpc_method_handler(self._unary(method, handler.unary_unary), *coders)
         if handler.unary_stream is not None and inspect.isasyncgenfunction(handler.unary_stream):
@@ -142,11 +143,27 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         return handler
 
     def _count(self, request: Any, context: Any) -> str:
-        """Count a message and return who sent it."""
+        """Count a message and return who sent it. Raises InvalidInput where it is none."""
+        if isinstance(request, _Unreadable):
+            raise InvalidInput("the request is no message of this call: both sides need the same version")
         caller = str(caller_identity(context))
         if self._meter is not None:
             self._meter.count(caller, request.DESCRIPTOR.full_name, request.ByteSize())
         return caller
+
+
+class _Unreadable:
+    """Stands for bytes that are no message of the call; gRPC would answer them with INTERNAL, which says: try again."""
+
+
+def _parse(deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def parse(data: bytes) -> Any:
+        try:
+            return deserializer(data)
+        except (DecodeError, ValueError, RecursionError):
+            return _Unreadable()
+
+    return parse
 
 
 class _Stopping(Exception):

@@ -71,6 +71,24 @@ class WeightMap(Mapping[str, Array]):
             sum(float(np.square(a, dtype=np.float64).sum()) for a in self._arrays.values() if _is_float(a))
         )
 
+    def check_bounded(self, limit: float) -> None:
+        """Check that no value is larger than a limit, in either direction, and that each is a number.
+
+        Args:
+            limit: The largest value that may be.
+
+        Raises:
+            InvalidInput: A value is larger, NaN or infinite; the message names the first such array.
+        """
+        self.check_finite()
+        for name, array in self._arrays.items():
+            if _is_float(array) and (largest := float(np.abs(array).max(initial=0))) > limit:
+                raise InvalidInput(f"{name!r} holds {largest:.3g}, more than the {limit:.3g} that such weights can be")
+
+    def largest(self) -> float:
+        """Return the largest absolute value of all float entries."""
+        return max((float(np.abs(a).max(initial=0)) for a in self._arrays.values() if _is_float(a)), default=0.0)
+
     @property
     def fp32_bytes(self) -> int:
         """Return the size of the float entries as float32, in bytes."""
@@ -147,7 +165,7 @@ class WeightMap(Mapping[str, Array]):
         """
         try:
             return cls(safetensors_load(data))
-        except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+        except (safetensors.SafetensorError, ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
             raise CorruptData(f"not a safetensors file ({error}): download it again") from None
 
     def save(self, path: Path, metadata: Mapping[str, str] | None = None) -> str:

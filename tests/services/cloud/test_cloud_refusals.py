@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 
@@ -445,3 +446,33 @@ async def test_the_part_of_a_site_that_a_cycle_does_not_have_is_not_found(empty_
             await ask(get, cycles_pb2.GetCycleRequest(id="site-9"))
     finally:
         await server.stop(0)
+
+
+async def test_control_characters_of_a_stranger_are_not_stored(world: World) -> None:
+    """A terminal would obey them; they are in the names of steps, in reasons and in progress."""
+    async with extracting(world) as e:
+        evil, mild = "\x1b[2J\x9b1Aall is well\u202e", "\ufffd[2J\ufffd1Aall is well\ufffd"
+        progress = cycles_pb2.Progress(step=evil, fraction=0.5, message=evil)
+        await ask(
+            e.site.stub.ReportProgress, sites_pb2.ReportProgressRequest(cycle_id=e.task.cycle_id, progress=progress)
+        )
+        shown = await e.operator.get(e.task.cycle_id)
+        assert (shown.progress.step, shown.progress.message) == (mild, mild)
+        await e.world.device().register()
+        await e.world.device().report(1, reason=evil)
+        assert (await e.operator.devices())["cam-1"].installs[0].reason == mild
+        await ask(e.site.stub.FailTask, sites_pb2.FailTaskRequest(task_id=e.task.id, reason=evil))
+        ended = await e.operator.get(e.task.cycle_id)
+        assert mild in ended.history[-1].reason
+        assert evil not in str(ended)
+
+
+async def test_bytes_that_are_no_message_are_refused_for_good(world: World) -> None:
+    """INTERNAL would say that the cloud failed and that the same may be tried again."""
+    async with world.cloud():
+        channel = world.channel("site-1")
+        for method in ("/diredi.v1.SiteService/SubmitGap", "/diredi.v1.BlobService/PutChunk"):
+            for garbage in (b"\xff" * 50, b"\x0a\xff\xff\xff\xff\x7f", b"\x0a\x03abc\x07"):
+                with pytest.raises(grpc.aio.AioRpcError) as refusal:
+                    await channel.unary_unary(method, bytes, bytes)(garbage, timeout=60)
+                assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT, (method, garbage)

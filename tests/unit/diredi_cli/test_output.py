@@ -3,8 +3,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from diredi.errors import InvalidInput
+from diredi_cli.main import run
 from diredi_cli.options import parse_options
-from diredi_cli.output import ago_text, bytes_text, percent, progress, seconds_text, table
+from diredi_cli.output import ago_text, bytes_text, emit, facts, note, percent, progress, seconds_text, table
 
 
 @pytest.mark.parametrize(
@@ -74,3 +75,19 @@ def test_progress_says_nothing_beside_json(capsys: pytest.CaptureFixture[str]):
     with progress(as_json=True) as bar:
         bar.step("Training", 0.1, "epoch 1")
     assert capsys.readouterr() == ("", "")
+
+
+EVIL = "\x1b[2J\x9b1Aall is well\u202e\x07"
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_strangers_text_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str], as_json: bool) -> None:
+    emit({"why": EVIL}, as_json, table(("why",), [(EVIL,)]), facts({EVIL: EVIL}))
+    note(EVIL)
+    with progress() as bar:
+        bar.step(EVIL, 0.5, EVIL)
+    run(["model", EVIL])
+    out, err = capsys.readouterr()
+    assert "all is well" in out
+    assert "all is well" in err
+    assert not [letter for letter in out + err if not letter.isprintable() and letter != "\n"]
