@@ -97,7 +97,10 @@ class Video:
         raise Unreachable(f"source {self._source.name} has stopped sending: check the camera")
 
     def close(self) -> None:
-        """Close the file or the connection."""
+        """Close the file or the connection, and end the threads of the decoder."""
+        self._frames = iter(
+            ()
+        )  # what decodes refers to this object: without this it lives until the garbage collector comes
         if self._container is not None:
             self._container.close()
         self._container = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -291,6 +292,26 @@ def test_hls_and_a_file_over_http_are_frames(http_camera: str, options: SourceOp
             frames.append(round(brightness(frame), -1))
     source.close()
     assert frames == list(range(20, 220, 20))
+
+
+def test_a_camera_that_is_opened_again_and_again_leaves_no_thread_and_no_connection_behind(
+    http_camera: str, options: SourceOptions
+) -> None:
+    def held() -> tuple[int, ...]:
+        source = open_source(f"video:{HttpCamera.folder}/gate.mp4", options)
+        assert brightness(source.read()) > 0
+        source.close()
+        del source
+        return tuple(len(list(Path(f"/proc/self/{what}").iterdir())) for what in ("task", "fd"))
+
+    gc.disable()
+    try:
+        threads, files = held()
+        for _ in range(5):
+            assert held()[0] <= threads
+            assert held()[1] <= files
+    finally:
+        gc.enable()
 
 
 def test_a_playlist_does_not_make_the_node_read_its_own_files(
