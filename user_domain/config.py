@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from diredi.config import ServiceConfig
+from diredi.knowledge.jobs.specs import NoLabelFile
 from diredi.labels import ClassName
 from user_domain.policy import Approval, Bounds
 
@@ -38,9 +39,13 @@ class UserDomainConfig(ServiceConfig):
     labelled: bool = True
     """Whether the data set has labels. Without, it needs neither labels nor `names`, and the site takes part in cycles
     in which an oracle labels its images (`diredi cycle start --labels oracle`)."""
+    no_label_file: NoLabelFile = "unlabelled"
+    """What an image without a label file is, in a data set that has labels: one that nobody has labelled
+    (`unlabelled`), or one that shows nothing (`background`). The first is not measured on, an oracle says what it shows
+    of known classes, and of new ones it says nothing. An empty label file always means that an image shows nothing."""
     oracle: Path | None = None
-    """The file of a detector at this site, such as a large one, that labels the images in such a cycle. None takes the
-    cloud's tutor."""
+    """The file of a detector at this site, such as a large one, that labels the images in such a cycle, and otherwise
+    says what is on images that nobody has labelled. None takes the cloud's tutor."""
     scenes_train: int | None = Field(None, ge=1)
     """How many training images of the built-in scenes to draw. None takes the default of the scenes."""
     scenes_val: int | None = Field(None, ge=1)

@@ -95,6 +95,7 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
             progress_every_s=config.progress_every_s,
             publish_style=config.publish_style,
             audit_images=config.audit_images,
+            no_label_file=config.no_label_file,
             oracle=config.oracle and config.oracle.absolute(),
         )
         worker = TaskWorker(site, Backoff(0.5, config.retry_longest_s))

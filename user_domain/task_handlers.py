@@ -14,7 +14,14 @@ from pydantic import BaseModel
 from diredi.errors import DirediError, InvalidInput
 from diredi.evaluation.metrics import DetectionMetrics
 from diredi.jobs import Executor, Result, job_folder
-from diredi.knowledge.jobs.specs import ExtractResult, ExtractSpec, OracleSpec, ValidateResult, ValidateSpec
+from diredi.knowledge.jobs.specs import (
+    ExtractResult,
+    ExtractSpec,
+    NoLabelFile,
+    OracleSpec,
+    ValidateResult,
+    ValidateSpec,
+)
 from diredi.knowledge.recipe import CycleRecipe
 from diredi.labels import LabelSpace
 from diredi.progress import Progress
@@ -77,8 +84,10 @@ class SiteContext:
     publish_style: bool
     audit_images: int = 0
     """On how many training images the deployed models look for wrong labels; 0: on none."""
+    no_label_file: NoLabelFile = "background"
+    """What an image without a label file is."""
     oracle: Path | None = None
-    """A detector of the site's own that labels its images where a cycle wants it; None: the cloud's tutor."""
+    """A detector of the site's own that says what labels do not say; None: the cloud's tutor."""
 
     def folder(self, task: Task) -> Path:
         """Return the folder of a task's work files."""
@@ -132,6 +141,7 @@ async def _extract(site: SiteContext, task: Task, reporter: ProgressReporter) ->
         student = await site.cloud.fetch(task.student.weights, ".safetensors", on_bytes)
         coreset = await site.cloud.fetch(task.coreset, ".zip", on_bytes) if task.coreset else None
         site.cloud.delete_downloads_except({path for path in (tutor, student, coreset) if path})
+    oracle = _oracle(site, task, recipe, tutor)
     spec = ExtractSpec(
         data=data.path,
         class_names=data.renamed,
@@ -140,7 +150,9 @@ async def _extract(site: SiteContext, task: Task, reporter: ProgressReporter) ->
         coreset=coreset,
         labels=labels,
         recipe=site.policy.limit(recipe),
-        oracle=_oracle(site, task, recipe, tutor),
+        oracle=oracle if recipe.labels == "oracle" else None,
+        filling=oracle if recipe.labels == "site" and recipe.fill_in else None,
+        no_label_file=site.no_label_file,
         publish_style=site.publish_style,
         audit_images=site.audit_images,
     )
@@ -176,10 +188,8 @@ async def _read(site: SiteContext, task: Task) -> tuple[CycleRecipe, PrivateData
         return recipe, await asyncio.to_thread(site.read_data, recipe.labels == "site")
 
 
-def _oracle(site: SiteContext, task: Task, recipe: CycleRecipe, tutor: Path) -> OracleSpec | None:
-    """Return who labels the site's images in this cycle; None: its own labels do."""
-    if recipe.labels == "site":
-        return None
+def _oracle(site: SiteContext, task: Task, recipe: CycleRecipe, tutor: Path) -> OracleSpec:
+    """Return who says in this cycle what the site's labels do not say."""
     assert task.tutor
     return OracleSpec(
         detector=site.oracle or tutor,
@@ -226,7 +236,12 @@ async def _measure(site: SiteContext, task: Task, reporter: ProgressReporter) ->
                 raise InvalidInput("the task names no tutor, which says what is on the images: update the cloud")
             oracle = _oracle(site, task, recipe, await site.cloud.fetch(task.tutor.weights, ".safetensors"))
     spec = ValidateSpec(
-        data=data.path, class_names=data.renamed, onnx=onnx, labels=task.student.spec.labels, oracle=oracle
+        data=data.path,
+        class_names=data.renamed,
+        onnx=onnx,
+        labels=task.student.spec.labels,
+        oracle=oracle,
+        no_label_file=site.no_label_file,
     )
     return (await _run_job(site, task, VALIDATE_JOB, spec, ValidateResult, reporter)).metrics
 

@@ -49,15 +49,24 @@ def hold_back(data: SiteData, recipe: CycleRecipe) -> tuple[SiteData, SiteData]:
         recipe: How much to hold back (`held_back`), and the seed that draws it.
 
     Returns:
-        What is left to learn from, and what is held back: of few images a larger share, of one or two nothing.
+        What is left to learn from, and what is held back: of few images a larger share, of one or two nothing, and none
+        that is labelled for new classes alone.
     """
     random = np.random.default_rng(recipe.seed)
     private = _divided(data.private, recipe.held_back, random)
     coreset = _divided(data.coreset, recipe.held_back, random)
+    filled_in = _divided(data.filled_in, recipe.held_back, random)
+    shown, known = _classes(data.private), _classes(data.coreset)
+    if shown and known and shown.isdisjoint(known):
+        private = data.private, replace(data.private, samples=[])  # what is decided on them are known classes
     return (
-        replace(data, private=private[0], coreset=coreset[0]),
-        replace(data, private=private[1], coreset=coreset[1]),
+        replace(data, private=private[0], coreset=coreset[0], filled_in=filled_in[0]),
+        replace(data, private=private[1], coreset=coreset[1], filled_in=filled_in[1]),
     )
+
+
+def _classes(pool: Pool) -> set[int]:
+    return {int(kind) for sample in pool.samples for kind in sample.boxes[:, 0]}
 
 
 def _divided(pool: Pool, share: float, random: np.random.Generator) -> tuple[Pool, Pool]:
@@ -161,7 +170,7 @@ def make_plan(
     plan = Plan(form=form, tutor=recipe.tutor, student=recipe.student, decisions=(decision,))
     if recipe.form != "auto" and recipe.max_minutes is None:
         return plan
-    images = len(data.private.samples) + len(data.coreset.samples)
+    images = data.images
     works = [(tutor, recipe.tutor)] * (1 + (recipe.reverse_distillations == "two"))
     works += [(student, recipe.student)] * recipe.student_gap
     seconds = sum(_steps(training, images) * _seconds_per_step(model, data, training) for model, training in works)
@@ -186,7 +195,7 @@ def _plan_of_branches(
 ) -> Plan:
     training = recipe.branch
     learned, _ = hold_back(data, recipe)
-    images = len(learned.private.samples) + len(learned.coreset.samples)
+    images = learned.images
     epoch, steps = max(images // training.batch, 1), _steps(training, images)
     tuned, because_tuned = _fine_tuning_steps(student, data, recipe, steps, images)
     whole = _seconds_per_step(student, learned, recipe.fine_tuning or training.model_copy(update={"train_only": ()}))
@@ -304,13 +313,19 @@ def choose_classes(
         Ids of the classes, and why.
     """
     labels = held.labels
-    seen = Counter(int(kind) for sample in learned.private.samples for kind in sample.boxes[:, 0])
-    chosen = [kind for kind in new if seen[kind]]
-    known = sorted(kind for kind in seen if kind not in new)
+    labelled = Counter(int(kind) for sample in learned.private.samples for kind in sample.boxes[:, 0])
+    seen = {*labelled, *_classes(learned.filled_in)}
+    chosen = [kind for kind in new if kind in seen]
+    known = sorted(seen.difference(new))
     words = [f"{labels.names[kind]} is new" for kind in chosen]
-    judges = [sample for sample in held.private.samples if len(sample.boxes)]
-    if known and judges:
-        before, after = (evaluate(model, held.private.samples, labels).per_class for model in (base, taught))
+    judges = [
+        sample
+        for pool in (held.private, held.filled_in)
+        if pool.classes is None or pool.classes.issuperset(known)
+        for sample in pool.samples
+    ]
+    if known and any(len(sample.boxes) for sample in judges):
+        before, after = (evaluate(model, judges, labels).per_class for model in (base, taught))
         for kind in known:
             name = labels.names[kind]
             if name not in after:
@@ -320,7 +335,7 @@ def choose_classes(
             change = f"{100 * before[name].ap50:.1f} to {100 * after[name].ap50:.1f}"
             words.append(f"{name} AP50 {change} on held-back images of the site")
     elif known:
-        chosen += [kind for kind in known if seen[kind] >= MANY_BOXES]
+        chosen += [kind for kind in known if labelled[kind] >= MANY_BOXES]
         words.append(f"too few images to hold some back, so known classes with {MANY_BOXES} boxes, unseen")
     names = _listed([labels.names[kind] for kind in sorted(chosen)]) or "nothing"
     return sorted(chosen), Decision(subject=f"{who}'s branch speaks for", choice=names, because=_listed(words))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,13 +16,13 @@ from diredi.distillation.recipe import TrainRecipe
 from diredi.distillation.trainer import check_losses, check_pair
 from diredi.errors import DatasetError, InvalidInput
 from diredi.evaluation.detection import evaluate
-from diredi.knowledge.adaptation import Plan, choose_classes, followed, hold_back, make_plan, quiet
+from diredi.knowledge.adaptation import MOST_LISTED, Plan, choose_classes, followed, hold_back, make_plan, quiet
 from diredi.knowledge.gap import Gap, GapNote, compute
 from diredi.knowledge.gap_application import scored
 from diredi.knowledge.gaps import Decision, ExtractionMetrics, Gaps
 from diredi.knowledge.lambda_search import Score
 from diredi.knowledge.recipe import CycleRecipe
-from diredi.knowledge.reverse import SiteData, distil_student, reverse_distil, teach_branch
+from diredi.knowledge.reverse import SiteData, distil_student, labelled_names, reverse_distil, teach_branch
 from diredi.labels import LabelSpace
 from diredi.progress import OnProgress, renamed
 from diredi.store.files import atomic_write, make_folder, read_state
@@ -38,6 +38,7 @@ def extract_gap(
     coreset: Dataset | None = None,
     recipe: CycleRecipe | Mapping[str, Any] | None = None,
     labels: LabelSpace | None = None,
+    filled_in: Dataset | None = None,
     checkpoints: Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> Gaps:
@@ -64,6 +65,8 @@ def extract_gap(
             as `{"tutor": {"epochs": 3}, "seed": 1}`.
         labels: The label space of the gaps; it must extend the tutor's. None: the tutor's, with the site's new classes
             at its end.
+        filled_in: Images of the site that nobody has labelled, or not for known classes, with what an oracle finds
+            there (`pseudo_label`). They say nothing of classes that it does not know; only its `train` is learned from.
         checkpoints: A folder in which each training keeps where it is, so that a second call of an interrupted
             extraction goes on; whoever names it deletes it. None: nothing is kept.
         on_progress: Hears of the steps "measure-before", "tutor-2", "tutor-1" (recipe "two"), "scores", "student-gap".
@@ -86,7 +89,7 @@ def extract_gap(
     check_models(tutor, student, coreset, recipe, labels)
     _check_labels(site, recipe)
     clock = Clock()
-    data = SiteData.of(site, coreset, labels, recipe.presumed_shows_new)
+    data = SiteData.of(site, coreset, labels, recipe.presumed_shows_new, filled_in)
     quality = partial(evaluate, data=site)
     with clock.step("measure-before"):
         student_before = quality(student, on_progress=renamed(on_progress, "measure-before"))
@@ -117,7 +120,7 @@ def extract_gap(
         tutor_after=tutor_after,
         student_after=student_after,
         scores=tuple(scores),
-        decisions=(*plan.decisions, *learner.decisions),
+        decisions=(*_about_labels(site, data, tutor), *plan.decisions, *learner.decisions),
         seconds=clock.seconds,
     )
     return Gaps(tutor_gap, student_gap, metrics)
@@ -271,6 +274,28 @@ def check_models(
             check_losses(training)
     if coreset is not None:
         coreset.with_labels(labels)
+
+
+def _about_labels(site: Dataset, data: SiteData, tutor: Detector) -> Iterator[Decision]:
+    """Yield what is done about labels that are not there."""
+    labelled = labelled_names(site)
+    silent = [name for name in tutor.spec.labels.names if name in site.names and name not in labelled]
+    if silent:
+        some = ", ".join(silent[:MOST_LISTED]) + (
+            f" and {len(silent) - MOST_LISTED} more" * (len(silent) > MOST_LISTED)
+        )
+        yield Decision(
+            subject="labels",
+            choice=f"say nothing of {some}",
+            because="the site names them and has labelled none, so its images are not taken as showing none",
+        )
+    few = len(data.private.samples)
+    if data.repeats > 1:
+        yield Decision(
+            subject="images with labels",
+            choice=f"{data.repeats} times in an epoch",
+            because=f"there are {few}, beside {data.images - data.repeats * few} others",
+        )
 
 
 def _check_labels(site: Dataset, recipe: CycleRecipe) -> None:

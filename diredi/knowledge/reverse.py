@@ -11,11 +11,12 @@ shape, and it cancels in the gap; on equal data the gap is exactly zero.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import cycle, islice
+from math import ceil
 from pathlib import Path
 
-from diredi.data.dataset import Dataset, Sample
+from diredi.data.dataset import SPLITS, Dataset, Sample
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
 from diredi.distillation.batches import Pool
@@ -29,6 +30,10 @@ from diredi.labels import LabelSpace
 from diredi.progress import OnProgress, renamed
 from diredi.store.weights import WeightMap
 
+FEW = 0.25
+"""Images with labels of the site make up at least this share of an epoch..."""
+OFTEN = 8
+"""... but none of them is shown more often than so in one."""
 PSEUDO_CONFIDENCE = 0.3
 """What the student is less sure of is not part of its presumption about an image."""
 
@@ -39,34 +44,70 @@ class SiteData:
 
     labels: LabelSpace
     private: Pool
+    """With labels of the site."""
     coreset: Pool
+    filled_in: Pool = field(default_factory=lambda: Pool([]))
+    """Images of the site with what an oracle finds there; they say nothing of classes that it does not know."""
 
     @classmethod
-    def of(cls, private: Dataset, coreset: Dataset | None, labels: LabelSpace, presumed_shows_new: bool) -> SiteData:
+    def of(
+        cls,
+        private: Dataset,
+        coreset: Dataset | None,
+        labels: LabelSpace,
+        presumed_shows_new: bool,
+        filled_in: Dataset | None = None,
+    ) -> SiteData:
         """Return the images of a site and its coreset in one label space.
 
-        Images say nothing of classes that their annotator did not know. The manufacturer's are known to show no new
-        class unless `presumed_shows_new` is set.
+        Images say nothing of classes that their annotator did not know, or has named and nowhere labelled. The
+        manufacturer's are known to show no new class unless `presumed_shows_new` is set.
 
         Raises:
             InvalidInput: A class is not in `labels`.
         """
-        known = frozenset(labels.ids_of(private.names))
-        ours = Pool(private.with_labels(labels).train, known if len(known) < len(labels) else None)
+        ours = Pool(private.with_labels(labels).train, _known(labelled_names(private), labels))
+        oracles = Pool([])
+        if filled_in is not None:
+            oracles = Pool(filled_in.with_labels(labels).train, _known(filled_in.names, labels))
         if coreset is None:
-            return cls(labels, ours, Pool([]))
-        theirs = frozenset(labels.ids_of(coreset.names)) if presumed_shows_new else None
-        return cls(labels, ours, Pool(coreset.with_labels(labels).train, theirs))
+            return cls(labels, ours, Pool([]), oracles)
+        theirs = _known(coreset.names, labels) if presumed_shows_new else None
+        return cls(labels, ours, Pool(coreset.with_labels(labels).train, theirs), oracles)
 
     @property
     def pools(self) -> list[Pool]:
-        """Return the private images and the coreset."""
-        return [self.private, self.coreset]
+        """Return the images that are learned from. Those with labels of the site are there again where they are few."""
+        private = Pool([*self.private.samples] * self.repeats, self.private.classes)
+        return [private, *([self.filled_in] if self.filled_in.samples else []), self.coreset]
+
+    @property
+    def repeats(self) -> int:
+        """How often a few images with labels of the site are seen in an epoch, so that their classes are learned."""
+        few, others = len(self.private.samples), len(self.filled_in.samples) + len(self.coreset.samples)
+        return min(max(ceil(FEW / (1 - FEW) * others / max(few, 1)), 1), OFTEN)
+
+    @property
+    def images(self) -> int:
+        """How many images an epoch has."""
+        return sum(len(pool.samples) for pool in self.pools)
 
     @property
     def seen(self) -> set[str]:
-        """Classes of which the site has at least one label."""
-        return {self.labels.names[int(i)] for sample in self.private.samples for i in sample.boxes[:, 0]}
+        """Classes of which the images of the site show something, by its own labels or by an oracle's answers."""
+        samples = [*self.private.samples, *self.filled_in.samples]
+        return {self.labels.names[int(i)] for sample in samples for i in sample.boxes[:, 0]}
+
+
+def labelled_names(data: Dataset) -> tuple[str, ...]:
+    """Return the classes of which a data set has a label: what it says nothing of may be anywhere in its images."""
+    counts = [data.counts(split) for split in SPLITS]
+    return tuple(name for name in data.names if any(count[name] for count in counts))
+
+
+def _known(names: Sequence[str], labels: LabelSpace) -> frozenset[int] | None:
+    """The classes that an annotator knew, as `Pool` has them."""
+    return frozenset(labels.ids_of(names)) if len(names) < len(labels) else None
 
 
 def reverse_distil(
@@ -127,14 +168,16 @@ def _tutor(
 
 def presumption(student: Detector, data: SiteData, recipe: CycleRecipe) -> list[Pool]:
     """What tutor 1 learns: as many images as tutor 2, the shared ones in the same places."""
+    *ours, _ = data.pools
+    private = [sample for pool in ours for sample in pool.samples]
     if recipe.presumption == "student":
-        return [as_seen_by(student, data.private.samples, data.labels), data.coreset]
+        return [as_seen_by(student, private, data.labels), data.coreset]
     if not data.coreset.samples:
         raise InvalidInput(
             "tutor 1 has no presumed data to learn: let the manufacturer ship a coreset (coreset_images), or choose "
             "presumption=student or reverse_distillations=one"
         )
-    instead = list(islice(cycle(data.coreset.samples), len(data.private.samples)))
+    instead = list(islice(cycle(data.coreset.samples), len(private)))
     return [Pool(instead, data.coreset.classes), data.coreset]
 
 

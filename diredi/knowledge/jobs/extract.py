@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from diredi.data.archive import unpack
-from diredi.data.dataset import Dataset
+from diredi.data.dataset import Dataset, Sample
 from diredi.data.dataset import load as load_dataset
 from diredi.data.style import measure_style
 from diredi.detectors import registry
@@ -14,9 +14,9 @@ from diredi.detectors.base import Detector
 from diredi.knowledge.extraction import check_models, extract_gap
 from diredi.knowledge.gap import Gap
 from diredi.knowledge.gaps import Decision
-from diredi.knowledge.jobs import audit, oracle
+from diredi.knowledge.jobs import audit, filling, oracle
 from diredi.knowledge.jobs.parts import described, forget_trainings, trainings_in
-from diredi.knowledge.jobs.specs import ExtractResult, ExtractSpec, GapFile
+from diredi.knowledge.jobs.specs import ExtractResult, ExtractSpec, GapFile, OracleSpec
 from diredi.progress import OnProgress, report
 from diredi.timing import Clock
 
@@ -33,20 +33,28 @@ def main(spec: ExtractSpec, folder: Path, on_progress: OnProgress) -> ExtractRes
     clock = Clock()
     with clock.step("read"):
         report(on_progress, "read", 0.0, "reading data and models")
-        site = load_dataset(spec.data, read_labels=spec.oracle is None, decode=True).renamed(spec.class_names)
+        whole = load_dataset(spec.data, read_labels=spec.oracle is None, decode=True).renamed(spec.class_names)
+        site, unlabelled = whole, list[Sample]()
+        if spec.oracle is None and spec.no_label_file == "unlabelled":
+            site, unlabelled = filling.without_label_file(whole)
         coreset = _coreset(spec, folder)
         tutor, student = (registry.load(path) for path in (spec.tutor, spec.student))
     decisions: tuple[Decision, ...] = ()
+    filled_in = None
     if spec.oracle is not None:
         check_models(tutor, student, coreset, spec.recipe, spec.labels)
         with clock.step(oracle.STEP):
             site = oracle.label(site, spec.oracle, on_progress=on_progress)
-        who = "the cloud's tutor" if spec.oracle.detector == spec.tutor else "a detector of the site"
-        decisions = (oracle.decision_of(site, who),)
+        decisions = (oracle.decision_of(site, _who(spec.oracle, spec)),)
         if coreset is not None:
             with clock.step("check-estimate"):
                 checked = oracle.check_estimate(student, coreset, spec.oracle, spec.recipe.seed)
             decisions += (checked,) if checked else ()
+    elif spec.filling is not None:
+        check_models(tutor, student, coreset, spec.recipe, spec.labels)
+        with clock.step(oracle.STEP):
+            who = _who(spec.filling, spec)
+            filled_in, decisions = filling.fill_in(site, unlabelled, spec.filling, who=who, on_progress=on_progress)
     doubts = None
     if spec.oracle is None and spec.audit_images:
         with clock.step("audit"):
@@ -58,6 +66,7 @@ def main(spec: ExtractSpec, folder: Path, on_progress: OnProgress) -> ExtractRes
         coreset=coreset,
         recipe=spec.recipe,
         labels=spec.labels,
+        filled_in=filled_in,
         checkpoints=trainings_in(folder),
         on_progress=on_progress,
     )
@@ -66,11 +75,15 @@ def main(spec: ExtractSpec, folder: Path, on_progress: OnProgress) -> ExtractRes
         | {"decisions": decisions + gaps.metrics.decisions, "seconds": clock.seconds | gaps.metrics.seconds},
         tutor_gap=_written(gaps.tutor, folder / "tutor.gap", tutor),
         student_gap=None if gaps.student is None else _written(gaps.student, folder / "student.gap", student),
-        style=measure_style(site.train) if spec.publish_style else None,
+        style=measure_style(whole.train) if spec.publish_style else None,
         audit=doubts,
     )
     forget_trainings(folder)
     return result
+
+
+def _who(asked: OracleSpec, spec: ExtractSpec) -> str:
+    return "the cloud's tutor" if asked.detector == spec.tutor else "a detector of the site"
 
 
 def _coreset(spec: ExtractSpec, folder: Path) -> Dataset | None:

@@ -92,17 +92,41 @@ def label(
         DatasetError: The oracle finds nothing in a split, or an image cannot be read.
     """
     samples = [sample for split in splits for sample in site.split(split)]
-    answers = _answers(samples, oracle, on_progress)
-    found = {split: [_labelled(sample, answers.boxes) for sample in site.split(split)] for split in splits}
+    names, answered = ask(samples, oracle, on_progress=on_progress)
+    answers = iter(answered)
+    found = {split: [next(answers) for _ in site.split(split)] for split in splits}
     for split, labelled in found.items():
         if not any(len(sample.boxes) for sample in labelled):
             raise DatasetError(
-                f"the oracle finds none of {', '.join(answers.names[:MOST_LISTED])} in {len(labelled)} images of "
+                f"the oracle finds none of {', '.join(names[:MOST_LISTED])} in {len(labelled)} images of "
                 f"`{split}`: name an oracle that knows such images, or lower oracle_confidence ({oracle.confidence:g})",
                 site.root,
             )
     train, val = (found.get(split, site.split(split)) for split in SPLITS)
-    return replace(site, names=answers.names, train=train, val=val, judged_by="oracle")
+    return replace(site, names=names, train=train, val=val, judged_by="oracle")
+
+
+def ask(
+    samples: Sequence[Sample], oracle: OracleSpec, *, on_progress: OnProgress | None = None
+) -> tuple[tuple[str, ...], list[Sample]]:
+    """Ask an oracle what is on images; their own labels are not looked at.
+
+    Args:
+        samples: The images.
+        oracle: Who labels them. Answers that it has given in this cycle are taken from `kept`.
+        on_progress: Hears of the step "oracle".
+
+    Returns:
+        The classes that both the oracle and its label space know, and the images with what it found of these.
+
+    Raises:
+        NotFound: There is no such file.
+        CorruptData: It is no detector.
+        InvalidInput: The oracle knows none of the classes.
+        DatasetError: An image cannot be read.
+    """
+    answers = _answers(samples, oracle, on_progress)
+    return answers.names, [_labelled(sample, answers.boxes) for sample in samples]
 
 
 def decision_of(site: Dataset, who: str) -> Decision:
@@ -112,7 +136,7 @@ def decision_of(site: Dataset, who: str) -> Decision:
         site: What `label` gave.
         who: The oracle in words, such as "the cloud's tutor".
     """
-    train, held_out = (_found(site, split) for split in SPLITS)
+    train, held_out = (found(site, split) for split in SPLITS)
     return Decision(
         subject="labels",
         choice="oracle",
@@ -157,8 +181,13 @@ def check_estimate(student: Detector, coreset: Dataset, oracle: OracleSpec, seed
     )
 
 
-def _found(site: Dataset, split: Split) -> str:
-    """Return counts in words: "car 31, person 4 on 20 of 24 images"."""
+def found(site: Dataset, split: Split) -> str:
+    """Return counts in words: "car 31, person 4 on 20 of 24 images".
+
+    Args:
+        site: What an oracle has labelled.
+        split: Which split.
+    """
     counts = Counter({name: count for name, count in site.counts(split).items() if count}).most_common()
     words = [f"{name} {count}" for name, count in counts[:MOST_LISTED]]
     more = f" and {len(counts) - MOST_LISTED} more classes" if len(counts) > MOST_LISTED else ""

@@ -12,7 +12,7 @@ overlay     OverlaySpec   -> OverlayResult     site    the site's own batch-norm
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,8 @@ from diredi.labels import LabelSpace
 UNTRAINED_IMAGE_SIZE = 160
 """Side in pixels of the input of models that are trained from nothing, where nobody says another."""
 
+NoLabelFile = Literal["background", "unlabelled"]
+"""What an image without a label file is: one that shows nothing, or one that nobody has labelled."""
 Seconds = dict[str, float]
 """Wall-clock seconds of each step, in the order of the steps."""
 
@@ -136,6 +138,9 @@ class ExtractSpec(Config):
     recipe: CycleRecipe = CycleRecipe()
     oracle: OracleSpec | None = None
     """Who labels the images; None: the site has."""
+    filling: OracleSpec | None = None
+    """Who says what is on images of which the site's labels say nothing; None: nobody."""
+    no_label_file: NoLabelFile = "background"
     publish_style: bool = False
     """Whether the site's operator agrees to publish how its images look."""
     audit_images: int = 0
@@ -245,6 +250,7 @@ class ValidateSpec(Config):
     labels: LabelSpace
     oracle: OracleSpec | None = None
     """Who labels the images; None: the site has."""
+    no_label_file: NoLabelFile = "background"
 
 
 class ValidateResult(Config):

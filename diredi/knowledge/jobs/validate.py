@@ -7,7 +7,7 @@ from pathlib import Path
 from diredi.data.dataset import load as load_dataset
 from diredi.detectors.onnx import OnnxPredictor
 from diredi.evaluation.detection import evaluate
-from diredi.knowledge.jobs import oracle
+from diredi.knowledge.jobs import filling, oracle
 from diredi.knowledge.jobs.specs import ValidateResult, ValidateSpec
 from diredi.progress import OnProgress, renamed, report
 from diredi.timing import Clock
@@ -29,6 +29,8 @@ def main(spec: ValidateSpec, folder: Path, on_progress: OnProgress) -> ValidateR
         report(on_progress, STEP, 0.0, "measuring the candidate on held-out images")
         if spec.oracle is None:
             held_out = load_dataset(spec.data).renamed(spec.class_names)
+            if spec.no_label_file == "unlabelled":
+                held_out, _ = filling.without_label_file(held_out)
         else:
             held_out = load_dataset(spec.data, ("val",), read_labels=False)
             held_out = oracle.label(held_out, spec.oracle, ("val",), on_progress=on_progress)

@@ -143,6 +143,25 @@ async def test_labels_that_are_probably_wrong_are_shown_at_the_site_alone(
     assert "duplicate" not in str(cloud.site.gaps[0])
 
 
+async def test_images_without_a_label_file_are_not_labelled_unless_the_site_says_that_they_show_nothing(
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models
+) -> None:
+    data = write_data_set(tmp_path / "set")
+    for label in sorted((data.parent / "labels" / "train").iterdir())[:5]:
+        label.unlink()
+    for number, rule in enumerate(("unlabelled", "background"), start=1):
+        await cloud.site.offer(models.extract_task(cloud, f"cycle-{number}"))
+        config = config_of(tmp_path / rule, pki, cloud.address, data, no_label_file=rule)
+        async with running(config, pki):
+            await until(lambda: len(cloud.site.gaps) + len(cloud.site.failures) == number)  # noqa: B023
+    assert not cloud.site.failures
+    assert [gap.train_images for gap in cloud.site.gaps] == [3, 8]
+    said = [
+        [one.because for one in gap.decisions if one.subject == "known classes filled in"] for gap in cloud.site.gaps
+    ]
+    assert "5 images without a label file" in said[0][0] and not said[1]
+
+
 async def test_a_site_that_publishes_its_style_says_so_first_and_sends_statistics(
     tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path
 ) -> None:
