@@ -1,6 +1,7 @@
 """What sites need: `python bench/sites.py [--parts PART ...] [--seeds 0 1 2]`.
 
     faulty-labels   what an audit finds of faults in labels (`faulty_labels.py`): ten minutes
+    few-labels      what 10, 20 or 50 labelled images of a new class teach (`few_labels.py`): half an hour a seed
     no-labels       what a student learns of a place from an oracle (`no_labels.py`): an hour and a half a seed
     scopes          one student for all cameras, for a cluster, for each; overlays (`scopes.py`): minutes a seed
     peers           what detectors gain from each other's boxes (`box_peers.py`): two hours a seed
@@ -18,14 +19,19 @@ from typing import Any, Final
 
 import box_peers
 import faulty_labels
+import few_labels
 import no_labels
 import scopes
 from harness import SEEDS, folder_of, measure_concurrently, parser_of, write_results
 from report import COMMIT, Json, draw, rows_of
 
 PARTS: Final[Mapping[str, Any]] = {
-    "faulty-labels": faulty_labels, "no-labels": no_labels, "scopes": scopes, "peers": box_peers,
-}  # fmt: skip
+    "faulty-labels": faulty_labels,
+    "few-labels": few_labels,
+    "no-labels": no_labels,
+    "scopes": scopes,
+    "peers": box_peers,
+}
 """Modules: `tables` measures, `targets_of` judges, and `shown` and `COLUMNS` say what a picture has."""
 
 
