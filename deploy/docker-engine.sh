@@ -18,6 +18,7 @@ BASE_SUITE=bookworm     # what BASE_IMAGE is made of where it cannot be pulled
 ENGINE_SUITE=trixie     # the Debian release that has an engine and Compose of this decade
 OLDEST_ENGINE=23        # named build contexts
 ENGINE_ROOT=${ENGINE_ROOT:-}
+APT_LOCK=/tmp/diredi-apt.lock
 
 if [ -n "$ENGINE_ROOT" ]; then
   mkdir -p "$ENGINE_ROOT"; ENGINE_ROOT=$(cd "$ENGINE_ROOT" && pwd)
@@ -71,8 +72,9 @@ install_from_engine_suite() {
 apt_install() {
   local log=$1 options=(); shift
   while [ "$1" != -- ]; do options+=("$1"); shift; done; shift
-  { apt-get -qq "${options[@]}" update \
-      && DEBIAN_FRONTEND=noninteractive apt-get -qq "${options[@]}" install -y --no-install-recommends "$@"; } \
+  # Tests install the RTSP server of their cameras meanwhile, and apt waits for nobody.
+  local apt=(flock --close "$APT_LOCK" apt-get -qq "${options[@]}")
+  { "${apt[@]}" update && DEBIAN_FRONTEND=noninteractive "${apt[@]}" install -y --no-install-recommends "$@"; } \
     >"$log" 2>&1 </dev/null || { tail -n 15 "$log" >&2; die "apt-get could not install $*: see above"; }
 }
 

@@ -115,11 +115,11 @@ def _install() -> str:
     """Make sure of GStreamer's server; return what is missing where that cannot be done."""
     if _is_installed():
         return ""
-    with FileLock("/tmp/diredi-tests-rtsp.lock"):
+    with FileLock("/tmp/diredi-apt.lock"):  # that of deploy/docker-engine.sh
         if _is_installed():
             return ""
         if os.getuid() == 0 and shutil.which("apt-get"):
-            apt = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300"]
+            apt = ["apt-get", "-qq"]
             environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
             for command in ([*apt, "update"], [*apt, "install", "-y", "--no-install-recommends", *PACKAGES]):
                 subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
