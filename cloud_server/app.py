@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Final, Self
 
 import structlog
+from cryptography.hazmat.primitives import serialization
 
 from cloud_server.blob_access import BlobAccess
 from cloud_server.bootstrap import make_first_release
@@ -18,18 +19,20 @@ from cloud_server.cycles.reconciler import CycleReconciler
 from cloud_server.cycles.service import CycleService
 from cloud_server.fleet.service import FleetService
 from cloud_server.jobs.runner import JOBS, JobRunner
-from cloud_server.servicers import CycleServicer, FleetServicer, RegistryServicer, SiteServicer
+from cloud_server.servicers import CycleServicer, EnrolmentServicer, FleetServicer, RegistryServicer, SiteServicer
 from cloud_server.sites.service import SiteService
 from cloud_server.store.database import Database, sqlite_url
 from cloud_server.uploads import Uploads
 from diredi import process
-from diredi.errors import InvalidInput
+from diredi.errors import DirediError, InvalidInput
 from diredi.jobs import Executor, LocalExecutor
 from diredi.rpc.blobs import BlobServicer
 from diredi.rpc.byte_counter import IngressMeter
+from diredi.rpc.renewal import LOOK_EVERY_S, is_due
 from diredi.rpc.server import Server, start_server
 from diredi.store.blobs import BlobStore
 from diredi.store.files import no_room_at
+from diredi.trust import ca, enrolment
 from diredi.trust.identity import Credentials, Role
 from diredi.trust.live import wait_for_valid
 
@@ -79,6 +82,8 @@ class Cloud:
                 f"the certificate in {config.identity} is for {credentials.identity}, and no client takes that for the "
                 "cloud: name another folder, or issue one with `diredi pki issue cloud NAME --host HOST`"
             )
+        if config.authority is not None:
+            ca.load(config.authority)
         with no_room_at(config.state_dir):
             config.state_dir.mkdir(parents=True, exist_ok=True)
         url = config.database_url.get_secret_value() or sqlite_url(config.state_dir / "cloud.sqlite")
@@ -117,6 +122,7 @@ class Cloud:
             CycleServicer(CycleService(context, config.cycle_recipe)),
             SiteServicer(SiteService(context, GapValidator(self.blobs)), meter),
             FleetServicer(self._fleet),
+            EnrolmentServicer(config.authority),
         ]
         server = await start_server(
             credentials, config.listen, servicers, meter=meter, identity=config.identity, limits=config.limits
@@ -129,11 +135,27 @@ class Cloud:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._fleet.run())
             group.create_task(self.uploads.run())
+            group.create_task(self._keep_renewed())
             await asyncio.to_thread(self._job_runner.check_pool)
             release = await make_first_release(self.context, self._job_runner)
             await self._server.set_serving(CYCLE_SERVICE, True)
             _log.info("cycles_enabled", release=release.version)
             group.create_task(self._reconciler.run())
+
+    async def _keep_renewed(self) -> None:
+        """Sign a new certificate for the cloud itself when half of the time of the old one is over."""
+        folder, authority = self.config.identity, self.config.authority
+        while authority is not None:
+            own = self._server.identity.credentials
+            if is_due(own):
+                request = ca.request_for(own.key).public_bytes(serialization.Encoding.PEM)
+                try:
+                    certificate = await asyncio.to_thread(enrolment.renew, authority, own.certificate, request)
+                    await asyncio.to_thread(enrolment.write_credentials, folder, own.ca, certificate, own.key, b"")
+                    _log.info("certificate_renewed")
+                except (DirediError, OSError) as error:
+                    _log.warning("certificate_not_renewed", why=str(error))
+            await asyncio.sleep(LOOK_EVERY_S)
 
     @property
     def address(self) -> str:

@@ -30,6 +30,9 @@ class CloudConfig(ServiceConfig):
     shown, because it may hold a password."""
     identity: Path = Path("pki/cloud")
     """The folder with ca.pem, cert.pem and key.pem, as `diredi pki issue` makes it."""
+    authority: Path | None = None
+    """The folder of the certificate authority, as `diredi pki init` makes it, with which the cloud signs what devices
+    and sites enrol with and renew. None: it signs nothing, and `diredi pki issue` is the only way."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Events below this level are not logged."""
 

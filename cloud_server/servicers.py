@@ -5,9 +5,14 @@ Errors become status codes in the server's one interceptor (`diredi.rpc.intercep
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from datetime import timedelta
+from pathlib import Path
 from typing import Final
+
+import structlog
 
 from cloud_server import authorization
 from cloud_server.context import CloudContext, utc_now
@@ -32,17 +37,22 @@ from cloud_server.entities import Install, ModelKind
 from cloud_server.fleet.service import FleetService
 from cloud_server.paging import Page
 from cloud_server.sites.service import Policy, SiteService, SiteView
-from diredi.errors import NoRoom
+from diredi.errors import NoRoom, Refused, WrongState
 from diredi.rpc.byte_counter import IngressMeter
 from diredi.rpc.caller import Context, caller_certificate, caller_identity
-from diredi.rpc.convert import kind_from, labels_to, metrics_from, struct_from
+from diredi.rpc.convert import kind_from, labels_to, metrics_from, struct_from, time_to
 from diredi.rpc.manifest_signature import check_manifest
-from diredi.rpc.v1 import cycles_pb2, fleet_pb2, registry_pb2, sites_pb2
+from diredi.rpc.v1 import cycles_pb2, enrolment_pb2, fleet_pb2, registry_pb2, sites_pb2
 from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceServicer
+from diredi.rpc.v1.enrolment_pb2_grpc import EnrolmentServiceServicer
 from diredi.rpc.v1.fleet_pb2_grpc import FleetServiceServicer
 from diredi.rpc.v1.registry_pb2_grpc import RegistryServiceServicer
 from diredi.rpc.v1.sites_pb2_grpc import SiteServiceServicer
+from diredi.trust import enrolment
+from diredi.trust.deny_list import CRL_FILE
+from diredi.trust.identity import CA_FILE, Identity, Role
 
+_log = structlog.get_logger()
 _CYCLES: Final = 100
 """Cycles of a page where the caller does not say how many."""
 
@@ -249,3 +259,57 @@ class RegistryServicer(RegistryServiceServicer):
         authorization.require_operator_or_site(caller)
         model = await self._context.read(lambda r: r.models.get(request.id, r.visible_to(caller)))
         return registry_pb2.GetModelResponse(model=model_to(model))
+
+
+class EnrolmentServicer(EnrolmentServiceServicer):
+    """Answers as `proto/diredi/v1/enrolment.proto` says, and signs with the authority that the cloud was given."""
+
+    def __init__(self, authority: Path | None) -> None:
+        """Sign with the authority in a folder; None: sign nothing."""
+        self._folder = authority
+
+    async def CreateToken(
+        self, request: enrolment_pb2.CreateTokenRequest, context: Context
+    ) -> enrolment_pb2.CreateTokenResponse:
+        actor = caller_identity(context)
+        authorization.require_operator(actor)
+        identity = Identity.from_uri(f"diredi://{request.identity}")
+        made = await asyncio.to_thread(
+            enrolment.create_token, self._authority(), identity, list(request.hosts), timedelta(seconds=request.valid_s)
+        )
+        token = made.identity.name
+        _log.info("token_created", identity=str(identity), token=token, by=str(actor), ends=made.expires.isoformat())
+        return enrolment_pb2.CreateTokenResponse(
+            certificate=made.certificate, key=made.key, ca=made.ca, expires=time_to(made.expires)
+        )
+
+    async def Enrol(self, request: enrolment_pb2.EnrolRequest, context: Context) -> enrolment_pb2.EnrolResponse:
+        token = caller_identity(context)
+        if token.role is not Role.ENROLMENT:
+            raise Refused(f"{token} is enrolled already: enrol with a token")
+        folder = self._authority()
+        certificate = await asyncio.to_thread(enrolment.redeem, folder, token, request.signing_request)
+        _log.info("enrolled", identity=str(Identity.from_certificate(certificate)), token=token.name)
+        return enrolment_pb2.EnrolResponse(
+            certificate=certificate, ca=_read(folder / CA_FILE), deny_list=_read(folder / CRL_FILE)
+        )
+
+    async def RenewCertificate(
+        self, request: enrolment_pb2.RenewCertificateRequest, context: Context
+    ) -> enrolment_pb2.RenewCertificateResponse:
+        folder = self._authority()
+        old = caller_certificate(context)
+        certificate = await asyncio.to_thread(enrolment.renew, folder, old, request.signing_request)
+        _log.info("certificate_signed", identity=str(Identity.from_certificate(certificate)))
+        return enrolment_pb2.RenewCertificateResponse(
+            certificate=certificate, ca=_read(folder / CA_FILE), deny_list=_read(folder / CRL_FILE)
+        )
+
+    def _authority(self) -> Path:
+        if self._folder is None:
+            raise WrongState("this cloud has no authority to sign with: start it with --authority FOLDER")
+        return self._folder
+
+
+def _read(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from diredi_cli.enrolment import Address, Hosts, Valid, create_token
 from diredi_cli.options import DEFAULT_CLOUD, DEFAULT_IDENTITY, AsJson, Cloud, IdentityFolder
 from diredi_cli.output import ago_text, emit, table
 
@@ -87,3 +88,20 @@ def list_devices(
     columns = ("device", "site", "state", "release", "scope", "last install", "frames", "frames/s", "latency ms")
     right = ("release", "frames", "frames/s", "latency ms")
     emit([message_to_dict(device) for device in response.devices], as_json, table(columns, rows, right=right))
+
+
+@app.command("enroll")
+def enroll(
+    name: Annotated[str, typer.Argument(help="The name of the new device.")],
+    site: Annotated[str, typer.Option("--site", help="The site that it stands at.")],
+    host: Hosts = None,
+    valid: Valid = "24h",
+    address: Address = "",
+    cloud: Cloud = DEFAULT_CLOUD,
+    identity: IdentityFolder = DEFAULT_IDENTITY,
+    as_json: AsJson = False,
+) -> None:
+    """Make a token with which one new device gets its certificate, once. Its key is made there and never leaves."""
+    from diredi.trust.identity import Identity, Role
+
+    create_token(cloud, identity, Identity(Role.DEVICE, name, site), host or [], valid, address, as_json)

@@ -92,3 +92,25 @@ def revoke(
     shown = {"revoked": ", ".join(sorted(set(revoked.values()))), "certificates": len(revoked)}
     shown["deny list"] = ", ".join(str(folder / CRL_FILE) for folder in (authority, *(to or [])))
     emit(data, as_json, facts(shown))
+
+
+@app.command("enroll")
+def enroll(
+    token: Annotated[str, typer.Argument(help="What `diredi site enroll` or `device enroll` printed; - reads it.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where ca.pem, cert.pem and key.pem go.")],
+    as_json: AsJson = False,
+) -> None:
+    """Get a certificate with a token, where it will be used: the key is made here and never leaves this machine.
+
+    The service that runs with it renews it by itself. If the answer was lost, the same command continues.
+    """
+    import asyncio
+    import sys
+
+    from diredi.rpc.enrolment import enrol
+    from diredi.trust.enrolment import Token
+
+    credentials = asyncio.run(enrol(Token.decode(sys.stdin.readline() if token == "-" else token), out))
+    data = {"identity": str(credentials.identity), "folder": str(out), "expires": credentials.expires.isoformat()}
+    shown = {"identity": credentials.identity, "folder": out, "expires": f"{credentials.expires:%Y-%m-%d}"}
+    emit(data, as_json, facts(shown))

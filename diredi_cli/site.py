@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diredi.errors import InvalidInput
+from diredi_cli.enrolment import Address, Hosts, Valid, create_token
 from diredi_cli.options import DEFAULT_CLOUD, DEFAULT_IDENTITY, AsJson, Cloud, IdentityFolder
 from diredi_cli.output import ago_text, bytes_text, emit, facts, note, table
 
@@ -189,3 +190,19 @@ def _explained(request: ConsentRequest) -> RenderableType:
 
 def _texts(request: ConsentRequest) -> dict[str, str]:
     return {one.subject: one.text for one in request.explanation}
+
+
+@app.command("enroll")
+def enroll(
+    name: Annotated[str, typer.Argument(help="The name of the new site.")],
+    host: Hosts = None,
+    valid: Valid = "24h",
+    address: Address = "",
+    cloud: Cloud = DEFAULT_CLOUD,
+    identity: IdentityFolder = DEFAULT_IDENTITY,
+    as_json: AsJson = False,
+) -> None:
+    """Make a token with which one new site gets its certificate, once. Its key is made there and never leaves."""
+    from diredi.trust.identity import Identity, Role
+
+    create_token(cloud, identity, Identity(Role.SITE, name), host or [], valid, address, as_json)

@@ -17,6 +17,7 @@ from diredi.detectors.onnx import OnnxPredictor
 from diredi.errors import InvalidInput
 from diredi.rpc.byte_counter import EgressMeter
 from diredi.rpc.client import Channel, connect
+from diredi.rpc.renewal import keep_renewed
 from diredi.rpc.retry import Backoff
 from diredi.rpc.server import start_server
 from diredi.trust.deny_list import CRL_FILE, DenyList
@@ -119,6 +120,7 @@ async def _keep_connected(config: EdgeConfig, parts: NodeParts, overlays: Overla
                 parts.cloud.watch_releases(parts.updater.request),
                 parts.cloud.heartbeat(parts.telemetry, version, parts.inference.cameras),
                 parts.updater.run(),
+                keep_renewed(channel, credentials, config.identity),
                 _set_when_done(parts.identity.replaced(credentials), replaced),
             ]
             if config.user_domain is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import structlog
 
@@ -12,6 +13,7 @@ from diredi.errors import DirediError, InvalidInput, NoLabels
 from diredi.jobs import LocalExecutor
 from diredi.rpc.byte_counter import EgressMeter
 from diredi.rpc.client import Channel, connect
+from diredi.rpc.renewal import keep_renewed
 from diredi.rpc.retry import Backoff
 from diredi.rpc.server import start_server
 from diredi.trust.identity import Identity, Role
@@ -107,20 +109,23 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
         server = await start_server(credentials, config.listen, [*servicers, *more], identity=config.identity)
         stack.push_async_callback(server.stop, STOP_S)
         process.announce(server.address, site=config.site, train_images=data.last.train_images)
-        following = _follow_identity(server.identity, channel, cloud, journal)
+        following = _follow_identity(server.identity, channel, cloud, journal, config.identity)
         measuring = [overlays.run()] if overlays else []
         await process.run_all([_watch_tasks(config, cloud, worker), worker.run(), following, *measuring], stop)
 
 
 async def _follow_identity(
-    identity: LiveIdentity, channel: Channel, cloud: CloudClient, journal: ConsentJournal
+    identity: LiveIdentity, channel: Channel, cloud: CloudClient, journal: ConsentJournal, folder: Path
 ) -> None:
-    """Use a renewed certificate as soon as it is in the folder, for ever."""
+    """Have the certificate renewed, and use a renewed one as soon as it is in the folder, for ever."""
     while True:
-        await asyncio.sleep(1.0)
-        if identity.credentials is not cloud.credentials:
-            channel.renew(identity.credentials)
-            cloud.credentials = journal.credentials = identity.credentials
+        async with asyncio.TaskGroup() as group:
+            renewing = group.create_task(keep_renewed(channel, cloud.credentials, folder))
+            while identity.credentials is cloud.credentials:
+                await asyncio.sleep(1.0)
+            renewing.cancel()
+        channel.renew(identity.credentials)
+        cloud.credentials = journal.credentials = identity.credentials
 
 
 def _overlay_maker(config: UserDomainConfig, cloud: CloudClient, data: _Data) -> OverlayMaker:

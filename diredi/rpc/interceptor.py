@@ -18,12 +18,13 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError
 
-from diredi.errors import DirediError, InvalidInput
+from diredi.errors import DirediError, InvalidInput, Refused
 from diredi.rpc.admission import Admission
 from diredi.rpc.byte_counter import EgressMeter, IngressMeter, count_sent
 from diredi.rpc.caller import caller_identity
 from diredi.rpc.limits import CallQuota, Limits
 from diredi.rpc.status import code_of
+from diredi.trust.identity import Role
 
 _log = structlog.get_logger(__name__)
 _END = object()
@@ -32,6 +33,7 @@ _LONGEST = 1000  # characters of a message; a status travels in headers, which a
 Unary = Callable[[Any, Any], Awaitable[Any]]
 Stream = Callable[[Any, Any], AsyncIterator[Any]]
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
+_ENROL = "/diredi.v1.EnrolmentService/Enrol"
 _DOWNLOAD = "/diredi.v1.BlobService/GetBlob"
 
 
@@ -78,7 +80,7 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             try:
                 with (
                     self._admission.hold(context) as must_end,
-                    self._quota.hold(self._count(request, context), "call"),
+                    self._quota.hold(self._count(method, request, context), "call"),
                 ):
                     return await _unless(must_end, handler(request, context))
             except grpc.aio.AbortError:
@@ -93,7 +95,10 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
         async def guarded(request: Any, context: Any) -> AsyncIterator[Any]:
             try:
-                with self._admission.hold(context) as must_end, self._quota.hold(self._count(request, context), kind):
+                with (
+                    self._admission.hold(context) as must_end,
+                    self._quota.hold(self._count(method, request, context), kind),
+                ):
                     async for message in _until(self._stopping, must_end, handler(request, context)):
                         yield message
             except grpc.aio.AbortError:
@@ -142,11 +147,19 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             return grpc.stream_stream_rpc_method_handler(reflect, *coders)
         return handler
 
-    def _count(self, request: Any, context: Any) -> str:
-        """Count a message and return who sent it. Raises InvalidInput where it is none."""
+    def _count(self, method: str, request: Any, context: Any) -> str:
+        """Count a message and return who sent it; the holder of a token may enrol, and is refused all else.
+
+        Raises:
+            Refused: The caller has a token.
+            InvalidInput: The request is no message of this call.
+        """
+        identity = caller_identity(context)
+        if identity.role is Role.ENROLMENT and method != _ENROL:
+            raise Refused(f"{identity} is a token: enrol with it, and use the certificate that you get")
         if isinstance(request, _Unreadable):
             raise InvalidInput("the request is no message of this call: both sides need the same version")
-        caller = str(caller_identity(context))
+        caller = str(identity)
         if self._meter is not None:
             self._meter.count(caller, request.DESCRIPTOR.full_name, request.ByteSize())
         return caller

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Unpack
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -29,7 +30,7 @@ from diredi.trust.identity import (
     issued_by,
     server_name,
 )
-from diredi.trust.register import Issued, Register
+from diredi.trust.register import Issued, Noted, Register
 
 CA_KEY_FILE = "ca-key.pem"
 CA_LIFETIME = timedelta(days=3650)
@@ -166,8 +167,9 @@ def issue(
     Raises:
         InvalidInput: There is no authority, or the role, the name or a host cannot be used.
     """
-    if role not in set(Role):
-        raise InvalidInput(f"{role!r} is not a role: use one of {', '.join(Role)}")
+    roles = [one for one in Role if one is not Role.ENROLMENT]
+    if role not in roles:
+        raise InvalidInput(f"{role!r} is not a role: use one of {', '.join(roles)}")
     identity = Identity(Role(role), name, site)
     if out.resolve() == folder.resolve():
         raise InvalidInput(f"{out} is the authority's own folder: name another, its key must not lie with a service")
@@ -187,6 +189,7 @@ def sign_request(
     hosts: Sequence[str],
     lifetime: timedelta = LIFETIME,
     now: datetime | None = None,
+    **noted: Unpack[Noted],
 ) -> bytes:
     """Issue a certificate for the key in a request, and note it in the authority's register.
 
@@ -197,6 +200,7 @@ def sign_request(
         hosts: DNS names and IP addresses at which the holder answers.
         lifetime: How long the certificate is valid.
         now: The time to count from; None takes the clock.
+        **noted: What else the register has to say of it, as fields of its entry.
 
     Returns:
         The certificate in PEM form.
@@ -205,13 +209,38 @@ def sign_request(
         InvalidInput: There is no authority, or a host is none or is another identity's.
     """
     authority = load(folder)
-    now = now or datetime.now(UTC)
     with Register.opened(folder) as register:
-        certificate = authority.sign(request, identity, hosts, lifetime, now)
-        revoked = DenyList.read(folder / CRL_FILE, (folder / CA_FILE).read_bytes()).serials
-        register.check_hosts(identity, hosts, now, revoked)
-        register.add(Issued.of(certificate, identity, hosts))
+        return sign_into(register, authority, request, identity, hosts, lifetime, now, **noted)
+
+
+def sign_into(
+    register: Register,
+    authority: Authority,
+    request: x509.CertificateSigningRequest,
+    identity: Identity,
+    hosts: Sequence[str],
+    lifetime: timedelta = LIFETIME,
+    now: datetime | None = None,
+    **noted: Unpack[Noted],
+) -> bytes:
+    """Do what `sign_request` does, with a register that is open already."""
+    now = now or datetime.now(UTC)
+    certificate = authority.sign(request, identity, hosts, lifetime, now)
+    register.check_hosts(identity, hosts, now, _revoked(register.folder))
+    register.add(Issued.of(certificate, identity, hosts, **noted))
     return certificate
+
+
+def check_hosts(folder: Path, identity: Identity, hosts: Sequence[str], now: datetime) -> None:
+    """Refuse hosts that an identity cannot have. Raises InvalidInput as `sign_request` does."""
+    _names(identity, hosts)
+    load(folder)
+    with Register.opened(folder) as register:
+        register.check_hosts(identity, hosts, now, _revoked(folder))
+
+
+def _revoked(folder: Path) -> frozenset[int]:
+    return DenyList.read(folder / CRL_FILE, (folder / CA_FILE).read_bytes()).serials
 
 
 def revoke(
@@ -281,9 +310,15 @@ def new_request() -> tuple[bytes, x509.CertificateSigningRequest]:
     Returns:
         The private key in PEM form, and the request.
     """
-    key = ec.generate_private_key(ec.SECP256R1())
-    request = x509.CertificateSigningRequestBuilder().subject_name(_subject("to be named")).sign(key, hashes.SHA256())
-    return _pem(key), request
+    key = _pem(ec.generate_private_key(ec.SECP256R1()))
+    return key, request_for(key)
+
+
+def request_for(key: bytes) -> x509.CertificateSigningRequest:
+    """Make a request to sign a certificate for a private key in PEM form."""
+    private = serialization.load_pem_private_key(key, password=None)
+    builder = x509.CertificateSigningRequestBuilder().subject_name(_subject("to be named"))
+    return builder.sign(private, hashes.SHA256())  # type: ignore[arg-type]  # a key that TLS has taken can sign
 
 
 def _builder(

@@ -39,6 +39,8 @@ class Role(StrEnum):
     SITE = "site"
     DEVICE = "device"
     OPERATOR = "operator"
+    ENROLMENT = "enrolment"
+    """Of a token, whose holder may get a certificate with it and nothing else (`diredi.trust.enrolment`)."""
 
 
 @dataclass(frozen=True)
@@ -186,19 +188,39 @@ class Credentials:
                 and the remedy.
         """
         ca, pem, key = (_read(folder / name) for name in (CA_FILE, CERTIFICATE_FILE, KEY_FILE))
-        certificate, authorities = _parsed(folder / CERTIFICATE_FILE, pem)[0], _parsed(folder / CA_FILE, ca)
-        _check_key(folder / KEY_FILE, key, certificate)
-        if not any(issued_by(certificate, authority) for authority in authorities):
+        check_private(folder / KEY_FILE)
+        credentials = cls.parse(ca, pem, key, folder)
+        if owner not in (None, credentials.identity):
+            raise InvalidInput(
+                f"the certificate in {folder} is for {credentials.identity}, not for {owner}: "
+                "name another folder, or issue one with `diredi pki issue`"
+            )
+        return credentials
+
+    @classmethod
+    def parse(cls, ca: bytes, certificate: bytes, key: bytes, folder: Path = Path()) -> Self:
+        """Make credentials of what the three files hold, whatever this machine's clock says.
+
+        Args:
+            ca: The authority's certificates in PEM form.
+            certificate: The certificate in PEM form.
+            key: The private key in PEM form.
+            folder: Where they are from, for messages.
+
+        Returns:
+            The credentials.
+
+        Raises:
+            InvalidInput: One of them cannot be read, the key is not the certificate's, or the certificate is of another
+                authority.
+        """
+        parsed, authorities = _parsed(folder / CERTIFICATE_FILE, certificate)[0], _parsed(folder / CA_FILE, ca)
+        _check_key(folder / KEY_FILE, key, parsed)
+        if not any(issued_by(parsed, authority) for authority in authorities):
             raise InvalidInput(
                 f"{folder / CERTIFICATE_FILE} was not issued by the authority in {folder / CA_FILE}: {_REMEDY}"
             )
-        identity = Identity._of(certificate)
-        if owner not in (None, identity):
-            raise InvalidInput(
-                f"the certificate in {folder} is for {identity}, not for {owner}: "
-                "name another folder, or issue one with `diredi pki issue`"
-            )
-        return cls(identity, certificate.not_valid_after_utc, ca, pem, key)
+        return cls(Identity._of(parsed), parsed.not_valid_after_utc, ca, certificate, key)
 
     def require_server(self) -> Self:
         """Return these credentials if a server may show them.
@@ -229,6 +251,14 @@ class Credentials:
                 f"and it is {now:%Y-%m-%d %H:%M} here: check this clock"
             )
         return ""
+
+
+def hosts_in(certificate: bytes) -> list[str]:
+    """Return the DNS names and IP addresses that a certificate in PEM form names, without the server names."""
+    extensions = x509.load_pem_x509_certificate(certificate).extensions
+    names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    hosts = [name for name in names.get_values_for_type(x509.DNSName) if not name.endswith(f".{_SERVERS}")]
+    return [*hosts, *(str(address) for address in names.get_values_for_type(x509.IPAddress))]
 
 
 def _read(path: Path) -> bytes:
@@ -264,7 +294,6 @@ def check_private(key: Path) -> None:
 
 
 def _check_key(path: Path, pem: bytes, certificate: x509.Certificate) -> None:
-    check_private(path)
     try:
         public = serialization.load_pem_private_key(pem, password=None).public_key()
     except (ValueError, TypeError):

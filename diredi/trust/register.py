@@ -14,15 +14,25 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, Final, Self
+from typing import BinaryIO, Final, Self, TypedDict, Unpack
 
 from cryptography import x509
+from pydantic import TypeAdapter
 
 from diredi.errors import InvalidInput
 from diredi.store.files import no_room_at
 from diredi.trust.identity import Identity
 
 REGISTER_FILE: Final = "issued.jsonl"
+
+
+class Noted(TypedDict, total=False):
+    """What only some entries say, see `Issued`."""
+
+    enrols: str
+    enrols_hosts: tuple[str, ...]
+    token: str
+    key: str
 
 
 @dataclass(frozen=True)
@@ -34,19 +44,30 @@ class Issued:
         identity: Whom it is for.
         hosts: The hosts that it names.
         expires: When it ends, in seconds since 1970.
+        enrols: Of the certificate in a token: who may enrol with it.
+        enrols_hosts: Of the certificate in a token: the hosts that this one will have.
+        token: Of a certificate that was signed for a token: the name of the token.
+        key: Of a certificate that was signed for a token: the SHA-256 of its public key, as hexadecimal text.
     """
 
     serial: str
     identity: str
     hosts: tuple[str, ...]
     expires: float
+    enrols: str = ""
+    enrols_hosts: tuple[str, ...] = ()
+    token: str = ""
+    key: str = ""
 
     @classmethod
-    def of(cls, certificate: bytes, identity: Identity, hosts: Sequence[str]) -> Self:
+    def of(cls, certificate: bytes, identity: Identity, hosts: Sequence[str], **noted: Unpack[Noted]) -> Self:
         """Make the entry of a certificate in PEM form."""
         found = x509.load_pem_x509_certificate(certificate)
         expires = found.not_valid_after_utc.timestamp()
-        return cls(f"{found.serial_number:x}", str(identity), tuple(_plain(host) for host in hosts), expires)
+        return cls(f"{found.serial_number:x}", str(identity), tuple(_plain(host) for host in hosts), expires, **noted)
+
+
+_ENTRY = TypeAdapter(Issued)
 
 
 class Register:
@@ -54,7 +75,7 @@ class Register:
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
         """Read an open file; use `opened`."""
-        self._file, self._path = file, path
+        self._file, self._path, self.folder = file, path, path.parent
         lines = file.read().splitlines()
         self.issued = [_parsed(line, path, number) for number, line in enumerate(lines, start=1)]
 
@@ -100,9 +121,8 @@ class Register:
 
 def _parsed(line: bytes, path: Path, number: int) -> Issued:
     try:
-        values = json.loads(line)
-        return Issued(str(values["serial"]), str(values["identity"]), tuple(values["hosts"]), float(values["expires"]))
-    except (ValueError, KeyError, TypeError):
+        return _ENTRY.validate_json(line)
+    except ValueError:
         raise InvalidInput(
             f"{path}, line {number}: this is no entry of a register; take the file from a backup, or remove that line "
             "and know that its certificate cannot be revoked by name"

@@ -1,0 +1,191 @@
+"""Enrolment: a token that works once, for whom the authority signs a certificate without ever seeing the key.
+
+A token holds a certificate with the role `enrolment` and its key, the authority's certificate and the cloud's address.
+So enrolment needs no door without mutual TLS: the handshake proves the token, and ends it when its time is over. That a
+token was used is in the authority's register.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import secrets
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final, Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from diredi.errors import InvalidInput, NotFound, Refused
+from diredi.store.files import atomic_write, make_folder
+from diredi.trust import ca
+from diredi.trust.deny_list import CRL_FILE
+from diredi.trust.identity import CA_FILE, CERTIFICATE_FILE, KEY_FILE, Credentials, Identity, Role, hosts_in
+from diredi.trust.register import Register
+
+LIFETIME: Final = timedelta(days=90)
+"""For so long a certificate of the cloud's is valid; it is renewed when half of that is over."""
+LONGEST_TOKEN: Final = timedelta(days=30)
+_PREFIX: Final = "diredi-enrol-"
+_MAX_TOKEN_CHARACTERS: Final = 8192
+
+
+@dataclass(frozen=True)
+class Token:
+    """What a device or a site needs to enrol. Whoever has it can enrol in its place, once.
+
+    Attributes:
+        cloud: The cloud's host:port.
+        credentials: The one-time certificate and key, and the authority.
+    """
+
+    cloud: str
+    credentials: Credentials
+
+    def encode(self) -> str:
+        """Return the token as one word that can be sent, typed into a command, or shown as a QR code."""
+        credentials = self.credentials
+        parts = [self.cloud, *(text.decode() for text in (credentials.ca, credentials.certificate, credentials.key))]
+        return _PREFIX + base64.urlsafe_b64encode(zlib.compress(json.dumps(parts).encode(), 9)).decode().rstrip("=")
+
+    @classmethod
+    def decode(cls, text: str) -> Self:
+        """Read a token.
+
+        Raises:
+            InvalidInput: The text is no token, or was cut.
+        """
+        body = text.strip().removeprefix(_PREFIX)
+        try:
+            if not text.strip().startswith(_PREFIX) or len(body) > _MAX_TOKEN_CHARACTERS:
+                raise ValueError("no token")
+            packed = base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))
+            cloud, *pems = json.loads(zlib.decompressobj().decompress(packed, 4 * _MAX_TOKEN_CHARACTERS))
+            authority, certificate, key = (pem.encode() for pem in pems)
+            return cls(cloud, Credentials.parse(authority, certificate, key))
+        except (ValueError, TypeError, AttributeError, binascii.Error, zlib.error, RecursionError):
+            raise InvalidInput(
+                "that is no enrolment token, or not all of it: copy it again, or ask for another"
+            ) from None
+
+
+def create_token(
+    folder: Path, identity: Identity, hosts: Sequence[str], valid: timedelta, now: datetime | None = None
+) -> Credentials:
+    """Make the one-time credentials of a token.
+
+    Args:
+        folder: The folder of the authority.
+        identity: Who may enrol with it.
+        hosts: DNS names and IP addresses at which that one will answer.
+        valid: For how long.
+        now: The time to count from; None takes the clock.
+
+    Returns:
+        The credentials, whose certificate has the role `enrolment`.
+
+    Raises:
+        InvalidInput: The identity cannot enrol, `valid` is too long, or a host is none or is another identity's.
+    """
+    if identity.role in {Role.CLOUD, Role.ENROLMENT}:
+        raise InvalidInput(f"{identity} cannot enrol: that is for sites, devices and operators")
+    if not timedelta(0) < valid <= LONGEST_TOKEN:
+        raise InvalidInput(f"a token is valid for some time, and for {LONGEST_TOKEN.days} days at most: check --valid")
+    now = now or datetime.now(UTC)
+    ca.check_hosts(folder, identity, hosts, now)
+    key, request = ca.new_request()
+    token = Identity(Role.ENROLMENT, secrets.token_hex(8))
+    certificate = ca.sign_request(
+        folder, request, token, (), valid, now, enrols=str(identity), enrols_hosts=tuple(hosts)
+    )
+    return Credentials.parse((folder / CA_FILE).read_bytes(), certificate, key)
+
+
+def redeem(folder: Path, token: Identity, signing_request: bytes, now: datetime | None = None) -> bytes:
+    """Sign the certificate for which a token is.
+
+    Args:
+        folder: The folder of the authority.
+        token: The identity in the token's certificate.
+        signing_request: The request with the public key, in PEM form.
+        now: The time to count from; None takes the clock.
+
+    Returns:
+        The certificate in PEM form.
+
+    Raises:
+        InvalidInput: The request is none.
+        Refused: The token has been used with another key.
+        NotFound: The authority knows no such token.
+    """
+    request = _request_in(signing_request)
+    key, authority = _digest_of_key(request), ca.load(folder)
+    with Register.opened(folder) as register:
+        made = next((entry for entry in register.issued if entry.identity == str(token) and entry.enrols), None)
+        if made is None:
+            raise NotFound(f"no token {token.name} is known here: ask for another one")
+        used = [entry for entry in register.issued if entry.token == token.name]
+        if any(entry.key != key for entry in used):
+            raise Refused("this token has been used: ask for another one, and for whom used it if that was not you")
+        identity = Identity.from_uri(f"diredi://{made.enrols}")
+        return ca.sign_into(
+            register, authority, request, identity, made.enrols_hosts, LIFETIME, now, token=token.name, key=key
+        )
+
+
+def renew(folder: Path, certificate: bytes, signing_request: bytes, now: datetime | None = None) -> bytes:
+    """Sign a new certificate for the holder of one that still holds: same identity, same hosts.
+
+    Args:
+        folder: The folder of the authority.
+        certificate: The certificate of the connection, in PEM form.
+        signing_request: The request with the public key, in PEM form.
+        now: The time to count from; None takes the clock.
+
+    Returns:
+        The certificate in PEM form.
+
+    Raises:
+        InvalidInput: The request is none.
+        Refused: The holder is a token.
+    """
+    identity = Identity.from_certificate(certificate)
+    if identity.role is Role.ENROLMENT:
+        raise Refused(f"{identity} is a token, which is not renewed: ask for another one")
+    return ca.sign_request(folder, _request_in(signing_request), identity, hosts_in(certificate), LIFETIME, now)
+
+
+def write_credentials(folder: Path, ca_: bytes, certificate: bytes, key: bytes, deny_list: bytes) -> Credentials:
+    """Put credentials into an identity folder, made for its owner alone, and return them as read from there."""
+    if not folder.exists():
+        make_folder(folder)
+        folder.chmod(0o700)
+    credentials = Credentials.parse(ca_, certificate, key)
+    atomic_write(folder / CA_FILE, credentials.ca)
+    atomic_write(folder / KEY_FILE, key, mode=0o600)
+    if deny_list:
+        atomic_write(folder / CRL_FILE, deny_list)
+    atomic_write(folder / CERTIFICATE_FILE, certificate)
+    return Credentials.load(folder)
+
+
+def _request_in(pem: bytes) -> x509.CertificateSigningRequest:
+    try:
+        request = x509.load_pem_x509_csr(pem)
+        request.public_key()
+    except (ValueError, TypeError):
+        raise InvalidInput("that is no signing request in PEM form: make it again") from None
+    return request
+
+
+def _digest_of_key(request: x509.CertificateSigningRequest) -> str:
+    spki = request.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return hashlib.sha256(spki).hexdigest()

@@ -1,0 +1,53 @@
+"""What `diredi site enroll` and `diredi device enroll` share: an operator makes a token with which one may enrol."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from diredi.errors import InvalidInput
+from diredi_cli.output import emit, facts
+
+if TYPE_CHECKING:
+    from diredi.trust.identity import Identity
+
+_UNITS = {"min": 60, "h": 3600, "d": 86_400}
+Hosts = Annotated[
+    list[str] | None,
+    typer.Option("--host", help="DNS name or address under which it will be reached; repeat for more."),
+]
+Valid = Annotated[str, typer.Option("--valid", metavar="TIME", help="For how long: 30min, 24h or 7d, at most 30d.")]
+Address = Annotated[
+    str,
+    typer.Option("--address", metavar="HOST:PORT", help="The cloud, as reached from there; else as from here."),
+]
+
+
+def create_token(
+    cloud: str, operator: Path, identity: Identity, hosts: list[str], valid: str, address: str, as_json: bool
+) -> None:
+    """Have the cloud make a token and print it."""
+    from diredi.rpc.v1.enrolment_pb2 import CreateTokenRequest, CreateTokenResponse
+    from diredi.rpc.v1.enrolment_pb2_grpc import EnrolmentServiceStub
+    from diredi.trust.enrolment import Token
+    from diredi.trust.identity import Credentials
+    from diredi_cli.connection import ask
+    from diredi_cli.proto_json import to_datetime
+
+    request = CreateTokenRequest(identity=str(identity), hosts=hosts, valid_s=_seconds(valid))
+    made: CreateTokenResponse = ask(cloud, operator, lambda channel: EnrolmentServiceStub(channel).CreateToken, request)
+    token = Token(address or cloud, Credentials.parse(made.ca, made.certificate, made.key)).encode()
+    expires = to_datetime(made.expires)
+    data = {"identity": str(identity), "expires": expires.isoformat(), "token": token}
+    shown = {"identity": identity, "works once, until": f"{expires:%Y-%m-%d %H:%M} UTC"}
+    emit(data, as_json, facts(shown), "run there:", f"  diredi pki enroll --out FOLDER {token}")
+
+
+def _seconds(text: str) -> int:
+    found = re.fullmatch(r"([1-9]\d{0,5})(min|h|d)", text)
+    if found is None:
+        raise InvalidInput(f"{text[:20]!r} is not a time: write for example --valid 24h (min, h or d)")
+    return int(found[1]) * _UNITS[found[2]]
