@@ -6,6 +6,7 @@ All that it needs is stored. Started on the state of a cloud that was killed, it
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -17,6 +18,7 @@ from cloud_server import canary
 from cloud_server.context import CloudContext
 from cloud_server.cycles import rebase, transitions
 from cloud_server.cycles.pipeline import CyclePipeline
+from cloud_server.cycles.waits import count_waits
 from cloud_server.entities import Cycle, Part
 from cloud_server.notifier import CYCLES
 from cloud_server.states import BEFORE_UPLOAD, CLOUD_WORKS, State
@@ -112,16 +114,19 @@ class CycleReconciler:
         return await self._context.write(fail)
 
     async def _watch_deadlines(self) -> None:
+        looked_at = time.monotonic()
         while True:
+            now = time.monotonic()
             try:
-                await self._context.write(self._end_overdue)
+                await self._context.write(partial(self._end_overdue, elapsed_s=now - looked_at))
+                looked_at = now
             except (Unreachable, NoRoom) as error:
                 _log.warning("deadlines_not_checked", error=str(error))
             await asyncio.sleep(self._look_every_s)
 
-    def _end_overdue(self, r: Repository, now: datetime) -> None:
+    def _end_overdue(self, r: Repository, now: datetime, elapsed_s: float) -> None:
         """End each cycle that has waited too long, and record for whom it waited."""
-        for cycle in r.cycles.unfinished():
+        for cycle in count_waits(r, now, elapsed_s):
             waited = now - cycle.progressed_at
             if cycle.state in BEFORE_UPLOAD:
                 self._drop_overdue_sites(r, cycle, now)

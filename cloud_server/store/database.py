@@ -19,11 +19,11 @@ import alembic.config
 import alembic.util.exc
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session
 
 from cloud_server.store import Repository
-from diredi.errors import InvalidInput, NoRoom, Unreachable, WrongState
+from diredi.errors import CorruptData, InvalidInput, NoRoom, Unreachable, WrongState
 
 T = TypeVar("T")
 
@@ -46,9 +46,12 @@ class Database:
             InvalidInput: That is not the URL of such a database.
             Unreachable: The database does not answer.
             WrongState: The schema was made by a newer version.
+            CorruptData: The database's file is damaged.
         """
         self._engine = _open(url)
         try:
+            if self._engine.dialect.name == "sqlite":
+                _check_sqlite(self._engine)
             with self._engine.execution_options(**{_WRITES: True}).begin() as connection:
                 _migrate(connection)
         except DBAPIError as error:
@@ -72,6 +75,7 @@ class Database:
         Raises:
             Unreachable: The database does not answer.
             NoRoom: The database's disk is full.
+            CorruptData: The database's file is damaged.
         """
         for attempt in range(1, _TRIES + 1):
             try:
@@ -120,6 +124,22 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
+def _check_sqlite(engine: Engine) -> None:
+    """Raises CorruptData where pages of the file are not what SQLite has written."""
+    with engine.connect() as connection:
+        found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+    if found != "ok":
+        raise _damaged(engine, str(found))
+
+
+def _damaged(engine: Engine | None, why: str) -> CorruptData:
+    file = f" {engine.url.database}" if engine is not None else ""
+    why = " ".join(why.split())[:200]
+    return CorruptData(
+        f"the cloud's database{file} is damaged ({why}): stop the cloud, keep the file, and put a backup in its place"
+    )
+
+
 def _migrate(connection: Connection) -> None:
     config = alembic.config.Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
@@ -148,6 +168,11 @@ def _finite(value: object) -> object:
 
 
 def _to_diredi_error(error: DBAPIError) -> Exception:
+    code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the rest says where it was met
+    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        return _damaged(None, str(error.orig))
+    if isinstance(error, DataError):  # such as a zero byte in a text: a request brought it, since we write none
+        return InvalidInput("the request has a value that the database does not take: leave out zero bytes")
     if not isinstance(error, OperationalError):
         return error  # a defect of the cloud, not of the database: it keeps its type and its traceback
     # A quota or a limit on the size of files is an error of writing to SQLite, not a full disk.

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
+from functools import partial
+from typing import Any
 
 import grpc
 import pytest
 
+from cloud_server.app import Cloud
+from cloud_server.context import utc_now
 from diredi.errors import NotFound, WrongState
 from diredi.rpc.v1 import cycles_pb2, fleet_pb2, registry_pb2, sites_pb2
 from tests.services.cloud.world import World, ask, state_of, states_of
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, until
 
 MAIN_LINE = [
     "REQUESTED", "OFFERED", "EXTRACTING", "UPLOADED", "APPLIED", "GATED", "REDISTILLED", "CANARY", "RELEASED",
@@ -252,3 +257,26 @@ async def test_reflection_and_health_are_there_for_standard_tools(world: World) 
         assert answer is not grpc.aio.EOF
         names = {service.name for service in answer.list_services_response.service}
         assert {f"diredi.v1.{n}Service" for n in ("Registry", "Blob", "Cycle", "Site", "Fleet")} <= names
+
+
+async def test_a_clock_that_jumps_ends_no_cycle_and_hides_no_task(world: World) -> None:
+    world.settings["canary_deadline_s"] = 1.0  # so that deadlines are looked at four times a second
+    async with world.cloud() as cloud:
+        site, operator = world.site(), world.operator()
+        task = await site.extracting(operator)
+        for days in (8, -365):
+            cloud.context.now = lambda days=days: utc_now() + timedelta(days=days)
+            before = await looks_at_deadlines(cloud)
+            await until(partial(looked_since, cloud, before))
+            assert state_of(await operator.get(task.cycle_id)) == "EXTRACTING"
+        await ask(site.stub.FailTask, sites_pb2.FailTaskRequest(task_id=task.id, reason="no"))
+        again = await site.extracting(operator, "r2")
+        assert again.cycle_id != task.cycle_id
+
+
+async def looks_at_deadlines(cloud: Cloud) -> dict[str, Any] | None:
+    return await cloud.context.read(lambda r: r.facts.get("waits"))
+
+
+async def looked_since(cloud: Cloud, before: dict[str, Any] | None) -> bool:
+    return await looks_at_deadlines(cloud) != before

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import alembic.command
@@ -15,12 +18,13 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 
 from cloud_server.cycles import transitions
+from cloud_server.cycles.waits import count_waits
 from cloud_server.entities import Install, ModelKind, Outcome, Progress, ReleaseStatus, Vitals
 from cloud_server.states import State
 from cloud_server.store import Repository, schema
 from cloud_server.store.database import Database, sqlite_url
 from cloud_server.store.schema import Table
-from diredi.errors import InvalidInput, NoRoom, NotFound, Unreachable, WrongState
+from diredi.errors import CorruptData, InvalidInput, NoRoom, NotFound, Unreachable, WrongState
 from tests.support.waiting import PATIENCE_S
 from tests.unit.cloud_server.samples import (
     LABELS,
@@ -322,3 +326,61 @@ def test_a_full_disk_is_said_and_loses_nothing(tmp_path) -> None:
         database.close()
     finally:
         event.remove(Engine, "connect", only_few_pages)
+
+
+def test_a_database_with_a_page_of_noise_is_said_at_the_start_with_the_remedy(tmp_path) -> None:
+    good = tmp_path / "good.sqlite"
+    database = Database(sqlite_url(good))
+    write(database, first_release)
+    database.close()
+    with closing(sqlite3.connect(good)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    whole = good.read_bytes()
+    size, noise = 4096, random.Random(0)
+    for page in range(0, len(whole) // size, 3):
+        bad = tmp_path / f"bad-{page}.sqlite"
+        bad.write_bytes(whole[: page * size] + noise.randbytes(size) + whole[(page + 1) * size :])
+        with pytest.raises(CorruptData, match=r"damaged.*backup"):
+            Database(sqlite_url(bad))
+    again = Database(sqlite_url(good))
+    assert read(again, lambda r: r.releases.all())
+    again.close()
+
+
+def test_a_wait_is_what_was_counted_whatever_the_clock_says(tmp_path) -> None:
+    """Eight days on, a year back, and over a restart; a sign of progress begins it anew."""
+    database = Database(sqlite_url(tmp_path / "cloud.sqlite"))
+    write(database, first_release)
+    cycle = write(database, lambda r: transitions.start_cycle(r, ["site-1"], "r1", {}, "operator/a", NOON))
+    write(database, lambda r: count_waits(r, NOON, 0))
+    for now, elapsed, waited in ((later(9), 9, 9), (later(8 * 86_400), 1, 10), (later(-365 * 86_400), 2, 12)):
+        (seen,) = write(database, lambda r, now=now, elapsed=elapsed: count_waits(r, now, elapsed))
+        assert (now - seen.progressed_at).total_seconds() == waited
+        assert (now - seen.part("site-1").progressed_at).total_seconds() == waited
+    database.close()
+    database = Database(sqlite_url(tmp_path / "cloud.sqlite"))
+    (seen,) = write(database, lambda r: count_waits(r, NOON, 0))
+    assert (NOON - seen.progressed_at).total_seconds() == 12
+    write(database, lambda r: r.cycles.change_part(cycle.id, "site-1", later(20)))
+    (seen,) = write(database, lambda r: count_waits(r, NOON, 5))
+    assert seen.progressed_at == NOON
+    database.close()
+
+
+def test_cycles_are_in_the_order_in_which_they_were_started_though_the_clock_went_back(tmp_path) -> None:
+    database = Database(sqlite_url(tmp_path / "cloud.sqlite"))
+    write(database, first_release)
+    ids = []
+    for number in range(4):
+        now = later(-number * 86_400 * 90)
+        cycle = write(
+            database,
+            lambda r, number=number, now=now: transitions.start_cycle(
+                r, ["site-1"], f"r{number}", {}, "operator/a", now
+            ),
+        )
+        ids.append(cycle.id)
+        write(database, lambda r, id=cycle.id: r.cycles.move(id, State.FAILED, NOON, "cloud", "no"))
+    assert [cycle.id for cycle in read(database, lambda r: r.cycles.recent("site-1"))] == ids[::-1]
+    assert [cycle.id for cycle in read(database, lambda r: r.cycles.recent("site-1", after=ids[2]))] == [ids[1], ids[0]]
+    database.close()
