@@ -93,6 +93,10 @@ if TYPE_CHECKING:
     from diredi.knowledge.merging import Contribution as Contribution
     from diredi.knowledge.merging import MergeRecipe as MergeRecipe
     from diredi.knowledge.merging import merge_gaps as merge_gaps
+    from diredi.knowledge.overlay import FittedOverlay as FittedOverlay
+    from diredi.knowledge.overlay import Overlay as Overlay
+    from diredi.knowledge.overlay import OverlayNote as OverlayNote
+    from diredi.knowledge.overlay import fit_overlay as fit_overlay
     from diredi.knowledge.recipe import CycleRecipe as CycleRecipe
     from diredi.knowledge.redistil import RedistilledStudent as RedistilledStudent
     from diredi.knowledge.redistil import redistil as redistil
@@ -125,6 +129,7 @@ _EXPORTS = {
     "EnsembleTeacher": ("diredi.decentralized.detectors", "EnsembleTeacher"),
     "ExtractionMetrics": ("diredi.knowledge.gaps", "ExtractionMetrics"),
     "Federation": ("diredi.decentralized.federation", "Federation"),
+    "FittedOverlay": ("diredi.knowledge.overlay", "FittedOverlay"),
     "Gap": ("diredi.knowledge.gap", "Gap"),
     "GapNote": ("diredi.knowledge.gap", "GapNote"),
     "Gaps": ("diredi.knowledge.gaps", "Gaps"),
@@ -142,6 +147,8 @@ _EXPORTS = {
     "OnProgress": ("diredi.progress", "OnProgress"),
     "OnnxPredictor": ("diredi.detectors.onnx", "OnnxPredictor"),
     "Outputs": ("diredi.detectors.base", "Outputs"),
+    "Overlay": ("diredi.knowledge.overlay", "Overlay"),
+    "OverlayNote": ("diredi.knowledge.overlay", "OverlayNote"),
     "Pool": ("diredi.distillation.batches", "Pool"),
     "Predictor": ("diredi.detectors.predictor", "Predictor"),
     "Progress": ("diredi.progress", "Progress"),
@@ -166,6 +173,7 @@ _EXPORTS = {
     "evaluate": ("diredi.evaluation.detection", "evaluate"),
     "export": ("diredi.detectors.export", "export_onnx"),
     "extract_gap": ("diredi.knowledge.extraction", "extract_gap"),
+    "fit_overlay": ("diredi.knowledge.overlay", "fit_overlay"),
     "load": ("diredi.detectors.registry", "load"),
     "load_dataset": ("diredi.data.dataset", "load"),
     "merge_gaps": ("diredi.knowledge.merging", "merge_gaps"),
@@ -195,6 +203,7 @@ __all__ = [
     "EnsembleTeacher",
     "ExtractionMetrics",
     "Federation",
+    "FittedOverlay",
     "Gap",
     "GapNote",
     "Gaps",
@@ -212,6 +221,8 @@ __all__ = [
     "OnProgress",
     "OnnxPredictor",
     "Outputs",
+    "Overlay",
+    "OverlayNote",
     "Pool",
     "Predictor",
     "Progress",
@@ -236,6 +247,7 @@ __all__ = [
     "evaluate",
     "export",
     "extract_gap",
+    "fit_overlay",
     "load",
     "load_dataset",
     "merge_gaps",

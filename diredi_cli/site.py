@@ -10,7 +10,7 @@ import typer
 from diredi.errors import InvalidInput
 from diredi_cli.enrolment import Address, Hosts, Valid, create_token
 from diredi_cli.options import DEFAULT_CLOUD, DEFAULT_IDENTITY, AsJson, Cloud, IdentityFolder
-from diredi_cli.output import ago_text, bytes_text, emit, facts, note, table
+from diredi_cli.output import ago_text, bytes_text, emit, facts, note, percent, table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from diredi.consent import Event
     from diredi.rpc.client import Channel
     from diredi.rpc.v1.local_pb2 import ConsentRequest
+    from diredi.rpc.v1.overlay_pb2 import Overlay
 
 app = typer.Typer(help="The sites that the cloud knows, and one site's own status and consent.", no_args_is_help=True)
 
@@ -69,6 +70,8 @@ def status(
     """Show the status of a user domain, and what it wants its people to decide. Ask with the site's own identity."""
     from diredi.rpc.v1.local_pb2 import GetSiteStatusRequest, GetSiteStatusResponse
     from diredi.rpc.v1.local_pb2_grpc import LocalServiceStub
+    from diredi.rpc.v1.overlay_pb2 import ListOverlaysRequest
+    from diredi.rpc.v1.overlay_pb2_grpc import OverlayServiceStub
     from diredi.trust.identity import Credentials, Identity, Role
     from diredi_cli.connection import ask
     from diredi_cli.proto_json import message_to_dict
@@ -83,6 +86,13 @@ def status(
         GetSiteStatusRequest(),
         server=Identity(Role.SITE, own.site),
     )
+    overlays = ask(
+        address,
+        identity,
+        lambda channel: OverlayServiceStub(channel).ListOverlays,
+        ListOverlaysRequest(),
+        server=Identity(Role.SITE, own.site),
+    ).overlays
     shown = [
         facts(
             {
@@ -99,7 +109,25 @@ def status(
     if response.class_proposals:
         title = "Decide before the next cycle: class_names in the site's configuration says what each class is"
         shown.append(table(("class", "may be"), sorted(response.class_proposals.items()), title=title))
-    emit(message_to_dict(response), as_json, *shown)
+    if overlays:
+        title = "Overlays of this site, for the releases that its edge nodes have asked for (mAP50 on held-out images)"
+        rows = [_overlay_row(overlay) for overlay in overlays]
+        shown.append(table(("release", "overlay", "alone", "with it"), rows, right=("alone", "with it"), title=title))
+    data = message_to_dict(response) | {"overlays": [message_to_dict(overlay) for overlay in overlays]}
+    emit(data, as_json, *shown)
+
+
+def _overlay_row(overlay: Overlay) -> tuple[object, ...]:
+    from diredi.rpc.v1 import overlay_pb2
+
+    texts = {
+        overlay_pb2.OVERLAY_STATE_PENDING: "is being measured",
+        overlay_pb2.OVERLAY_STATE_READY: f"in use, {100 * overlay.share:.0f} % of the site's statistics",
+        overlay_pb2.OVERLAY_STATE_NONE: overlay.problem or "none, the release is better alone",
+    }
+    measured = [overlay.before, overlay.after] if overlay.HasField("before") else []
+    figures = [percent(metrics.map50) for metrics in measured] or ["", ""]
+    return (overlay.release.removeprefix("sha256:")[:12], texts.get(overlay.state, ""), *figures)
 
 
 @app.command("requests")

@@ -47,12 +47,12 @@ class OverlayNote(BaseModel):
 
 @dataclass(frozen=True)
 class Overlay:
-    """Batch-norm statistics for one model.
+    """Batch-norm statistics for one model, and no weight of it.
 
     Example:
-        >>> fitted = fit_overlay(student, site)                               # doctest: +SKIP
-        >>> if fitted.overlay is not None:                                    # doctest: +SKIP
-        ...     diredi.export(fitted.overlay.apply(student), "here.onnx")
+        >>> import diredi
+        >>> overlay = diredi.Overlay.load("site.overlay")                     # doctest: +SKIP
+        >>> here = overlay.apply(diredi.load("student.safetensors"))          # doctest: +SKIP
     """
 
     note: OverlayNote
@@ -65,6 +65,9 @@ class Overlay:
         Args:
             model: The model that the overlay is for.
 
+        Returns:
+            The copy. Its weights are those of the model.
+
         Raises:
             InvalidInput: It is for another model.
         """
@@ -74,24 +77,31 @@ class Overlay:
             )
         return _with_statistics(model, self.statistics)
 
-    def save(self, path: Path) -> str:
-        """Write the overlay as safetensors, whole or not at all, and return the digest of the file.
+    def save(self, path: Path | str) -> str:
+        """Write the overlay as safetensors, whole or not at all.
 
         Args:
             path: Where the file goes.
+
+        Returns:
+            The digest "sha256:..." of the file.
         """
-        return self.statistics.save(path, {_KEY: self.note.model_dump_json()})
+        return self.statistics.save(Path(path), {_KEY: self.note.model_dump_json()})
 
     @classmethod
-    def load(cls, path: Path) -> Overlay:
+    def load(cls, path: Path | str) -> Overlay:
         """Read an overlay.
 
         Args:
             path: The file that `save` wrote.
 
+        Returns:
+            The overlay, which says which model it is for.
+
         Raises:
             CorruptData: The file is damaged, or something else.
         """
+        path = Path(path)
         try:
             note = OverlayNote.model_validate_json(read_metadata(path).get(_KEY, ""))
         except ValidationError:
@@ -120,7 +130,7 @@ def fit_overlay(model: Detector, data: Dataset, shares: Sequence[float] = SHARES
     Args:
         model: The model; it is left as it was.
         data: The site's images with labels. Classes that the model does not know are never found.
-        shares: How much of the site's statistics to try.
+        shares: How much of the site's statistics to try, each more than 0 and at most 1.
 
     Returns:
         The overlay if it finds more on the held-out images (mAP50), and figures. A model without batch norm has none.
@@ -128,6 +138,12 @@ def fit_overlay(model: Detector, data: Dataset, shares: Sequence[float] = SHARES
     Raises:
         InvalidInput: There are no labelled boxes.
         DatasetError: An image cannot be read.
+
+    Examples:
+        >>> import diredi
+        >>> fitted = diredi.fit_overlay(student, site)                        # doctest: +SKIP
+        >>> if fitted.overlay is not None:                                    # doctest: +SKIP
+        ...     diredi.export(fitted.overlay.apply(student), "here.onnx")
     """
     before = evaluate(model, data)
     overlay = choose_overlay(model, data, shares)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,6 +31,7 @@ from tests.services.edge import edge_doubles
 from tests.support.pki import Pki
 from tests.support.stub_cloud import StubCloud
 from tests.support.waiting import PATIENCE_S, until
+from user_domain.config import UserDomainConfig
 
 
 class FakeRegistry(RegistryServiceServicer):
@@ -87,6 +92,15 @@ async def overlays_of(site: Local) -> Any:
     return (await call(OverlayServiceStub(site.channel).ListOverlays, request, deadline_s=PATIENCE_S)).overlays
 
 
+async def site_status(config: UserDomainConfig) -> str:
+    """What `diredi site status` prints at the site."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "diredi_cli", "site", "status", config.listen, "--identity", str(config.identity),
+        cwd=Path(__file__).parents[3], stdout=PIPE, env={**os.environ, "COLUMNS": "200"},
+    )  # fmt: skip
+    return (await process.communicate())[0].decode()
+
+
 @pytest.mark.slow
 async def test_a_node_runs_its_release_under_the_overlay_of_its_site_and_nobody_else_hears_of_it(
     tmp_path: Path, pki: Pki, student: Detector
@@ -113,6 +127,8 @@ async def test_a_node_runs_its_release_under_the_overlay_of_its_site_and_nobody_
                 assert (
                     cloud.store.stat(overlay.digest).complete is cloud.store.stat(overlay.onnx.digest).complete is False
                 )
+
+                assert "in use, 100 %" in await site_status(site_config)
 
                 spy = pki.credentials("device", "spy", "site-2")
                 stranger = connect(site_config.listen, spy, server=Identity(Role.SITE, "site-1"))

@@ -20,13 +20,13 @@ ROOT = Path(__file__).resolve().parents[3]
 EXPORTED = {
     "AppliedGap", "Augment", "ClassAudit", "ClassMetrics", "Contribution", "CorruptData", "CycleRecipe", "Dataset",
     "DatasetError", "Detections", "Detector", "DetectorClient", "DetectorSpec", "DetectionMetrics", "DirediError",
-    "DistillationBatch", "EnsembleTeacher", "ExtractionMetrics", "Federation", "Gap", "GapNote", "Gaps",
-    "InvalidInput", "LOSSES", "LabelAudit", "LabelFinding", "LabelSpace", "Loss", "MEASURES", "MERGES", "MergeRecipe",
-    "NoRoom", "NotFound", "OnProgress", "OnnxPredictor", "Outputs", "Pool", "Predictor", "Progress",
-    "RedistilledStudent", "Refused", "Sample", "StrategyRecipe", "TTAPredictor", "Targets", "Teacher", "TrainRecipe",
-    "TrainReport", "TriedLambda", "Unreachable", "WeightMap", "WrongState", "apply_gap", "audit_labels", "create",
-    "create_strategy", "distil", "evaluate", "export", "extract_gap", "load", "load_dataset", "merge_gaps",
-    "pseudo_label", "redistil", "train",
+    "DistillationBatch", "EnsembleTeacher", "ExtractionMetrics", "Federation", "FittedOverlay", "Gap", "GapNote",
+    "Gaps", "InvalidInput", "LOSSES", "LabelAudit", "LabelFinding", "LabelSpace", "Loss", "MEASURES", "MERGES",
+    "MergeRecipe", "NoRoom", "NotFound", "OnProgress", "OnnxPredictor", "Outputs", "Overlay", "OverlayNote", "Pool",
+    "Predictor", "Progress", "RedistilledStudent", "Refused", "Sample", "StrategyRecipe", "TTAPredictor", "Targets",
+    "Teacher", "TrainRecipe", "TrainReport", "TriedLambda", "Unreachable", "WeightMap", "WrongState", "apply_gap",
+    "audit_labels", "create", "create_strategy", "distil", "evaluate", "export", "extract_gap", "fit_overlay", "load",
+    "load_dataset", "merge_gaps", "pseudo_label", "redistil", "train",
 }  # fmt: skip
 LEAST_LINES = 4
 CONSTANTS = {"LOSSES", "MEASURES", "MERGES", "OnProgress"}
