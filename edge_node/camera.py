@@ -59,9 +59,11 @@ class Camera:
         self.name = name
         self.settings = settings
         self.gate = MotionGate(settings.motion)
-        self.state = SourceState.OPENING
-        self.problem = ""
-        """What is wrong with the source, in a sentence; empty for nothing."""
+        self._state = SourceState.OPENING
+        self._problem = ""
+        self._bad_frame = ""
+        self._is_live = False
+        self._last_frame_s = time.monotonic()
         self._open = open_
         self._interval_s = 1 / frames_per_second
         self._pauses = pauses
@@ -76,6 +78,25 @@ class Camera:
     def start(self) -> None:
         """Start the thread."""
         self.thread.start()
+
+    @property
+    def state(self) -> SourceState:
+        """How the source is. A live one that gives no frames for too long is away, though its connection may stand."""
+        return SourceState.AWAY if self._hangs else self._state
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with the source, in a sentence; empty for nothing."""
+        if self._hangs:
+            silent_s = time.monotonic() - self._last_frame_s
+            return f"camera {self.name} has given no frame for {silent_s:.0f} s, and no error: check it and its driver"
+        return self._problem
+
+    @property
+    def _hangs(self) -> bool:
+        """Whether the source does not come back with a frame or an error; its own time-out is over by then."""
+        silent_s = time.monotonic() - self._last_frame_s
+        return self._state is SourceState.OK and self._is_live and silent_s > 2 * self.settings.timeout
 
     @property
     def has_frame(self) -> bool:
@@ -99,23 +120,24 @@ class Camera:
                 break
             except Exception as error:  # whatever a source does, and it may be foreign code, the node goes on
                 self._fail(error)
-                pause_s = self._pauses.next_s() * (REFUSED_PAUSE if self.state is SourceState.REFUSED else 1)
+                pause_s = self._pauses.next_s() * (REFUSED_PAUSE if self._state is SourceState.REFUSED else 1)
                 self._stopped.wait(pause_s)
         if not self._stopped.is_set():
             self._log.info("source_ended")
             with self._changed:
-                self.state = SourceState.ENDED
+                self._state = SourceState.ENDED
                 self._changed.notify_all()
 
     def _read(self, source: Source) -> None:
         """Offer frames until the source ends."""
+        self._is_live = source.live
         while not self._stopped.is_set():
             if not source.live:
                 self._wait_until_wanted()
             try:
                 frame = source.read()
-            except DatasetError as error:  # one image; the next one may be better
-                self._fail(error)
+            except DatasetError as error:
+                self._skip(error)
                 self._due_s = max(self._due_s + self._interval_s, time.monotonic())
                 continue
             if frame is None:
@@ -137,17 +159,26 @@ class Camera:
             self._changed.notify_all()
 
     def _succeed(self) -> None:
-        if self.state is not SourceState.OK:
+        self._last_frame_s = time.monotonic()
+        if self._state is not SourceState.OK:
             self._log.info("source_opened")
-        self.state, self.problem = SourceState.OK, ""
+        self._state, self._problem = SourceState.OK, ""
         self._pauses.reset()
+
+    def _skip(self, error: DatasetError) -> None:
+        """Note a frame that cannot be decoded. The next one may be better; without any for long, the source is bad."""
+        if self._state is not SourceState.OK or time.monotonic() - self._last_frame_s > self.settings.timeout:
+            self._fail(error)
+        elif str(error) != self._bad_frame:
+            self._log.warning("frame_failed", error=str(error))
+        self._bad_frame = str(error)
 
     def _fail(self, error: Exception) -> None:
         said = str(error) if isinstance(error, DirediError) else f"the source failed ({type(error).__name__}: {error})"
         problem = redacted(said)
-        if problem != self.problem:
+        if problem != self._problem:
             self._log.warning("source_failed", error=problem)
-        self.state, self.problem = state_after(error), problem
+        self._state, self._problem = state_after(error), problem
 
 
 def state_after(error: Exception) -> SourceState:

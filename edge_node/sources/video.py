@@ -98,9 +98,7 @@ class Video:
 
     def close(self) -> None:
         """Close the file or the connection, and end the threads of the decoder."""
-        self._frames = iter(
-            ()
-        )  # what decodes refers to this object: without this it lives until the garbage collector comes
+        self._frames = iter(())  # what decodes refers to this object, and would keep it until the garbage is collected
         if self._container is not None:
             self._container.close()
         self._container = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -20,7 +20,7 @@ from av.video.stream import VideoStream
 from diredi.errors import DirediError, InvalidInput, NotFound, Refused, Unreachable
 from diredi.rpc.retry import Backoff
 from edge_node.camera import Camera, SourceState
-from edge_node.sources import Frame, SourceOptions, check_source, open_source
+from edge_node.sources import SOURCES, Frame, SourceOptions, check_source, open_source
 from tests.support.net import free_port
 from tests.support.rtsp import FRAMES_PER_SECOND, PASSWORD, USER, RtspCamera, rtsp_camera, rtsp_server
 from tests.support.waiting import eventually
@@ -58,7 +58,7 @@ def reading(reference: str, options: SourceOptions, frames_per_second: float = 1
         yield camera
     finally:
         stopped.set()
-        camera.thread.join()
+        camera.thread.join(10)
 
 
 @pytest.mark.parametrize("codec", ["h264", "h265"])
@@ -107,6 +107,77 @@ def test_a_camera_that_hangs_with_its_connection_open_is_away_until_it_goes_on(
             rtsp_camera.go_on()
         camera.take()
         eventually("a frame after the error", camera.take)
+
+
+class Broken:
+    """A source of somebody's own, which gives three frames and then does what it should not."""
+
+    live = True
+
+    def __init__(self, then: Callable[[], Frame]) -> None:
+        self._then = then
+        self._frames = 3
+
+    def read(self) -> Frame:
+        self._frames -= 1
+        return Frame(np.zeros((48, 64, 3), np.uint8)) if self._frames >= 0 else self._then()
+
+    def close(self) -> None:
+        """Hold nothing."""
+
+
+@contextmanager
+def broken(then: Callable[[], Frame], monkeypatch: pytest.MonkeyPatch, options: SourceOptions) -> Iterator[Camera]:
+    monkeypatch.setitem(SOURCES, "broken", lambda place, options: Broken(then))
+    with reading("broken:by-intent#timeout=0.2", options) as camera:
+        yield camera
+
+
+def test_a_source_that_never_comes_back_is_away_and_not_online_without_frames(
+    options: SourceOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    come_back = threading.Event()
+
+    def hang() -> Frame:
+        come_back.wait()
+        return Frame(np.zeros((48, 64, 3), np.uint8))
+
+    with broken(hang, monkeypatch, options) as camera:
+        eventually("the first frame", camera.take)
+        eventually("an error", lambda: "has given no frame" in camera.problem)
+        assert camera.state is SourceState.AWAY
+        come_back.set()
+        eventually("frames again", lambda: camera.state is SourceState.OK and not camera.problem)
+
+
+def test_a_defect_of_a_source_ends_nothing_and_its_text_shows_no_password(
+    options: SourceOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> Frame:
+        raise RuntimeError("cannot read rtsp://admin:hunter2@10.0.0.7/live?pwd=hunter2")
+
+    with broken(fail, monkeypatch, options) as camera:
+        eventually("an error", lambda: "RuntimeError" in camera.problem)
+        assert camera.state is SourceState.UNREADABLE
+        assert "hunter2" not in camera.problem
+        camera.take()
+        eventually("a frame after the error", camera.take)
+
+
+def test_one_image_that_cannot_be_decoded_is_left_out_and_a_folder_of_them_is_not_readable(
+    tmp_path: Path, options: SourceOptions
+) -> None:
+    for name in "abc":
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros((48, 64, 3), np.uint8))
+    (tmp_path / "b.png").write_bytes(b"spoilt")
+    with reading(f"folder:{tmp_path}#timeout=2", options) as camera:
+        for _ in range(6):
+            eventually("a frame", camera.take)
+        assert (camera.state, camera.problem) == (SourceState.OK, "")
+        for name in "ac":
+            (tmp_path / f"{name}.png").write_bytes(b"spoilt")
+        eventually("an error", lambda: camera.take() or "cannot be decoded" in camera.problem)
+        eventually("the state", lambda: camera.take() or camera.state is SourceState.UNREADABLE)
 
 
 def test_a_camera_with_tls_is_read_when_its_certificate_is_known_or_not_to_be_checked(
