@@ -15,7 +15,7 @@ from typer import TyperException
 from diredi import __version__
 from diredi.errors import DirediError, NoRoom, NotFound
 from diredi.streams import make_printable
-from diredi_cli import cycle, data, device, evaluate, gap, group, model, peers, pki, serve, site, train
+from diredi_cli import cycle, data, device, doctor, evaluate, gap, group, model, peers, pki, serve, site, train
 from diredi_demo.command import demo
 
 EXIT_CODES = (
@@ -73,6 +73,7 @@ app.command("eval")(evaluate.evaluate_model)
 app.add_typer(data.app, name="data")
 app.add_typer(gap.app, name="gap")
 app.add_typer(pki.app, name="pki")
+app.add_typer(doctor.app, name="doctor")
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
