@@ -15,6 +15,7 @@ _ROUNDING: Final = 1e-9
 """Two runs of the same model over the same images differ by less."""
 
 
+TOO_FEW_IMAGES: Final = "the site has too few held-out images to say anything about them"
 MAX_OWN_LOSS: Final = 0.05
 """The most AP50 (0..1) that a rebase may cost one class of the site's own."""
 
@@ -84,6 +85,8 @@ def check_site(before: DetectionMetrics, after: DetectionMetrics, new_classes: S
         after: Metrics of the candidate.
         new_classes: Classes that the model that runs does not know. Their AP50 goes on record.
     """
+    if not before.images or not after.images:
+        return Verdict(True, TOO_FEW_IMAGES)
     learned = {name: after.per_class[name].ap50 for name in new_classes if name in after.per_class}
     shown = {
         "before": before.model_dump(mode="json"),
@@ -112,6 +115,8 @@ def check_rebase(
         own_classes: Classes that the wider release does not know.
         max_harm: By how much mAP50 (0..1) may fall, for what the wider release brings.
     """
+    if not before.images or not after.images:
+        return Verdict(True, TOO_FEW_IMAGES)
     shown = {
         "before": before.model_dump(mode="json"),
         "after": after.model_dump(mode="json"),

@@ -309,6 +309,8 @@ def _before_text(part: SitePart) -> str:
 
 def _quality_text(metrics: DetectionMetrics) -> str:
     """Return mAP50 in percent, which is an estimate where an oracle has judged."""
+    if not metrics.images:
+        return "withheld: too few images"
     return f"about {percent(metrics.map50)} (estimate)" if metrics.judged_by else percent(metrics.map50)
 
 

@@ -65,6 +65,10 @@ class UserDomainConfig(ServiceConfig):
     """On how many training images, drawn at random, the deployed models look for wrong labels before they
     learn from them, and on a quarter as many held-out ones. What they find is on a page with pictures that the log
     names. It is never sent, and nothing is corrected. 0 looks at none."""
+    min_held_out: int = Field(20, ge=1)
+    """Figures of a model leave only if there are so many held-out images. Each is the median of those of three parts of
+    the images, rounded to a hundredth, without the classes of fewer than ten boxes, so that no single image decides it.
+    With fewer images the cloud hears that there are too few."""
     publish_style: bool = False
     """Whether the manifest of a gap also has fourteen averages of colour, light, blur and noise over all training
     images. With them the cloud can make its own images look like those of this site. They describe the whole set, no

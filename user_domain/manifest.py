@@ -33,7 +33,9 @@ def build_manifest(
         student_before=convert.metrics_to(result.student_before),
         tutor_after=convert.metrics_to(result.tutor_after),
         scores=[
-            cycles_pb2.LambdaScore(lam=score.lam, metrics=convert.metrics_to(score.metrics)) for score in result.scores
+            cycles_pb2.LambdaScore(lam=score.lam, metrics=convert.metrics_to(score.metrics))
+            for score in result.scores
+            if score.metrics.images
         ],
     )
     manifest.decisions.extend(cycles_pb2.Decision(**decision.model_dump()) for decision in result.decisions)

@@ -96,6 +96,7 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
             read_data=data.read,
             progress_every_s=config.progress_every_s,
             publish_style=config.publish_style,
+            min_held_out=config.min_held_out,
             audit_images=config.audit_images,
             no_label_file=config.no_label_file,
             oracle=config.oracle and config.oracle.absolute(),

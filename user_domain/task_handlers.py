@@ -82,6 +82,8 @@ class SiteContext:
     """Told whether to read the labels, too."""
     progress_every_s: float
     publish_style: bool
+    min_held_out: int
+    """With fewer held-out images, no figure of a model leaves."""
     audit_images: int = 0
     """On how many training images the deployed models look for wrong labels; 0: on none."""
     no_label_file: NoLabelFile = "background"
@@ -154,6 +156,7 @@ async def _extract(site: SiteContext, task: Task, reporter: ProgressReporter) ->
         filling=oracle if recipe.labels == "site" and recipe.fill_in else None,
         no_label_file=site.no_label_file,
         publish_style=site.publish_style,
+        least_images=site.min_held_out,
         audit_images=site.audit_images,
     )
     result = await _run_job(site, task, EXTRACT_JOB, spec, ExtractResult, reporter)
@@ -240,8 +243,10 @@ async def _measure(site: SiteContext, task: Task, reporter: ProgressReporter) ->
         class_names=data.renamed,
         onnx=onnx,
         labels=task.student.spec.labels,
+        image_size=task.student.spec.image_size,
         oracle=oracle,
         no_label_file=site.no_label_file,
+        least_images=site.min_held_out,
     )
     return (await _run_job(site, task, VALIDATE_JOB, spec, ValidateResult, reporter)).metrics
 

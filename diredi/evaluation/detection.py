@@ -108,6 +108,30 @@ def evaluate_with_matches(
     return _judge(*_collect(model, samples, labels, None))
 
 
+def evaluate_parts(
+    model: Predictor, data: Dataset, parts: int, *, on_progress: OnProgress | None = None
+) -> list[DetectionMetrics]:
+    """Measure as `evaluate` does on parts of a data set's held-out images, each of which is in one part.
+
+    Args:
+        model: As for `evaluate`.
+        data: The data set.
+        parts: Into how many parts to deal the images.
+        on_progress: Hears of the step "evaluate".
+
+    Returns:
+        The metrics of each part that has labelled boxes.
+
+    Raises:
+        InvalidInput: There are no labelled boxes, or the data spells a class of the model in another way.
+        DatasetError: An image cannot be read.
+    """
+    labels = model.labels.expand(data.names)
+    found, wanted, labels, to_ours = _collect(model, data.with_labels(labels).val, labels, on_progress)
+    dealt = [(found[first::parts], wanted[first::parts]) for first in range(parts)]
+    return [_judge(*part, labels, to_ours)[0] for part in dealt if any(len(table) for table in part[1])]
+
+
 def _collect(
     model: Predictor, samples: Sequence[Sample], labels: LabelSpace, on_progress: OnProgress | None
 ) -> tuple[list[Detections], list[Table], LabelSpace, list[int]]:

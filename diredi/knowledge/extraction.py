@@ -16,6 +16,7 @@ from diredi.distillation.recipe import TrainRecipe
 from diredi.distillation.trainer import check_losses, check_pair
 from diredi.errors import DatasetError, InvalidInput
 from diredi.evaluation.detection import evaluate
+from diredi.evaluation.metrics import DetectionMetrics
 from diredi.knowledge.adaptation import MOST_LISTED, Plan, choose_classes, followed, hold_back, make_plan, quiet
 from diredi.knowledge.gap import Gap, GapNote, compute
 from diredi.knowledge.gap_application import scored
@@ -41,6 +42,7 @@ def extract_gap(
     filled_in: Dataset | None = None,
     checkpoints: Path | None = None,
     on_progress: OnProgress | None = None,
+    measure: Callable[..., DetectionMetrics] = evaluate,
 ) -> Gaps:
     """Distil a site's images into knowledge gaps: what a site uploads in place of its images.
 
@@ -71,6 +73,9 @@ def extract_gap(
             extraction goes on; whoever names it deletes it. None: nothing is kept.
         on_progress: Hears of the steps "measure-before", "tutor-2", "tutor-1" (recipe "two"), "scores", "student-gap".
 
+        measure: How models are measured on the site's held-out images; a site whose metrics leave it takes
+            `diredi.evaluation.disclosure.for_disclosure`.
+
     Returns:
         The gaps as the cloud would decode them, with metrics on the site's held-out images.
 
@@ -90,7 +95,7 @@ def extract_gap(
     _check_labels(site, recipe)
     clock = Clock()
     data = SiteData.of(site, coreset, labels, recipe.presumed_shows_new, filled_in)
-    quality = partial(evaluate, data=site)
+    quality = partial(measure, data=site)
     with clock.step("measure-before"):
         student_before = quality(student, on_progress=renamed(on_progress, "measure-before"))
     with clock.step("probe"):

@@ -11,6 +11,7 @@ from diredi.data.dataset import load as load_dataset
 from diredi.data.style import measure_style
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
+from diredi.evaluation.disclosure import for_disclosure
 from diredi.knowledge.extraction import check_models, extract_gap
 from diredi.knowledge.gap import Gap
 from diredi.knowledge.gaps import Decision
@@ -69,6 +70,7 @@ def main(spec: ExtractSpec, folder: Path, on_progress: OnProgress) -> ExtractRes
         filled_in=filled_in,
         checkpoints=trainings_in(folder),
         on_progress=on_progress,
+        measure=for_disclosure(spec.least_images),
     )
     result = ExtractResult(
         **dict(gaps.metrics)

@@ -141,6 +141,8 @@ class ExtractSpec(Config):
     filling: OracleSpec | None = None
     """Who says what is on images of which the site's labels say nothing; None: nobody."""
     no_label_file: NoLabelFile = "background"
+    least_images: int = 1
+    """With fewer held-out images, no figure of a model is told."""
     publish_style: bool = False
     """Whether the site's operator agrees to publish how its images look."""
     audit_images: int = 0
@@ -251,6 +253,10 @@ class ValidateSpec(Config):
     oracle: OracleSpec | None = None
     """Who labels the images; None: the site has."""
     no_label_file: NoLabelFile = "background"
+    least_images: int = 1
+    """With fewer held-out images, no figure of a model is told."""
+    image_size: int = 0
+    """The input that the task says the candidate has, in pixels; 0: not told."""
 
 
 class ValidateResult(Config):

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from diredi.data.dataset import load as load_dataset
 from diredi.detectors.onnx import OnnxPredictor
-from diredi.evaluation.detection import evaluate
+from diredi.errors import CorruptData
+from diredi.evaluation.disclosure import evaluate_for_disclosure
 from diredi.knowledge.jobs import filling, oracle
 from diredi.knowledge.jobs.specs import ValidateResult, ValidateSpec
 from diredi.progress import OnProgress, renamed, report
@@ -22,7 +23,8 @@ def main(spec: ValidateSpec, folder: Path, on_progress: OnProgress) -> ValidateR
         InvalidInput: The site has a class that the label space lacks.
         DatasetError: The site's data set cannot be used, or the oracle finds nothing in it.
         NotFound: There is no such oracle.
-        CorruptData: The candidate is no exported detector, or the oracle is no detector.
+        CorruptData: The candidate is no exported detector, or not the one that the task describes, or the oracle is no
+            detector.
     """
     clock = Clock()
     with clock.step(STEP):
@@ -35,5 +37,19 @@ def main(spec: ValidateSpec, folder: Path, on_progress: OnProgress) -> ValidateR
             held_out = load_dataset(spec.data, ("val",), read_labels=False)
             held_out = oracle.label(held_out, spec.oracle, ("val",), on_progress=on_progress)
         held_out = held_out.with_labels(spec.labels)
-        metrics = evaluate(OnnxPredictor(spec.onnx), held_out, on_progress=renamed(on_progress, STEP))
+        candidate = OnnxPredictor(spec.onnx)
+        _check_interface(candidate, spec)
+        metrics = evaluate_for_disclosure(
+            candidate, held_out, least_images=spec.least_images, on_progress=renamed(on_progress, STEP)
+        )
     return ValidateResult(metrics=metrics, seconds=clock.seconds)
+
+
+def _check_interface(candidate: OnnxPredictor, spec: ValidateSpec) -> None:
+    """The file itself has to be what the task says of it, which the site has judged."""
+    found = candidate.spec
+    if found.labels.names != spec.labels.names or spec.image_size not in (0, found.image_size):
+        raise CorruptData(
+            f"the candidate has {len(found.labels)} classes at {found.image_size} px, the task names "
+            f"{len(spec.labels)} at {spec.image_size} px: believe neither"
+        )

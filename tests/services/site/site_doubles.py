@@ -252,6 +252,7 @@ def config_of(folder: Path, pki: Pki, cloud: str, data: Path | str, **more: Any)
         "data": str(data),
         "progress_every_s": 0.1,
         "retry_longest_s": 0.5,
+        "min_held_out": 3,
     }
     return UserDomainConfig(**{**values, **more})
 

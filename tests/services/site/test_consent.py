@@ -225,11 +225,13 @@ async def test_one_candidate_of_a_cycle_is_measured_once_and_another_one_never(
     tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models
 ) -> None:
     data = write_data_set(tmp_path / "known", classes=2)
-    config = config_of(tmp_path / "site", pki, cloud.address, data)
+    config = config_of(tmp_path / "site", pki, cloud.address, data, min_held_out=5)
     take_part(config)
     await cloud.site.offer(models.validate_task(cloud))
     async with running(config, pki):
         await until(lambda: bool(cloud.site.validations))
+        said = cloud.site.validations[0].after
+        assert (said.images, dict(said.per_class)) == (0, {}), "there are four images, which say too much"
         for image in (data.parent / "images" / "val").iterdir():  # what it shows now is not told
             image.write_bytes(next((data.parent / "images" / "train").iterdir()).read_bytes())
         await cloud.site.offer(models.validate_task(cloud))
