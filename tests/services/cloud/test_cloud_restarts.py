@@ -16,6 +16,7 @@ import pytest
 from cloud_server.notifier import CYCLES
 from tests.services.cloud.test_cloud_cycle import MAIN_LINE
 from tests.services.cloud.world import World, state_of, states_of
+from tests.support.host_trace import HostTrace
 from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.slow
@@ -114,7 +115,8 @@ class Process:
         listen = self.world.address or "127.0.0.1:0"
         self.log.unlink(missing_ok=True)
         with self.log.open("wb") as log:
-            command = [*self.command, "--listen", listen]
+            self.trace = HostTrace(self.world.folder / "trace")
+            command = [*self.trace.prefix, *self.command, "--listen", listen]
             self.process = subprocess.Popen(command, cwd=ROOT, stderr=log, stdout=log)
         async with asyncio.timeout(PATIENCE_S):
             while True:
@@ -158,6 +160,8 @@ async def test_a_process_that_is_killed_in_each_state_finishes_the_cycle(world: 
             task.cancel()
     assert states_of(ended) == MAIN_LINE
     assert (await operator.devices())["cam-1"].release_version == 2
+    process.kill()
+    assert await process.trace.reached(process.process.pid) == set(), "a cloud is called and calls nobody"
 
 
 async def test_a_process_ends_when_it_is_told_to_though_somebody_watches(world: World, process: Process) -> None:

@@ -18,6 +18,7 @@ import pytest
 from edge_doubles import EdgeCloud, config_of
 
 from diredi.detectors.spec import DetectorSpec
+from tests.support.host_trace import HostTrace
 from tests.support.pki import Pki
 from tests.support.waiting import PATIENCE_S
 
@@ -127,11 +128,11 @@ async def test_edge_node_job_and_command_ask_for_no_vendors_host_and_keep_no_dev
     job.mkdir()
     asked = {"data": str(data), "onnx": str(onnx), "labels": spec.labels.model_dump(mode="json")}
     (job / "spec.json").write_text(json.dumps({"module": "diredi.knowledge.jobs.validate", "spec": asked}))
-    python = sys.executable
+    python, trace = sys.executable, HostTrace(tmp_path / "trace")
     async with (
         way_out(tmp_path / "ours") as ours,
         way_out(tmp_path / "theirs") as theirs,
-        lasting(python, "-m", "edge_node", environment=ours.environment(**settings)),
+        lasting(*trace.prefix, python, "-m", "edge_node", environment=ours.environment(**settings)) as node,
     ):
         async with asyncio.timeout(PATIENCE_S):
             while not any(report[1] == "INSTALLED" for report in cloud.fleet.reports):
@@ -146,6 +147,10 @@ async def test_edge_node_job_and_command_ask_for_no_vendors_host_and_keep_no_dev
             await asyncio.wait_for(theirs.knocked.wait(), PATIENCE_S)
         assert theirs.kept(), "or this test would not see it"
         assert (ours.wanted, ours.kept()) == ([], [])
+        node.kill()
+        reached = await trace.reached(node.pid)
+        assert {port for _, port in reached} == {cloud.port}, "somebody else than the configured cloud was called"
+        assert {host for host, _ in reached} <= {"127.0.0.1", "::1"}
 
 
 @pytest.mark.parametrize("module", ["diredi.detectors.ultralytics_network", "diredi.detectors.libreyolo_family"])

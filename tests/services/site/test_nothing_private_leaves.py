@@ -6,9 +6,12 @@ three ways: raw, as gRPC messages, and with the gaps in them put together, decom
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import shutil
+import sys
+from asyncio.subprocess import DEVNULL
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -31,6 +34,8 @@ from diredi.rpc.client import call, connect
 from diredi.rpc.v1 import cycles_pb2, registry_pb2, sites_pb2
 from diredi.rpc.v1.registry_pb2_grpc import BlobServiceStub
 from diredi.rpc.v1.sites_pb2_grpc import SiteServiceStub
+from tests.support.host_trace import HostTrace
+from tests.support.net import free_port
 from tests.support.pki import Pki
 from tests.support.waiting import PATIENCE_S, until
 
@@ -112,7 +117,8 @@ async def test_in_a_whole_cycle_nothing_private_leaves(
     config = config_of(tmp_path / "site", pki, f"localhost:{proxy.port}", private.folder / "data.yaml")
     recipe = RECIPE | {"student_gap": True}
     await cloud.site.offer(models.extract_task(cloud, approved=False, recipe=recipe))
-    async with site_process(config) as (process, _):
+    trace = HostTrace(tmp_path / "trace")
+    async with site_process(config, trace) as (process, _):
         local = Local(config.listen, pki.credentials("device", "camera-1", "site-1"))
         assert await local.hand(private.sample)
         await until(lambda: bool(cloud.site.gaps))
@@ -144,6 +150,9 @@ async def test_in_a_whole_cycle_nothing_private_leaves(
     else:  # a call that finds no connection is counted though nothing of it leaves
         assert all(egress[kind] >= wire[kind] for kind in wire), "bytes on the wire that the meter has not seen"
     assert private.digest() == before, "the private data set was written to"
+    reached = await trace.reached(process.pid)
+    assert {port for _, port in reached} == {proxy.port}, "not the configured cloud"
+    assert {host for host, _ in reached} <= {"127.0.0.1", "::1"}
 
 
 async def updated_models(models: Models, folder: Path) -> Models:
@@ -221,7 +230,23 @@ def forms_of(gap: bytes) -> Iterator[bytes]:
     yield b"".join(np.ascontiguousarray(weights[name]).tobytes() for name in weights)
 
 
-# Positive controls: the detector and the record find what is planted.
+# Positive controls: the detector, the record and the trace find what is planted.
+
+
+CALLS_HOME = """
+import socket, subprocess, sys
+socket.socket(type=socket.SOCK_DGRAM).sendto(b"hello", ("127.0.0.1", int(sys.argv[1])))
+subprocess.run([sys.executable, "-c", "import socket; socket.getaddrinfo('vendor.invalid', 443)"])
+"""
+
+
+async def test_the_trace_shows_a_datagram_and_the_look_up_of_a_child(tmp_path: Path) -> None:
+    trace, port = HostTrace(tmp_path / "trace"), free_port()
+    command = [*trace.prefix, sys.executable, "-c", CALLS_HOME, str(port)]
+    process = await asyncio.create_subprocess_exec(*command, stderr=DEVNULL)
+    await process.wait()
+    assert {port, 53} <= {to for _, to in await trace.reached(process.pid)}
+
 
 PLANTS = {
     "part of a file": lambda s: s.images[3].read_bytes()[700:760],

@@ -19,6 +19,7 @@ import pytest
 from site_doubles import Models, SiteCloud, config_of, write_data_set
 
 from diredi.trust import ca
+from tests.support.host_trace import HostTrace
 from tests.support.net import free_port
 from tests.support.pki import HOSTS, Pki
 from tests.support.waiting import PATIENCE_S, until
@@ -29,19 +30,28 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
 
 
-async def start(config: UserDomainConfig, *flags: str) -> Process:
+async def start(config: UserDomainConfig, *flags: str, trace: HostTrace | None = None) -> Process:
     values = {name: value for name, value in config.model_dump(mode="json").items() if value is not None}
     said = {name: json.dumps(value) if isinstance(value, dict) else str(value) for name, value in values.items()}
     environment = {**os.environ, **{f"DIREDI_SITE_{name.upper()}": value for name, value in said.items()}}
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "user_domain", *flags, cwd=ROOT, env=environment, stderr=PIPE
+        *(trace.prefix if trace else ()),
+        sys.executable,
+        "-m",
+        "user_domain",
+        *flags,
+        cwd=ROOT,
+        env=environment,
+        stderr=PIPE,
     )
 
 
 @asynccontextmanager
-async def site_process(config: UserDomainConfig) -> AsyncIterator[tuple[Process, list[dict[str, object]]]]:
+async def site_process(
+    config: UserDomainConfig, trace: HostTrace | None = None
+) -> AsyncIterator[tuple[Process, list[dict[str, object]]]]:
     """A running user domain and the lines of its log, which grow while it runs."""
-    process = await start(config)
+    process = await start(config, trace=trace)
     lines: list[dict[str, object]] = []
 
     async def read() -> None:
