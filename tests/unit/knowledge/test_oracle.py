@@ -156,7 +156,7 @@ def test_a_site_without_labels_gives_gaps_whose_figures_are_estimates(
     from diredi.detectors.export import export_onnx
 
     export_onnx(world.detector(), tmp_path / "student.onnx")
-    candidate = ValidateSpec(data=frames, onnx=tmp_path / "student.onnx", labels=GROWN, oracle=by)
+    candidate = ValidateSpec(data=frames, onnx=tmp_path / "student.onnx", labels=KNOWN, oracle=by)
     steps: list[str] = []
     validated = validate.main(candidate, tmp_path, lambda progress: steps.append(progress.step)).metrics
     assert set(steps) == {"validate"}, "the oracle has looked at these images before"
