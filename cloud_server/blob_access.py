@@ -1,6 +1,6 @@
 """Who may read which blob: it follows from tasks and releases, and from nothing else.
 
-A site may read what its open tasks name, and the files of the releases for it. A device may read the files of the
+A site may read what its open tasks name, and the students that are released for it. A device may read the files of the
 releases that it may run. Operators may read everything. A rejected candidate, a model that is not released yet, and
 what another site has sent are to everybody else as if they were not there.
 """
@@ -11,7 +11,7 @@ from functools import partial
 
 from cloud_server.canary import may_run
 from cloud_server.context import CloudContext
-from cloud_server.entities import ModelKind, Release, device_key
+from cloud_server.entities import Model, ModelKind, Release, device_key
 from cloud_server.notifier import RELEASES
 from cloud_server.scopes import scopes_of
 from cloud_server.sites.service import list_assignments
@@ -26,7 +26,7 @@ class BlobAccess:
     def __init__(self, context: CloudContext) -> None:
         self._context = context
         self._version = -1
-        self._releases: list[tuple[Release, str]] = []
+        self._releases: list[tuple[Release, Model]] = []
         self._groups: dict[str, str] = {}
 
     def check(self, caller: Identity, digest: str) -> None:
@@ -48,9 +48,13 @@ class BlobAccess:
             self._version = version
         scopes = scopes_of(caller.site, self._groups.get(caller.site, ""))
         device = device_key(caller.site, caller.name) if caller.role is Role.DEVICE else ""
-        return any(
-            digest == onnx and release.scope in scopes and may_run(device, release) for release, onnx in self._releases
-        )
+        for release, student in self._releases:
+            # Its weights say no more than its file does; a site adapts them to its cameras.
+            files = (student.onnx, student.weights if caller.role is Role.SITE else None)
+            is_its = any(file and file.digest == digest for file in files)
+            if is_its and release.scope in scopes and may_run(device, release):
+                return True
+        return False
 
     def _is_of_a_task(self, caller: Identity, digest: str) -> bool:
         if caller.role is not Role.SITE:
@@ -58,11 +62,10 @@ class BlobAccess:
         return digest in self._context.database.transact(partial(_list_task_blobs, site=caller.name), writes=False)
 
 
-def _read_releases(r: Repository) -> tuple[list[tuple[Release, str]], dict[str, str]]:
-    """Return each release with the digest of its file, and the group of each site."""
+def _read_releases(r: Repository) -> tuple[list[tuple[Release, Model]], dict[str, str]]:
+    """Return each release with its student, and the group of each site."""
     students = {model.id: model for model in r.models.all(ModelKind.STUDENT)}
-    releases = [(release, students[release.student_id].onnx) for release in r.releases.all()]
-    return [(release, onnx.digest) for release, onnx in releases if onnx is not None], r.groups.by_site()
+    return [(release, students[release.student_id]) for release in r.releases.all()], r.groups.by_site()
 
 
 def _list_task_blobs(r: Repository, site: str) -> set[str]:

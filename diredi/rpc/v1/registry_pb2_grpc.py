@@ -197,7 +197,7 @@ class BlobServiceServicer:
 
     def GetBlob(self, request, context):
         """The bytes from an offset on, in chunks of at most 256 KiB. Deadline: 30 s without a chunk. Idempotent.
-        To a site: what its open tasks name and the files of the releases for it; to a device the latter; to operators all.
+        To a site: what its open tasks name and the students released for it; to a device their files; to operators all.
         NOT_FOUND: no such blob for the caller, or not complete. OUT_OF_RANGE: offset beyond its end.
         DATA_LOSS: the blob was damaged on the cloud's disk; it is whole again once somebody has put the good bytes.
         """

@@ -96,7 +96,7 @@ class BlobServiceStub:
     """
     GetBlob: _grpc.UnaryStreamMultiCallable[_registry_pb2.GetBlobRequest, _registry_pb2.GetBlobResponse]
     """The bytes from an offset on, in chunks of at most 256 KiB. Deadline: 30 s without a chunk. Idempotent.
-    To a site: what its open tasks name and the files of the releases for it; to a device the latter; to operators all.
+    To a site: what its open tasks name and the students released for it; to a device their files; to operators all.
     NOT_FOUND: no such blob for the caller, or not complete. OUT_OF_RANGE: offset beyond its end.
     DATA_LOSS: the blob was damaged on the cloud's disk; it is whole again once somebody has put the good bytes.
     """
@@ -120,7 +120,7 @@ class BlobServiceAsyncStub(BlobServiceStub):
     """
     GetBlob: _aio.UnaryStreamMultiCallable[_registry_pb2.GetBlobRequest, _registry_pb2.GetBlobResponse]  # type: ignore[assignment]
     """The bytes from an offset on, in chunks of at most 256 KiB. Deadline: 30 s without a chunk. Idempotent.
-    To a site: what its open tasks name and the files of the releases for it; to a device the latter; to operators all.
+    To a site: what its open tasks name and the students released for it; to a device their files; to operators all.
     NOT_FOUND: no such blob for the caller, or not complete. OUT_OF_RANGE: offset beyond its end.
     DATA_LOSS: the blob was damaged on the cloud's disk; it is whole again once somebody has put the good bytes.
     """
@@ -159,7 +159,7 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_registry_pb2.GetBlobResponse], _abc.AsyncIterator[_registry_pb2.GetBlobResponse]]:
         """The bytes from an offset on, in chunks of at most 256 KiB. Deadline: 30 s without a chunk. Idempotent.
-        To a site: what its open tasks name and the files of the releases for it; to a device the latter; to operators all.
+        To a site: what its open tasks name and the students released for it; to a device their files; to operators all.
         NOT_FOUND: no such blob for the caller, or not complete. OUT_OF_RANGE: offset beyond its end.
         DATA_LOSS: the blob was damaged on the cloud's disk; it is whole again once somebody has put the good bytes.
         """

@@ -237,10 +237,10 @@ async def test_outside_of_a_scope_nothing_of_it_is_there(world: World) -> None:
             for side in (two, twin):
                 with pytest.raises(NotFound):
                     await blobs.download(side.blobs, convert.blob_from(ref), world.folder / "taken")
-        assert await one.fetch(student.onnx)  # what its devices run
-        for ref in refs[:2]:
-            with pytest.raises(NotFound):  # weights are for a task
-                await one.fetch(ref)
+        for ref in (student.onnx, student.weights):  # what its devices run
+            assert await one.fetch(ref)
+        with pytest.raises(NotFound):  # a tutor is for a task
+            await one.fetch(tutor.weights)
         assert await blobs.download(camera.blobs, convert.blob_from(student.onnx), world.folder / "onnx")
         for version in (own.release_version, 99):
             with pytest.raises(NotFound, match=f"no release {version}"):
