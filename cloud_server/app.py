@@ -31,7 +31,7 @@ from diredi.rpc.byte_counter import IngressMeter
 from diredi.rpc.renewal import LOOK_EVERY_S, is_due
 from diredi.rpc.server import Server, start_server
 from diredi.store.blobs import BlobStore
-from diredi.store.files import no_room_at
+from diredi.store.files import make_folder
 from diredi.trust import ca, enrolment
 from diredi.trust.identity import Credentials, Role
 from diredi.trust.live import wait_for_valid
@@ -84,8 +84,7 @@ class Cloud:
             )
         if config.authority is not None:
             ca.load(config.authority)
-        with no_room_at(config.state_dir):
-            config.state_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(config.state_dir)
         url = config.database_url.get_secret_value() or sqlite_url(config.state_dir / "cloud.sqlite")
         database = await asyncio.to_thread(Database, url)
         self.context = CloudContext(database, keep_alive_s=self._keep_alive_s, quotas=config.quotas)

@@ -14,6 +14,9 @@ from diredi.knowledge.jobs.specs import UNTRAINED_IMAGE_SIZE
 from diredi.knowledge.recipe import BootstrapRecipe, CycleRecipe
 from diredi.rpc.limits import Limits
 
+_LARGEST_MESSAGE = 4 * 2**20
+"""A chunk of an upload or a manifest has at most 1 MiB. What is larger is refused before it is in memory."""
+
 
 class CloudConfig(ServiceConfig):
     """The configuration of the cloud."""
@@ -136,6 +139,7 @@ class CloudConfig(ServiceConfig):
             calls=self.max_calls,
             connections=self.max_connections_per_address,
             handshake_s=self.handshake_deadline_s,
+            message_bytes=_LARGEST_MESSAGE,
         )
 
     @property

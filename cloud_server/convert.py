@@ -33,7 +33,7 @@ from diredi.errors import InvalidInput
 from diredi.evaluation.metrics import DetectionMetrics
 from diredi.labels import LabelSpace
 from diredi.rpc import convert as base
-from diredi.rpc.server import MAX_MESSAGE_BYTES
+from diredi.rpc.limits import MAX_MESSAGE_BYTES
 from diredi.rpc.v1 import common_pb2, cycles_pb2, fleet_pb2, sites_pb2
 from diredi.text import printable
 

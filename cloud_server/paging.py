@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 from google.protobuf.message import Message
 
 from diredi.errors import InvalidInput
-from diredi.rpc.server import MAX_MESSAGE_BYTES
+from diredi.rpc.limits import MAX_MESSAGE_BYTES
 
 PAGE_BYTES: Final = MAX_MESSAGE_BYTES // 2
 """A page ends here, so that with the item that goes beyond it the message can still be received."""

@@ -5,7 +5,7 @@ are pydantic models that the job and whoever starts it share. It runs as `python
 `FOLDER/spec.json`, reports progress as JSON lines on standard output and leaves `FOLDER/result.json`. A result that is
 there is not worked out again: running a job twice does no harm, and a service that was killed in mid-job starts it once
 more. The folder is then as the first run left it, so that a job may go on where it was; another spec finds it empty. A
-result that is damaged is set aside, and the job runs again.
+result that is damaged is set aside, and so is one whose files are not what it says: the job runs again.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, get_type_hints
 
+import structlog
 from pydantic import BaseModel, ValidationError
 
 from diredi import errors
 from diredi.child_process import die_with_parent
 from diredi.progress import OnProgress, Progress
+from diredi.store.blobs import digest_of_file
 from diredi.store.files import atomic_write, make_folder, read_state
 
 Json = dict[str, Any]
@@ -62,12 +64,18 @@ class LocalExecutor:
     async def run(self, module: str, spec: BaseModel, result: type[Result], folder: Path, on_progress: Heard) -> Result:
         """See `Executor.run`."""
         wanted = json.dumps({"module": module, "spec": spec.model_dump(mode="json")}, sort_keys=True, indent=1)
+        if _is_of(folder, wanted):
+            finished = read_state(folder / RESULT, _parsed(result))
+            if finished is not None:
+                damaged = await asyncio.to_thread(_find_damaged, finished)
+                if damaged is None:
+                    return finished
+                structlog.get_logger().error("job_file_damaged", path=str(damaged), module=module)
+                shutil.rmtree(folder, ignore_errors=True)
         if not _is_of(folder, wanted):
             shutil.rmtree(folder, ignore_errors=True)
             make_folder(folder)
             atomic_write(folder / "spec.json", wanted)
-        elif (finished := read_state(folder / RESULT, _parsed(result))) is not None:
-            return finished
         with (folder / "log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "diredi.jobs", module, str(folder),
@@ -109,6 +117,21 @@ def _is_of(folder: Path, wanted: str) -> bool:
         return (folder / "spec.json").read_text() == wanted
     except (OSError, UnicodeDecodeError):
         return False
+
+
+def _find_damaged(result: object) -> Path | None:
+    """Return a file that a result names with its digest and that is not there as it was made; None: all are."""
+    if isinstance(result, BaseModel):
+        digest = getattr(result, "digest", None)
+        for _, value in result:
+            if isinstance(value, Path) and isinstance(digest, str):
+                if not value.is_file() or digest_of_file(value).digest != digest:
+                    return value
+            elif (damaged := _find_damaged(value)) is not None:
+                return damaged
+    elif isinstance(result, list | tuple):
+        return next((damaged for item in result if (damaged := _find_damaged(item)) is not None), None)
+    return None
 
 
 def _parsed(kind: type[Result]) -> Callable[[bytes], Result]:

@@ -20,6 +20,7 @@ from diredi.rpc.client import Channel, connect
 from diredi.rpc.renewal import keep_renewed
 from diredi.rpc.retry import Backoff
 from diredi.rpc.server import start_server
+from diredi.store.files import make_folder
 from diredi.trust.deny_list import CRL_FILE, DenyList
 from diredi.trust.identity import Credentials, Identity, Role
 from edge_node.active_model import ActiveModel
@@ -53,7 +54,7 @@ async def serve(config: EdgeConfig, stop: asyncio.Event) -> None:
         raise InvalidInput("overlay is set and user_domain is not: name its host:port")
     identity = IdentityFolder(config)
     credentials = await identity.look()
-    config.state_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(config.state_dir)
     meter = EgressMeter(config.state_dir / "egress.json")
     active, telemetry = ActiveModel(), Telemetry()
     broadcast = Broadcast(asyncio.get_running_loop())

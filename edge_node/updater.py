@@ -22,6 +22,7 @@ from diredi.errors import (
     WrongState,
 )
 from diredi.store.blobs import digest_of_file, hex_of
+from diredi.store.files import make_folder
 from edge_node.active_model import ActiveModel, LoadedModel, RunningModel, warm_up
 from edge_node.update_states import CANCELLABLE, MAX_STARTS, RELEASE_FILE, InstallableRelease, State, UpdateRecord
 from edge_node.update_store import UpdateStore
@@ -73,7 +74,7 @@ class Updater:
             retry_failed_s: Pause before a passing failure is tried again; doubled each time.
             away_s: Pause while the cloud is away or the disk is full.
         """
-        releases.mkdir(parents=True, exist_ok=True)
+        make_folder(releases)
         self._releases = releases
         self._file = file
         self._record = file.read()

@@ -20,7 +20,7 @@ from diredi.rpc.byte_counter import EgressMeter, IngressMeter
 from diredi.rpc.client import connect
 from diredi.rpc.retry import Backoff
 from diredi.rpc.server import start_server
-from diredi.store.files import atomic_write
+from diredi.store.files import atomic_write, make_folder
 from diredi.trust.identity import Credentials
 from peer_node.collect import Absence, Collected, collect
 from peer_node.config import PeerConfig
@@ -73,7 +73,7 @@ async def serve(config: PeerConfig, stop: asyncio.Event) -> None:
     credentials = Credentials.load(config.identity, owner=config.own).require_server()
     for path in (config.summary, config.model):
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
     context = LearnerContext(config.peer, config.peers, config.rounds, config.seed, config.data, config.options)
     learner = await asyncio.to_thread(lambda: load_factory(config.learner)(context))
     store = RoundStore(learner.payload_spec, config.rounds, config.keep_rounds)

@@ -21,6 +21,7 @@ from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceStub
 from diredi.rpc.v1.registry_pb2_grpc import BlobServiceStub, RegistryServiceStub
 from diredi.rpc.v1.sites_pb2_grpc import SiteServiceStub
 from diredi.store.blobs import Blob
+from diredi.store.files import make_folder
 from diredi.trust.identity import Credentials
 
 ATTEMPTS = 3
@@ -45,7 +46,7 @@ class CloudClient:
         self._registry = RegistryServiceStub(channel)
         self._downloads = downloads
         self._online: bool | None = None
-        downloads.mkdir(parents=True, exist_ok=True)
+        make_folder(downloads)
 
     @property
     def online(self) -> bool:

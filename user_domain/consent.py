@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +20,7 @@ import structlog
 from diredi.consent import ConsentEntry, Event, SignedEntry, check_entry, sign_entry
 from diredi.errors import CorruptData, DirediError, InvalidInput, NotFound, Refused, WrongState
 from diredi.knowledge.recipe import CycleRecipe
-from diredi.store.files import make_folder, no_room_at
+from diredi.store.files import append_durably, make_folder
 from diredi.trust.identity import Credentials
 from diredi.trust.signatures import holder_of
 from user_domain.policy import Policy
@@ -92,11 +91,8 @@ class ConsentJournal:
             "certificate": self.credentials.certificate.decode(),
         }
         make_folder(self._path.parent)
-        with no_room_at(self._path), self._path.open("ab") as file:
-            # A line that a kill has cut stays alone on its line.
-            file.write(b"\n" + json.dumps(line).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        # A line that a kill has cut stays alone on its line.
+        append_durably(self._path, b"\n" + json.dumps(line).encode() + b"\n")
         self._keep(entry)
         return entry
 

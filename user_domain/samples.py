@@ -10,7 +10,7 @@ from pathlib import Path
 
 from diredi.data.images import decode_image
 from diredi.errors import InvalidInput, NoRoom
-from diredi.store.files import atomic_write
+from diredi.store.files import atomic_write, make_folder
 
 MAX_IMAGE_BYTES = 8 * 2**20
 _SUFFIXES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png"}
@@ -33,8 +33,9 @@ class SampleStore:
         self._folder = folder
         self._max_samples = max_samples
         self._lock = threading.Lock()
-        folder.mkdir(parents=True, exist_ok=True)
-        self._names = {path.stem for path in folder.iterdir() if path.suffix in _SUFFIXES.values()}
+        make_folder(folder)
+        images = (path for path in folder.iterdir() if path.suffix in _SUFFIXES.values())
+        self._names = {path.stem for path in images if path.stat().st_size}  # an empty one may be stored again
 
     def __len__(self) -> int:
         return len(self._names)
@@ -66,5 +67,5 @@ class SampleStore:
         return True
 
     def _write(self, name: str, suffix: str, image: bytes, sighting: Sighting) -> None:
-        atomic_write(self._folder / f"{name}.json", json.dumps(asdict(sighting)), durable=False)
-        atomic_write(self._folder / f"{name}{suffix}", image, durable=False)
+        atomic_write(self._folder / f"{name}.json", json.dumps(asdict(sighting)))
+        atomic_write(self._folder / f"{name}{suffix}", image)

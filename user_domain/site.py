@@ -16,6 +16,7 @@ from diredi.rpc.client import Channel, connect
 from diredi.rpc.renewal import keep_renewed
 from diredi.rpc.retry import Backoff
 from diredi.rpc.server import start_server
+from diredi.store.files import make_folder
 from diredi.trust.identity import Identity, Role
 from diredi.trust.live import LiveIdentity, wait_for_valid
 from user_domain.cloud import CloudClient
@@ -76,7 +77,7 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
         raise InvalidInput(f"oracle {config.oracle} does not exist: name the file of a detector, or leave it out")
     if config.overlay and not config.labelled:
         raise InvalidInput("overlay needs labels, which judge whether it is better: leave it out, or label the images")
-    config.state_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(config.state_dir)
     data = await asyncio.to_thread(_Data, config)
     meter = EgressMeter(config.state_dir / "egress.json")
     async with AsyncExitStack() as stack:

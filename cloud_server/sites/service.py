@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -93,6 +94,7 @@ class SiteService:
     def __init__(self, context: CloudContext, validator: GapValidator) -> None:
         self._context = context
         self._validator = validator
+        self._validating: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     @property
     def max_manifest_bytes(self) -> int:
@@ -185,7 +187,8 @@ class SiteService:
         bases = await self._context.read(lambda r: _find_bases(r, actor, manifest))
         if bases is None:
             return
-        await asyncio.to_thread(self._validator.validate, manifest, *bases)
+        async with self._validating[actor.name]:  # a site that submits again and again waits for itself, nobody for it
+            await asyncio.to_thread(self._validator.validate, manifest, *bases)
         await self._context.write_for_site(
             actor,
             manifest.cycle_id,

@@ -22,7 +22,7 @@ from diredi.distillation.batches import Pool
 from diredi.distillation.recipe import TrainRecipe
 from diredi.errors import DirediError
 from diredi.store.blobs import digest_of_file
-from diredi.store.files import atomic_write, publish
+from diredi.store.files import atomic_write, make_folder, publish
 from diredi.store.weights import WeightMap
 
 Json = dict[str, Any]
@@ -51,7 +51,7 @@ class Checkpoint:
 
     def write(self, progress: Json, arrays: WeightMap) -> None:
         """Whole or not at all; what was there before is gone afterwards. Raises OSError where there is no room."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
         digest = arrays.save(self._folder / "new.safetensors")
         path = self._arrays_of(digest)
         publish(self._folder / "new.safetensors", path)

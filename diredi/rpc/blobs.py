@@ -30,7 +30,7 @@ from diredi.rpc.streams import read_messages
 from diredi.rpc.v1 import registry_pb2 as pb
 from diredi.rpc.v1 import registry_pb2_grpc as stubs
 from diredi.store.blobs import Blob, BlobStore, digest_of_file, hex_of
-from diredi.store.files import check_room, no_room_at, publish
+from diredi.store.files import check_room, make_folder, no_room_at, publish
 from diredi.trust.identity import Identity, Role
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ async def download(
     part = path.with_name(f".{hex_of(blob.digest)}.part")
     if path.exists() and await asyncio.to_thread(digest_of_file, path) == blob:
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     resumed = _size(part) > 0
     backoff = backoff or Backoff()
     while True:

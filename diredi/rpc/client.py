@@ -19,8 +19,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from diredi.errors import NotFound, Unreachable
 from diredi.rpc.byte_counter import EgressMeter, count_sent
+from diredi.rpc.limits import MAX_MESSAGE_BYTES
 from diredi.rpc.retry import Backoff, retry
-from diredi.rpc.server import FLOW_OPTIONS, MAX_MESSAGE_BYTES
+from diredi.rpc.server import FLOW_OPTIONS
 from diredi.rpc.status import error_of
 from diredi.trust.identity import Credentials, Role, ServerIdentity, server_name
 

@@ -21,6 +21,8 @@ import structlog
 
 from diredi.errors import NoRoom
 
+MAX_MESSAGE_BYTES: Final = 9 * 2**20
+"""An image of 8 MiB and what stands beside it; big bytes travel as blobs."""
 _SOCKETS: Final = Path("/proc/self/fd")
 _LOOK_EVERY_S: Final = 1.0
 _GROWN_BY: Final = 16
@@ -37,6 +39,7 @@ class Limits:
         calls: Calls an identity that are not answered yet.
         connections: Connections an address; None: three quarters of the files that this process may open.
         handshake_s: How long a connection may take, in seconds, until its certificate is verified.
+        message_bytes: The largest message that is received.
     """
 
     streams: int = 512
@@ -44,6 +47,7 @@ class Limits:
     calls: int = 64
     connections: int | None = None
     handshake_s: float = 10.0
+    message_bytes: int = MAX_MESSAGE_BYTES
 
 
 class CallQuota:

@@ -21,14 +21,13 @@ from diredi.errors import InvalidInput, WrongState
 from diredi.rpc.admission import Admission
 from diredi.rpc.byte_counter import EgressMeter, IngressMeter
 from diredi.rpc.interceptor import Interceptor
-from diredi.rpc.limits import ConnectionGuard, Limits, raise_file_limit
+from diredi.rpc.limits import MAX_MESSAGE_BYTES, ConnectionGuard, Limits, raise_file_limit
 from diredi.rpc.services import service_of
 from diredi.trust.identity import Credentials
 from diredi.trust.live import LiveIdentity
 
 UNHEARD_S = 2.0
 """How long a server that stops waits, after its grace, to hear that it has ended."""
-MAX_MESSAGE_BYTES = 9 * 2**20  # an image of 8 MiB and what stands beside it; big bytes travel as blobs
 FLOW_OPTIONS = [
     # Bandwidth probes are off: they are pings too, hold back the keepalive ping while they are under way, and open the
     # window until the buffers of a slow link are full. 1 MiB is the most that is under way to a reader.
@@ -37,7 +36,6 @@ FLOW_OPTIONS = [
 ]
 _OPTIONS = [
     ("grpc.so_reuseport", 0),  # else a second server would share the port in silence
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_ping_strikes", 0),  # clients ping every 5 s, and on a loaded machine many pings arrive at once
@@ -156,6 +154,7 @@ async def start_server(
     interceptor = Interceptor(admission, meter, sent, limits)
     options = [
         *_OPTIONS,
+        ("grpc.max_receive_message_length", limits.message_bytes),
         ("grpc.server_handshake_timeout_ms", round(limits.handshake_s * 1000)),
         ("grpc.max_concurrent_streams", limits.streams + limits.downloads + limits.calls),
     ]

@@ -47,6 +47,23 @@ def atomic_write(path: Path, data: bytes | str, *, durable: bool = True, mode: i
             raise
 
 
+def append_durably(path: Path, data: bytes) -> None:
+    """Append to a file; the bytes, and the file's name where it is new, are on disk on return. Raises NoRoom.
+
+    Args:
+        path: The file; its folder must exist.
+        data: What is appended.
+    """
+    with no_room_at(path):
+        is_new = not path.exists()
+        with path.open("ab") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if is_new:
+            _sync(path.parent)
+
+
 def part_of(path: Path) -> Path:
     """Return where the bytes of `path` grow before they take its name: beside it, so that a rename is enough."""
     return path.with_name(path.name + ".part")

@@ -16,6 +16,11 @@ import os, threading
 from pydantic import BaseModel
 from diredi.errors import InvalidInput
 from diredi.progress import Progress
+from diredi.store.blobs import digest_of
+from pathlib import Path
+class File(BaseModel):
+    path: Path
+    digest: str
 class Spec(BaseModel):
     numbers: list[int] = []
     diary: str = ""
@@ -23,6 +28,7 @@ class Spec(BaseModel):
 class Result(BaseModel):
     sum: int = 0
     steps: bool = False
+    made: list[File] = []
 """
 JOBS = {
     "counting": """
@@ -31,6 +37,12 @@ JOBS = {
             print("a library talks on standard output")
             on_progress(Progress("count", 0.5, "half way"))
             return Result(sum=sum(spec.numbers))
+    """,
+    "writing": """
+        def main(spec: Spec, folder, on_progress) -> Result:
+            with open(spec.diary, "a") as diary: diary.write("ran ")
+            (folder / "weights").write_bytes(b"weights")
+            return Result(made=[{"path": folder / "weights", "digest": digest_of(b"weights")}])
     """,
     "refusing": """
         def main(spec: Spec, folder, on_progress) -> Result:
@@ -73,11 +85,19 @@ class Spec(BaseModel):
     halts: bool = False
 
 
+class File(BaseModel):
+    """A file that one of them makes."""
+
+    path: Path
+    digest: str
+
+
 class Result(BaseModel):
     """What they answer."""
 
     sum: int = 0
     steps: bool = False
+    made: list[File] = []
 
 
 async def run(name: str, folder: Path, spec: Spec | None = None, on_progress: Heard | None = None) -> Result:
@@ -146,3 +166,18 @@ async def test_a_cancelled_job_is_not_left_running(tmp_path: Path) -> None:
 
 async def _ignore(progress: Progress) -> None:
     del progress
+
+
+@pytest.mark.parametrize("damage", ["gone", "empty", "another"])
+async def test_a_job_whose_file_was_damaged_since_runs_again(tmp_path: Path, damage: str) -> None:
+    spec, folder = Spec(diary=str(tmp_path / "diary")), tmp_path / "job"
+    for _ in range(2):
+        (made,) = (await run("writing", folder, spec)).made
+    assert (tmp_path / "diary").read_text() == "ran "
+    if damage == "gone":
+        made.path.unlink()
+    else:
+        made.path.write_bytes(b"" if damage == "empty" else b"weightz")
+    (made,) = (await run("writing", folder, spec)).made
+    assert made.path.read_bytes() == b"weights"
+    assert (tmp_path / "diary").read_text() == "ran ran "

@@ -14,7 +14,7 @@ from cloud_server.states import State
 from cloud_server.store import Repository
 from diredi.errors import InvalidInput
 from diredi.labels import LabelSpace
-from diredi.rpc.server import MAX_MESSAGE_BYTES
+from diredi.rpc.limits import MAX_MESSAGE_BYTES
 from diredi.rpc.v1 import cycles_pb2, fleet_pb2, registry_pb2, sites_pb2
 from diredi.store.blobs import Blob
 from tests.services.cloud.world import World, ask
