@@ -156,15 +156,22 @@ class CloudClient:
             CorruptData: The bytes do not match the digest.
             NoRoom: The disk is full.
         """
-        request = registry_pb2.ListModelsRequest(kind=common_pb2.MODEL_KIND_STUDENT)
-        answer = await call(self._registry.ListModels, request, deadline_s=10, attempts=ATTEMPTS)
-        found = next((model for model in answer.models if model.onnx.digest == onnx_digest), None)
-        if found is None:
-            raise NotFound(f"the cloud has no release {onnx_digest[:19]} for this site")
+        found = await self._find_student(onnx_digest)
         weights, onnx = folder / "student.safetensors", folder / "release.onnx"
         for blob, path in ((found.weights, weights), (found.onnx, onnx)):
             await blobs.download(self._blobs, convert.blob_from(blob), path, attempts=ATTEMPTS)
         return weights, onnx
+
+    async def _find_student(self, onnx_digest: str) -> common_pb2.Model:
+        request = registry_pb2.ListModelsRequest(kind=common_pb2.MODEL_KIND_STUDENT)
+        while True:
+            answer = await call(self._registry.ListModels, request, deadline_s=10, attempts=ATTEMPTS)
+            for model in answer.models:
+                if model.onnx.digest == onnx_digest:
+                    return model
+            if not answer.next_page_token:
+                raise NotFound(f"the cloud shows this site no release {onnx_digest[:19]}, a candidate maybe: wait")
+            request.page_token = answer.next_page_token
 
     def delete_downloads_except(self, keep: set[Path]) -> None:
         """Delete all downloads but these, which are what another cycle needed."""

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ OVERLAY_JOB: Final = "diredi.knowledge.jobs.overlay"
 KEEP: Final = 4
 """Releases whose overlays are kept: that of all nodes, a candidate on canaries, and nodes that are behind."""
 _MOST_ENTRIES: Final = 16
+AGAIN_S: Final = 300.0
+"""After so many seconds what could not be measured is tried again: a candidate may be released by then."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class Entry:
     """Release and overlay as one file; None where the release runs alone."""
     problem: str = ""
     """Why nothing could be measured."""
+    again_at: float = math.inf
+    """When that is to be tried again, on the event loop's clock."""
 
 
 class OverlayMaker:
@@ -79,11 +84,13 @@ class OverlayMaker:
 
     def find(self, release: str) -> Entry | None:
         """Return what is known of a release's overlay; None while it is measured, which the first question begins."""
-        known = release in self.entries
-        self.entries[release] = entry = self.entries.pop(release, None)
+        entry = self.entries.pop(release, None)
+        if entry is not None and entry.again_at < asyncio.get_running_loop().time():
+            entry = None
+        self.entries[release] = entry
         while len(self.entries) > _MOST_ENTRIES:
             del self.entries[next(iter(self.entries))]
-        if not known:
+        if entry is None:
             self._changed.set()
         return entry
 
@@ -103,7 +110,7 @@ class OverlayMaker:
                 continue
             except DirediError as error:
                 structlog.get_logger().warning("overlay_not_measured", release=wanted, error=str(error))
-                entry = Entry(problem=str(error))
+                entry = Entry(problem=str(error), again_at=asyncio.get_running_loop().time() + AGAIN_S)
             self._backoff.reset()
             if wanted in self.entries:
                 self.entries[wanted] = entry

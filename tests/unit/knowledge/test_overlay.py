@@ -11,13 +11,9 @@ from shapes import KNOWN, World, tiny
 from diredi.data.dataset import Dataset
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
-from diredi.detectors.export import export_onnx
 from diredi.errors import CorruptData, InvalidInput
 from diredi.evaluation.detection import evaluate
-from diredi.knowledge.jobs.overlay import main
-from diredi.knowledge.jobs.specs import OverlaySpec
 from diredi.knowledge.overlay import Overlay, choose_overlay, fit_overlay, measure_statistics
-from diredi.store.blobs import digest_of_file
 
 
 def shifted(detector: Detector) -> Detector:
@@ -82,16 +78,3 @@ def test_what_is_no_overlay_is_refused(tmp_path: Path) -> None:
     for name in ("model.safetensors", "text"):
         with pytest.raises(CorruptData, match=name):
             Overlay.load(tmp_path / name)
-
-
-@pytest.mark.slow
-def test_the_job_leaves_the_file_that_edge_nodes_run(world: World, release: Detector, tmp_path: Path) -> None:
-    release.save(tmp_path / "student.safetensors")
-    export_onnx(release, tmp_path / "release.onnx")
-    spec = OverlaySpec(data=world.site_yaml, student=tmp_path / "student.safetensors", onnx=tmp_path / "release.onnx")
-    result = main(spec, tmp_path, lambda _: None)
-    assert result.onnx is not None and result.overlay is not None
-    assert result.after.map50 > result.before.map50
-    assert digest_of_file(result.onnx.path).digest == result.onnx.digest != digest_of_file(spec.onnx).digest
-    assert Overlay.load(result.overlay.path).note.base_id == digest_of_file(spec.student).digest
-    assert result.share == Overlay.load(result.overlay.path).note.share
