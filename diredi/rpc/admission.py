@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
 
+import structlog
 from cryptography import x509
 
 from diredi.errors import DirediError, Unauthenticated, Unreachable
@@ -21,6 +22,7 @@ from diredi.rpc.caller import Context, caller_certificate
 from diredi.trust.live import LiveIdentity
 
 LOOK_EVERY_S: Final = 1.0
+_Validity = tuple[int, float]
 
 
 class Admission:
@@ -29,7 +31,7 @@ class Admission:
     def __init__(self, identity: LiveIdentity) -> None:
         """Admit callers to a server with this identity, which knows what was revoked."""
         self.identity = identity
-        self._open: dict[asyncio.Future[None], bytes] = {}
+        self._open: dict[asyncio.Future[None], _Validity] = {}
 
     @contextmanager
     def hold(self, context: Context) -> Iterator[asyncio.Future[None]]:
@@ -45,11 +47,11 @@ class Admission:
             Unauthenticated: The caller's certificate has expired or was revoked.
             Unreachable: This server's own certificate has expired.
         """
-        certificate = caller_certificate(context)
-        if error := self._error_of(certificate):
+        validity = _validity(caller_certificate(context))
+        if error := self._error_of(validity, time.time()):
             raise error
         must_end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._open[must_end] = certificate
+        self._open[must_end] = validity
         try:
             yield must_end
         finally:
@@ -60,23 +62,25 @@ class Admission:
         """Look every second until cancelled: at the folder of the identity, and at all calls that are open."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            await asyncio.to_thread(self.identity.refresh)
-            self.identity.warn_if_ending()
+            try:
+                await asyncio.to_thread(self.identity.refresh)
+                self.identity.warn_if_ending()
+            except Exception as error:  # whatever lies in that folder: calls are ended all the same
+                structlog.get_logger().error("identity_folder_not_read", exc_info=error)
             self.end_calls()
 
     def end_calls(self) -> None:
         """End the open calls of callers who are not admitted any more."""
-        errors = {certificate: self._error_of(certificate) for certificate in set(self._open.values())}
-        for must_end, certificate in self._open.items():
-            if (error := errors[certificate]) and not must_end.done():
+        now = time.time()
+        for must_end, validity in self._open.items():
+            if not must_end.done() and (error := self._error_of(validity, now)):
                 must_end.set_exception(error)
                 must_end.exception()  # retrieved: whoever waits raises it
 
-    def _error_of(self, certificate: bytes) -> DirediError | None:
-        now = time.time()
+    def _error_of(self, validity: _Validity, now: float) -> DirediError | None:
         if now > (own := self.identity.credentials).expires.timestamp():
             return Unreachable(f"the certificate of {own.identity} has expired: it answers when that is renewed")
-        serial, expires = _validity(certificate)
+        serial, expires = validity
         if now > expires:
             ended = datetime.fromtimestamp(expires, UTC)
             return Unauthenticated(f"your certificate expired on {ended:%Y-%m-%d}: renew it")
@@ -86,7 +90,7 @@ class Admission:
 
 
 @lru_cache(maxsize=16_384)
-def _validity(pem: bytes) -> tuple[int, float]:
+def _validity(pem: bytes) -> _Validity:
     """Return the serial number of a certificate and when it ends, in seconds since 1970."""
     certificate = x509.load_pem_x509_certificate(pem)
     return certificate.serial_number, certificate.not_valid_after_utc.timestamp()

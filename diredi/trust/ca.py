@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -35,6 +36,8 @@ from diredi.trust.register import Issued, Noted, Register
 CA_KEY_FILE = "ca-key.pem"
 CA_LIFETIME = timedelta(days=3650)
 LIFETIME = timedelta(days=398)
+PASSPHRASE_FILE = "DIREDI_CA_PASSPHRASE_FILE"
+"""The variable of the environment that names the file with the passphrase of the authority's key."""
 LONGEST_HOST = 190
 """The longest host name, so that the server names made of it are DNS names, too."""
 _CLOCK_SKEW = timedelta(hours=1)
@@ -117,9 +120,31 @@ def init(folder: Path, name: str = "DiReDi", now: datetime | None = None) -> Aut
     )
     certificate = builder.sign(key, hashes.SHA256())
     _make_private(folder)
-    atomic_write(folder / CA_KEY_FILE, _pem(key), mode=0o600)
+    secret = passphrase()
+    encryption = serialization.BestAvailableEncryption(secret) if secret else serialization.NoEncryption()
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+    atomic_write(folder / CA_KEY_FILE, pem, mode=0o600)
     atomic_write(folder / CA_FILE, certificate.public_bytes(serialization.Encoding.PEM))
     return Authority(certificate, key)
+
+
+def passphrase() -> bytes:
+    """Return the passphrase of the authority's key, of the file that DIREDI_CA_PASSPHRASE_FILE names; empty for none.
+
+    Raises:
+        InvalidInput: The file cannot be read, others can read it, or it is empty.
+    """
+    name = os.environ.get(PASSPHRASE_FILE, "")
+    if not name:
+        return b""
+    try:
+        check_private(Path(name))
+        secret = Path(name).read_bytes().strip()
+    except OSError as error:
+        raise InvalidInput(f"{PASSPHRASE_FILE}: {name} cannot be read ({error.strerror}): check the name") from None
+    if not secret:
+        raise InvalidInput(f"{PASSPHRASE_FILE}: {name} is empty: write the passphrase into it")
+    return secret
 
 
 def load(folder: Path) -> Authority:
@@ -131,7 +156,12 @@ def load(folder: Path) -> Authority:
     try:
         certificate = x509.load_pem_x509_certificate((folder / CA_FILE).read_bytes())
         check_private(folder / CA_KEY_FILE)
-        key = serialization.load_pem_private_key((folder / CA_KEY_FILE).read_bytes(), password=None)
+        pem = (folder / CA_KEY_FILE).read_bytes()
+        key = serialization.load_pem_private_key(pem, passphrase() if b"ENCRYPTED" in pem else None)
+    except TypeError:
+        raise InvalidInput(
+            f"{folder / CA_KEY_FILE} is behind a passphrase: name the file that holds it in {PASSPHRASE_FILE}"
+        ) from None
     except (OSError, ValueError) as error:
         raise InvalidInput(f"{folder} holds no authority ({error}): make one with `diredi pki init`") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():

@@ -276,19 +276,19 @@ def _parsed(path: Path, pem: bytes) -> list[x509.Certificate]:
 
 
 def check_private(key: Path) -> None:
-    """Refuse a private key that others on this machine can read or replace.
+    """Refuse a private key, or another secret, that others on this machine can read or replace.
 
     Args:
-        key: The file of the key.
+        key: Its file.
 
     Raises:
         InvalidInput: The permissions of the file or of its folder let others in; the message has the command to run.
     """
     if stat.S_IMODE(key.stat().st_mode) & (stat.S_IRWXG | stat.S_IRWXO):
-        raise InvalidInput(f"others on this machine may use the private key {key}: run `chmod 600 {key}`")
+        raise InvalidInput(f"others on this machine may use {key}, which is secret: run `chmod 600 {key}`")
     if stat.S_IMODE(key.parent.stat().st_mode) & (stat.S_IWGRP | stat.S_IWOTH):
         raise InvalidInput(
-            f"others on this machine may replace the files in {key.parent}, which has a private key: "
+            f"others on this machine may replace the files in {key.parent}, of which one is secret: "
             f"run `chmod 700 {key.parent}`"
         )
 

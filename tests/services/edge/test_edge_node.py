@@ -352,3 +352,20 @@ async def test_a_device_whose_certificate_names_no_host_takes_updates_and_serves
         assert probe.connect_ex(("127.0.0.1", int(config.listen.rpartition(":")[2]))) != 0
     stop.set()
     await serving
+
+
+async def test_a_damaged_deny_list_keeps_a_camera_from_answering_and_from_nothing_else(
+    tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str, students: Students
+) -> None:
+    pki.anew("device", "camera-1", "site-1", out=tmp_path / "identity")
+    (tmp_path / "identity" / "crl.pem").write_bytes(b"rubbish")
+    await cloud.fleet.publish(1, *students[0])
+    config = config_of(tmp_path / "node", pki, cloud.address, frames, identity=tmp_path / "identity")
+    stop = asyncio.Event()
+    serving = asyncio.create_task(serve(config, stop))
+    await until(lambda: (1, "INSTALLED", "") in cloud.fleet.reports)
+    await until(lambda: cloud.fleet.heartbeats[-1].frames > 0)
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", int(config.listen.rpartition(":")[2]))) != 0
+    stop.set()
+    await serving

@@ -168,3 +168,40 @@ def test_during_a_change_of_authority_both_are_believed(own, tmp_path):
 
 def test_a_key_is_not_shown_when_credentials_are_printed(own):
     assert "PRIVATE" not in repr(Credentials.load(own))
+
+
+@pytest.fixture
+def passphrase_file(tmp_path, monkeypatch):
+    path = tmp_path / "passphrase"
+    path.write_text("correct horse battery staple\n")
+    path.chmod(0o600)
+    monkeypatch.setenv("DIREDI_CA_PASSPHRASE_FILE", str(path))
+    return path
+
+
+def test_a_key_behind_a_passphrase_signs_with_it_and_with_nothing_else(tmp_path, passphrase_file, monkeypatch):
+    ca.init(tmp_path / "ca")
+    assert b"BEGIN ENCRYPTED PRIVATE KEY" in (tmp_path / "ca" / "ca-key.pem").read_bytes()
+    assert ca.issue(tmp_path / "ca", "site", "a", [], tmp_path / "a").identity.name == "a"
+
+    passphrase_file.write_text("another one")
+    with pytest.raises(InvalidInput, match="holds no authority"):
+        ca.issue(tmp_path / "ca", "site", "b", [], tmp_path / "b")
+    monkeypatch.delenv("DIREDI_CA_PASSPHRASE_FILE")
+    with pytest.raises(InvalidInput, match=r"behind a passphrase: name the file.*DIREDI_CA_PASSPHRASE_FILE"):
+        ca.issue(tmp_path / "ca", "site", "b", [], tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(("mode", "text", "said"), [(0o644, "x", "chmod 600"), (0o600, " \n", "is empty")])
+def test_a_passphrase_that_others_may_read_or_that_is_none_is_refused(tmp_path, passphrase_file, mode, text, said):
+    passphrase_file.write_text(text)
+    passphrase_file.chmod(mode)
+
+    with pytest.raises(InvalidInput, match=said):
+        ca.init(tmp_path / "ca")
+    assert not (tmp_path / "ca" / "ca-key.pem").exists()
+
+
+def test_a_passphrase_does_no_harm_to_an_authority_that_has_none(authority, tmp_path, passphrase_file):
+    assert ca.issue(authority, "site", "a", [], tmp_path / "a").identity.name == "a"
