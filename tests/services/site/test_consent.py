@@ -235,7 +235,7 @@ async def test_one_candidate_of_a_cycle_is_measured_once_and_another_one_never(
         for image in (data.parent / "images" / "val").iterdir():  # what it shows now is not told
             image.write_bytes(next((data.parent / "images" / "train").iterdir()).read_bytes())
         again = models.validate_task(cloud)
-        again.scope = "fleet"  # so that the stream tells of it again
+        again.approved = True  # so that the stream tells of it again
         await cloud.site.offer(again)
         await until(lambda: len(cloud.site.validations) == 2)
         other = models.validate_task(cloud)
