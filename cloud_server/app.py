@@ -19,6 +19,7 @@ from cloud_server.cycles.reconciler import CycleReconciler
 from cloud_server.cycles.service import CycleService
 from cloud_server.fleet.service import FleetService
 from cloud_server.jobs.runner import JOBS, JobRunner
+from cloud_server.ledger import Ledger
 from cloud_server.servicers import CycleServicer, EnrolmentServicer, FleetServicer, RegistryServicer, SiteServicer
 from cloud_server.sites.service import SiteService
 from cloud_server.store.database import Database, sqlite_url
@@ -35,6 +36,7 @@ from diredi.store.files import make_folder
 from diredi.trust import ca, enrolment
 from diredi.trust.identity import Credentials, Role
 from diredi.trust.live import wait_for_valid
+from diredi.trust.release_repository import ReleaseRepository
 
 CYCLE_SERVICE: Final = "diredi.v1.CycleService"
 _log = structlog.get_logger()
@@ -72,7 +74,7 @@ class Cloud:
 
         Raises:
             InvalidInput: The identity or the database's address is not usable.
-            WrongState: The port is in use, or the database is of a newer version.
+            WrongState: The port is in use, the database is of a newer version, or it has lost what devices know.
             Unreachable: The database does not answer.
         """
         config = self.config
@@ -93,12 +95,23 @@ class Cloud:
         )
         self.uploads = Uploads(self.context, self.blobs, config.keep_unreferenced_s)
         try:
+            self._repository = ReleaseRepository(config.state_dir / "releases", config.identity, config.release_keys)
+            self.context.ledger = await asyncio.to_thread(self._check_past)
             self._server = await self._serve(credentials)
         except BaseException:
             database.close()
             raise
         self.work = asyncio.create_task(self._work())
         return self
+
+    def _check_past(self) -> Ledger:
+        config = self.config
+        ledger = Ledger(config.release_keys or config.state_dir)
+        published = max(self._repository.published(), default=0)
+        self.context.database.transact(
+            lambda r: ledger.check(r, published=published, accept_lost_past=config.accept_lost_past), writes=True
+        )
+        return ledger
 
     async def _serve(self, credentials: Credentials) -> Server:
         config, context = self.config, self.context
@@ -112,7 +125,7 @@ class Cloud:
             canary_deadline_s=config.canary_deadline_s,
         )
         self._job_runner = job_runner
-        self._fleet = FleetService(context)
+        self._fleet = FleetService(context, self._repository)
         self._access = BlobAccess(context)
         self._meter = meter = IngressMeter(config.state_dir / "ingress")
         servicers = [

@@ -9,6 +9,7 @@ import structlog
 from cloud_server.context import CloudContext
 from cloud_server.entities import Model, ModelKind, Release, ReleaseStatus
 from cloud_server.jobs.runner import JobRunner
+from cloud_server.ledger import begin_epoch
 from cloud_server.store import Repository
 from diredi.knowledge.jobs.specs import FirstModel
 from diredi.progress import Progress
@@ -48,6 +49,7 @@ async def make_first_release(context: CloudContext, job_runner: JobRunner) -> Re
         r.classes.assign_ids(tutor.labels.names, "", now)
         if coreset is not None:
             r.facts.put("coreset", {"digest": coreset.digest, "bytes": coreset.bytes})
+        begin_epoch(r)
         return r.releases.add(student, tutor.id, ReleaseStatus.RELEASED, (), "", now)
 
     release = await context.write(store)

@@ -7,6 +7,7 @@ writing transaction or wakes anybody.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,8 @@ from datetime import UTC, datetime
 from typing import Final, TypeVar
 
 from cloud_server import authorization
-from cloud_server.notifier import Notifier
+from cloud_server.ledger import Ledger, Past, read_past
+from cloud_server.notifier import CLASSES, RELEASES, Notifier
 from cloud_server.quotas import Quotas
 from cloud_server.store import Repository
 from cloud_server.store.database import Database
@@ -44,6 +46,8 @@ class CloudContext:
     open_streams: Counter[str] = field(default_factory=Counter)
     """Number of open streams by caller ("site/NAME" or "device/SITE/NAME"). It is not stored: after a restart there are
     none."""
+    ledger: Ledger | None = None
+    """Where numbers that were given out are also written."""
 
     async def read(self, query: Callable[[Repository], _Result]) -> _Result:
         """Run `query` in a transaction that only reads, and return its result."""
@@ -60,7 +64,14 @@ class CloudContext:
             What the action returned.
         """
         now = self.now()
-        result, topics = await self.database.write(lambda r: (action(r, now), r.changed_topics))
+
+        def act(r: Repository) -> tuple[_Result, set[str], Past | None]:
+            result = action(r, now)
+            return result, r.changed_topics, read_past(r) if r.changed_topics & {RELEASES, CLASSES} else None
+
+        result, topics, past = await self.database.write(act)
+        if self.ledger is not None and past is not None:
+            await asyncio.to_thread(self.ledger.record, past)
         self.notifier.notify(*topics)
         return result
 

@@ -70,6 +70,7 @@ def release_to(deployment: Deployment) -> fleet_pb2.Release:
         base.Release(
             version=release.version, student_id=student.id, onnx=student.onnx, labels=student.labels,
             image_size=student.image_size, cycle_id=release.cycle_id, created=release.created, scope=release.scope,
+            target=deployment.target,
         )
     )  # fmt: skip
 

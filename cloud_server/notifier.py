@@ -54,6 +54,8 @@ class Notifier:
 
 RELEASES: Final = "releases"
 """Which releases there are, and who may have them; so the groups of sites, too."""
+CLASSES: Final = "classes"
+"""Which class names have ids."""
 CYCLES: Final = "cycles"
 """The states of all cycles."""
 

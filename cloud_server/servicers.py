@@ -42,13 +42,14 @@ from diredi.rpc.byte_counter import IngressMeter
 from diredi.rpc.caller import Context, caller_certificate, caller_identity
 from diredi.rpc.convert import kind_from, labels_to, metrics_from, struct_from, time_to
 from diredi.rpc.manifest_signature import check_manifest
+from diredi.rpc.release_metadata import chunks_of
 from diredi.rpc.v1 import cycles_pb2, enrolment_pb2, fleet_pb2, registry_pb2, sites_pb2
 from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceServicer
 from diredi.rpc.v1.enrolment_pb2_grpc import EnrolmentServiceServicer
 from diredi.rpc.v1.fleet_pb2_grpc import FleetServiceServicer
 from diredi.rpc.v1.registry_pb2_grpc import RegistryServiceServicer
 from diredi.rpc.v1.sites_pb2_grpc import SiteServiceServicer
-from diredi.trust import enrolment
+from diredi.trust import enrolment, release_keys
 from diredi.trust.deny_list import CRL_FILE
 from diredi.trust.identity import CA_FILE, Identity, Role
 
@@ -217,6 +218,12 @@ class FleetServicer(FleetServiceServicer):
             async for deployment in deployments:
                 yield fleet_pb2.WatchReleasesResponse(release=None if deployment is None else release_to(deployment))
 
+    async def GetReleaseMetadata(
+        self, request: fleet_pb2.GetReleaseMetadataRequest, context: Context
+    ) -> AsyncIterator[fleet_pb2.GetReleaseMetadataResponse]:
+        for chunk in chunks_of(await self._service.metadata(caller_identity(context), request.name)):
+            yield chunk
+
     async def ReportInstall(
         self, request: fleet_pb2.ReportInstallRequest, context: Context
     ) -> fleet_pb2.ReportInstallResponse:
@@ -291,8 +298,9 @@ class EnrolmentServicer(EnrolmentServiceServicer):
         certificate = await asyncio.to_thread(enrolment.redeem, folder, token, request.signing_request)
         _log.info("enrolled", identity=str(Identity.from_certificate(certificate)), token=token.name)
         return enrolment_pb2.EnrolResponse(
-            certificate=certificate, ca=_read(folder / CA_FILE), deny_list=_read(folder / CRL_FILE)
-        )
+            certificate=certificate, ca=_read(folder / CA_FILE), deny_list=_read(folder / CRL_FILE),
+            root=_read(folder / release_keys.FOLDER / release_keys.ROOT_FILE),
+        )  # fmt: skip
 
     async def RenewCertificate(
         self, request: enrolment_pb2.RenewCertificateRequest, context: Context

@@ -14,8 +14,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from diredi.errors import DirediError, InvalidInput
-from diredi.trust import ca
-from diredi.trust.identity import CA_FILE, Credentials, Identity
+from diredi.trust import ca, release_keys
+from diredi.trust.identity import CA_FILE, Credentials, Identity, Role
 
 RENEW_BEFORE = timedelta(days=30)
 
@@ -33,6 +33,8 @@ def provide(root: Path, owner: int, wanted: dict[str, list[str]]) -> None:
             site = identity.site if identity.role == "device" else ""
             ca.issue(authority, identity.role, identity.name, hosts, folder, site)
             print(f"pki: issued {identity}", flush=True)
+        release_keys.init(authority / release_keys.FOLDER)
+        release_keys.hand_out(authority / release_keys.FOLDER, folder, to_cloud=identity.role is Role.CLOUD)
         for path in (folder, *folder.iterdir()):
             os.chown(path, owner, owner)
 

@@ -5,6 +5,7 @@
     │   └── DatasetError        ... a data set; names the file and the line
     │       └── NoLabels        ... that has images and not one labelled box
     ├── CorruptData             refresh: bytes do not match their digest or format     DATA_LOSS           exit 3
+    │   └── Untrusted           ... or nobody whom we trust has signed them
     ├── NotFound                give up: nothing has that name                         NOT_FOUND           exit 4
     ├── Refused                 give up: the caller may not do that                    PERMISSION_DENIED   exit 5
     ├── WrongState              stop: right, but not now                               FAILED_PRECONDITION exit 6
@@ -64,6 +65,10 @@ class CorruptData(DirediError):
     """Bytes do not match their digest or their format: get them again."""
 
     exit_code = 3
+
+
+class Untrusted(CorruptData):
+    """Nobody whom this machine trusts has signed these bytes, or what was signed is not this: go on with what runs."""
 
 
 class NotFound(DirediError):

@@ -36,7 +36,9 @@ def init(
 def issue(
     role: Annotated[str, typer.Argument(help="cloud, site, device or operator.")],
     name: Annotated[str, typer.Argument(help="Who the certificate speaks for, e.g. site-1.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where ca.pem, cert.pem and key.pem go.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FOLDER", help="Where ca.pem, cert.pem, key.pem and root.json go.")
+    ],
     authority: Annotated[Path, typer.Option("--ca", metavar="FOLDER", help="The authority.")] = DEFAULT_AUTHORITY,
     host: Annotated[
         list[str] | None,

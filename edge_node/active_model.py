@@ -15,6 +15,8 @@ from diredi.errors import InvalidInput, WrongState
 from edge_node.update_states import InstallableRelease
 
 WARM_UP_PASSES = 2
+FAILURES_IN_A_ROW = 3
+"""After so many frames on which a model fails, one after the other, the one before it is put back."""
 
 
 class LoadedModel(Predictor, Protocol):
@@ -67,11 +69,20 @@ class ActiveModel:
     """Detect with the current model, from any thread, while the updater may swap it.
 
     One model detects a frame from beginning to end. A new model is on trial until it has detected on one frame; if it
-    fails there, the previous one is put back and detects that frame.
+    fails there, the previous one is put back and detects that frame. Later the previous one stands by: it detects the
+    frames on which the new one fails, and is put back after FAILURES_IN_A_ROW of them.
     """
 
     def __init__(self) -> None:
         """Begin without a model."""
+        self.on_failing: Callable[[RunningModel, Exception], None] = lambda *_: None
+        """Called from any thread with a release that fails on frame after frame; one that stood by is back then."""
+        self.failed_frames = 0
+        """Frames on which the model of the time has failed, also where another one has detected them."""
+        self.failed_overlays: set[str] = set()
+        """Overlays that have failed on frame after frame; the release detects without them."""
+        self._standby: RunningModel | None = None
+        self._failures = 0
         self._lock = threading.Lock()
         self._current: RunningModel | None = None
         self._trial: _Trial | None = None
@@ -93,6 +104,7 @@ class ActiveModel:
         """
         with self._lock:
             self._trial = _Trial(self._current, on_outcome)
+            self._standby, self._failures = self._current, 0
             self._current = new
             self.available.set()
 
@@ -113,6 +125,7 @@ class ActiveModel:
             if self._current is not old or self._trial is not None:
                 return False
             self._trial = _Trial(old, on_outcome)
+            self._standby, self._failures = old, 0
             self._current = new
             return True
 
@@ -140,12 +153,14 @@ class ActiveModel:
         try:
             detections = current.predictor.predict([image], confidence)[0]
         except Exception as error:  # whatever a new model does wrong, the previous one detects this frame
-            previous = self._fall_back(current, error)
+            previous = self._find_stand_in(current, error)
             if previous is None:
                 raise
             return previous, previous.predictor.predict([image], confidence)[0]
         if self._trial is not None:
             self._end_trial(current)
+        if self._failures:
+            self._failures = 0
         return current, detections
 
     def _end_trial(self, model: RunningModel) -> None:
@@ -156,15 +171,31 @@ class ActiveModel:
         if trial is not None:
             trial.on_outcome(None)
 
-    def _fall_back(self, failed: RunningModel, error: Exception) -> RunningModel | None:
+    def _find_stand_in(self, failed: RunningModel, error: Exception) -> RunningModel | None:
+        """Return the model that detects a frame on which another one has failed; None where there is none."""
         with self._lock:
+            self.failed_frames += 1
             trial = self._trial
+            if self._current is not failed:  # another thread's frame has failed first, and the previous one is back
+                return self._current
             if trial is None:
-                # Another thread's frame may have failed first and put the previous model back already.
-                return self._current if self._current is not failed else None
-            self._trial = None
+                return self._count_failure(failed, error)
+            self._trial = self._standby = None
             self._current = trial.previous
             if trial.previous is None:
                 self.available.clear()
         trial.on_outcome(error)
         return trial.previous
+
+    def _count_failure(self, failed: RunningModel, error: Exception) -> RunningModel | None:
+        standby = self._standby
+        self._failures += 1
+        if self._failures == FAILURES_IN_A_ROW:
+            self._failures = 0
+            if standby is not None:
+                self._current, self._standby = standby, None
+            if failed.overlay:
+                self.failed_overlays.add(failed.overlay)
+            else:
+                self.on_failing(failed, error)
+        return standby

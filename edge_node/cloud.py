@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from diredi.errors import DirediError, InvalidInput
 from diredi.rpc import blobs, convert
 from diredi.rpc.client import Channel, call
+from diredi.rpc.release_metadata import fetch_from_thread
 from diredi.rpc.retry import Backoff
 from diredi.rpc.streams import watch_stream
 from diredi.rpc.v1 import fleet_pb2 as pb
@@ -50,6 +51,7 @@ class CloudClient:
         self._expires = convert.time_to(expires)
         self._fleet = FleetServiceStub(channel)
         self._blobs = BlobServiceStub(channel)
+        self._fetch_metadata = fetch_from_thread(self._fleet, asyncio.get_running_loop())
         self._registered = False
 
     @property
@@ -121,6 +123,10 @@ class CloudClient:
         """
         await blobs.download(self._blobs, Blob(release.digest, release.bytes), path, attempts=3)
 
+    def fetch_metadata(self, name: str) -> bytes:
+        """Return a file of the signed metadata of releases. It is called from a thread, while the event loop runs."""
+        return self._fetch_metadata(name)
+
     async def report_install(self, version: int, installed: bool, reason: str) -> None:
         """Report the outcome of an installation, with the reason if it failed."""
         outcome = pb.INSTALL_OUTCOME_INSTALLED if installed else pb.INSTALL_OUTCOME_FAILED
@@ -154,6 +160,8 @@ def release_from_message(message: pb.Release) -> InstallableRelease:
             bytes=release.onnx.bytes,
             labels=release.labels,
             image_size=release.image_size,
+            scope=release.scope or "fleet",
+            target=release.target,
         )
     except ValidationError as error:
         raise InvalidInput(

@@ -54,6 +54,11 @@ class EdgeConfig(ServiceConfig):
     """The most frames of a camera that are looked at in a second. A slow machine looks at fewer, always the newest."""
     threads: int = Field(1, ge=1, le=64)
     """How many threads ONNX Runtime uses."""
+    trial_s: float = Field(120.0, ge=0)
+    """How long a new release may take to load and to detect twice, in seconds, in a process of its own where it can do
+    no harm. 0 tries it in the node itself."""
+    trial_memory_mib: int = Field(2048, ge=256)
+    """How much address space that process may use, in MiB."""
     heartbeat_s: float = Field(15.0, gt=0)
     """The time between two reports to the cloud that this device is running, in seconds."""
     silence_s: float = Field(60.0, gt=0)

@@ -31,11 +31,13 @@ from edge_node.hard_samples import HardSampleSender
 from edge_node.identity import IdentityFolder
 from edge_node.inference import Broadcast, InferenceLoop
 from edge_node.overlay import OverlayUpdater
+from edge_node.release_trust import SignedMetadata
 from edge_node.servicer import EdgeServicer, NodeParts
 from edge_node.sources import SourceOptions, check_source, open_source
 from edge_node.telemetry import Telemetry
+from edge_node.trial import try_release
 from edge_node.update_store import UpdateStore
-from edge_node.updater import Updater
+from edge_node.updater import TryRelease, Updater
 
 STOP_S = 0.5
 
@@ -59,10 +61,12 @@ async def serve(config: EdgeConfig, stop: asyncio.Event) -> None:
     active, telemetry = ActiveModel(), Telemetry()
     broadcast = Broadcast(asyncio.get_running_loop())
     cloud = CloudClient(config.device, config.site, heartbeat_s=config.heartbeat_s, silence_s=config.silence_s)
+    trust = SignedMetadata(config.state_dir / "trust", config.identity, config.site, cloud.fetch_metadata)
     updater = Updater(
-        config.state_dir / "releases", UpdateStore(config.state_dir / "update.json"), active,
+        config.state_dir / "releases", UpdateStore(config.state_dir / "update.json"), active, trust=trust,
         fetch=cloud.fetch, report_install=cloud.report_install, load=partial(OnnxPredictor, threads=config.threads),
         frame=lambda: inference.last_image, retry_failed_s=config.retry_failed_s,
+        try_release=_trial(config),
     )  # fmt: skip
     await asyncio.to_thread(updater.start_from_disk)
     overlays = OverlayUpdater(
@@ -104,6 +108,13 @@ def _cameras(config: EdgeConfig, stopped: threading.Event, changed: threading.Co
         )
         for name, reference in config.references.items()
     ]  # fmt: skip
+
+
+def _trial(config: EdgeConfig) -> TryRelease | None:
+    if not config.trial_s:
+        return None
+    limits: Any = {"threads": config.threads, "time_s": config.trial_s, "memory_mib": config.trial_memory_mib}
+    return partial(try_release, **limits)
 
 
 async def _keep_connected(config: EdgeConfig, parts: NodeParts, overlays: OverlayUpdater) -> None:

@@ -108,7 +108,7 @@ class OverlayUpdater:
         request = pb.GetOverlayRequest(release=current.release.digest)
         offered = (await call(OverlayServiceStub(channel).GetOverlay, request, deadline_s=10)).overlay
         if offered.state == pb.OVERLAY_STATE_READY:
-            if offered.digest not in {current.overlay, *self._failed}:
+            if offered.digest not in {current.overlay, *self._failed, *self._active.failed_overlays}:
                 record = _record_of(offered, current.release)
                 blob = Blob(record.onnx, record.bytes)
                 await blobs.download(BlobServiceStub(channel), blob, self._path(record), attempts=3)

@@ -32,7 +32,7 @@ class State(StrEnum):
 
 
 NEXT: Mapping[State, frozenset[State]] = {
-    State.IDLE: frozenset({State.DOWNLOADING}),
+    State.IDLE: frozenset({State.DOWNLOADING, State.FAILED}),
     State.DOWNLOADING: frozenset({State.VERIFYING, State.FAILED, State.IDLE}),
     State.VERIFYING: frozenset({State.WARMING, State.FAILED, State.IDLE}),
     State.WARMING: frozenset({State.SWAPPING, State.FAILED, State.IDLE}),
@@ -45,6 +45,9 @@ IN_PROGRESS = (State.DOWNLOADING, State.VERIFYING, State.WARMING, State.SWAPPING
 CANCELLABLE = frozenset({State.DOWNLOADING, State.VERIFYING, State.WARMING})
 MAX_STARTS = 3
 """How often a release may be loaded without being installed; one that crashes the process more often is rejected."""
+
+MAX_TRIES = 3
+"""How often a release is installed that fails on frames; after that it is not tried again."""
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
@@ -65,6 +68,9 @@ class InstallableRelease(_Value):
     bytes: int = Field(ge=1)
     labels: LabelSpace
     image_size: int = Field(ge=32, le=2048)
+    scope: str = "fleet"
+    target: str = ""
+    """Its path in the signed metadata; empty in records of before there were any."""
 
     @property
     def file_name(self) -> str:
@@ -81,6 +87,15 @@ class Failure(_Value):
     lasting: bool
     """Whether the release itself is wrong, so that the same bytes would fail again."""
     times: int = 1
+    on_frames: bool = False
+    """Whether it failed on frames, after it had been installed."""
+
+
+class Newest(_Value):
+    """The newest release of a scope that ever ran here."""
+
+    version: int
+    digest: Digest
 
 
 class UpdateRecord(_Value):
@@ -92,6 +107,8 @@ class UpdateRecord(_Value):
     previous: InstallableRelease | None = None
     starts: int = 0
     failure: Failure | None = None
+    newest: dict[str, Newest] = Field(default_factory=dict)
+    """By scope: versions only rise."""
 
     def begin(self, target: InstallableRelease) -> UpdateRecord:
         """Start to install a release; the failure of another one is forgotten."""
@@ -111,7 +128,9 @@ class UpdateRecord(_Value):
         """Make the target the installed release, and the installed one the previous."""
         assert self.target is not None
         previous = self.previous if _is_release(self.installed, self.target) else self.installed
-        return self._to(State.REPORTING, installed=self.target, previous=previous, failure=None)
+        newest = self.newest | {self.target.scope: Newest(version=self.target.version, digest=self.target.digest)}
+        failure = self.failure if self.failure and self.failure.on_frames else None
+        return self._to(State.REPORTING, installed=self.target, previous=previous, failure=failure, newest=newest)
 
     def fail(self, reason: str, *, lasting: bool) -> UpdateRecord:
         """Record that the installation failed.
@@ -128,6 +147,21 @@ class UpdateRecord(_Value):
         )
         return self._to(State.FAILED, failure=failure)
 
+    def take_back(self, reason: str) -> UpdateRecord:
+        """Record that the installed release fails on frames and the previous one is back; after MAX_TRIES for good.
+
+        Args:
+            reason: A sentence for the cloud.
+        """
+        assert self.installed is not None
+        last, failed = self.failure, self.installed
+        times = last.times + 1 if last and last.on_frames and _is_failure_of(last, failed) else 1
+        failure = Failure(
+            version=failed.version, digest=failed.digest, reason=reason, lasting=times >= MAX_TRIES, times=times,
+            on_frames=True,
+        )  # fmt: skip
+        return self._to(State.FAILED, target=failed, installed=self.previous, previous=None, failure=failure)
+
     def finish(self) -> UpdateRecord:
         """End the installation, whatever became of it."""
         return self._to(State.IDLE, target=None, starts=0)
@@ -138,10 +172,26 @@ class UpdateRecord(_Value):
         return self.starts > MAX_STARTS
 
     def should_install(self, offered: InstallableRelease) -> bool:
-        """Return whether to install a release: any other than the one that runs, older or newer, that can succeed."""
+        """Return whether to install a release: any other than the one that runs, if it can succeed."""
         if _is_release(self.installed, offered):
             return False
         return not (self.failure and self.failure.lasting and _is_failure_of(self.failure, offered))
+
+    def explain_refusal(self, offered: InstallableRelease) -> str:
+        """Say why a release would be a step back within its scope; empty where it is none."""
+        newest = self.newest.get(offered.scope)
+        if newest is None and self.installed is not None and self.installed.scope == offered.scope:
+            newest = Newest(version=self.installed.version, digest=self.installed.digest)
+        if newest is None or offered.version > newest.version:
+            return ""
+        if offered.version < newest.version:
+            return (
+                f"release {offered.version} is older than release {newest.version} of {offered.scope}, which has run "
+                "here: to go back, publish the old file as a new release"
+            )
+        if offered.digest != newest.digest:
+            return f"release {offered.version} of {offered.scope} has run here with other bytes: publish a new release"
+        return ""
 
     def wait_before(self, offered: InstallableRelease, first_s: float) -> float:
         """Return how long to wait after the last failure of a release before it is tried again.

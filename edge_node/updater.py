@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -19,11 +20,13 @@ from diredi.errors import (
     Refused,
     RemoteFailure,
     Unreachable,
+    Untrusted,
     WrongState,
 )
 from diredi.store.blobs import digest_of_file, hex_of
 from diredi.store.files import make_folder
-from edge_node.active_model import ActiveModel, LoadedModel, RunningModel, warm_up
+from edge_node.active_model import FAILURES_IN_A_ROW, ActiveModel, LoadedModel, RunningModel, warm_up
+from edge_node.release_trust import ReleaseTrust
 from edge_node.update_states import CANCELLABLE, MAX_STARTS, RELEASE_FILE, InstallableRelease, State, UpdateRecord
 from edge_node.update_store import UpdateStore
 
@@ -35,6 +38,8 @@ Fetch = Callable[[InstallableRelease, Path], Awaitable[None]]
 ReportInstall = Callable[[int, bool, str], Awaitable[None]]
 """Reports a version to the cloud: whether it was installed, and if not, why; may raise Unreachable."""
 Load = Callable[[Path], LoadedModel]
+TryRelease = Callable[[Path, Image | None], Awaitable[None]]
+"""Tries a model file on a frame; raises InvalidInput where it is not fit to run."""
 
 REASONS: dict[type[DirediError], str] = {
     CorruptData: "the bytes do not match the digest",
@@ -54,10 +59,12 @@ class Updater:
         file: UpdateStore,
         active: ActiveModel,
         *,
+        trust: ReleaseTrust,
         fetch: Fetch,
         report_install: ReportInstall,
         load: Load,
         frame: Callable[[], Image | None],
+        try_release: TryRelease | None = None,
         retry_failed_s: float = 60.0,
         away_s: float = 1.0,
     ) -> None:
@@ -67,10 +74,12 @@ class Updater:
             releases: Folder of the downloaded releases.
             file: Where the record is stored.
             active: The model that is swapped.
+            trust: Decides whether a release may run.
             fetch: Downloads a release.
             report_install: Reports an outcome to the cloud.
             load: Loads a model file.
             frame: Returns the last live frame; None if there was none.
+            try_release: Tries a file where it can do no harm, before it is loaded; None loads it at once.
             retry_failed_s: Pause before a passing failure is tried again; doubled each time.
             away_s: Pause while the cloud is away or the disk is full.
         """
@@ -79,10 +88,13 @@ class Updater:
         self._file = file
         self._record = file.read()
         self._active = active
+        self._trust = trust
         self._fetch = fetch
         self._report_install = report_install
         self._load = load
         self._frame = frame
+        self._try_release = try_release
+        self._failing: tuple[RunningModel, str] | None = None
         self._retry_failed_s = retry_failed_s
         self._away_s = away_s
         self._failed_at = 0.0
@@ -118,10 +130,14 @@ class Updater:
                 except DirediError as error:
                     self._log_problem("release_on_disk_rejected", error, path=str(path))
                     continue
-                yield InstallableRelease(
+                found = InstallableRelease(
                     version=int(match[1]), digest=blob.digest, bytes=blob.bytes, labels=spec.labels,
                     image_size=spec.image_size,
                 )  # fmt: skip
+                try:
+                    yield self._trust.recall(found)
+                except Untrusted as error:
+                    self._log_problem("release_on_disk_rejected", error, path=str(path))
 
     def _activate(self, release: InstallableRelease) -> bool:
         try:
@@ -137,15 +153,20 @@ class Updater:
         return True
 
     def request(self, release: InstallableRelease) -> None:
-        """Ask for a release that the cloud named, newer or older than the installed one; the last request counts."""
+        """Ask for a release that the cloud named; the last request counts."""
         self._wanted = release
         self._changed.set()
 
     async def run(self) -> None:
         """Finish what a restart interrupted, then install what is requested, for ever."""
+        self._loop = asyncio.get_running_loop()
+        self._active.on_failing = self._note_failing
         await self._save_when_possible(self._record.resume())
         while True:
             await self._run_until_idle()
+            if self._failing is not None:
+                await self._take_back(*self._failing)
+                continue
             wanted = self._wanted
             if wanted is not None and self._record.should_install(wanted) and self._is_due(wanted):
                 await self._save_when_possible(self._record.begin(wanted))
@@ -191,9 +212,37 @@ class Updater:
                 await self._report(record.failure.version, False, record.failure.reason)
                 return record.finish()
 
+    def _note_failing(self, model: RunningModel, error: Exception) -> None:
+        """Note, in whichever thread, that the model that runs fails on frames."""
+        self._failing = (model, f"running: it failed on {FAILURES_IN_A_ROW} frames in a row ({type(error).__name__})")
+        with suppress(RuntimeError):  # the node is ending
+            self._loop.call_soon_threadsafe(self._changed.set)
+
+    async def _take_back(self, failing: RunningModel, reason: str) -> None:
+        """Go back to the previous release, because the installed one fails on frames; without one nothing changes."""
+        self._failing = None
+        previous = self._record.previous
+        if failing.release != self._record.installed or previous is None:
+            return
+        if self._active.current is failing:  # none stood by: the node has been started since
+            try:
+                model = await asyncio.to_thread(self.load_verified, previous)
+            except DirediError as error:
+                self._log_problem("installed_release_rejected", error, version=previous.version)
+                return
+            self._active.swap(RunningModel(previous, model))
+            self._active.accept()
+        self._log.error("release_taken_back", version=failing.release.version, to=previous.version, why=reason)
+        self._failed_at = time.monotonic()
+        await self._save_when_possible(self._record.take_back(reason))
+
     async def _download(self) -> bool:
         """Download the target; return False if another release was requested meanwhile. What has come is kept."""
         path = self._path(self._target)
+        if refusal := self._record.explain_refusal(self._target):
+            raise Untrusted(refusal)
+        await self._trust.prove(self._target)
+        await asyncio.to_thread(self._reuse_bytes, path)
         if await asyncio.to_thread(_has_digest, path, self._target.digest):
             return True
         fetching = asyncio.ensure_future(self._fetch(self._target, path))
@@ -209,12 +258,22 @@ class Updater:
         finally:
             fetching.cancel()
 
+    def _reuse_bytes(self, path: Path) -> None:
+        """Give a file of another release with the same bytes this name, too: going back needs no download."""
+        *_, digits = path.name.split("-")
+        same = next((other for other in self._releases.glob(f"release-*-{digits}") if other != path), None)
+        if same is not None and not path.exists():
+            with suppress(OSError):
+                path.hardlink_to(same)
+
     async def _verify(self, record: UpdateRecord) -> UpdateRecord:
         """Check the digest, the format, and that the file is the detector that the release says it is."""
         if record.has_crashed_too_often:
             raise InvalidInput(
                 f"release {self._target.version} crashed the process more than {MAX_STARTS} times and was rejected"
             )
+        if self._try_release is not None:
+            await self._try_release(self._path(self._target), self._frame())
         self._candidate = RunningModel(self._target, await asyncio.to_thread(self.load_verified, self._target))
         return record.advance(State.WARMING)
 
@@ -225,6 +284,7 @@ class Updater:
             CorruptData: Its file does not match the digest, and is deleted.
             InvalidInput: The file is not the detector that the release says it is.
         """
+        self._trust.check(release)
         path = self._path(release)
         if not _has_digest(path, release.digest):
             path.unlink(missing_ok=True)
@@ -266,9 +326,8 @@ class Updater:
         """Return the record of a failure; the node goes on with the release that runs."""
         self._log_problem("install_failed", error, version=self._target.version, state=str(self._record.state))
         self._failed_at = time.monotonic()
-        reason = (
-            f"{self._record.state.lower()}: {REASONS.get(type(error), 'an error that the log of the device describes')}"
-        )
+        described = REASONS.get(type(error), "an error that the log of the device describes")
+        reason = f"{self._record.state.lower()}: {error if isinstance(error, Untrusted) else described}"
         return self._record.fail(reason, lasting=isinstance(error, InvalidInput))
 
     async def _report(self, version: int, installed: bool, reason: str) -> None:
@@ -342,6 +401,7 @@ class Updater:
         for path in self._releases.iterdir():
             if path.name not in known:
                 path.unlink()
+        self._trust.forget_others(known)
 
     def _log_problem(self, event: str, error: DirediError, **more: object) -> None:
         if str(error) != self.last_error:

@@ -178,7 +178,8 @@ def list_stale(r: Repository, visible: Collection[str] | None) -> list[StaleRele
 def explain_superseded(r: Repository, cycle: Cycle) -> str:
     """Say why a rebase is of no use any more; empty where its release and its base are still the newest."""
     rebase = find_rebase(r, cycle.scope)
-    if rebase and (rebase.own.version, rebase.wider.student_id) == (cycle.rebases, cycle.base_student_id):
+    rebased = r.releases.get(cycle.rebases)
+    if rebase and _is_same(rebase.own, rebased) and rebase.wider.student_id == cycle.base_student_id:
         return ""
     return "a newer release came first: it is rebased again where that is needed"
 
@@ -205,7 +206,13 @@ def _will_be_rebased(r: Repository, group: str) -> bool:
 
 def _find_tries(r: Repository, rebase: Rebase) -> list[Cycle]:
     """Return the cycles that have tried this rebase, newest first."""
-    return [c for c in r.cycles.of_rebases(rebase.own.version) if c.base_student_id == rebase.wider.student_id]
+    own = [release.version for release in r.releases.all(rebase.own.scope) if _is_same(release, rebase.own)]
+    return [c for c in r.cycles.of_rebases(own) if c.base_student_id == rebase.wider.student_id]
+
+
+def _is_same(one: Release, other: Release) -> bool:
+    """Return whether two releases are the same models: what a withdrawn one has replaced comes again as a new one."""
+    return (one.tutor_id, one.student_id) == (other.tutor_id, other.student_id)
 
 
 def _list_parts(r: Repository, source: Cycle, now: datetime) -> tuple[Part, ...]:

@@ -14,7 +14,7 @@ from typing import Final
 
 from cloud_server import canary, gate
 from cloud_server.cycles import rebase
-from cloud_server.entities import Cycle, Device, GapManifest, Install, Json, Part, Progress, ReleaseStatus
+from cloud_server.entities import Cycle, Device, GapManifest, Install, Json, Outcome, Part, Progress, ReleaseStatus
 from cloud_server.quotas import Quotas, check_metrics_names
 from cloud_server.scopes import FLEET, resolve_scope, scopes_of, wider_scopes
 from cloud_server.states import BEFORE_UPLOAD, State
@@ -333,6 +333,9 @@ def end_canary(
 ) -> Cycle:
     """Change the release's status and the cycle's state together.
 
+    Versions only rise on a device. So where a canary may run a release that is withdrawn, what the scope ran before
+    becomes a new release.
+
     Args:
         r: The repository.
         cycle: A cycle in CANARY.
@@ -344,9 +347,20 @@ def end_canary(
     released = decision.state is State.RELEASED
     r.releases.set_status(cycle.release_version, ReleaseStatus.RELEASED if released else ReleaseStatus.WITHDRAWN)
     reason = decision.reason
+    if not released:
+        _republish_previous(r, cycle, now)
     if released and (lacks := rebase.explain_stale(r, cycle.scope)):
         reason = f"{reason}; release {cycle.release_version} {lacks}"
     return r.cycles.move(cycle.id, decision.state, now, actor, reason, metrics)
+
+
+def _republish_previous(r: Repository, cycle: Cycle, now: datetime) -> None:
+    may_run = [i for i in collect_canary_reports(r, cycle).values() if i is None or i.outcome is Outcome.INSTALLED]
+    previous = r.releases.current((cycle.scope,))
+    if may_run and previous is not None:
+        student = r.models.get(previous.student_id)
+        status, came_from = ReleaseStatus.RELEASED, previous.cycle_id
+        r.releases.add(student, previous.tutor_id, status, (), came_from, now, cycle.scope)
 
 
 def _judge_part(cycle: Cycle, part: Part, base: LabelSpace, student: LabelSpace) -> gate.Verdict | None:

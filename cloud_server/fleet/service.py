@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -18,12 +18,14 @@ from cloud_server.context import CloudContext
 from cloud_server.cycles import transitions
 from cloud_server.cycles.rebase import explain_stale
 from cloud_server.entities import Device, Install, Model, Outcome, Release, Vitals, device_key
+from cloud_server.fleet.publication import list_targets
 from cloud_server.notifier import RELEASES
-from cloud_server.scopes import scopes_of
+from cloud_server.scopes import in_scope, scopes_of
 from cloud_server.states import State
 from cloud_server.store import Repository
-from diredi.errors import InvalidInput, NoRoom, Unreachable
+from diredi.errors import InvalidInput, NoRoom, NotFound, Unreachable
 from diredi.trust.identity import Identity
+from diredi.trust.release_repository import ReleaseRepository
 
 _log = structlog.get_logger()
 _ONLINE_FOR: Final = timedelta(seconds=45)
@@ -37,6 +39,8 @@ class Deployment:
 
     release: Release
     student: Model
+    target: str = ""
+    """Its path in the signed metadata; empty where it is not published."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,9 @@ class DeviceView:
 class FleetService:
     """Tell devices of releases and record what they report."""
 
-    def __init__(self, context: CloudContext) -> None:
+    def __init__(self, context: CloudContext, repository: ReleaseRepository) -> None:
         self._context = context
+        self._repository = repository
         self._deployments: dict[int, Deployment] = {}
         self._groups: dict[str, str] = {}
         self._deployments_version = -1
@@ -104,6 +109,24 @@ class FleetService:
                     yield deployment
                 if not await context.notifier.wait_for_change(RELEASES, seen_version, context.keep_alive_s):
                     yield deployment
+
+    async def metadata(self, actor: Identity, name: str) -> bytes:
+        """Return a file of the signed metadata of releases.
+
+        Raises:
+            NotFound: There is no such file for the caller.
+        """
+
+        def read() -> bytes:
+            scope = self._repository.scope_of(name)
+            if scope is not None:
+                visible = self._context.database.transact(lambda r: r.visible_to(actor), writes=False)
+                if not in_scope(scope, visible):
+                    raise NotFound(f"there are no metadata {name!r}")
+            self._repository.refresh(self._context.now())
+            return self._repository.read(name)
+
+        return await asyncio.to_thread(read)
 
     async def report_install(self, actor: Identity, device: str, install: Install) -> None:
         """Record an installation and decide the cycle for which this device is a canary, in one transaction.
@@ -195,16 +218,24 @@ class FleetService:
                 del self._pending[key]
 
     async def _find_deployment(self, site: str, device: str) -> Deployment | None:
-        """Return what a device should run; the releases are read again only after they have changed."""
+        """Return what a device should run; the releases are read and published again only after they have changed."""
         async with self._loading:
             version = self._context.notifier.version(RELEASES)
             if version != self._deployments_version:
-                self._deployments, self._groups = await self._context.read(
+                deployments, self._groups = await self._context.read(
                     lambda r: (
                         {item.version: Deployment(item, r.models.get(item.student_id)) for item in r.releases.all()},
                         r.groups.by_site(),
                     )
                 )
+                targets = list_targets([(d.release, d.student) for d in deployments.values()], self._groups)
+                known = {deployment.release.scope for deployment in deployments.values()}
+                published = await asyncio.to_thread(self._repository.publish, targets, self._context.now(), known)
+                self._deployments = {
+                    number: replace(deployments[number], target=target)
+                    for number, target in published.items()
+                    if number in deployments
+                }
                 self._deployments_version = version
         scopes = scopes_of(site, self._groups.get(site, ""))
         releases = [deployment.release for deployment in self._deployments.values()]

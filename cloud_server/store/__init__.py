@@ -20,7 +20,7 @@ class Repository:
         """What the transaction has changed, as topics of `cloud_server.notifier`; to be notified after the commit."""
         self.models = Models(session)
         self.releases = Releases(session, self.changed_topics)
-        self.classes = Classes(session)
+        self.classes = Classes(session, self.changed_topics)
         self.facts = Facts(session)
         self.cycles = Cycles(session, self.changed_topics)
         self.sites = Sites(session)

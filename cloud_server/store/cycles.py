@@ -52,9 +52,9 @@ class Cycles:
         row = self._session.scalar(select(CycleRow).where(CycleRow.request_id == request_id))
         return None if row is None else Cycle.model_validate(row)
 
-    def of_rebases(self, version: int) -> list[Cycle]:
-        """Return the cycles that rebase a release, newest first."""
-        query = select(CycleRow).where(CycleRow.rebases == version).order_by(CycleRow.number.desc())
+    def of_rebases(self, versions: Collection[int]) -> list[Cycle]:
+        """Return the cycles that rebase one of these releases, newest first."""
+        query = select(CycleRow).where(CycleRow.rebases.in_(versions)).order_by(CycleRow.number.desc())
         return [Cycle.model_validate(row) for row in self._session.scalars(query)]
 
     def recent(

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, and_, func, or_, select, union_all
 from sqlalchemy.orm import Session
 
 from cloud_server.entities import Json, Model, ModelKind, Release, ReleaseStatus
-from cloud_server.notifier import RELEASES
+from cloud_server.notifier import CLASSES, RELEASES
 from cloud_server.scopes import FLEET
 from cloud_server.store.schema import ClassRow, CycleRow, FactRow, ModelRow, ReleaseRow
 from diredi.errors import InvalidInput, NotFound, WrongState
@@ -17,6 +17,7 @@ from diredi.labels import LabelSpace
 from diredi.store.blobs import Blob
 
 _MIN_PREFIX = 8
+_CONTINUE_AFTER = "releases continue after"
 
 
 class Models:
@@ -128,15 +129,25 @@ class Releases:
             now: The current time.
             scope: Whom it is for.
         """
-        last = self._session.scalar(select(func.max(ReleaseRow.version))) or 0
         row = ReleaseRow(
-            version=last + 1, student_id=student.id, tutor_id=tutor_id, cycle_id=cycle_id,
+            version=self.last_version() + 1, student_id=student.id, tutor_id=tutor_id, cycle_id=cycle_id,
             status=status.value, canaries=list(canaries), scope=scope, created=now,
         )  # fmt: skip
         self._session.add(row)
         self._session.flush()
         self._changed_topics.add(RELEASES)
         return Release.model_validate(row)
+
+    def last_version(self) -> int:
+        """Return the highest number that was given out, also to releases that this database has lost; 0 for none."""
+        lost = self._session.get(FactRow, _CONTINUE_AFTER)
+        return max(
+            self._session.scalar(select(func.max(ReleaseRow.version))) or 0, lost.value["version"] if lost else 0
+        )
+
+    def continue_after(self, version: int) -> None:
+        """Give the next release a number above this one."""
+        self._session.merge(FactRow(name=_CONTINUE_AFTER, value={"version": version}))
 
     def set_status(self, version: int, status: ReleaseStatus) -> None:
         """Change who may have a release."""
@@ -214,8 +225,9 @@ class Releases:
 class Classes:
     """The label spaces. A name stays given, whatever becomes of the cycle that asked for it."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, changed_topics: set[str]) -> None:
         self._session = session
+        self._changed_topics = changed_topics
 
     def labels(self) -> LabelSpace | None:
         """Return all classes that have an id in the fleet; None before the first release."""
@@ -309,10 +321,16 @@ class Classes:
         names = [row.name for row in self._rows(scope)]
         return base.expand(names, distinct=names)
 
+    def counts(self) -> dict[str, int]:
+        """Return how many names each scope has."""
+        query = select(ClassRow.scope, func.count()).group_by(ClassRow.scope).order_by(ClassRow.scope)
+        return {row[0]: row[1] for row in self._session.execute(query)}
+
     def _rows(self, scope: str) -> Sequence[ClassRow]:
         return self._session.scalars(select(ClassRow).where(ClassRow.scope == scope).order_by(ClassRow.id)).all()
 
     def _add(self, scope: str, place: int, name: str, version: int, cycle_id: str, now: datetime, site: str) -> None:
+        self._changed_topics.add(CLASSES)
         self._session.add(
             ClassRow(scope=scope, id=place, name=name, version=version, cycle_id=cycle_id, site=site, created=now)
         )

@@ -25,6 +25,7 @@ onnxruntime.disable_telemetry_events()
 INPUT, OUTPUTS = "images", ["class_logits", "box_logits"]
 STRIDES_KEY = "diredi.strides"
 PREDICT_BATCH = 8
+_NOWHERE = Path(__file__).with_name("no-such-folder")
 
 
 class OnnxPredictor:
@@ -71,6 +72,8 @@ class OnnxPredictor:
         options.log_severity_level = 4
         # Threads that wait by spinning take a core from whatever else the board does between two frames.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # A file that names others as parts of itself is refused: they are in no digest.
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(_NOWHERE))
         providers = [name for name in onnxruntime.get_available_providers() if name != "AzureExecutionProvider"]
         # The failures of ONNX Runtime have no common root below RuntimeError and Exception.
         failures = tuple(getattr(onnxruntime.capi.onnxruntime_pybind11_state, name) for name in _FAILURES)

@@ -56,6 +56,8 @@ class Release:
     created: datetime | None = None
     scope: str = ""
     """Whom it is for: "site:NAME", "group:NAME" or "fleet"; empty: not told."""
+    target: str = ""
+    """Its path in the signed metadata; empty: not told."""
 
 
 def labels_to(labels: LabelSpace) -> common_pb2.LabelSpace:
@@ -241,6 +243,7 @@ def release_to(release: Release) -> fleet_pb2.Release:
         image_size=release.image_size,
         cycle_id=release.cycle_id,
         scope=release.scope,
+        target=release.target,
     )
     if release.created is not None:
         message.created.CopyFrom(time_to(release.created))
@@ -260,6 +263,7 @@ def release_from(message: fleet_pb2.Release) -> Release:
         cycle_id=message.cycle_id,
         created=time_from(message.created) if message.HasField("created") else None,
         scope=message.scope,
+        target=message.target,
     )
 
 

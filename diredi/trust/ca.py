@@ -18,6 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from diredi.errors import InvalidInput, WrongState
 from diredi.store.files import atomic_write, make_folder
+from diredi.trust import release_keys
 from diredi.trust.deny_list import CRL_FILE, DenyList
 from diredi.trust.identity import (
     CA_FILE,
@@ -125,6 +126,7 @@ def init(folder: Path, name: str = "DiReDi", now: datetime | None = None) -> Aut
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
     atomic_write(folder / CA_KEY_FILE, pem, mode=0o600)
     atomic_write(folder / CA_FILE, certificate.public_bytes(serialization.Encoding.PEM))
+    release_keys.init(folder / release_keys.FOLDER)
     return Authority(certificate, key)
 
 
@@ -186,7 +188,7 @@ def issue(
         role: Role of the holder: cloud, site, device or operator.
         name: Name of the holder.
         hosts: DNS names and IP addresses at which the holder answers.
-        out: The folder for key, certificate and the authority's certificate.
+        out: The folder for key, certificate, the authority's certificate, and the root of releases.
         site: The site that a device belongs to; empty for other roles.
         lifetime: How long the certificate is valid.
         now: The time to count from; None takes the clock.
@@ -209,6 +211,8 @@ def issue(
     atomic_write(out / CA_FILE, (folder / CA_FILE).read_bytes())
     atomic_write(out / KEY_FILE, key, mode=0o600)
     atomic_write(out / CERTIFICATE_FILE, certificate)
+    release_keys.init(folder / release_keys.FOLDER)  # for an authority of before there were any
+    release_keys.hand_out(folder / release_keys.FOLDER, out, to_cloud=identity.role is Role.CLOUD)
     return Credentials.load(out, now)
 
 

@@ -28,6 +28,7 @@ from diredi.trust import ca
 from diredi.trust.deny_list import CRL_FILE
 from diredi.trust.identity import CA_FILE, CERTIFICATE_FILE, KEY_FILE, Credentials, Identity, Role, hosts_in
 from diredi.trust.register import Register
+from diredi.trust.release_keys import ROOT_FILE
 
 LIFETIME: Final = timedelta(days=90)
 """For so long a certificate of the cloud's is valid; it is renewed when half of that is over."""
@@ -161,8 +162,13 @@ def renew(folder: Path, certificate: bytes, signing_request: bytes, now: datetim
     return ca.sign_request(folder, _request_in(signing_request), identity, hosts_in(certificate), LIFETIME, now)
 
 
-def write_credentials(folder: Path, ca_: bytes, certificate: bytes, key: bytes, deny_list: bytes) -> Credentials:
-    """Put credentials into an identity folder, made for its owner alone, and return them as read from there."""
+def write_credentials(
+    folder: Path, ca_: bytes, certificate: bytes, key: bytes, deny_list: bytes, root: bytes = b""
+) -> Credentials:
+    """Put credentials into an identity folder, made for its owner alone, and return them as read from there.
+
+    The root of releases comes with the first certificate alone: later a device follows signed roots only.
+    """
     if not folder.exists():
         make_folder(folder)
         folder.chmod(0o700)
@@ -171,6 +177,8 @@ def write_credentials(folder: Path, ca_: bytes, certificate: bytes, key: bytes, 
     atomic_write(folder / KEY_FILE, key, mode=0o600)
     if deny_list:
         atomic_write(folder / CRL_FILE, deny_list)
+    if root:
+        atomic_write(folder / ROOT_FILE, root)
     atomic_write(folder / CERTIFICATE_FILE, certificate)
     return Credentials.load(folder)
 

@@ -78,6 +78,7 @@ def test_only_the_gap_its_manifest_progress_and_signs_of_life_leave(demo: Demo):
             "HeartbeatRequest",
             "WatchReleasesRequest",
             "GetBlobRequest",
+            "GetReleaseMetadataRequest",
             "ReportInstallRequest",
         },
     }

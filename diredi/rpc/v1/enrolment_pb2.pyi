@@ -108,22 +108,26 @@ class EnrolResponse(_message.Message):
     CERTIFICATE_FIELD_NUMBER: _builtins.int
     CA_FIELD_NUMBER: _builtins.int
     DENY_LIST_FIELD_NUMBER: _builtins.int
+    ROOT_FIELD_NUMBER: _builtins.int
     certificate: _builtins.bytes
     """PEM"""
     ca: _builtins.bytes
     """PEM"""
     deny_list: _builtins.bytes
     """PEM; empty: nothing was ever revoked"""
+    root: _builtins.bytes
+    """root.json, by which a device verifies releases from then on"""
     def __init__(
         self,
         *,
         certificate: _builtins.bytes = ...,
         ca: _builtins.bytes = ...,
         deny_list: _builtins.bytes = ...,
+        root: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ca", b"ca", "certificate", b"certificate", "deny_list", b"deny_list"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ca", b"ca", "certificate", b"certificate", "deny_list", b"deny_list", "root", b"root"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

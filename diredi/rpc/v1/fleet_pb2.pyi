@@ -93,12 +93,15 @@ class Release(_message.Message):
     CYCLE_ID_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     student_id: _builtins.str
     image_size: _builtins.int
     cycle_id: _builtins.str
     scope: _builtins.str
     """whom it is for: "site:NAME", "group:NAME" or "fleet" """
+    target: _builtins.str
+    """its path in the signed metadata; without an entry there no device installs it"""
     @_builtins.property
     def onnx(self) -> _common_pb2.BlobRef: ...
     @_builtins.property
@@ -116,10 +119,11 @@ class Release(_message.Message):
         cycle_id: _builtins.str = ...,
         created: _timestamp_pb2.Timestamp | None = ...,
         scope: _builtins.str = ...,
+        target: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "labels", b"labels", "onnx", b"onnx"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "cycle_id", b"cycle_id", "image_size", b"image_size", "labels", b"labels", "onnx", b"onnx", "scope", b"scope", "student_id", b"student_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "cycle_id", b"cycle_id", "image_size", b"image_size", "labels", b"labels", "onnx", b"onnx", "scope", b"scope", "student_id", b"student_id", "target", b"target", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -289,6 +293,44 @@ class WatchReleasesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchReleasesResponse: _TypeAlias = WatchReleasesResponse  # noqa: Y015
+
+@_typing.final
+class GetReleaseMetadataRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReleaseMetadataRequest: _TypeAlias = GetReleaseMetadataRequest  # noqa: Y015
+
+@_typing.final
+class GetReleaseMetadataResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReleaseMetadataResponse: _TypeAlias = GetReleaseMetadataResponse  # noqa: Y015
 
 @_typing.final
 class ReportInstallRequest(_message.Message):

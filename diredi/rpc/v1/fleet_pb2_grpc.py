@@ -50,6 +50,11 @@ class FleetServiceStub:
                 request_serializer=diredi_dot_v1_dot_fleet__pb2.WatchReleasesRequest.SerializeToString,
                 response_deserializer=diredi_dot_v1_dot_fleet__pb2.WatchReleasesResponse.FromString,
                 _registered_method=True)
+        self.GetReleaseMetadata = channel.unary_stream(
+                '/diredi.v1.FleetService/GetReleaseMetadata',
+                request_serializer=diredi_dot_v1_dot_fleet__pb2.GetReleaseMetadataRequest.SerializeToString,
+                response_deserializer=diredi_dot_v1_dot_fleet__pb2.GetReleaseMetadataResponse.FromString,
+                _registered_method=True)
         self.ReportInstall = channel.unary_unary(
                 '/diredi.v1.FleetService/ReportInstall',
                 request_serializer=diredi_dot_v1_dot_fleet__pb2.ReportInstallRequest.SerializeToString,
@@ -88,6 +93,15 @@ class FleetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetReleaseMetadata(self, request, context):
+        """A file of the signed metadata that say which releases there are, such as timestamp.json or 3.targets.json, as The
+        Update Framework defines them. Any role. Deadline: 30 s without a chunk. Idempotent. NOT_FOUND: no such file for the
+        caller; that of a scope is only for those in it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReportInstall(self, request, context):
         """How an installation went. Deadline 10 s. Idempotent. NOT_FOUND: no such release for this device.
         """
@@ -119,6 +133,11 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     servicer.WatchReleases,
                     request_deserializer=diredi_dot_v1_dot_fleet__pb2.WatchReleasesRequest.FromString,
                     response_serializer=diredi_dot_v1_dot_fleet__pb2.WatchReleasesResponse.SerializeToString,
+            ),
+            'GetReleaseMetadata': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetReleaseMetadata,
+                    request_deserializer=diredi_dot_v1_dot_fleet__pb2.GetReleaseMetadataRequest.FromString,
+                    response_serializer=diredi_dot_v1_dot_fleet__pb2.GetReleaseMetadataResponse.SerializeToString,
             ),
             'ReportInstall': grpc.unary_unary_rpc_method_handler(
                     servicer.ReportInstall,
@@ -213,6 +232,33 @@ class FleetService:
             '/diredi.v1.FleetService/WatchReleases',
             diredi_dot_v1_dot_fleet__pb2.WatchReleasesRequest.SerializeToString,
             diredi_dot_v1_dot_fleet__pb2.WatchReleasesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReleaseMetadata(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/diredi.v1.FleetService/GetReleaseMetadata',
+            diredi_dot_v1_dot_fleet__pb2.GetReleaseMetadataRequest.SerializeToString,
+            diredi_dot_v1_dot_fleet__pb2.GetReleaseMetadataResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,11 @@ class FleetServiceStub:
     """The release this device should run: now, then each time it changes (a canary sees it first; a withdrawn release is
     followed by the one before). It is the newest one of its site, else of the site's group, else of the fleet. The cloud repeats it every 15 s; 60 s of silence means the stream is dead.
     """
+    GetReleaseMetadata: _grpc.UnaryStreamMultiCallable[_fleet_pb2.GetReleaseMetadataRequest, _fleet_pb2.GetReleaseMetadataResponse]
+    """A file of the signed metadata that say which releases there are, such as timestamp.json or 3.targets.json, as The
+    Update Framework defines them. Any role. Deadline: 30 s without a chunk. Idempotent. NOT_FOUND: no such file for the
+    caller; that of a scope is only for those in it.
+    """
     ReportInstall: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ReportInstallRequest, _fleet_pb2.ReportInstallResponse]
     """How an installation went. Deadline 10 s. Idempotent. NOT_FOUND: no such release for this device."""
     ListDevices: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ListDevicesRequest, _fleet_pb2.ListDevicesResponse]
@@ -58,6 +63,11 @@ class FleetServiceAsyncStub(FleetServiceStub):
     WatchReleases: _aio.UnaryStreamMultiCallable[_fleet_pb2.WatchReleasesRequest, _fleet_pb2.WatchReleasesResponse]  # type: ignore[assignment]
     """The release this device should run: now, then each time it changes (a canary sees it first; a withdrawn release is
     followed by the one before). It is the newest one of its site, else of the site's group, else of the fleet. The cloud repeats it every 15 s; 60 s of silence means the stream is dead.
+    """
+    GetReleaseMetadata: _aio.UnaryStreamMultiCallable[_fleet_pb2.GetReleaseMetadataRequest, _fleet_pb2.GetReleaseMetadataResponse]  # type: ignore[assignment]
+    """A file of the signed metadata that say which releases there are, such as timestamp.json or 3.targets.json, as The
+    Update Framework defines them. Any role. Deadline: 30 s without a chunk. Idempotent. NOT_FOUND: no such file for the
+    caller; that of a scope is only for those in it.
     """
     ReportInstall: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ReportInstallRequest, _fleet_pb2.ReportInstallResponse]  # type: ignore[assignment]
     """How an installation went. Deadline 10 s. Idempotent. NOT_FOUND: no such release for this device."""
@@ -91,6 +101,17 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_fleet_pb2.WatchReleasesResponse], _abc.AsyncIterator[_fleet_pb2.WatchReleasesResponse]]:
         """The release this device should run: now, then each time it changes (a canary sees it first; a withdrawn release is
         followed by the one before). It is the newest one of its site, else of the site's group, else of the fleet. The cloud repeats it every 15 s; 60 s of silence means the stream is dead.
+        """
+
+    @_abc_1.abstractmethod
+    def GetReleaseMetadata(
+        self,
+        request: _fleet_pb2.GetReleaseMetadataRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_fleet_pb2.GetReleaseMetadataResponse], _abc.AsyncIterator[_fleet_pb2.GetReleaseMetadataResponse]]:
+        """A file of the signed metadata that say which releases there are, such as timestamp.json or 3.targets.json, as The
+        Update Framework defines them. Any role. Deadline: 30 s without a chunk. Idempotent. NOT_FOUND: no such file for the
+        caller; that of a scope is only for those in it.
         """
 
     @_abc_1.abstractmethod

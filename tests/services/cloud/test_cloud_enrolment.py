@@ -90,7 +90,8 @@ async def test_an_operators_token_makes_a_device_that_the_cloud_knows_and_its_ke
     assert hosts_in(made.certificate) == ["cam-9.example.org"]
     assert made.expires - datetime.now(UTC) < timedelta(days=91)
     assert (tmp_path / "cam-9" / "key.pem").stat().st_mode & 0o777 == 0o600
-    assert sorted(path.name for path in (tmp_path / "cam-9").iterdir()) == ["ca.pem", "cert.pem", "key.pem"]
+    held = sorted(path.name for path in (tmp_path / "cam-9").iterdir())
+    assert held == ["ca.pem", "cert.pem", "key.pem", "root.json"]
     assert Token.decode(token).credentials.key != made.key
     assert not [path for path in world.state_dir.rglob("*") if path.is_file() and made.key in path.read_bytes()]
 
@@ -99,6 +100,8 @@ async def test_a_token_works_once_and_for_the_same_key_again(world: World, tmp_p
     async with world.cloud():
         token = await token_for(world)
         first = await enrol(token, tmp_path / "first")
+        root = world.identities / "cloud" / "root.json"
+        assert (tmp_path / "first" / root.name).read_bytes() == root.read_bytes()
         with pytest.raises(Refused, match="this token has been used"):
             await enrol(token, tmp_path / "thief")
         assert not (tmp_path / "thief" / "cert.pem").exists()

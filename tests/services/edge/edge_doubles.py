@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from diredi.rpc import convert
 from diredi.rpc.blobs import BlobServicer
 from diredi.rpc.caller import caller_identity
 from diredi.rpc.client import call, connect
+from diredi.rpc.release_metadata import chunks_of
 from diredi.rpc.v1 import edge_pb2, fleet_pb2, fleet_pb2_grpc, registry_pb2
 from diredi.rpc.v1.edge_pb2_grpc import EdgeServiceStub
 from diredi.store.blobs import BlobStore
 from diredi.trust.identity import Credentials, Identity, Role
+from diredi.trust.release_repository import ReleaseClaims, ReleaseRepository, ReleaseTarget, labels_digest
 from edge_node.config import EdgeConfig
 from edge_node.node import serve
 from tests.support.net import free_port
@@ -53,8 +56,11 @@ class FakeBlobService(BlobServicer):
 class FakeFleetService(fleet_pb2_grpc.FleetServiceServicer):
     """FleetService as the contract tells it, with memory only."""
 
-    def __init__(self, blobs: BlobStore) -> None:
+    def __init__(self, blobs: BlobStore, repository: ReleaseRepository) -> None:
         self.blobs = blobs
+        self.repository = repository
+        self.served: list[str] = []
+        """The names of the metadata that were asked for."""
         self.release: convert.Release | None = None
         self.changed = asyncio.Condition()
         self.registered: list[tuple[str, int]] = []
@@ -79,6 +85,13 @@ class FakeFleetService(fleet_pb2_grpc.FleetServiceServicer):
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self.changed.wait_for(lambda seen=release: self.release is not seen), 0.3)
 
+    async def GetReleaseMetadata(
+        self, request: fleet_pb2.GetReleaseMetadataRequest, context: Any
+    ) -> AsyncIterator[Any]:
+        self.served.append(request.name)
+        for chunk in chunks_of(self.repository.read(request.name)):
+            yield chunk
+
     async def ReportInstall(self, request: fleet_pb2.ReportInstallRequest, context: Any) -> Any:
         if self.report_errors:
             raise self.report_errors.pop()
@@ -87,10 +100,21 @@ class FakeFleetService(fleet_pb2_grpc.FleetServiceServicer):
         return fleet_pb2.ReportInstallResponse()
 
     async def publish(self, version: int, onnx: Path, spec: DetectorSpec) -> convert.Release:
-        blob = self.blobs.add_file(onnx)
-        release = convert.Release(version, f"student-{version}", blob, spec.labels, spec.image_size)
+        """Sign a release of the fleet, and name it."""
+        release = self.sign(version, onnx, spec)
         await self.name(release)
         return release
+
+    def sign(self, version: int, onnx: Path, spec: DetectorSpec, scope: str = "fleet") -> convert.Release:
+        blob = self.blobs.add_file(onnx)
+        claims = ReleaseClaims(
+            version=version, scope=scope, architecture=spec.architecture, labels=labels_digest(spec.labels),
+            image_size=spec.image_size, student=f"student-{version}",
+        )  # fmt: skip
+        paths = self.repository.publish([ReleaseTarget(file=blob, claims=claims)], datetime.now(UTC))
+        return convert.Release(
+            version, claims.student, blob, spec.labels, spec.image_size, scope=scope, target=paths[version]
+        )
 
     async def name(self, release: convert.Release) -> None:
         """The release that devices should run from now on."""
@@ -105,7 +129,7 @@ CAMERA = Identity(Role.DEVICE, "camera-1", "site-1")
 class EdgeCloud(StubCloud):
     def __init__(self, folder: Path, pki: Pki, credentials: Credentials | None = None) -> None:
         store = BlobStore(folder / "blobs")
-        self.fleet = FakeFleetService(store)
+        self.fleet = FakeFleetService(store, ReleaseRepository(folder / "releases", pki.issue("cloud", "cloud")))
         self.blobs = FakeBlobService(store)
         super().__init__(credentials or pki.credentials("cloud", "cloud"), [self.fleet, self.blobs])
 
@@ -151,6 +175,7 @@ def config_of(folder: Path, pki: Pki, cloud: str, source: str | None, **more: An
         "frames_per_second": 100,
         "heartbeat_s": 0.2,
         "retry_failed_s": 0.2,
+        "trial_s": 0,  # a process of its own for each release costs half a second; test_trial.py has them
     }
     return EdgeConfig(**{**values, **more})
 

@@ -23,9 +23,11 @@ from edge_doubles import EdgeCloud, Node, config_of
 
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import InvalidInput
+from diredi.rpc import convert
 from diredi.trust import ca
 from edge_node.config import EdgeConfig
-from edge_node.update_states import IN_PROGRESS, State, UpdateRecord
+from edge_node.release_trust import SignedMetadata
+from edge_node.update_states import IN_PROGRESS, InstallableRelease, State, UpdateRecord
 from tests.support.pki import HOSTS, Pki
 from tests.support.waiting import PATIENCE_S
 
@@ -117,7 +119,9 @@ async def test_what_a_kill_in_each_state_leaves_behind_is_finished_by_the_next_s
         await node.until(lambda _: len(cloud.fleet.reports) == 1 and stored(config).state is State.IDLE)
         process.kill()
     second = await cloud.fleet.publish(2, *students[1])
-    left_in(config.state_dir, state, second.onnx.digest, second.onnx.bytes)
+    target = left_in(config.state_dir, state, second)
+    trust = SignedMetadata(config.state_dir / "trust", config.identity, config.site, cloud.fleet.repository.read)
+    await trust.prove(target)
     await cloud.stop()
     async with node_process(config, pki) as (_, node):
         status = await node.until(lambda status: status.frames > 0)
@@ -135,12 +139,14 @@ def stored(config: EdgeConfig) -> UpdateRecord:
     return UpdateRecord.model_validate_json((config.state_dir / "update.json").read_bytes())
 
 
-def left_in(state_dir: Path, state: State, digest: str, size: int) -> None:
+def left_in(state_dir: Path, state: State, release: convert.Release) -> InstallableRelease:
     """The record and files as they are on disk when the process dies right after storing `state`."""
     file = state_dir / "update.json"
     record = UpdateRecord.model_validate_json(file.read_bytes())
     assert record.installed is not None
-    target = record.installed.model_copy(update={"version": 2, "digest": digest, "bytes": size})
+    digest = release.onnx.digest
+    told = {"version": 2, "digest": digest, "bytes": release.onnx.bytes, "target": release.target}
+    target = record.installed.model_copy(update=told)
     record = record.begin(target)
     for step in (*IN_PROGRESS[1:],):
         if record.state is not state and state not in (State.FAILED,):
@@ -154,6 +160,7 @@ def left_in(state_dir: Path, state: State, digest: str, size: int) -> None:
         blob = next((state_dir.parent / "cloud" / "blobs").rglob(digest.removeprefix("sha256:")[2:]))
         (state_dir / "releases" / target.file_name).write_bytes(blob.read_bytes())
     file.write_text(record.model_dump_json())
+    return target
 
 
 async def refused(config: EdgeConfig, *flags: str) -> tuple[int, str]:

@@ -187,12 +187,14 @@ def test_a_validation_that_is_worse_takes_the_release_back(run) -> None:
     ended = run(lambda r: transitions.accept_validation(r, cycle.id, SITE, metrics(0.3), NOON))
     assert ended.state is State.ROLLED_BACK
     assert run(lambda r: r.releases.get(2)).status is ReleaseStatus.WITHDRAWN
-    assert run(lambda r: r.releases.current()).version == 1
+    current, first = run(lambda r: (r.releases.current(), r.releases.get(1)))
+    assert (current.version, current.student_id) == (3, first.student_id), "its canary may run it, and cannot go back"
 
 
 def test_a_canary_that_cannot_install_takes_the_release_back(run) -> None:
     cycle = run(in_canary)
     assert run(lambda r: installs(r, Outcome.FAILED, cycle)).state is State.ROLLED_BACK
+    assert run(lambda r: r.releases.current()).version == 1, "nobody runs another one"
 
 
 def test_a_site_that_cannot_validate_takes_the_release_back(run) -> None:

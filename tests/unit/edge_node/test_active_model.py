@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from diredi.detectors.predictor import Detections, Image
 from diredi.errors import WrongState
 from diredi.labels import LabelSpace
-from edge_node.active_model import ActiveModel, RunningModel
+from edge_node.active_model import FAILURES_IN_A_ROW, ActiveModel, RunningModel
 from edge_node.update_states import InstallableRelease
 
 FRAME = np.zeros((8, 8, 3), np.uint8)
@@ -53,17 +54,53 @@ def test_a_frame_on_which_the_new_model_breaks_is_detected_by_the_old_one() -> N
     assert isinstance(outcomes[0], RuntimeError)
 
 
-def test_a_model_that_proved_itself_is_not_taken_back_for_a_later_error() -> None:
+def test_a_model_that_fails_on_some_later_frames_stays_and_the_one_before_detects_these() -> None:
     active, outcomes, new = ActiveModel(), [], Model()
     active.swap(running(1, Model()))
     active.swap(running(2, new), outcomes.append)
+    versions = []
+    for new.breaks in (False, True, True, False, True, True, False):
+        versions.append(active.detect(FRAME, 0.25)[0].release.version)
+    assert versions == [2, 1, 1, 2, 1, 1, 2]
+    assert (active.failed_frames, outcomes) == (4, [None])
+
+
+def test_a_model_that_fails_on_frame_after_frame_is_followed_by_the_one_before() -> None:
+    active, new, failing = ActiveModel(), Model(), []
+    active.on_failing = lambda model, error: failing.append((model.release.version, str(error)))
+    active.swap(running(1, Model()))
+    active.swap(running(2, new))
     active.detect(FRAME, 0.25)
     new.breaks = True
-    with pytest.raises(RuntimeError):
-        active.detect(FRAME, 0.25)
-    assert active.current is not None
-    assert active.current.release.version == 2
-    assert outcomes == [None]
+    assert [active.detect(FRAME, 0.25)[0].release.version for _ in range(10)] == [1] * 10
+    assert (new.calls, failing) == (1 + FAILURES_IN_A_ROW, [(2, "broken")])
+
+
+def test_an_overlay_that_fails_on_frame_after_frame_is_taken_off_and_its_release_stays() -> None:
+    active, over, failing = ActiveModel(), Model(), []
+    active.on_failing = lambda model, _: failing.append(model.release.version)
+    active.swap(running(1, Model()))
+    active.swap(running(2, Model()))
+    active.accept()
+    release = active.current
+    assert release is not None
+    assert active.replace(release, replace(running(2, over), overlay="sha256:of-the-site"))
+    active.detect(FRAME, 0.25)
+    over.breaks = True
+    assert [active.detect(FRAME, 0.25)[0] for _ in range(5)] == [release] * 5
+    assert (active.failed_overlays, failing) == ({"sha256:of-the-site"}, [])
+
+
+def test_where_no_model_stands_by_the_failing_one_stays_and_is_said_again_and_again() -> None:
+    active, new, failing = ActiveModel(), Model(), []
+    active.on_failing = lambda model, _: failing.append(model.release.version)
+    active.swap(running(1, new))
+    active.detect(FRAME, 0.25)
+    new.breaks = True
+    for _ in range(2 * FAILURES_IN_A_ROW):
+        with pytest.raises(RuntimeError):
+            active.detect(FRAME, 0.25)
+    assert failing == [1, 1]
 
 
 def test_another_form_of_a_release_takes_its_place_only_where_the_release_still_detects() -> None:

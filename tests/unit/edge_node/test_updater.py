@@ -134,12 +134,97 @@ async def test_a_report_waits_for_a_cloud_that_is_away(harness: UpdaterHarness) 
     assert harness.reports == [(1, True, "")]
 
 
-async def test_a_withdrawn_release_is_followed_by_the_one_before_without_a_download(harness: UpdaterHarness) -> None:
+async def test_going_back_is_a_new_release_with_old_bytes_and_needs_no_download(harness: UpdaterHarness) -> None:
     await install(harness, 1)
     await install(harness, 2)
     fetches = harness.fetches
+    await install(harness, 3, bytes_of=1)
+    assert (harness.running, harness.reports[-1], harness.fetches) == (3, (3, True, ""), fetches)
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [({"version": 2}, "older than release 7"), ({"version": 7, "bytes_of": 8}, "run here with other bytes")],
+)
+async def test_rollback_and_swapped_bytes_are_refused_though_they_would_be_proven(
+    harness: UpdaterHarness, told: dict[str, int], reason: str
+) -> None:
+    await install(harness, 7)
+    updater = harness.start()
+    updater.request(harness.publish(**told))
+    await harness.run(updater, lambda: len(harness.reports) > 1 and updater.record.state is State.IDLE)
+    version, installed, why = harness.reports[-1]
+    assert (harness.running, version, installed) == (7, told["version"], False)
+    assert reason in why
+
+
+async def test_rollback_is_refused_also_after_a_failure_and_a_restart(harness: UpdaterHarness) -> None:
+    await install(harness, 2)
+    for path in (harness.folder / "releases").iterdir():
+        path.write_bytes(b"rust")
+    updater = harness.start()
+    assert harness.running == 0, "nothing is left that could run"
+    updater.request(harness.publish(1))
+    await harness.run(updater, lambda: bool(harness.reports[1:]) and updater.record.state is State.IDLE)
+    assert (harness.running, harness.reports[-1][:2]) == (0, (1, False))
+    await install(harness, 2)
+    assert harness.running == 2
+
+
+async def test_each_scope_counts_for_itself_so_that_a_device_may_leave_one(harness: UpdaterHarness) -> None:
+    await install(harness, 3)
+    await install(harness, 5, scope="site:site-1")
+    await install(harness, 3)
+    assert harness.running == 3
+
+
+async def test_a_release_that_nobody_has_signed_is_not_fetched_and_does_not_start(harness: UpdaterHarness) -> None:
     await install(harness, 1)
-    assert (harness.running, harness.reports[-1], harness.fetches) == (1, (1, True, ""), fetches)
+    harness.forged.append(harness.publish(2))
+    updater, fetches = harness.start(), harness.fetches
+    updater.request(harness.forged[0])
+    await harness.run(updater, lambda: bool(harness.reports[1:]) and updater.record.state is State.IDLE)
+    assert (harness.running, harness.fetches, harness.reports[-1][:2]) == (1, fetches, (2, False))
+    assert "not in the signed metadata" in harness.reports[-1][2]
+    harness.forged.append(harness.publish(1))
+    harness.start()
+    assert harness.running == 0, "what was put on the disk by another hand does not start"
+
+
+async def test_a_release_that_fails_on_later_frames_is_taken_back_three_times_and_then_left_alone(
+    harness: UpdaterHarness,
+) -> None:
+    await install(harness, 1)
+    updater = harness.start()
+    bad = harness.publish(2, breaks="later")
+    updater.request(bad)
+
+    def is_quarantined() -> bool:
+        updater.request(bad)  # the cloud repeats it
+        return bool(updater.record.failure and updater.record.failure.lasting)
+
+    await harness.run(updater, is_quarantined)
+    await harness.run(updater, lambda: updater.record.state is State.IDLE)
+    assert harness.reports[1:] == [
+        (2, True, ""), (2, False, "running: it failed on 3 frames in a row (RuntimeError)"),
+    ] * 3  # fmt: skip
+    assert (harness.running, harness.active.failed_frames) == (1, 9)
+    updater = harness.start()
+    updater.request(bad)
+    assert not updater.record.should_install(bad), "also after a restart"
+    await install(harness, 3)
+    assert harness.running == 3
+
+
+async def test_a_release_that_fails_only_after_a_restart_is_taken_back_from_disk(harness: UpdaterHarness) -> None:
+    await install(harness, 1)
+    await install(harness, 2, breaks="later")
+    updater = harness.start()
+    assert harness.running == 2
+    await harness.run(updater, lambda: len(harness.reports) == 3 and updater.record.state is State.IDLE)
+    assert (harness.running, harness.reports[2][:2]) == (1, (2, False))
+    harness.start()
+    assert harness.running == 1
 
 
 async def test_the_previous_release_stays_on_disk_and_older_ones_go(harness: UpdaterHarness) -> None:

@@ -6,15 +6,17 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from diredi.detectors.predictor import Detections, Image
 from diredi.detectors.spec import DetectorSpec
-from diredi.errors import CorruptData, DirediError, Unreachable
+from diredi.errors import CorruptData, DirediError, Unreachable, Untrusted
 from diredi.labels import LabelSpace
 from edge_node.active_model import ActiveModel
+from edge_node.release_trust import ReleaseTrust
 from edge_node.update_states import InstallableRelease, State, UpdateRecord
 from edge_node.update_store import UpdateStore
 from edge_node.updater import Updater
@@ -24,7 +26,7 @@ FRAME = np.zeros((48, 64, 3), np.uint8)
 
 
 class DescribedModel:
-    """A predictor whose file says how it behaves: "breaks" is null, "load", "warm-up" or "live"."""
+    """A predictor whose file says how it behaves: "breaks" is null, "load", "warm-up", "live" or "later"."""
 
     def __init__(self, path: Path) -> None:
         said = json.loads(path.read_text())
@@ -37,7 +39,8 @@ class DescribedModel:
 
     def predict(self, images: Sequence[Image], confidence: float = 0.001) -> list[Detections]:
         self._calls += 1
-        if self._breaks == "warm-up" or (self._breaks == "live" and self._calls > 2):
+        frames = {"warm-up": 0, "live": 2, "later": 7}.get(self._breaks, 2**60)
+        if self._calls > frames:
             raise RuntimeError("the graph does not run")
         return [Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))] * len(images)
 
@@ -46,12 +49,15 @@ class PowerCut(BaseException):
     """The machine is off from here on."""
 
 
-class UpdaterHarness:
+class UpdaterHarness(ReleaseTrust):
     """What lies outside the updater. `power_cut` is asked after each write of the record."""
+
+    problem = ""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.files: dict[str, bytes] = {}
+        self.forged: list[InstallableRelease] = []
         self.reports: list[tuple[int, bool, str]] = []
         self.fetches = 0
         self.fetch_error: DirediError | None = None
@@ -61,9 +67,18 @@ class UpdaterHarness:
         self.active = ActiveModel()
 
     def publish(
-        self, version: int, *, breaks: str | None = None, labels: tuple[str, ...] = ("car",), image_size: int = 64
+        self,
+        version: int,
+        *,
+        breaks: str | None = None,
+        labels: tuple[str, ...] = ("car",),
+        image_size: int = 64,
+        bytes_of: int = 0,
+        scope: str = "fleet",
     ) -> InstallableRelease:
-        data = json.dumps({"labels": ["car"], "image_size": 64, "breaks": breaks, "version": version}).encode()
+        """A release; with the very bytes of another one (`bytes_of`) where a test goes back."""
+        said = {"labels": ["car"], "image_size": 64, "breaks": breaks, "version": bytes_of or version}
+        data = json.dumps(said).encode()
         digest = "sha256:" + hashlib.sha256(data).hexdigest()
         self.files[digest] = data
         return InstallableRelease(
@@ -72,7 +87,23 @@ class UpdaterHarness:
             bytes=len(data),
             labels=LabelSpace(names=labels),
             image_size=image_size,
+            scope=scope,
         )
+
+    async def prove(self, release: InstallableRelease) -> None:
+        """Every release is proven but those that a test forges."""
+        if release in self.forged:
+            raise Untrusted(f"release {release.version} is not in the signed metadata")
+
+    def check(self, release: InstallableRelease) -> None:
+        if release in self.forged:
+            raise Untrusted(f"release {release.version} was never proven")
+
+    def recall(self, release: InstallableRelease) -> InstallableRelease:
+        return release
+
+    def forget_others(self, releases: set[str]) -> None:
+        pass
 
     async def fetch(self, release: InstallableRelease, path: Path) -> None:
         self.fetches += 1
@@ -89,7 +120,7 @@ class UpdaterHarness:
         """As after switching the device on: nothing survives but the disk."""
         self.active = ActiveModel()
         updater = Updater(
-            self.folder / "releases", _Switchable(self.folder / "update.json", self), self.active,
+            self.folder / "releases", _Switchable(self.folder / "update.json", self), self.active, trust=self,
             fetch=self.fetch, report_install=self.report_install, load=DescribedModel,
             frame=lambda: FRAME, retry_failed_s=0.01, away_s=0.01,
         )  # fmt: skip
@@ -114,7 +145,8 @@ class UpdaterHarness:
     async def _camera(self) -> None:
         while True:
             if self.active.current is not None:
-                self.active.detect(FRAME, 0.25)
+                with suppress(RuntimeError):  # a frame that no model could detect
+                    self.active.detect(FRAME, 0.25)
             await asyncio.sleep(0.001)
 
     @property

@@ -60,7 +60,9 @@ def test_private_keys_are_readable_by_their_owner_alone(authority, own):
 def test_the_authoritys_key_is_in_no_folder_of_a_service(authority, own):
     secret = (authority / "ca-key.pem").read_bytes()
 
-    assert sorted(path.name for path in own.iterdir()) == ["ca.pem", "cert.pem", "key.pem"]
+    of_releases = ["1.root.json", "online-key.pem", "role-names.key", "root.json", "targets-key.pem"]
+    assert sorted(path.name for path in own.iterdir()) == sorted(["ca.pem", "cert.pem", "key.pem", *of_releases])
+    assert (authority / "releases" / "root-key.pem").exists()
     assert all(secret not in path.read_bytes() for path in own.iterdir())
     with pytest.raises(InvalidInput, match="authority's own folder"):
         ca.issue(authority, "cloud", "cloud", HOSTS, authority)

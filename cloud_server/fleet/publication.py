@@ -1,0 +1,50 @@
+"""Which releases are published, and what is signed of each: pure rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from cloud_server.entities import Model, Release, ReleaseStatus
+from cloud_server.scopes import group_of
+from diredi.trust.release_repository import ReleaseClaims, ReleaseTarget, labels_digest, site_digest
+
+_FIGURES: Final = ("map50", "map50_95", "precision", "recall")
+
+
+def list_targets(releases: Sequence[tuple[Release, Model]], groups: Mapping[str, str]) -> list[ReleaseTarget]:
+    """Return what devices may be told to run: the newest release of each scope, and those that canaries try.
+
+    Args:
+        releases: All releases with their students, in any order.
+        groups: Group by site.
+    """
+    newest: dict[str, tuple[Release, Model]] = {}
+    tried = []
+    for release, student in sorted(releases, key=lambda pair: pair[0].version):
+        if release.status is ReleaseStatus.RELEASED:
+            newest[release.scope] = (release, student)
+        elif release.status is ReleaseStatus.CANARY and release.canaries:
+            tried.append((release, student))
+    return [target for pair in (*newest.values(), *tried) if (target := _target(*pair, groups)) is not None]
+
+
+def _target(release: Release, student: Model, groups: Mapping[str, str]) -> ReleaseTarget | None:
+    if student.onnx is None:
+        return None
+    group = group_of(release.scope)
+    sites = sorted(site_digest(release.scope, site) for site, name in groups.items() if group and name == group)
+    presumed = student.presumed
+    claims = ReleaseClaims(
+        version=release.version,
+        scope=release.scope,
+        sites=tuple(sites),
+        architecture=student.architecture,
+        labels=labels_digest(student.labels),
+        image_size=student.image_size,
+        student=student.id,
+        cycle=release.cycle_id,
+        created=release.created.isoformat(timespec="seconds"),
+        gate={} if presumed is None else {name: f"{getattr(presumed, name):.4f}" for name in _FIGURES},
+    )
+    return ReleaseTarget(file=student.onnx, claims=claims)

@@ -1,0 +1,347 @@
+"""The cloud's side of The Update Framework: signed metadata that say which releases there are, in a folder of files.
+
+    N.root.json        which keys count, handed out with the certificates
+    N.targets.json     one delegated role for each scope, so that a device reads nothing of other scopes
+    N.<role>.json      the releases that devices of a scope may be told to run: digest, length, claims
+    N.snapshot.json    which of these belong together
+    timestamp.json     that this is the newest; written last, so a cloud that dies on the way has published nothing
+
+Every device sees the names of all roles, so these are codes made of the scopes. The scope is written within a role.
+
+The Update Framework, https://theupdateframework.github.io/specification/latest/
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+from tuf.api.metadata import (
+    DelegatedRole,
+    Delegations,
+    Metadata,
+    MetaFile,
+    Root,
+    Snapshot,
+    TargetFile,
+    Targets,
+    Timestamp,
+)
+from tuf.api.serialization import DeserializationError
+
+from diredi.errors import InvalidInput, NotFound
+from diredi.labels import LabelSpace
+from diredi.store.blobs import Blob, hex_of
+from diredi.store.files import atomic_write, make_folder, read_state
+from diredi.trust import release_keys
+
+S = TypeVar("S", Root, Snapshot, Targets, Timestamp)
+TARGETS_LIFETIME: Final = timedelta(days=365)
+SNAPSHOT_LIFETIME: Final = timedelta(days=30)
+TIMESTAMP_LIFETIME: Final = timedelta(days=7)
+"""A device that hears nothing newer for so long knows that it is kept from updates, and says so."""
+_RESIGN_TIMESTAMP_EVERY: Final = timedelta(hours=6)
+_FILE: Final = re.compile(r"(?:(\d{1,12})\.)?([a-z0-9]{1,32})\.json")
+_CUSTOM: Final = "custom"
+_SCOPE: Final = "x-diredi-scope"
+
+
+class ReleaseClaims(BaseModel):
+    """What is signed of a release beside the digest and length of its file."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    version: int = Field(ge=1, lt=10**9)
+    scope: str
+    sites: tuple[str, ...] = ()
+    """For a group: digests of the names of the sites that are in it (`site_digest`)."""
+    architecture: str
+    labels: str
+    """The digest of the class names (`labels_digest`)."""
+    image_size: int
+    student: str
+    cycle: str = ""
+    created: str = ""
+    gate: dict[str, str] = Field(default_factory=dict)
+    """Figures on the manufacturer's held-out images, as text: signed JSON has no fractions."""
+
+
+class ReleaseTarget(BaseModel):
+    """A release as it is to be published."""
+
+    model_config = ConfigDict(frozen=True)
+
+    file: Blob
+    claims: ReleaseClaims
+
+
+def labels_digest(labels: LabelSpace) -> str:
+    """Return the digest of class names in their order."""
+    return "sha256:" + hashlib.sha256(json.dumps(labels.names).encode()).hexdigest()
+
+
+def site_digest(scope: str, site: str) -> str:
+    """Return what a group's release says of a site in it: the sites of a group do not read each other's names."""
+    return hashlib.sha256(f"{scope}\n{site}".encode()).hexdigest()
+
+
+class ReleaseRepository:
+    """Sign what is published, and keep it in a folder. One process owns it."""
+
+    def __init__(self, folder: Path, identity: Path, targets_keys: Path | None = None) -> None:
+        """Open a repository, which is empty at first.
+
+        Args:
+            folder: Where the metadata are.
+            identity: The cloud's identity folder, with the roots and the online key.
+            targets_keys: The folder of the targets key, which need not hold one; None for the identity folder.
+
+        Raises:
+            InvalidInput: The identity folder has no root or no online key that the root names.
+        """
+        make_folder(folder)
+        self._folder = folder
+        self._lock = threading.RLock()
+        chain = sorted(identity.glob(f"*.{release_keys.ROOT_FILE}"), key=lambda path: _number(path.name))
+        newest = Metadata[Root].from_bytes(release_keys.read_root(identity))
+        self._root = newest.signed
+        for path in chain:
+            if not (folder / path.name).exists():
+                atomic_write(folder / path.name, path.read_bytes())
+        online = identity / release_keys.ONLINE_KEY_FILE
+        self._online = release_keys.load_signer(online)
+        if self._online.public_key.keyid not in self._root.roles[Timestamp.type].keyids:
+            raise InvalidInput(
+                f"{online} is not the key that {release_keys.ROOT_FILE} beside it names: issue both again"
+            )
+        self._role_names = release_keys.read_key(identity / release_keys.ROLE_NAMES_FILE)
+        targets_key = (targets_keys or identity) / release_keys.TARGETS_KEY_FILE
+        self._targets_signer = release_keys.load_signer(targets_key) if targets_key.exists() else None
+
+    def read(self, name: str) -> bytes:
+        """Return a file of the repository.
+
+        Raises:
+            NotFound: There is none of that name.
+        """
+        if not _FILE.fullmatch(name):
+            raise NotFound(f"there are no metadata {name[:80]!r}")
+        try:
+            return (self._folder / name).read_bytes()
+        except FileNotFoundError:
+            raise NotFound(f"there are no metadata {name!r}") from None
+
+    def scope_of(self, name: str) -> str | None:
+        """Return the scope of a file; None for one that everybody may read."""
+        match = _FILE.fullmatch(name)
+        if match is None or match[2] in {Root.type, Targets.type, Snapshot.type, Timestamp.type}:
+            return None
+        role = self._current(match[2])
+        return None if role is None else str(role.signed.unrecognized_fields.get(_SCOPE, ""))
+
+    def published(self) -> dict[int, str]:
+        """Return the path of each published release, by version."""
+        paths: dict[int, str] = {}
+        for name in self._scope_roles():
+            role = self._current(name)
+            assert role is not None
+            for path, target in role.signed.targets.items():
+                paths[ReleaseClaims.model_validate(target.unrecognized_fields[_CUSTOM]).version] = path
+        return paths
+
+    def publish(self, wanted: Sequence[ReleaseTarget], now: datetime, scopes: Iterable[str] = ()) -> dict[int, str]:
+        """Make the signed metadata say what is wanted, where they say something else or soon end.
+
+        Args:
+            wanted: All releases that devices may be told to run.
+            now: The current time.
+            scopes: The scopes that ever had a release: a role never vanishes, or devices refuse all that follows.
+
+        Returns:
+            The path of each release that is published, by version: those wanted, or what was published before where the
+            targets key is not here.
+        """
+        with self._lock:
+            changed = self.plan(wanted, now, scopes)
+            if changed and self._targets_signer is not None:
+                for metadata in changed.values():
+                    metadata.sign(self._targets_signer)
+                self.accept(changed, now)
+            self.refresh(now)
+            return self.published()
+
+    def plan(
+        self, wanted: Iterable[ReleaseTarget], now: datetime, scopes: Iterable[str] = ()
+    ) -> dict[str, Metadata[Targets]]:
+        """Return the roles that the targets key has to sign for what is wanted, by name; empty where nothing is new."""
+        by_scope: dict[str, list[ReleaseTarget]] = {}
+        for target in wanted:
+            by_scope.setdefault(target.claims.scope, []).append(target)
+        roles = self._scope_roles()
+        names = {scope: name for name, scope in roles.items()}
+        names |= {scope: self._role_name(scope) for scope in {*by_scope, *scopes} - set(names)}
+        changed = {}
+        for scope, name in names.items():
+            targets = {}
+            for target in by_scope.get(scope, []):
+                file = _target_file(f"{name}/{target.claims.version}.onnx", target)
+                targets[file.path] = file
+            current = self._current(name)
+            if current is None or current.signed.targets != targets or self._is_outdated(current, now):
+                version, expires = self._next(current, now, TARGETS_LIFETIME)
+                fresh = Targets(version=version, expires=expires, targets=targets, unrecognized_fields={_SCOPE: scope})
+                changed[name] = Metadata(fresh)
+        top = self._current(Targets.type)
+        wanted_delegations = self._delegations(sorted(names.values()))
+        if names and (top is None or top.signed.delegations != wanted_delegations or self._is_outdated(top, now)):
+            version, expires = self._next(top, now, TARGETS_LIFETIME)
+            changed[Targets.type] = Metadata(Targets(version=version, expires=expires, delegations=wanted_delegations))
+        return changed
+
+    def accept(self, signed: Mapping[str, Metadata[Targets]], now: datetime) -> None:
+        """Publish roles that the targets key has signed.
+
+        Raises:
+            InvalidInput: The signatures are not those that the root asks for.
+        """
+        for name, metadata in signed.items():
+            if not self._is_signed(Targets.type, metadata):
+                raise InvalidInput(f"the metadata {name} are not signed by enough of the keys that the root names")
+        with self._lock:
+            self._publish(signed, now)
+
+    def _publish(self, signed: Mapping[str, Metadata[Targets]], now: datetime) -> None:
+        for name, metadata in signed.items():
+            self._write(f"{metadata.signed.version}.{name}.json", metadata)
+        snapshot = self._load(Snapshot, self._timestamp_meta())
+        meta = dict(snapshot.signed.meta) if snapshot else {}
+        meta |= {f"{name}.json": MetaFile(version=metadata.signed.version) for name, metadata in signed.items()}
+        self._sign_snapshot(meta, now)
+        self._forget_old(meta)
+
+    def refresh(self, now: datetime) -> None:
+        """Sign the timestamp again where it is some hours old, and the snapshot where half of its time has passed."""
+        with self._lock:
+            self._refresh(now)
+
+    def _refresh(self, now: datetime) -> None:
+        timestamp = self._timestamp()
+        snapshot = self._load(Snapshot, self._timestamp_meta())
+        if timestamp is None or snapshot is None:
+            return
+        signed = self._is_signed(Snapshot.type, snapshot) and self._is_signed(Timestamp.type, timestamp)
+        if snapshot.signed.expires - now < SNAPSHOT_LIFETIME / 2 or not signed:
+            self._sign_snapshot(dict(snapshot.signed.meta), now)
+        elif timestamp.signed.expires - now < TIMESTAMP_LIFETIME - _RESIGN_TIMESTAMP_EVERY:
+            self._sign_timestamp(snapshot.signed.version, now)
+
+    def _sign_snapshot(self, meta: dict[str, MetaFile], now: datetime) -> None:
+        current = self._load(Snapshot, self._timestamp_meta())
+        version, expires = self._next(current, now, SNAPSHOT_LIFETIME)
+        metadata = Metadata(Snapshot(version=version, expires=expires, meta=meta))
+        metadata.sign(self._online)
+        self._write(f"{version}.{Snapshot.type}.json", metadata)
+        self._sign_timestamp(version, now)
+
+    def _sign_timestamp(self, snapshot_version: int, now: datetime) -> None:
+        version, expires = self._next(self._timestamp(), now, TIMESTAMP_LIFETIME)
+        timestamp = Timestamp(version=version, expires=expires, snapshot_meta=MetaFile(version=snapshot_version))
+        metadata = Metadata(timestamp)
+        metadata.sign(self._online)
+        self._write(f"{Timestamp.type}.json", metadata)
+
+    def _next(self, current: Metadata[Any] | None, now: datetime, lifetime: timedelta) -> tuple[int, datetime]:
+        """Return the next version and its end. The clock counts along: who has lost this folder still only rises."""
+        last = 0 if current is None else current.signed.version
+        return max(last + 1, int(now.timestamp())), now.astimezone(UTC).replace(microsecond=0) + lifetime
+
+    def _role_name(self, scope: str) -> str:
+        return hmac.new(self._role_names, scope.encode(), hashlib.sha256).hexdigest()[:16]
+
+    def _is_outdated(self, metadata: Metadata[Targets], now: datetime) -> bool:
+        """Return whether a role is to be signed again: it ends soon, or its key was replaced."""
+        return metadata.signed.expires - now < TARGETS_LIFETIME / 2 or not self._is_signed(Targets.type, metadata)
+
+    def _is_signed(self, role: str, metadata: Metadata[Any]) -> bool:
+        return bool(self._root.get_verification_result(role, metadata.signed_bytes, metadata.signatures))
+
+    def _delegations(self, names: Sequence[str]) -> Delegations:
+        role = self._root.roles[Targets.type]
+        return Delegations(
+            keys={keyid: self._root.keys[keyid] for keyid in role.keyids},
+            roles={
+                name: DelegatedRole(name, list(role.keyids), role.threshold, terminating=True, paths=[f"{name}/*"])
+                for name in names
+            },
+        )
+
+    def _scope_roles(self) -> dict[str, str]:
+        """Return the scope of each role that is published."""
+        top = self._current(Targets.type)
+        names = [] if top is None or top.signed.delegations is None else list(top.signed.delegations.roles or ())
+        return {name: self.scope_of(f"{name}.json") or "" for name in names}
+
+    def _current(self, role: str) -> Metadata[Targets] | None:
+        """Return the published version of a targets role; None where it has none."""
+        snapshot = self._load(Snapshot, self._timestamp_meta())
+        return None if snapshot is None else self._load(Targets, snapshot.signed.meta.get(f"{role}.json"), role)
+
+    def _timestamp(self) -> Metadata[Timestamp] | None:
+        return _read(self._folder / f"{Timestamp.type}.json", Timestamp)
+
+    def _timestamp_meta(self) -> MetaFile | None:
+        timestamp = self._timestamp()
+        return None if timestamp is None else timestamp.signed.snapshot_meta
+
+    def _load(self, kind: type[S], meta: MetaFile | None, role: str = "") -> Metadata[S] | None:
+        return None if meta is None else _read(self._folder / f"{meta.version}.{role or kind.type}.json", kind)
+
+    def _write(self, name: str, metadata: Metadata[Any]) -> None:
+        atomic_write(self._folder / name, metadata.to_bytes())
+
+    def _forget_old(self, meta: Mapping[str, MetaFile]) -> None:
+        """Delete what no snapshot names any more; a version before the current one stays for who is just reading."""
+        for path in self._folder.glob("*.json"):
+            number, _, rest = path.name.partition(".")
+            if not number.isdigit() or rest == release_keys.ROOT_FILE:
+                continue
+            same = sorted((_number(other.name) for other in self._folder.glob(f"*.{rest}")), reverse=True)
+            if int(number) not in same[:2]:
+                path.unlink(missing_ok=True)
+
+
+def _read(path: Path, kind: type[S]) -> Metadata[S] | None:
+    """Return the metadata of a file; None where there is none, or the disk has damaged it: then it is signed anew."""
+
+    def parse(data: bytes) -> Metadata[S]:
+        try:
+            metadata = Metadata[S].from_bytes(data)
+        except DeserializationError as error:
+            raise ValueError(str(error)) from None
+        if not isinstance(metadata.signed, kind):
+            raise ValueError(f"these are the metadata of {metadata.signed.type}")
+        return metadata
+
+    return read_state(path, parse)
+
+
+def _target_file(path: str, target: ReleaseTarget) -> TargetFile:
+    return TargetFile(
+        length=target.file.bytes,
+        hashes={"sha256": hex_of(target.file.digest)},
+        path=path,
+        unrecognized_fields={_CUSTOM: target.claims.model_dump(mode="json")},
+    )
+
+
+def _number(name: str) -> int:
+    number = name.partition(".")[0]
+    return int(number) if number.isdigit() else 0
