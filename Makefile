@@ -51,7 +51,7 @@ bench-cost: .runtime  ## measure what an update costs a site and what it buys, b
 bench-parking: .runtime  ## students of fixed cameras without one label, beside labels, two hours; QUICK=1: two minutes
 	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/parking.py $(BENCH_ARGS)
 
-bench-sites: .runtime  ## what sites need: few labels or none, faults in labels, peers; hours; QUICK=1: minutes
+bench-sites: .runtime  ## what sites need: few labels or none, faults in labels, scopes, peers; hours; QUICK=1: minutes
 	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/sites.py $(BENCH_ARGS)
 
 bench-real: .runtime  ## the default cycle on real detectors and images, beside its rivals, days; QUICK=1: two minutes
