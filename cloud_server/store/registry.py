@@ -107,6 +107,8 @@ class Releases:
     def __init__(self, session: Session, changed_topics: set[str]) -> None:
         self._session = session
         self._changed_topics = changed_topics
+        self._parents: dict[int, tuple[int, ...]] | None = None
+        """As they were read in this transaction, until it adds a release: each scope's rebase asks for them."""
 
     def add(
         self,
@@ -136,6 +138,7 @@ class Releases:
         self._session.add(row)
         self._session.flush()
         self._changed_topics.add(RELEASES)
+        self._parents = None
         return Release.model_validate(row)
 
     def last_version(self) -> int:
@@ -178,6 +181,8 @@ class Releases:
 
         One with the same models as an earlier release has that one as its only parent, the first release has none.
         """
+        if self._parents is not None:
+            return self._parents
         cycle = (CycleRow.base_tutor_id, CycleRow.base_student_id, CycleRow.rebases)
         query = select(ReleaseRow.version, ReleaseRow.tutor_id, ReleaseRow.student_id, *cycle)
         query = query.outerjoin(CycleRow, CycleRow.id == ReleaseRow.cycle_id).order_by(ReleaseRow.version)
@@ -187,6 +192,7 @@ class Releases:
             same = first.setdefault((tutor, student), version)
             came_from = (first.get((base_tutor, base_student)), rebases) if same == version else (same,)
             parents[version] = tuple(parent for parent in came_from if parent)
+        self._parents = parents
         return parents
 
     def scopes(self) -> list[str]:
