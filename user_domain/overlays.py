@@ -121,7 +121,7 @@ class OverlayMaker:
         # Other images give other statistics, and a job that has ended is not run again.
         folder = job_folder(self._jobs / hex_of(release), str(data.bytes), str(data.train_images))
         student, onnx = await self._cloud.fetch_release(release, self._jobs / hex_of(release))
-        spec = OverlaySpec(data=data.path, student=student, onnx=onnx)
+        spec = OverlaySpec(**data.spec, student=student, onnx=onnx)
         with no_room_at(folder):
             result = await self._executor.run(OVERLAY_JOB, spec, OverlayResult, folder, _ignore)
             made = await asyncio.to_thread(self.served.add_file, result.onnx.path) if result.onnx else None

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from diredi.data.dataset import load
+from diredi.data.dataset import Dataset, load
 from diredi.data.sources import resolve
+from diredi.data.yolo import label_file_of
 from diredi.errors import InvalidInput, NoLabels
+from diredi.knowledge.jobs.specs import NoLabelFile
 
 WITH_ORACLE = "--labels oracle"
 """The option of `diredi cycle start` for sites without labels."""
@@ -23,6 +26,8 @@ class PrivateData:
     """The classes, as the site wants them to be called."""
     renamed: dict[str, str]
     """Classes of the files that are called otherwise, with the new name."""
+    no_label_file: NoLabelFile
+    """What an image without a label file is."""
     distinct: frozenset[str]
     """Names of which the site has said that they are classes of their own."""
     train_images: int
@@ -31,6 +36,11 @@ class PrivateData:
     notes: tuple[str, ...]
     """What the operator should know of the files, such as what was left out; never sent."""
 
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What a job is told of the data set: the fields of a `SiteDataSpec`."""
+        return {"data": self.path, "class_names": self.renamed, "no_label_file": self.no_label_file}
+
 
 def read_private_data(
     reference: str,
@@ -38,6 +48,7 @@ def read_private_data(
     *,
     read_labels: bool = True,
     class_names: Mapping[str, str] | None = None,
+    no_label_file: NoLabelFile = "unlabelled",
     seed: int = 0,
     train: int | None = None,
     val: int | None = None,
@@ -49,6 +60,7 @@ def read_private_data(
         cache: Folder in which built-in scenes are kept.
         read_labels: Whether to read labels and class names, or images alone.
         class_names: What classes are called elsewhere; a name that stays itself is a class of its own.
+        no_label_file: What an image without a label file is.
         seed: Of the built-in scenes.
         train: Number of training images of built-in scenes; None for the default.
         val: Number of held-out images of built-in scenes; None for the default.
@@ -70,6 +82,9 @@ def read_private_data(
             f"class_names has {strange[0]!r}, which is no class of {path} ({', '.join(dataset.names)}): correct it"
         )
     dataset = dataset.renamed(renamed)
+    notes = dataset.notes
+    if read_labels and no_label_file == "unlabelled":
+        notes += _about_missing_files(dataset)
     try:
         size = dataset.bytes_on_disk()
     except OSError as error:
@@ -78,9 +93,21 @@ def read_private_data(
         path,
         names=dataset.label_names,
         renamed=renamed,
+        no_label_file=no_label_file,
         distinct=frozenset(names) - frozenset(renamed),
         train_images=len(dataset.train),
         held_out_images=len(dataset.val),
         bytes=size,
-        notes=dataset.notes,
+        notes=notes,
+    )
+
+
+def _about_missing_files(dataset: Dataset) -> tuple[str, ...]:
+    images = [sample.image for sample in (*dataset.train, *dataset.val)]
+    missing = sum(not label_file_of(image).is_file() for image in images)
+    if not missing:
+        return ()
+    return (
+        f"{missing} of {len(images)} images have no label file: they count as not labelled; if they show nothing, say "
+        "no_label_file: background",
     )

@@ -52,6 +52,7 @@ class _Data:
             config.state_dir / "scenes",
             read_labels=labels,
             class_names=config.class_names,
+            no_label_file=config.no_label_file,
             seed=config.seed,
             train=config.scenes_train,
             val=config.scenes_val,
@@ -99,7 +100,6 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
             publish_style=config.publish_style,
             min_held_out=config.min_held_out,
             audit_images=config.audit_images,
-            no_label_file=config.no_label_file,
             oracle=config.oracle and config.oracle.absolute(),
         )
         worker = TaskWorker(site, Backoff(0.5, config.retry_longest_s))

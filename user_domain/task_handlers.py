@@ -17,7 +17,6 @@ from diredi.jobs import Executor, Result, job_folder
 from diredi.knowledge.jobs.specs import (
     ExtractResult,
     ExtractSpec,
-    NoLabelFile,
     OracleSpec,
     ValidateResult,
     ValidateSpec,
@@ -86,8 +85,6 @@ class SiteContext:
     """With fewer held-out images, no figure of a model leaves."""
     audit_images: int = 0
     """On how many training images the deployed models look for wrong labels; 0: on none."""
-    no_label_file: NoLabelFile = "background"
-    """What an image without a label file is."""
     oracle: Path | None = None
     """A detector of the site's own that says what labels do not say; None: the cloud's tutor."""
 
@@ -145,8 +142,7 @@ async def _extract(site: SiteContext, task: Task, reporter: ProgressReporter) ->
         site.cloud.delete_downloads_except({path for path in (tutor, student, coreset) if path})
     oracle = _oracle(site, task, recipe, tutor)
     spec = ExtractSpec(
-        data=data.path,
-        class_names=data.renamed,
+        **data.spec,
         tutor=tutor,
         student=student,
         coreset=coreset,
@@ -154,7 +150,6 @@ async def _extract(site: SiteContext, task: Task, reporter: ProgressReporter) ->
         recipe=site.policy.limit(recipe),
         oracle=oracle if recipe.labels == "oracle" else None,
         filling=oracle if recipe.labels == "site" and recipe.fill_in else None,
-        no_label_file=site.no_label_file,
         publish_style=site.publish_style,
         least_images=site.min_held_out,
         audit_images=site.audit_images,
@@ -239,13 +234,11 @@ async def _measure(site: SiteContext, task: Task, reporter: ProgressReporter) ->
                 raise InvalidInput("the task names no tutor, which says what is on the images: update the cloud")
             oracle = _oracle(site, task, recipe, await site.cloud.fetch(task.tutor.weights, ".safetensors"))
     spec = ValidateSpec(
-        data=data.path,
-        class_names=data.renamed,
+        **data.spec,
         onnx=onnx,
         labels=task.student.spec.labels,
         image_size=task.student.spec.image_size,
         oracle=oracle,
-        no_label_file=site.no_label_file,
         least_images=site.min_held_out,
     )
     return (await _run_job(site, task, VALIDATE_JOB, spec, ValidateResult, reporter)).metrics

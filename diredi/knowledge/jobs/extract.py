@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from diredi.data.archive import unpack
-from diredi.data.dataset import Dataset, Sample
+from diredi.data.dataset import Dataset
 from diredi.data.dataset import load as load_dataset
 from diredi.data.style import measure_style
 from diredi.detectors import registry
@@ -34,10 +34,10 @@ def main(spec: ExtractSpec, folder: Path, on_progress: OnProgress) -> ExtractRes
     clock = Clock()
     with clock.step("read"):
         report(on_progress, "read", 0.0, "reading data and models")
-        whole = load_dataset(spec.data, read_labels=spec.oracle is None, decode=True).renamed(spec.class_names)
-        site, unlabelled = whole, list[Sample]()
-        if spec.oracle is None and spec.no_label_file == "unlabelled":
-            site, unlabelled = filling.without_label_file(whole)
+        if spec.oracle is None:
+            site, unlabelled = filling.load_site(spec, decode=True)
+        else:
+            site, unlabelled = load_dataset(spec.data, read_labels=False, decode=True), []
         coreset = _coreset(spec, folder)
         tutor, student = (registry.load(path) for path in (spec.tutor, spec.student))
     decisions: tuple[Decision, ...] = ()
@@ -77,7 +77,7 @@ def main(spec: ExtractSpec, folder: Path, on_progress: OnProgress) -> ExtractRes
         | {"decisions": decisions + gaps.metrics.decisions, "seconds": clock.seconds | gaps.metrics.seconds},
         tutor_gap=_written(gaps.tutor, folder / "tutor.gap", tutor),
         student_gap=None if gaps.student is None else _written(gaps.student, folder / "student.gap", student),
-        style=measure_style(whole.train) if spec.publish_style else None,
+        style=measure_style([*site.train, *unlabelled]) if spec.publish_style else None,
         audit=doubts,
     )
     forget_trainings(folder)

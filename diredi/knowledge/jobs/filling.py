@@ -15,16 +15,34 @@ import numpy as np
 
 from diredi.boxes import box_iou
 from diredi.data import yolo
-from diredi.data.dataset import Dataset, Sample
+from diredi.data.dataset import Dataset, Sample, load
 from diredi.data.notes import counted_noun
 from diredi.knowledge.gaps import Decision
 from diredi.knowledge.jobs import oracle
-from diredi.knowledge.jobs.specs import OracleSpec
+from diredi.knowledge.jobs.specs import OracleSpec, SiteDataSpec
 from diredi.knowledge.reverse import labelled_names
 from diredi.progress import OnProgress
 
 SAME = 0.5
 """Overlap (IoU) from which an answer is about the object of a label; the label knows more."""
+
+
+def load_site(spec: SiteDataSpec, *, decode: bool = False) -> tuple[Dataset, list[Sample]]:
+    """Read a site's data set with its labels.
+
+    Args:
+        spec: The data set, and how the site wants it to be read.
+        decode: As for `diredi.load_dataset`.
+
+    Returns:
+        The data set, and images to learn from that nobody has labelled.
+
+    Raises:
+        DatasetError: It cannot be used.
+        InvalidInput: It lacks a class that is to be renamed.
+    """
+    site = load(spec.data, decode=decode).renamed(spec.class_names)
+    return (site, []) if spec.no_label_file == "background" else without_label_file(site)
 
 
 def without_label_file(data: Dataset) -> tuple[Dataset, list[Sample]]:

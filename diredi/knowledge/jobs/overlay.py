@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from diredi.data.dataset import load as load_dataset
 from diredi.detectors import registry
 from diredi.detectors.onnx import OnnxPredictor
 from diredi.evaluation.detection import evaluate
+from diredi.knowledge.jobs import filling
 from diredi.knowledge.jobs.parts import described, write_onnx
 from diredi.knowledge.jobs.specs import OverlayResult, OverlaySpec
 from diredi.knowledge.overlay import choose_overlay
@@ -26,7 +26,8 @@ def main(spec: OverlaySpec, folder: Path, on_progress: OnProgress) -> OverlayRes
     clock = Clock()
     with clock.step("measure"):
         report(on_progress, "overlay", 0.0, "measuring batch-norm statistics")
-        data, student = load_dataset(spec.data), registry.load(spec.student)
+        student = registry.load(spec.student)
+        data, _ = filling.load_site(spec)
         overlay = choose_overlay(student, data)
     with clock.step("judge"):
         report(on_progress, "overlay", 0.5, "measuring the release with them and without")

@@ -122,13 +122,19 @@ class OracleSpec(Config):
     """A file of the site in which its answers are kept for the cycle: an image is looked at once."""
 
 
-class ExtractSpec(Config):
-    """Reverse distillation at a site."""
+class SiteDataSpec(Config):
+    """A site's data set, and how the site wants it to be read."""
 
     data: Path
     """The site's data.yaml."""
     class_names: dict[str, str] = Field(default_factory=dict)
     """Classes of the data that are called otherwise everywhere else, with the other name."""
+    no_label_file: NoLabelFile = "background"
+
+
+class ExtractSpec(SiteDataSpec):
+    """Reverse distillation at a site."""
+
     tutor: Path
     student: Path
     coreset: Path | None = None
@@ -140,7 +146,6 @@ class ExtractSpec(Config):
     """Who labels the images; None: the site has."""
     filling: OracleSpec | None = None
     """Who says what is on images of which the site's labels say nothing; None: nobody."""
-    no_label_file: NoLabelFile = "background"
     least_images: int = 1
     """With fewer held-out images, no figure of a model is told."""
     publish_style: bool = False
@@ -241,18 +246,13 @@ class TransportSpec(Config):
     target: Path
 
 
-class ValidateSpec(Config):
+class ValidateSpec(SiteDataSpec):
     """A candidate release, to be measured on a site's held-out images."""
 
-    data: Path
-    """The site's data.yaml."""
-    class_names: dict[str, str] = Field(default_factory=dict)
-    """As in `ExtractSpec`."""
     onnx: Path
     labels: LabelSpace
     oracle: OracleSpec | None = None
     """Who labels the images; None: the site has."""
-    no_label_file: NoLabelFile = "background"
     least_images: int = 1
     """With fewer held-out images, no figure of a model is told."""
     image_size: int = 0
@@ -266,11 +266,9 @@ class ValidateResult(Config):
     seconds: Seconds
 
 
-class OverlaySpec(Config):
+class OverlaySpec(SiteDataSpec):
     """A release, for which a site measures batch-norm statistics of its own (`diredi.knowledge.overlay`)."""
 
-    data: Path
-    """The site's data.yaml."""
     student: Path
     """The release's weights."""
     onnx: Path

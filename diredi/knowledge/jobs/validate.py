@@ -30,9 +30,7 @@ def main(spec: ValidateSpec, folder: Path, on_progress: OnProgress) -> ValidateR
     with clock.step(STEP):
         report(on_progress, STEP, 0.0, "measuring the candidate on held-out images")
         if spec.oracle is None:
-            held_out = load_dataset(spec.data).renamed(spec.class_names)
-            if spec.no_label_file == "unlabelled":
-                held_out, _ = filling.without_label_file(held_out)
+            held_out, _ = filling.load_site(spec)
         else:
             held_out = load_dataset(spec.data, ("val",), read_labels=False)
             held_out = oracle.label(held_out, spec.oracle, ("val",), on_progress=on_progress)

@@ -144,7 +144,7 @@ async def test_labels_that_are_probably_wrong_are_shown_at_the_site_alone(
 
 
 async def test_images_without_a_label_file_are_not_labelled_unless_the_site_says_that_they_show_nothing(
-    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = write_data_set(tmp_path / "set")
     for label in sorted((data.parent / "labels" / "train").iterdir())[:5]:
@@ -160,6 +160,7 @@ async def test_images_without_a_label_file_are_not_labelled_unless_the_site_says
         [one.because for one in gap.decisions if one.subject == "known classes filled in"] for gap in cloud.site.gaps
     ]
     assert "5 images without a label file" in said[0][0] and not said[1]
+    assert capsys.readouterr().out.count("5 of 12 images have no label file") == 1
 
 
 async def test_a_site_that_publishes_its_style_says_so_first_and_sends_statistics(
