@@ -92,7 +92,7 @@ def fill_in(
     why += ["no label of a known class"] if new_alone else []
     decision = Decision(
         subject="known classes filled in",
-        choice=oracle.found(shown, "train") if shown.train else "nothing",
+        choice=oracle.found(names, given),
         because=f"the site has {' and '.join(why)}; {who} found them, and of other classes these images say nothing",
     )
     return (shown if shown.train else None), (decision,)

@@ -35,6 +35,8 @@ STEP = "oracle"
 AT_ONCE = 32
 """Images between two writes of what was found, so that a job that is killed goes on from there."""
 MOST_LISTED = 12
+FEWEST_TOLD = 10
+"""A class that is found on fewer images is not told to the cloud."""
 TESTED = 60
 """Images of the coreset on which an estimate is compared with labels."""
 
@@ -136,7 +138,7 @@ def decision_of(site: Dataset, who: str) -> Decision:
         site: What `label` gave.
         who: The oracle in words, such as "the cloud's tutor".
     """
-    train, held_out = (found(site, split) for split in SPLITS)
+    train, held_out = (found(site.names, site.split(split)) for split in SPLITS)
     return Decision(
         subject="labels",
         choice="oracle",
@@ -181,18 +183,21 @@ def check_estimate(student: Detector, coreset: Dataset, oracle: OracleSpec, seed
     )
 
 
-def found(site: Dataset, split: Split) -> str:
-    """Return counts in words: "car 31, person 4 on 20 of 24 images".
+def found(names: Sequence[str], samples: Sequence[Sample]) -> str:
+    """Return in words what an oracle found, as it may leave the site: "car on about 20, bus on about 10 of 48 images".
+
+    Whoever made the oracle chooses what it finds, so an image counts once for each class, and only tens are told.
 
     Args:
-        site: What an oracle has labelled.
-        split: Which split.
+        names: Class names in the order of their ids.
+        samples: All images that it has looked at, with what it found.
     """
-    counts = Counter({name: count for name, count in site.counts(split).items() if count}).most_common()
-    words = [f"{name} {count}" for name, count in counts[:MOST_LISTED]]
-    more = f" and {len(counts) - MOST_LISTED} more classes" if len(counts) > MOST_LISTED else ""
-    shown = sum(len(sample.boxes) > 0 for sample in site.split(split))
-    return f"{', '.join(words)}{more} on {shown} of {counted_noun(len(site.split(split)), 'image')}"
+    counts = Counter(names[kind] for sample in samples for kind in {int(row[0]) for row in sample.boxes})
+    about = [(name, round(count, -1)) for name, count in counts.most_common() if count >= FEWEST_TOLD]
+    words = [f"{name} on about {count}" for name, count in about[:MOST_LISTED]]
+    more = f" and {len(about) - MOST_LISTED} more classes" if len(about) > MOST_LISTED else ""
+    said = f"{', '.join(words)}{more}" if words else f"no class on {FEWEST_TOLD} or more"
+    return f"{said} of {counted_noun(len(samples), 'image')}"
 
 
 def _answers(samples: Sequence[Sample], oracle: OracleSpec, on_progress: OnProgress | None) -> _Answers:
