@@ -15,7 +15,7 @@ from typer import TyperException
 from diredi import __version__
 from diredi.errors import DirediError, NoRoom, NotFound
 from diredi.streams import make_printable
-from diredi_cli import cycle, data, device, doctor, evaluate, gap, group, model, peers, pki, serve, site, train
+from diredi_cli import camera, cycle, data, device, doctor, evaluate, gap, group, model, peers, pki, serve, site, train
 from diredi_demo.command import demo
 
 EXIT_CODES = (
@@ -67,6 +67,7 @@ app.add_typer(model.app, name="model")
 app.add_typer(site.app, name="site")
 app.add_typer(group.app, name="group")
 app.add_typer(device.app, name="device")
+app.add_typer(camera.app, name="camera")
 app.add_typer(train.app, name="train")
 app.add_typer(peers.app, name="peers")
 app.command("eval")(evaluate.evaluate_model)

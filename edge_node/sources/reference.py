@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from diredi.config import Config
 from diredi.errors import InvalidInput
 
-NETWORK = ("rtsp", "rtsps", "http", "https")
+NETWORK = ("rtsp", "rtsps", "http", "https", "onvif")
 
 _SETTING = re.compile(r"#(?=[a-z_]+=)")
 _VARIABLE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -38,7 +38,7 @@ class SourceSettings(Config):
     transport: Literal["tcp", "udp", "udp_multicast", "http"] = "tcp"
     """How RTSP carries the video. UDP loses packets where the network is not good."""
     stream: Annotated[int, Field(ge=0)] = 0
-    """Which video stream of the source, from 0."""
+    """Which video stream of the source, or which profile of an ONVIF camera, from 0."""
     timeout: Annotated[float, Field(gt=0)] = 10.0
     """After how many seconds without a frame the source counts as away and is opened again."""
     verify: bool = True

@@ -22,7 +22,8 @@ from diredi.errors import InvalidInput, NotFound, Unreachable
 from edge_node.sources.base import Frame, SourceOptions
 from edge_node.sources.credentials import with_credentials
 from edge_node.sources.ffmpeg_errors import explain
-from edge_node.sources.reference import redacted
+from edge_node.sources.onvif import stream_address
+from edge_node.sources.reference import SourceSettings, redacted
 
 PROTOCOLS = "rtsp,rtsps,rtp,srtp,udp,tcp,tls,http,https,httpproxy,hls,crypto,data"
 """What a camera's answer may lead to: no playlist of a camera makes the node read a file."""
@@ -198,9 +199,12 @@ def open_url(url: str, options: SourceOptions) -> Video:
     """Open a network camera. Raises DirediError, see `open_source`."""
     settings, scheme = options.settings, url.partition(":")[0]
     protocol = {"protocol_whitelist": PROTOCOLS}
-    if scheme.startswith("rtsp"):
+    address, stream = partial(with_credentials, url, options.credentials), settings.stream
+    if scheme == "onvif":
+        address, stream = partial(_onvif_stream, address, settings), 0
+    if scheme in ("rtsp", "rtsps", "onvif"):
         protocol |= {"rtsp_transport": settings.transport, "allowed_media_types": "video"}
-    if scheme in ("rtsps", "https"):
+    if scheme in ("rtsps", "https", "onvif"):
         protocol |= {"tls_verify": str(int(settings.verify))}
         authorities = settings.ca or ssl.get_default_verify_paths().cafile
         if settings.ca is not None and not settings.ca.is_file():
@@ -209,14 +213,18 @@ def open_url(url: str, options: SourceOptions) -> Video:
             protocol |= {"ca_file": str(authorities)}
     source = Input(
         name=redacted(url),
-        address=partial(with_credentials, url, options.credentials),
+        address=address,
         # Cameras do not say how often they send, and FFmpeg would count frames for seconds before it gives the first.
         options={**protocol, "fpsprobesize": "0", "analyzeduration": "1000000"},
-        stream=settings.stream,
+        stream=stream,
         timeout_s=settings.timeout,
         stopped=options.stopped,
     )
     return Video(source, live=True, repeat=options.repeat)
+
+
+def _onvif_stream(address: Callable[[], str], settings: SourceSettings) -> str:
+    return stream_address(address(), settings.stream, settings.timeout)
 
 
 def open_camera(place: str, options: SourceOptions) -> Video:

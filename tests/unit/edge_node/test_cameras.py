@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import quote
 
 import av
 import cv2
@@ -21,7 +22,9 @@ from diredi.errors import DirediError, InvalidInput, NotFound, Refused, Unreacha
 from diredi.rpc.retry import Backoff
 from edge_node.camera import Camera, SourceState
 from edge_node.sources import SOURCES, Frame, SourceOptions, check_source, open_source
+from edge_node.sources.onvif import find_cameras, stream_address
 from tests.support.net import free_port
+from tests.support.onvif import onvif_camera, onvif_network
 from tests.support.rtsp import FRAMES_PER_SECOND, PASSWORD, USER, RtspCamera, rtsp_camera, rtsp_server
 from tests.support.waiting import eventually
 
@@ -286,6 +289,58 @@ def test_a_reference_that_is_written_wrong_is_refused_before_anything_is_opened(
     with pytest.raises(InvalidInput, match=says) as caught:
         check_source(reference)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("profile", "codec"), [(0, "h264"), (1, "h265")])
+def test_an_onvif_camera_is_asked_for_the_stream_of_a_profile_though_its_clock_is_wrong(
+    rtsp_camera: RtspCamera, options: SourceOptions, monkeypatch: pytest.MonkeyPatch, profile: int, codec: str
+) -> None:
+    monkeypatch.setenv("CAMERA_PASSWORD", PASSWORD)
+    with onvif_camera(USER, PASSWORD, rtsp_camera.port) as (port, asked):
+        url = f"onvif://{USER}:{{CAMERA_PASSWORD}}@127.0.0.1:{port}#stream={profile}"
+        source = open_source(url, options)
+        assert brightness(source.read()) > 0
+        source.close()
+        address = stream_address(
+            f"onvif://{USER}:x@127.0.0.1:{port}".replace(":x@", f":{quote(PASSWORD, '')}@"), profile, 5
+        )
+        assert address.endswith(f"@127.0.0.1:{rtsp_camera.port}/{codec}"), (
+            "of the host that was asked, not the named one"
+        )
+        assert not any("hunter2" in text for text in asked), "the password itself is not sent"
+
+
+@pytest.mark.parametrize(
+    ("odd", "password", "error", "says"),
+    [
+        ("", "hunter2-wrong", Refused, "refuses the user name or password"),
+        ("redirect", PASSWORD, InvalidInput, "does not speak ONVIF"),
+        ("document type", PASSWORD, InvalidInput, "document type"),
+    ],
+)
+def test_an_onvif_camera_that_refuses_or_leads_elsewhere_is_one_sentence(
+    options: SourceOptions,
+    monkeypatch: pytest.MonkeyPatch,
+    odd: str,
+    password: str,
+    error: type[DirediError],
+    says: str,
+) -> None:
+    monkeypatch.setenv("CAMERA_PASSWORD", password)
+    with onvif_camera(USER, PASSWORD, 1, odd) as (port, asked):
+        with pytest.raises(error, match=says) as caught:
+            open_source(f"onvif://{USER}:{{CAMERA_PASSWORD}}@127.0.0.1:{port}", options)
+        assert asked
+    assert "hunter2" not in str(caught.value)
+
+
+def test_cameras_of_the_network_are_found_beside_what_answers_nonsense() -> None:
+    with onvif_network() as group:
+        (camera,) = find_cameras(0.5, group)
+    assert (camera.address, camera.name) == ("127.0.0.1:8080", "?[31mGate é"), (
+        "where the answer came from, and no colour"
+    )
+    assert camera.source == "onvif://127.0.0.1:8080"
 
 
 class HttpCamera(BaseHTTPRequestHandler):
