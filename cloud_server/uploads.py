@@ -108,7 +108,9 @@ class Uploads:
     async def _admit_repair(self, digest: str, total_bytes: int) -> None:
         known = await self._context.read(lambda r: r.uploads.referenced())
         if known.get(digest) != total_bytes:
-            raise WrongState(f"nothing here refers to blob {digest} of {total_bytes} bytes: it is not taken")
+            raise WrongState(
+                f"nothing here refers to blob {digest} of {total_bytes} bytes: put a file that the cloud had"
+            )
 
 
 def _list_kept(r: Repository) -> set[str] | None:

@@ -141,6 +141,34 @@ def export(
     emit(data, as_json, facts({"file": out, "size": bytes_text(blob.bytes), "digest": blob.digest}))
 
 
+@app.command("repair")
+def repair(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="A good copy."),
+    ],
+    cloud: Cloud = DEFAULT_CLOUD,
+    identity: IdentityFolder = DEFAULT_IDENTITY,
+    as_json: AsJson = False,
+) -> None:
+    """Upload a good copy of a file that was damaged or lost on the cloud's disk. Needs an operator's identity."""
+    from diredi.rpc.blobs import upload
+    from diredi.rpc.v1.registry_pb2_grpc import BlobServiceStub
+    from diredi.store.blobs import Blob
+    from diredi_cli.connection import with_cloud
+
+    async def work(channel: Channel) -> Blob:
+        with progress(as_json) as bar:
+            step = f"Uploading {file.name}"
+            return await upload(
+                BlobServiceStub(channel), file, on_bytes=lambda done, total: bar.step(step, done / max(total, 1))
+            )
+
+    blob = with_cloud(cloud, identity, work)
+    data = {"file": str(file), "bytes": blob.bytes, "digest": blob.digest}
+    emit(data, as_json, facts({"file": file, "size": bytes_text(blob.bytes), "digest": blob.digest}))
+
+
 def _get(cloud: str, identity: Path, model_id: str) -> Model:
     from diredi.rpc.v1.registry_pb2 import GetModelRequest, GetModelResponse
     from diredi.rpc.v1.registry_pb2_grpc import RegistryServiceStub

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from cloud_server.quotas import Quotas
 from diredi.errors import CorruptData, InvalidInput, NoRoom, WrongState
 from diredi.rpc.v1 import cycles_pb2, fleet_pb2, registry_pb2, sites_pb2
+from diredi_cli.main import run
 from tests.services.cloud.extracting import STRANGER, extracting
 from tests.services.cloud.world import SiteSide, World, ask, metrics, state_of
 
@@ -150,8 +152,9 @@ async def test_a_bit_flipped_in_a_blob_is_said_and_repaired_by_putting_the_good_
         chunk = {"total_bytes": len(good), "data": good}
         with pytest.raises(WrongState, match="nothing here refers"):
             await ask(operator.blobs.PutChunk, registry_pb2.PutChunkRequest(digest=STRANGER, **chunk))
-        request = registry_pb2.PutChunkRequest(digest=student.onnx.digest, **chunk)
-        assert (await ask(operator.blobs.PutChunk, request)).complete
+        (world.folder / "copy.onnx").write_bytes(good)
+        options = ["--cloud", world.address, "--identity", str(world.identities / "alice")]
+        assert await asyncio.to_thread(run, ["model", "repair", str(world.folder / "copy.onnx"), *options]) == 0
         assert b"".join([part.data async for part in read(camera, student.onnx.digest)]) == good
 
 
