@@ -101,7 +101,7 @@ class CloudConfig(ServiceConfig):
     """How many streams an identity may have open at once, downloads not counted. More are refused."""
     max_downloads: int = Field(16, ge=1)
     """How many downloads an identity may have under way at once. More are refused."""
-    max_calls: int = Field(64, ge=1)
+    max_calls: int = Field(16, ge=1)
     """How many calls of an identity may wait for their answer at once. More are refused."""
     max_connections_per_address: int | None = Field(None, ge=1)
     """How many connections an address may have. The newest of those that are too many are closed. None takes three

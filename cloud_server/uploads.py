@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 
 from cloud_server.context import CloudContext
+from cloud_server.entities import Cycle
 from cloud_server.notifier import site_topic
 from cloud_server.states import State
 from cloud_server.store import Repository
@@ -63,6 +64,8 @@ class Uploads:
             admitted = {}
             self._admitted[caller.name] = version, admitted
         if admitted.get(digest) != total_bytes:
+            # Whoever has no task is refused without a turn of the one writer, which others wait for.
+            await self._context.read(lambda r: _find_cycle(r, caller.name))
             await self._context.write(lambda r, now: self._record(r, caller.name, digest, total_bytes))
             admitted[digest] = total_bytes
 
@@ -95,15 +98,11 @@ class Uploads:
         return len(collected)
 
     def _record(self, r: Repository, site: str, digest: str, total_bytes: int) -> None:
-        for cycle in r.cycles.unfinished(site):
-            part = cycle.part(site)
-            if part.state is State.EXTRACTING or (part.state is State.OFFERED and part.approved):
-                usage = r.uploads.usage(site, cycle.id, but=digest)
-                bases = r.models.get(cycle.base_tutor_id), r.models.get(cycle.base_student_id)
-                self._context.quotas.check_upload(site, bases, usage.blobs + 1, usage.bytes + total_bytes)
-                r.uploads.add(digest, site, cycle.id, total_bytes)
-                return
-        raise WrongState(f"site {site!r} has no task that wants an upload: upload only while a cycle is EXTRACTING")
+        cycle = _find_cycle(r, site)
+        usage = r.uploads.usage(site, cycle.id, but=digest)
+        bases = r.models.get(cycle.base_tutor_id), r.models.get(cycle.base_student_id)
+        self._context.quotas.check_upload(site, bases, usage.blobs + 1, usage.bytes + total_bytes)
+        r.uploads.add(digest, site, cycle.id, total_bytes)
 
     async def _admit_repair(self, digest: str, total_bytes: int) -> None:
         known = await self._context.read(lambda r: r.uploads.referenced())
@@ -111,6 +110,15 @@ class Uploads:
             raise WrongState(
                 f"nothing here refers to blob {digest} of {total_bytes} bytes: put a file that the cloud had"
             )
+
+
+def _find_cycle(r: Repository, site: str) -> Cycle:
+    """Return the cycle for which a site may upload. Raises WrongState where there is none."""
+    for cycle in r.cycles.unfinished(site):
+        part = cycle.part(site)
+        if part.state is State.EXTRACTING or (part.state is State.OFFERED and part.approved):
+            return cycle
+    raise WrongState(f"site {site!r} has no task that wants an upload: upload only while a cycle is EXTRACTING")
 
 
 def _list_kept(r: Repository) -> set[str] | None:

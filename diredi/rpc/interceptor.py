@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn
 
@@ -28,6 +30,8 @@ from diredi.trust.identity import Role
 
 _log = structlog.get_logger(__name__)
 _END = object()
+_REFUSALS_A_MINUTE = 100
+"""Of one method; more are counted and not logged."""
 _STOPPING = "this server is stopping: connect again"
 _LONGEST = 1000  # characters of a message; a status travels in headers, which are limited
 Unary = Callable[[Any, Any], Awaitable[Any]]
@@ -54,6 +58,7 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         self._admission = admission
         self._meter, self._sent = meter, sent
         self._quota = CallQuota(limits or Limits())
+        self._refusals = _Refusals()
         self._stopping = asyncio.Event()
 
     def end_streams(self) -> None:
@@ -86,7 +91,7 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             except grpc.aio.AbortError:
                 raise
             except Exception as error:  # the boundary: nothing may leave it but a status code
-                await _abort(method, context, error)
+                await self._abort(method, context, error)
 
         return guarded
 
@@ -106,7 +111,7 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             except _Stopping:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, _STOPPING)
             except Exception as error:  # the boundary: nothing may leave it but a status code
-                await _abort(method, context, error)
+                await self._abort(method, context, error)
 
         return guarded
 
@@ -120,14 +125,14 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 with admission.hold(context):
                     return await handler.unary_unary(request, context)
             except DirediError as error:
-                await _abort(method, context, error)
+                await self._abort(method, context, error)
 
         async def watch(request: Any, context: Any) -> None:  # health's writes to its context
             try:
                 with admission.hold(context) as must_end, self._quota.hold(str(caller_identity(context)), "stream"):
                     await _unless(must_end, handler.unary_stream(request, context))
             except DirediError as error:
-                await _abort(method, context, error)
+                await self._abort(method, context, error)
 
         async def reflect(requests: Any, context: Any) -> AsyncIterator[Any]:
             try:
@@ -137,7 +142,7 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             except _Stopping:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, _STOPPING)
             except DirediError as error:
-                await _abort(method, context, error)
+                await self._abort(method, context, error)
 
         if handler.unary_unary is not None:
             return grpc.unary_unary_rpc_method_handler(check, *coders)
@@ -146,6 +151,17 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         if handler.stream_stream is not None:
             return grpc.stream_stream_rpc_method_handler(reflect, *coders)
         return handler
+
+    async def _abort(self, method: str, context: Any, error: Exception) -> NoReturn:
+        if isinstance(error, DirediError):
+            if (left_out := self._refusals.count(method)) is not None:
+                more = {"left_out": left_out} if left_out else {}
+                _log.info("call_refused", method=method, error=type(error).__name__, message=str(error), **more)
+            await context.abort(code_of(error), str(error)[:_LONGEST])
+        reference = secrets.token_hex(4)
+        _log.error("handler_failed", method=method, reference=reference, exc_info=error)
+        await context.abort(grpc.StatusCode.INTERNAL, f"internal error {reference}: look for it in the server's log")
+        raise AssertionError("abort always raises")
 
     def _count(self, method: str, request: Any, context: Any) -> str:
         """Count a message and return who sent it; the holder of a token may enrol, and is refused all else.
@@ -225,11 +241,19 @@ async def _next(messages: AsyncIterator[Any]) -> Any:
     return await anext(messages, _END)
 
 
-async def _abort(method: str, context: Any, error: Exception) -> NoReturn:
-    if isinstance(error, DirediError):
-        _log.info("call_refused", method=method, error=type(error).__name__, message=str(error))
-        await context.abort(code_of(error), str(error)[:_LONGEST])
-    reference = secrets.token_hex(4)
-    _log.error("handler_failed", method=method, reference=reference, exc_info=error)
-    await context.abort(grpc.StatusCode.INTERNAL, f"internal error {reference}: look for it in the server's log")
-    raise AssertionError("abort always raises")
+class _Refusals:
+    """Bounds what refused calls write to the log: a caller could fill the disk with its own refusals."""
+
+    def __init__(self) -> None:
+        self._minutes: dict[str, tuple[float, int]] = {}
+        """By method when its minute began, and how many refusals there were since."""
+
+    def count(self, method: str) -> int | None:
+        """Count a refusal, and return how many were left out of the log before it; None where it is left out, too."""
+        now = time.monotonic()
+        began, count = self._minutes.get(method, (-math.inf, 0))
+        if now - began >= 60:
+            self._minutes[method] = now, 1
+            return max(0, count - _REFUSALS_A_MINUTE)
+        self._minutes[method] = began, count + 1
+        return 0 if count < _REFUSALS_A_MINUTE else None

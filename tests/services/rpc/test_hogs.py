@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, ExitStack
 
 import grpc
 import pytest
+import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from diredi.errors import NoRoom
@@ -173,3 +174,14 @@ async def closed_by_server(connection):
             return await asyncio.get_running_loop().sock_recv(connection, 100) == b""
         except ConnectionResetError:
             return True
+
+
+async def test_refused_calls_without_end_do_not_fill_the_log(serve_within, site, tmp_path):
+    server = await serve_within(BlobServicer(BlobStore(tmp_path / "blobs")))
+    with structlog.testing.capture_logs() as logs:
+        async with connect(server.address, site) as hog:
+            request = registry_pb2.PutChunkRequest(digest="none", total_bytes=1, data=b"x")
+            for _ in range(5):
+                flood = [BlobServiceStub(hog).PutChunk(request) for _ in range(60)]
+                assert await outcomes(flood) == {grpc.StatusCode.INVALID_ARGUMENT: 60}
+    assert sum(line["event"] == "call_refused" for line in logs) == 100
