@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from diredi_cli.options import AsJson
-from diredi_cli.output import emit, facts
+from diredi_cli.output import emit, facts, table
 
 app = typer.Typer(help="Make the certificates by which the parts of a fleet know each other.", no_args_is_help=True)
 
@@ -94,6 +94,56 @@ def revoke(
     shown = {"revoked": ", ".join(sorted(set(revoked.values()))), "certificates": len(revoked)}
     shown["deny list"] = ", ".join(str(folder / CRL_FILE) for folder in (authority, *(to or [])))
     emit(data, as_json, facts(shown))
+
+
+@app.command("list")
+def list_certificates(
+    authority: Annotated[Path, typer.Option("--ca", metavar="FOLDER", help="The authority.")] = DEFAULT_AUTHORITY,
+    as_json: AsJson = False,
+) -> None:
+    """List the certificates and tokens that an authority has signed, from its register, and which of them hold."""
+    from datetime import UTC, datetime
+
+    from diredi.trust import ca
+    from diredi.trust.deny_list import CRL_FILE, DenyList
+    from diredi.trust.identity import CA_FILE
+    from diredi.trust.register import Issued, Register
+
+    ca.load(authority)
+    revoked, now = DenyList.read(authority / CRL_FILE, (authority / CA_FILE).read_bytes()).serials, datetime.now(UTC)
+    with Register.opened(authority) as register:
+        issued = register.issued
+    used = {entry.token for entry in issued}
+
+    def state(entry: Issued) -> str:
+        if int(entry.serial, 16) in revoked:
+            return "revoked"
+        if entry.enrols and entry.identity.removeprefix("enrolment/") in used:
+            return "used"
+        return "expired" if entry.expires < now.timestamp() else "holds"
+
+    data = [
+        {
+            "identity": entry.identity,
+            "enrols": entry.enrols,
+            "serial": entry.serial,
+            "state": state(entry),
+            "hosts": list(entry.enrols_hosts or entry.hosts),
+            "expires": datetime.fromtimestamp(entry.expires, UTC).isoformat(),
+        }
+        for entry in issued
+    ]
+    rows = [
+        (
+            f"{entry.identity} for {entry.enrols}" if entry.enrols else entry.identity,
+            state(entry),
+            f"{datetime.fromtimestamp(entry.expires, UTC):%Y-%m-%d}",
+            ", ".join(entry.enrols_hosts or entry.hosts) or "none",
+            entry.serial,
+        )
+        for entry in issued
+    ]
+    emit(data, as_json, table(("identity", "state", "ends", "hosts", "serial"), rows))
 
 
 @app.command("enroll")

@@ -22,7 +22,7 @@ from typing import Final, Self
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from diredi.errors import InvalidInput, NotFound, Refused
+from diredi.errors import InvalidInput, NoRoom, NotFound, Refused
 from diredi.store.files import atomic_write, make_folder
 from diredi.trust import ca
 from diredi.trust.deny_list import CRL_FILE
@@ -32,6 +32,8 @@ from diredi.trust.release_keys import ROOT_FILE
 
 LIFETIME: Final = timedelta(days=90)
 """For so long a certificate of the cloud's is valid; it is renewed when half of that is over."""
+MAX_SIGNED_A_DAY: Final = 10
+"""Certificates that the cloud signs for one identity within a day."""
 LONGEST_TOKEN: Final = timedelta(days=30)
 _PREFIX: Final = "diredi-enrol-"
 _MAX_TOKEN_CHARACTERS: Final = 8192
@@ -124,6 +126,7 @@ def redeem(folder: Path, token: Identity, signing_request: bytes, now: datetime 
         InvalidInput: The request is none.
         Refused: The token has been used with another key.
         NotFound: The authority knows no such token.
+        NoRoom: So many certificates were signed for this identity already today.
     """
     request = _request_in(signing_request)
     key, authority = _digest_of_key(request), ca.load(folder)
@@ -135,6 +138,7 @@ def redeem(folder: Path, token: Identity, signing_request: bytes, now: datetime 
         if any(entry.key != key for entry in used):
             raise Refused("this token has been used: ask for another one, and for whom used it if that was not you")
         identity = Identity.from_uri(f"diredi://{made.enrols}")
+        _check_quota(register, identity, now)
         return ca.sign_into(
             register, authority, request, identity, made.enrols_hosts, LIFETIME, now, token=token.name, key=key
         )
@@ -155,11 +159,24 @@ def renew(folder: Path, certificate: bytes, signing_request: bytes, now: datetim
     Raises:
         InvalidInput: The request is none.
         Refused: The holder is a token.
+        NoRoom: So many were signed for this identity already today.
     """
     identity = Identity.from_certificate(certificate)
     if identity.role is Role.ENROLMENT:
         raise Refused(f"{identity} is a token, which is not renewed: ask for another one")
-    return ca.sign_request(folder, _request_in(signing_request), identity, hosts_in(certificate), LIFETIME, now)
+    request, authority = _request_in(signing_request), ca.load(folder)
+    with Register.opened(folder) as register:
+        _check_quota(register, identity, now)
+        return ca.sign_into(register, authority, request, identity, hosts_in(certificate), LIFETIME, now)
+
+
+def _check_quota(register: Register, identity: Identity, now: datetime | None) -> None:
+    """Bound what one identity can make the register grow. Raises NoRoom."""
+    end = ((now or datetime.now(UTC)) + LIFETIME).timestamp()  # of one that is signed now
+    day = timedelta(days=1).total_seconds()
+    count = sum(entry.identity == str(identity) and end - day < entry.expires <= end for entry in register.issued)
+    if count >= MAX_SIGNED_A_DAY:
+        raise NoRoom(f"{identity} has had {count} certificates signed within a day, which is all: try tomorrow")
 
 
 def write_credentials(

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class EnrolmentServiceStub:
-    """FAILED_PRECONDITION for all: this cloud has no authority to sign with.
+    """FAILED_PRECONDITION for all: this cloud has no authority to sign with. RESOURCE_EXHAUSTED: ten certificates of the
+    identity were signed within a day.
     """
 
     def __init__(self, channel):
@@ -53,7 +54,8 @@ class EnrolmentServiceStub:
 
 
 class EnrolmentServiceServicer:
-    """FAILED_PRECONDITION for all: this cloud has no authority to sign with.
+    """FAILED_PRECONDITION for all: this cloud has no authority to sign with. RESOURCE_EXHAUSTED: ten certificates of the
+    identity were signed within a day.
     """
 
     def CreateToken(self, request, context):
@@ -106,7 +108,8 @@ def add_EnrolmentServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EnrolmentService:
-    """FAILED_PRECONDITION for all: this cloud has no authority to sign with.
+    """FAILED_PRECONDITION for all: this cloud has no authority to sign with. RESOURCE_EXHAUSTED: ten certificates of the
+    identity were signed within a day.
     """
 
     @staticmethod

@@ -27,7 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EnrolmentServiceStub:
-    """FAILED_PRECONDITION for all: this cloud has no authority to sign with."""
+    """FAILED_PRECONDITION for all: this cloud has no authority to sign with. RESOURCE_EXHAUSTED: ten certificates of the
+    identity were signed within a day.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -46,7 +48,9 @@ class EnrolmentServiceStub:
 
 @_typing.type_check_only
 class EnrolmentServiceAsyncStub(EnrolmentServiceStub):
-    """FAILED_PRECONDITION for all: this cloud has no authority to sign with."""
+    """FAILED_PRECONDITION for all: this cloud has no authority to sign with. RESOURCE_EXHAUSTED: ten certificates of the
+    identity were signed within a day.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateToken: _aio.UnaryUnaryMultiCallable[_enrolment_pb2.CreateTokenRequest, _enrolment_pb2.CreateTokenResponse]  # type: ignore[assignment]
@@ -61,7 +65,9 @@ class EnrolmentServiceAsyncStub(EnrolmentServiceStub):
     """A new certificate for the caller: same identity, same hosts. Role: site, device, operator. Deadline 10 s. Idempotent."""
 
 class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
-    """FAILED_PRECONDITION for all: this cloud has no authority to sign with."""
+    """FAILED_PRECONDITION for all: this cloud has no authority to sign with. RESOURCE_EXHAUSTED: ten certificates of the
+    identity were signed within a day.
+    """
 
     @_abc_1.abstractmethod
     def CreateToken(

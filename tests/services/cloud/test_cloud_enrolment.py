@@ -13,7 +13,7 @@ import grpc
 import pytest
 from cryptography import x509
 
-from diredi.errors import InvalidInput, NotFound, Refused, Unauthenticated, Unreachable, WrongState
+from diredi.errors import InvalidInput, NoRoom, NotFound, Refused, Unauthenticated, Unreachable, WrongState
 from diredi.rpc import renewal
 from diredi.rpc.client import call, connect
 from diredi.rpc.enrolment import enrol
@@ -254,3 +254,14 @@ async def test_what_is_no_token_is_told_as_such(authority: Path, fault: str) -> 
     with pytest.raises(InvalidInput, match="is no enrolment token"):
         Token.decode(text)
     assert Token.decode(f" {whole}\n").credentials.identity.role is Role.ENROLMENT
+
+
+async def test_nobody_makes_the_register_grow_without_end(world: World, authority: Path, tmp_path: Path) -> None:
+    own = ca.issue(authority, "device", "cam-9", [], tmp_path / "cam-9", "site-1", lifetime=timedelta(days=10))
+    other = ca.issue(authority, "device", "cam-8", [], tmp_path / "cam-8", "site-1", lifetime=timedelta(days=10))
+    async with world.cloud(), connect(world.address, own) as channel, connect(world.address, other) as honest:
+        with pytest.raises(NoRoom, match="try tomorrow"):
+            for _ in range(50):
+                await renewal.renew(channel, own, tmp_path / "cam-9")
+        assert len(register(authority)) == 5 + enrolment.MAX_SIGNED_A_DAY
+        await renewal.renew(honest, other, tmp_path / "cam-8")
