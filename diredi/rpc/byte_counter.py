@@ -10,6 +10,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -81,7 +82,7 @@ class EgressMeter:
     @property
     def problem(self) -> str:
         """Why these totals are not all there is, or may not outlive this process; empty as a rule."""
-        return self._trouble or self._note
+        return self._trouble or (self._saver.problem if self._saver is not None else "") or self._note
 
     def save(self) -> bool:
         """Write the totals to disk if there is anything new; return False where the disk does not take them."""
@@ -132,7 +133,8 @@ class IngressMeter:
         self._meters: dict[str, EgressMeter] = {}
         self._saver = _Saver(self.save)
         if folder is not None:
-            make_folder(folder)
+            with suppress(DirediError, OSError):  # saving says it, and counting goes on
+                make_folder(folder)
 
     def count(self, caller: str, message_type: str, serialized_bytes: int) -> None:
         """One message from `caller`, of so many bytes before framing."""
@@ -185,11 +187,11 @@ def _counter(said: dict[str, int]) -> Counter[str]:
 
 def _begun(path: Path | None) -> tuple[_Counts, str]:
     """What to go on from, and what there is to say about it."""
-    if path is None or not path.exists():
-        return _Counts(), ""
     try:
+        if path is None or not path.exists():
+            return _Counts(), ""
         counts = read_state(path, _Counts.from_json)
-    except DirediError as error:
+    except (DirediError, OSError) as error:
         return _Counts(), f"{error}; bytes are counted from zero since this process began"
     if counts is not None:
         return counts, ""
@@ -209,12 +211,21 @@ class _Saver:
         self._wanted, self._closed = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="byte-counts", daemon=True)
         self._starting = threading.Lock()
+        self.problem = ""
+        """Why there is no thread that saves; empty as a rule."""
 
     def soon(self) -> None:
         self._wanted.set()
         with self._starting:
             if self._thread.ident is None and not self._closed.is_set():
-                self._thread.start()
+                try:
+                    self._thread.start()
+                except RuntimeError as error:  # no room for one more thread: the next count tries again
+                    if not self.problem:
+                        structlog.get_logger().warning("byte_counts_not_saved", error=str(error))
+                    self.problem = f"byte counts cannot be saved ({error}): they are lost if this process ends"
+                else:
+                    self.problem = ""
 
     def close(self) -> None:
         self._closed.set()

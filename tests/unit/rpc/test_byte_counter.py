@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -123,3 +124,30 @@ def test_a_broken_file_of_one_peer_is_set_aside_and_no_other_peer_is_concerned(t
     assert (again.totals("site/a"), again.totals("site/b")) == ({"m": 6}, {"m": 12})
     again.close()
     assert (tmp_path / "site%2Fa.json.damaged-1").exists()
+
+
+def test_a_file_that_cannot_even_be_looked_at_stops_no_counting_and_is_told(tmp_path):
+    meter = EgressMeter(tmp_path / ("x" * 300))
+    meter.count("a", 10)
+    assert meter.totals() == {"a": 15}
+    assert "counted from zero" in meter.problem
+    meter.close()
+
+
+def test_a_machine_without_room_for_one_more_thread_stops_no_counting_is_told_and_catches_up(tmp_path):
+    path = tmp_path / "egress.json"
+    meter = EgressMeter(path)
+    usual = threading.stack_size(2**46)
+    try:
+        with pytest.raises(RuntimeError):
+            threading.Thread(target=print).start()
+        meter.count("a", 10)
+        assert meter.totals() == {"a": 15}
+        assert "cannot be saved" in meter.problem
+    finally:
+        threading.stack_size(usual)
+    meter.count("a", 10)
+    until(path.exists)
+    until(lambda: json.loads(path.read_text())["bytes"] == {"a": 30})
+    assert meter.problem == ""
+    meter.close()
