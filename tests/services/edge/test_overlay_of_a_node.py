@@ -20,6 +20,7 @@ from diredi.store.blobs import BlobStore
 from edge_node.config import EdgeConfig
 from tests.support.pki import Pki
 from tests.support.stub_cloud import StubCloud
+from tests.support.waiting import until
 
 Students = list[tuple[Path, DetectorSpec]]
 
@@ -76,15 +77,15 @@ async def test_a_node_changes_and_takes_off_the_overlay_as_its_site_says_and_dro
         await node.until(under(1, ONE))
         site.offer(first.onnx.digest, students[0][0], TWO)
         await node.until(under(1, TWO))
-        assert len(list((config.state_dir / "overlays").glob("*.onnx"))) == 1
+        await until(lambda: len(list((config.state_dir / "overlays").glob("*.onnx"))) == 1)
         await cloud.fleet.publish(2, *students[1])
         await node.until(under(2, ""))
-        await cloud.fleet.name(first)
-        await node.until(under(1, TWO))
+        await cloud.fleet.publish(3, *students[0])  # the bytes of the first
+        await node.until(under(3, TWO))
         site.offers.clear()
-        status = await node.until(under(1, ""))
+        status = await node.until(under(3, ""))
         assert status.dropped_frames == 0
-        assert not list((config.state_dir / "overlays").iterdir())
+        await until(lambda: not list((config.state_dir / "overlays").iterdir()))
         assert first.onnx.digest in site.asked
     assert all(outcome == "INSTALLED" for _, outcome, _ in cloud.fleet.reports)
 

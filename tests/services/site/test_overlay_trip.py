@@ -27,6 +27,7 @@ from diredi.rpc.v1.overlay_pb2_grpc import OverlayServiceStub
 from diredi.rpc.v1.registry_pb2_grpc import BlobServiceStub, RegistryServiceServicer
 from diredi.store.blobs import BlobStore
 from diredi.trust.identity import Identity, Role
+from diredi.trust.release_repository import ReleaseRepository
 from tests.services.edge import edge_doubles
 from tests.support.pki import Pki
 from tests.support.stub_cloud import StubCloud
@@ -49,7 +50,8 @@ class Manufacturer(StubCloud):
 
     def __init__(self, folder: Path, pki: Pki) -> None:
         self.folder, self.store, self.registry = folder, BlobStore(folder / "blobs"), FakeRegistry()
-        self.fleet = edge_doubles.FakeFleetService(self.store)
+        repository = ReleaseRepository(folder / "releases", pki.issue("cloud", "cloud"))
+        self.fleet = edge_doubles.FakeFleetService(self.store, repository)
         servicers = [FakeSiteService(), self.registry, self.fleet, BlobServicer(self.store)]
         super().__init__(pki.credentials("cloud", "cloud"), servicers)
 
