@@ -55,7 +55,7 @@ async def test_an_update_drops_no_frame_and_shows_the_new_class(
     tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str, students: Students, jpeg: bytes
 ) -> None:
     await cloud.fleet.publish(1, *students[0])
-    config = config_of(tmp_path / "node", pki, cloud.address, frames, confidence=0.01, frames_per_second=25)
+    config = config_of(tmp_path / "node", pki, cloud.address, frames, confidence=0.01, frames_per_second=10)
     async with running(config, pki) as node:
         await node.until(runs(1))
         stream: list[tuple[int, int]] = []
