@@ -316,6 +316,7 @@ def vitals_from(message: fleet_pb2.HeartbeatRequest) -> Vitals:
         release_version=message.release_version, frames=min(message.frames, _MAX_COUNT),
         frames_per_second=_finite(message.frames_per_second), latency_ms=_finite(message.latency_ms),
         sources=_sources_from(message.sources), certificate_expires=expires,
+        failed_frames=min(message.failed_frames, _MAX_COUNT), updates_stalled=message.updates_stalled,
     )  # fmt: skip
 
 
@@ -360,7 +361,8 @@ def device_to(view: DeviceView) -> fleet_pb2.Device:
     return fleet_pb2.Device(
         name=device.name, site=device.site, online=view.online, release_version=device.release_version,
         last_seen=base.time_to(device.last_seen), frames=device.frames, frames_per_second=device.frames_per_second,
-        latency_ms=device.latency_ms, scope=view.scope, lacks=view.lacks,
+        latency_ms=device.latency_ms, scope=view.scope, lacks=view.lacks, failed_frames=device.failed_frames,
+        updates_stalled=device.updates_stalled,
         certificate_expires=None if expires is None else base.time_to(expires),
         installs=[_install_to(install) for install in device.installs],
         sources=[

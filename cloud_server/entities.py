@@ -334,6 +334,10 @@ class Vitals(Record):
     sources: dict[str, SourceState] = {}
     """State of each source of frames by its name."""
     certificate_expires: datetime | None = None
+    failed_frames: int = 0
+    """Frames on which its model has failed since it was started."""
+    updates_stalled: bool = False
+    """Whether it has no signed metadata that hold, so that it takes no release."""
 
 
 class Device(Record):
@@ -347,6 +351,8 @@ class Device(Record):
     latency_ms: float = 0.0
     sources: dict[str, SourceState] = {}
     certificate_expires: datetime | None = None
+    failed_frames: int = 0
+    updates_stalled: bool = False
     last_seen: datetime
     installs: tuple[Install, ...] = ()
 

@@ -54,6 +54,10 @@ def list_devices(
             source.name: SourceState.Name(source.state).removeprefix("SOURCE_STATE_") for source in device.sources
         }
         problems = [f"{name}: {SOURCE_PROBLEMS[state]}" for name, state in states.items() if state in SOURCE_PROBLEMS]
+        if device.updates_stalled:
+            problems.append("takes no updates")
+        if device.failed_frames:
+            problems.append(f"{device.failed_frames} frames failed")
         return ", ".join(["online", *problems])
 
     def last_install(device: Device) -> str:

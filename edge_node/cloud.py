@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -23,6 +24,14 @@ from diredi.store.blobs import Blob
 from edge_node.camera import Camera
 from edge_node.telemetry import Telemetry
 from edge_node.update_states import InstallableRelease
+
+
+@dataclass(frozen=True)
+class UpdateHealth:
+    """Hold what the cloud is told of updates beside the version that runs."""
+
+    failed_frames: int = 0
+    updates_stalled: bool = False
 
 
 class CloudClient:
@@ -76,19 +85,26 @@ class CloudClient:
                 self._set_online(False, str(error))
             await asyncio.sleep(self._heartbeat_s)
 
-    async def heartbeat(self, telemetry: Telemetry, version: Callable[[], int], cameras: Sequence[Camera]) -> None:
+    async def heartbeat(
+        self,
+        telemetry: Telemetry,
+        version: Callable[[], int],
+        cameras: Sequence[Camera],
+        health: Callable[[], UpdateHealth],
+    ) -> None:
         """Send heartbeats for ever. After a failed call the device registers again before the next one.
 
         Args:
             telemetry: What is sent.
             version: Returns the version of the release that runs; 0 for none.
             cameras: Where frames come from; how they are is sent, too.
+            health: Returns how the model does, and whether updates come.
         """
         while True:
             try:
                 if not self._registered:
                     await self._register(version())
-                await self._send_heartbeat(telemetry, version(), cameras)
+                await self._send_heartbeat(telemetry, version(), cameras, health())
                 self._set_online(True, "")
             except DirediError as error:
                 self._registered = False
@@ -100,7 +116,9 @@ class CloudClient:
         await call(self._fleet.RegisterDevice, request, deadline_s=10)
         self._registered = True
 
-    async def _send_heartbeat(self, telemetry: Telemetry, version: int, cameras: Sequence[Camera]) -> None:
+    async def _send_heartbeat(
+        self, telemetry: Telemetry, version: int, cameras: Sequence[Camera], health: UpdateHealth
+    ) -> None:
         rates = telemetry.rates()
         request = pb.HeartbeatRequest(
             device=self._device,
@@ -113,6 +131,8 @@ class CloudClient:
                 for camera in cameras
             ],
             certificate_expires=self._expires,
+            failed_frames=health.failed_frames,
+            updates_stalled=health.updates_stalled,
         )
         await call(self._fleet.Heartbeat, request, deadline_s=5)
 

@@ -84,7 +84,7 @@ async def serve(config: EdgeConfig, stop: asyncio.Event) -> None:
     )  # fmt: skip
     parts = NodeParts(
         config.device, config.site, config.confidence,
-        active, telemetry, broadcast, inference, updater, cloud, meter, identity,
+        active, telemetry, broadcast, inference, updater, cloud, meter, identity, trust,
     )  # fmt: skip
     async with AsyncExitStack() as stack:
         stack.push_async_callback(asyncio.to_thread, meter.close)
@@ -130,7 +130,8 @@ async def _keep_connected(config: EdgeConfig, parts: NodeParts, overlays: Overla
             version, replaced = partial(running_version, parts.active), asyncio.Event()
             tasks = [
                 parts.cloud.watch_releases(parts.updater.request),
-                parts.cloud.heartbeat(parts.telemetry, version, parts.inference.cameras),
+                parts.cloud.heartbeat(parts.telemetry, version, parts.inference.cameras, parts.update_health),
+                parts.trust.keep_fresh(lambda: parts.updater.record.installed),
                 parts.updater.run(),
                 keep_renewed(channel, credentials, config.identity),
                 _set_when_done(parts.identity.replaced(credentials), replaced),

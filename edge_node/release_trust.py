@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
 import structlog
 
-from diredi.errors import InvalidInput, Untrusted
+from diredi.errors import DirediError, InvalidInput, Unreachable, Untrusted
 from diredi.store.files import atomic_write
 from diredi.trust.release_client import Fetch, ProvenRelease, ReleaseClient, read_proof
 from diredi.trust.release_keys import read_root
@@ -16,6 +20,8 @@ from diredi.trust.release_repository import labels_digest, site_digest
 from edge_node.update_states import InstallableRelease
 
 _FLEET = "fleet"
+_FRESH_S, _AGAIN_S = 6 * 3600.0, 300.0
+"""Metadata hold for a week. So a device asks often enough, and ten thousand of them do not ask too often."""
 
 
 class ReleaseTrust(Protocol):
@@ -55,6 +61,9 @@ class SignedMetadata(ReleaseTrust):
         self._metadata = folder / "metadata"
         self._identity, self._site, self._fetch = identity, site, fetch
         self._missing = ""
+        self._asking = threading.Lock()
+        self.problem = ""
+        """What keeps this device from new releases, in one sentence; empty for nothing."""
 
     async def prove(self, release: InstallableRelease) -> None:
         """Ask for the newest metadata, check the release against them and keep the proof.
@@ -67,6 +76,10 @@ class SignedMetadata(ReleaseTrust):
         await asyncio.to_thread(self._prove, release)
 
     def _prove(self, release: InstallableRelease) -> None:
+        with self._asking:
+            self._ask_for_proof(release)
+
+    def _ask_for_proof(self, release: InstallableRelease) -> None:
         client = self._client()
         if client is None:
             raise Untrusted(f"release {release.version} cannot be verified: {self._missing}")
@@ -97,11 +110,39 @@ class SignedMetadata(ReleaseTrust):
             if path.name.removesuffix(".json") not in releases:
                 path.unlink(missing_ok=True)
 
-    @property
-    def problem(self) -> str:
-        """What keeps this device from new releases, in one sentence; empty for nothing."""
+    async def keep_fresh(self, installed: Callable[[], InstallableRelease | None], every_s: float = _FRESH_S) -> None:
+        """Ask for newer metadata again and again, and say when none come that hold.
+
+        Args:
+            installed: Returns the release that is installed, whose proof is renewed: a key may have been replaced.
+            every_s: Seconds between two questions.
+        """
+        log = structlog.get_logger()
+        while True:
+            problem = await asyncio.to_thread(self.refresh, installed())
+            if problem != self.problem:
+                log.warning("updates_stalled", problem=problem) if problem else log.info("updates_possible")
+            self.problem = problem
+            await asyncio.sleep(min(every_s, _AGAIN_S) if problem else every_s)
+
+    def refresh(self, installed: InstallableRelease | None, now: datetime | None = None) -> str:
+        """Ask for newer metadata, and say what keeps this device from new releases; empty for nothing."""
+        with self._asking:
+            return self._refresh(installed, now)
+
+    def _refresh(self, installed: InstallableRelease | None, now: datetime | None) -> str:
         client = self._client()
-        return self._missing if client is None else client.find_freeze()
+        if client is None:
+            return self._missing
+        with suppress(Unreachable):  # which is no problem as long as the metadata of before hold
+            try:
+                client.refresh()
+            except Untrusted as error:  # a cloud that has published nothing yet has no metadata
+                return "" if client.expires is None else str(error)
+            if installed is not None and installed.target:
+                with suppress(DirediError):  # it may have been followed by another one
+                    self._ask_for_proof(installed)
+        return client.find_freeze(now)
 
     def _client(self) -> ReleaseClient | None:
         """Return a client with the root of this device; None where it never had one."""

@@ -22,9 +22,10 @@ from diredi.rpc.v1 import edge_pb2 as pb
 from diredi.rpc.v1 import edge_pb2_grpc as stubs
 from diredi.trust.identity import Role
 from edge_node.active_model import ActiveModel, RunningModel
-from edge_node.cloud import CloudClient
+from edge_node.cloud import CloudClient, UpdateHealth
 from edge_node.identity import IdentityFolder
 from edge_node.inference import Broadcast, InferenceLoop
+from edge_node.release_trust import SignedMetadata
 from edge_node.telemetry import Telemetry
 from edge_node.updater import Updater
 
@@ -46,12 +47,18 @@ class NodeParts:
     cloud: CloudClient
     meter: EgressMeter
     identity: IdentityFolder
+    trust: SignedMetadata
+
+    def update_health(self) -> UpdateHealth:
+        """Return what the cloud is told of updates."""
+        return UpdateHealth(self.active.failed_frames, bool(self.trust.problem))
 
     @property
     def last_error(self) -> str:
         """The last error of any part; empty for none. What is wrong with the identity comes first: the rest follows."""
         return (
             self.identity.problem
+            or self.trust.problem
             or self.updater.last_error
             or self.inference.last_error
             or self.cloud.last_error

@@ -205,6 +205,8 @@ class DeviceRow(Table):
     latency_ms: Mapped[float]
     sources: Mapped[dict[str, Any]]
     certificate_expires: Mapped[datetime | None]
+    failed_frames: Mapped[int]
+    updates_stalled: Mapped[bool]
     last_seen: Mapped[datetime]
     installs: Mapped[list[InstallRow]] = relationship(order_by="InstallRow.id", lazy="selectin")
 

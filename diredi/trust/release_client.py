@@ -93,16 +93,25 @@ class ReleaseClient:
             Unreachable: The cloud does not answer.
         """
         try:
-            updater = Updater(
-                str(self._folder), _BASE, fetcher=_Fetcher(self._fetch), bootstrap=self._root,
-                config=UpdaterConfig(max_delegations=4, targets_max_length=LONGEST_BYTES),
-            )  # fmt: skip
-            if updater.get_targetinfo(path) is None:
+            if self._updater().get_targetinfo(path) is None:
                 raise Untrusted(f"the release {path[:80]!r} is not in the signed metadata: it may have been withdrawn")
         except (tuf.RepositoryError, tuf.DownloadError, ValueError) as error:
             raise _explain(error) from error
         role = path.partition("/")[0]
         return Proof(path=path, targets=self._read(Targets.type), role=self._read(role))
+
+    def refresh(self) -> None:
+        """Ask for the newest metadata and verify them; raises what `prove` raises."""
+        try:
+            self._updater().refresh()
+        except (tuf.RepositoryError, tuf.DownloadError, ValueError) as error:
+            raise _explain(error) from error
+
+    def _updater(self) -> Updater:
+        return Updater(
+            str(self._folder), _BASE, fetcher=_Fetcher(self._fetch), bootstrap=self._root,
+            config=UpdaterConfig(max_delegations=4, targets_max_length=LONGEST_BYTES),
+        )  # fmt: skip
 
     def check(self, proof: Proof) -> ProvenRelease:
         """Check a proof against the newest root that this device knows; nothing is asked, and no clock read.

@@ -181,6 +181,8 @@ class HeartbeatRequest(_message.Message):
     LATENCY_MS_FIELD_NUMBER: _builtins.int
     SOURCES_FIELD_NUMBER: _builtins.int
     CERTIFICATE_EXPIRES_FIELD_NUMBER: _builtins.int
+    FAILED_FRAMES_FIELD_NUMBER: _builtins.int
+    UPDATES_STALLED_FIELD_NUMBER: _builtins.int
     device: _builtins.str
     release_version: _builtins.int
     frames: _builtins.int
@@ -188,6 +190,10 @@ class HeartbeatRequest(_message.Message):
     frames_per_second: _builtins.float
     latency_ms: _builtins.float
     """median of the last 100 inferences"""
+    failed_frames: _builtins.int
+    """frames on which its model has failed since start, also where another one detected them"""
+    updates_stalled: _builtins.bool
+    """it has no signed metadata that hold now, so it takes no release"""
     @_builtins.property
     def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___Source]:
         """Where its frames come from; at most 64. What is wrong in words, with addresses, stays on the device."""
@@ -206,10 +212,12 @@ class HeartbeatRequest(_message.Message):
         latency_ms: _builtins.float = ...,
         sources: _abc.Iterable[Global___Source] | None = ...,
         certificate_expires: _timestamp_pb2.Timestamp | None = ...,
+        failed_frames: _builtins.int = ...,
+        updates_stalled: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_expires", b"certificate_expires"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_expires", b"certificate_expires", "device", b"device", "frames", b"frames", "frames_per_second", b"frames_per_second", "latency_ms", b"latency_ms", "release_version", b"release_version", "sources", b"sources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_expires", b"certificate_expires", "device", b"device", "failed_frames", b"failed_frames", "frames", b"frames", "frames_per_second", b"frames_per_second", "latency_ms", b"latency_ms", "release_version", b"release_version", "sources", b"sources", "updates_stalled", b"updates_stalled"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -444,6 +452,8 @@ class Device(_message.Message):
     LACKS_FIELD_NUMBER: _builtins.int
     SOURCES_FIELD_NUMBER: _builtins.int
     CERTIFICATE_EXPIRES_FIELD_NUMBER: _builtins.int
+    FAILED_FRAMES_FIELD_NUMBER: _builtins.int
+    UPDATES_STALLED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     site: _builtins.str
     online: _builtins.bool
@@ -455,6 +465,8 @@ class Device(_message.Message):
     """of the release that runs; empty where none does"""
     lacks: _builtins.str
     """the newer release on which that scope's does not stand, and why; or empty"""
+    failed_frames: _builtins.int
+    updates_stalled: _builtins.bool
     @_builtins.property
     def last_seen(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -485,10 +497,12 @@ class Device(_message.Message):
         lacks: _builtins.str = ...,
         sources: _abc.Iterable[Global___Source] | None = ...,
         certificate_expires: _timestamp_pb2.Timestamp | None = ...,
+        failed_frames: _builtins.int = ...,
+        updates_stalled: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_expires", b"certificate_expires", "last_seen", b"last_seen"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_expires", b"certificate_expires", "frames", b"frames", "frames_per_second", b"frames_per_second", "installs", b"installs", "lacks", b"lacks", "last_seen", b"last_seen", "latency_ms", b"latency_ms", "name", b"name", "online", b"online", "release_version", b"release_version", "scope", b"scope", "site", b"site", "sources", b"sources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_expires", b"certificate_expires", "failed_frames", b"failed_frames", "frames", b"frames", "frames_per_second", b"frames_per_second", "installs", b"installs", "lacks", b"lacks", "last_seen", b"last_seen", "latency_ms", b"latency_ms", "name", b"name", "online", b"online", "release_version", b"release_version", "scope", b"scope", "site", b"site", "sources", b"sources", "updates_stalled", b"updates_stalled"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,12 +5,19 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from edge_doubles import EdgeCloud, Node, config_of, running
 
 from diredi.detectors.spec import DetectorSpec
+from diredi.errors import Untrusted
 from diredi.rpc import convert
+from diredi.trust.release_client import ReleaseClient
+from diredi.trust.release_keys import read_root
+from diredi.trust.release_repository import ReleaseRepository
+from edge_node.release_trust import SignedMetadata
 from edge_node.update_states import UpdateRecord
 from tests.support.pki import Pki
 
@@ -56,6 +63,34 @@ async def refused(cloud: EdgeCloud, node: Node, lie: Callable[[], convert.Releas
     assert reason in why
     status = await node.until(lambda status: status.frames > before.frames)
     assert (status.release_version, cloud.blobs.served_bytes) == (before.release_version, served)
+
+
+async def test_a_freeze_is_said_in_heartbeats_while_the_node_detects_on(
+    tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str, students: Students
+) -> None:
+    config = config_of(tmp_path / "node", pki, cloud.address, frames)
+    await cloud.fleet.publish(1, *students[0])
+    async with running(config, pki) as node:
+        await node.until(lambda status: status.release_version == 1 and bool(cloud.fleet.reports))
+        assert not cloud.fleet.heartbeats[-1].updates_stalled
+    trust = SignedMetadata(config.state_dir / "trust", config.identity, config.site, cloud.fleet.repository.read)
+    next_week = datetime.now(UTC) + timedelta(days=8)
+    assert "no newer ones came" in trust.refresh(None, next_week)
+    # What the device has is as old as if nothing had come for a week, and so is all that the cloud serves.
+    old = ReleaseRepository(tmp_path / "old", pki.issue("cloud", "cloud"))
+    old.publish([], datetime.now(UTC) - timedelta(days=8), ["fleet"])
+    shutil.rmtree(config.state_dir / "trust" / "metadata")
+    with pytest.raises(Untrusted, match="have expired"):
+        ReleaseClient(config.state_dir / "trust" / "metadata", read_root(config.identity), old.read).refresh()
+    shutil.copy(tmp_path / "old" / "timestamp.json", config.state_dir / "trust" / "metadata")
+    cloud.fleet.repository = old
+    cloud.fleet.heartbeats.clear()
+    async with running(config, pki) as node:
+        await node.until(lambda _: any(beat.updates_stalled for beat in cloud.fleet.heartbeats))
+        status = await node.until(lambda status: status.frames > 0)
+        assert status.release_version == 1
+        assert "have expired" in status.last_error
+        assert "timestamp.json" in cloud.fleet.served
 
 
 async def test_a_file_that_another_hand_has_put_on_the_disk_does_not_start(
