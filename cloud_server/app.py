@@ -125,7 +125,7 @@ class Cloud:
             canary_deadline_s=config.canary_deadline_s,
         )
         self._job_runner = job_runner
-        self._fleet = FleetService(context, self._repository)
+        self._fleet = FleetService(context, self._repository, self.blobs)
         self._access = BlobAccess(context)
         self._meter = meter = IngressMeter(config.state_dir / "ingress")
         servicers = [

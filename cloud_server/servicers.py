@@ -214,9 +214,13 @@ class FleetServicer(FleetServiceServicer):
         request: fleet_pb2.WatchReleasesRequest,
         context: Context,
     ) -> AsyncIterator[fleet_pb2.WatchReleasesResponse]:
-        async with aclosing(self._service.watch(caller_identity(context), request.device)) as deployments:
+        caller = caller_identity(context)
+        async with aclosing(self._service.watch(caller, request.device)) as deployments:
             async for deployment in deployments:
-                yield fleet_pb2.WatchReleasesResponse(release=None if deployment is None else release_to(deployment))
+                answer = fleet_pb2.WatchReleasesResponse(release=None if deployment is None else release_to(deployment))
+                if deployment is not None:
+                    answer.release.challenge = self._service.challenge(caller, deployment.release.version)
+                yield answer
 
     async def GetReleaseMetadata(
         self, request: fleet_pb2.GetReleaseMetadataRequest, context: Context
@@ -231,7 +235,7 @@ class FleetServicer(FleetServiceServicer):
             release_version=request.release_version, outcome=outcome_from(request.outcome),
             reason=reason_from(request.reason), at=utc_now(),
         )  # fmt: skip
-        await self._service.report_install(caller_identity(context), request.device, install)
+        await self._service.report_install(caller_identity(context), request.device, install, request.possession)
         return fleet_pb2.ReportInstallResponse()
 
     async def ListDevices(

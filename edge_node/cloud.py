@@ -147,10 +147,12 @@ class CloudClient:
         """Return a file of the signed metadata of releases. It is called from a thread, while the event loop runs."""
         return self._fetch_metadata(name)
 
-    async def report_install(self, version: int, installed: bool, reason: str) -> None:
-        """Report the outcome of an installation, with the reason if it failed."""
+    async def report_install(self, version: int, installed: bool, reason: str, possession: bytes) -> None:
+        """Report the outcome of an installation: the reason if it failed, else the proof that the file is here."""
         outcome = pb.INSTALL_OUTCOME_INSTALLED if installed else pb.INSTALL_OUTCOME_FAILED
-        request = pb.ReportInstallRequest(device=self._device, release_version=version, outcome=outcome, reason=reason)
+        request = pb.ReportInstallRequest(
+            device=self._device, release_version=version, outcome=outcome, reason=reason, possession=possession
+        )
         await call(self._fleet.ReportInstall, request, deadline_s=10)
 
     def _forward(self, message: pb.Release, on_release: Callable[[InstallableRelease], None]) -> None:
@@ -182,6 +184,7 @@ def release_from_message(message: pb.Release) -> InstallableRelease:
             image_size=release.image_size,
             scope=release.scope or "fleet",
             target=release.target,
+            challenge=release.challenge.hex(),
         )
     except ValidationError as error:
         raise InvalidInput(

@@ -71,6 +71,8 @@ class InstallableRelease(_Value):
     scope: str = "fleet"
     target: str = ""
     """Its path in the signed metadata; empty in records of before there were any."""
+    challenge: str = ""
+    """What the cloud wants to be hashed together with the file, in hex."""
 
     @property
     def file_name(self) -> str:

@@ -25,6 +25,7 @@ from diredi.errors import (
 )
 from diredi.store.blobs import digest_of_file, hex_of
 from diredi.store.files import make_folder
+from diredi.trust.release_repository import possession_of
 from edge_node.active_model import FAILURES_IN_A_ROW, ActiveModel, LoadedModel, RunningModel, warm_up
 from edge_node.release_trust import ReleaseTrust
 from edge_node.update_states import CANCELLABLE, MAX_STARTS, RELEASE_FILE, InstallableRelease, State, UpdateRecord
@@ -35,8 +36,9 @@ FIRST_FRAME_S = 5.0
 
 Fetch = Callable[[InstallableRelease, Path], Awaitable[None]]
 """Downloads a release to a path, going on where it stopped; may raise Unreachable, CorruptData, NotFound or NoRoom."""
-ReportInstall = Callable[[int, bool, str], Awaitable[None]]
-"""Reports a version to the cloud: whether it was installed, and if not, why; may raise Unreachable."""
+ReportInstall = Callable[[int, bool, str, bytes], Awaitable[None]]
+"""Reports a version to the cloud: whether it was installed, if not, why, else the proof of the file; may raise
+Unreachable."""
 Load = Callable[[Path], LoadedModel]
 TryRelease = Callable[[Path, Image | None], Awaitable[None]]
 """Tries a model file on a frame; raises InvalidInput where it is not fit to run."""
@@ -332,8 +334,9 @@ class Updater:
 
     async def _report(self, version: int, installed: bool, reason: str) -> None:
         """Report an outcome; an answer about this very report is final and only logged, any other error is raised."""
+        possession = await asyncio.to_thread(self._find_possession) if installed else b""
         try:
-            await self._report_install(version, installed, reason)
+            await self._report_install(version, installed, reason, possession)
         except (WrongState, NotFound, Refused, InvalidInput) as error:
             self._log_problem("report_refused", error, version=version)
         except Unreachable:
@@ -343,6 +346,13 @@ class Updater:
         self._delete_other_releases()
         if installed:
             self.last_error = ""
+
+    def _find_possession(self) -> bytes:
+        """Return the proof that this device has the file of the target; empty where the file is gone."""
+        try:
+            return possession_of(bytes.fromhex(self._target.challenge), [self._path(self._target).read_bytes()])
+        except OSError:
+            return b""
 
     def _is_due(self, wanted: InstallableRelease) -> bool:
         """Return whether a release that failed for a passing reason may be tried again."""

@@ -6,6 +6,7 @@ A device that watches costs one task. It costs no thread, and no query while not
 from __future__ import annotations
 
 import asyncio
+import hmac
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -24,8 +25,9 @@ from cloud_server.scopes import in_scope, scopes_of
 from cloud_server.states import State
 from cloud_server.store import Repository
 from diredi.errors import InvalidInput, NoRoom, NotFound, Unreachable
+from diredi.store.blobs import Blob, BlobStore
 from diredi.trust.identity import Identity
-from diredi.trust.release_repository import ReleaseRepository
+from diredi.trust.release_repository import ReleaseRepository, possession_of
 
 _log = structlog.get_logger()
 _ONLINE_FOR: Final = timedelta(seconds=45)
@@ -58,9 +60,10 @@ class DeviceView:
 class FleetService:
     """Tell devices of releases and record what they report."""
 
-    def __init__(self, context: CloudContext, repository: ReleaseRepository) -> None:
+    def __init__(self, context: CloudContext, repository: ReleaseRepository, blobs: BlobStore) -> None:
         self._context = context
         self._repository = repository
+        self._blobs = blobs
         self._deployments: dict[int, Deployment] = {}
         self._groups: dict[str, str] = {}
         self._deployments_version = -1
@@ -128,17 +131,40 @@ class FleetService:
 
         return await asyncio.to_thread(read)
 
-    async def report_install(self, actor: Identity, device: str, install: Install) -> None:
+    def challenge(self, actor: Identity, version: int) -> bytes:
+        """Return what a device has to hash together with the file of a release, to prove that it has it."""
+        return self._repository.challenge(device_key(actor.site, actor.name), version)
+
+    async def _check_possession(self, actor: Identity, version: int, possession: bytes) -> None:
+        """Believe a canary that it has installed a release only if it has its file."""
+        key = device_key(actor.site, actor.name)
+
+        def find_canary_file(r: Repository) -> Blob | None:
+            release = r.releases.get(version, r.visible_to(actor))
+            return r.models.get(release.student_id).onnx if key in release.canaries else None
+
+        file = await self._context.read(find_canary_file)
+        if file is None:
+            return
+        challenge, chunks = self.challenge(actor, version), self._blobs.chunks(file.digest)
+        if not hmac.compare_digest(possession, await asyncio.to_thread(possession_of, challenge, chunks)):
+            raise InvalidInput(
+                f"{actor} does not prove that it has the file of release {version}: update its software, and look at it"
+            )
+
+    async def report_install(self, actor: Identity, device: str, install: Install, possession: bytes = b"") -> None:
         """Record an installation and decide the cycle for which this device is a canary, in one transaction.
 
         Raises:
             Refused: The caller is not that device.
-            InvalidInput: The version is below 1.
+            InvalidInput: The version is below 1, or a canary does not prove that it has the file.
             NotFound: There is no such release, or it is not for the device's site.
         """
         authorization.require_device(actor, device)
         if install.release_version < 1:
             raise InvalidInput("an installation is of a release: its version must be above 0")
+        if install.outcome is Outcome.INSTALLED:
+            await self._check_possession(actor, install.release_version, possession)
         key = device_key(actor.site, device)
         install = install.model_copy(update={"reason": install.reason[:_MAX_REASON]})
 

@@ -58,6 +58,8 @@ class Release:
     """Whom it is for: "site:NAME", "group:NAME" or "fleet"; empty: not told."""
     target: str = ""
     """Its path in the signed metadata; empty: not told."""
+    challenge: bytes = b""
+    """What proves, hashed together with the file, that the device that was told has the file."""
 
 
 def labels_to(labels: LabelSpace) -> common_pb2.LabelSpace:
@@ -244,6 +246,7 @@ def release_to(release: Release) -> fleet_pb2.Release:
         cycle_id=release.cycle_id,
         scope=release.scope,
         target=release.target,
+        challenge=release.challenge,
     )
     if release.created is not None:
         message.created.CopyFrom(time_to(release.created))
@@ -264,6 +267,7 @@ def release_from(message: fleet_pb2.Release) -> Release:
         created=time_from(message.created) if message.HasField("created") else None,
         scope=message.scope,
         target=message.target,
+        challenge=message.challenge,
     )
 
 

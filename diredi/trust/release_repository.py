@@ -93,6 +93,19 @@ def site_digest(scope: str, site: str) -> str:
     return hashlib.sha256(f"{scope}\n{site}".encode()).hexdigest()
 
 
+def possession_of(challenge: bytes, file: Iterable[bytes]) -> bytes:
+    """Return the proof that somebody has a file.
+
+    Args:
+        challenge: What the cloud has told this device.
+        file: The bytes of the file, in pieces.
+    """
+    digest = hashlib.sha256(challenge)
+    for data in file:
+        digest.update(data)
+    return digest.digest()
+
+
 class ReleaseRepository:
     """Sign what is published, and keep it in a folder. One process owns it."""
 
@@ -262,6 +275,10 @@ class ReleaseRepository:
         """Return the next version and its end. The clock counts along: who has lost this folder still only rises."""
         last = 0 if current is None else current.signed.version
         return max(last + 1, int(now.timestamp())), now.astimezone(UTC).replace(microsecond=0) + lifetime
+
+    def challenge(self, device: str, version: int) -> bytes:
+        """Return what a device has to hash together with the file of a release, to show that it has the file."""
+        return hmac.new(self._role_names, f"challenge\n{device}\n{version}".encode(), hashlib.sha256).digest()
 
     def _role_name(self, scope: str) -> str:
         return hmac.new(self._role_names, scope.encode(), hashlib.sha256).hexdigest()[:16]

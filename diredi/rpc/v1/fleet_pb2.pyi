@@ -94,6 +94,7 @@ class Release(_message.Message):
     CREATED_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
+    CHALLENGE_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     student_id: _builtins.str
     image_size: _builtins.int
@@ -102,6 +103,8 @@ class Release(_message.Message):
     """whom it is for: "site:NAME", "group:NAME" or "fleet" """
     target: _builtins.str
     """its path in the signed metadata; without an entry there no device installs it"""
+    challenge: _builtins.bytes
+    """of this device alone: see ReportInstallRequest.possession"""
     @_builtins.property
     def onnx(self) -> _common_pb2.BlobRef: ...
     @_builtins.property
@@ -120,10 +123,11 @@ class Release(_message.Message):
         created: _timestamp_pb2.Timestamp | None = ...,
         scope: _builtins.str = ...,
         target: _builtins.str = ...,
+        challenge: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "labels", b"labels", "onnx", b"onnx"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "cycle_id", b"cycle_id", "image_size", b"image_size", "labels", b"labels", "onnx", b"onnx", "scope", b"scope", "student_id", b"student_id", "target", b"target", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge", b"challenge", "created", b"created", "cycle_id", b"cycle_id", "image_size", b"image_size", "labels", b"labels", "onnx", b"onnx", "scope", b"scope", "student_id", b"student_id", "target", b"target", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -348,10 +352,13 @@ class ReportInstallRequest(_message.Message):
     RELEASE_VERSION_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    POSSESSION_FIELD_NUMBER: _builtins.int
     device: _builtins.str
     release_version: _builtins.int
     outcome: Global___InstallOutcome.ValueType
     reason: _builtins.str
+    possession: _builtins.bytes
+    """SHA-256 of the challenge and the file's bytes: that this device has fetched what it installed"""
     def __init__(
         self,
         *,
@@ -359,10 +366,11 @@ class ReportInstallRequest(_message.Message):
         release_version: _builtins.int = ...,
         outcome: Global___InstallOutcome.ValueType = ...,
         reason: _builtins.str = ...,
+        possession: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "outcome", b"outcome", "reason", b"reason", "release_version", b"release_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "outcome", b"outcome", "possession", b"possession", "reason", b"reason", "release_version", b"release_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -104,6 +104,7 @@ class FleetServiceServicer:
 
     def ReportInstall(self, request, context):
         """How an installation went. Deadline 10 s. Idempotent. NOT_FOUND: no such release for this device.
+        INVALID_ARGUMENT: a canary says INSTALLED and does not prove that it has the file.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -47,7 +47,9 @@ class FleetServiceStub:
     caller; that of a scope is only for those in it.
     """
     ReportInstall: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ReportInstallRequest, _fleet_pb2.ReportInstallResponse]
-    """How an installation went. Deadline 10 s. Idempotent. NOT_FOUND: no such release for this device."""
+    """How an installation went. Deadline 10 s. Idempotent. NOT_FOUND: no such release for this device.
+    INVALID_ARGUMENT: a canary says INSTALLED and does not prove that it has the file.
+    """
     ListDevices: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ListDevicesRequest, _fleet_pb2.ListDevicesResponse]
     """For operators, by name, in pages. Deadline 10 s. Idempotent. INVALID_ARGUMENT: a page_token that is none."""
 
@@ -70,7 +72,9 @@ class FleetServiceAsyncStub(FleetServiceStub):
     caller; that of a scope is only for those in it.
     """
     ReportInstall: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ReportInstallRequest, _fleet_pb2.ReportInstallResponse]  # type: ignore[assignment]
-    """How an installation went. Deadline 10 s. Idempotent. NOT_FOUND: no such release for this device."""
+    """How an installation went. Deadline 10 s. Idempotent. NOT_FOUND: no such release for this device.
+    INVALID_ARGUMENT: a canary says INSTALLED and does not prove that it has the file.
+    """
     ListDevices: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ListDevicesRequest, _fleet_pb2.ListDevicesResponse]  # type: ignore[assignment]
     """For operators, by name, in pages. Deadline 10 s. Idempotent. INVALID_ARGUMENT: a page_token that is none."""
 
@@ -120,7 +124,9 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _fleet_pb2.ReportInstallRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_pb2.ReportInstallResponse, _abc.Awaitable[_fleet_pb2.ReportInstallResponse]]:
-        """How an installation went. Deadline 10 s. Idempotent. NOT_FOUND: no such release for this device."""
+        """How an installation went. Deadline 10 s. Idempotent. NOT_FOUND: no such release for this device.
+        INVALID_ARGUMENT: a canary says INSTALLED and does not prove that it has the file.
+        """
 
     @_abc_1.abstractmethod
     def ListDevices(

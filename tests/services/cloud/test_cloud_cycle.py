@@ -12,7 +12,7 @@ import pytest
 
 from cloud_server.app import Cloud
 from cloud_server.context import utc_now
-from diredi.errors import NotFound, WrongState
+from diredi.errors import InvalidInput, NotFound, WrongState
 from diredi.rpc.v1 import cycles_pb2, fleet_pb2, registry_pb2, sites_pb2
 from tests.services.cloud.world import World, ask, state_of, states_of
 from tests.support.waiting import PATIENCE_S, until
@@ -181,6 +181,25 @@ async def test_a_device_of_the_same_name_at_another_site_is_another_device(world
         await twin.report(2)
         await site.validate(task.cycle_id)
         assert state_of(await operator.get(task.cycle_id)) == "CANARY"  # still waits for its own canary
+        await camera.report(2)
+        assert state_of(await operator.until(task.cycle_id)) == "RELEASED"
+
+
+@pytest.mark.parametrize("possession", [b"", bytes(32)])
+async def test_a_canary_that_never_fetched_the_file_is_not_believed(world: World, possession: bytes) -> None:
+    async with world.cloud():
+        site, operator, camera = world.site(), world.operator(), world.device()
+        await camera.register()
+        task = await site.extracting(operator)
+        await site.extract(task)
+        await camera.until(2)
+        await site.validate(task.cycle_id)
+        bare_word = fleet_pb2.ReportInstallRequest(
+            device="cam-1", release_version=2, outcome=fleet_pb2.INSTALL_OUTCOME_INSTALLED, possession=possession
+        )
+        with pytest.raises(InvalidInput, match="does not prove that it has the file of release 2"):
+            await ask(camera.stub.ReportInstall, bare_word)
+        assert state_of(await operator.get(task.cycle_id)) == "CANARY"
         await camera.report(2)
         assert state_of(await operator.until(task.cycle_id)) == "RELEASED"
 

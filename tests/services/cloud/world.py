@@ -36,6 +36,7 @@ from diredi.store.blobs import Blob
 from diredi.store.weights import WeightMap
 from diredi.trust import ca
 from diredi.trust.identity import Credentials, Role
+from diredi.trust.release_repository import possession_of
 from tests.services.cloud.quick_jobs import toy
 from tests.support.waiting import PATIENCE_S
 
@@ -336,6 +337,7 @@ class SiteSide:
 class DeviceSide:
     def __init__(self, world: World, name: str, site: str, identity: str) -> None:
         self.name, self.site, self.patience_s = name, site, world.patience_s
+        self.folder = world.folder / "devices" / site / name
         self.stub = fleet_pb2_grpc.FleetServiceStub(world.channel(identity))
         self.blobs = registry_pb2_grpc.BlobServiceStub(world.channel(identity))
 
@@ -353,10 +355,23 @@ class DeviceSide:
                     return message.release
         raise AssertionError
 
+    async def fetch(self, version: int) -> bytes:
+        """The proof that this device has the file of a release; empty where the cloud does not name it to it."""
+        async with asyncio.timeout(self.patience_s):
+            release = (await anext(self.releases())).release
+        if release.version != version:
+            return b""
+        blob = convert.blob_from(release.onnx)
+        path = self.folder / blob.digest.removeprefix("sha256:")
+        await blobs.download(self.blobs, blob, path, attempts=400, backoff=Backoff(0.05, 0.5))
+        return possession_of(release.challenge, [path.read_bytes()])
+
     async def report(self, version: int, outcome: int = fleet_pb2.INSTALL_OUTCOME_INSTALLED, reason: str = "") -> None:
+        installed = outcome == fleet_pb2.INSTALL_OUTCOME_INSTALLED
         request = fleet_pb2.ReportInstallRequest(
-            device=self.name, release_version=version, outcome=outcome, reason=reason
-        )
+            device=self.name, release_version=version, outcome=outcome, reason=reason,
+            possession=await self.fetch(version) if installed else b"",
+        )  # fmt: skip
         await ask(self.stub.ReportInstall, request, attempts=400)
 
     async def work(self) -> None:
