@@ -45,6 +45,7 @@ def site_values(setting: DemoOptions, folder: Workspace, cloud: str, data: Path)
         "identity": str(folder.identity(SITE).resolve()),
         "data": str(data),
         "seed": setting.seed,
+        "min_held_out": 3,  # all of it is one user's, who wants to see figures of few images, too
         **setting.tuning.site,
     }
 

@@ -87,3 +87,11 @@ def test_a_rebase_without_the_sites_own_class_never_passes() -> None:
     assert not verdict.passed
     other_judge = metrics(0.7, crane=0.6).model_copy(update={"judged_by": "oracle"})
     assert not gate.check_rebase(metrics(0.7, crane=0.6), other_judge, ["crane"], max_harm=0.01).passed
+
+
+def test_a_site_that_has_too_few_images_to_say_anything_decides_nothing() -> None:
+    from diredi.evaluation.disclosure import WITHHELD
+
+    for before, after in ((metrics(0.9), WITHHELD), (WITHHELD, WITHHELD), (WITHHELD, metrics(0.1))):
+        for verdict in (gate.check_site(before, after, ["forklift"]), gate.check_rebase(before, after, [], 0.0)):
+            assert (verdict.passed, verdict.reason) == (True, gate.TOO_FEW_IMAGES)
