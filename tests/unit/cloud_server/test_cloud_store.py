@@ -337,7 +337,7 @@ def test_a_database_with_a_page_of_noise_is_said_at_the_start_with_the_remedy(tm
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     whole = good.read_bytes()
     size, noise = 4096, random.Random(0)
-    for page in range(0, len(whole) // size, 3):
+    for page in range(0, len(whole) // size, 5):
         bad = tmp_path / f"bad-{page}.sqlite"
         bad.write_bytes(whole[: page * size] + noise.randbytes(size) + whole[(page + 1) * size :])
         with pytest.raises(CorruptData, match=r"damaged.*backup"):
