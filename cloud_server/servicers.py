@@ -51,7 +51,7 @@ from diredi.rpc.v1.registry_pb2_grpc import RegistryServiceServicer
 from diredi.rpc.v1.sites_pb2_grpc import SiteServiceServicer
 from diredi.trust import enrolment, release_keys
 from diredi.trust.deny_list import CRL_FILE
-from diredi.trust.identity import CA_FILE, Identity, Role
+from diredi.trust.identity import Identity, Role
 
 _log = structlog.get_logger()
 _CYCLES: Final = 100
@@ -302,7 +302,7 @@ class EnrolmentServicer(EnrolmentServiceServicer):
         certificate = await asyncio.to_thread(enrolment.redeem, folder, token, request.signing_request)
         _log.info("enrolled", identity=str(Identity.from_certificate(certificate)), token=token.name)
         return enrolment_pb2.EnrolResponse(
-            certificate=certificate, ca=_read(folder / CA_FILE), deny_list=_read(folder / CRL_FILE),
+            certificate=certificate, deny_list=_read(folder / CRL_FILE),
             root=_read(folder / release_keys.FOLDER / release_keys.ROOT_FILE),
         )  # fmt: skip
 
@@ -313,9 +313,7 @@ class EnrolmentServicer(EnrolmentServiceServicer):
         old = caller_certificate(context)
         certificate = await asyncio.to_thread(enrolment.renew, folder, old, request.signing_request)
         _log.info("certificate_signed", identity=str(Identity.from_certificate(certificate)))
-        return enrolment_pb2.RenewCertificateResponse(
-            certificate=certificate, ca=_read(folder / CA_FILE), deny_list=_read(folder / CRL_FILE)
-        )
+        return enrolment_pb2.RenewCertificateResponse(certificate=certificate, deny_list=_read(folder / CRL_FILE))
 
     def _authority(self) -> Path:
         if self._folder is None:

@@ -42,8 +42,9 @@ async def enrol(token: Token, folder: Path) -> Credentials:
     request = EnrolRequest(signing_request=ca.request_for(key).public_bytes(serialization.Encoding.PEM))
     async with connect(token.cloud, token.credentials) as channel:
         answer = await call(EnrolmentServiceStub(channel).Enrol, request, deadline_s=10, attempts=4)
+    trusted = token.credentials.ca
     made = await asyncio.to_thread(
-        write_credentials, folder, answer.ca, answer.certificate, key, answer.deny_list, answer.root
+        lambda: write_credentials(folder, trusted, answer.certificate, key, answer.deny_list, root=answer.root)
     )
     (folder / PENDING_KEY_FILE).unlink()
     return made

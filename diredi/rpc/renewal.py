@@ -50,7 +50,13 @@ async def renew(channel: grpc.aio.Channel, credentials: Credentials, folder: Pat
         deadline_s=10,
     )
     return await asyncio.to_thread(
-        write_credentials, folder, answer.ca, answer.certificate, credentials.key, answer.deny_list
+        write_credentials,
+        folder,
+        credentials.ca,
+        answer.certificate,
+        credentials.key,
+        answer.deny_list,
+        credentials.identity,
     )
 
 

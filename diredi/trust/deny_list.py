@@ -40,12 +40,19 @@ class DenyList:
             InvalidInput: The file cannot be read, or is not a list that the authority has signed.
         """
         try:
-            crl = x509.load_pem_x509_crl(path.read_bytes())
-            number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+            pem = path.read_bytes()
         except FileNotFoundError:
             return cls()
         except OSError as error:
             raise InvalidInput(f"{path} cannot be read ({error.strerror}): make this user its owner") from None
+        return cls.parse(pem, ca, path)
+
+    @classmethod
+    def parse(cls, pem: bytes, ca: bytes, path: Path = Path(CRL_FILE)) -> Self:
+        """Read a list in PEM form, which came from `path`. Raises InvalidInput as `read` does."""
+        try:
+            crl = x509.load_pem_x509_crl(pem)
+            number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
         except (ValueError, x509.ExtensionNotFound):
             raise InvalidInput(f"{path} is not a deny list: copy {CRL_FILE} of the authority there again") from None
         authorities = (certificate.public_key() for certificate in x509.load_pem_x509_certificates(ca))

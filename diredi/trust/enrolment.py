@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives import serialization
 from diredi.errors import InvalidInput, NoRoom, NotFound, Refused
 from diredi.store.files import atomic_write, make_folder
 from diredi.trust import ca
-from diredi.trust.deny_list import CRL_FILE
+from diredi.trust.deny_list import CRL_FILE, DenyList
 from diredi.trust.identity import CA_FILE, CERTIFICATE_FILE, KEY_FILE, Credentials, Identity, Role, hosts_in
 from diredi.trust.register import Register
 from diredi.trust.release_keys import ROOT_FILE
@@ -180,20 +180,41 @@ def _check_quota(register: Register, identity: Identity, now: datetime | None) -
 
 
 def write_credentials(
-    folder: Path, ca_: bytes, certificate: bytes, key: bytes, deny_list: bytes, root: bytes = b""
+    folder: Path,
+    authority: bytes,
+    certificate: bytes,
+    key: bytes,
+    deny_list: bytes = b"",
+    owner: Identity | None = None,
+    root: bytes = b"",
 ) -> Credentials:
     """Put credentials into an identity folder, made for its owner alone, and return them as read from there.
 
-    The root of releases comes with the first certificate alone: later a device follows signed roots only.
+    Args:
+        folder: The identity folder.
+        authority: The authority's certificates in PEM form, as they were trusted before: who signs is no reason to
+            trust another one.
+        certificate: The new certificate in PEM form.
+        key: Its private key in PEM form.
+        deny_list: The deny list in PEM form; empty for none.
+        owner: Whose certificate it must be; None for anybody's.
+        root: The root of releases, which comes with the first certificate alone: later a device follows signed roots.
+
+    Raises:
+        InvalidInput: The authority has not signed the certificate or the list, or the certificate is of another.
     """
+    made = Credentials.parse(authority, certificate, key)
+    if owner not in (None, made.identity):
+        raise InvalidInput(f"the certificate that came is of {made.identity}, not of {owner}: ask the cloud's operator")
+    path = folder / CRL_FILE
+    newer = deny_list and DenyList.parse(deny_list, authority).number > DenyList.read(path, authority).number
     if not folder.exists():
         make_folder(folder)
         folder.chmod(0o700)
-    credentials = Credentials.parse(ca_, certificate, key)
-    atomic_write(folder / CA_FILE, credentials.ca)
+    atomic_write(folder / CA_FILE, authority)
     atomic_write(folder / KEY_FILE, key, mode=0o600)
-    if deny_list:
-        atomic_write(folder / CRL_FILE, deny_list)
+    if newer:
+        atomic_write(path, deny_list)
     if root:
         atomic_write(folder / ROOT_FILE, root)
     atomic_write(folder / CERTIFICATE_FILE, certificate)

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x64iredi/v1/enrolment.proto\x12\tdiredi.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"F\n\x12\x43reateTokenRequest\x12\x10\n\x08identity\x18\x01 \x01(\t\x12\r\n\x05hosts\x18\x02 \x03(\t\x12\x0f\n\x07valid_s\x18\x03 \x01(\r\"p\n\x13\x43reateTokenResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x0b\n\x03key\x18\x02 \x01(\x0c\x12\n\n\x02\x63\x61\x18\x03 \x01(\x0c\x12+\n\x07\x65xpires\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\'\n\x0c\x45nrolRequest\x12\x17\n\x0fsigning_request\x18\x01 \x01(\x0c\"Q\n\rEnrolResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\n\n\x02\x63\x61\x18\x02 \x01(\x0c\x12\x11\n\tdeny_list\x18\x03 \x01(\x0c\x12\x0c\n\x04root\x18\x04 \x01(\x0c\"2\n\x17RenewCertificateRequest\x12\x17\n\x0fsigning_request\x18\x01 \x01(\x0c\"N\n\x18RenewCertificateResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\n\n\x02\x63\x61\x18\x02 \x01(\x0c\x12\x11\n\tdeny_list\x18\x03 \x01(\x0c\x32\xf9\x01\n\x10\x45nrolmentService\x12L\n\x0b\x43reateToken\x12\x1d.diredi.v1.CreateTokenRequest\x1a\x1e.diredi.v1.CreateTokenResponse\x12:\n\x05\x45nrol\x12\x17.diredi.v1.EnrolRequest\x1a\x18.diredi.v1.EnrolResponse\x12[\n\x10RenewCertificate\x12\".diredi.v1.RenewCertificateRequest\x1a#.diredi.v1.RenewCertificateResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x64iredi/v1/enrolment.proto\x12\tdiredi.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"F\n\x12\x43reateTokenRequest\x12\x10\n\x08identity\x18\x01 \x01(\t\x12\r\n\x05hosts\x18\x02 \x03(\t\x12\x0f\n\x07valid_s\x18\x03 \x01(\r\"p\n\x13\x43reateTokenResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x0b\n\x03key\x18\x02 \x01(\x0c\x12\n\n\x02\x63\x61\x18\x03 \x01(\x0c\x12+\n\x07\x65xpires\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\'\n\x0c\x45nrolRequest\x12\x17\n\x0fsigning_request\x18\x01 \x01(\x0c\"K\n\rEnrolResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x11\n\tdeny_list\x18\x03 \x01(\x0c\x12\x0c\n\x04root\x18\x04 \x01(\x0cJ\x04\x08\x02\x10\x03\"2\n\x17RenewCertificateRequest\x12\x17\n\x0fsigning_request\x18\x01 \x01(\x0c\"H\n\x18RenewCertificateResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x11\n\tdeny_list\x18\x03 \x01(\x0cJ\x04\x08\x02\x10\x03\x32\xf9\x01\n\x10\x45nrolmentService\x12L\n\x0b\x43reateToken\x12\x1d.diredi.v1.CreateTokenRequest\x1a\x1e.diredi.v1.CreateTokenResponse\x12:\n\x05\x45nrol\x12\x17.diredi.v1.EnrolRequest\x1a\x18.diredi.v1.EnrolResponse\x12[\n\x10RenewCertificate\x12\".diredi.v1.RenewCertificateRequest\x1a#.diredi.v1.RenewCertificateResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,11 +39,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENROLREQUEST']._serialized_start=259
   _globals['_ENROLREQUEST']._serialized_end=298
   _globals['_ENROLRESPONSE']._serialized_start=300
-  _globals['_ENROLRESPONSE']._serialized_end=381
-  _globals['_RENEWCERTIFICATEREQUEST']._serialized_start=383
-  _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=433
-  _globals['_RENEWCERTIFICATERESPONSE']._serialized_start=435
-  _globals['_RENEWCERTIFICATERESPONSE']._serialized_end=513
-  _globals['_ENROLMENTSERVICE']._serialized_start=516
-  _globals['_ENROLMENTSERVICE']._serialized_end=765
+  _globals['_ENROLRESPONSE']._serialized_end=375
+  _globals['_RENEWCERTIFICATEREQUEST']._serialized_start=377
+  _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=427
+  _globals['_RENEWCERTIFICATERESPONSE']._serialized_start=429
+  _globals['_RENEWCERTIFICATERESPONSE']._serialized_end=501
+  _globals['_ENROLMENTSERVICE']._serialized_start=504
+  _globals['_ENROLMENTSERVICE']._serialized_end=753
 # @@protoc_insertion_point(module_scope)

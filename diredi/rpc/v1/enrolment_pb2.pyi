@@ -106,13 +106,10 @@ class EnrolResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CERTIFICATE_FIELD_NUMBER: _builtins.int
-    CA_FIELD_NUMBER: _builtins.int
     DENY_LIST_FIELD_NUMBER: _builtins.int
     ROOT_FIELD_NUMBER: _builtins.int
     certificate: _builtins.bytes
-    """PEM"""
-    ca: _builtins.bytes
-    """PEM"""
+    """PEM, of the authority that the caller trusts already; no answer makes it trust another one"""
     deny_list: _builtins.bytes
     """PEM; empty: nothing was ever revoked"""
     root: _builtins.bytes
@@ -121,13 +118,12 @@ class EnrolResponse(_message.Message):
         self,
         *,
         certificate: _builtins.bytes = ...,
-        ca: _builtins.bytes = ...,
         deny_list: _builtins.bytes = ...,
         root: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ca", b"ca", "certificate", b"certificate", "deny_list", b"deny_list", "root", b"root"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "deny_list", b"deny_list", "root", b"root"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -157,21 +153,18 @@ class RenewCertificateResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CERTIFICATE_FIELD_NUMBER: _builtins.int
-    CA_FIELD_NUMBER: _builtins.int
     DENY_LIST_FIELD_NUMBER: _builtins.int
     certificate: _builtins.bytes
-    ca: _builtins.bytes
     deny_list: _builtins.bytes
     def __init__(
         self,
         *,
         certificate: _builtins.bytes = ...,
-        ca: _builtins.bytes = ...,
         deny_list: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ca", b"ca", "certificate", b"certificate", "deny_list", b"deny_list"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "deny_list", b"deny_list"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

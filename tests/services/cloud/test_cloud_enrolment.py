@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -17,9 +18,10 @@ from diredi.errors import InvalidInput, NoRoom, NotFound, Refused, Unauthenticat
 from diredi.rpc import renewal
 from diredi.rpc.client import call, connect
 from diredi.rpc.enrolment import enrol
+from diredi.rpc.server import start_server
 from diredi.rpc.services import SERVICES
 from diredi.rpc.v1 import enrolment_pb2, fleet_pb2, fleet_pb2_grpc, registry_pb2, registry_pb2_grpc
-from diredi.rpc.v1.enrolment_pb2_grpc import EnrolmentServiceStub
+from diredi.rpc.v1.enrolment_pb2_grpc import EnrolmentServiceServicer, EnrolmentServiceStub
 from diredi.trust import ca, enrolment
 from diredi.trust.enrolment import Token
 from diredi.trust.identity import Credentials, Identity, Role, hosts_in
@@ -265,3 +267,34 @@ async def test_nobody_makes_the_register_grow_without_end(world: World, authorit
                 await renewal.renew(channel, own, tmp_path / "cam-9")
         assert len(register(authority)) == 5 + enrolment.MAX_SIGNED_A_DAY
         await renewal.renew(honest, other, tmp_path / "cam-8")
+
+
+@pytest.mark.parametrize("answered", ["of another authority", "of another identity", "with a forged deny list"])
+async def test_a_cloud_that_answers_a_renewal_with_other_trust_changes_nothing(
+    world: World, authority: Path, tmp_path: Path, answered: str
+) -> None:
+    """One that has the cloud's own certificate and key, but not the authority's."""
+    own = ca.issue(authority, "site", "site-4", [], tmp_path / "site-4")
+    ca.init(tmp_path / "evil")
+    ca.issue(tmp_path / "evil", "site", "site-9", [], tmp_path / "site-9")
+    ca.revoke(tmp_path / "evil", [Identity(Role.SITE, "site-9")])
+    asked = 0
+
+    class Evil(EnrolmentServiceServicer):
+        async def RenewCertificate(self, request: Any, context: Any) -> enrolment_pb2.RenewCertificateResponse:
+            nonlocal asked
+            asked += 1
+            identity = Identity(Role.SITE, "site-5" if answered == "of another identity" else "site-4")
+            folder = tmp_path / "evil" if answered == "of another authority" else authority
+            signed = ca.sign_request(folder, x509.load_pem_x509_csr(request.signing_request), identity, ())
+            forged = (tmp_path / "evil" / "crl.pem").read_bytes() if "deny" in answered else b""
+            return enrolment_pb2.RenewCertificateResponse(certificate=signed, deny_list=forged)
+
+    before = {path.name: path.read_bytes() for path in (tmp_path / "site-4").iterdir()}
+    server = await start_server(Credentials.load(world.identities / "cloud"), "127.0.0.1:0", [Evil()])
+    async with connect(server.address, own) as channel:
+        with pytest.raises(InvalidInput):
+            await renewal.renew(channel, own, tmp_path / "site-4")
+    await server.stop(0)
+    assert asked == 1
+    assert {path.name: path.read_bytes() for path in (tmp_path / "site-4").iterdir()} == before
