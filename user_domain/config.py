@@ -41,11 +41,12 @@ class UserDomainConfig(ServiceConfig):
     in which an oracle labels its images (`diredi cycle start --labels oracle`)."""
     no_label_file: NoLabelFile = "unlabelled"
     """What an image without a label file is, in a data set that has labels: one that nobody has labelled
-    (`unlabelled`), or one that shows nothing (`background`). The first is not measured on, an oracle says what it shows
-    of known classes, and of new ones it says nothing. An empty label file always means that an image shows nothing."""
+    (`unlabelled`), or one that shows nothing (`background`). The first is not measured on, and teaches only what an
+    `oracle` of the site says of known classes. An empty label file always means that an image shows nothing."""
     oracle: Path | None = None
-    """The file of a detector at this site, such as a large one, that labels the images in such a cycle, and otherwise
-    says what is on images that nobody has labelled. None takes the cloud's tutor."""
+    """The file of a detector at this site, such as a large one, that labels the images in such a cycle. In others it
+    says what is on images that nobody has labelled. None takes the cloud's tutor in such a cycle, and nobody in
+    others."""
     scenes_train: int | None = Field(None, ge=1)
     """How many training images of the built-in scenes to draw. None takes the default of the scenes."""
     scenes_val: int | None = Field(None, ge=1)

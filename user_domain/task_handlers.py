@@ -149,7 +149,7 @@ async def _extract(site: SiteContext, task: Task, reporter: ProgressReporter) ->
         labels=labels,
         recipe=site.policy.limit(recipe),
         oracle=oracle if recipe.labels == "oracle" else None,
-        filling=oracle if recipe.labels == "site" and recipe.fill_in else None,
+        filling=oracle if recipe.labels == "site" and recipe.fill_in and site.oracle else None,
         publish_style=site.publish_style,
         least_images=site.min_held_out,
         audit_images=site.audit_images,

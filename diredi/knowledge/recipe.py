@@ -78,10 +78,10 @@ class CycleRecipe(Recipe):
     oracle_confidence: float = Field(default=0.25, gt=0, lt=1)
     """The mean confidence over all looks from which the answer of an oracle is a label."""
     fill_in: bool = True
-    """Whether an oracle says what is on images of which a site's labels say nothing (`labels: site`): on images without
-    a label file, if the site says that these are not labelled, and for known classes on all images of a site that has
-    labelled none of these. Without, such images teach nothing of what is not labelled; in either case they do not teach
-    that it is absent."""
+    """Whether an oracle of the site's own, if it has one, says what is on images of which its labels say nothing
+    (`labels: site`): on images without a label file, if the site says that these are not labelled, and for known
+    classes on all images of a site that has labelled none of these. Without, such images teach nothing of what is not
+    labelled; in either case they do not teach that it is absent."""
     form: Literal["auto", "weights", "branch"] = "auto"
     """What learns the site: all weights of the detectors (`weights`), or a branch, a neck and a head of their own for
     the site's classes on a backbone that stays still (`branch`). `auto` lets the site find out, by a short probe, which

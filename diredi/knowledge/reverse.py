@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import cycle, islice
-from math import ceil
 from pathlib import Path
 
 from diredi.data.dataset import SPLITS, Dataset, Sample
@@ -31,8 +30,8 @@ from diredi.progress import OnProgress, renamed
 from diredi.store.weights import WeightMap
 
 FEW = 0.25
-"""Images with labels of the site make up at least this share of an epoch..."""
-OFTEN = 8
+"""Images with labels of the site are few if they make up a smaller share of an epoch. They are then half of it..."""
+OFTEN = 16
 """... but none of them is shown more often than so in one."""
 PSEUDO_CONFIDENCE = 0.3
 """What the student is less sure of is not part of its presumption about an image."""
@@ -85,7 +84,7 @@ class SiteData:
     def repeats(self) -> int:
         """How often a few images with labels of the site are seen in an epoch, so that their classes are learned."""
         few, others = len(self.private.samples), len(self.filled_in.samples) + len(self.coreset.samples)
-        return min(max(ceil(FEW / (1 - FEW) * others / max(few, 1)), 1), OFTEN)
+        return 1 if not few or few >= FEW * (few + others) else min(round(others / few), OFTEN)
 
     @property
     def images(self) -> int:

@@ -56,6 +56,8 @@ def main(spec: ExtractSpec, folder: Path, on_progress: OnProgress) -> ExtractRes
         with clock.step(oracle.STEP):
             who = _who(spec.filling, spec)
             filled_in, decisions = filling.fill_in(site, unlabelled, spec.filling, who=who, on_progress=on_progress)
+    elif unlabelled:
+        decisions = (filling.left_out(unlabelled),)
     doubts = None
     if spec.oracle is None and spec.audit_images:
         with clock.step("audit"):

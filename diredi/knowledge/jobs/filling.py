@@ -98,6 +98,19 @@ def fill_in(
     return (shown if shown.train else None), (decision,)
 
 
+def left_out(unlabelled: Sequence[Sample]) -> Decision:
+    """Return what a site's manifest says of images that nobody labels.
+
+    Args:
+        unlabelled: The images.
+    """
+    return Decision(
+        subject="images without a label file",
+        choice="left out",
+        because=f"nobody has labelled {counted_noun(len(unlabelled), 'image')}, and the site has no oracle for them",
+    )
+
+
 def _chosen(samples: Sequence[Sample], wanted: Sequence[bool]) -> list[Sample]:
     return [sample for sample, chosen in zip(samples, wanted, strict=True) if chosen]
 
