@@ -1,7 +1,7 @@
 """Few labels, a part of `bench/sites.py`: what a few labelled images of a new class teach.
 
 A site has labelled its new class on 10, 20 or 50 images and nothing else: its own student after the part of a cycle
-that it does, with known classes filled in by the tutor and without; the student fine-tuned on the same labels; and what
+that it does, without an oracle of its own and with known classes filled in by the tutor; the student fine-tuned on the same labels; and what
 all labels of the site reach. Judged by all labels of the held-out images, which nobody else sees.
 
 Built-in: "scenes:site-1" with the starter release, which has learned other images of "scenes:presumed".
@@ -42,7 +42,7 @@ OTHER_IMAGES = 1000
 TABLE = "site-1: few labels"
 COLUMNS = ("new class, AP50", "known classes, mAP50", "presumed, mAP50")
 OURS = "DiReDi"
-SILENT = "DiReDi, nothing filled in"
+FILLED = "DiReDi, known classes filled in by the tutor"
 TUNED = "fine-tuning"
 ALL = "all labels"
 
@@ -76,7 +76,7 @@ class FewLabels:
     def rows(self, counts: Sequence[int], folder: Path) -> dict[str, Json]:
         """A row for each method and number of images; the numbers are percent."""
         rows = {"release 1": self._figures(self._student())}
-        methods = {OURS: partial(self.ours, fill=True), SILENT: partial(self.ours, fill=False), TUNED: self.tuned}
+        methods = {OURS: partial(self.ours, fill=False), FILLED: partial(self.ours, fill=True), TUNED: self.tuned}
         for count in counts:
             few, rest = self._labelled(count)
             for name, method in methods.items():
