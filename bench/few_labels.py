@@ -1,8 +1,8 @@
 """Few labels, a part of `bench/sites.py`: what a few labelled images of a new class teach.
 
 A site has labelled its new class on 10, 20 or 50 images and nothing else: its own student after the part of a cycle
-that it does, without an oracle of its own and with known classes filled in by the tutor; the student fine-tuned on the same labels; and what
-all labels of the site reach. Judged by all labels of the held-out images, which nobody else sees.
+that it does, without an oracle of its own and with known classes filled in by the tutor; the student fine-tuned on the
+same labels; and what all labels of the site reach. Judged by all labels of the held-out images, which nobody else sees.
 
 Built-in: "scenes:site-1" with the starter release, which has learned other images of "scenes:presumed".
 """
