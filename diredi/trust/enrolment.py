@@ -69,7 +69,10 @@ class Token:
             if not text.strip().startswith(_PREFIX) or len(body) > _MAX_TOKEN_CHARACTERS:
                 raise ValueError("no token")
             packed = base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))
-            cloud, *pems = json.loads(zlib.decompressobj().decompress(packed, 4 * _MAX_TOKEN_CHARACTERS))
+            unpacked = zlib.decompressobj()
+            cloud, *pems = json.loads(unpacked.decompress(packed, 4 * _MAX_TOKEN_CHARACTERS))
+            if not unpacked.eof or unpacked.unused_data:
+                raise ValueError("cut, or more than a token")
             authority, certificate, key = (pem.encode() for pem in pems)
             return cls(cloud, Credentials.parse(authority, certificate, key))
         except (ValueError, TypeError, AttributeError, binascii.Error, zlib.error, RecursionError):

@@ -251,7 +251,11 @@ async def test_a_cloud_without_an_authority_signs_nothing(world: World, authorit
 @pytest.mark.parametrize("fault", ["", "diredi-enrol-", "diredi-enrol-AAAA", "cut", "bent", "long"])
 async def test_what_is_no_token_is_told_as_such(authority: Path, fault: str) -> None:
     whole = Token("cloud:1", enrolment.create_token(authority, CAMERA, [], timedelta(hours=1))).encode()
-    text = {"cut": whole[:-40], "bent": whole[:60] + "A" + whole[61:], "long": whole + "A" * 10_000}.get(fault, fault)
+    text = {
+        "cut": whole[:-40],
+        "bent": whole[:60] + ("B" if whole[60] == "A" else "A") + whole[61:],
+        "long": whole + "A" * 10_000,
+    }.get(fault, fault)
 
     with pytest.raises(InvalidInput, match="is no enrolment token"):
         Token.decode(text)
