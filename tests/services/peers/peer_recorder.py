@@ -27,7 +27,7 @@ class RecordingLearner(FedAvgLearner):
         return metrics
 
     def _keep(self, round_, when):
-        self._weights().save(self._place.with_name(f"{self._place.name}-{round_}-{when}.safetensors"))
+        self.save(self._place.with_name(f"{self._place.name}-{round_}-{when}.safetensors"))
 
 
 def learner(context: LearnerContext) -> RecordingLearner:

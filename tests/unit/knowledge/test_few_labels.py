@@ -143,7 +143,7 @@ def test_a_release_is_measured_on_images_with_labels_alone(world: World, few: Pa
     from diredi.detectors.export import export_onnx
 
     onnx = tmp_path / "student.onnx"
-    export_onnx(world.detector(), onnx)
+    export_onnx(world.detector().expand_classes(GROWN), onnx)
     spec = {"data": few, "onnx": onnx, "labels": GROWN}
     images = [
         validate.main(ValidateSpec(**spec, no_label_file=rule), tmp_path, lambda _: None).metrics.images

@@ -128,9 +128,9 @@ def test_a_broken_file_of_one_peer_is_set_aside_and_no_other_peer_is_concerned(t
 
 def test_a_file_that_cannot_even_be_looked_at_stops_no_counting_and_is_told(tmp_path):
     meter = EgressMeter(tmp_path / ("x" * 300))
+    assert "counted from zero" in meter.problem
     meter.count("a", 10)
     assert meter.totals() == {"a": 15}
-    assert "counted from zero" in meter.problem
     meter.close()
 
 
