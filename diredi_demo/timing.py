@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Literal
 
 from diredi_cli.watch import ENDED, state_of
@@ -59,7 +59,8 @@ class Clock:
 
     def add_cycle(self, cycle: Cycle, within: Stopwatch) -> None:
         """The steps of a cycle by the cloud's own record of when each state began, and what the site did inside."""
-        for entry, following in pairwise(cycle.history):
+        begun = [next(entries) for _, entries in groupby(cycle.history, state_of)]  # a note leaves the state
+        for entry, following in pairwise(begun):
             state = state_of(entry)
             if state not in ENDED:
                 start, end = (self._since_epoch(e.at) for e in (entry, following))

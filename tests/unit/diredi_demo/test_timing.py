@@ -8,7 +8,7 @@ from diredi_demo.timing import Clock, Stopwatch
 def test_the_steps_of_a_cycle_come_from_its_own_history():
     clock = Clock()
     began = datetime.now(UTC)
-    states = (("REQUESTED", 0), ("OFFERED", 1), ("EXTRACTING", 3), ("UPLOADED", 63), ("RELEASED", 70))
+    states = (("REQUESTED", 0), ("OFFERED", 1), ("OFFERED", 2), ("EXTRACTING", 3), ("UPLOADED", 63), ("RELEASED", 70))
     history = [
         cycles_pb2.Transition(
             state=cycles_pb2.CycleState.Value(f"CYCLE_STATE_{state}"), at=time_to(began + timedelta(seconds=at))
@@ -17,6 +17,7 @@ def test_the_steps_of_a_cycle_come_from_its_own_history():
     ]
     clock.add_cycle(cycles_pb2.Cycle(history=history), Stopwatch(clock))
     assert clock.seconds() == {"request": 1, "approve": 2, "extract": 60, "apply": 7}
+    assert len(clock.spans) == 4, "a state that was noted twice is one step"
 
 
 def test_steps_inside_a_state_are_told_only_when_there_are_several():
