@@ -191,3 +191,13 @@ async def test_weights_that_would_make_the_mean_useless_are_left_out_and_end_nob
         assert one["missing"]["liar"]["kind"] == "wrong"
         assert f"holds {size:.3g}, more than" in one["missing"]["liar"]["why"]
         assert len(one["answered"]) == 1, "the other one is heard"
+
+
+@pytest.mark.parametrize("size", [3e38, 1e30])
+def test_a_learner_that_was_made_useless_goes_back_to_its_own_weights(size):
+    """However it was: such weights do not get past the wire."""
+    learner = create_learner(LearnerContext(0, 3, 3, 0, DATA, OPTIONS))
+    first = learner.fit(1)
+    harm = learner.compute_update(1).weights.mapped(lambda _, array: np.full_like(array, size))
+    learner.learn(1, {"liar": Weights(harm, 2**30)})
+    assert learner.fit(2) == first
