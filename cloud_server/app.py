@@ -147,6 +147,7 @@ class Cloud:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._fleet.run())
             group.create_task(self.uploads.run())
+            group.create_task(self.uploads.keep_verified())
             group.create_task(self._keep_renewed())
             await asyncio.to_thread(self._job_runner.check_pool)
             release = await make_first_release(self.context, self._job_runner)

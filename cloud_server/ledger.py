@@ -53,10 +53,10 @@ class Ledger:
         Raises:
             WrongState: The database does not know releases or class names that were given out.
         """
-        past = read_state(self.path, Past.model_validate_json)
+        past = self.read()
         newest = max(published, 0 if past is None else past.release)
         here = read_past(r)
-        lost = _explain_loss(here, past, newest)
+        lost = explain_loss(here, past, newest)
         if lost and not accept_lost_past:
             raise WrongState(
                 f"{lost}: restore a backup of the database from after that. If there is none, start once with "
@@ -68,6 +68,10 @@ class Ledger:
         if newest or r.releases.all():
             begin_epoch(r)
         self.record(read_past(r))
+
+    def read(self) -> Past | None:
+        """Return the past that is written; None where none is, or the file is damaged."""
+        return read_state(self.path, Past.model_validate_json)
 
     def record(self, past: Past | None) -> None:
         """Write how far the database is; a full disk is said in the log, because the database itself has it."""
@@ -95,7 +99,7 @@ def read_past(r: Repository) -> Past | None:
     return Past(epoch=str(epoch["id"]), release=r.releases.last_version(), classes=r.classes.counts())
 
 
-def _explain_loss(here: Past | None, past: Past | None, newest: int) -> str:
+def explain_loss(here: Past | None, past: Past | None, newest: int) -> str:
     """Say what the database does not know any more; empty where it knows everything."""
     known = 0 if here is None else here.release
     if newest > known:

@@ -23,6 +23,7 @@ from diredi.store.blobs import BlobStore, hex_of
 from diredi.trust.identity import Identity, Role
 
 _COLLECT_EVERY_S: Final = 600.0
+_VERIFY_EVERY_S: Final = 86_400.0
 _log = structlog.get_logger()
 
 
@@ -84,6 +85,26 @@ class Uploads:
             except (Unreachable, NoRoom, OSError) as error:
                 _log.warning("blobs_not_collected", error=str(error))
             await asyncio.sleep(_COLLECT_EVERY_S)
+
+    async def keep_verified(self) -> None:
+        """Read all files that something refers to, now and every day, and say which are not whole, until cancelled."""
+        while True:
+            try:
+                await self.verify()
+            except (Unreachable, OSError) as error:
+                _log.warning("blobs_not_verified", error=str(error))
+            await asyncio.sleep(_VERIFY_EVERY_S)
+
+    async def verify(self) -> int:
+        """Read all files that something refers to, and return how many are not whole; a damaged one is set aside."""
+        damaged = 0
+        for reference in await self._context.read(lambda r: r.uploads.references()):
+            begun = time.monotonic()
+            if not await asyncio.to_thread(self._blobs.verify, reference.digest):
+                damaged += 1
+                _log.error("blob_not_whole", digest=reference.digest, needed_by=list(reference.needed_by))
+            await asyncio.sleep(time.monotonic() - begun)  # at least half of the disk is for others
+        return damaged
 
     async def collect(self) -> int:
         """Delete what nothing refers to, and return how many files that were."""

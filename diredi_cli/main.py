@@ -15,7 +15,23 @@ from typer import TyperException
 from diredi import __version__
 from diredi.errors import DirediError, NoRoom, NotFound
 from diredi.streams import make_printable
-from diredi_cli import camera, cycle, data, device, doctor, evaluate, gap, group, model, peers, pki, serve, site, train
+from diredi_cli import (
+    backup,
+    camera,
+    cycle,
+    data,
+    device,
+    doctor,
+    evaluate,
+    gap,
+    group,
+    model,
+    peers,
+    pki,
+    serve,
+    site,
+    train,
+)
 from diredi_demo.command import demo
 
 EXIT_CODES = (
@@ -75,6 +91,9 @@ app.add_typer(data.app, name="data")
 app.add_typer(gap.app, name="gap")
 app.add_typer(pki.app, name="pki")
 app.add_typer(doctor.app, name="doctor")
+app.command("backup", context_settings=backup.PASS_ON)(backup.backup)
+app.command("restore", context_settings=backup.PASS_ON)(backup.restore)
+app.add_typer(backup.integrity, name="integrity")
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

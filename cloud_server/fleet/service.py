@@ -79,7 +79,14 @@ class FleetService:
         """
         authorization.require_device(actor, device, site)
         vitals = Vitals(release_version=release_version)
-        await self._context.write(lambda r, now: r.devices.record_contact(device, site, now, vitals))
+
+        def record(r: Repository, now: datetime) -> int:
+            r.devices.record_contact(device, site, now, vitals)
+            return r.releases.last_version()
+
+        last = await self._context.write(record)
+        if release_version > last:
+            _log.error("release_unknown", device=device_key(site, device), release=release_version, newest=last)
 
     async def heartbeat(self, actor: Identity, device: str, vitals: Vitals) -> None:
         """Note a heartbeat in memory; `run` stores those of all devices in one transaction every few seconds.

@@ -16,13 +16,16 @@ from typing import Final, TypeVar
 
 import alembic.command
 import alembic.config
+import alembic.script
 import alembic.util.exc
-from sqlalchemy import Connection, Engine, create_engine, event
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, Engine, create_engine, event, func, insert, inspect, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session
 
 from cloud_server.store import Repository
+from cloud_server.store.schema import Table
 from diredi.errors import CorruptData, InvalidInput, NoRoom, Unreachable, WrongState
 
 T = TypeVar("T")
@@ -31,29 +34,31 @@ _TRIES: Final = 8
 _CONFLICTS: Final = frozenset({"40001", "40P01", "23505"})
 _DISK_FULL: Final = frozenset({"53100"})
 _WRITES: Final = "diredi_writes"
+_ROWS_AT_ONCE: Final = 500
 
 
 class Database:
     """An open database. `await database.write(lambda r: ...)` runs one short transaction in a thread."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, migrate: bool = True) -> None:
         """Open a database and bring its schema up to date.
 
         Args:
             url: "sqlite:///PATH" or "postgresql://USER@HOST/NAME".
+            migrate: Whether the schema may be changed. A cloud may be running on one that is only read.
 
         Raises:
             InvalidInput: That is not the URL of such a database.
             Unreachable: The database does not answer.
-            WrongState: The schema was made by a newer version.
+            WrongState: The schema was made by a newer version, or by an older one and may not be changed.
             CorruptData: The database's file is damaged.
         """
         self._engine = _open(url)
         try:
             if self._engine.dialect.name == "sqlite":
                 _check_sqlite(self._engine)
-            with self._engine.execution_options(**{_WRITES: True}).begin() as connection:
-                _migrate(connection)
+            with self._engine.execution_options(**{_WRITES: migrate}).begin() as connection:
+                _migrate(connection) if migrate else _check_schema(connection)
         except DBAPIError as error:
             raise _to_diredi_error(error) from None
 
@@ -85,6 +90,34 @@ class Database:
                 if attempt == _TRIES or getattr(error.orig, "sqlstate", None) not in _CONFLICTS:
                     raise _to_diredi_error(error) from error
         raise AssertionError
+
+    def copy_to(self, target: Database) -> None:
+        """Copy all rows, as one transaction sees them, into an empty database, which may be of the other kind.
+
+        The database may be in use meanwhile: what is written after the copy has begun is not in it.
+
+        Raises:
+            WrongState: The target has rows already.
+            Unreachable: A database does not answer.
+            NoRoom: The target's disk is full.
+            CorruptData: A database's file is damaged.
+        """
+        # PostgreSQL waits for a moment at which such a transaction can run to its end without a conflict.
+        reading = {_WRITES: False, "postgresql_readonly": True, "postgresql_deferrable": True}
+        try:
+            with (
+                self._engine.execution_options(**reading).begin() as source,
+                target._engine.execution_options(**{_WRITES: True}).begin() as copy,
+            ):
+                if target_table := _find_rows(copy):
+                    raise WrongState(f"the database has {target_table} already: name an empty one")
+                for table in Table.metadata.sorted_tables:
+                    rows = source.execute(select(table).execution_options(yield_per=_ROWS_AT_ONCE)).mappings()
+                    for part in rows.partitions():
+                        copy.execute(insert(table), [dict(row) for row in part])
+                _go_on_after_copied_ids(copy)
+        except DBAPIError as error:
+            raise _to_diredi_error(error) from None
 
     def close(self) -> None:
         """Close all connections."""
@@ -140,12 +173,70 @@ def _damaged(engine: Engine | None, why: str) -> CorruptData:
     )
 
 
-def _migrate(connection: Connection) -> None:
+def find_rows(url: str) -> str:
+    """Return the name of a table of a database that has rows; empty where none has, or there is no database yet.
+
+    Raises:
+        InvalidInput: That is not the URL of a database.
+        Unreachable: The database does not answer.
+    """
+    engine = _open(url)
+    try:
+        if engine.dialect.name == "sqlite":
+            file = Path(engine.url.database or "")
+            return str(file) if file.exists() else ""
+        with engine.connect() as connection:
+            return _find_rows(connection)
+    except DBAPIError as error:
+        raise _to_diredi_error(error) from None
+    finally:
+        engine.dispose()
+
+
+def _find_rows(connection: Connection) -> str:
+    known = set(inspect(connection).get_table_names())
+    tables = [table for table in Table.metadata.sorted_tables if table.name in known]
+    return next(
+        (
+            f"rows in its table {table.name}"
+            for table in tables
+            if connection.scalar(select(func.count()).select_from(table))
+        ),
+        "",
+    )
+
+
+def _go_on_after_copied_ids(connection: Connection) -> None:
+    """Let PostgreSQL count on from ids that were copied; SQLite does by itself."""
+    if connection.dialect.name != "postgresql":
+        return
+    for table in Table.metadata.sorted_tables:
+        column = table.autoincrement_column
+        if column is not None and (last := connection.scalar(select(func.max(column)))):
+            sequence = text("SELECT setval(pg_get_serial_sequence(:table, :column), :last)")
+            connection.execute(sequence, {"table": table.name, "column": column.name, "last": last})
+
+
+def _alembic(connection: Connection) -> alembic.config.Config:
     config = alembic.config.Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
+    return config
+
+
+def _check_schema(connection: Connection) -> None:
+    head = alembic.script.ScriptDirectory.from_config(_alembic(connection)).get_current_head()
+    found = MigrationContext.configure(connection).get_current_revision()
+    if found != head:
+        raise WrongState(
+            f"the database is of another version of the cloud ({found or 'none'}, and this one has {head}): start the "
+            "cloud of this version once, or use the version that the cloud runs"
+        )
+
+
+def _migrate(connection: Connection) -> None:
     try:
-        alembic.command.upgrade(config, "head")
+        alembic.command.upgrade(_alembic(connection), "head")
     except alembic.util.exc.CommandError as error:
         raise WrongState(
             f"the database was made by a newer cloud ({error}): start that version, or restore a backup"

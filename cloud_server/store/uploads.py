@@ -28,6 +28,15 @@ class Usage:
     bytes: int
 
 
+@dataclass(frozen=True)
+class Reference:
+    """A blob that the cloud cannot do without, and what is made of it."""
+
+    digest: str
+    bytes: int
+    needed_by: tuple[str, ...]
+
+
 class Uploads:
     """The uploads of sites that are under way or wait for their manifest."""
 
@@ -64,15 +73,28 @@ class Uploads:
 
     def referenced(self) -> dict[str, int]:
         """Return digest and size of every blob that a model, an accepted gap or the coreset is made of."""
-        return dict(self._references())
+        return {digest: size for digest, size, _ in self._references()}
 
-    def _references(self) -> Iterator[tuple[str, int]]:
-        for blobs in self._session.execute(select(ModelRow.weights, ModelRow.onnx)):
-            yield from ((blob["digest"], blob["bytes"]) for blob in blobs if blob)
-        for manifest in self._session.scalars(select(PartRow.gap).where(PartRow.gap.is_not(None))):
+    def references(self) -> list[Reference]:
+        """Return every blob that a model, an accepted gap or the coreset is made of, with all that need it."""
+        found: dict[str, Reference] = {}
+        for digest, size, needed_by in self._references():
+            others = found[digest].needed_by if digest in found else ()
+            found[digest] = Reference(digest, size, (*others, needed_by))
+        return list(found.values())
+
+    def _references(self) -> Iterator[tuple[str, int, str]]:
+        models = select(ModelRow.id, ModelRow.kind, ModelRow.weights, ModelRow.onnx)
+        for model, kind, weights, onnx in self._session.execute(models):
+            for what, blob in (("weights", weights), ("ONNX file", onnx)):
+                if blob:
+                    yield blob["digest"], blob["bytes"], f"{what} of {kind} {model.removeprefix('sha256:')[:12]}"
+        gaps = select(PartRow.cycle_id, PartRow.site, PartRow.gap).where(PartRow.gap.is_not(None))
+        for cycle, site, manifest in self._session.execute(gaps):
             for name in ("tutor_gap", "student_gap"):
                 if manifest and manifest.get(name):
-                    yield manifest[name]["blob"]["digest"], manifest[name]["blob"]["bytes"]
+                    blob, what = manifest[name]["blob"], name.replace("_", " ")
+                    yield blob["digest"], blob["bytes"], f"{what} of {site} in cycle {cycle}"
         coreset = self._session.get(FactRow, "coreset")
         if coreset is not None:
-            yield coreset.value["digest"], coreset.value["bytes"]
+            yield coreset.value["digest"], coreset.value["bytes"], "coreset"

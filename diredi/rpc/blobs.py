@@ -292,9 +292,12 @@ class BlobServicer(stubs.BlobServiceServicer):
         self._may_read = may_read
 
     async def StatBlob(self, request: pb.StatBlobRequest, context: Any) -> pb.StatBlobResponse:  # noqa: ANN401
+        caller = caller_identity(context)
+        if caller.role is Role.OPERATOR:  # who is about to put a good copy: what was verified once may be damaged since
+            await asyncio.to_thread(self._store.verify, request.digest)
         if self._may_read is not None:
             try:
-                self._may_read(caller_identity(context), request.digest)
+                self._may_read(caller, request.digest)
             except (NotFound, Refused):
                 # Who may not read it does not learn that it is there. An uploader begins at 0, and the answer to its
                 # first chunk says where to go on.

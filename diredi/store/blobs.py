@@ -28,7 +28,7 @@ import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import structlog
 
@@ -88,15 +88,22 @@ def digest_of(data: bytes) -> str:
 def digest_of_file(path: Path) -> Blob:
     """Compute digest and size of a file, reading it in pieces."""
     with path.open("rb") as file:
-        return _digest_of(file)
+        return digest_of_stream(file)
 
 
-def _digest_of(file: BinaryIO) -> Blob:
+def digest_of_stream(file: IO[bytes]) -> Blob:
+    """Compute digest and size of all that can be read from a stream, reading it in pieces."""
     sha, size = hashlib.sha256(), 0
     while data := file.read(READ_BYTES):
         sha.update(data)
         size += len(data)
     return Blob("sha256:" + sha.hexdigest(), size)
+
+
+def blob_path(root: Path, digest: str) -> Path:
+    """Return where the store in the folder `root` has a blob, for who reads it beside the process that owns it."""
+    name = hex_of(digest)
+    return root / "sha256" / name[:2] / name[2:]
 
 
 class BlobStore:
@@ -158,6 +165,16 @@ class BlobStore:
         final.replace(self._damaged / hex_of(digest))
         self._verified.discard(digest)
         return False
+
+    def verify(self, digest: str) -> bool:
+        """Read a blob once more, also one that was verified before; a damaged one is set aside.
+
+        Returns:
+            Whether the blob is here and whole.
+        """
+        with self._locked(digest):
+            self._verified.discard(digest)
+            return self._is_whole(digest)
 
     def blob(self, digest: str) -> Blob:
         """Return digest and size of a complete blob.
@@ -289,9 +306,14 @@ class BlobStore:
             NoRoom: The disk is full; the store is as it was before.
         """
         with path.open("rb") as file:
-            return self._add(file)
+            return self.add_stream(file)
 
-    def _add(self, source: BinaryIO) -> Blob:
+    def add_stream(self, source: IO[bytes]) -> Blob:
+        """Put all that can be read from a stream into the store.
+
+        Raises:
+            NoRoom: The disk is full; the store is as it was before.
+        """
         with no_room_at(self.root):
             handle, name = tempfile.mkstemp(dir=self._partials, prefix="add-")
             copy = Path(name)
@@ -313,7 +335,7 @@ class BlobStore:
         Raises:
             NoRoom: The disk is full; the store is as it was before.
         """
-        return self._add(io.BytesIO(data))
+        return self.add_stream(io.BytesIO(data))
 
     def remove(self, digest: str) -> None:
         """Remove a blob and what was received of it; nothing happens if it is not here."""
@@ -384,8 +406,7 @@ class BlobStore:
         self._partial(digest).unlink(missing_ok=True)  # of an upload that an added file overtook
 
     def _final(self, digest: str) -> Path:
-        name = hex_of(digest)
-        return self._blobs / name[:2] / name[2:]
+        return blob_path(self.root, digest)
 
     def _partial(self, digest: str) -> Path:
         return self._partials / hex_of(digest)

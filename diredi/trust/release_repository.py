@@ -37,7 +37,7 @@ from tuf.api.metadata import (
 )
 from tuf.api.serialization import DeserializationError
 
-from diredi.errors import InvalidInput, NotFound
+from diredi.errors import CorruptData, InvalidInput, NotFound
 from diredi.labels import LabelSpace
 from diredi.store.blobs import Blob, hex_of
 from diredi.store.files import atomic_write, make_folder, read_state
@@ -51,6 +51,8 @@ TIMESTAMP_LIFETIME: Final = timedelta(days=7)
 _RESIGN_TIMESTAMP_EVERY: Final = timedelta(hours=6)
 _FILE: Final = re.compile(r"(?:(\d{1,12})\.)?([a-z0-9]{1,32})\.json")
 _CUSTOM: Final = "custom"
+_RESTORED_FILE: Final = "restored-at.json"
+_READS: Final = 20
 _SCOPE: Final = "x-diredi-scope"
 
 
@@ -130,6 +132,7 @@ class ReleaseRepository:
             if not (folder / path.name).exists():
                 atomic_write(folder / path.name, path.read_bytes())
         online = identity / release_keys.ONLINE_KEY_FILE
+        self._restored = _read_restored(folder)
         self._online = release_keys.load_signer(online)
         if self._online.public_key.keyid not in self._root.roles[Timestamp.type].keyids:
             raise InvalidInput(
@@ -251,7 +254,8 @@ class ReleaseRepository:
         if timestamp is None or snapshot is None:
             return
         signed = self._is_signed(Snapshot.type, snapshot) and self._is_signed(Timestamp.type, timestamp)
-        if snapshot.signed.expires - now < SNAPSHOT_LIFETIME / 2 or not signed:
+        is_restored = snapshot.signed.version < self._restored
+        if snapshot.signed.expires - now < SNAPSHOT_LIFETIME / 2 or not signed or is_restored:
             self._sign_snapshot(dict(snapshot.signed.meta), now)
         elif timestamp.signed.expires - now < TIMESTAMP_LIFETIME - _RESIGN_TIMESTAMP_EVERY:
             self._sign_timestamp(snapshot.signed.version, now)
@@ -284,8 +288,9 @@ class ReleaseRepository:
         return hmac.new(self._role_names, scope.encode(), hashlib.sha256).hexdigest()[:16]
 
     def _is_outdated(self, metadata: Metadata[Targets], now: datetime) -> bool:
-        """Return whether a role is to be signed again: it ends soon, or its key was replaced."""
-        return metadata.signed.expires - now < TARGETS_LIFETIME / 2 or not self._is_signed(Targets.type, metadata)
+        """Return whether a role is to be signed again: it ends soon, its key was replaced, or a backup brought it."""
+        ends_soon = metadata.signed.expires - now < TARGETS_LIFETIME / 2
+        return ends_soon or metadata.signed.version < self._restored or not self._is_signed(Targets.type, metadata)
 
     def _is_signed(self, role: str, metadata: Metadata[Any]) -> bool:
         return bool(self._root.get_verification_result(role, metadata.signed_bytes, metadata.signatures))
@@ -333,6 +338,62 @@ class ReleaseRepository:
             same = sorted((_number(other.name) for other in self._folder.glob(f"*.{rest}")), reverse=True)
             if int(number) not in same[:2]:
                 path.unlink(missing_ok=True)
+
+
+def read_published(folder: Path) -> dict[str, bytes]:
+    """Read all metadata that belong together, while a cloud may be publishing others; empty where none are published.
+
+    Args:
+        folder: The folder of a repository.
+
+    Returns:
+        The bytes of each file, by name.
+
+    Raises:
+        CorruptData: A file that others name is not there, or is damaged.
+    """
+    missing = ""
+    for _ in range(_READS):
+        try:
+            return _read_once(folder)
+        except FileNotFoundError as error:  # or something newer was published meanwhile
+            missing = str(error.filename)
+        except (DeserializationError, KeyError, AttributeError, ValueError) as error:
+            raise CorruptData(
+                f"the signed metadata in {folder} are damaged ({' '.join(str(error).split())[:120]}): the cloud signs "
+                "them again when it starts"
+            ) from None
+    raise CorruptData(f"the signed metadata lack {missing}: the cloud signs them again when it starts")
+
+
+def _read_once(folder: Path) -> dict[str, bytes]:
+    files = {path.name: path.read_bytes() for path in sorted(folder.glob(f"*.{release_keys.ROOT_FILE}"))}
+    first = folder / f"{Timestamp.type}.json"
+    if not first.exists():
+        return files
+    timestamp = first.read_bytes()
+    name = f"{Metadata[Timestamp].from_bytes(timestamp).signed.snapshot_meta.version}.{Snapshot.type}.json"
+    files[name] = (folder / name).read_bytes()
+    for role, meta in Metadata[Snapshot].from_bytes(files[name]).signed.meta.items():
+        files[f"{meta.version}.{role}"] = (folder / f"{meta.version}.{role}").read_bytes()
+    return files | {first.name: timestamp}
+
+
+def list_paths(files: Mapping[str, bytes]) -> list[str]:
+    """Return the path of each release that metadata list, as `read_published` has read them."""
+    fixed = {Root.type, Snapshot.type, Timestamp.type}
+    roles = [data for name, data in files.items() if name.split(".")[-2] not in fixed]
+    return sorted(path for data in roles for path in Metadata[Targets].from_bytes(data).signed.targets)
+
+
+def mark_restored(folder: Path, now: datetime) -> None:
+    """Record that a backup has brought these metadata: all are signed again, as devices may know newer ones."""
+    make_folder(folder)
+    atomic_write(folder / _RESTORED_FILE, json.dumps({"at": int(now.timestamp())}))
+
+
+def _read_restored(folder: Path) -> int:
+    return read_state(folder / _RESTORED_FILE, lambda data: int(json.loads(data)["at"])) or 0
 
 
 def _read(path: Path, kind: type[S]) -> Metadata[S] | None:

@@ -297,6 +297,28 @@ class TestStore:
         assert await database.read(lambda r: r.releases.all()) == before
 
 
+def test_all_rows_go_from_one_kind_of_database_to_the_other_and_back_and_ids_count_on(
+    database: Database, tmp_path: Path
+) -> None:
+    source, back = Database(sqlite_url(tmp_path / "source.sqlite")), Database(sqlite_url(tmp_path / "back.sqlite"))
+    try:
+        write(source, first_release)
+        cycle = write(source, lambda r: transitions.start_cycle(r, ["site-1"], "r1", {"lam": 0.5}, "operator/a", NOON))
+        write(source, lambda r: r.devices.record_contact("cam-1", "site-1", NOON, Vitals(sources={"yard": "away"})))
+        source.copy_to(database)
+        write(database, lambda r: transitions.decline(r, cycle.id, "site-1", "no", later(1)))
+        database.copy_to(back)
+        assert [t.reason for t in read(back, lambda r: r.cycles.get(cycle.id)).history][-1] == "no"
+        assert read(back, lambda r: r.cycles.get(cycle.id)) == read(database, lambda r: r.cycles.get(cycle.id))
+        assert read(back, lambda r: r.devices.of_site()) == read(source, lambda r: r.devices.of_site())
+        assert read(back, lambda r: r.models.get(STUDENT.id)) == read(source, lambda r: r.models.get(STUDENT.id))
+        with pytest.raises(WrongState, match="already: name an empty one"):
+            source.copy_to(database)
+    finally:
+        source.close()
+        back.close()
+
+
 def test_a_url_that_is_none_is_refused_with_the_remedy() -> None:
     for url in ("nonsense", "mysql://root@host/x", "oracle://x"):
         with pytest.raises(InvalidInput, match="database_url"):
