@@ -128,9 +128,10 @@ class Cloud:
         self._fleet = FleetService(context, self._repository, self.blobs)
         self._access = BlobAccess(context)
         self._meter = meter = IngressMeter(config.state_dir / "ingress")
+        putters = (Role.SITE, Role.OPERATOR, Role.ADMIN)
         servicers = [
             RegistryServicer(context),
-            BlobServicer(self.blobs, (Role.SITE, Role.OPERATOR), may_read=self._access.check, admission=self.uploads),
+            BlobServicer(self.blobs, putters, may_read=self._access.check, admission=self.uploads),
             CycleServicer(CycleService(context, config.cycle_recipe)),
             SiteServicer(SiteService(context, GapValidator(self.blobs)), meter),
             FleetServicer(self._fleet),

@@ -8,17 +8,34 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from diredi.errors import Refused
-from diredi.trust.identity import Identity, Role
+from diredi.trust.identity import PEOPLE, Identity, Role
+
+
+def require_viewer(actor: Identity) -> None:
+    """Refuse everybody but persons, who may all look.
+
+    Raises:
+        Refused: The caller is not a viewer, operator or admin.
+    """
+    _require_person(actor, Role.VIEWER)
 
 
 def require_operator(actor: Identity) -> None:
-    """Refuse everybody but operators.
+    """Refuse everybody but operators and admins.
 
     Raises:
-        Refused: The caller is not an operator.
+        Refused: The caller is neither an operator nor an admin.
     """
-    if actor.role is not Role.OPERATOR:
-        raise Refused(f"{actor} may not do that: it is for operators, use an operator's certificate")
+    _require_person(actor, Role.OPERATOR)
+
+
+def require_admin(actor: Identity) -> None:
+    """Refuse everybody but admins, who say who belongs to the fleet.
+
+    Raises:
+        Refused: The caller is not an admin.
+    """
+    _require_person(actor, Role.ADMIN)
 
 
 def require_member_site(actor: Identity, sites: Collection[str]) -> None:
@@ -63,20 +80,26 @@ def require_device(actor: Identity, device: str, site: str | None = None) -> Non
 
 
 def require_view_of(actor: Identity, *sites: str) -> None:
-    """Refuse those who may not see a cycle of these sites: operators see every cycle, a site its own.
+    """Refuse those who may not see a cycle of these sites: persons see every cycle, a site its own.
 
     Raises:
-        Refused: The caller is neither an operator nor one of the sites.
+        Refused: The caller is neither a person nor one of the sites.
     """
-    if actor.role is not Role.OPERATOR and not (actor.role is Role.SITE and actor.name in sites):
-        raise Refused(f"{actor} may not see that: operators may see every cycle, a site its own")
+    if not actor.role.includes(Role.VIEWER) and not (actor.role is Role.SITE and actor.name in sites):
+        raise Refused(f"{actor} may not see that: viewers, operators and admins may see every cycle, a site its own")
 
 
-def require_operator_or_site(actor: Identity) -> None:
+def require_viewer_or_site(actor: Identity) -> None:
     """Refuse devices and the cloud.
 
     Raises:
-        Refused: The caller is neither an operator nor a site.
+        Refused: The caller is neither a person nor a site.
     """
-    if actor.role not in {Role.OPERATOR, Role.SITE}:
-        raise Refused(f"{actor} may not see that: operators and sites may")
+    if not actor.role.includes(Role.VIEWER) and actor.role is not Role.SITE:
+        raise Refused(f"{actor} may not see that: viewers, operators, admins and sites may")
+
+
+def _require_person(actor: Identity, least: Role) -> None:
+    if not actor.role.includes(least):
+        enough = " or ".join(PEOPLE[PEOPLE.index(least) :])
+        raise Refused(f"{actor} may not do that: it takes a certificate with the role {enough}, ask an admin for one")

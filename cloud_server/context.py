@@ -84,7 +84,7 @@ class CloudContext:
             NotFound: There is no such cycle, or the caller is outside of its scope.
             Refused: The caller is not a site of the cycle.
         """
-        authorization.require_operator_or_site(actor)
+        authorization.require_viewer_or_site(actor)
 
         def act(r: Repository, now: datetime) -> _Result:
             authorization.require_member_site(actor, r.cycles.get(cycle_id, r.visible_to(actor)).sites)

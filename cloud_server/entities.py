@@ -14,6 +14,7 @@ from diredi.errors import NotFound
 from diredi.evaluation.metrics import DetectionMetrics
 from diredi.labels import LabelSpace
 from diredi.store.blobs import Blob
+from diredi.trust.identity import PEOPLE
 
 Json = dict[str, Any]
 
@@ -150,7 +151,7 @@ class Progress(Record):
 class Transition(Record):
     """One recorded step of a cycle.
 
-    `actor` is "operator/NAME", "site/NAME", "device/SITE/NAME" or "cloud"; `figures` are what decided the step.
+    `actor` is an identity such as "operator/alice", or "cloud"; `figures` are what decided the step.
     """
 
     state: State
@@ -293,7 +294,7 @@ def _redact_foreign(transition: Transition) -> Transition:
         metrics = {name: value for name, value in transition.metrics.items() if name in _ON_PRESUMED}
         return transition.model_copy(update={"metrics": metrics})
     kind = transition.actor.partition("/")[0]
-    actor = transition.actor if kind in {"cloud", "operator"} else f"another {kind}"
+    actor = transition.actor if kind in {"cloud", *PEOPLE} else f"another {kind}"
     return transition.model_copy(update={"actor": actor, "reason": "", "metrics": {}})
 
 

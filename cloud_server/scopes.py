@@ -60,13 +60,13 @@ def wider_scopes(scope: str, group: str) -> tuple[str, ...]:
 
 
 def visible_scopes(actor: Identity, groups: Mapping[str, str]) -> tuple[str, ...] | None:
-    """Return the scopes that a caller may see, the narrowest first; None: all, for operators.
+    """Return the scopes that a caller may see, the narrowest first; None: all, for persons.
 
     Args:
         actor: The caller. A device sees what its site sees.
         groups: Group by site.
     """
-    if actor.role is Role.OPERATOR:
+    if actor.role.includes(Role.VIEWER):
         return None
     return scopes_of(actor.site, groups.get(actor.site, "")) if actor.site else (FLEET,)
 

@@ -257,7 +257,7 @@ class RegistryServicer(RegistryServiceServicer):
         self, request: registry_pb2.ListModelsRequest, context: Context
     ) -> registry_pb2.ListModelsResponse:
         caller = caller_identity(context)
-        authorization.require_operator_or_site(caller)
+        authorization.require_viewer_or_site(caller)
         kind = kind_from(request.kind)
         wanted = ModelKind(kind) if kind else None
         page = Page.of(request)
@@ -267,7 +267,7 @@ class RegistryServicer(RegistryServiceServicer):
 
     async def GetModel(self, request: registry_pb2.GetModelRequest, context: Context) -> registry_pb2.GetModelResponse:
         caller = caller_identity(context)
-        authorization.require_operator_or_site(caller)
+        authorization.require_viewer_or_site(caller)
         model = await self._context.read(lambda r: r.models.get(request.id, r.visible_to(caller)))
         return registry_pb2.GetModelResponse(model=model_to(model))
 
@@ -283,7 +283,7 @@ class EnrolmentServicer(EnrolmentServiceServicer):
         self, request: enrolment_pb2.CreateTokenRequest, context: Context
     ) -> enrolment_pb2.CreateTokenResponse:
         actor = caller_identity(context)
-        authorization.require_operator(actor)
+        authorization.require_admin(actor)
         identity = Identity.from_uri(f"diredi://{request.identity}")
         made = await asyncio.to_thread(
             enrolment.create_token, self._authority(), identity, list(request.hosts), timedelta(seconds=request.valid_s)

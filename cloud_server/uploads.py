@@ -54,7 +54,7 @@ class Uploads:
             NoRoom: The site has sent too much for its cycle.
         """
         hex_of(digest)
-        if caller.role is Role.OPERATOR:
+        if caller.role.includes(Role.OPERATOR):
             await self._admit_repair(digest, total_bytes)
             return
         if caller.role is not Role.SITE:

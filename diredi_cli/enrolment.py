@@ -1,4 +1,4 @@
-"""What `diredi site enroll` and `diredi device enroll` share: an operator makes a token with which one may enrol."""
+"""What `diredi site enroll`, `device enroll` and `operator enroll` share: an admin makes a token for one identity."""
 
 from __future__ import annotations
 

@@ -26,6 +26,7 @@ from diredi_cli import (
     gap,
     group,
     model,
+    operator,
     peers,
     pki,
     serve,
@@ -83,6 +84,7 @@ app.add_typer(model.app, name="model")
 app.add_typer(site.app, name="site")
 app.add_typer(group.app, name="group")
 app.add_typer(device.app, name="device")
+app.add_typer(operator.app, name="operator")
 app.add_typer(camera.app, name="camera")
 app.add_typer(train.app, name="train")
 app.add_typer(peers.app, name="peers")

@@ -151,7 +151,7 @@ def repair(
     identity: IdentityFolder = DEFAULT_IDENTITY,
     as_json: AsJson = False,
 ) -> None:
-    """Upload a good copy of a file that was damaged or lost on the cloud's disk. Needs an operator's identity."""
+    """Upload a good copy of a file that was damaged or lost on the cloud's disk. For operators and admins."""
     from diredi.rpc.blobs import upload
     from diredi.rpc.v1.registry_pb2_grpc import BlobServiceStub
     from diredi.store.blobs import Blob

@@ -34,7 +34,7 @@ def init(
 
 @app.command("issue")
 def issue(
-    role: Annotated[str, typer.Argument(help="cloud, site, device or operator.")],
+    role: Annotated[str, typer.Argument(help="cloud, site, device, viewer, operator or admin.")],
     name: Annotated[str, typer.Argument(help="Who the certificate speaks for, e.g. site-1.")],
     out: Annotated[
         Path, typer.Option("--out", metavar="FOLDER", help="Where ca.pem, cert.pem, key.pem and root.json go.")
@@ -76,7 +76,7 @@ def revoke(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Revoke all certificates of devices, sites or operators: a running service cuts them off within seconds.
+    """Revoke all certificates of devices, sites or persons: a running service cuts them off within seconds.
 
     The authority signs a deny list, crl.pem. Each service reads the one in its identity folder, also while it runs.
     """
@@ -148,7 +148,7 @@ def list_certificates(
 
 @app.command("enroll")
 def enroll(
-    token: Annotated[str, typer.Argument(help="What `diredi site enroll` or `device enroll` printed; - reads it.")],
+    token: Annotated[str, typer.Argument(help="What `diredi device enroll` or the like printed; - reads it.")],
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where ca.pem, cert.pem and key.pem go.")],
     as_json: AsJson = False,
 ) -> None:

@@ -230,7 +230,7 @@ def enroll(
     identity: IdentityFolder = DEFAULT_IDENTITY,
     as_json: AsJson = False,
 ) -> None:
-    """Make a token with which one new site gets its certificate, once. Its key is made there and never leaves."""
+    """Make a token with which one new site gets its certificate, once. Its key is made there. For admins."""
     from diredi.trust.identity import Identity, Role
 
     create_token(cloud, identity, Identity(Role.SITE, name), host or [], valid, address, as_json)

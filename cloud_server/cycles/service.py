@@ -78,9 +78,9 @@ class CycleService:
 
         Raises:
             NotFound: There is no such cycle, or the caller is outside of its scope.
-            Refused: The caller is neither an operator nor a site of the cycle.
+            Refused: The caller is neither a person nor a site of the cycle.
         """
-        authorization.require_operator_or_site(actor)
+        authorization.require_viewer_or_site(actor)
         cycle = await self._context.read(lambda r: r.cycles.get(cycle_id, r.visible_to(actor)))
         authorization.require_view_of(actor, *cycle.sites)
         return _view(actor, cycle)
@@ -96,9 +96,9 @@ class CycleService:
 
         Raises:
             InvalidInput: There is no cycle of the id `after`.
-            Refused: The caller is neither an operator nor that site.
+            Refused: The caller is neither a person nor that site.
         """
-        authorization.require_operator_or_site(actor)
+        authorization.require_viewer_or_site(actor)
         wanted = actor.name if actor.role is Role.SITE and not site else site
         authorization.require_view_of(actor, wanted)
         cycles = await self._context.read(lambda r: r.cycles.recent(wanted, limit, r.visible_to(actor), after))
@@ -108,9 +108,9 @@ class CycleService:
         """Return the releases of the caller's scopes that do not stand on the newest of the next wider scope.
 
         Raises:
-            Refused: The caller is neither an operator nor a site.
+            Refused: The caller is neither a person nor a site.
         """
-        authorization.require_operator_or_site(actor)
+        authorization.require_viewer_or_site(actor)
         return await self._context.read(lambda r: rebase.list_stale(r, r.visible_to(actor)))
 
     async def watch(self, actor: Identity, cycle_id: str) -> AsyncGenerator[Cycle]:
@@ -118,7 +118,7 @@ class CycleService:
 
         Raises:
             NotFound: There is no such cycle.
-            Refused: The caller is neither an operator nor a site of the cycle.
+            Refused: The caller is neither a person nor a site of the cycle.
         """
         notifier, topic = self._context.notifier, cycle_topic(cycle_id)
         while True:

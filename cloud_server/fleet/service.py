@@ -203,9 +203,9 @@ class FleetService:
             limit: At most so many; None: all.
 
         Raises:
-            Refused: The caller is not an operator.
+            Refused: The caller is not a person.
         """
-        authorization.require_operator(actor)
+        authorization.require_viewer(actor)
         await self.flush()
         now, open_streams = self._context.now(), set(self._context.open_streams)
 

@@ -183,7 +183,7 @@ class SiteService:
             NoRoom: The gap is larger than its base model.
             CorruptData: The gap cannot be decoded.
         """
-        authorization.require_operator_or_site(actor)
+        authorization.require_viewer_or_site(actor)
         bases = await self._context.read(lambda r: _find_bases(r, actor, manifest))
         if bases is None:
             return
@@ -272,9 +272,9 @@ class SiteService:
         """Return the groups behind the name `after`, by name.
 
         Raises:
-            Refused: The caller is not an operator.
+            Refused: The caller is not a person.
         """
-        authorization.require_operator(actor)
+        authorization.require_viewer(actor)
         groups = await self._context.read(lambda r: r.groups.by_site())
         return [
             Group(name, tuple(site for site, group in groups.items() if group == name))
@@ -286,9 +286,9 @@ class SiteService:
         """Return the sites that have ever called, by name: those behind the name `after`, at most `limit`.
 
         Raises:
-            Refused: The caller is not an operator.
+            Refused: The caller is not a person.
         """
-        authorization.require_operator(actor)
+        authorization.require_viewer(actor)
         online = set(self._context.open_streams)
 
         def query(r: Repository) -> list[SiteView]:

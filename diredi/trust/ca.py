@@ -24,6 +24,7 @@ from diredi.trust.identity import (
     CA_FILE,
     CERTIFICATE_FILE,
     KEY_FILE,
+    PEOPLE,
     Credentials,
     Identity,
     Role,
@@ -83,7 +84,7 @@ class Authority:
             raise InvalidInput("the signing request is not signed by its own key: make it again")
         now = now or datetime.now(UTC)
         uses = [ExtendedKeyUsageOID.CLIENT_AUTH]
-        if hosts and identity.role is not Role.OPERATOR:  # who is reached nowhere serves nobody
+        if hosts and identity.role not in PEOPLE:  # who is reached nowhere serves nobody
             uses.append(ExtendedKeyUsageOID.SERVER_AUTH)
         builder = (
             _builder(str(identity), self.certificate.subject, request.public_key(), now, lifetime)
@@ -185,7 +186,7 @@ def issue(
 
     Args:
         folder: The folder of the authority.
-        role: Role of the holder: cloud, site, device or operator.
+        role: Role of the holder: cloud, site, device, viewer, operator or admin.
         name: Name of the holder.
         hosts: DNS names and IP addresses at which the holder answers.
         out: The folder for key, certificate, the authority's certificate, and the root of releases.
@@ -391,7 +392,7 @@ def _names(identity: Identity, hosts: Sequence[str]) -> list[x509.GeneralName]:
             if not host.isascii() or not plain.isalnum() or len(host) > LONGEST_HOST:
                 raise InvalidInput(f"{host[:80]!r} is neither a host name nor an address: check --host") from None
             names.append(x509.DNSName(host))
-    if identity.role is not Role.OPERATOR:
+    if identity.role not in PEOPLE:
         servers: list[ServerIdentity] = [identity]
         if identity.role is Role.CLOUD:
             servers.append(Role.CLOUD)

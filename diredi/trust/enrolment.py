@@ -100,7 +100,7 @@ def create_token(
         InvalidInput: The identity cannot enrol, `valid` is too long, or a host is none or is another identity's.
     """
     if identity.role in {Role.CLOUD, Role.ENROLMENT}:
-        raise InvalidInput(f"{identity} cannot enrol: that is for sites, devices and operators")
+        raise InvalidInput(f"{identity} cannot enrol: that is for sites, devices and persons")
     if not timedelta(0) < valid <= LONGEST_TOKEN:
         raise InvalidInput(f"a token is valid for some time, and for {LONGEST_TOKEN.days} days at most: check --valid")
     now = now or datetime.now(UTC)

@@ -1,9 +1,9 @@
 """Identities in certificates, and the folder that holds one's own credentials.
 
 A certificate carries its identity as a URI in its subject alternative names: `diredi://cloud/cloud`,
-`diredi://site/site-1`, `diredi://operator/alice`, and for a device, which belongs to a site,
-`diredi://device/site-1/camera-1`. Host names and addresses stand beside it, and for each of them a server name, by
-which clients know whose server it is (`server_name`).
+`diredi://site/site-1`, for a person `diredi://operator/alice` (or `viewer`, `admin`), and for a device, which belongs
+to a site, `diredi://device/site-1/camera-1`. Host names and addresses stand beside it, and for each of them a server name,
+by which clients know whose server it is (`server_name`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -38,9 +38,22 @@ class Role(StrEnum):
     CLOUD = "cloud"
     SITE = "site"
     DEVICE = "device"
+    VIEWER = "viewer"
+    """Of a person who may look at the fleet and changes nothing."""
     OPERATOR = "operator"
+    """Of a person who may also start cycles, group sites and read weights."""
+    ADMIN = "admin"
+    """Of a person who may also say who belongs to the fleet."""
     ENROLMENT = "enrolment"
     """Of a token, whose holder may get a certificate with it and nothing else (`diredi.trust.enrolment`)."""
+
+    def includes(self, other: Role) -> bool:
+        """Return whether this role of a person includes another: an admin is an operator, and an operator a viewer."""
+        return other in PEOPLE and self in PEOPLE[PEOPLE.index(other) :]
+
+
+PEOPLE: Final = (Role.VIEWER, Role.OPERATOR, Role.ADMIN)
+"""The roles of persons; each includes those before it."""
 
 
 @dataclass(frozen=True)

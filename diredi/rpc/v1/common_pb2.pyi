@@ -6,6 +6,7 @@ Types that every service shares. Comments in these files are the contract: deadl
 For every call of every service:
   - mutual TLS; the caller is who its certificate says it is (role and name). A caller without a certificate, or with
     a foreign one, never reaches a handler and sees UNAVAILABLE.
+  - roles of persons include each other: whatever a viewer may do, an operator may, and whatever an operator, an admin.
   - every client sets a deadline; "deadline" below is the one our clients use.
   - INVALID_ARGUMENT: the request is wrong and will always be wrong. FAILED_PRECONDITION: right, but not in this state.
     NOT_FOUND / ALREADY_EXISTS / PERMISSION_DENIED / RESOURCE_EXHAUSTED / DATA_LOSS as gRPC defines them.

@@ -27,7 +27,7 @@ if _version_not_supported:
 
 class CycleServiceStub:
     """A cycle and all that comes of it are of a scope: one site, a group of sites, or the fleet. To a site outside of the
-    scope they are NOT_FOUND, as if they were not there, and no list has them. Operators see all.
+    scope they are NOT_FOUND, as if they were not there, and no list has them. Persons see all.
     """
 
     def __init__(self, channel):
@@ -75,7 +75,7 @@ class CycleServiceStub:
 
 class CycleServiceServicer:
     """A cycle and all that comes of it are of a scope: one site, a group of sites, or the fleet. To a site outside of the
-    scope they are NOT_FOUND, as if they were not there, and no list has them. Operators see all.
+    scope they are NOT_FOUND, as if they were not there, and no list has them. Persons see all.
     """
 
     def StartCycle(self, request, context):
@@ -123,7 +123,7 @@ class CycleServiceServicer:
 
     def ApproveCycle(self, request, context):
         """That a site has said yes, for operators to see. What counts at the site is the entry in its own journal, which it
-        makes before. Role: a site of the cycle; an operator gets PERMISSION_DENIED. Deadline 10 s. Idempotent.
+        makes before. Role: a site of the cycle; a person gets PERMISSION_DENIED. Deadline 10 s. Idempotent.
         FAILED_PRECONDITION: the site is past approval.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -186,7 +186,7 @@ def add_CycleServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class CycleService:
     """A cycle and all that comes of it are of a scope: one site, a group of sites, or the fleet. To a site outside of the
-    scope they are NOT_FOUND, as if they were not there, and no list has them. Operators see all.
+    scope they are NOT_FOUND, as if they were not there, and no list has them. Persons see all.
     """
 
     @staticmethod

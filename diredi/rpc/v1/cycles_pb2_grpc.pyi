@@ -28,7 +28,7 @@ GRPC_VERSION: str
 
 class CycleServiceStub:
     """A cycle and all that comes of it are of a scope: one site, a group of sites, or the fleet. To a site outside of the
-    scope they are NOT_FOUND, as if they were not there, and no list has them. Operators see all.
+    scope they are NOT_FOUND, as if they were not there, and no list has them. Persons see all.
     """
 
     @_typing.overload
@@ -58,7 +58,7 @@ class CycleServiceStub:
     """Deadline 10 s. Idempotent. NOT_FOUND: no such cycle."""
     ApproveCycle: _grpc.UnaryUnaryMultiCallable[_cycles_pb2.ApproveCycleRequest, _cycles_pb2.ApproveCycleResponse]
     """That a site has said yes, for operators to see. What counts at the site is the entry in its own journal, which it
-    makes before. Role: a site of the cycle; an operator gets PERMISSION_DENIED. Deadline 10 s. Idempotent.
+    makes before. Role: a site of the cycle; a person gets PERMISSION_DENIED. Deadline 10 s. Idempotent.
     FAILED_PRECONDITION: the site is past approval.
     """
     DeclineCycle: _grpc.UnaryUnaryMultiCallable[_cycles_pb2.DeclineCycleRequest, _cycles_pb2.DeclineCycleResponse]
@@ -69,7 +69,7 @@ class CycleServiceStub:
 @_typing.type_check_only
 class CycleServiceAsyncStub(CycleServiceStub):
     """A cycle and all that comes of it are of a scope: one site, a group of sites, or the fleet. To a site outside of the
-    scope they are NOT_FOUND, as if they were not there, and no list has them. Operators see all.
+    scope they are NOT_FOUND, as if they were not there, and no list has them. Persons see all.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -96,7 +96,7 @@ class CycleServiceAsyncStub(CycleServiceStub):
     """Deadline 10 s. Idempotent. NOT_FOUND: no such cycle."""
     ApproveCycle: _aio.UnaryUnaryMultiCallable[_cycles_pb2.ApproveCycleRequest, _cycles_pb2.ApproveCycleResponse]  # type: ignore[assignment]
     """That a site has said yes, for operators to see. What counts at the site is the entry in its own journal, which it
-    makes before. Role: a site of the cycle; an operator gets PERMISSION_DENIED. Deadline 10 s. Idempotent.
+    makes before. Role: a site of the cycle; a person gets PERMISSION_DENIED. Deadline 10 s. Idempotent.
     FAILED_PRECONDITION: the site is past approval.
     """
     DeclineCycle: _aio.UnaryUnaryMultiCallable[_cycles_pb2.DeclineCycleRequest, _cycles_pb2.DeclineCycleResponse]  # type: ignore[assignment]
@@ -106,7 +106,7 @@ class CycleServiceAsyncStub(CycleServiceStub):
 
 class CycleServiceServicer(metaclass=_abc_1.ABCMeta):
     """A cycle and all that comes of it are of a scope: one site, a group of sites, or the fleet. To a site outside of the
-    scope they are NOT_FOUND, as if they were not there, and no list has them. Operators see all.
+    scope they are NOT_FOUND, as if they were not there, and no list has them. Persons see all.
     """
 
     @_abc_1.abstractmethod
@@ -167,7 +167,7 @@ class CycleServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_cycles_pb2.ApproveCycleResponse, _abc.Awaitable[_cycles_pb2.ApproveCycleResponse]]:
         """That a site has said yes, for operators to see. What counts at the site is the entry in its own journal, which it
-        makes before. Role: a site of the cycle; an operator gets PERMISSION_DENIED. Deadline 10 s. Idempotent.
+        makes before. Role: a site of the cycle; a person gets PERMISSION_DENIED. Deadline 10 s. Idempotent.
         FAILED_PRECONDITION: the site is past approval.
         """
 

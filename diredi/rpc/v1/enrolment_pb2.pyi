@@ -27,7 +27,7 @@ class CreateTokenRequest(_message.Message):
     HOSTS_FIELD_NUMBER: _builtins.int
     VALID_S_FIELD_NUMBER: _builtins.int
     identity: _builtins.str
-    """as in a certificate, without "diredi://": site/NAME, device/SITE/NAME or operator/NAME"""
+    """site/NAME, device/SITE/NAME, viewer/NAME, operator/NAME or admin/NAME"""
     valid_s: _builtins.int
     """at most 30 days"""
     @_builtins.property

@@ -59,15 +59,15 @@ class EnrolmentServiceServicer:
     """
 
     def CreateToken(self, request, context):
-        """A token with which one device or site may get its first certificate, once. For operators. Deadline 10 s. Each call
-        makes another one. INVALID_ARGUMENT: an identity or a host that cannot be, or the host is another identity's.
+        """A token with which one device, site or person may get its first certificate, once. Role: admin. Deadline 10 s. Each
+        call makes another one. INVALID_ARGUMENT: an identity or a host that cannot be, or the host is another identity's.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Enrol(self, request, context):
-        """The first certificate. The caller shows the certificate in its token, with which it can do nothing else. Deadline 10 s.
+        """The first certificate. The caller shows the certificate in its token, which opens nothing else. Deadline 10 s.
         Idempotent for the same key. PERMISSION_DENIED: the token has been used with another key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -75,7 +75,8 @@ class EnrolmentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RenewCertificate(self, request, context):
-        """A new certificate for the caller: same identity, same hosts. Role: site, device, operator. Deadline 10 s. Idempotent.
+        """A new certificate for the caller: same identity, same hosts. Role: all but a token's. Deadline 10 s.
+        Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

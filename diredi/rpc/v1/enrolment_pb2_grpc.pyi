@@ -36,15 +36,17 @@ class EnrolmentServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> EnrolmentServiceAsyncStub: ...
     CreateToken: _grpc.UnaryUnaryMultiCallable[_enrolment_pb2.CreateTokenRequest, _enrolment_pb2.CreateTokenResponse]
-    """A token with which one device or site may get its first certificate, once. For operators. Deadline 10 s. Each call
-    makes another one. INVALID_ARGUMENT: an identity or a host that cannot be, or the host is another identity's.
+    """A token with which one device, site or person may get its first certificate, once. Role: admin. Deadline 10 s. Each
+    call makes another one. INVALID_ARGUMENT: an identity or a host that cannot be, or the host is another identity's.
     """
     Enrol: _grpc.UnaryUnaryMultiCallable[_enrolment_pb2.EnrolRequest, _enrolment_pb2.EnrolResponse]
-    """The first certificate. The caller shows the certificate in its token, with which it can do nothing else. Deadline 10 s.
+    """The first certificate. The caller shows the certificate in its token, which opens nothing else. Deadline 10 s.
     Idempotent for the same key. PERMISSION_DENIED: the token has been used with another key.
     """
     RenewCertificate: _grpc.UnaryUnaryMultiCallable[_enrolment_pb2.RenewCertificateRequest, _enrolment_pb2.RenewCertificateResponse]
-    """A new certificate for the caller: same identity, same hosts. Role: site, device, operator. Deadline 10 s. Idempotent."""
+    """A new certificate for the caller: same identity, same hosts. Role: all but a token's. Deadline 10 s.
+    Idempotent.
+    """
 
 @_typing.type_check_only
 class EnrolmentServiceAsyncStub(EnrolmentServiceStub):
@@ -54,15 +56,17 @@ class EnrolmentServiceAsyncStub(EnrolmentServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateToken: _aio.UnaryUnaryMultiCallable[_enrolment_pb2.CreateTokenRequest, _enrolment_pb2.CreateTokenResponse]  # type: ignore[assignment]
-    """A token with which one device or site may get its first certificate, once. For operators. Deadline 10 s. Each call
-    makes another one. INVALID_ARGUMENT: an identity or a host that cannot be, or the host is another identity's.
+    """A token with which one device, site or person may get its first certificate, once. Role: admin. Deadline 10 s. Each
+    call makes another one. INVALID_ARGUMENT: an identity or a host that cannot be, or the host is another identity's.
     """
     Enrol: _aio.UnaryUnaryMultiCallable[_enrolment_pb2.EnrolRequest, _enrolment_pb2.EnrolResponse]  # type: ignore[assignment]
-    """The first certificate. The caller shows the certificate in its token, with which it can do nothing else. Deadline 10 s.
+    """The first certificate. The caller shows the certificate in its token, which opens nothing else. Deadline 10 s.
     Idempotent for the same key. PERMISSION_DENIED: the token has been used with another key.
     """
     RenewCertificate: _aio.UnaryUnaryMultiCallable[_enrolment_pb2.RenewCertificateRequest, _enrolment_pb2.RenewCertificateResponse]  # type: ignore[assignment]
-    """A new certificate for the caller: same identity, same hosts. Role: site, device, operator. Deadline 10 s. Idempotent."""
+    """A new certificate for the caller: same identity, same hosts. Role: all but a token's. Deadline 10 s.
+    Idempotent.
+    """
 
 class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
     """FAILED_PRECONDITION for all: this cloud has no authority to sign with. RESOURCE_EXHAUSTED: ten certificates of the
@@ -75,8 +79,8 @@ class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _enrolment_pb2.CreateTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_enrolment_pb2.CreateTokenResponse, _abc.Awaitable[_enrolment_pb2.CreateTokenResponse]]:
-        """A token with which one device or site may get its first certificate, once. For operators. Deadline 10 s. Each call
-        makes another one. INVALID_ARGUMENT: an identity or a host that cannot be, or the host is another identity's.
+        """A token with which one device, site or person may get its first certificate, once. Role: admin. Deadline 10 s. Each
+        call makes another one. INVALID_ARGUMENT: an identity or a host that cannot be, or the host is another identity's.
         """
 
     @_abc_1.abstractmethod
@@ -85,7 +89,7 @@ class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _enrolment_pb2.EnrolRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_enrolment_pb2.EnrolResponse, _abc.Awaitable[_enrolment_pb2.EnrolResponse]]:
-        """The first certificate. The caller shows the certificate in its token, with which it can do nothing else. Deadline 10 s.
+        """The first certificate. The caller shows the certificate in its token, which opens nothing else. Deadline 10 s.
         Idempotent for the same key. PERMISSION_DENIED: the token has been used with another key.
         """
 
@@ -95,6 +99,8 @@ class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _enrolment_pb2.RenewCertificateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_enrolment_pb2.RenewCertificateResponse, _abc.Awaitable[_enrolment_pb2.RenewCertificateResponse]]:
-        """A new certificate for the caller: same identity, same hosts. Role: site, device, operator. Deadline 10 s. Idempotent."""
+        """A new certificate for the caller: same identity, same hosts. Role: all but a token's. Deadline 10 s.
+        Idempotent.
+        """
 
 def add_EnrolmentServiceServicer_to_server(servicer: EnrolmentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -111,7 +111,7 @@ class FleetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListDevices(self, request, context):
-        """For operators, by name, in pages. Deadline 10 s. Idempotent. INVALID_ARGUMENT: a page_token that is none.
+        """By name, in pages. Role: viewer. Deadline 10 s. Idempotent. INVALID_ARGUMENT: a page_token that is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -51,7 +51,7 @@ class FleetServiceStub:
     INVALID_ARGUMENT: a canary says INSTALLED and does not prove that it has the file.
     """
     ListDevices: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ListDevicesRequest, _fleet_pb2.ListDevicesResponse]
-    """For operators, by name, in pages. Deadline 10 s. Idempotent. INVALID_ARGUMENT: a page_token that is none."""
+    """By name, in pages. Role: viewer. Deadline 10 s. Idempotent. INVALID_ARGUMENT: a page_token that is none."""
 
 @_typing.type_check_only
 class FleetServiceAsyncStub(FleetServiceStub):
@@ -76,7 +76,7 @@ class FleetServiceAsyncStub(FleetServiceStub):
     INVALID_ARGUMENT: a canary says INSTALLED and does not prove that it has the file.
     """
     ListDevices: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ListDevicesRequest, _fleet_pb2.ListDevicesResponse]  # type: ignore[assignment]
-    """For operators, by name, in pages. Deadline 10 s. Idempotent. INVALID_ARGUMENT: a page_token that is none."""
+    """By name, in pages. Role: viewer. Deadline 10 s. Idempotent. INVALID_ARGUMENT: a page_token that is none."""
 
 class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
     """Role for all but ListDevices: the device itself."""
@@ -134,6 +134,6 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _fleet_pb2.ListDevicesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_pb2.ListDevicesResponse, _abc.Awaitable[_fleet_pb2.ListDevicesResponse]]:
-        """For operators, by name, in pages. Deadline 10 s. Idempotent. INVALID_ARGUMENT: a page_token that is none."""
+        """By name, in pages. Role: viewer. Deadline 10 s. Idempotent. INVALID_ARGUMENT: a page_token that is none."""
 
 def add_FleetServiceServicer_to_server(servicer: FleetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -146,7 +146,7 @@ class SiteServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSites(self, request, context):
-        """For operators, by name, in pages. Deadline 10 s. Idempotent. INVALID_ARGUMENT: a page_token that is none.
+        """By name, in pages. Role: viewer. Deadline 10 s. Idempotent. INVALID_ARGUMENT: a page_token that is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -170,7 +170,7 @@ class SiteServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListGroups(self, request, context):
-        """For operators, by name, in pages. Deadline 10 s. Idempotent. INVALID_ARGUMENT: a page_token that is none.
+        """By name, in pages. Role: viewer. Deadline 10 s. Idempotent. INVALID_ARGUMENT: a page_token that is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

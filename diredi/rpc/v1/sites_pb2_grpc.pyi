@@ -63,7 +63,7 @@ class SiteServiceStub:
     or content. Deadline 10 s. Idempotent.
     """
     ListSites: _grpc.UnaryUnaryMultiCallable[_sites_pb2.ListSitesRequest, _sites_pb2.ListSitesResponse]
-    """For operators, by name, in pages. Deadline 10 s. Idempotent. INVALID_ARGUMENT: a page_token that is none."""
+    """By name, in pages. Role: viewer. Deadline 10 s. Idempotent. INVALID_ARGUMENT: a page_token that is none."""
     SetGroup: _grpc.UnaryUnaryMultiCallable[_sites_pb2.SetGroupRequest, _sites_pb2.SetGroupResponse]
     """Makes a group of these sites and of no others, for which cycles may be. A site is in one group at most. Role:
     operator. Deadline 10 s. Idempotent. NOT_FOUND: a site has never called. INVALID_ARGUMENT: no site, or not a name.
@@ -74,7 +74,7 @@ class SiteServiceStub:
     FAILED_PRECONDITION: a cycle of the group is under way.
     """
     ListGroups: _grpc.UnaryUnaryMultiCallable[_sites_pb2.ListGroupsRequest, _sites_pb2.ListGroupsResponse]
-    """For operators, by name, in pages. Deadline 10 s. Idempotent. INVALID_ARGUMENT: a page_token that is none."""
+    """By name, in pages. Role: viewer. Deadline 10 s. Idempotent. INVALID_ARGUMENT: a page_token that is none."""
 
 @_typing.type_check_only
 class SiteServiceAsyncStub(SiteServiceStub):
@@ -111,7 +111,7 @@ class SiteServiceAsyncStub(SiteServiceStub):
     or content. Deadline 10 s. Idempotent.
     """
     ListSites: _aio.UnaryUnaryMultiCallable[_sites_pb2.ListSitesRequest, _sites_pb2.ListSitesResponse]  # type: ignore[assignment]
-    """For operators, by name, in pages. Deadline 10 s. Idempotent. INVALID_ARGUMENT: a page_token that is none."""
+    """By name, in pages. Role: viewer. Deadline 10 s. Idempotent. INVALID_ARGUMENT: a page_token that is none."""
     SetGroup: _aio.UnaryUnaryMultiCallable[_sites_pb2.SetGroupRequest, _sites_pb2.SetGroupResponse]  # type: ignore[assignment]
     """Makes a group of these sites and of no others, for which cycles may be. A site is in one group at most. Role:
     operator. Deadline 10 s. Idempotent. NOT_FOUND: a site has never called. INVALID_ARGUMENT: no site, or not a name.
@@ -122,7 +122,7 @@ class SiteServiceAsyncStub(SiteServiceStub):
     FAILED_PRECONDITION: a cycle of the group is under way.
     """
     ListGroups: _aio.UnaryUnaryMultiCallable[_sites_pb2.ListGroupsRequest, _sites_pb2.ListGroupsResponse]  # type: ignore[assignment]
-    """For operators, by name, in pages. Deadline 10 s. Idempotent. INVALID_ARGUMENT: a page_token that is none."""
+    """By name, in pages. Role: viewer. Deadline 10 s. Idempotent. INVALID_ARGUMENT: a page_token that is none."""
 
 class SiteServiceServicer(metaclass=_abc_1.ABCMeta):
     """Role where none is named: the site itself."""
@@ -198,7 +198,7 @@ class SiteServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sites_pb2.ListSitesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sites_pb2.ListSitesResponse, _abc.Awaitable[_sites_pb2.ListSitesResponse]]:
-        """For operators, by name, in pages. Deadline 10 s. Idempotent. INVALID_ARGUMENT: a page_token that is none."""
+        """By name, in pages. Role: viewer. Deadline 10 s. Idempotent. INVALID_ARGUMENT: a page_token that is none."""
 
     @_abc_1.abstractmethod
     def SetGroup(
@@ -227,6 +227,6 @@ class SiteServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sites_pb2.ListGroupsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sites_pb2.ListGroupsResponse, _abc.Awaitable[_sites_pb2.ListGroupsResponse]]:
-        """For operators, by name, in pages. Deadline 10 s. Idempotent. INVALID_ARGUMENT: a page_token that is none."""
+        """By name, in pages. Role: viewer. Deadline 10 s. Idempotent. INVALID_ARGUMENT: a page_token that is none."""
 
 def add_SiteServiceServicer_to_server(servicer: SiteServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -43,7 +43,7 @@ async def world(tmp_path: Path, first_release: Path, authority: Path) -> AsyncIt
     import shutil
 
     world = World(tmp_path, tmp_path / "pki", settings={"authority": authority})
-    for role, name, site in (("cloud", "cloud", ""), ("operator", "alice", ""), ("site", "site-1", "")):
+    for role, name, site in (("cloud", "cloud", ""), ("admin", "alice", ""), ("site", "site-1", "")):
         hosts = ["127.0.0.1"] if role == "cloud" else []
         ca.issue(authority, role, name, hosts, world.identities / name, site)
     shutil.copytree(first_release, world.state_dir)
@@ -150,7 +150,7 @@ async def test_a_token_opens_nothing_but_enrolment(world: World) -> None:
     assert tried > 30
 
 
-async def test_only_operators_make_tokens_and_none_for_a_cloud_or_a_host_of_another(
+async def test_only_admins_make_tokens_and_none_for_a_cloud_or_a_host_of_another(
     world: World, authority: Path
 ) -> None:
     ca.issue(authority, "site", "site-2", ["user-domain.example.org"], world.identities / "site-2")
@@ -158,7 +158,7 @@ async def test_only_operators_make_tokens_and_none_for_a_cloud_or_a_host_of_anot
         before = register(authority)
         for name in ("site-1", "cloud"):
             stub = EnrolmentServiceStub(world.channel(name))
-            with pytest.raises(Refused, match="it is for operators"):
+            with pytest.raises(Refused, match="the role admin"):
                 request = enrolment_pb2.CreateTokenRequest(identity=str(CAMERA), valid_s=60)
                 await call(stub.CreateToken, request, deadline_s=PATIENCE_S)
         for wanted, hosts, valid_s in (

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from google.protobuf.message import Message
 
-from diredi.errors import InvalidInput, NotFound, Refused, Unreachable
+from diredi.errors import InvalidInput, NoRoom, NotFound, Refused, Unreachable, WrongState
 from diredi.rpc import blobs, convert
 from diredi.rpc.client import connect
+from diredi.rpc.manifest_signature import sign_manifest
+from diredi.rpc.services import SERVICES
 from diredi.rpc.streams import read_messages
-from diredi.rpc.v1 import cycles_pb2, cycles_pb2_grpc, fleet_pb2, registry_pb2, registry_pb2_grpc, sites_pb2
+from diredi.rpc.v1 import (
+    cycles_pb2,
+    cycles_pb2_grpc,
+    enrolment_pb2,
+    fleet_pb2,
+    registry_pb2,
+    registry_pb2_grpc,
+    sites_pb2,
+)
 from diredi.trust import ca
 from diredi.trust.identity import Credentials
-from tests.services.cloud.extracting import STRANGER, extracting
+from tests.services.cloud.extracting import STRANGER, Extracting, extracting
 from tests.services.cloud.world import World, ask, state_of
+from tests.support.waiting import PATIENCE_S
 
 
 async def test_everyone_speaks_for_himself_only(world: World) -> None:
@@ -70,6 +83,109 @@ async def test_everyone_speaks_for_himself_only(world: World) -> None:
             with pytest.raises(Refused):
                 await anext(read_messages(stream, 20))
         assert e.stores() == before
+
+
+VIEWERS = {"vera", "alice", "anna"}
+OPERATORS = {"alice", "anna"}
+ADMINS = {"anna"}
+NEEDED = {
+    frozenset(VIEWERS): "the role viewer or operator or admin",
+    frozenset(OPERATORS): "the role operator or admin",
+    frozenset(ADMINS): "the role admin",
+}
+ELSEWHERE = {"LocalService", "OverlayService", "EdgeService", "PeerService"}
+STREAMS = ("CycleService/Watch", "SiteService/Watch", "FleetService/Watch", "FleetService/GetRel", "BlobService/Get")
+EVERYBODY = {*VIEWERS, "site-1", "site-2", "cam-1", "cam-2", "twin", "cloud"}
+
+
+def rules(e: Extracting) -> dict[str, tuple[Message, set[str]]]:
+    """For each call of the cloud's contract a request, and who may make it while site-1 extracts; all others may not.
+
+    What is allowed meets another check where it would change the cycle.
+    """
+    cycle_id, tutor = e.task.cycle_id, e.task.tutor.weights
+    sites, uploaders = {"site-1", "site-2"}, {*OPERATORS, "site-1", "site-2"}
+    of_another_base = cycles_pb2.GapManifest()
+    of_another_base.CopyFrom(e.manifest)
+    of_another_base.tutor_gap.base_id = "another"
+    failed = fleet_pb2.ReportInstallRequest(device="cam-1", release_version=1, outcome=fleet_pb2.INSTALL_OUTCOME_FAILED)
+    return {
+        "CycleService/StartCycle": (cycles_pb2.StartCycleRequest(site="site-1", request_id="x"), OPERATORS),
+        "CycleService/RebaseRelease": (cycles_pb2.RebaseReleaseRequest(scope="site:site-1", request_id="y"), OPERATORS),
+        "CycleService/WatchCycle": (cycles_pb2.WatchCycleRequest(id=cycle_id), {*VIEWERS, "site-1"}),
+        "CycleService/ListCycles": (cycles_pb2.ListCyclesRequest(site="site-1"), {*VIEWERS, "site-1"}),
+        "CycleService/GetCycle": (cycles_pb2.GetCycleRequest(id=cycle_id), {*VIEWERS, "site-1"}),
+        "CycleService/ApproveCycle": (cycles_pb2.ApproveCycleRequest(id=cycle_id), {"site-1"}),
+        "SiteService/WatchTasks": (sites_pb2.WatchTasksRequest(site="site-1", auto_approve=True), {"site-1"}),
+        "SiteService/ReportProgress": (sites_pb2.ReportProgressRequest(cycle_id=cycle_id), {"site-1"}),
+        "SiteService/ProposeClasses": (sites_pb2.ProposeClassesRequest(cycle_id=cycle_id, names=["car"]), {"site-1"}),
+        "SiteService/SubmitGap": (sites_pb2.SubmitGapRequest(manifest=of_another_base), {"site-1"}),
+        "SiteService/SubmitValidation": (sites_pb2.SubmitValidationRequest(cycle_id=cycle_id), {"site-1"}),
+        "SiteService/ListSites": (sites_pb2.ListSitesRequest(), VIEWERS),
+        "SiteService/ListGroups": (sites_pb2.ListGroupsRequest(), VIEWERS),
+        "SiteService/SetGroup": (sites_pb2.SetGroupRequest(group={"name": "g", "sites": ["nobody"]}), OPERATORS),
+        "SiteService/RemoveGroup": (sites_pb2.RemoveGroupRequest(name="nothing"), OPERATORS),
+        "FleetService/RegisterDevice": (fleet_pb2.RegisterDeviceRequest(device="cam-1", site="site-1"), {"cam-1"}),
+        "FleetService/Heartbeat": (fleet_pb2.HeartbeatRequest(device="cam-1"), {"cam-1", "twin"}),
+        "FleetService/WatchReleases": (fleet_pb2.WatchReleasesRequest(device="cam-1"), {"cam-1", "twin"}),
+        "FleetService/GetReleaseMetadata": (fleet_pb2.GetReleaseMetadataRequest(name="timestamp.json"), EVERYBODY),
+        "FleetService/ReportInstall": (failed, {"cam-1", "twin"}),
+        "FleetService/ListDevices": (fleet_pb2.ListDevicesRequest(), VIEWERS),
+        "RegistryService/ListModels": (registry_pb2.ListModelsRequest(), {*VIEWERS, *sites}),
+        "RegistryService/GetModel": (registry_pb2.GetModelRequest(id=e.task.student.id), {*VIEWERS, *sites}),
+        "BlobService/StatBlob": (registry_pb2.StatBlobRequest(digest=STRANGER), EVERYBODY),
+        "BlobService/PutChunk": (
+            registry_pb2.PutChunkRequest(digest=STRANGER, total_bytes=10**12, data=b"x"), uploaders
+        ),
+        "BlobService/GetBlob": (registry_pb2.GetBlobRequest(digest=tutor.digest), {*OPERATORS, "site-1"}),
+        "EnrolmentService/CreateToken": (enrolment_pb2.CreateTokenRequest(identity="site/site-4", valid_s=60), ADMINS),
+        "EnrolmentService/Enrol": (enrolment_pb2.EnrolRequest(), set()),
+        "EnrolmentService/RenewCertificate": (enrolment_pb2.RenewCertificateRequest(), EVERYBODY),
+        "CycleService/DeclineCycle": (cycles_pb2.DeclineCycleRequest(id=cycle_id), {"site-1"}),
+        "SiteService/FailTask": (sites_pb2.FailTaskRequest(task_id=f"{cycle_id}/validate"), {"site-1"}),
+    }  # fmt: skip
+
+
+async def test_each_call_as_each_identity(world: World) -> None:
+    """`twin` is cam-1 of another site: what it says of itself is of that one."""
+    async with extracting(world) as e:
+        wanted = rules(e)
+        served = {
+            f"{service.name.removeprefix('diredi.v1.')}/{name}"
+            for service in SERVICES
+            if service.name.removeprefix("diredi.v1.") not in ELSEWHERE
+            for name in dir(service.servicer)
+            if name[0].isupper()
+        }
+        assert set(wanted) == served, "each call of the cloud has its rule here"
+        found = {}
+        for call_name, (request, allowed) in wanted.items():
+            found[call_name] = {
+                name for name in sorted(EVERYBODY) if await passes(world, name, call_name, request, allowed)
+            }
+        assert found == {call_name: allowed for call_name, (_, allowed) in wanted.items()}
+
+
+async def passes(world: World, name: str, call_name: str, request: Message, allowed: set[str]) -> bool:
+    if isinstance(request, sites_pb2.SubmitGapRequest):
+        request = sites_pb2.SubmitGapRequest(manifest=request.manifest)
+        sign_manifest(request.manifest, world.credentials(name))
+    method = f"/diredi.v1.{call_name}"
+    channel = world.channel(name)
+    with suppress(InvalidInput, WrongState, NoRoom):  # of a later check than who it is
+        try:
+            if call_name.startswith(STREAMS):
+                stream = channel.unary_stream(method, type(request).SerializeToString, bytes)(request)
+                await anext(read_messages(stream, PATIENCE_S))
+            else:
+                await ask(channel.unary_unary(method, type(request).SerializeToString, bytes), request)
+        except Refused as refused:
+            if needed := next((text for people, text in NEEDED.items() if people == frozenset(allowed)), ""):
+                assert needed in str(refused)
+            return False
+        except NotFound:
+            return call_name != "BlobService/GetBlob"
+    return True
 
 
 async def test_a_blob_is_read_only_by_those_whom_it_is_for(world: World) -> None:

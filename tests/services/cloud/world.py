@@ -60,6 +60,8 @@ def make_identities(folder: Path) -> Path:
     ca.issue(folder / "ca", Role.DEVICE, "cam-1", [], folder / "twin", site="site-2")
     ca.issue(folder / "ca", Role.DEVICE, "yard", [], folder / "yard", site="site-3")
     ca.issue(folder / "ca", Role.OPERATOR, "alice", [], folder / "alice")
+    ca.issue(folder / "ca", Role.VIEWER, "vera", [], folder / "vera")
+    ca.issue(folder / "ca", Role.ADMIN, "anna", [], folder / "anna")
     return folder
 
 

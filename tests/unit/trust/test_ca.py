@@ -100,7 +100,7 @@ def test_a_host_that_is_none_is_refused_and_nothing_is_written(authority, tmp_pa
 
 
 def test_an_unknown_role_is_refused_by_name(authority, tmp_path):
-    with pytest.raises(InvalidInput, match="'king' is not a role: use one of cloud, site, device, operator"):
+    with pytest.raises(InvalidInput, match="'king' is not a role: use one of cloud, site, device, viewer, op"):
         ca.issue(authority, "king", "arthur", [], tmp_path / "own")
 
 
