@@ -2,8 +2,8 @@
 
 A certificate carries its identity as a URI in its subject alternative names: `diredi://cloud/cloud`,
 `diredi://site/site-1`, for a person `diredi://operator/alice` (or `viewer`, `admin`), and for a device, which belongs
-to a site, `diredi://device/site-1/camera-1`. Host names and addresses stand beside it, and for each of them a server name,
-by which clients know whose server it is (`server_name`).
+to a site, `diredi://device/site-1/camera-1`. Host names and addresses stand beside it, and for each of them a server
+name, by which clients know whose server it is (`server_name`).
 """
 
 from __future__ import annotations
