@@ -150,9 +150,7 @@ async def test_a_token_opens_nothing_but_enrolment(world: World) -> None:
     assert tried > 30
 
 
-async def test_only_admins_make_tokens_and_none_for_a_cloud_or_a_host_of_another(
-    world: World, authority: Path
-) -> None:
+async def test_only_admins_make_tokens_and_none_for_a_cloud_or_a_host_of_another(world: World, authority: Path) -> None:
     ca.issue(authority, "site", "site-2", ["user-domain.example.org"], world.identities / "site-2")
     async with world.cloud():
         before = register(authority)
