@@ -105,7 +105,7 @@ clean:  ## remove what was made here: .venv, caches, the demo's output
 # Less than `setup`: no tools of development.
 .PHONY: .runtime .python
 .runtime: .python
-	@$(PYTHON) deploy/setup.py --groups core,video,learning,cloud,ultralytics
+	@$(PYTHON) deploy/setup.py --groups core,video,outputs,learning,cloud,ultralytics
 
 .python:
 	@[ -n "$(PYTHON)" ] || { echo "setup: Python 3.11 or newer is needed and none is on the path:" \

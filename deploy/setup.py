@@ -39,7 +39,7 @@ IMAGE_PYTHON = "3.11"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 NO_DEPS = ("ultralytics", "libreyolo")
 """Groups that are installed without their dependencies: they ask for an OpenCV that fights with the headless one."""
-ALL_GROUPS = ("core", "video", "learning", "peers", "ray", "cloud", *NO_DEPS, "pandas", "supervision", "dev", "docs")
+ALL_GROUPS = ("core", "video", "outputs", "learning", "peers", "ray", "cloud", *NO_DEPS, "pandas", "supervision", "dev", "docs")
 NOT_IN_IMAGES = ("pandas", "supervision", "dev", "docs")
 TORCH_CHOICES = ("auto", "cpu", "cuda")
 NEEDED_GIB = {"core": 1, "learning": 3}

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from diredi.config import ServiceConfig
 from diredi.errors import InvalidInput
+from edge_node.outputs.addresses import Broker, web_address
 from edge_node.sources import check_source
 
 CameraName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -44,8 +45,8 @@ class EdgeConfig(ServiceConfig):
     credentials: Path | None = None
     """A file in netrc format with the user names and passwords of cameras. It is read at each connection."""
     reconnect_s: float = Field(1.0, gt=0)
-    """The pause before a source that is away is opened again, in seconds. It doubles each time, up to 30 times its
-    length. A camera that refuses the password is left alone for ten times as long."""
+    """The pause before a source or a broker that is away is tried again, in seconds. It doubles each time, up to 30
+    times its length. One that refuses the password is left alone for ten times as long."""
     repeat: bool = True
     """Whether a folder or a video file starts again at its end."""
     confidence: float = Field(0.25, gt=0, le=1)
@@ -72,6 +73,27 @@ class EdgeConfig(ServiceConfig):
     """The time between two questions to the user domain for an overlay, in seconds."""
     hand_samples_per_minute: float = Field(0.0, ge=0, le=600)
     """How many uncertain frames a minute may go to the user domain. 0 sends none."""
+    mqtt: str | None = None
+    """The MQTT broker that events and states are published to: `mqtts://HOST:PORT`, or `mqtt://` without TLS.
+    `{NAME}` in it stands for a variable of the environment, as in `mqtts://camera:{MQTT_PASSWORD}@10.0.0.5`. None
+    publishes nothing."""
+    mqtt_version: Annotated[Literal["3.1.1", "5"], BeforeValidator(str)] = "3.1.1"
+    """The version of MQTT that the broker speaks."""
+    mqtt_ca: Path | None = None
+    """The file with the certificate that has signed the broker's. None: the authorities of this system."""
+    mqtt_topic: str = Field("diredi", min_length=1, max_length=128, pattern=r"^[^/+#$\s][^+#\s]*[^/+#\s]$")
+    """What all topics begin with; then come the names of site and device."""
+    mqtt_discovery: str = Field("homeassistant", max_length=128, pattern=r"^[^+#\s]*$")
+    """The topic below which Home Assistant looks for devices. Empty announces nothing there."""
+    mqtt_detections: bool = False
+    """Whether the detections of each frame are published, too."""
+    mqtt_picture_s: float = Field(0.0, ge=0)
+    """The time between two pictures of a camera that are published, in seconds. 0 publishes no picture."""
+    mqtt_queue: int = Field(1000, ge=1, le=100_000)
+    """How many events are kept while the broker is away. Beyond that the oldest are dropped and counted."""
+    http: str | None = None
+    """The port, or host:port, of a small web server with live pictures, events, health and metrics. A port alone is one
+    of 127.0.0.1. There is no password and no TLS: whoever reaches it sees what the cameras see. None: no web server."""
     uncertain_below: float = Field(0.5, gt=0, le=1)
     """A frame is uncertain if a detection in it has a lower confidence (0 to 1) than this."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -84,9 +106,18 @@ class EdgeConfig(ServiceConfig):
         try:
             for reference in self.references.values():
                 check_source(reference)
+            if self.mqtt is not None:
+                self.broker.check()
+            if self.http is not None:
+                web_address(self.http)
         except InvalidInput as error:
             raise ValueError(str(error)) from None
         return self
+
+    @property
+    def broker(self) -> Broker:
+        """Where `mqtt` is and how it is spoken to."""
+        return Broker(self.mqtt or "", self.mqtt_version, self.mqtt_ca, self.credentials)
 
     @property
     def references(self) -> dict[str, str]:

@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
 
+import numpy as np
 import structlog
 
 from diredi.detectors.predictor import Detections, Image
+from diredi.labels import LabelSpace
 from edge_node.active_model import ActiveModel, RunningModel
 from edge_node.camera import Camera, SourceState
 from edge_node.sources import Frame
@@ -123,11 +125,13 @@ class InferenceLoop:
             if not camera.gate.is_open(image, time.monotonic()):
                 return
             model, detections = self._active.detect(image, camera.settings.confidence or self._confidence)
+            detections = only(detections, model.release.labels, camera.settings.classes)
         except Exception as error:  # a frame on which every model fails must not end the loop; it is counted and logged
             self._telemetry.record_dropped()
             self._log_error(error)
             return
-        self._telemetry.record_frame(time.perf_counter() - started)
+        names = [model.release.labels.names[class_id] for class_id in detections.classes]
+        self._telemetry.record_frame(time.perf_counter() - started, camera.name, names)
         self._number += 1
         if self._number == 1:
             structlog.get_logger().info("detection_started", release=model.release.version)
@@ -141,6 +145,19 @@ class InferenceLoop:
         self._frame_error = str(error)
 
 
+def only(detections: Detections, labels: LabelSpace, names: Sequence[str]) -> Detections:
+    """Return the detections of some classes.
+
+    Args:
+        detections: What a model has found.
+        labels: The label space of that model.
+        names: The classes to keep; none keeps all. Those that the model does not know are passed over.
+    """
+    if not names:
+        return detections
+    return detections.with_ids(np.array([i if name in names else -1 for i, name in enumerate(labels.names)]))
+
+
 class Broadcast:
     """Give every reader the results in order. A slow reader skips the oldest ones and delays nobody."""
 
@@ -149,6 +166,8 @@ class Broadcast:
         self._loop = loop
         self._readers: set[asyncio.Queue[Result | None]] = set()
         self._ended = False
+        self.skipped = 0
+        """How many results readers have skipped because they were slow."""
 
     def publish(self, result: Result | None) -> None:
         """Deliver a result to all readers, from any thread; None says that there will be no more."""
@@ -160,6 +179,7 @@ class Broadcast:
         for queue in self._readers:
             if queue.full():
                 queue.get_nowait()
+                self.skipped += 1
             queue.put_nowait(result)
 
     async def results(self) -> AsyncIterator[Result]:

@@ -30,6 +30,7 @@ from edge_node.config import EdgeConfig
 from edge_node.hard_samples import HardSampleSender
 from edge_node.identity import IdentityFolder
 from edge_node.inference import Broadcast, InferenceLoop
+from edge_node.outputs.make import make_outputs
 from edge_node.overlay import OverlayUpdater
 from edge_node.release_trust import SignedMetadata
 from edge_node.servicer import EdgeServicer, NodeParts
@@ -90,7 +91,7 @@ async def serve(config: EdgeConfig, stop: asyncio.Event) -> None:
         stack.push_async_callback(asyncio.to_thread, meter.close)
         stack.callback(inference.stop, STOP_S)
         inference.start()
-        await process.run_all([_keep_connected(config, parts, overlays)], stop)
+        await process.run_all([_keep_connected(config, parts, overlays), *make_outputs(config, parts)], stop)
 
 
 def _cameras(config: EdgeConfig, stopped: threading.Event, changed: threading.Condition) -> list[Camera]:

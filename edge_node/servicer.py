@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from diredi.data.images import decode_image
 from diredi.detectors.predictor import Detections
@@ -32,6 +32,23 @@ from edge_node.updater import Updater
 MAX_IMAGE_BYTES = 8 * 2**20
 
 
+class Output(Protocol):
+    """Hand on what the node sees, beside gRPC."""
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with it, in a sentence; empty for nothing."""
+        ...
+
+    async def run(self) -> None:
+        """Do so for ever."""
+        ...
+
+    def metrics(self) -> Iterable[Any]:
+        """Return its figures for Prometheus, as families of prometheus-client."""
+        ...
+
+
 @dataclass(frozen=True)
 class NodeParts:
     """Hold the parts of a node that its service reads; `node.py` makes them."""
@@ -48,6 +65,7 @@ class NodeParts:
     meter: EgressMeter
     identity: IdentityFolder
     trust: SignedMetadata
+    outputs: list[Output] = field(default_factory=list)
 
     def update_health(self) -> UpdateHealth:
         """Return what the cloud is told of updates."""
@@ -63,6 +81,7 @@ class NodeParts:
             or self.inference.last_error
             or self.cloud.last_error
             or self.meter.problem
+            or next((output.problem for output in self.outputs if output.problem), "")
         )
 
 
@@ -126,6 +145,19 @@ class EdgeServicer(stubs.EdgeServiceServicer):
             sent_bytes=node.meter.totals(),
             overlay=model.overlay if model else "",
         )
+
+
+def detections_to_json(detections: Detections, labels: LabelSpace) -> list[dict[str, object]]:
+    """Return detections as JSON has them, in their order: the most confident comes first."""
+    return [
+        {
+            "class": labels.names[int(class_id)],
+            "class_id": int(class_id),
+            "confidence": round(float(score), 4),
+            "box": [round(float(value), 1) for value in box],
+        }
+        for box, score, class_id in zip(detections.boxes, detections.scores, detections.classes, strict=True)
+    ]
 
 
 def detections_to_messages(detections: Detections, labels: LabelSpace) -> list[pb.Detection]:

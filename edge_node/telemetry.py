@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import bisect
 import statistics
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 WINDOW = 100
+LATENCY_BOUNDS_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
+"""Upper bounds of the latencies that are counted together."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,17 @@ class Rates:
     dropped: int
     frames_per_second: float
     latency_ms: float
+
+
+@dataclass(frozen=True)
+class CameraCounts:
+    """Hold what has been counted of a camera since the start."""
+
+    latencies: tuple[int, ...]
+    """How many frames took no longer than each of LATENCY_BOUNDS_S and longer than the one before; last, the rest."""
+    latency_sum_s: float
+    detections: dict[str, int]
+    """Class name to number of boxes."""
 
 
 class Telemetry:
@@ -37,10 +51,23 @@ class Telemetry:
         self._dropped = 0
         self._ends: deque[float] = deque(maxlen=WINDOW)
         self._latencies_s: deque[float] = deque(maxlen=WINDOW)
+        self._by_bound: dict[str, list[int]] = {}
+        self._sums_s: defaultdict[str, float] = defaultdict(float)
+        self._detections: dict[str, Counter[str]] = {}
 
-    def record_frame(self, latency_s: float) -> None:
-        """Count a frame on which the model detected for so many seconds."""
+    def record_frame(self, latency_s: float, camera: str = "", names: Iterable[str] = ()) -> None:
+        """Count a frame.
+
+        Args:
+            latency_s: For how many seconds the model detected on it.
+            camera: The camera that it is of.
+            names: The class of each box.
+        """
         with self._lock:
+            by_bound = self._by_bound.setdefault(camera, [0] * (len(LATENCY_BOUNDS_S) + 1))
+            by_bound[bisect.bisect_left(LATENCY_BOUNDS_S, latency_s)] += 1
+            self._sums_s[camera] += latency_s
+            self._detections.setdefault(camera, Counter()).update(names)
             self._frames += 1
             self._ends.append(self._clock())
             self._latencies_s.append(latency_s)
@@ -49,6 +76,14 @@ class Telemetry:
         """Count a frame on which no model could detect."""
         with self._lock:
             self._dropped += 1
+
+    def by_camera(self) -> dict[str, CameraCounts]:
+        """Return what has been counted of each camera that has given a frame."""
+        with self._lock:
+            return {
+                camera: CameraCounts(tuple(counts), self._sums_s[camera], dict(self._detections[camera]))
+                for camera, counts in self._by_bound.items()
+            }
 
     def rates(self) -> Rates:
         """Return frames per second over the last WINDOW frames, and the median latency of the same."""

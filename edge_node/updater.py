@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -103,6 +104,8 @@ class Updater:
         self._wanted: InstallableRelease | None = self._record.target
         self._changed = asyncio.Event()
         self.last_error = ""
+        self.outcomes: Counter[str] = Counter()
+        """How many installations have ended since the start, by "installed" and "failed"."""
         self._log = structlog.get_logger()
 
         self._candidate: RunningModel | None = None
@@ -111,6 +114,11 @@ class Updater:
     def record(self) -> UpdateRecord:
         """The record as it was stored last."""
         return self._record
+
+    @property
+    def wanted(self) -> InstallableRelease | None:
+        """The release that the cloud has named last; None where it has named none since the start."""
+        return self._wanted
 
     def start_from_disk(self) -> None:
         """Activate the installed release, or the previous one if its file is damaged; this needs no cloud."""
@@ -322,10 +330,12 @@ class Updater:
             error = None
         if error is not None:
             raise InvalidInput(f"release {self._target.version} failed on its first frame ({type(error).__name__})")
+        self.outcomes["installed"] += 1
         self._log.info("release_swapped", version=self._target.version)
 
     def _failed(self, error: DirediError) -> UpdateRecord:
         """Return the record of a failure; the node goes on with the release that runs."""
+        self.outcomes["failed"] += 1
         self._log_problem("install_failed", error, version=self._target.version, state=str(self._record.state))
         self._failed_at = time.monotonic()
         described = REASONS.get(type(error), "an error that the log of the device describes")

@@ -25,11 +25,41 @@ _VARIABLE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _USERINFO = re.compile(r"(?<=://)[^/?#]*@")
 _SECRET_ARGUMENT = re.compile(r"(?<=[?&])([^=&#]*(?:pass|pwd|token|secret)[^=&#]*=)([^&#]*)", re.IGNORECASE)
 
+_ZONE_FORM = "a zone is NAME:x,y,x,y,x,y... or NAME:CLASS,CLASS:x,y,x,y,x,y..., with three corners or more"
+
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-def _numbers(value: object) -> object:
+def _listed(value: object) -> object:
     return value.split(",") if isinstance(value, str) else value
+
+
+class Zone(Config):
+    """A named area of a camera's picture, written as `NAME:x,y,x,y,x,y` or `NAME:CLASS,CLASS:x,y,x,y,x,y`."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+    classes: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    """The only classes that count in it; none: all."""
+    corners: Annotated[tuple[Share, ...], BeforeValidator(_listed)]
+    """x and y of three corners or more, as shares of width and height."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        if value.count(":") not in (1, 2):
+            raise ValueError(_ZONE_FORM)
+        name, *classes, corners = value.split(":")
+        return {"name": name, "corners": corners} | ({"classes": classes[0]} if classes else {})
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Self:
+        if len(self.corners) < 6 or len(self.corners) % 2:
+            raise ValueError(_ZONE_FORM)
+        if self.name == "all":
+            raise ValueError("a zone cannot be called all, which means the whole picture: choose another name")
+        return self
 
 
 class SourceSettings(Config):
@@ -57,10 +87,14 @@ class SourceSettings(Config):
     """Detections in this source with a lower confidence are not reported, in place of `confidence` of the node."""
     rotate: Literal["0", "90", "180", "270"] = "0"
     """By how many degrees frames are turned clockwise."""
-    crop: Annotated[tuple[Share, Share, Share, Share] | None, BeforeValidator(_numbers)] = None
+    crop: Annotated[tuple[Share, Share, Share, Share] | None, BeforeValidator(_listed)] = None
     """The part of the turned frame that is looked at: left, top, right, bottom, as shares of width and height."""
     mask: tuple[tuple[Share, ...], ...] = ()
     """Areas of the cropped frame that are blackened: x,y of three corners or more, as shares. May be given again."""
+    classes: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    """The only classes that are reported of this source, by their names; none: all."""
+    zone: tuple[Zone, ...] = ()
+    """Named areas in which objects are counted. May be given again."""
     motion: Annotated[float, Field(ge=0, le=1)] = 0.0
     """The share of the frame that must have changed since the frame before, else nothing is looked for. 0: always."""
 
@@ -70,6 +104,9 @@ class SourceSettings(Config):
             raise ValueError("crop is left,top,right,bottom: right must be beyond left, and bottom beyond top")
         if any(len(corners) < 6 or len(corners) % 2 for corners in self.mask):
             raise ValueError("mask is x,y,x,y,x,y...: three corners or more")
+        names = [zone.name for zone in self.zone]
+        if len(set(names)) < len(names):
+            raise ValueError("zone: each needs a name of its own")
         return self
 
 
@@ -99,7 +136,7 @@ class Reference:
             return cls("path", os.path.expanduser(address), parsed)  # noqa: PTH111 - no Path: it drops "./"
         kind, _, place = address.partition(":")
         if kind in NETWORK:
-            _check_url(address)
+            check_url(address)
         return cls(kind, place, parsed)
 
     @property
@@ -136,32 +173,44 @@ def _settings(texts: list[str]) -> SourceSettings:
 
 def _collected(settings: list[str]) -> dict[str, object]:
     values: dict[str, object] = {}
-    masks: list[object] = []
+    several: dict[str, tuple[object, ...]] = {}
     for name, _, value in (setting.partition("=") for setting in settings):
         if name == "mask":
-            masks.append(tuple(value.split(",")))
+            several[name] = (*several.get(name, ()), tuple(value.split(",")))
+        elif name == "zone":
+            several[name] = (*several.get(name, ()), value)
         elif name in values:
             raise InvalidInput(f"source setting {name} is given twice: keep one")
         else:
             values[name] = value
-    return {**values, "mask": tuple(masks)} if masks else values
+    return values | several
 
 
-def _check_url(url: str) -> None:
+def check_url(url: str, what: str = "source", example: str = "rtsp://10.0.0.7/stream1") -> None:
+    """Check that a URL names a host, holds no password in clear, and that its variables are set.
+
+    Args:
+        url: A URL, in which `{NAME}` stands for a variable of the environment.
+        what: What it is, for messages.
+        example: How such a URL is written, for messages.
+
+    Raises:
+        InvalidInput: It is not so.
+    """
     match = re.match(r"[a-z]+://(?P<user>[^/?#]*@)?(?P<host>[^/?#]+)", url)
     if match is None:
-        raise InvalidInput(f"source {redacted(url)} names no host: write it like rtsp://10.0.0.7/stream1")
+        raise InvalidInput(f"{what} {redacted(url)} names no host: write it like {example}")
     _, colon, password = (match["user"] or "").rstrip("@").partition(":")
     secrets = [password] if colon else []
     secrets += [argument[2] for argument in _SECRET_ARGUMENT.finditer(url)]
     if any(secret and not _VARIABLE.fullmatch(secret) for secret in secrets):
         raise InvalidInput(
-            f"source {redacted(url)} holds a password, which others could read in a process list or a log: write "
+            f"{what} {redacted(url)} holds a password, which others could read in a process list or a log: write "
             f"{{NAME}} in its place and set the variable NAME in the environment, or put it into the file that "
             f"--credentials names"
         )
     for name in _VARIABLE.findall(url):
-        _variable(name)
+        _variable(name, what)
 
 
 def with_variables(url: str, encode: Callable[[str], str] = lambda value: quote(value, safe="")) -> str:
@@ -177,8 +226,8 @@ def with_variables(url: str, encode: Callable[[str], str] = lambda value: quote(
     return _VARIABLE.sub(lambda match: encode(_variable(match[1])), url)
 
 
-def _variable(name: str) -> str:
+def _variable(name: str, what: str = "source") -> str:
     value = os.environ.get(name)
     if not value:
-        raise InvalidInput(f"the source names the variable {name}, which is not set: set it in the environment")
+        raise InvalidInput(f"the {what} names the variable {name}, which is not set: set it in the environment")
     return value

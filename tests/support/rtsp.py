@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -13,8 +11,8 @@ import av
 import numpy as np
 import pytest
 from av.video.stream import VideoStream
-from filelock import FileLock
 
+from tests.support.apt import need
 from tests.support.net import free_ports
 from tests.support.pki import Pki
 
@@ -71,10 +69,7 @@ class RtspCamera:
 
 @pytest.fixture(scope="session")
 def rtsp_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RtspCamera]:
-    missing = _install()
-    if missing:
-        assert not os.environ.get("CI"), missing
-        pytest.skip(missing)
+    need(_is_installed, *PACKAGES)
     folder = Pki(tmp_path_factory.mktemp("camera-pki")).issue("cloud", "camera")
     (folder / "users.txt").write_text(f"{USER} {PASSWORD}")
     _encode(folder / "h264.mp4", "libx264", {})
@@ -109,21 +104,6 @@ def _encode(path: Path, codec: str, options: dict[str, str], key_frames: bool = 
         for packet in (*packets, *stream.encode()):
             if key_frames or not packet.is_keyframe:
                 file.mux(packet)
-
-
-def _install() -> str:
-    """Make sure of GStreamer's server; return what is missing where that cannot be done."""
-    if _is_installed():
-        return ""
-    with FileLock("/tmp/diredi-apt.lock"):  # that of deploy/docker-engine.sh
-        if _is_installed():
-            return ""
-        if os.getuid() == 0 and shutil.which("apt-get"):
-            apt = ["apt-get", "-qq"]
-            environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-            for command in ([*apt, "update"], [*apt, "install", "-y", "--no-install-recommends", *PACKAGES]):
-                subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    return "" if _is_installed() else f"there is no RTSP server: apt-get install {' '.join(PACKAGES)}"
 
 
 def _is_installed() -> bool:

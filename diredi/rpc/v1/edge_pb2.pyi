@@ -227,7 +227,7 @@ class GetStatusResponse(_message.Message):
     def labels(self) -> _common_pb2.LabelSpace: ...
     @_builtins.property
     def sent_bytes(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """message type to bytes sent to the cloud, as counted on the wire"""
+        """message type to bytes sent to the cloud, and by MQTT and HTTP"""
 
     def __init__(
         self,
