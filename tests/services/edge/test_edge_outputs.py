@@ -16,7 +16,6 @@ import cv2
 import numpy as np
 import pytest
 from edge_doubles import EdgeCloud, config_of, running
-from prometheus_client.parser import text_string_to_metric_families
 
 from diredi.detectors.spec import DetectorSpec
 from tests.support.mqtt import PASSWORD, USER, MqttBroker, MqttReader, broker, mqtt_server, reader
@@ -107,6 +106,8 @@ def check_web(port: int) -> None:
         assert get(port, path)[0] == 400
     code, said = get(port, "/events", host="rebound.example.com")
     assert (code, b"not one of this machine" in said) == (421, True)
+    from prometheus_client.parser import text_string_to_metric_families
+
     code, metrics = get(port, "/metrics")
     assert code == 200
     values = {
