@@ -36,6 +36,7 @@ from diredi.store.files import make_folder
 from diredi.trust import ca, enrolment
 from diredi.trust.identity import Credentials, Role
 from diredi.trust.live import wait_for_valid
+from diredi.trust.release_keys import ROOT_FILE
 from diredi.trust.release_repository import ReleaseRepository
 
 CYCLE_SERVICE: Final = "diredi.v1.CycleService"
@@ -135,7 +136,7 @@ class Cloud:
             CycleServicer(CycleService(context, config.cycle_recipe)),
             SiteServicer(SiteService(context, GapValidator(self.blobs)), meter),
             FleetServicer(self._fleet),
-            EnrolmentServicer(config.authority),
+            EnrolmentServicer(config.authority, config.identity / ROOT_FILE),
         ]
         server = await start_server(
             credentials, config.listen, servicers, meter=meter, identity=config.identity, limits=config.limits

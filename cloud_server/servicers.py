@@ -49,7 +49,7 @@ from diredi.rpc.v1.enrolment_pb2_grpc import EnrolmentServiceServicer
 from diredi.rpc.v1.fleet_pb2_grpc import FleetServiceServicer
 from diredi.rpc.v1.registry_pb2_grpc import RegistryServiceServicer
 from diredi.rpc.v1.sites_pb2_grpc import SiteServiceServicer
-from diredi.trust import enrolment, release_keys
+from diredi.trust import enrolment
 from diredi.trust.deny_list import CRL_FILE
 from diredi.trust.identity import Identity, Role
 
@@ -275,9 +275,9 @@ class RegistryServicer(RegistryServiceServicer):
 class EnrolmentServicer(EnrolmentServiceServicer):
     """Answers as `proto/diredi/v1/enrolment.proto` says, and signs with the authority that the cloud was given."""
 
-    def __init__(self, authority: Path | None) -> None:
-        """Sign with the authority in a folder; None: sign nothing."""
-        self._folder = authority
+    def __init__(self, authority: Path | None, root: Path) -> None:
+        """Sign with the authority in a folder; None: sign nothing. `root` is the file with the root of releases."""
+        self._folder, self._root = authority, root
 
     async def CreateToken(
         self, request: enrolment_pb2.CreateTokenRequest, context: Context
@@ -302,9 +302,8 @@ class EnrolmentServicer(EnrolmentServiceServicer):
         certificate = await asyncio.to_thread(enrolment.redeem, folder, token, request.signing_request)
         _log.info("enrolled", identity=str(Identity.from_certificate(certificate)), token=token.name)
         return enrolment_pb2.EnrolResponse(
-            certificate=certificate, deny_list=_read(folder / CRL_FILE),
-            root=_read(folder / release_keys.FOLDER / release_keys.ROOT_FILE),
-        )  # fmt: skip
+            certificate=certificate, deny_list=_read(folder / CRL_FILE), root=_read(self._root)
+        )
 
     async def RenewCertificate(
         self, request: enrolment_pb2.RenewCertificateRequest, context: Context

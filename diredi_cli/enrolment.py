@@ -12,6 +12,7 @@ from diredi.errors import InvalidInput
 from diredi_cli.output import emit, facts
 
 if TYPE_CHECKING:
+    from diredi.trust.enrolment import Token
     from diredi.trust.identity import Identity
 
 _UNITS = {"min": 60, "h": 3600, "d": 86_400}
@@ -35,18 +36,22 @@ def create_token(
     from diredi.trust.enrolment import Token
     from diredi.trust.identity import Credentials
     from diredi_cli.connection import ask
-    from diredi_cli.proto_json import to_datetime
 
-    request = CreateTokenRequest(identity=str(identity), hosts=hosts, valid_s=_seconds(valid))
+    request = CreateTokenRequest(identity=str(identity), hosts=hosts, valid_s=seconds_in(valid))
     made: CreateTokenResponse = ask(cloud, operator, lambda channel: EnrolmentServiceStub(channel).CreateToken, request)
-    token = Token(address or cloud, Credentials.parse(made.ca, made.certificate, made.key)).encode()
-    expires = to_datetime(made.expires)
-    data = {"identity": str(identity), "expires": expires.isoformat(), "token": token}
+    print_token(identity, Token(address or cloud, Credentials.parse(made.ca, made.certificate, made.key)), as_json)
+
+
+def print_token(identity: Identity, token: Token, as_json: bool) -> None:
+    """Print a token, whom it is for, and what to do with it."""
+    expires, text = token.credentials.expires, token.encode()
+    data = {"identity": str(identity), "expires": expires.isoformat(), "token": text}
     shown = {"identity": identity, "works once, until": f"{expires:%Y-%m-%d %H:%M} UTC"}
-    emit(data, as_json, facts(shown), "run there:", f"  diredi pki enroll --out FOLDER {token}")
+    emit(data, as_json, facts(shown), "run there:", f"  diredi pki enroll --out FOLDER {text}")
 
 
-def _seconds(text: str) -> int:
+def seconds_in(text: str) -> int:
+    """Return the seconds in a time such as 24h. Raises InvalidInput where it is none."""
     found = re.fullmatch(r"([1-9]\d{0,5})(min|h|d)", text)
     if found is None:
         raise InvalidInput(f"{text[:20]!r} is not a time: write for example --valid 24h (min, h or d)")

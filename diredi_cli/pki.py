@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from diredi_cli.enrolment import Hosts, Valid, print_token, seconds_in
 from diredi_cli.options import AsJson
 from diredi_cli.output import emit, facts, table
 
@@ -144,6 +145,24 @@ def list_certificates(
         for entry in issued
     ]
     emit(data, as_json, table(("identity", "state", "ends", "hosts", "serial"), rows))
+
+
+@app.command("token")
+def token(
+    identity: Annotated[str, typer.Argument(help="For whom, e.g. admin/alice, site/site-1 or device/site-1/camera-1.")],
+    address: Annotated[str, typer.Option("--address", metavar="HOST:PORT", help="The cloud, as reached from there.")],
+    authority: Annotated[Path, typer.Option("--ca", metavar="FOLDER", help="The authority.")] = DEFAULT_AUTHORITY,
+    host: Hosts = None,
+    valid: Valid = "24h",
+    as_json: AsJson = False,
+) -> None:
+    """Make an enrolment token beside the authority, without the cloud: for the first admin, or a whole deployment."""
+    from diredi.trust.enrolment import Token, create_token
+    from diredi.trust.identity import Identity
+
+    holder = Identity.from_uri(f"diredi://{identity}")
+    made = create_token(authority, holder, host or [], timedelta(seconds=seconds_in(valid)))
+    print_token(holder, Token(address, made), as_json)
 
 
 @app.command("enroll")

@@ -8,7 +8,7 @@ import signal
 from diredi_cli.output import Progress
 from diredi_demo.data import provide_data
 from diredi_demo.measure import measure
-from diredi_demo.options import EDGES, SITE, DemoOptions
+from diredi_demo.options import DemoOptions
 from diredi_demo.processes import Fleet
 from diredi_demo.report import Report
 from diredi_demo.scenario import Scenario
@@ -27,7 +27,7 @@ def run_demo(setting: DemoOptions, folder: Workspace, bar: Progress) -> Report:
     try:
         with clock.span("data", "set-up"):
             data = provide_data(setting, folder, bar)
-            folder.make_identities(SITE, EDGES)
+            folder.make_authority()
         outcome = asyncio.run(Scenario(setting, folder, data, fleet, clock, bar).run())
         if not setting.keep:
             bar.step("Stopping the fleet")

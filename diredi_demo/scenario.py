@@ -13,6 +13,7 @@ from diredi.child_process import ChildProcess
 from diredi.errors import DirediError, Unreachable
 from diredi.rpc.client import Channel, Method, call, is_serving
 from diredi.rpc.convert import blob_from, struct_to
+from diredi.rpc.enrolment import enrol_with_file
 from diredi.rpc.v1.common_pb2 import Model
 from diredi.rpc.v1.cycles_pb2 import Cycle, GetCycleRequest, StartCycleRequest
 from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceStub
@@ -78,6 +79,7 @@ class Scenario:
         values = with_scenes(cloud_values(self.setting, self.folder), self.data.presumed, self.folder)
         cloud = self.fleet.start("cloud", "cloud_server", values)
         address = await self._ready(cloud)
+        self.folder.make_tokens(address, SITE, EDGES)
         values = site_values(self.setting, self.folder, address, self.data.private)
         site = self.fleet.start(SITE, "user_domain", values | {"labelled": self.data.labelled})
         local, frames = await self._ready(site), self._frames()
@@ -97,7 +99,8 @@ class Scenario:
         return load(self.data.private, ("val",), read_labels=False).val[0].image.parent.resolve()
 
     async def _update(self) -> Outcome:
-        operator = self.folder.identity("operator")
+        operator, token = self.folder.identity("operator"), self.folder.token("operator")
+        await enrol_with_file(token, self.fleet.services["cloud"].address, operator, Identity(Role.ADMIN, "operator"))
         async with open_channel(self.fleet.services["cloud"].address, operator) as cloud:
             within = Stopwatch(self.clock)
             with self.clock.span("bootstrap", "set-up"):

@@ -26,6 +26,7 @@ def cloud_values(setting: DemoOptions, folder: Workspace) -> dict[str, Any]:
         "listen": "127.0.0.1:0",
         "state_dir": str(folder.state("cloud").resolve()),
         "identity": str(folder.identity("cloud").resolve()),
+        "authority": str(folder.identity("ca").resolve()),
         "presumed": BUILT_IN if setting.presumed is None else str(setting.presumed.resolve()),
         **{name: _absolute(model) for name, model in models.items() if model},
         **({"image_size": setting.image_size} if setting.image_size else {}),
@@ -43,6 +44,7 @@ def site_values(setting: DemoOptions, folder: Workspace, cloud: str, data: Path)
         "listen": "127.0.0.1:0",
         "state_dir": str(folder.state(SITE).resolve()),
         "identity": str(folder.identity(SITE).resolve()),
+        "token": str(folder.token(SITE).resolve()),
         "data": str(data),
         "seed": setting.seed,
         "min_held_out": 3,  # all of it is one user's, who wants to see figures of few images, too
@@ -62,6 +64,7 @@ def edge_values(
         "listen": "127.0.0.1:0",
         "state_dir": str(folder.state(name).resolve()),
         "identity": str(folder.identity(name).resolve()),
+        "token": str(folder.token(name).resolve()),
         "source": f"folder:{frames}",
         "frames_per_second": 1.0,  # they share this machine with the training
         **setting.tuning.edge,

@@ -37,6 +37,7 @@ _MESSAGES = {
     "FailTaskRequest": "what went wrong",
     "StatBlobRequest": "how far the upload is",
     "GetBlobRequest": "asking for models",
+    "EnrolRequest": "asking for a certificate",
     "WatchTasksRequest": "asking for tasks",
     "ApproveCycleRequest": "that the site agrees",
     "WatchReleasesRequest": "asking for releases",

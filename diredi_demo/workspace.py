@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from diredi.errors import InvalidInput, WrongState
 from diredi.store.files import atomic_write, read_state
 
 _MARK = ".diredi-demo"
+HOSTS = ("localhost", "127.0.0.1", "::1")
+TOKEN_VALID = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -106,17 +109,34 @@ class Workspace:
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
         self.log("x").parent.mkdir(parents=True)
 
-    def make_identities(self, site: str, devices: Iterable[str]) -> None:
-        """Make an authority, and an identity for everybody who takes part."""
+    def token(self, name: str) -> Path:
+        """Return the path of the token with which somebody enrols; the file is there until then."""
+        return self.fleet / "tokens" / name
+
+    def make_authority(self) -> None:
+        """Make an authority, and the identity of the cloud, which signs with it for all others."""
         from diredi.trust import ca
 
-        authority = self.identity("ca")
-        ca.init(authority, "DiReDi demo")
-        hosts = ["localhost", "127.0.0.1", "::1"]
-        for role, name in (("cloud", "cloud"), ("site", site), ("operator", "operator")):
-            ca.issue(authority, role, name, hosts, self.identity(name))
-        for device in devices:
-            ca.issue(authority, "device", device, hosts, self.identity(device), site=site)
+        ca.init(self.identity("ca"), "DiReDi demo")
+        ca.issue(self.identity("ca"), "cloud", "cloud", HOSTS, self.identity("cloud"))
+
+    def make_tokens(self, cloud: str, site: str, devices: Iterable[str]) -> None:
+        """Make a one-time token for everybody but the cloud; each makes its own key with it.
+
+        Args:
+            cloud: The cloud as host:port.
+            site: Name of the site.
+            devices: Names of its devices.
+        """
+        from diredi.trust.enrolment import Token, create_token
+        from diredi.trust.identity import Identity, Role
+
+        people = [Identity(Role.SITE, site), Identity(Role.ADMIN, "operator")]
+        for identity in (*people, *(Identity(Role.DEVICE, device, site) for device in devices)):
+            hosts = [] if identity.role is Role.ADMIN else HOSTS
+            token = Token(cloud, create_token(self.identity("ca"), identity, hosts, TOKEN_VALID))
+            self.token(identity.name).parent.mkdir(mode=0o700, exist_ok=True)
+            atomic_write(self.token(identity.name), token.encode().encode(), durable=False, mode=0o600)
 
     @property
     def _processes(self) -> Path:

@@ -33,6 +33,9 @@ class EdgeConfig(ServiceConfig):
     """The host:port of the site's user domain, which receives uncertain frames. None sends no frame anywhere."""
     identity: Path
     """The folder with ca.pem, cert.pem and key.pem, as `diredi pki issue` makes it."""
+    token: Path | None = None
+    """The file with an enrolment token of `diredi device enroll`. Where `identity` has no certificate yet, this service
+    makes a key there, gets a certificate as soon as the cloud answers, and deletes the file."""
     state_dir: Path
     """The folder for releases and the state of the updater. It must survive restarts."""
     listen: str = "127.0.0.1:0"

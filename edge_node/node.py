@@ -14,9 +14,10 @@ import structlog
 
 from diredi import process
 from diredi.detectors.onnx import OnnxPredictor
-from diredi.errors import InvalidInput
+from diredi.errors import DirediError, InvalidInput
 from diredi.rpc.byte_counter import EgressMeter
 from diredi.rpc.client import Channel, connect
+from diredi.rpc.enrolment import enrol_with_file
 from diredi.rpc.renewal import keep_renewed
 from diredi.rpc.retry import Backoff
 from diredi.rpc.server import start_server
@@ -76,7 +77,7 @@ async def serve(config: EdgeConfig, stop: asyncio.Event) -> None:
     )  # fmt: skip
     if config.overlay:
         await asyncio.to_thread(overlays.start_from_disk)
-    if credentials is None and active.current is None:
+    if credentials is None and active.current is None and config.token is None:
         raise InvalidInput(identity.problem)
     stopped, changed = threading.Event(), threading.Condition()
     inference = InferenceLoop(
@@ -121,6 +122,7 @@ def _trial(config: EdgeConfig) -> TryRelease | None:
 async def _keep_connected(config: EdgeConfig, parts: NodeParts, overlays: OverlayUpdater) -> None:
     """Run all that needs a certificate, for ever; begin it anew when the one in the folder is replaced."""
     listen = config.listen
+    await _enrol(config, parts)
     while True:
         credentials = await parts.identity.usable()
         async with AsyncExitStack() as stack:
@@ -144,6 +146,19 @@ async def _keep_connected(config: EdgeConfig, parts: NodeParts, overlays: Overla
                 tasks += _for_site(config, site, parts.broadcast, overlays)
             process.announce(address or "none", device=config.device, site=config.site, release=version())
             await process.run_all(tasks, replaced)
+
+
+async def _enrol(config: EdgeConfig, parts: NodeParts) -> None:
+    """Get the first certificate with the token that the configuration names; one that fails ends no detection."""
+    if config.token is None:
+        return
+    owner = Identity(Role.DEVICE, config.device, config.site)
+    try:
+        await enrol_with_file(config.token, config.cloud, config.identity, owner, parts.meter)
+    except DirediError as error:
+        if parts.active.current is None:
+            raise
+        structlog.get_logger().warning("enrolment_failed", why=str(error))
 
 
 async def _serve_site(

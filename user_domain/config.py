@@ -26,6 +26,9 @@ class UserDomainConfig(ServiceConfig):
     """The host:port of the cloud, which this service connects to."""
     identity: Path
     """The folder with ca.pem, cert.pem and key.pem, as `diredi pki issue` makes it."""
+    token: Path | None = None
+    """The file with an enrolment token of `diredi site enroll`. Where `identity` has no certificate yet, this service
+    makes a key there, gets a certificate as soon as the cloud answers, and deletes the file."""
     state_dir: Path
     """The folder for downloads, jobs, samples, the journal and the ledger of what left. It must survive restarts."""
     data: str

@@ -13,6 +13,7 @@ from diredi.errors import DirediError, InvalidInput, NoLabels
 from diredi.jobs import LocalExecutor
 from diredi.rpc.byte_counter import EgressMeter
 from diredi.rpc.client import Channel, connect
+from diredi.rpc.enrolment import enrol_with_file
 from diredi.rpc.renewal import keep_renewed
 from diredi.rpc.retry import Backoff
 from diredi.rpc.server import start_server
@@ -69,20 +70,22 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
     Raises:
         DirediError: Something that the configuration names cannot be used.
     """
-    owner = Identity(Role.SITE, config.site)
-    credentials = await wait_for_valid(config.identity, stop, owner=owner, longest_s=config.retry_longest_s)
-    if credentials is None:
-        return
-    credentials.require_server()
     if config.oracle is not None and not config.oracle.is_file():
         raise InvalidInput(f"oracle {config.oracle} does not exist: name the file of a detector, or leave it out")
     if config.overlay and not config.labelled:
         raise InvalidInput("overlay needs labels, which judge whether it is better: leave it out, or label the images")
     make_folder(config.state_dir)
-    data = await asyncio.to_thread(_Data, config)
     meter = EgressMeter(config.state_dir / "egress.json")
     async with AsyncExitStack() as stack:
         stack.push_async_callback(asyncio.to_thread, meter.close)
+        owner = Identity(Role.SITE, config.site)
+        if config.token is not None:
+            await enrol_with_file(config.token, config.cloud, config.identity, owner, meter)
+        credentials = await wait_for_valid(config.identity, stop, owner=owner, longest_s=config.retry_longest_s)
+        if credentials is None:
+            return
+        credentials.require_server()
+        data = await asyncio.to_thread(_Data, config)
         channel = await stack.enter_async_context(connect(config.cloud, credentials, meter))
         cloud = CloudClient(channel, config.state_dir / "downloads", credentials)
         policy = Policy(config.approval, config.bounds, config.site)

@@ -78,7 +78,9 @@ class Deployment(Project):
     def start(self) -> None:
         self.stop()
         self.compose("up", "--detach", "--wait", "--wait-timeout", "600", timeout_s=660)
-        self.compose("cp", "pki:/identities/operator", str(self.identity))
+        command = ("diredi", "pki", "token", "admin/operator", "--ca", "/authority", "--address", self.address)
+        token = json.loads(self.compose("exec", "-T", "cloud", *command, "--json"))["token"]
+        self.cli("pki", "enroll", token, "--out", str(self.identity))
 
     def kill_and_start(self, service: str) -> None:
         """As a power cut does: no time to say good-bye, the volumes stay."""

@@ -62,7 +62,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory, program: Diredi) -> Iterator[
     root = tmp_path_factory.mktemp("demo")
     folder, calls = Workspace(root / "out"), root / "calls"
     cloud = f"127.0.0.1:{free_port()}"
-    with Recorder(cloud, folder.identity) as recorder:
+    with Recorder(cloud, folder.identity, folder.token("")) as recorder:
         site_side = {"cloud": recorder.address}
         config = small_demo(root / "small.yaml", cloud={"listen": cloud}, site=site_side, edge=site_side)
         said = program("demo", "--out", folder.out, "--config", config, "--keep", timeout_s=900, calls=calls)

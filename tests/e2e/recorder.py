@@ -12,17 +12,20 @@ import ssl
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Self
 
-from diredi.trust.identity import Identity
+from diredi.trust.enrolment import Token, write_credentials
+from diredi.trust.identity import Identity, Role
 
 
 class Recorder:
-    """`with Recorder("127.0.0.1:7070", identity_folder) as recorder:` listens at `recorder.address`."""
+    """`with Recorder("127.0.0.1:7070", identity_folder, tokens) as recorder:` listens at `recorder.address`."""
 
-    def __init__(self, upstream: str, identity: Callable[[str], Path]) -> None:
+    def __init__(self, upstream: str, identity: Callable[[str], Path], tokens: Path) -> None:
+        """`tokens` is the folder with the token of each sender that enrols."""
         self._upstream = upstream
-        self._identity = identity
+        self._identity, self._tokens = identity, tokens
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._lock = threading.Lock()
@@ -58,13 +61,15 @@ class Recorder:
 
     def _relay(self, plain: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            caller = self._context("cloud", ssl.PROTOCOL_TLS_SERVER).wrap_socket(plain, server_side=True)
+            caller = self._context(self._identity("cloud"), ssl.PROTOCOL_TLS_SERVER).wrap_socket(
+                plain, server_side=True
+            )
             certificate = caller.getpeercert() or {}
             names = [str(value) for kind, value in certificate.get("subjectAltName", ()) if kind == "URI"]
-            name = Identity.from_uri(names[0]).name
+            name, context = self._caller(Identity.from_uri(names[0]))
             host, port = self._upstream.rsplit(":", 1)
             raw = socket.create_connection((host, int(port)))
-            cloud = self._context(name, ssl.PROTOCOL_TLS_CLIENT).wrap_socket(raw, server_hostname=host)
+            cloud = context.wrap_socket(raw, server_hostname=host)
             kept = bytearray()
             with self._lock:
                 self._sent.setdefault(name, []).append(kept)
@@ -72,8 +77,19 @@ class Recorder:
             threading.Thread(target=self._pump, args=(cloud, caller, None), daemon=True).start()
             self._pump(caller, cloud, kept)
 
-    def _context(self, name: str, protocol: int) -> ssl.SSLContext:
-        folder = self._identity(name)
+    def _caller(self, identity: Identity) -> tuple[str, ssl.SSLContext]:
+        """Who calls, and how to be him towards the cloud; who enrols shows the certificate of his token."""
+        if identity.role is not Role.ENROLMENT:
+            return identity.name, self._context(self._identity(identity.name), ssl.PROTOCOL_TLS_CLIENT)
+        for file in self._tokens.iterdir():
+            shown = Token.decode(file.read_text()).credentials
+            if shown.identity == identity:
+                with TemporaryDirectory() as folder:
+                    write_credentials(Path(folder), shown.ca, shown.certificate, shown.key)
+                    return file.name, self._context(Path(folder), ssl.PROTOCOL_TLS_CLIENT)
+        raise OSError(f"nobody has the token {identity}")
+
+    def _context(self, folder: Path, protocol: int) -> ssl.SSLContext:
         context = ssl.SSLContext(protocol)
         context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
         context.load_verify_locations(folder / "ca.pem")

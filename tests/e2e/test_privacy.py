@@ -63,6 +63,7 @@ def test_what_was_counted_is_what_was_sent(demo: Demo):
 def test_only_the_gap_its_manifest_progress_and_signs_of_life_leave(demo: Demo):
     may_leave = {
         "site-1": {
+            "EnrolRequest",
             "ApproveCycleRequest",
             "WatchTasksRequest",
             "ReportProgressRequest",
@@ -74,6 +75,7 @@ def test_only_the_gap_its_manifest_progress_and_signs_of_life_leave(demo: Demo):
             "SubmitValidationRequest",
         },
         "edge": {
+            "EnrolRequest",
             "RegisterDeviceRequest",
             "HeartbeatRequest",
             "WatchReleasesRequest",

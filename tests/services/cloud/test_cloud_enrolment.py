@@ -16,8 +16,9 @@ from cryptography import x509
 
 from diredi.errors import InvalidInput, NoRoom, NotFound, Refused, Unauthenticated, Unreachable, WrongState
 from diredi.rpc import renewal
+from diredi.rpc.byte_counter import EgressMeter
 from diredi.rpc.client import call, connect
-from diredi.rpc.enrolment import enrol
+from diredi.rpc.enrolment import enrol, enrol_with_file
 from diredi.rpc.server import start_server
 from diredi.rpc.services import SERVICES
 from diredi.rpc.v1 import enrolment_pb2, fleet_pb2, fleet_pb2_grpc, registry_pb2, registry_pb2_grpc
@@ -26,7 +27,8 @@ from diredi.trust import ca, enrolment
 from diredi.trust.enrolment import Token
 from diredi.trust.identity import Credentials, Identity, Role, hosts_in
 from tests.services.cloud.world import World
-from tests.support.waiting import PATIENCE_S
+from tests.support.net import free_port
+from tests.support.waiting import PATIENCE_S, until
 
 CAMERA = Identity(Role.DEVICE, "cam-9", "site-1")
 
@@ -111,6 +113,41 @@ async def test_a_token_works_once_and_for_the_same_key_again(world: World, tmp_p
         (tmp_path / "first" / "key.pem").rename(tmp_path / "first" / "key.pem.new")
         again = await enrol(token, tmp_path / "first")
     assert again.key == first.key and again.identity == CAMERA
+
+
+async def test_a_service_with_a_token_enrols_itself_as_soon_as_the_cloud_answers(
+    world: World, authority: Path, tmp_path: Path
+) -> None:
+    world.address = f"127.0.0.1:{free_port()}"
+    file, folder, meter = tmp_path / "token", tmp_path / "cam-9", EgressMeter()
+    text = Token("elsewhere:1", enrolment.create_token(authority, CAMERA, ["cam-9"], timedelta(hours=1))).encode()
+    file.write_text(text)
+    with pytest.raises(InvalidInput, match="chmod 600"):
+        await enrol_with_file(file, world.address, folder, CAMERA)
+    file.chmod(0o600)
+    enrolling = asyncio.create_task(enrol_with_file(file, world.address, folder, CAMERA, meter))
+    await until((folder / "key.pem.new").exists)  # it has made its key while the cloud is away
+    async with world.cloud():
+        await asyncio.wait_for(enrolling, PATIENCE_S)
+        made = Credentials.load(folder, owner=CAMERA)
+        await heartbeat(world, made)
+        assert meter.messages().keys() == {"diredi.v1.EnrolRequest"} and not file.exists()
+        file.write_text(text)  # a thief who had copied it
+        file.chmod(0o600)
+        with pytest.raises(Refused, match="this token has been used"):
+            await enrol_with_file(file, world.address, tmp_path / "thief", CAMERA)
+        await enrol_with_file(file, world.address, folder, CAMERA)
+    assert Credentials.load(folder).certificate == made.certificate, "who has a certificate keeps it"
+
+
+async def test_a_service_does_not_take_the_token_of_another(world: World, authority: Path, tmp_path: Path) -> None:
+    file, other = tmp_path / "token", Identity(Role.DEVICE, "cam-8", "site-1")
+    file.write_text(Token("", enrolment.create_token(authority, CAMERA, [], timedelta(hours=1))).encode())
+    file.chmod(0o600)
+    async with world.cloud():
+        with pytest.raises(InvalidInput, match="is of device/site-1/cam-9, not of device/site-1/cam-8"):
+            await enrol_with_file(file, world.address, tmp_path / "cam-8", other)
+    assert not (tmp_path / "cam-8" / "cert.pem").exists()
 
 
 async def test_a_token_that_has_expired_is_refused_in_the_handshake(

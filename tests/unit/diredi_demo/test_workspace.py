@@ -57,14 +57,18 @@ def test_a_process_that_only_has_the_same_number_is_not_ours(tmp_path: Path):
     assert folder.running() == {}
 
 
-def test_identities_are_made_for_everybody(tmp_path: Path):
+def test_everybody_but_the_cloud_gets_a_token_and_no_key(tmp_path: Path):
+    from diredi.trust.enrolment import Token
     from diredi.trust.identity import Credentials
 
     folder = Workspace(tmp_path / "out")
     folder.prepare()
-    folder.make_identities("site-1", ["edge-1"])
-    said = [str(Credentials.load(folder.identity(name)).identity) for name in ("cloud", "site-1", "edge-1", "operator")]
-    assert said == ["cloud/cloud", "site/site-1", "device/site-1/edge-1", "operator/operator"]
+    folder.make_authority()
+    folder.make_tokens("cloud:7070", "site-1", ["edge-1"])
+    assert str(Credentials.load(folder.identity("cloud")).identity) == "cloud/cloud"
+    tokens = [Token.decode(folder.token(name).read_text()) for name in ("site-1", "edge-1", "operator")]
+    assert {(token.cloud, token.credentials.identity.role) for token in tokens} == {("cloud:7070", "enrolment")}
+    assert not any(folder.identity(name).exists() for name in ("site-1", "edge-1", "operator"))
 
 
 def test_tuning_names_the_file_and_the_field(tmp_path: Path):
