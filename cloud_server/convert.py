@@ -306,18 +306,26 @@ def group_to(group: Group) -> sites_pb2.Group:
 
 MAX_SOURCES = 64
 _SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_RUNTIME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]{0,63}")
 _SOURCE_STATES = {fleet_pb2.SourceState.Value(f"SOURCE_STATE_{state.name}"): state for state in SourceState}
 
 
 def vitals_from(message: fleet_pb2.HeartbeatRequest) -> Vitals:
-    """Return what a heartbeat tells. Raises InvalidInput when it names a time or sources that cannot be."""
+    """Return what a heartbeat tells. Raises InvalidInput when it names a time, sources or a runtime that cannot be."""
     expires = base.time_from(message.certificate_expires) if message.HasField("certificate_expires") else None
     return Vitals(
         release_version=message.release_version, frames=min(message.frames, _MAX_COUNT),
         frames_per_second=_finite(message.frames_per_second), latency_ms=_finite(message.latency_ms),
         sources=_sources_from(message.sources), certificate_expires=expires,
         failed_frames=min(message.failed_frames, _MAX_COUNT), updates_stalled=message.updates_stalled,
+        runtime=_runtime_from(message.runtime),
     )  # fmt: skip
+
+
+def _runtime_from(name: str) -> str:
+    if name and not _RUNTIME_NAME.fullmatch(name):
+        raise InvalidInput("the name of a runtime has 1 to 64 letters, digits and .:_-: name another")
+    return name
 
 
 def _sources_from(messages: Sequence[fleet_pb2.Source]) -> dict[str, SourceState]:
@@ -362,7 +370,7 @@ def device_to(view: DeviceView) -> fleet_pb2.Device:
         name=device.name, site=device.site, online=view.online, release_version=device.release_version,
         last_seen=base.time_to(device.last_seen), frames=device.frames, frames_per_second=device.frames_per_second,
         latency_ms=device.latency_ms, scope=view.scope, lacks=view.lacks, failed_frames=device.failed_frames,
-        updates_stalled=device.updates_stalled,
+        updates_stalled=device.updates_stalled, runtime=device.runtime,
         certificate_expires=None if expires is None else base.time_to(expires),
         installs=[_install_to(install) for install in device.installs],
         sources=[

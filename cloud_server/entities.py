@@ -339,6 +339,8 @@ class Vitals(Record):
     """Frames on which its model has failed since it was started."""
     updates_stalled: bool = False
     """Whether it has no signed metadata that hold, so that it takes no release."""
+    runtime: str = ""
+    """What runs its network; empty where it has no release, or has not said so."""
 
 
 class Device(Record):
@@ -354,6 +356,7 @@ class Device(Record):
     certificate_expires: datetime | None = None
     failed_frames: int = 0
     updates_stalled: bool = False
+    runtime: str = ""
     last_seen: datetime
     installs: tuple[Install, ...] = ()
 

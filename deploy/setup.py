@@ -37,10 +37,10 @@ CONSTRAINTS = ROOT / "constraints.txt"
 PYPROJECT = ROOT / "pyproject.toml"
 IMAGE_PYTHON = "3.11"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-NO_DEPS = ("ultralytics", "libreyolo")
-"""Groups that are installed without their dependencies: they ask for an OpenCV that fights with the headless one."""
+NO_DEPS = ("ultralytics", "libreyolo", "openvino")
+"""Groups that are installed without their dependencies: an OpenCV that fights with the headless one, and telemetry."""
 EXTRAS = ("pandas", "supervision", "dev", "docs")
-"""Groups that no image has."""
+NOT_IN_IMAGES = (*EXTRAS, "openvino")
 ALL_GROUPS = ("core", "video", "outputs", "learning", "peers", "ray", "cloud", *NO_DEPS, *EXTRAS)
 TORCH_CHOICES = ("auto", "cpu", "cuda")
 NEEDED_GIB = {"core": 1, "learning": 3}
@@ -57,7 +57,7 @@ def main() -> int:
     try:
         setup(arguments.venv, groups, project=not arguments.no_project)
         if arguments.download is not None:
-            download(Pip(arguments.venv), [group for group in groups if group not in EXTRAS], arguments.download)
+            download(Pip(arguments.venv), [group for group in groups if group not in NOT_IN_IMAGES], arguments.download)
     except SetupError as error:
         print(f"setup: {error}", file=sys.stderr)
         return 1

@@ -30,7 +30,7 @@ def list_devices(
     identity: IdentityFolder = DEFAULT_IDENTITY,
     as_json: AsJson = False,
 ) -> None:
-    """List devices: which release each one runs, since when, and whose certificate ends within 30 days."""
+    """List devices: which release each one runs, since when, on what, and whose certificate ends within 30 days."""
     from diredi.rpc.v1.fleet_pb2 import (
         INSTALL_OUTCOME_FAILED,
         Device,
@@ -86,10 +86,22 @@ def list_devices(
             f"{device.frames:,}",
             f"{device.frames_per_second:.1f}",
             f"{device.latency_ms:.1f}",
+            device.runtime or "unknown",
         )
         for device in response.devices
     ]
-    columns = ("device", "site", "state", "release", "scope", "last install", "frames", "frames/s", "latency ms")
+    columns = (
+        "device",
+        "site",
+        "state",
+        "release",
+        "scope",
+        "last install",
+        "frames",
+        "frames/s",
+        "latency ms",
+        "runtime",
+    )
     right = ("release", "frames", "frames/s", "latency ms")
     emit([message_to_dict(device) for device in response.devices], as_json, table(columns, rows, right=right))
 

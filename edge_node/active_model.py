@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from diredi.detectors.predictor import Detections, Image, Predictor
+from diredi.detectors.runtimes import REFERENCE
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import InvalidInput, WrongState
 from edge_node.update_states import InstallableRelease
@@ -48,6 +50,14 @@ def warm_up(model: Predictor, frame: Image | None) -> None:
 
 
 @dataclass(frozen=True)
+class ModelFile:
+    """Name a file on disk, and what its bytes must be."""
+
+    path: Path
+    digest: str
+
+
+@dataclass(frozen=True)
 class RunningModel:
     """Hold a loaded model and the release that it belongs to."""
 
@@ -55,6 +65,10 @@ class RunningModel:
     predictor: Predictor
     overlay: str = ""
     """Digest of the site's overlay over the release; empty: the release alone."""
+    file: ModelFile | None = None
+    """What it was loaded from; None for one that is in memory only."""
+    runtime: str = REFERENCE
+    """What runs its network."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +208,8 @@ class ActiveModel:
             self._failures = 0
             if standby is not None:
                 self._current, self._standby = standby, None
+            if failed.runtime != REFERENCE:  # the same file runs on, with the runtime that the gate measured with
+                return standby
             if failed.overlay:
                 self.failed_overlays.add(failed.overlay)
             else:

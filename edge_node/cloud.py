@@ -32,6 +32,8 @@ class UpdateHealth:
 
     failed_frames: int = 0
     updates_stalled: bool = False
+    runtime: str = ""
+    """What runs the network; empty where no release runs."""
 
 
 class CloudClient:
@@ -133,6 +135,7 @@ class CloudClient:
             certificate_expires=self._expires,
             failed_frames=health.failed_frames,
             updates_stalled=health.updates_stalled,
+            runtime=health.runtime,
         )
         await call(self._fleet.Heartbeat, request, deadline_s=5)
 

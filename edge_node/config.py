@@ -11,6 +11,7 @@ from pydantic_settings import SettingsConfigDict
 from diredi.config import ServiceConfig
 from diredi.errors import InvalidInput
 from edge_node.outputs.addresses import Broker, web_address
+from edge_node.runtimes import check_runtime
 from edge_node.sources import check_source
 
 CameraName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -56,8 +57,15 @@ class EdgeConfig(ServiceConfig):
     """Detections with a lower confidence (0 to 1) are not reported."""
     frames_per_second: float = Field(5.0, gt=0, le=1000)
     """The most frames of a camera that are looked at in a second. A slow machine looks at fewer, always the newest."""
-    threads: int = Field(1, ge=1, le=64)
-    """How many threads ONNX Runtime uses."""
+    threads: int = Field(1, ge=0, le=64)
+    """How many threads a runtime uses, never more than the cores that this process may use. 0 takes one for each of
+    these."""
+    runtime: str = "auto"
+    """What runs the network: `onnxruntime`, `openvino`, or one of these with a device, as `openvino:GPU` and
+    `onnxruntime:CUDA`. `auto` measures those that are installed on frames of this node, and takes the fastest that
+    finds what ONNX Runtime finds."""
+    measure_s: float = Field(3.0, gt=0, le=60)
+    """How long each runtime is measured, in seconds."""
     trial_s: float = Field(120.0, ge=0)
     """How long a new release may take to load and to detect twice, in seconds, in a process of its own where it can do
     no harm. 0 tries it in the node itself."""
@@ -107,6 +115,7 @@ class EdgeConfig(ServiceConfig):
         if (self.source is None) == (not self.cameras):
             raise ValueError("set source, or cameras for several, and not both")
         try:
+            check_runtime(self.runtime)
             for reference in self.references.values():
                 check_source(reference)
             if self.mqtt is not None:

@@ -10,9 +10,11 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
+import cv2
 import structlog
 
 from diredi import process
+from diredi.cores import usable_cores
 from diredi.detectors.onnx import OnnxPredictor
 from diredi.errors import DirediError, InvalidInput
 from diredi.rpc.byte_counter import EgressMeter
@@ -34,6 +36,8 @@ from edge_node.inference import Broadcast, InferenceLoop
 from edge_node.outputs.make import make_outputs
 from edge_node.overlay import OverlayUpdater
 from edge_node.release_trust import SignedMetadata
+from edge_node.runtime_trial import find_runtimes, measure_runtime
+from edge_node.runtimes import RuntimeChooser
 from edge_node.servicer import EdgeServicer, NodeParts
 from edge_node.sources import SourceOptions, check_source, open_source
 from edge_node.telemetry import Telemetry
@@ -42,6 +46,8 @@ from edge_node.update_store import UpdateStore
 from edge_node.updater import TryRelease, Updater
 
 STOP_S = 0.5
+MEASUREMENT_S = 120.0
+"""How long a runtime may take to be measured where `trial_s` is 0, in seconds."""
 
 
 async def serve(config: EdgeConfig, stop: asyncio.Event) -> None:
@@ -60,23 +66,27 @@ async def serve(config: EdgeConfig, stop: asyncio.Event) -> None:
     credentials = await identity.look()
     make_folder(config.state_dir)
     meter = EgressMeter(config.state_dir / "egress.json")
+    threads = min(config.threads or usable_cores(), usable_cores())
+    cv2.setNumThreads(threads)
     active, telemetry = ActiveModel(), Telemetry()
     broadcast = Broadcast(asyncio.get_running_loop())
     cloud = CloudClient(config.device, config.site, heartbeat_s=config.heartbeat_s, silence_s=config.silence_s)
     trust = SignedMetadata(config.state_dir / "trust", config.identity, config.site, cloud.fetch_metadata)
     updater = Updater(
         config.state_dir / "releases", UpdateStore(config.state_dir / "update.json"), active, trust=trust,
-        fetch=cloud.fetch, report_install=cloud.report_install, load=partial(OnnxPredictor, threads=config.threads),
+        fetch=cloud.fetch, report_install=cloud.report_install, load=partial(OnnxPredictor, threads=threads),
         frame=lambda: inference.last_image, retry_failed_s=config.retry_failed_s,
-        try_release=_trial(config),
+        try_release=_trial(config, threads),
     )  # fmt: skip
     await asyncio.to_thread(updater.start_from_disk)
     overlays = OverlayUpdater(
-        config.state_dir / "overlays", active, load=partial(OnnxPredictor, threads=config.threads),
+        config.state_dir / "overlays", active, load=partial(OnnxPredictor, threads=threads),
         load_release=updater.load_verified, frame=lambda: inference.last_image, every_s=config.overlay_every_s,
     )  # fmt: skip
     if config.overlay:
         await asyncio.to_thread(overlays.start_from_disk)
+    chooser = _chooser(config, active, threads)
+    await asyncio.to_thread(chooser.start_from_disk)
     if credentials is None and active.current is None and config.token is None:
         raise InvalidInput(identity.problem)
     stopped, changed = threading.Event(), threading.Condition()
@@ -86,13 +96,15 @@ async def serve(config: EdgeConfig, stop: asyncio.Event) -> None:
     )  # fmt: skip
     parts = NodeParts(
         config.device, config.site, config.confidence,
-        active, telemetry, broadcast, inference, updater, cloud, meter, identity, trust,
+        active, telemetry, broadcast, inference, updater, cloud, meter, identity, trust, chooser,
     )  # fmt: skip
     async with AsyncExitStack() as stack:
         stack.push_async_callback(asyncio.to_thread, meter.close)
+        stack.callback(chooser.close)
         stack.callback(inference.stop, STOP_S)
         inference.start()
-        await process.run_all([_keep_connected(config, parts, overlays), *make_outputs(config, parts)], stop)
+        running = [_keep_connected(config, parts, overlays), chooser.run(broadcast), *make_outputs(config, parts)]
+        await process.run_all(running, stop)
 
 
 def _cameras(config: EdgeConfig, stopped: threading.Event, changed: threading.Condition) -> list[Camera]:
@@ -112,11 +124,23 @@ def _cameras(config: EdgeConfig, stopped: threading.Event, changed: threading.Co
     ]  # fmt: skip
 
 
-def _trial(config: EdgeConfig) -> TryRelease | None:
+def _trial(config: EdgeConfig, threads: int) -> TryRelease | None:
     if not config.trial_s:
         return None
-    limits: Any = {"threads": config.threads, "time_s": config.trial_s, "memory_mib": config.trial_memory_mib}
+    limits: Any = {"threads": threads, "time_s": config.trial_s, "memory_mib": config.trial_memory_mib}
     return partial(try_release, **limits)
+
+
+def _chooser(config: EdgeConfig, active: ActiveModel, threads: int) -> RuntimeChooser:
+    time_s = config.trial_s or MEASUREMENT_S
+    return RuntimeChooser(
+        config.state_dir / "runtime.json", active, asked=config.runtime, threads=threads,
+        load=partial(OnnxPredictor, threads=threads), find_runtimes=partial(find_runtimes, time_s=time_s),
+        measure=partial(
+            measure_runtime, threads=threads, confidence=config.confidence, measure_s=config.measure_s,
+            time_s=time_s, memory_mib=config.trial_memory_mib,
+        ),
+    )  # fmt: skip
 
 
 async def _keep_connected(config: EdgeConfig, parts: NodeParts, overlays: OverlayUpdater) -> None:

@@ -23,7 +23,7 @@ from diredi.rpc.v1.overlay_pb2_grpc import OverlayServiceStub
 from diredi.rpc.v1.registry_pb2_grpc import BlobServiceStub
 from diredi.store.blobs import Blob, digest_of_file, hex_of
 from diredi.store.files import atomic_write, read_state
-from edge_node.active_model import ActiveModel, LoadedModel, RunningModel, warm_up
+from edge_node.active_model import ActiveModel, LoadedModel, ModelFile, RunningModel, warm_up
 from edge_node.update_states import Digest, InstallableRelease
 
 
@@ -50,7 +50,7 @@ class OverlayUpdater:
         active: ActiveModel,
         *,
         load: Callable[[Path], LoadedModel],
-        load_release: Callable[[InstallableRelease], LoadedModel],
+        load_release: Callable[[InstallableRelease], RunningModel],
         frame: Callable[[], Image | None],
         every_s: float,
     ) -> None:
@@ -137,13 +137,14 @@ class OverlayUpdater:
                 self._failed.add(record.overlay)
                 self._log.warning("overlay_failed", overlay=record.overlay, error=str(error))
 
-        if self._active.replace(current, RunningModel(release, model, record.overlay), on_outcome):
+        new = RunningModel(release, model, record.overlay, ModelFile(path, record.onnx))
+        if self._active.replace(current, new, on_outcome):
             atomic_write(self._record_path, record.model_dump_json())
             self._delete_files_except(path)
             self._log.info("overlay_applied", release=release.version, overlay=record.overlay)
 
     def _take_off(self, current: RunningModel) -> None:
-        if self._active.replace(current, RunningModel(current.release, self._load_release(current.release))):
+        if self._active.replace(current, self._load_release(current.release)):
             self._record_path.unlink(missing_ok=True)
             self._delete_files_except(None)
             self._log.info("overlay_removed", release=current.release.version, overlay=current.overlay)

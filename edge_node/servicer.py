@@ -26,6 +26,7 @@ from edge_node.cloud import CloudClient, UpdateHealth
 from edge_node.identity import IdentityFolder
 from edge_node.inference import Broadcast, InferenceLoop
 from edge_node.release_trust import SignedMetadata
+from edge_node.runtimes import RuntimeChooser
 from edge_node.telemetry import Telemetry
 from edge_node.updater import Updater
 
@@ -65,11 +66,14 @@ class NodeParts:
     meter: EgressMeter
     identity: IdentityFolder
     trust: SignedMetadata
+    chooser: RuntimeChooser
     outputs: list[Output] = field(default_factory=list)
 
     def update_health(self) -> UpdateHealth:
-        """Return what the cloud is told of updates."""
-        return UpdateHealth(self.active.failed_frames, bool(self.trust.problem))
+        """Return what the cloud is told of the model and of updates."""
+        current = self.active.current
+        runtime = current.runtime if current else ""
+        return UpdateHealth(self.active.failed_frames, bool(self.trust.problem), runtime)
 
     @property
     def last_error(self) -> str:
@@ -144,6 +148,8 @@ class EdgeServicer(stubs.EdgeServiceServicer):
             last_error=node.last_error,
             sent_bytes=node.meter.totals(),
             overlay=model.overlay if model else "",
+            runtime=model.runtime if model else "",
+            runtime_reason=node.chooser.why,
         )
 
 

@@ -27,7 +27,7 @@ from diredi.errors import (
 from diredi.store.blobs import digest_of_file, hex_of
 from diredi.store.files import make_folder
 from diredi.trust.release_repository import possession_of
-from edge_node.active_model import FAILURES_IN_A_ROW, ActiveModel, LoadedModel, RunningModel, warm_up
+from edge_node.active_model import FAILURES_IN_A_ROW, ActiveModel, LoadedModel, ModelFile, RunningModel, warm_up
 from edge_node.release_trust import ReleaseTrust
 from edge_node.update_states import CANCELLABLE, MAX_STARTS, RELEASE_FILE, InstallableRelease, State, UpdateRecord
 from edge_node.update_store import UpdateStore
@@ -151,7 +151,7 @@ class Updater:
 
     def _activate(self, release: InstallableRelease) -> bool:
         try:
-            running = RunningModel(release, self.load_verified(release))
+            running = self.load_verified(release)
         except DirediError as error:
             self._log_problem("installed_release_rejected", error, version=release.version)
             return False
@@ -240,7 +240,7 @@ class Updater:
             except DirediError as error:
                 self._log_problem("installed_release_rejected", error, version=previous.version)
                 return
-            self._active.swap(RunningModel(previous, model))
+            self._active.swap(model)
             self._active.accept()
         self._log.error("release_taken_back", version=failing.release.version, to=previous.version, why=reason)
         self._failed_at = time.monotonic()
@@ -284,10 +284,10 @@ class Updater:
             )
         if self._try_release is not None:
             await self._try_release(self._path(self._target), self._frame())
-        self._candidate = RunningModel(self._target, await asyncio.to_thread(self.load_verified, self._target))
+        self._candidate = await asyncio.to_thread(self.load_verified, self._target)
         return record.advance(State.WARMING)
 
-    def load_verified(self, release: InstallableRelease) -> LoadedModel:
+    def load_verified(self, release: InstallableRelease) -> RunningModel:
         """Load a release that has been downloaded.
 
         Raises:
@@ -312,7 +312,7 @@ class Updater:
             raise InvalidInput(
                 f"release {release.version} says {expected} px and its file {actual} px: publish it again"
             )
-        return model
+        return RunningModel(release, model, file=ModelFile(path, release.digest))
 
     async def _swap(self) -> None:
         """Swap the model; raise InvalidInput if it fails on its first live frame, when the previous one is back."""

@@ -207,6 +207,7 @@ class DeviceRow(Table):
     certificate_expires: Mapped[datetime | None]
     failed_frames: Mapped[int]
     updates_stalled: Mapped[bool]
+    runtime: Mapped[str]
     last_seen: Mapped[datetime]
     installs: Mapped[list[InstallRow]] = relationship(order_by="InstallRow.id", lazy="selectin")
 

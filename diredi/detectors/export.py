@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from diredi.detectors.base import Detector, Outputs
-from diredi.detectors.onnx import INPUT, OUTPUTS, STRIDES_KEY
+from diredi.detectors.onnx import STRIDES_KEY
+from diredi.detectors.runtimes.base import INPUT, OUTPUTS
 from diredi.store.files import atomic_write
 
 OPSET = 17

@@ -55,10 +55,13 @@ def test_only_the_rpc_folder_touches_grpc_in_the_core_library() -> None:
     assert not {file for file in touching if not file.startswith("diredi/rpc/")}
 
 
-def test_one_file_loads_onnx_runtime_and_it_belongs_to_the_package_that_switches_its_telemetry_off() -> None:
+@pytest.mark.parametrize(("package", "file"), [("onnxruntime", "onnx_runtime"), ("openvino", "openvino")])
+def test_one_file_loads_a_runtime_and_it_belongs_to_the_package_that_switches_its_telemetry_off(
+    package: str, file: str
+) -> None:
     folders = ("diredi", *PROGRAMS, *APPLICATIONS, "bench", "deploy")
-    users = {file for folder in folders for file in imported_by(folder).get("onnxruntime", ())}
-    assert users == {"diredi/detectors/onnx.py"}
+    users = {user for folder in folders for user in imported_by(folder).get(package, ())}
+    assert users == {f"diredi/detectors/runtimes/{file}.py"}
 
 
 @pytest.mark.parametrize(("package", "files"), [("ultralytics", "ultralytics_"), ("libreyolo", "libreyolo_")])

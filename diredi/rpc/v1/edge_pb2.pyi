@@ -210,6 +210,8 @@ class GetStatusResponse(_message.Message):
     LAST_ERROR_FIELD_NUMBER: _builtins.int
     SENT_BYTES_FIELD_NUMBER: _builtins.int
     OVERLAY_FIELD_NUMBER: _builtins.int
+    RUNTIME_FIELD_NUMBER: _builtins.int
+    RUNTIME_REASON_FIELD_NUMBER: _builtins.int
     device: _builtins.str
     site: _builtins.str
     release_version: _builtins.int
@@ -223,6 +225,10 @@ class GetStatusResponse(_message.Message):
     last_error: _builtins.str
     overlay: _builtins.str
     """digest of the site's overlay over the release, or empty; the cloud is not told"""
+    runtime: _builtins.str
+    """what runs the network, such as "onnxruntime" or "openvino:GPU"; empty without a release"""
+    runtime_reason: _builtins.str
+    """why, in a sentence; empty until it has been chosen"""
     @_builtins.property
     def labels(self) -> _common_pb2.LabelSpace: ...
     @_builtins.property
@@ -244,10 +250,12 @@ class GetStatusResponse(_message.Message):
         last_error: _builtins.str = ...,
         sent_bytes: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         overlay: _builtins.str = ...,
+        runtime: _builtins.str = ...,
+        runtime_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud_online", b"cloud_online", "device", b"device", "dropped_frames", b"dropped_frames", "frames", b"frames", "frames_per_second", b"frames_per_second", "labels", b"labels", "last_error", b"last_error", "latency_ms", b"latency_ms", "overlay", b"overlay", "release_version", b"release_version", "sent_bytes", b"sent_bytes", "site", b"site"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud_online", b"cloud_online", "device", b"device", "dropped_frames", b"dropped_frames", "frames", b"frames", "frames_per_second", b"frames_per_second", "labels", b"labels", "last_error", b"last_error", "latency_ms", b"latency_ms", "overlay", b"overlay", "release_version", b"release_version", "runtime", b"runtime", "runtime_reason", b"runtime_reason", "sent_bytes", b"sent_bytes", "site", b"site"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -187,6 +187,7 @@ class HeartbeatRequest(_message.Message):
     CERTIFICATE_EXPIRES_FIELD_NUMBER: _builtins.int
     FAILED_FRAMES_FIELD_NUMBER: _builtins.int
     UPDATES_STALLED_FIELD_NUMBER: _builtins.int
+    RUNTIME_FIELD_NUMBER: _builtins.int
     device: _builtins.str
     release_version: _builtins.int
     frames: _builtins.int
@@ -198,6 +199,8 @@ class HeartbeatRequest(_message.Message):
     """frames on which its model has failed since start, also where another one detected them"""
     updates_stalled: _builtins.bool
     """it has no signed metadata that hold now, so it takes no release"""
+    runtime: _builtins.str
+    """What runs its network: 1 to 64 letters, digits and ".:_-", such as "onnxruntime" or "openvino:GPU"; empty: no release."""
     @_builtins.property
     def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___Source]:
         """Where its frames come from; at most 64. What is wrong in words, with addresses, stays on the device."""
@@ -218,10 +221,11 @@ class HeartbeatRequest(_message.Message):
         certificate_expires: _timestamp_pb2.Timestamp | None = ...,
         failed_frames: _builtins.int = ...,
         updates_stalled: _builtins.bool = ...,
+        runtime: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_expires", b"certificate_expires"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_expires", b"certificate_expires", "device", b"device", "failed_frames", b"failed_frames", "frames", b"frames", "frames_per_second", b"frames_per_second", "latency_ms", b"latency_ms", "release_version", b"release_version", "sources", b"sources", "updates_stalled", b"updates_stalled"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_expires", b"certificate_expires", "device", b"device", "failed_frames", b"failed_frames", "frames", b"frames", "frames_per_second", b"frames_per_second", "latency_ms", b"latency_ms", "release_version", b"release_version", "runtime", b"runtime", "sources", b"sources", "updates_stalled", b"updates_stalled"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -462,6 +466,7 @@ class Device(_message.Message):
     CERTIFICATE_EXPIRES_FIELD_NUMBER: _builtins.int
     FAILED_FRAMES_FIELD_NUMBER: _builtins.int
     UPDATES_STALLED_FIELD_NUMBER: _builtins.int
+    RUNTIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     site: _builtins.str
     online: _builtins.bool
@@ -475,6 +480,8 @@ class Device(_message.Message):
     """the newer release on which that scope's does not stand, and why; or empty"""
     failed_frames: _builtins.int
     updates_stalled: _builtins.bool
+    runtime: _builtins.str
+    """what runs its network; empty: no release, or it has not said so"""
     @_builtins.property
     def last_seen(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -507,10 +514,11 @@ class Device(_message.Message):
         certificate_expires: _timestamp_pb2.Timestamp | None = ...,
         failed_frames: _builtins.int = ...,
         updates_stalled: _builtins.bool = ...,
+        runtime: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_expires", b"certificate_expires", "last_seen", b"last_seen"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_expires", b"certificate_expires", "failed_frames", b"failed_frames", "frames", b"frames", "frames_per_second", b"frames_per_second", "installs", b"installs", "lacks", b"lacks", "last_seen", b"last_seen", "latency_ms", b"latency_ms", "name", b"name", "online", b"online", "release_version", b"release_version", "scope", b"scope", "site", b"site", "sources", b"sources", "updates_stalled", b"updates_stalled"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_expires", b"certificate_expires", "failed_frames", b"failed_frames", "frames", b"frames", "frames_per_second", b"frames_per_second", "installs", b"installs", "lacks", b"lacks", "last_seen", b"last_seen", "latency_ms", b"latency_ms", "name", b"name", "online", b"online", "release_version", b"release_version", "runtime", b"runtime", "scope", b"scope", "site", b"site", "sources", b"sources", "updates_stalled", b"updates_stalled"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

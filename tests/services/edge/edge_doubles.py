@@ -175,6 +175,7 @@ def config_of(folder: Path, pki: Pki, cloud: str, source: str | None, **more: An
         "frames_per_second": 100,
         "heartbeat_s": 0.2,
         "retry_failed_s": 0.2,
+        "runtime": "onnxruntime",  # test_runtime_of_a_node.py has others
         "trial_s": 0,  # a process of its own for each release costs half a second; test_trial.py has them
     }
     return EdgeConfig(**{**values, **more})

@@ -22,7 +22,8 @@ def exported(small, tmp_path_factory):
 
 
 def raw(predictor, batch):
-    return predictor._session.run(["class_logits", "box_logits"], {"images": batch})
+    with predictor._network.run(batch) as outputs:
+        return outputs
 
 
 @pytest.mark.parametrize("architecture", of_families("yolo26-w0.0625", "yolov8-w0.0625", *NAMES))
