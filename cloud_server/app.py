@@ -20,7 +20,14 @@ from cloud_server.cycles.service import CycleService
 from cloud_server.fleet.service import FleetService
 from cloud_server.jobs.runner import JOBS, JobRunner
 from cloud_server.ledger import Ledger
-from cloud_server.servicers import CycleServicer, EnrolmentServicer, FleetServicer, RegistryServicer, SiteServicer
+from cloud_server.servicers import (
+    CycleServicer,
+    EnrolmentServicer,
+    FleetServicer,
+    RegistryServicer,
+    ReleaseServicer,
+    SiteServicer,
+)
 from cloud_server.sites.service import SiteService
 from cloud_server.store.database import Database, sqlite_url
 from cloud_server.uploads import Uploads
@@ -97,6 +104,8 @@ class Cloud:
         self.uploads = Uploads(self.context, self.blobs, config.keep_unreferenced_s)
         try:
             self._repository = ReleaseRepository(config.state_dir / "releases", config.identity, config.release_keys)
+            if self._repository.is_unattended:
+                _log.info("releases_signed_unattended")
             self.context.ledger = await asyncio.to_thread(self._check_past)
             self._server = await self._serve(credentials)
         except BaseException:
@@ -118,15 +127,16 @@ class Cloud:
         config, context = self.config, self.context
         job_runner = JobRunner(config, self.blobs, self._executor, self._jobs)
         pipeline = CyclePipeline(context, job_runner, max_harm=config.max_harm, canary_devices=config.canary_devices)
+        self._fleet = FleetService(context, self._repository, self.blobs)
         self._reconciler = CycleReconciler(
             context,
             pipeline,
             progress_deadline_s=config.progress_deadline_s,
             straggler_deadline_s=config.straggler_deadline_s,
             canary_deadline_s=config.canary_deadline_s,
+            is_published=self._fleet.is_published,
         )
         self._job_runner = job_runner
-        self._fleet = FleetService(context, self._repository, self.blobs)
         self._access = BlobAccess(context)
         self._meter = meter = IngressMeter(config.state_dir / "ingress")
         putters = (Role.SITE, Role.OPERATOR, Role.ADMIN)
@@ -136,6 +146,7 @@ class Cloud:
             CycleServicer(CycleService(context, config.cycle_recipe)),
             SiteServicer(SiteService(context, GapValidator(self.blobs)), meter),
             FleetServicer(self._fleet),
+            ReleaseServicer(self._fleet),
             EnrolmentServicer(config.authority, config.identity / ROOT_FILE),
         ]
         server = await start_server(

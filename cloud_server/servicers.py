@@ -43,11 +43,12 @@ from diredi.rpc.caller import Context, caller_certificate, caller_identity
 from diredi.rpc.convert import kind_from, labels_to, metrics_from, struct_from, time_to
 from diredi.rpc.manifest_signature import check_manifest
 from diredi.rpc.release_metadata import chunks_of
-from diredi.rpc.v1 import cycles_pb2, enrolment_pb2, fleet_pb2, registry_pb2, sites_pb2
+from diredi.rpc.v1 import cycles_pb2, enrolment_pb2, fleet_pb2, registry_pb2, releases_pb2, sites_pb2
 from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceServicer
 from diredi.rpc.v1.enrolment_pb2_grpc import EnrolmentServiceServicer
 from diredi.rpc.v1.fleet_pb2_grpc import FleetServiceServicer
 from diredi.rpc.v1.registry_pb2_grpc import RegistryServiceServicer
+from diredi.rpc.v1.releases_pb2_grpc import ReleaseServiceServicer
 from diredi.rpc.v1.sites_pb2_grpc import SiteServiceServicer
 from diredi.trust import enrolment
 from diredi.trust.deny_list import CRL_FILE
@@ -245,6 +246,30 @@ class FleetServicer(FleetServiceServicer):
         views = await self._service.list_devices(caller_identity(context), request.site, page.after, page.wanted)
         devices, following = page.fill(views, lambda view: view.device.key, device_to)
         return fleet_pb2.ListDevicesResponse(devices=devices, next_page_token=following)
+
+
+class ReleaseServicer(ReleaseServiceServicer):
+    """Answers as `proto/diredi/v1/releases.proto` says."""
+
+    def __init__(self, service: FleetService) -> None:
+        self._service = service
+
+    async def ListUnsigned(
+        self, request: releases_pb2.ListUnsignedRequest, context: Context
+    ) -> AsyncIterator[releases_pb2.ListUnsignedResponse]:
+        for unsigned in await self._service.list_unsigned(caller_identity(context)):
+            yield releases_pb2.ListUnsignedResponse(
+                name=unsigned.name,
+                metadata=unsigned.metadata.to_bytes(),
+                threshold=unsigned.threshold,
+                key_ids=unsigned.keyids,
+            )
+
+    async def AddSignatures(
+        self, request: releases_pb2.AddSignaturesRequest, context: Context
+    ) -> releases_pb2.AddSignaturesResponse:
+        is_published = await self._service.add_signatures(caller_identity(context), request.name, request.metadata)
+        return releases_pb2.AddSignaturesResponse(published=is_published)
 
 
 class RegistryServicer(RegistryServiceServicer):

@@ -29,6 +29,7 @@ from diredi_cli import (
     operator,
     peers,
     pki,
+    release,
     serve,
     site,
     train,
@@ -92,6 +93,7 @@ app.command("eval")(evaluate.evaluate_model)
 app.add_typer(data.app, name="data")
 app.add_typer(gap.app, name="gap")
 app.add_typer(pki.app, name="pki")
+app.add_typer(release.app, name="release")
 app.add_typer(doctor.app, name="doctor")
 app.command("backup", context_settings=backup.PASS_ON)(backup.backup)
 app.command("restore", context_settings=backup.PASS_ON)(backup.restore)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -41,6 +41,7 @@ class CycleReconciler:
         progress_deadline_s: float,
         straggler_deadline_s: float,
         canary_deadline_s: float,
+        is_published: Callable[[int], bool] = lambda _: True,
     ) -> None:
         """Create the reconciler.
 
@@ -50,9 +51,11 @@ class CycleReconciler:
             progress_deadline_s: A cycle or a site without progress for so long is given up.
             straggler_deadline_s: A site without progress for so long, while another one waits, drops out.
             canary_deadline_s: A canary that reports nothing for so long counts as failed.
+            is_published: Whether devices may be told to run a release, which may wait for somebody's signature.
         """
         self._context = context
         self._pipeline = pipeline
+        self._is_published = is_published
         self._progress_deadline = timedelta(seconds=progress_deadline_s)
         self._straggler_deadline = timedelta(seconds=straggler_deadline_s)
         self._canary_deadline = timedelta(seconds=canary_deadline_s)
@@ -126,7 +129,7 @@ class CycleReconciler:
 
     def _end_overdue(self, r: Repository, now: datetime, elapsed_s: float) -> None:
         """End each cycle that has waited too long, and record for whom it waited."""
-        for cycle in count_waits(r, now, elapsed_s):
+        for cycle in count_waits(r, now, elapsed_s, self._is_published):
             waited = now - cycle.progressed_at
             if cycle.state in BEFORE_UPLOAD:
                 self._drop_overdue_sites(r, cycle, now)
@@ -148,7 +151,10 @@ class CycleReconciler:
         since = next(t.at for t in reversed(cycle.history) if t.state is State.CANARY)
         silent = canary.find_silent(transitions.collect_canary_reports(r, cycle))
         missing = [part.site for part in cycle.active_parts if part.after is None]
-        if silent and now - since > self._canary_deadline:
+        is_unsigned = silent and not self._is_published(cycle.release_version)
+        if is_unsigned and now - since > self._progress_deadline:
+            reason = f"release {cycle.release_version} was not signed within {_seconds(now - since)}"
+        elif silent and not is_unsigned and now - since > self._canary_deadline:
             reason = f"canary {', '.join(silent)} said nothing for {_seconds(now - since)}"
         elif missing and now - cycle.progressed_at > self._progress_deadline:
             reason = f"site {', '.join(missing)} did not validate within {_seconds(now - cycle.progressed_at)}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -27,11 +27,12 @@ from cloud_server.store import Repository
 from diredi.errors import InvalidInput, NoRoom, NotFound, Unreachable
 from diredi.store.blobs import Blob, BlobStore
 from diredi.trust.identity import Identity
-from diredi.trust.release_repository import ReleaseRepository, possession_of
+from diredi.trust.release_repository import ReleaseRepository, Unsigned, possession_of
 
 _log = structlog.get_logger()
 _ONLINE_FOR: Final = timedelta(seconds=45)
 _FLUSH_EVERY_S: Final = 5.0
+_PUBLISH_EVERY_S: Final = 3600.0
 _MAX_REASON: Final = 500
 
 
@@ -68,6 +69,8 @@ class FleetService:
         self._groups: dict[str, str] = {}
         self._deployments_version = -1
         self._loading = asyncio.Lock()
+        self._waiting: frozenset[tuple[str, int]] = frozenset()
+        """Name and version of the metadata that wait for signatures, as they were said last."""
         self._pending: dict[tuple[str, str], tuple[datetime, Vitals]] = {}
         """Last heartbeat and its time by site and device, where it is not stored yet."""
 
@@ -226,8 +229,53 @@ class FleetService:
             for device in devices
         ]
 
+    async def list_unsigned(self, actor: Identity) -> list[Unsigned]:
+        """Return the metadata that wait for signatures.
+
+        Raises:
+            Refused: The caller is not an operator.
+        """
+        authorization.require_operator(actor)
+        await self._publish()
+        return await asyncio.to_thread(self._repository.unsigned)
+
+    async def add_signatures(self, actor: Identity, name: str, metadata: bytes) -> bool:
+        """Add somebody's signatures to metadata that wait for them, and return whether they are published by it.
+
+        Raises:
+            Refused: The caller is not an operator.
+            InvalidInput: No key has signed that counts.
+            WrongState: These metadata are not what waits.
+        """
+        authorization.require_operator(actor)
+        now = self._context.now()
+        is_published = await asyncio.to_thread(self._repository.add_signatures, name, metadata, now)
+        _log.info("signatures_added", metadata=name[:40], caller=str(actor), published=is_published)
+        if is_published:
+            await self._publish(again=True)
+            self._context.notifier.notify(RELEASES)
+        return is_published
+
+    def is_published(self, version: int) -> bool:
+        """Return whether devices may be told to run a release: it is signed by enough keys."""
+        return version in self._deployments
+
     async def run(self) -> None:
-        """Store heartbeats until cancelled."""
+        """Store heartbeats, and publish what has changed, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_stored())
+            group.create_task(self._keep_published())
+
+    async def _keep_published(self) -> None:
+        while True:
+            seen_version = self._context.notifier.version(RELEASES)
+            try:
+                await self._publish(again=True)
+            except (Unreachable, NoRoom, OSError) as error:
+                _log.warning("releases_not_published", error=str(error))
+            await self._context.notifier.wait_for_change(RELEASES, seen_version, _PUBLISH_EVERY_S)
+
+    async def _keep_stored(self) -> None:
         while True:
             await asyncio.sleep(_FLUSH_EVERY_S)
             try:
@@ -252,9 +300,21 @@ class FleetService:
 
     async def _find_deployment(self, site: str, device: str) -> Deployment | None:
         """Return what a device should run; the releases are read and published again only after they have changed."""
+        await self._publish()
+        scopes = scopes_of(site, self._groups.get(site, ""))
+        releases = [deployment.release for deployment in self._deployments.values()]
+        release = canary.select_release(device_key(site, device), releases, scopes)
+        return None if release is None else self._deployments[release.version]
+
+    async def _publish(self, *, again: bool = False) -> None:
+        """Sign and publish what has changed since the last time.
+
+        Args:
+            again: Whether to do so though the database has not changed: a signature came, or time has passed.
+        """
         async with self._loading:
             version = self._context.notifier.version(RELEASES)
-            if version != self._deployments_version:
+            if again or version != self._deployments_version:
                 deployments, self._groups = await self._context.read(
                     lambda r: (
                         {item.version: Deployment(item, r.models.get(item.student_id)) for item in r.releases.all()},
@@ -270,7 +330,11 @@ class FleetService:
                     if number in deployments
                 }
                 self._deployments_version = version
-        scopes = scopes_of(site, self._groups.get(site, ""))
-        releases = [deployment.release for deployment in self._deployments.values()]
-        release = canary.select_release(device_key(site, device), releases, scopes)
-        return None if release is None else self._deployments[release.version]
+                self._say_what_waits(await asyncio.to_thread(self._repository.unsigned))
+
+    def _say_what_waits(self, unsigned: Sequence[Unsigned]) -> None:
+        waiting = frozenset((entry.name, entry.metadata.signed.version) for entry in unsigned)
+        if waiting and waiting != self._waiting:
+            missing = min(entry.threshold - len(entry.metadata.signatures) for entry in unsigned)
+            _log.warning("releases_wait_for_signatures", metadata=len(unsigned), missing=missing)
+        self._waiting = waiting

@@ -24,6 +24,8 @@ from diredi.rpc.v1 import (
     peers_pb2_grpc,
     registry_pb2,
     registry_pb2_grpc,
+    releases_pb2,
+    releases_pb2_grpc,
     sites_pb2,
     sites_pb2_grpc,
 )
@@ -38,6 +40,7 @@ _MODULES: tuple[tuple[ModuleType, ModuleType], ...] = (
     (local_pb2, local_pb2_grpc),
     (overlay_pb2, overlay_pb2_grpc),
     (peers_pb2, peers_pb2_grpc),
+    (releases_pb2, releases_pb2_grpc),
 )
 
 

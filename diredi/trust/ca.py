@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -33,6 +32,7 @@ from diredi.trust.identity import (
     issued_by,
     server_name,
 )
+from diredi.trust.passphrase import read_passphrase
 from diredi.trust.register import Issued, Noted, Register
 
 CA_KEY_FILE = "ca-key.pem"
@@ -137,17 +137,7 @@ def passphrase() -> bytes:
     Raises:
         InvalidInput: The file cannot be read, others can read it, or it is empty.
     """
-    name = os.environ.get(PASSPHRASE_FILE, "")
-    if not name:
-        return b""
-    try:
-        check_private(Path(name))
-        secret = Path(name).read_bytes().strip()
-    except OSError as error:
-        raise InvalidInput(f"{PASSPHRASE_FILE}: {name} cannot be read ({error.strerror}): check the name") from None
-    if not secret:
-        raise InvalidInput(f"{PASSPHRASE_FILE}: {name} is empty: write the passphrase into it")
-    return secret
+    return read_passphrase(PASSPHRASE_FILE)
 
 
 def load(folder: Path) -> Authority:

@@ -5,6 +5,7 @@
     N.<role>.json      the releases that devices of a scope may be told to run: digest, length, claims
     N.snapshot.json    which of these belong together
     timestamp.json     that this is the newest; written last, so a cloud that dies on the way has published nothing
+    waiting-*.json     what is published as soon as enough keys have signed it, with the signatures so far
 
 Every device sees the names of all roles, so these are codes made of the scopes. The scope is written within a role.
 
@@ -19,11 +20,13 @@ import json
 import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
+from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import (
     DelegatedRole,
     Delegations,
@@ -37,7 +40,7 @@ from tuf.api.metadata import (
 )
 from tuf.api.serialization import DeserializationError
 
-from diredi.errors import CorruptData, InvalidInput, NotFound
+from diredi.errors import CorruptData, InvalidInput, NotFound, WrongState
 from diredi.labels import LabelSpace
 from diredi.store.blobs import Blob, hex_of
 from diredi.store.files import atomic_write, make_folder, read_state
@@ -53,6 +56,7 @@ _FILE: Final = re.compile(r"(?:(\d{1,12})\.)?([a-z0-9]{1,32})\.json")
 _CUSTOM: Final = "custom"
 _RESTORED_FILE: Final = "restored-at.json"
 _READS: Final = 20
+_WAITING: Final = "waiting-"
 _SCOPE: Final = "x-diredi-scope"
 
 
@@ -83,6 +87,18 @@ class ReleaseTarget(BaseModel):
 
     file: Blob
     claims: ReleaseClaims
+
+
+@dataclass(frozen=True)
+class Unsigned:
+    """Metadata that wait for signatures."""
+
+    name: str
+    metadata: Metadata[Targets]
+    threshold: int
+    """How many signatures they need."""
+    keyids: tuple[str, ...]
+    """Whose signatures count."""
 
 
 def labels_digest(labels: LabelSpace) -> str:
@@ -126,21 +142,39 @@ class ReleaseRepository:
         self._folder = folder
         self._lock = threading.RLock()
         chain = sorted(identity.glob(f"*.{release_keys.ROOT_FILE}"), key=lambda path: _number(path.name))
-        newest = Metadata[Root].from_bytes(release_keys.read_root(identity))
-        self._root = newest.signed
+        newest = release_keys.read_root(identity)
         for path in chain:
             if not (folder / path.name).exists():
                 atomic_write(folder / path.name, path.read_bytes())
-        online = identity / release_keys.ONLINE_KEY_FILE
+        later = sorted(folder.glob(f"*.{release_keys.ROOT_FILE}"), key=lambda path: _number(path.name))
+        self._root_metadata = release_keys.newest_root([newest, *(path.read_bytes() for path in later)])
+        self._identity = identity
         self._restored = _read_restored(folder)
-        self._online = release_keys.load_signer(online)
-        if self._online.public_key.keyid not in self._root.roles[Timestamp.type].keyids:
-            raise InvalidInput(
-                f"{online} is not the key that {release_keys.ROOT_FILE} beside it names: issue both again"
-            )
+        self._online = self._load_online(self._root)
         self._role_names = release_keys.read_key(identity / release_keys.ROLE_NAMES_FILE)
         targets_key = (targets_keys or identity) / release_keys.TARGETS_KEY_FILE
         self._targets_signer = release_keys.load_signer(targets_key) if targets_key.exists() else None
+
+    @property
+    def _root(self) -> Root:
+        return self._root_metadata.signed
+
+    def _load_online(self, root: Root) -> CryptoSigner:
+        path = self._identity / release_keys.ONLINE_KEY_FILE
+        signer = release_keys.load_signer(path)
+        if signer.public_key.keyid not in root.roles[Timestamp.type].keyids:
+            raise InvalidInput(f"{path} is not the key that the newest root names: issue the cloud's identity again")
+        return signer
+
+    @property
+    def is_unattended(self) -> bool:
+        """Whether the keys that are here suffice to publish a release."""
+        role = self._root.roles[Targets.type]
+        return (
+            role.threshold == 1
+            and self._targets_signer is not None
+            and self._targets_signer.public_key.keyid in role.keyids
+        )
 
     def read(self, name: str) -> bytes:
         """Return a file of the repository.
@@ -182,17 +216,98 @@ class ReleaseRepository:
             scopes: The scopes that ever had a release: a role never vanishes, or devices refuse all that follows.
 
         Returns:
-            The path of each release that is published, by version: those wanted, or what was published before where the
-            targets key is not here.
+            The path of each release that is published, by version: those wanted, or what was published before where
+            signatures are missing. What is missing waits in `unsigned`.
         """
         with self._lock:
             changed = self.plan(wanted, now, scopes)
-            if changed and self._targets_signer is not None:
-                for metadata in changed.values():
-                    metadata.sign(self._targets_signer)
-                self.accept(changed, now)
+            before = self._read_waiting()
+            for name, metadata in changed.items():
+                if name in before and self._still_holds(before[name], metadata, now):
+                    changed[name] = before[name]  # others may have signed it
+                if self._targets_signer is not None:
+                    changed[name].sign(self._targets_signer, append=True)
+            self._publish_or_wait(changed, now)
             self.refresh(now)
             return self.published()
+
+    def _publish_or_wait(self, changed: Mapping[str, Metadata[Targets]], now: datetime) -> bool:
+        """Publish roles that all are signed by enough keys, and else keep them; return whether they are published."""
+        is_signed = bool(changed) and all(self._is_signed(Targets.type, metadata) for metadata in changed.values())
+        if is_signed:
+            self.accept(changed, now)
+        for name, metadata in changed.items():
+            if not is_signed:
+                atomic_write(self._folder / f"{_WAITING}{name}.json", metadata.to_bytes())
+        for path in self._folder.glob(f"{_WAITING}*.json"):
+            if is_signed or _waiting_name(path) not in changed:
+                path.unlink(missing_ok=True)
+        return is_signed
+
+    def _read_waiting(self) -> dict[str, Metadata[Targets]]:
+        found = {_waiting_name(path): _read(path, Targets) for path in self._folder.glob(f"{_WAITING}*.json")}
+        return {name: metadata for name, metadata in found.items() if metadata is not None}
+
+    def _still_holds(self, waiting: Metadata[Targets], wanted: Metadata[Targets], now: datetime) -> bool:
+        """Return whether what waits says the same as what is wanted now, and may be published yet."""
+        old, new = waiting.signed, wanted.signed
+        said = (old.targets, old.delegations, old.unrecognized_fields)
+        is_young = old.expires - now > TARGETS_LIFETIME / 2 and old.version >= self._restored
+        return said == (new.targets, new.delegations, new.unrecognized_fields) and is_young
+
+    def unsigned(self) -> list[Unsigned]:
+        """Return the roles that wait for signatures, by name, with those that they have."""
+        role = self._root.roles[Targets.type]
+        with self._lock:
+            return [
+                Unsigned(name, metadata, role.threshold, tuple(role.keyids))
+                for name, metadata in sorted(self._read_waiting().items())
+            ]
+
+    def add_signatures(self, name: str, data: bytes, now: datetime) -> bool:
+        """Add the signatures of somebody to a role that waits for them, and publish when all have enough.
+
+        Args:
+            name: The role; "root" for the next root.
+            data: The signed metadata.
+            now: The current time.
+
+        Returns:
+            Whether something was published by it.
+
+        Raises:
+            InvalidInput: These are no metadata, or no key has signed them that the root names for the role.
+            WrongState: They are not what waits.
+        """
+        with self._lock:
+            if name == Root.type:
+                return self._add_root(_parse(data, Root))
+            signed = _parse(data, Targets)
+            waiting = self._read_waiting()
+            if name not in waiting or waiting[name].signed_bytes != signed.signed_bytes:
+                raise WrongState(
+                    f"the metadata {name[:40]!r} are not what waits for a signature: fetch what waits again"
+                )
+            known = self._root.get_verification_result(Targets.type, signed.signed_bytes, signed.signatures).signed
+            if not known:
+                raise InvalidInput(f"no key that the root names for releases has signed the metadata {name}")
+            for keyid in known:
+                waiting[name].signatures[keyid] = signed.signatures[keyid]
+            is_published = self._publish_or_wait(waiting, now)
+            self.refresh(now)
+            return is_published
+
+    def _add_root(self, root: Metadata[Root]) -> bool:
+        """Put the next root in force, which is signed by enough."""
+        number = self._root.version + 1
+        if root.signed.version != number:
+            raise WrongState(f"root {root.signed.version} does not follow: the cloud has root {number - 1}")
+        if not release_keys.is_complete(self._root_metadata, root):
+            raise InvalidInput(f"root {number} is not signed by enough keys of root {number - 1} and of its own")
+        self._online = self._load_online(root.signed)
+        atomic_write(self._folder / f"{number}.{release_keys.ROOT_FILE}", root.to_bytes())
+        self._root_metadata = root
+        return True
 
     def plan(
         self, wanted: Iterable[ReleaseTarget], now: datetime, scopes: Iterable[str] = ()
@@ -411,6 +526,16 @@ def _read(path: Path, kind: type[S]) -> Metadata[S] | None:
     return read_state(path, parse)
 
 
+def _parse(data: bytes, kind: type[S]) -> Metadata[S]:
+    try:
+        metadata = Metadata[S].from_bytes(data)
+    except (DeserializationError, RecursionError):
+        raise InvalidInput("these are no metadata of releases: send what waits, and signatures with it") from None
+    if not isinstance(metadata.signed, kind):
+        raise InvalidInput(f"these are the metadata of {metadata.signed.type}: send what waits, and signatures with it")
+    return metadata
+
+
 def _target_file(path: str, target: ReleaseTarget) -> TargetFile:
     return TargetFile(
         length=target.file.bytes,
@@ -418,6 +543,10 @@ def _target_file(path: str, target: ReleaseTarget) -> TargetFile:
         path=path,
         unrecognized_fields={_CUSTOM: target.claims.model_dump(mode="json")},
     )
+
+
+def _waiting_name(path: Path) -> str:
+    return path.name.removeprefix(_WAITING).removesuffix(".json")
 
 
 def _number(name: str) -> int:

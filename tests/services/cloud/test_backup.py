@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -21,18 +20,16 @@ from diredi.trust.release_keys import read_root
 from diredi_cli.main import run
 from edge_node.update_states import InstallableRelease, State, UpdateRecord
 from tests.services.cloud.world import DeviceSide, World
+from tests.support.command import command
 
 
 async def cli(world: World, *arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, Any, str]:
     """The exit code, the JSON and the error of a command with the flags of the cloud."""
-    options = ["--state-dir", str(world.state_dir), "--identity", str(world.identities / "cloud"), "--json"]
+    options = ["--state-dir", world.state_dir, "--identity", world.identities / "cloud"]
     for name in ("release_keys", "database_url"):
         if name in world.settings:
-            options += [f"--{name.replace('_', '-')}", str(world.settings[name])]
-    capsys.readouterr()
-    code = await asyncio.to_thread(run, [*arguments, *options])
-    out, error = capsys.readouterr()
-    return code, json.loads(out) if out.strip() else None, error
+            options += [f"--{name.replace('_', '-')}", world.settings[name]]
+    return await command(capsys, *arguments, *options)
 
 
 async def release_2(world: World) -> None:
