@@ -37,9 +37,9 @@ class CloudConfig(ServiceConfig):
     """The folder of the certificate authority, as `diredi pki init` makes it, with which the cloud signs what devices
     and sites enrol with and renew. None: it signs nothing, and `diredi pki issue` is the only way."""
     release_keys: Path | None = None
-    """The folder with targets-key.pem, which signs releases. None means the identity folder. Without that key, releases
-    wait for `diredi release sign`. How far numbers of releases and classes have come is written there, too (ledger.json),
-    or into `state_dir` where this is None. On another disk, it is not restored along with an old database."""
+    """The folder with targets-key.pem, which signs releases. None means the identity folder. Without that key,
+    releases wait for `diredi release sign`. How far numbers of releases and classes have come is written there, too
+    (ledger.json), or into `state_dir` where this is None. On another disk, it is not restored with an old database."""
     accept_lost_past: bool = False
     """Start although the database does not know releases or class names that were given out, because no backup does.
     For one start: release numbers go on after the lost ones."""

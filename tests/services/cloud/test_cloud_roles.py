@@ -21,6 +21,7 @@ from diredi.rpc.v1 import (
     fleet_pb2,
     registry_pb2,
     registry_pb2_grpc,
+    releases_pb2,
     sites_pb2,
 )
 from diredi.trust import ca
@@ -94,7 +95,10 @@ NEEDED = {
     frozenset(ADMINS): "the role admin",
 }
 ELSEWHERE = {"LocalService", "OverlayService", "EdgeService", "PeerService"}
-STREAMS = ("CycleService/Watch", "SiteService/Watch", "FleetService/Watch", "FleetService/GetRel", "BlobService/Get")
+STREAMS = (
+    "CycleService/Watch", "SiteService/Watch", "FleetService/Watch", "FleetService/GetRel", "BlobService/Get",
+    "ReleaseService/List",
+)  # fmt: skip
 EVERYBODY = {*VIEWERS, "site-1", "site-2", "cam-1", "cam-2", "twin", "cloud"}
 
 
@@ -131,6 +135,8 @@ def rules(e: Extracting) -> dict[str, tuple[Message, set[str]]]:
         "FleetService/GetReleaseMetadata": (fleet_pb2.GetReleaseMetadataRequest(name="timestamp.json"), EVERYBODY),
         "FleetService/ReportInstall": (failed, {"cam-1", "twin"}),
         "FleetService/ListDevices": (fleet_pb2.ListDevicesRequest(), VIEWERS),
+        "ReleaseService/ListUnsigned": (releases_pb2.ListUnsignedRequest(), OPERATORS),
+        "ReleaseService/AddSignatures": (releases_pb2.AddSignaturesRequest(name="x", metadata=b"{}"), OPERATORS),
         "RegistryService/ListModels": (registry_pb2.ListModelsRequest(), {*VIEWERS, *sites}),
         "RegistryService/GetModel": (registry_pb2.GetModelRequest(id=e.task.student.id), {*VIEWERS, *sites}),
         "BlobService/StatBlob": (registry_pb2.StatBlobRequest(digest=STRANGER), EVERYBODY),
@@ -176,7 +182,7 @@ async def passes(world: World, name: str, call_name: str, request: Message, allo
         try:
             if call_name.startswith(STREAMS):
                 stream = channel.unary_stream(method, type(request).SerializeToString, bytes)(request)
-                await anext(read_messages(stream, PATIENCE_S))
+                await anext(read_messages(stream, PATIENCE_S), None)
             else:
                 await ask(channel.unary_unary(method, type(request).SerializeToString, bytes), request)
         except Refused as refused:
