@@ -11,6 +11,7 @@ from diredi_cli.output import emit, table
 
 if TYPE_CHECKING:
     from diredi.rpc.doctor import Installation
+    from edge_node.config import EdgeConfig
 
 app = typer.Typer(
     help="Say what is wrong with a service on this machine and what to do. Exit code 1 if it cannot work.",
@@ -65,9 +66,23 @@ def edge(context: typer.Context) -> None:
         dials.append(("user domain", config.user_domain, Identity(Role.SITE, config.site)))
     sampled = config.user_domain is not None and config.hand_samples_per_minute > 0
     samples = f"{config.hand_samples_per_minute:g} uncertain frames a minute go to the user domain" if sampled else ""
-    notes = tuple(note for note in (samples or "no frame leaves this device", _NO_TELEMETRY) if note)
+    outputs = _outputs_of(config)
+    notes = (*([samples] if samples else []), *outputs, _NO_TELEMETRY)
+    if not samples and not outputs:
+        notes = ("no frame leaves this device", *notes)
     owner = Identity(Role.DEVICE, config.device, config.site)
     _examine(Installation(config.identity, owner, config.listen, config.state_dir, dials, notes), as_json)
+
+
+def _outputs_of(config: EdgeConfig) -> list[str]:
+    """Return what an edge node hands on beside gRPC, in a phrase each."""
+    found = []
+    if config.mqtt is not None:
+        pictures = f", and a picture of each camera every {config.mqtt_picture_s:g} s" if config.mqtt_picture_s else ""
+        found.append(f"counts and events go to the MQTT broker {config.broker}{pictures}")
+    if config.http is not None:
+        found.append(f"whoever reaches the web server at {config.http} sees what the cameras see")
+    return found
 
 
 def _arguments(context: typer.Context) -> tuple[list[str], bool]:

@@ -11,6 +11,9 @@ from diredi_cli.options import DEFAULT_CLOUD, DEFAULT_IDENTITY, AsJson, Cloud, I
 from diredi_cli.output import bytes_text, emit, facts, percent, progress, table, time_text
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from diredi.detectors.spec import DetectorSpec
     from diredi.rpc.client import Channel
     from diredi.rpc.v1.common_pb2 import Model
 
@@ -20,7 +23,7 @@ ModelId = Annotated[str, typer.Argument(metavar="MODEL", help="Its id, or the fi
 
 
 Kind = Literal["teacher", "tutor", "student"]
-Format = Literal["safetensors", "onnx"]
+Format = Literal["safetensors", "onnx", "ultralytics", "frigate"]
 
 
 @app.command("list")
@@ -102,7 +105,7 @@ def show(
 @app.command("export")
 def export(
     model_id: ModelId,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the file goes.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the file goes; for Frigate, a folder.")],
     form: Annotated[
         Format | None, typer.Option("--format", help="What to export; by default what the file's name ends with.")
     ] = None,
@@ -110,21 +113,32 @@ def export(
     identity: IdentityFolder = DEFAULT_IDENTITY,
     as_json: AsJson = False,
 ) -> None:
-    """Download a model: its weights as safetensors, or the ONNX file that devices run. Verified by digest."""
+    """Download a model: its weights as safetensors, or the ONNX file that devices run. Verified by digest.
+
+    `ultralytics` is an ONNX file with decoded boxes and the metadata of Ultralytics' exports, which other programs
+    read, too. `frigate` is a folder with such a file, the label map and the lines for Frigate's configuration.
+    """
     from diredi.errors import NotFound
     from diredi.rpc.blobs import download
     from diredi.rpc.convert import blob_from
     from diredi.rpc.v1.registry_pb2_grpc import BlobServiceStub
+    from diredi.store.blobs import digest_of_file
+    from diredi.store.files import atomic_write
+    from diredi_cli import frigate
     from diredi_cli.connection import with_cloud
 
     chosen = form or ("onnx" if out.suffix == ".onnx" else "safetensors")
     model = _get(cloud, identity, model_id)
-    if chosen == "onnx" and not model.HasField("onnx"):
+    is_weights, is_folder = chosen == "safetensors", chosen == "frigate"
+    decode = _decoder() if chosen in ("ultralytics", "frigate") else None
+    if not is_weights and not model.HasField("onnx"):
         raise NotFound(
             f"model {short_id(model.id)} is a {kind_of(model)} and has no ONNX file: use --format safetensors"
         )
-    blob = blob_from(model.onnx if chosen == "onnx" else model.weights)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    blob = blob_from(model.weights if is_weights else model.onnx)
+    (out if is_folder else out.parent).mkdir(parents=True, exist_ok=True)
+    file = out / frigate.MODEL if is_folder else out
+    fetched = file if decode is None else file.with_name(f".{file.name}.raw")
 
     async def work(channel: Channel) -> None:
         with progress(as_json) as bar:
@@ -132,13 +146,32 @@ def export(
             await download(
                 BlobServiceStub(channel),
                 blob,
-                out,
+                fetched,
                 on_bytes=lambda done, total: bar.step(step, done / max(total, 1)),
             )
 
     with_cloud(cloud, identity, work)
-    data = {"model": model.id, "file": str(out), "format": chosen, "bytes": blob.bytes, "digest": blob.digest}
-    emit(data, as_json, facts({"file": out, "size": bytes_text(blob.bytes), "digest": blob.digest}))
+    if decode is not None:
+        spec = decode(fetched, file)
+        fetched.unlink()
+        blob = digest_of_file(file)
+        if is_folder:
+            atomic_write(out / frigate.LABELS, frigate.label_map(spec))
+            atomic_write(out / frigate.CONFIG, frigate.configuration(spec))
+    data = {"model": model.id, "file": str(file), "format": chosen, "bytes": blob.bytes, "digest": blob.digest}
+    next_step = {"next": f"follow {out / frigate.CONFIG}"} if is_folder else {}
+    emit(data, as_json, facts({"file": file, "size": bytes_text(blob.bytes), "digest": blob.digest, **next_step}))
+
+
+def _decoder() -> Callable[[Path, Path], DetectorSpec]:
+    """Return what turns the file that devices run into one with decoded boxes."""
+    try:
+        from diredi.detectors.decoded_onnx import decode_in_file
+    except ModuleNotFoundError as error:
+        from diredi.errors import InvalidInput
+
+        raise InvalidInput(f"this format needs {error.name}, which is not installed: pip install onnx") from None
+    return decode_in_file
 
 
 @app.command("repair")

@@ -111,6 +111,10 @@ def test_models_are_listed_shown_and_exported(demo: Demo, diredi: Diredi, tmp_pa
     metrics = diredi("eval", onnx, "--data", data, "--json").json()
     assert metrics["map50"] == pytest.approx(demo.report["after"]["site"]["map50"], abs=1e-6)
     assert diredi("eval", weights, "--data", data, "--json").json()["per_class"].keys() == metrics["per_class"].keys()
+    frigate = tmp_path / "frigate"
+    diredi("model", "export", prefix, "--format", "frigate", "--out", frigate, "--json", *demo.at()).json()
+    assert sorted(path.name for path in frigate.iterdir()) == ["config.yaml", "labelmap.txt", "model.onnx"]
+    assert "forklift" in (frigate / "labelmap.txt").read_text()
     tutor = next(m for m in models if m["kind"] == "TUTOR")
     said = diredi("model", "export", tutor["id"], "--out", onnx, *demo.at())
     assert said.code == 4 and "--format safetensors" in said.error

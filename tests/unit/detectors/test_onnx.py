@@ -4,12 +4,18 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import yaml
+from ultralytics.nn.autobackend import AutoBackend
 
 from diredi.detectors import registry
+from diredi.detectors.decoded_onnx import decode_in_file
 from diredi.detectors.export import export_onnx
 from diredi.detectors.onnx import OnnxPredictor
 from diredi.detectors.postprocess import prepare
+from diredi.detectors.spec import DetectorSpec
 from diredi.errors import CorruptData, NotFound
+from diredi.labels import LabelSpace
+from diredi_cli import frigate
 from tests.unit.detectors.families import SMALL, of_families
 
 NAMES = [param.values[0] for param in SMALL]
@@ -90,3 +96,33 @@ def test_a_file_that_is_no_exported_detector_is_refused(exported, damage, tmp_pa
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(NotFound, match=r"gone\.onnx"):
         OnnxPredictor(tmp_path / "gone.onnx")
+
+
+@pytest.mark.parametrize("architecture", of_families("yolo26-w0.0625", "libreyolo9-w0.0625"))
+def test_ultralytics_reads_the_file_with_decoded_boxes_and_finds_what_our_own_runtime_finds(
+    architecture, labels, tmp_path
+):
+    export_onnx(registry.create(architecture, 64, labels, seed=1, device="cpu"), tmp_path / "a.onnx")
+    decode_in_file(tmp_path / "a.onnx", tmp_path / "b.onnx")
+    square = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    backend = AutoBackend(str(tmp_path / "b.onnx"), verbose=False)
+    assert (tuple(backend.names.values()), backend.task, backend.stride) == (labels.names, "detect", 32)
+    assert list(backend.imgsz) == [64, 64]
+    rows = np.asarray(backend(torch.from_numpy(prepare([square], 64)[0])))[0].T
+    [own] = OnnxPredictor(tmp_path / "a.onnx", threads=1).predict([square], 0.0001)
+    best = rows[rows[:, 4:].max(1).argmax()]
+    corners = np.concatenate([best[:2] - best[2:4] / 2, best[:2] + best[2:4] / 2])
+    assert abs(best[4:].max() - own.scores[0]) < 1e-4
+    assert best[4:].argmax() == own.classes[0]
+    assert np.abs(np.clip(corners, 0, 64) - own.boxes[0]).max() < 0.01
+    with pytest.raises(CorruptData, match="no detector of DiReDi's"):
+        OnnxPredictor(tmp_path / "b.onnx")
+
+
+def test_frigate_gets_a_label_map_and_lines_that_it_can_read():
+    spec = DetectorSpec(architecture="libreyolo9t", image_size=320, labels=LabelSpace(names=("2 wheeler", "car: red")))
+    first, second = frigate.label_map(spec).splitlines()
+    assert dict([first.split(" ", 1), second.split(" ", 1)]) == {"0": "2 wheeler", "1": "car: red"}
+    lines = yaml.safe_load(frigate.configuration(spec))
+    assert lines["model"]["width"] == lines["model"]["height"] == 320
+    assert lines["objects"]["track"] == ["2 wheeler", "car: red"]
