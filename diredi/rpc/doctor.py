@@ -341,7 +341,9 @@ def _check_versions() -> Iterator[Finding]:
 
 def _check_egress(installation: Installation) -> Iterator[Finding]:
     dialled = ", ".join(f"{called} at {address}" for called, address, _ in installation.dials)
-    where = f"this service dials {dialled} and nobody else" if dialled else "this service dials nobody, it answers"
+    where = (
+        f"this service dials {dialled} and nobody else by gRPC" if dialled else "this service dials nobody, it answers"
+    )
     yield Finding("what leaves", Level.OK, "; ".join((where, *installation.notes)))
     path = installation.state_dir / "egress.json"
     if not path.exists():

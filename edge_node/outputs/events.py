@@ -7,7 +7,7 @@ import secrets
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -237,7 +237,7 @@ class EventFeed:
 
     def _end(self, scene: Scene, track: Track) -> None:
         last = scene.objects.pop(track.number).last
-        self._publish(Event(**{**vars(last), "type": "end", "zones": ()}))
+        self._publish(replace(last, type="end", zones=()))
 
     def _publish(self, event: Event) -> None:
         self.recent.append(event)

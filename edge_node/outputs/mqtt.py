@@ -81,10 +81,11 @@ class MqttOutput:
         node, topics = self._node, self._topics
         model, wanted, problem = node.active.current, node.updater.wanted, node.last_error
         release = model.release.version if model else 0
-        if model is not None and model.release.labels != self._labels:
-            self._labels = model.release.labels
+        labels = model.release.labels if model else LabelSpace(names=())
+        if labels != self._labels:
+            self._labels = labels
             if self._config.mqtt_discovery:
-                self._announce(model.release.labels)
+                self._announce(labels)
             for camera in self._cameras:
                 self._count(camera)
         latest = max(release, wanted.version if wanted else 0)

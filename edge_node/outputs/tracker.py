@@ -19,7 +19,7 @@ LOST_S = 2.0
 """An object ends when it was missing in LOST_FRAMES frames or more, for LOST_S seconds or longer."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Track:
     """Hold an object that is followed from frame to frame.
 

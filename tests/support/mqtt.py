@@ -52,6 +52,20 @@ class MqttBroker:
             self._process.wait()
             self._process = None
 
+    def cut_off(self, client_id: str) -> None:
+        """End the connection of a client without a farewell: another one comes with its name, and goes."""
+        from paho.mqtt.client import Client
+        from paho.mqtt.enums import CallbackAPIVersion
+
+        accepted = threading.Event()
+        double = Client(CallbackAPIVersion.VERSION2, client_id=client_id)
+        double.on_connect = lambda *_: accepted.set()
+        double.connect("127.0.0.1", self.open_port)
+        double.loop_start()
+        assert accepted.wait(60)
+        double.disconnect()
+        double.loop_stop()
+
     def _listens(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.open_port)) == 0

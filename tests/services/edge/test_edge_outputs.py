@@ -36,7 +36,7 @@ def low(config: dict[str, Any]) -> dict[str, Any]:
 
 async def test_a_broker_has_events_states_pictures_and_what_home_assistant_wants(
     tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str, students: Students, broker: MqttBroker, reader: MqttReader,
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     await cloud.fleet.publish(1, *students[0])
     monkeypatch.setenv("MQTT_PASSWORD", PASSWORD)
@@ -74,6 +74,7 @@ async def test_a_broker_has_events_states_pictures_and_what_home_assistant_wants
         await until(lambda: reader.all(f"{ROOT}/update")[-1]["installed_version"] == "2")
         assert "count/all/forklift" in json.dumps(reader.all("/config")[-1]), "the class that release 2 has learned"
     await until(lambda: reader.last(f"{ROOT}/availability") == b"offline")
+    assert "output_crashed" not in capsys.readouterr().out
 
 
 def get(port: int, path: str, host: str = "localhost") -> tuple[int, bytes]:
@@ -171,6 +172,12 @@ async def test_a_broker_that_is_away_or_refuses_is_told_in_a_sentence_and_gets_t
         reader = MqttReader(broker)
         await until(lambda: reader.last(f"{ROOT}/availability") == b"online")
         await until(lambda: reader.last("/status") and reader.all("/status")[-1]["dropped_events"] > 0)
+        heard = len(reader.messages)
+        broker.cut_off("diredi_site-1_camera-1")
+        states = [b"offline", b"online"]
+        await until(
+            lambda: [text for topic, text in reader.messages[heard:] if topic.endswith("availability")] == states
+        )
         frames_before = status.frames
         broker.kill()
         await node.until(lambda status: status.last_error and status.frames > frames_before)

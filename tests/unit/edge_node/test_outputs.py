@@ -66,6 +66,16 @@ def test_an_object_begins_once_is_followed_while_it_moves_and_ends_when_it_is_go
     assert yard.feed.recent[-1].seen_s < 1_700_000_000 + yard.now_s
 
 
+def test_of_several_objects_only_the_one_that_leaves_ends() -> None:
+    yard = Yard()
+    for _ in range(3):
+        yard.show((0, 0, 0), (0, 70, 70), (1, 40, 40))
+    for _ in range(15):
+        yard.show((0, 0, 0), (1, 40, 40))
+    assert [said for said in yard.said if said[0] == "end"] == [("end", "car")]
+    assert yard.feed.recent[-1].box[:2] == (70, 70)
+
+
 def test_what_shows_in_a_single_frame_is_no_object_and_a_lasting_one_is_updated_every_five_seconds() -> None:
     yard = Yard()
     yard.show((1, 0, 0))
