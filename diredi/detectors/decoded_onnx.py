@@ -8,8 +8,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from diredi.detectors.onnx import INPUT, STRIDES_KEY
+from diredi.detectors.onnx import STRIDES_KEY
 from diredi.detectors.postprocess import grid
+from diredi.detectors.runtimes.base import INPUT
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import CorruptData
 from diredi.store.files import atomic_write
