@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before torch is loaded, and for every process that a test starts: threads of one operator wait for each other in a
@@ -56,3 +58,17 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} does not exist: real images and weights are not part of the repository")
     return folder
+
+
+@pytest.fixture(scope="session")
+def _warm_interpreter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    from tests.support.warm_python import warm_python
+
+    with warm_python(tmp_path_factory.mktemp("warm")) as executable:
+        yield executable
+
+
+@pytest.fixture
+def quick_processes(_warm_interpreter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the jobs, commands and services that this test starts begin with everything imported; see `warm_python`."""
+    monkeypatch.setattr(sys, "executable", str(_warm_interpreter))

@@ -32,7 +32,7 @@ def first_release(tmp_path_factory: pytest.TempPathFactory, identities: Path) ->
 
 
 @pytest.fixture
-async def empty_world(tmp_path: Path, identities: Path) -> AsyncIterator[World]:
+async def empty_world(tmp_path: Path, identities: Path, quick_processes: None) -> AsyncIterator[World]:
     """Where a cloud can be started for the first time."""
     world = World(tmp_path, identities)
     yield world

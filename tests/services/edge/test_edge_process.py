@@ -31,7 +31,7 @@ from edge_node.update_states import IN_PROGRESS, InstallableRelease, State, Upda
 from tests.support.pki import HOSTS, Pki
 from tests.support.waiting import PATIENCE_S
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_processes")]
 
 Students = list[tuple[Path, DetectorSpec]]
 ROOT = Path(__file__).parents[3]

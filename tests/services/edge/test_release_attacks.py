@@ -21,6 +21,8 @@ from edge_node.release_trust import SignedMetadata
 from edge_node.update_states import UpdateRecord
 from tests.support.pki import Pki
 
+pytestmark = pytest.mark.usefixtures("quick_processes")
+
 Students = list[tuple[Path, DetectorSpec]]
 
 

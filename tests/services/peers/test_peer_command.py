@@ -19,7 +19,7 @@ from diredi.trust.identity import Credentials
 from peer_node.processes import PeersFile, write_configs
 from tests.support.waiting import PATIENCE_S
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_processes")]
 
 
 class Command:

@@ -18,7 +18,7 @@ from peer_node.learner import LearnerContext
 from peer_node.servicer import detection_chunks
 from tests.support.squares import write_squares
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_processes")]
 
 IMAGES = 6
 OPTIONS = {

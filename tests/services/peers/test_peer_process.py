@@ -11,6 +11,8 @@ import sys
 import pytest
 from peer_network import ROOT, PeerProcess, configs_of, read_summary
 
+pytestmark = pytest.mark.usefixtures("quick_processes")
+
 
 @pytest.fixture
 async def start(tmp_path):

@@ -17,6 +17,8 @@ from diredi.trust.identity import Identity, Role
 from tests.support.net import free_port
 from tests.support.waiting import PATIENCE_S
 
+pytestmark = pytest.mark.usefixtures("quick_processes")
+
 CAMERA = Identity(Role.DEVICE, "camera-1", "site-1")
 ROOT = Path(__file__).parents[3]
 

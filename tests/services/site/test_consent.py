@@ -21,6 +21,8 @@ from tests.support.waiting import PATIENCE_S, until
 from user_domain.config import UserDomainConfig
 from user_domain.consent import ConsentJournal
 
+pytestmark = pytest.mark.usefixtures("quick_processes")
+
 FETCHED = "diredi.v1.GetBlobRequest"
 
 

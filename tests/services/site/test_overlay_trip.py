@@ -34,6 +34,8 @@ from tests.support.stub_cloud import StubCloud
 from tests.support.waiting import PATIENCE_S, until
 from user_domain.config import UserDomainConfig
 
+pytestmark = pytest.mark.usefixtures("quick_processes")
+
 
 class FakeRegistry(RegistryServiceServicer):
     """The models of the releases."""

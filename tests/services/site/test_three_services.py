@@ -31,6 +31,8 @@ from tests.support.net import free_port
 from tests.support.pki import Pki
 from tests.support.waiting import PATIENCE_S, until
 
+pytestmark = pytest.mark.usefixtures("quick_processes")
+
 TINY: dict[str, Any] = {"epochs": 1, "batch": 8}
 
 

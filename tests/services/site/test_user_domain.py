@@ -35,7 +35,7 @@ from tests.support.waiting import until
 from user_domain.cloud import ATTEMPTS
 from user_domain.failure_reasons import Reason
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_processes")]
 
 
 async def test_an_extraction_ends_in_a_gap_whose_blobs_the_cloud_has(

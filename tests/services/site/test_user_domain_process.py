@@ -25,7 +25,7 @@ from tests.support.pki import HOSTS, Pki
 from tests.support.waiting import PATIENCE_S, until
 from user_domain.config import UserDomainConfig
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_processes")]
 
 ROOT = Path(__file__).parents[3]
 
