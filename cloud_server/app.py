@@ -41,11 +41,12 @@ from diredi.rpc.server import Server, start_server
 from diredi.store.blobs import BlobStore
 from diredi.store.files import make_folder
 from diredi.trust import ca, enrolment
+from diredi.trust.deny_list import CRL_FILE
 from diredi.trust.identity import Credentials, Role
 from diredi.trust.live import wait_for_valid
-from diredi.trust.release_keys import ROOT_FILE
 from diredi.trust.release_repository import ReleaseRepository
 
+_FOLLOW_EVERY_S: Final = 1.0
 CYCLE_SERVICE: Final = "diredi.v1.CycleService"
 _log = structlog.get_logger()
 
@@ -76,6 +77,7 @@ class Cloud:
         self._executor = executor or LocalExecutor()
         self._jobs = jobs
         self._keep_alive_s = keep_alive_s
+        self._deny_list_seen = 0
 
     async def start(self) -> Self:
         """Open the state, begin to answer, and begin to work.
@@ -147,7 +149,7 @@ class Cloud:
             SiteServicer(SiteService(context, GapValidator(self.blobs)), meter),
             FleetServicer(self._fleet),
             ReleaseServicer(self._fleet),
-            EnrolmentServicer(config.authority, config.identity / ROOT_FILE),
+            EnrolmentServicer(config.authority, config.identity),
         ]
         server = await start_server(
             credentials, config.listen, servicers, meter=meter, identity=config.identity, limits=config.limits
@@ -162,11 +164,33 @@ class Cloud:
             group.create_task(self.uploads.run())
             group.create_task(self.uploads.keep_verified())
             group.create_task(self._keep_renewed())
+            group.create_task(self._follow_deny_list())
             await asyncio.to_thread(self._job_runner.check_pool)
             release = await make_first_release(self.context, self._job_runner)
             await self._server.set_serving(CYCLE_SERVICE, True)
             _log.info("cycles_enabled", release=release.version)
             group.create_task(self._reconciler.run())
+
+    async def _follow_deny_list(self) -> None:
+        """Use the authority's newest deny list within a second, and tell all sites and devices that there is one."""
+        logged = ""
+        while True:
+            try:
+                await asyncio.to_thread(self._copy_deny_list)
+                logged = ""
+            except (DirediError, OSError) as error:
+                if str(error) != logged:
+                    _log.warning("deny_list_not_copied", why=str(error))
+                logged = str(error)
+            self.context.announce_deny_list(self._server.identity.deny_list.number)
+            await asyncio.sleep(_FOLLOW_EVERY_S)
+
+    def _copy_deny_list(self) -> None:
+        source = self.config.authority and self.config.authority / CRL_FILE
+        if source and source.exists() and source.stat().st_mtime_ns != self._deny_list_seen:
+            seen = source.stat().st_mtime_ns
+            enrolment.take_deny_list(self.config.identity, self._server.identity.credentials.ca, source.read_bytes())
+            self._deny_list_seen = seen
 
     async def _keep_renewed(self) -> None:
         """Sign a new certificate for the cloud itself when half of the time of the old one is over."""

@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 
 from cloud_server import authorization
 from cloud_server.ledger import Ledger, Past, read_past
-from cloud_server.notifier import CLASSES, RELEASES, Notifier
+from cloud_server.notifier import CLASSES, RELEASES, Notifier, site_topic
 from cloud_server.quotas import Quotas
 from cloud_server.store import Repository
 from cloud_server.store.database import Database
@@ -46,8 +46,17 @@ class CloudContext:
     open_streams: Counter[str] = field(default_factory=Counter)
     """Number of open streams by caller ("site/NAME" or "device/SITE/NAME"). It is not stored: after a restart there are
     none."""
+    deny_list: int = 0
+    """Number of the newest deny list, of which open streams are told."""
     ledger: Ledger | None = None
     """Where numbers that were given out are also written."""
+
+    def announce_deny_list(self, number: int) -> None:
+        """Tell all open streams of sites and devices that there is a newer deny list."""
+        if number != self.deny_list:
+            self.deny_list = number
+            sites = (caller.removeprefix("site/") for caller in self.open_streams if caller.startswith("site/"))
+            self.notifier.notify(RELEASES, *map(site_topic, sites))
 
     async def read(self, query: Callable[[Repository], _Result]) -> _Result:
         """Run `query` in a transaction that only reads, and return its result."""

@@ -53,6 +53,7 @@ from diredi.rpc.v1.sites_pb2_grpc import SiteServiceServicer
 from diredi.trust import enrolment
 from diredi.trust.deny_list import CRL_FILE
 from diredi.trust.identity import Identity, Role
+from diredi.trust.release_keys import ROOT_FILE
 
 _log = structlog.get_logger()
 _CYCLES: Final = 100
@@ -132,7 +133,8 @@ class SiteServicer(SiteServiceServicer):
         policy = Policy(request.auto_approve, request.publish_style)
         async with aclosing(self._service.watch(caller, request.site, policy)) as assignments:
             async for assignment in assignments:
-                yield sites_pb2.WatchTasksResponse(task=None if assignment is None else task_to(assignment))
+                task = None if assignment is None else task_to(assignment)
+                yield sites_pb2.WatchTasksResponse(task=task, deny_list=self._service.deny_list)
 
     async def ReportProgress(
         self, request: sites_pb2.ReportProgressRequest, context: Context
@@ -218,7 +220,8 @@ class FleetServicer(FleetServiceServicer):
         caller = caller_identity(context)
         async with aclosing(self._service.watch(caller, request.device)) as deployments:
             async for deployment in deployments:
-                answer = fleet_pb2.WatchReleasesResponse(release=None if deployment is None else release_to(deployment))
+                release = None if deployment is None else release_to(deployment)
+                answer = fleet_pb2.WatchReleasesResponse(release=release, deny_list=self._service.deny_list)
                 if deployment is not None:
                     answer.release.challenge = self._service.challenge(caller, deployment.release.version)
                 yield answer
@@ -300,9 +303,9 @@ class RegistryServicer(RegistryServiceServicer):
 class EnrolmentServicer(EnrolmentServiceServicer):
     """Answers as `proto/diredi/v1/enrolment.proto` says, and signs with the authority that the cloud was given."""
 
-    def __init__(self, authority: Path | None, root: Path) -> None:
-        """Sign with the authority in a folder; None: sign nothing. `root` is the file with the root of releases."""
-        self._folder, self._root = authority, root
+    def __init__(self, authority: Path | None, identity: Path) -> None:
+        """Sign with the authority in a folder; None: sign nothing. `identity` is the folder of the cloud's own."""
+        self._folder, self._identity = authority, identity
 
     async def CreateToken(
         self, request: enrolment_pb2.CreateTokenRequest, context: Context
@@ -327,7 +330,7 @@ class EnrolmentServicer(EnrolmentServiceServicer):
         certificate = await asyncio.to_thread(enrolment.redeem, folder, token, request.signing_request)
         _log.info("enrolled", identity=str(Identity.from_certificate(certificate)), token=token.name)
         return enrolment_pb2.EnrolResponse(
-            certificate=certificate, deny_list=_read(folder / CRL_FILE), root=_read(self._root)
+            certificate=certificate, deny_list=_read(folder / CRL_FILE), root=_read(self._identity / ROOT_FILE)
         )
 
     async def RenewCertificate(
@@ -338,6 +341,19 @@ class EnrolmentServicer(EnrolmentServiceServicer):
         certificate = await asyncio.to_thread(enrolment.renew, folder, old, request.signing_request)
         _log.info("certificate_signed", identity=str(Identity.from_certificate(certificate)))
         return enrolment_pb2.RenewCertificateResponse(certificate=certificate, deny_list=_read(folder / CRL_FILE))
+
+    async def GetTrust(
+        self, request: enrolment_pb2.GetTrustRequest, context: Context
+    ) -> enrolment_pb2.GetTrustResponse:
+        return enrolment_pb2.GetTrustResponse(deny_list=_read(self._identity / CRL_FILE))
+
+    async def Retire(self, request: enrolment_pb2.RetireRequest, context: Context) -> enrolment_pb2.RetireResponse:
+        actor = caller_identity(context)
+        authorization.require_admin(actor)
+        wanted = Identity.from_uri(f"diredi://{request.identity}")
+        retired = await asyncio.to_thread(enrolment.retire, self._authority(), wanted, actor)
+        _log.info("identities_retired", identities=[str(identity) for identity in retired], by=str(actor))
+        return enrolment_pb2.RetireResponse(identities=map(str, retired))
 
     def _authority(self) -> Path:
         if self._folder is None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from diredi_cli.enrolment import Address, Hosts, Valid, create_token
+from diredi_cli.enrolment import Address, Hosts, Valid, create_token, retire
 from diredi_cli.options import DEFAULT_CLOUD, DEFAULT_IDENTITY, AsJson, Cloud, IdentityFolder
 from diredi_cli.output import ago_text, emit, table
 
@@ -121,3 +121,17 @@ def enroll(
     from diredi.trust.identity import Identity, Role
 
     create_token(cloud, identity, Identity(Role.DEVICE, name, site), host or [], valid, address, as_json)
+
+
+@app.command("retire")
+def retire_device(
+    name: Annotated[str, typer.Argument(help="The name of the device.")],
+    site: Annotated[str, typer.Option("--site", help="The site that it stands at.")],
+    cloud: Cloud = DEFAULT_CLOUD,
+    identity: IdentityFolder = DEFAULT_IDENTITY,
+    as_json: AsJson = False,
+) -> None:
+    """Revoke all certificates and tokens of a device; it is cut off within seconds. For admins."""
+    from diredi.trust.identity import Identity, Role
+
+    retire(cloud, identity, Identity(Role.DEVICE, name, site), as_json)

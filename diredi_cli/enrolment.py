@@ -42,6 +42,17 @@ def create_token(
     print_token(identity, Token(address or cloud, Credentials.parse(made.ca, made.certificate, made.key)), as_json)
 
 
+def retire(cloud: str, admin: Path, identity: Identity, as_json: bool) -> None:
+    """Have the cloud revoke all that was signed for a device, a site with its devices, or a person, and say whom."""
+    from diredi.rpc.v1.enrolment_pb2 import RetireRequest, RetireResponse
+    from diredi.rpc.v1.enrolment_pb2_grpc import EnrolmentServiceStub
+    from diredi_cli.connection import ask
+
+    request = RetireRequest(identity=str(identity))
+    answer: RetireResponse = ask(cloud, admin, lambda channel: EnrolmentServiceStub(channel).Retire, request)
+    emit({"retired": list(answer.identities)}, as_json, facts({"retired": ", ".join(answer.identities)}))
+
+
 def print_token(identity: Identity, token: Token, as_json: bool) -> None:
     """Print a token, whom it is for, and what to do with it."""
     expires, text = token.credentials.expires, token.encode()

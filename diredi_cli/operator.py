@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from diredi_cli.enrolment import Address, Valid, create_token
+from diredi_cli.enrolment import Address, Valid, create_token, retire
 from diredi_cli.options import DEFAULT_CLOUD, DEFAULT_IDENTITY, AsJson, Cloud, IdentityFolder
 
 app = typer.Typer(help="The persons who look after the fleet: viewers, operators and admins.", no_args_is_help=True)
@@ -45,3 +45,16 @@ def enroll(
     from diredi.trust.identity import Identity, Role
 
     create_token(cloud, identity, Identity(Role(role), name), [], valid, address, as_json)
+
+
+@app.command("retire")
+def retire_operator(
+    name: Annotated[str, typer.Argument(help="The name of the person.")],
+    cloud: Cloud = DEFAULT_CLOUD,
+    identity: IdentityFolder = DEFAULT_IDENTITY,
+    as_json: AsJson = False,
+) -> None:
+    """Revoke all certificates and tokens of a person, in all roles, within seconds. For admins."""
+    from diredi.trust.identity import Identity, Role
+
+    retire(cloud, identity, Identity(Role.OPERATOR, name), as_json)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diredi.errors import InvalidInput
-from diredi_cli.enrolment import Address, Hosts, Valid, create_token
+from diredi_cli.enrolment import Address, Hosts, Valid, create_token, retire
 from diredi_cli.options import DEFAULT_CLOUD, DEFAULT_IDENTITY, AsJson, Cloud, IdentityFolder
 from diredi_cli.output import ago_text, bytes_text, emit, facts, note, percent, table
 
@@ -234,3 +234,16 @@ def enroll(
     from diredi.trust.identity import Identity, Role
 
     create_token(cloud, identity, Identity(Role.SITE, name), host or [], valid, address, as_json)
+
+
+@app.command("retire")
+def retire_site(
+    name: Annotated[str, typer.Argument(help="The name of the site.")],
+    cloud: Cloud = DEFAULT_CLOUD,
+    identity: IdentityFolder = DEFAULT_IDENTITY,
+    as_json: AsJson = False,
+) -> None:
+    """Revoke all certificates and tokens of a site and its devices; they are cut off within seconds. For admins."""
+    from diredi.trust.identity import Identity, Role
+
+    retire(cloud, identity, Identity(Role.SITE, name), as_json)

@@ -38,6 +38,7 @@ _MESSAGES = {
     "StatBlobRequest": "how far the upload is",
     "GetBlobRequest": "asking for models",
     "EnrolRequest": "asking for a certificate",
+    "GetTrustRequest": "asking whom not to believe",
     "WatchTasksRequest": "asking for tasks",
     "ApproveCycleRequest": "that the site agrees",
     "WatchReleasesRequest": "asking for releases",

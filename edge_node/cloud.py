@@ -70,8 +70,15 @@ class CloudClient:
         """Whether the last call to the cloud was answered."""
         return bool(self._online)
 
-    async def watch_releases(self, on_release: Callable[[InstallableRelease], None]) -> None:
-        """Call `on_release` with every release that the cloud names, for ever; an invalid one is logged and skipped."""
+    async def watch_releases(
+        self, on_release: Callable[[InstallableRelease], None], on_deny_list: Callable[[int], None]
+    ) -> None:
+        """Call `on_release` with every release that the cloud names, for ever; an invalid one is logged and skipped.
+
+        Args:
+            on_release: Called with each release.
+            on_deny_list: Called with the number of the newest deny list.
+        """
         request = pb.WatchReleasesRequest(device=self._device)
         while True:
             try:
@@ -81,6 +88,7 @@ class CloudClient:
                     backoff=Backoff(0.2, 5.0),
                     on_online=self._set_online,
                 ):
+                    on_deny_list(answer.deny_list)
                     if answer.HasField("release"):
                         self._forward(answer.release, on_release)
             except DirediError as error:  # refused or unknown: an operator may correct that while we run

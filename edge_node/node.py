@@ -20,7 +20,7 @@ from diredi.errors import DirediError, InvalidInput
 from diredi.rpc.byte_counter import EgressMeter
 from diredi.rpc.client import Channel, connect
 from diredi.rpc.enrolment import enrol_with_file
-from diredi.rpc.renewal import keep_renewed
+from diredi.rpc.renewal import DenyListFollower, keep_renewed
 from diredi.rpc.retry import Backoff
 from diredi.rpc.server import start_server
 from diredi.store.files import make_folder
@@ -155,8 +155,10 @@ async def _keep_connected(config: EdgeConfig, parts: NodeParts, overlays: Overla
             if address := await _serve_site(config, listen, credentials, parts, stack):
                 listen = address
             version, replaced = partial(running_version, parts.active), asyncio.Event()
+            deny_list = DenyListFollower(config.identity)
             tasks = [
-                parts.cloud.watch_releases(parts.updater.request),
+                parts.cloud.watch_releases(parts.updater.request, deny_list.announce),
+                deny_list.run(channel, lambda used=credentials: used.ca),
                 parts.cloud.heartbeat(parts.telemetry, version, parts.inference.cameras, parts.update_health),
                 parts.trust.keep_fresh(lambda: parts.updater.record.installed),
                 parts.updater.run(),

@@ -71,6 +71,7 @@ class CloudClient:
         silence_s: float,
         longest_s: float,
         on_break: Callable[[], None],
+        on_deny_list: Callable[[int], None],
     ) -> AsyncIterator[sites_pb2.Task]:
         """Yield tasks for ever, whatever happens to the connection.
 
@@ -83,6 +84,7 @@ class CloudClient:
             silence_s: A stream that is silent for so many seconds is opened again.
             longest_s: The longest pause between two tries, in seconds.
             on_break: Called whenever the connection breaks.
+            on_deny_list: Called with the number of the cloud's newest deny list.
         """
 
         def on_online(online: bool, why: str) -> None:
@@ -97,6 +99,7 @@ class CloudClient:
             backoff=Backoff(0.2, longest_s),
             on_online=on_online,
         ):
+            on_deny_list(answer.deny_list)
             if answer.HasField("task"):
                 yield answer.task
 

@@ -14,7 +14,7 @@ from diredi.jobs import LocalExecutor
 from diredi.rpc.byte_counter import EgressMeter
 from diredi.rpc.client import Channel, connect
 from diredi.rpc.enrolment import enrol_with_file
-from diredi.rpc.renewal import keep_renewed
+from diredi.rpc.renewal import DenyListFollower, keep_renewed
 from diredi.rpc.retry import Backoff
 from diredi.rpc.server import start_server
 from diredi.store.files import make_folder
@@ -114,9 +114,12 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
         server = await start_server(credentials, config.listen, [*servicers, *more], identity=config.identity)
         stack.push_async_callback(server.stop, STOP_S)
         process.announce(server.address, site=config.site, train_images=data.last.train_images)
+        deny_list = DenyListFollower(config.identity)
         following = _follow_identity(server.identity, channel, cloud, journal, config.identity)
         measuring = [overlays.run()] if overlays else []
-        await process.run_all([_watch_tasks(config, cloud, worker), worker.run(), following, *measuring], stop)
+        fetching = deny_list.run(channel, lambda: cloud.credentials.ca)
+        working = [_watch_tasks(config, cloud, worker, deny_list), worker.run(), following, fetching]
+        await process.run_all([*working, *measuring], stop)
 
 
 async def _follow_identity(
@@ -138,7 +141,9 @@ def _overlay_maker(config: UserDomainConfig, cloud: CloudClient, data: _Data) ->
     return OverlayMaker(cloud, LocalExecutor(), config.state_dir / "overlays", lambda: data.last, backoff)
 
 
-async def _watch_tasks(config: UserDomainConfig, cloud: CloudClient, worker: TaskWorker) -> None:
+async def _watch_tasks(
+    config: UserDomainConfig, cloud: CloudClient, worker: TaskWorker, deny_list: DenyListFollower
+) -> None:
     """Hand tasks to the worker for ever. After a refusal it tries again: an operator may correct that while we run."""
     while True:
         try:
@@ -149,6 +154,7 @@ async def _watch_tasks(config: UserDomainConfig, cloud: CloudClient, worker: Tas
                 silence_s=config.silence_s,
                 longest_s=config.retry_longest_s,
                 on_break=worker.forget_waiting,
+                on_deny_list=deny_list.announce,
             ):
                 await worker.accept(message)
         except DirediError as error:

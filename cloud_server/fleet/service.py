@@ -100,8 +100,15 @@ class FleetService:
         authorization.require_device(actor, device)
         self._pending[actor.site, device] = (self._context.now(), vitals)
 
+    @property
+    def deny_list(self) -> int:
+        """Return the number of the newest deny list."""
+        return self._context.deny_list
+
     async def watch(self, actor: Identity, device: str) -> AsyncGenerator[Deployment | None]:
         """Yield the release that a device should run: now, after each change, and at the keep-alive interval.
+
+        It is yielded again when there is a newer deny list.
 
         Yields:
             The release with its student; None where there is none yet.
@@ -111,14 +118,14 @@ class FleetService:
         """
         authorization.require_device(actor, device)
         context = self._context
-        sent_version: int | None = None
+        sent: tuple[int, int] | None = None
         with context.track_stream(f"device/{device_key(actor.site, device)}"):
             while True:
                 seen_version = context.notifier.version(RELEASES)
                 deployment = await self._find_deployment(actor.site, device)
                 version = 0 if deployment is None else deployment.release.version
-                if version != sent_version:
-                    sent_version = version
+                if sent != (version, context.deny_list):
+                    sent = version, context.deny_list
                     yield deployment
                 if not await context.notifier.wait_for_change(RELEASES, seen_version, context.keep_alive_s):
                     yield deployment

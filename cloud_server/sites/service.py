@@ -97,6 +97,11 @@ class SiteService:
         self._validating: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     @property
+    def deny_list(self) -> int:
+        """Return the number of the newest deny list."""
+        return self._context.deny_list
+
+    @property
     def max_manifest_bytes(self) -> int:
         """The size of the largest manifest that is taken."""
         return self._context.quotas.manifest_bytes
@@ -110,7 +115,7 @@ class SiteService:
             policy: Whether the site approves by itself and publishes its style.
 
         Yields:
-            A task, or None where there was none within the keep-alive interval.
+            A task, or None where there was none within the keep-alive interval, or is a newer deny list.
 
         Raises:
             Refused: The caller is not that site.
@@ -118,6 +123,7 @@ class SiteService:
         authorization.require_site(actor, site)
         context, topic = self._context, site_topic(site)
         sent: set[tuple[str, bool]] = set()
+        deny_list = 0
         with context.track_stream(f"site/{site}"):
             while True:
                 seen_version = context.notifier.version(topic)
@@ -126,6 +132,9 @@ class SiteService:
                     if assignment.task.key not in sent:
                         sent.add(assignment.task.key)
                         yield assignment
+                if deny_list != context.deny_list:
+                    deny_list = context.deny_list
+                    yield None
                 if not await context.notifier.wait_for_change(topic, seen_version, context.keep_alive_s):
                     yield None
 

@@ -1,8 +1,9 @@
-"""Renews a certificate over the connection that it opens, long before it ends. The key stays where it is."""
+"""Renews a certificate over the connection that it opens, and fetches the deny list. The key stays where it is."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -12,12 +13,14 @@ import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from diredi.errors import DirediError
+from diredi.errors import DirediError, InvalidInput
 from diredi.rpc.client import Channel, call
-from diredi.rpc.v1.enrolment_pb2 import RenewCertificateRequest
+from diredi.rpc.retry import Backoff
+from diredi.rpc.v1.enrolment_pb2 import GetTrustRequest, RenewCertificateRequest
 from diredi.rpc.v1.enrolment_pb2_grpc import EnrolmentServiceStub
 from diredi.trust import ca
-from diredi.trust.enrolment import write_credentials
+from diredi.trust.deny_list import CRL_FILE, DenyList
+from diredi.trust.enrolment import take_deny_list, write_credentials
 from diredi.trust.identity import Credentials
 
 LOOK_EVERY_S: Final = 600.0
@@ -58,6 +61,56 @@ async def renew(channel: grpc.aio.Channel, credentials: Credentials, folder: Pat
         answer.deny_list,
         credentials.identity,
     )
+
+
+class DenyListFollower:
+    """Fetches the deny list into an identity folder whenever the cloud says that it has a newer one.
+
+    The servers of the process look at their folder every second, so whoever was revoked is cut off within seconds.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Follow into this identity folder."""
+        self._folder = folder
+        self._announced = 0
+        self._changed = asyncio.Event()
+
+    def announce(self, number: int) -> None:
+        """Say which number the newest list has, as the cloud has just said."""
+        if number != self._announced:
+            self._announced = number
+            self._changed.set()
+
+    async def run(self, channel: Channel, authority: Callable[[], bytes]) -> None:
+        """Fetch what is announced, for ever; what cannot be had is tried again.
+
+        Args:
+            channel: The connection to the cloud.
+            authority: Returns the authority's certificates in PEM form.
+        """
+        stub, pauses, logged = EnrolmentServiceStub(channel), Backoff(1.0, 60.0), ""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            try:
+                if await asyncio.to_thread(self._number, authority()) >= self._announced:
+                    continue
+                answer = await call(stub.GetTrust, GetTrustRequest(), deadline_s=10)
+                await asyncio.to_thread(take_deny_list, self._folder, authority(), answer.deny_list)
+                pauses.reset()
+                logged = ""
+            except (DirediError, OSError) as error:
+                if str(error) != logged:
+                    structlog.get_logger().warning("deny_list_not_fetched", why=str(error))
+                logged = str(error)
+                await asyncio.sleep(pauses.next_s())
+                self._changed.set()
+
+    def _number(self, authority: bytes) -> int:
+        try:
+            return DenyList.read(self._folder / CRL_FILE, authority).number
+        except InvalidInput:
+            return 0
 
 
 async def keep_renewed(channel: Channel, credentials: Credentials, folder: Path) -> None:

@@ -275,7 +275,7 @@ def revoke(
 
     Args:
         folder: The folder of the authority.
-        identities: Holders all of whose certificates are revoked; new ones may be issued to them afterwards.
+        identities: Holders all of whose certificates and tokens are revoked; new ones may be issued to them afterwards.
         certificates: Further certificates in PEM form, such as those that were issued before there was a register.
         now: The time; None takes the clock.
 
@@ -290,7 +290,8 @@ def revoke(
     with Register.opened(folder) as register:
         wanted: dict[int, str] = {}
         for identity in identities:
-            serials = [int(entry.serial, 16) for entry in register.issued if entry.identity == str(identity)]
+            name = str(identity)
+            serials = [int(entry.serial, 16) for entry in register.issued if name in (entry.identity, entry.enrols)]
             if not serials:
                 raise InvalidInput(
                     f"the register of {folder} has no certificate of {identity}: check the name, or name its cert.pem"

@@ -26,7 +26,16 @@ from diredi.errors import InvalidInput, NoRoom, NotFound, Refused
 from diredi.store.files import atomic_write, make_folder
 from diredi.trust import ca
 from diredi.trust.deny_list import CRL_FILE, DenyList
-from diredi.trust.identity import CA_FILE, CERTIFICATE_FILE, KEY_FILE, Credentials, Identity, Role, hosts_in
+from diredi.trust.identity import (
+    CA_FILE,
+    CERTIFICATE_FILE,
+    KEY_FILE,
+    PEOPLE,
+    Credentials,
+    Identity,
+    Role,
+    hosts_in,
+)
 from diredi.trust.register import Register
 from diredi.trust.release_keys import ROOT_FILE
 
@@ -171,6 +180,69 @@ def renew(folder: Path, certificate: bytes, signing_request: bytes, now: datetim
     with Register.opened(folder) as register:
         _check_quota(register, identity, now)
         return ca.sign_into(register, authority, request, identity, hosts_in(certificate), LIFETIME, now)
+
+
+def retire(folder: Path, wanted: Identity, by: Identity | None = None) -> list[Identity]:
+    """Revoke all that the authority has signed for a device; for a site with its devices; or for a person in all roles.
+
+    Args:
+        folder: The folder of the authority.
+        wanted: Who retires.
+        by: Who asks for it, and cannot retire by it.
+
+    Returns:
+        The identities that have been retired.
+
+    Raises:
+        InvalidInput: That is a cloud, or who asks.
+        NotFound: The authority has signed nothing for it.
+    """
+    if wanted.role in {Role.CLOUD, Role.ENROLMENT}:
+        raise InvalidInput(f"{wanted} cannot be retired: that is for sites, devices and persons")
+    with Register.opened(folder) as register:
+        names = {entry.enrols or entry.identity for entry in register.issued}
+    known = [Identity.from_uri(f"diredi://{name}") for name in sorted(names)]
+    retired = [identity for identity in known if _retires_with(identity, wanted)]
+    if not retired:
+        raise NotFound(f"this authority has signed nothing for {wanted}: `diredi pki list` shows whom it knows")
+    if by in retired:
+        raise InvalidInput(f"{by} would retire by this, and that is who asks: ask another admin")
+    ca.revoke(folder, retired)
+    return retired
+
+
+def _retires_with(holder: Identity, wanted: Identity) -> bool:
+    if wanted.role in PEOPLE:
+        return holder.role in PEOPLE and holder.name == wanted.name
+    return holder == wanted or (wanted.role is Role.SITE and holder.site == wanted.name)
+
+
+def take_deny_list(folder: Path, authority: bytes, pem: bytes) -> bool:
+    """Put a deny list into an identity folder if it is newer than the one there.
+
+    Args:
+        folder: The identity folder.
+        authority: The authority's certificates in PEM form.
+        pem: The list in PEM form.
+
+    Returns:
+        Whether it is newer.
+
+    Raises:
+        InvalidInput: The authority has not signed it, or it is older than the one there, so that somebody who was
+            revoked would be let in again.
+    """
+    path = folder / CRL_FILE
+    offered = DenyList.parse(pem, authority)
+    try:
+        known = DenyList.read(path, authority).number
+    except InvalidInput:  # a damaged one is replaced
+        known = 0
+    if offered.number < known:
+        raise InvalidInput(f"the deny list that came is number {offered.number}, older than {known} in {path}")
+    if offered.number > known:
+        atomic_write(path, pem)
+    return offered.number > known
 
 
 def _check_quota(register: Register, identity: Identity, now: datetime | None) -> None:

@@ -51,6 +51,16 @@ class EnrolmentServiceStub:
                 request_serializer=diredi_dot_v1_dot_enrolment__pb2.RenewCertificateRequest.SerializeToString,
                 response_deserializer=diredi_dot_v1_dot_enrolment__pb2.RenewCertificateResponse.FromString,
                 _registered_method=True)
+        self.GetTrust = channel.unary_unary(
+                '/diredi.v1.EnrolmentService/GetTrust',
+                request_serializer=diredi_dot_v1_dot_enrolment__pb2.GetTrustRequest.SerializeToString,
+                response_deserializer=diredi_dot_v1_dot_enrolment__pb2.GetTrustResponse.FromString,
+                _registered_method=True)
+        self.Retire = channel.unary_unary(
+                '/diredi.v1.EnrolmentService/Retire',
+                request_serializer=diredi_dot_v1_dot_enrolment__pb2.RetireRequest.SerializeToString,
+                response_deserializer=diredi_dot_v1_dot_enrolment__pb2.RetireResponse.FromString,
+                _registered_method=True)
 
 
 class EnrolmentServiceServicer:
@@ -82,6 +92,22 @@ class EnrolmentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTrust(self, request, context):
+        """Whom not to believe any more. Role: all but a token's. Deadline 10 s. Idempotent. Needs no authority.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Retire(self, request, context):
+        """Revokes all certificates and tokens of a device; of a site and all its devices; or of a person in all roles. They are
+        cut off within seconds, by the cloud and by whoever follows its deny list. Role: admin. Deadline 10 s. Idempotent.
+        NOT_FOUND: the authority has signed nothing for it. INVALID_ARGUMENT: a cloud, or the caller.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EnrolmentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -99,6 +125,16 @@ def add_EnrolmentServiceServicer_to_server(servicer, server):
                     servicer.RenewCertificate,
                     request_deserializer=diredi_dot_v1_dot_enrolment__pb2.RenewCertificateRequest.FromString,
                     response_serializer=diredi_dot_v1_dot_enrolment__pb2.RenewCertificateResponse.SerializeToString,
+            ),
+            'GetTrust': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTrust,
+                    request_deserializer=diredi_dot_v1_dot_enrolment__pb2.GetTrustRequest.FromString,
+                    response_serializer=diredi_dot_v1_dot_enrolment__pb2.GetTrustResponse.SerializeToString,
+            ),
+            'Retire': grpc.unary_unary_rpc_method_handler(
+                    servicer.Retire,
+                    request_deserializer=diredi_dot_v1_dot_enrolment__pb2.RetireRequest.FromString,
+                    response_serializer=diredi_dot_v1_dot_enrolment__pb2.RetireResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -184,6 +220,60 @@ class EnrolmentService:
             '/diredi.v1.EnrolmentService/RenewCertificate',
             diredi_dot_v1_dot_enrolment__pb2.RenewCertificateRequest.SerializeToString,
             diredi_dot_v1_dot_enrolment__pb2.RenewCertificateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTrust(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diredi.v1.EnrolmentService/GetTrust',
+            diredi_dot_v1_dot_enrolment__pb2.GetTrustRequest.SerializeToString,
+            diredi_dot_v1_dot_enrolment__pb2.GetTrustResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Retire(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diredi.v1.EnrolmentService/Retire',
+            diredi_dot_v1_dot_enrolment__pb2.RetireRequest.SerializeToString,
+            diredi_dot_v1_dot_enrolment__pb2.RetireResponse.FromString,
             options,
             channel_credentials,
             insecure,

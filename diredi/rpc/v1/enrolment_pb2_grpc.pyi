@@ -47,6 +47,13 @@ class EnrolmentServiceStub:
     """A new certificate for the caller: same identity, same hosts. Role: all but a token's. Deadline 10 s.
     Idempotent.
     """
+    GetTrust: _grpc.UnaryUnaryMultiCallable[_enrolment_pb2.GetTrustRequest, _enrolment_pb2.GetTrustResponse]
+    """Whom not to believe any more. Role: all but a token's. Deadline 10 s. Idempotent. Needs no authority."""
+    Retire: _grpc.UnaryUnaryMultiCallable[_enrolment_pb2.RetireRequest, _enrolment_pb2.RetireResponse]
+    """Revokes all certificates and tokens of a device; of a site and all its devices; or of a person in all roles. They are
+    cut off within seconds, by the cloud and by whoever follows its deny list. Role: admin. Deadline 10 s. Idempotent.
+    NOT_FOUND: the authority has signed nothing for it. INVALID_ARGUMENT: a cloud, or the caller.
+    """
 
 @_typing.type_check_only
 class EnrolmentServiceAsyncStub(EnrolmentServiceStub):
@@ -66,6 +73,13 @@ class EnrolmentServiceAsyncStub(EnrolmentServiceStub):
     RenewCertificate: _aio.UnaryUnaryMultiCallable[_enrolment_pb2.RenewCertificateRequest, _enrolment_pb2.RenewCertificateResponse]  # type: ignore[assignment]
     """A new certificate for the caller: same identity, same hosts. Role: all but a token's. Deadline 10 s.
     Idempotent.
+    """
+    GetTrust: _aio.UnaryUnaryMultiCallable[_enrolment_pb2.GetTrustRequest, _enrolment_pb2.GetTrustResponse]  # type: ignore[assignment]
+    """Whom not to believe any more. Role: all but a token's. Deadline 10 s. Idempotent. Needs no authority."""
+    Retire: _aio.UnaryUnaryMultiCallable[_enrolment_pb2.RetireRequest, _enrolment_pb2.RetireResponse]  # type: ignore[assignment]
+    """Revokes all certificates and tokens of a device; of a site and all its devices; or of a person in all roles. They are
+    cut off within seconds, by the cloud and by whoever follows its deny list. Role: admin. Deadline 10 s. Idempotent.
+    NOT_FOUND: the authority has signed nothing for it. INVALID_ARGUMENT: a cloud, or the caller.
     """
 
 class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -101,6 +115,25 @@ class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_enrolment_pb2.RenewCertificateResponse, _abc.Awaitable[_enrolment_pb2.RenewCertificateResponse]]:
         """A new certificate for the caller: same identity, same hosts. Role: all but a token's. Deadline 10 s.
         Idempotent.
+        """
+
+    @_abc_1.abstractmethod
+    def GetTrust(
+        self,
+        request: _enrolment_pb2.GetTrustRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_enrolment_pb2.GetTrustResponse, _abc.Awaitable[_enrolment_pb2.GetTrustResponse]]:
+        """Whom not to believe any more. Role: all but a token's. Deadline 10 s. Idempotent. Needs no authority."""
+
+    @_abc_1.abstractmethod
+    def Retire(
+        self,
+        request: _enrolment_pb2.RetireRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_enrolment_pb2.RetireResponse, _abc.Awaitable[_enrolment_pb2.RetireResponse]]:
+        """Revokes all certificates and tokens of a device; of a site and all its devices; or of a person in all roles. They are
+        cut off within seconds, by the cloud and by whoever follows its deny list. Role: admin. Deadline 10 s. Idempotent.
+        NOT_FOUND: the authority has signed nothing for it. INVALID_ARGUMENT: a cloud, or the caller.
         """
 
 def add_EnrolmentServiceServicer_to_server(servicer: EnrolmentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -293,6 +293,9 @@ class WatchReleasesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RELEASE_FIELD_NUMBER: _builtins.int
+    DENY_LIST_FIELD_NUMBER: _builtins.int
+    deny_list: _builtins.int
+    """number of the newest deny list; who has an older one asks for it (GetTrust)"""
     @_builtins.property
     def release(self) -> Global___Release:
         """unset: there is none yet"""
@@ -301,10 +304,11 @@ class WatchReleasesResponse(_message.Message):
         self,
         *,
         release: Global___Release | None = ...,
+        deny_list: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["release", b"release"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["release", b"release"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deny_list", b"deny_list", "release", b"release"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

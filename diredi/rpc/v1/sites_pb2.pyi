@@ -142,6 +142,9 @@ class WatchTasksResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TASK_FIELD_NUMBER: _builtins.int
+    DENY_LIST_FIELD_NUMBER: _builtins.int
+    deny_list: _builtins.int
+    """number of the newest deny list; who has an older one asks for it (GetTrust)"""
     @_builtins.property
     def task(self) -> Global___Task:
         """unset: keep-alive"""
@@ -150,10 +153,11 @@ class WatchTasksResponse(_message.Message):
         self,
         *,
         task: Global___Task | None = ...,
+        deny_list: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deny_list", b"deny_list", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

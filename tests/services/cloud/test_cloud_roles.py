@@ -145,6 +145,8 @@ def rules(e: Extracting) -> dict[str, tuple[Message, set[str]]]:
         ),
         "BlobService/GetBlob": (registry_pb2.GetBlobRequest(digest=tutor.digest), {*OPERATORS, "site-1"}),
         "EnrolmentService/CreateToken": (enrolment_pb2.CreateTokenRequest(identity="site/site-4", valid_s=60), ADMINS),
+        "EnrolmentService/GetTrust": (enrolment_pb2.GetTrustRequest(), EVERYBODY),
+        "EnrolmentService/Retire": (enrolment_pb2.RetireRequest(identity="site/site-9"), ADMINS),
         "EnrolmentService/Enrol": (enrolment_pb2.EnrolRequest(), set()),
         "EnrolmentService/RenewCertificate": (enrolment_pb2.RenewCertificateRequest(), EVERYBODY),
         "CycleService/DeclineCycle": (cycles_pb2.DeclineCycleRequest(id=cycle_id), {"site-1"}),
