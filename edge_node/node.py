@@ -158,7 +158,7 @@ async def _keep_connected(config: EdgeConfig, parts: NodeParts, overlays: Overla
             deny_list = DenyListFollower(config.identity)
             tasks = [
                 parts.cloud.watch_releases(parts.updater.request, deny_list.announce),
-                deny_list.run(channel, lambda used=credentials: used.ca),
+                deny_list.run(channel),
                 parts.cloud.heartbeat(parts.telemetry, version, parts.inference.cameras, parts.update_health),
                 parts.trust.keep_fresh(lambda: parts.updater.record.installed),
                 parts.updater.run(),

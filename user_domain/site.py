@@ -117,7 +117,7 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
         deny_list = DenyListFollower(config.identity)
         following = _follow_identity(server.identity, channel, cloud, journal, config.identity)
         measuring = [overlays.run()] if overlays else []
-        fetching = deny_list.run(channel, lambda: cloud.credentials.ca)
+        fetching = deny_list.run(channel)
         working = [_watch_tasks(config, cloud, worker, deny_list), worker.run(), following, fetching]
         await process.run_all([*working, *measuring], stop)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -21,7 +20,7 @@ from diredi.rpc.v1.enrolment_pb2_grpc import EnrolmentServiceStub
 from diredi.trust import ca
 from diredi.trust.deny_list import CRL_FILE, DenyList
 from diredi.trust.enrolment import take_deny_list, write_credentials
-from diredi.trust.identity import Credentials
+from diredi.trust.identity import CA_FILE, Credentials
 
 LOOK_EVERY_S: Final = 600.0
 
@@ -81,22 +80,18 @@ class DenyListFollower:
             self._announced = number
             self._changed.set()
 
-    async def run(self, channel: Channel, authority: Callable[[], bytes]) -> None:
-        """Fetch what is announced, for ever; what cannot be had is tried again.
-
-        Args:
-            channel: The connection to the cloud.
-            authority: Returns the authority's certificates in PEM form.
-        """
+    async def run(self, channel: Channel) -> None:
+        """Fetch what is announced over a connection to the cloud, for ever; what cannot be had is tried again."""
         stub, pauses, logged = EnrolmentServiceStub(channel), Backoff(1.0, 60.0), ""
         while True:
             await self._changed.wait()
             self._changed.clear()
             try:
-                if await asyncio.to_thread(self._number, authority()) >= self._announced:
+                authority = (self._folder / CA_FILE).read_bytes()
+                if self._number(authority) >= self._announced:
                     continue
                 answer = await call(stub.GetTrust, GetTrustRequest(), deadline_s=10)
-                await asyncio.to_thread(take_deny_list, self._folder, authority(), answer.deny_list)
+                await asyncio.to_thread(take_deny_list, self._folder, authority, answer.deny_list)
                 pauses.reset()
                 logged = ""
             except (DirediError, OSError) as error:

@@ -139,7 +139,7 @@ async def test_a_site_fetches_the_list_over_the_stream_that_it_has(world: World)
     async with world.cloud():
         channel = world.channel("site-1")
         client = CloudClient(channel, world.folder / "downloads", own)
-        tasks = [asyncio.create_task(work) for work in (watch(client), follower.run(channel, lambda: own.ca))]
+        tasks = [asyncio.create_task(work) for work in (watch(client), follower.run(channel))]
         await world.operator().until_known("site-1")
         await retire(world, "device/site-1/cam-2")
         await until((folder / "crl.pem").exists)
@@ -175,7 +175,7 @@ async def test_a_deny_list_that_would_let_somebody_in_again_is_refused(
     follower = DenyListFollower(folder)
     with capture_logs() as logs:
         async with connect(server.address, own) as channel:
-            following = asyncio.create_task(follower.run(channel, lambda: own.ca))
+            following = asyncio.create_task(follower.run(channel))
             follower.announce(DenyList.parse(newer, own.ca).number + 1)
             await asyncio.wait_for(asked.wait(), PATIENCE_S)
             await until(lambda: any(line["event"] == "deny_list_not_fetched" for line in logs))
