@@ -29,7 +29,7 @@ from cloud_server.servicers import (
     SiteServicer,
 )
 from cloud_server.sites.service import SiteService
-from cloud_server.store.database import Database, sqlite_url
+from cloud_server.store.database import Database
 from cloud_server.uploads import Uploads
 from diredi import process
 from diredi.errors import DirediError, InvalidInput
@@ -97,8 +97,7 @@ class Cloud:
         if config.authority is not None:
             ca.load(config.authority)
         make_folder(config.state_dir)
-        url = config.database_url.get_secret_value() or sqlite_url(config.state_dir / "cloud.sqlite")
-        database = await asyncio.to_thread(Database, url)
+        database = await asyncio.to_thread(Database, config.effective_database_url)
         self.context = CloudContext(database, keep_alive_s=self._keep_alive_s, quotas=config.quotas)
         self.blobs = BlobStore(
             config.state_dir / "blobs", config.max_blob_mib * 2**20, reserve_bytes=config.disk_reserve_mib * 2**20
@@ -120,6 +119,7 @@ class Cloud:
         config = self.config
         ledger = Ledger(config.release_keys or config.state_dir)
         published = max(self._repository.published(), default=0)
+        self.context.database.transact(lambda r: r.log.record_existing(), writes=True)
         self.context.database.transact(
             lambda r: ledger.check(r, published=published, accept_lost_past=config.accept_lost_past), writes=True
         )

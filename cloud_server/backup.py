@@ -111,7 +111,7 @@ def create(config: CloudConfig, out: Path) -> Manifest:
     """
     if out.exists():
         raise WrongState(f"{out} is there already: a backup overwrites nothing, so name another file")
-    if not find_rows(database_url(config)):
+    if not find_rows(config.effective_database_url):
         raise NotFound(f"there is no database of a cloud in {config.state_dir}: check --state-dir and --database-url")
     make_folder(out.parent)
     with no_room_at(out), tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
@@ -182,7 +182,7 @@ def restore(config: CloudConfig, file: Path, last_release: int = 0) -> Restored:
         NoRoom: The disk is full.
     """
     manifest = check(file)
-    url = database_url(config)
+    url = config.effective_database_url
     if found := find_rows(url):
         raise WrongState(
             f"there is a database already ({found}): a restore overwrites nothing, so stop the cloud and move the "
@@ -204,11 +204,6 @@ def restore(config: CloudConfig, file: Path, last_release: int = 0) -> Restored:
     return Restored(manifest=manifest, lost=lost)
 
 
-def database_url(config: CloudConfig) -> str:
-    """Return the URL of a cloud's database."""
-    return config.database_url.get_secret_value() or sqlite_url(config.state_dir / _DATABASE)
-
-
 def _read_small_files(config: CloudConfig) -> dict[str, bytes]:
     metadata = read_published(config.state_dir / _METADATA)
     files = {f"{_METADATA}/{name}": data for name, data in metadata.items()}
@@ -219,7 +214,7 @@ def _read_small_files(config: CloudConfig) -> dict[str, bytes]:
 
 def _copy_database(config: CloudConfig, copy: Path) -> tuple[Past | None, list[Reference]]:
     """Copy the database as one transaction sees it; return how far it has come, and the files that it refers to."""
-    source, target = Database(database_url(config), migrate=False), Database(sqlite_url(copy))
+    source, target = Database(config.effective_database_url, migrate=False), Database(sqlite_url(copy))
     try:
         source.copy_to(target)
         return target.transact(lambda r: (read_past(r), r.uploads.references()), writes=False)

@@ -127,6 +127,11 @@ class CloudConfig(ServiceConfig):
     refers goes as soon as its cycle is over."""
 
     @property
+    def effective_database_url(self) -> str:
+        """The URL of the database: the one that is named, or that of a SQLite file in `state_dir`."""
+        return self.database_url.get_secret_value() or f"sqlite:///{self.state_dir / 'cloud.sqlite'}"
+
+    @property
     def quotas(self) -> Quotas:
         """How much of each thing one party may make grow."""
         return Quotas(

@@ -12,7 +12,7 @@ from cloud_server.config import CloudConfig
 from cloud_server.entities import ReleaseStatus
 from cloud_server.ledger import Ledger, explain_loss, read_past
 from cloud_server.store import Repository
-from cloud_server.store.database import Database, find_rows, sqlite_url
+from cloud_server.store.database import Database, find_rows
 from cloud_server.store.uploads import Reference
 from diredi.errors import DirediError, NotFound
 from diredi.store.blobs import Blob, blob_path, digest_of_file
@@ -67,7 +67,7 @@ def check(config: CloudConfig) -> Report:
         WrongState: The database is of another version.
         Unreachable: The database does not answer.
     """
-    url = config.database_url.get_secret_value() or sqlite_url(config.state_dir / "cloud.sqlite")
+    url = config.effective_database_url
     if not find_rows(url):
         raise NotFound(f"there is no database of a cloud in {config.state_dir}: check --state-dir and --database-url")
     proven, findings = _prove_published(config)

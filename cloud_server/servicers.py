@@ -257,6 +257,14 @@ class ReleaseServicer(ReleaseServiceServicer):
     def __init__(self, service: FleetService) -> None:
         self._service = service
 
+    async def GetLineage(
+        self, request: releases_pb2.GetLineageRequest, context: Context
+    ) -> AsyncIterator[releases_pb2.GetLineageResponse]:
+        for version, parents, entry in await self._service.lineage(caller_identity(context), request.version):
+            yield releases_pb2.GetLineageResponse(
+                version=version, parents=parents, index=entry.index, entry=entry.entry, details=entry.details
+            )
+
     async def ListUnsigned(
         self, request: releases_pb2.ListUnsignedRequest, context: Context
     ) -> AsyncIterator[releases_pb2.ListUnsignedResponse]:

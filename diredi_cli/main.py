@@ -16,6 +16,7 @@ from diredi import __version__
 from diredi.errors import DirediError, NoRoom, NotFound
 from diredi.streams import make_printable
 from diredi_cli import (
+    audit,
     backup,
     camera,
     cycle,
@@ -98,6 +99,7 @@ app.add_typer(doctor.app, name="doctor")
 app.command("backup", context_settings=backup.PASS_ON)(backup.backup)
 app.command("restore", context_settings=backup.PASS_ON)(backup.restore)
 app.add_typer(backup.integrity, name="integrity")
+app.add_typer(audit.app, name="audit")
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

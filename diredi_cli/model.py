@@ -174,6 +174,51 @@ def _decoder() -> Callable[[Path, Path], DetectorSpec]:
     return decode_in_file
 
 
+@app.command("lineage")
+def lineage(
+    version: Annotated[int, typer.Argument(metavar="RELEASE", min=1, help="The number of a release.")],
+    cloud: Cloud = DEFAULT_CLOUD,
+    identity: IdentityFolder = DEFAULT_IDENTITY,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a release is made of: its models, the gaps of which sites, figures, and all releases that it stands on.
+
+    Each step is an entry of the cloud's log of decisions; its digest is checked here.
+    """
+    from diredi.rpc.release_signing import fetch_lineage
+    from diredi_cli.connection import with_cloud
+
+    steps = with_cloud(cloud, identity, lambda channel: fetch_lineage(channel, version))
+    rows = []
+    for step in steps:
+        said, details = step.entry, step.details
+        gaps = "; ".join(
+            f"{gap['site']} {short_id(gap['tutor_gap'])}"
+            + (f", for the student {short_id(gap['student_gap'])}" if gap["student_gap"] else "")
+            + (f", signed with certificate {gap['certificate'][:12]}" if gap["certificate"] else "")
+            for gap in details["gaps"]
+        )
+        rows.append(
+            (
+                step.version,
+                said["scope"],
+                ", ".join(map(str, step.parents)) or "nothing",
+                details["cycle"] or "the first training",
+                short_id(details["tutor"]),
+                short_id(said["student"]),
+                gaps or "none",
+                percent(details["figures"].get("map50") or 0.0),
+                step.index,
+            )
+        )
+    columns = ("release", "scope", "stands on", "cycle", "tutor", "student", "gaps of", "mAP50", "entry")
+    data = [
+        {"version": step.version, "parents": list(step.parents), "index": step.index, **step.entry, **step.details}
+        for step in steps
+    ]
+    emit(data, as_json, table(columns, rows, right=("release", "mAP50", "entry")))
+
+
 @app.command("repair")
 def repair(
     file: Annotated[

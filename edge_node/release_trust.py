@@ -84,7 +84,12 @@ class SignedMetadata(ReleaseTrust):
         if client is None:
             raise Untrusted(f"release {release.version} cannot be verified: {self._missing}")
         proof = client.prove(release.target)
-        self._compare(client.check(proof), release)
+        proven = client.check(proof)
+        if proven.claims.log is None:
+            raise Untrusted(
+                f"release {release.version} is in no log of decisions: update the cloud, whose version signs without it"
+            )
+        self._compare(proven, release)
         atomic_write(self._path(release), proof.model_dump_json())
 
     def check(self, release: InstallableRelease) -> None:

@@ -345,7 +345,8 @@ def end_canary(
         metrics: What decided it, for the record.
     """
     released = decision.state is State.RELEASED
-    r.releases.set_status(cycle.release_version, ReleaseStatus.RELEASED if released else ReleaseStatus.WITHDRAWN)
+    status = ReleaseStatus.RELEASED if released else ReleaseStatus.WITHDRAWN
+    r.releases.set_status(cycle.release_version, status, now)
     reason = decision.reason
     if not released:
         _republish_previous(r, cycle, now)

@@ -7,17 +7,21 @@ from typing import Final
 
 from cloud_server.entities import Model, Release, ReleaseStatus
 from cloud_server.scopes import group_of
+from cloud_server.store.log import LogEntry
 from diredi.trust.release_repository import ReleaseClaims, ReleaseTarget, labels_digest, site_digest
 
 _FIGURES: Final = ("map50", "map50_95", "precision", "recall")
 
 
-def list_targets(releases: Sequence[tuple[Release, Model]], groups: Mapping[str, str]) -> list[ReleaseTarget]:
+def list_targets(
+    releases: Sequence[tuple[Release, Model]], groups: Mapping[str, str], logged: Mapping[int, LogEntry]
+) -> list[ReleaseTarget]:
     """Return what devices may be told to run: the newest release of each scope, and those that canaries try.
 
     Args:
         releases: All releases with their students, in any order.
         groups: Group by site.
+        logged: The entry in the log of decisions of each release, by version.
     """
     newest: dict[str, tuple[Release, Model]] = {}
     tried = []
@@ -26,10 +30,12 @@ def list_targets(releases: Sequence[tuple[Release, Model]], groups: Mapping[str,
             newest[release.scope] = (release, student)
         elif release.status is ReleaseStatus.CANARY and release.canaries:
             tried.append((release, student))
-    return [target for pair in (*newest.values(), *tried) if (target := _target(*pair, groups)) is not None]
+    return [target for pair in (*newest.values(), *tried) if (target := _target(*pair, groups, logged)) is not None]
 
 
-def _target(release: Release, student: Model, groups: Mapping[str, str]) -> ReleaseTarget | None:
+def _target(
+    release: Release, student: Model, groups: Mapping[str, str], logged: Mapping[int, LogEntry]
+) -> ReleaseTarget | None:
     if student.onnx is None:
         return None
     group = group_of(release.scope)
@@ -46,5 +52,6 @@ def _target(release: Release, student: Model, groups: Mapping[str, str]) -> Rele
         cycle=release.cycle_id,
         created=release.created.isoformat(timespec="seconds"),
         gate={} if presumed is None else {name: f"{getattr(presumed, name):.4f}" for name in _FIGURES},
+        log=logged[release.version].proof if release.version in logged else None,
     )
     return ReleaseTarget(file=student.onnx, claims=claims)

@@ -20,10 +20,11 @@ from cloud_server.cycles import transitions
 from cloud_server.cycles.rebase import explain_stale
 from cloud_server.entities import Device, Install, Model, Outcome, Release, Vitals, device_key
 from cloud_server.fleet.publication import list_targets
-from cloud_server.notifier import RELEASES
+from cloud_server.notifier import CYCLES, RELEASES
 from cloud_server.scopes import in_scope, scopes_of
 from cloud_server.states import State
 from cloud_server.store import Repository
+from cloud_server.store.log import LogEntry
 from diredi.errors import InvalidInput, NoRoom, NotFound, Unreachable
 from diredi.store.blobs import Blob, BlobStore
 from diredi.trust.identity import Identity
@@ -236,6 +237,26 @@ class FleetService:
             for device in devices
         ]
 
+    async def lineage(self, actor: Identity, version: int) -> list[tuple[int, tuple[int, ...], LogEntry]]:
+        """Return a release and all that it stands on, newest first: version, parents, and its entry in the log.
+
+        Raises:
+            Refused: The caller is not a person.
+            NotFound: There is no such release.
+        """
+        authorization.require_viewer(actor)
+
+        def read(r: Repository) -> list[tuple[int, tuple[int, ...], LogEntry]]:
+            r.releases.get(version)
+            parents, entries = r.releases.parents(), r.log.of_releases()
+            found, following = set[int](), [version]
+            while following:
+                found.add(number := following.pop())
+                following += [parent for parent in parents[number] if parent not in found]
+            return [(number, parents[number], entries[number]) for number in sorted(found, reverse=True)]
+
+        return await self._context.read(read)
+
     async def list_unsigned(self, actor: Identity) -> list[Unsigned]:
         """Return the metadata that wait for signatures.
 
@@ -272,6 +293,7 @@ class FleetService:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_stored())
             group.create_task(self._keep_published())
+            group.create_task(self._keep_head_signed())
 
     async def _keep_published(self) -> None:
         while True:
@@ -281,6 +303,21 @@ class FleetService:
             except (Unreachable, NoRoom, OSError) as error:
                 _log.warning("releases_not_published", error=str(error))
             await self._context.notifier.wait_for_change(RELEASES, seen_version, _PUBLISH_EVERY_S)
+
+    async def sign_head(self) -> None:
+        """Sign how far the log of decisions is."""
+        tree = await self._context.read(lambda r: r.log.frontier())
+        await asyncio.to_thread(self._repository.sign_head, tree.size, tree.root, self._context.now())
+
+    async def _keep_head_signed(self) -> None:
+        """Sign how far the log of decisions is, after each decision."""
+        while True:
+            seen_version = self._context.notifier.version(CYCLES)
+            try:
+                await self.sign_head()
+            except (Unreachable, NoRoom, OSError) as error:
+                _log.warning("log_head_not_signed", error=str(error))
+            await self._context.notifier.wait_for_change(CYCLES, seen_version, _PUBLISH_EVERY_S)
 
     async def _keep_stored(self) -> None:
         while True:
@@ -322,13 +359,14 @@ class FleetService:
         async with self._loading:
             version = self._context.notifier.version(RELEASES)
             if again or version != self._deployments_version:
-                deployments, self._groups = await self._context.read(
+                deployments, self._groups, logged = await self._context.read(
                     lambda r: (
                         {item.version: Deployment(item, r.models.get(item.student_id)) for item in r.releases.all()},
                         r.groups.by_site(),
+                        r.log.of_releases(),
                     )
                 )
-                targets = list_targets([(d.release, d.student) for d in deployments.values()], self._groups)
+                targets = list_targets([(d.release, d.student) for d in deployments.values()], self._groups, logged)
                 known = {deployment.release.scope for deployment in deployments.values()}
                 published = await asyncio.to_thread(self._repository.publish, targets, self._context.now(), known)
                 self._deployments = {

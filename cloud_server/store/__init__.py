@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 from cloud_server.scopes import visible_scopes
 from cloud_server.store.cycles import Cycles
 from cloud_server.store.fleet import Devices, Groups, Sites
+from cloud_server.store.log import Log
 from cloud_server.store.registry import Classes, Facts, Models, Releases
 from cloud_server.store.uploads import Uploads
 from diredi.trust.identity import Identity
@@ -18,11 +19,12 @@ class Repository:
     def __init__(self, session: Session) -> None:
         self.changed_topics: set[str] = set()
         """What the transaction has changed, as topics of `cloud_server.notifier`; to be notified after the commit."""
+        self.log = Log(session)
         self.models = Models(session)
-        self.releases = Releases(session, self.changed_topics)
+        self.releases = Releases(session, self.changed_topics, self.log)
         self.classes = Classes(session, self.changed_topics)
         self.facts = Facts(session)
-        self.cycles = Cycles(session, self.changed_topics)
+        self.cycles = Cycles(session, self.changed_topics, self.log)
         self.sites = Sites(session)
         self.groups = Groups(session, self.changed_topics)
         self.devices = Devices(session)

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from cloud_server.entities import Cycle, Json, Progress
 from cloud_server.notifier import CYCLES, cycle_topic, site_topic
 from cloud_server.states import DROPPED, ENDS, State, check_transition, joint_state
+from cloud_server.store.log import Log
 from cloud_server.store.schema import CycleRow, PartRow, TransitionRow
 from diredi.errors import InvalidInput, NotFound
 
@@ -18,8 +19,9 @@ from diredi.errors import InvalidInput, NotFound
 class Cycles:
     """All cycles, with their parts and their history."""
 
-    def __init__(self, session: Session, changed_topics: set[str]) -> None:
+    def __init__(self, session: Session, changed_topics: set[str], log: Log) -> None:
         self._session = session
+        self._log = log
         self._changed_topics = changed_topics
 
     def add(self, cycle: Cycle, actor: str, reason: str) -> Cycle:
@@ -218,7 +220,7 @@ class Cycles:
 
     def _record(self, row: CycleRow, state: State, at: datetime, actor: str, reason: str, metrics: Json) -> None:
         self._changed_topics |= {CYCLES, cycle_topic(row.id), *(site_topic(part.site) for part in row.parts)}
-        row.history.append(
-            TransitionRow(cycle_id=row.id, state=state.value, at=at, actor=actor, reason=reason, metrics=metrics)
-        )
+        step = TransitionRow(cycle_id=row.id, state=state.value, at=at, actor=actor, reason=reason, metrics=metrics)
+        row.history.append(step)
         self._session.flush()
+        self._log.record_transition(row, step)

@@ -7,8 +7,6 @@ Every transaction is serializable, so the repository needs no locks of its own. 
 from __future__ import annotations
 
 import asyncio
-import json
-import math
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +23,7 @@ from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, NoSuchModuleErr
 from sqlalchemy.orm import Session
 
 from cloud_server.store import Repository
+from cloud_server.store.plain_json import to_json
 from cloud_server.store.schema import Table
 from diredi.errors import CorruptData, InvalidInput, NoRoom, Unreachable, WrongState
 
@@ -137,11 +136,11 @@ def _open(url: str) -> Engine:
         if parsed.get_backend_name() not in {"sqlite", "postgresql"}:
             raise InvalidInput(f"database_url {parsed!r} is neither sqlite nor postgresql: use one of these")
         if parsed.get_backend_name() == "sqlite":
-            engine = create_engine(parsed, json_serializer=_to_json)
+            engine = create_engine(parsed, json_serializer=to_json)
             event.listen(engine, "connect", _set_up_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
             return engine
-        return create_engine(parsed, json_serializer=_to_json, isolation_level="SERIALIZABLE", pool_pre_ping=True)
+        return create_engine(parsed, json_serializer=to_json, isolation_level="SERIALIZABLE", pool_pre_ping=True)
     except (ArgumentError, NoSuchModuleError) as error:
         raise InvalidInput(f"database_url is not usable ({error}): it looks like postgresql://user@host/name") from None
 
@@ -241,21 +240,6 @@ def _migrate(connection: Connection) -> None:
         raise WrongState(
             f"the database was made by a newer cloud ({error}): start that version, or restore a backup"
         ) from None
-
-
-def _to_json(value: object) -> str:
-    """Return JSON as the standard defines it: NaN and infinity are stored as null."""
-    return json.dumps(_finite(value))
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
 
 
 def _to_diredi_error(error: DBAPIError) -> Exception:

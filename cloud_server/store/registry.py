@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from cloud_server.entities import Json, Model, ModelKind, Release, ReleaseStatus
 from cloud_server.notifier import CLASSES, RELEASES
 from cloud_server.scopes import FLEET
+from cloud_server.store.log import Log
 from cloud_server.store.schema import ClassRow, CycleRow, FactRow, ModelRow, ReleaseRow
 from diredi.errors import InvalidInput, NotFound, WrongState
 from diredi.labels import LabelSpace
@@ -104,8 +105,9 @@ def _made_in(scopes: Collection[str] | None) -> list[ColumnElement[bool]]:
 class Releases:
     """The releases, numbered from 1."""
 
-    def __init__(self, session: Session, changed_topics: set[str]) -> None:
+    def __init__(self, session: Session, changed_topics: set[str], log: Log) -> None:
         self._session = session
+        self._log = log
         self._changed_topics = changed_topics
         self._parents: dict[int, tuple[int, ...]] | None = None
         """As they were read in this transaction, until it adds a release: each scope's rebase asks for them."""
@@ -137,6 +139,7 @@ class Releases:
         )  # fmt: skip
         self._session.add(row)
         self._session.flush()
+        self._log.record_release(row)
         self._changed_topics.add(RELEASES)
         self._parents = None
         return Release.model_validate(row)
@@ -152,9 +155,10 @@ class Releases:
         """Give the next release a number above this one."""
         self._session.merge(FactRow(name=_CONTINUE_AFTER, value={"version": version}))
 
-    def set_status(self, version: int, status: ReleaseStatus) -> None:
+    def set_status(self, version: int, status: ReleaseStatus, now: datetime) -> None:
         """Change who may have a release."""
         self._session.get_one(ReleaseRow, version).status = status.value
+        self._log.record_status(version, status.value, now)
         self._changed_topics.add(RELEASES)
 
     def all(self, scope: str = "") -> list[Release]:

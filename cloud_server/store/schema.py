@@ -224,6 +224,17 @@ class InstallRow(Table):
     at: Mapped[datetime]
 
 
+class LogRow(Table):
+    """An entry of the log of decisions (`cloud_server.store.log`)."""
+
+    __tablename__ = "log"
+    index: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    subject: Mapped[str] = mapped_column(index=True)
+    entry: Mapped[str]
+    details: Mapped[str]
+    peaks: Mapped[list[str]]
+
+
 class FactRow(Table):
     """Single things that have no table of their own, such as which coreset the manufacturer ships."""
 

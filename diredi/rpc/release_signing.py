@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 from tuf.api.metadata import Metadata, Root, Snapshot, Timestamp
 
-from diredi.errors import NotFound
+from diredi.errors import CorruptData, NotFound
 from diredi.rpc.client import Channel, call
 from diredi.rpc.release_metadata import fetch_metadata
 from diredi.rpc.streams import read_messages
@@ -22,6 +25,39 @@ if TYPE_CHECKING:
 _SILENCE_S: Final = 30.0
 _DEADLINE_S: Final = 10.0
 _MOST_ROOTS: Final = 256
+
+
+@dataclass(frozen=True)
+class LineageStep:
+    """A release that another one stands on, or is."""
+
+    version: int
+    parents: tuple[int, ...]
+    index: int
+    entry: dict[str, Any]
+    details: dict[str, Any]
+
+
+async def fetch_lineage(channel: Channel, version: int) -> list[LineageStep]:
+    """Return a release and all that it stands on, newest first.
+
+    Args:
+        channel: A channel to the cloud, with a person's certificate.
+        version: The release.
+
+    Raises:
+        CorruptData: The details of a step are not those that the log has the digest of.
+        NotFound: There is no such release.
+        Unreachable: The cloud does not answer.
+    """
+    stub: ReleaseServiceAsyncStub = ReleaseServiceStub(channel)
+    steps = []
+    async for message in read_messages(stub.GetLineage(pb.GetLineageRequest(version=version)), _SILENCE_S):
+        entry, details = json.loads(message.entry), json.loads(message.details)
+        if entry["details"] != hashlib.sha256(message.details.encode()).hexdigest():
+            raise CorruptData(f"the details of release {message.version} were changed: see `diredi audit verify`")
+        steps.append(LineageStep(message.version, tuple(message.parents), message.index, entry, details))
+    return steps
 
 
 async def fetch_waiting(channel: Channel, root: bytes) -> Bundle:
@@ -51,10 +87,16 @@ async def fetch_waiting(channel: Channel, root: bytes) -> Bundle:
                 published[role] = (await fetch_metadata(fleet, f"{entry.version}.{role}.json")).decode()
     except NotFound:
         pass  # nothing was ever published
-    return Bundle(roots=tuple(await _fetch_roots(fleet, root)), waiting=waiting, published=published)
+    return Bundle(roots=tuple(await fetch_roots(fleet, root)), waiting=waiting, published=published)
 
 
-async def _fetch_roots(fleet: FleetServiceAsyncStub, root: bytes) -> list[str]:
+async def fetch_roots(fleet: FleetServiceAsyncStub, root: bytes) -> list[str]:
+    """Return the roots that followed one, in their order. Whoever gets them checks their signatures (`newest_root`).
+
+    Args:
+        fleet: A stub of the fleet service.
+        root: The root that the caller trusts.
+    """
     version = Metadata[Root].from_bytes(root).signed.version
     roots: list[str] = []
     while len(roots) < _MOST_ROOTS:

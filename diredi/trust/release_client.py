@@ -169,7 +169,10 @@ def check_proof(proof: Proof, root: Metadata[Root]) -> ProvenRelease:
         targets.signed.verify_delegate(name, role.signed_bytes, role.signatures)
         file = role.signed.targets[proof.path]
         claims = ReleaseClaims.model_validate(file.unrecognized_fields["custom"])
-        return ProvenRelease(file=Blob(f"sha256:{file.hashes['sha256']}", file.length), claims=claims)
+        blob = Blob(f"sha256:{file.hashes['sha256']}", file.length)
+        if claims.log is not None and not claims.log.holds_for(claims.version, claims.scope, blob.digest):
+            raise ValueError("its place in the log of decisions does not prove it")
+        return ProvenRelease(file=blob, claims=claims)
     except (tuf.RepositoryError, ValidationError, KeyError, ValueError, AttributeError) as error:
         raise Untrusted(f"the proof of release {proof.path[:80]!r} does not hold ({error}): get it again") from None
 

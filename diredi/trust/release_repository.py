@@ -45,6 +45,8 @@ from diredi.labels import LabelSpace
 from diredi.store.blobs import Blob, hex_of
 from diredi.store.files import atomic_write, make_folder, read_state
 from diredi.trust import release_keys
+from diredi.trust.log_head import LOG_HEAD_FILE, LogHead, read_head, sign_head
+from diredi.trust.merkle import root_after
 
 S = TypeVar("S", Root, Snapshot, Targets, Timestamp)
 TARGETS_LIFETIME: Final = timedelta(days=365)
@@ -58,6 +60,31 @@ _RESTORED_FILE: Final = "restored-at.json"
 _READS: Final = 20
 _WAITING: Final = "waiting-"
 _SCOPE: Final = "x-diredi-scope"
+
+
+class LogProof(BaseModel):
+    """What proves that a release is in the log of decisions (`diredi.trust.merkle`)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    index: int = Field(ge=0)
+    entry: str
+    """The entry of the log: a line of JSON with version, scope and digest of the file."""
+    peaks: tuple[str, ...]
+    """The log before the entry, in hex."""
+    root: str
+    """The root of the log with the entry, in hex; with the release, it is signed by the targets key."""
+
+    def holds_for(self, version: int, scope: str, file: str) -> bool:
+        """Return whether the entry is about a release, and the root follows from it."""
+        try:
+            peaks = [bytes.fromhex(peak) for peak in self.peaks]
+            said = json.loads(self.entry)
+            is_about = (said["version"], said["scope"], said["file"]) == (version, scope, file)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return False
+        is_whole = len(peaks) == self.index.bit_count() and root_after(self.entry.encode(), peaks).hex() == self.root
+        return is_about and is_whole
 
 
 class ReleaseClaims(BaseModel):
@@ -78,6 +105,8 @@ class ReleaseClaims(BaseModel):
     created: str = ""
     gate: dict[str, str] = Field(default_factory=dict)
     """Figures on the manufacturer's held-out images, as text: signed JSON has no fractions."""
+    log: LogProof | None = None
+    """Its place in the log of decisions; None in releases of before there was a log."""
 
 
 class ReleaseTarget(BaseModel):
@@ -230,6 +259,13 @@ class ReleaseRepository:
             self._publish_or_wait(changed, now)
             self.refresh(now)
             return self.published()
+
+    def sign_head(self, size: int, root: bytes, now: datetime) -> None:
+        """Sign how far the log of decisions is, where that is not signed yet."""
+        known = read_state(self._folder / LOG_HEAD_FILE, lambda data: read_head(data, self._root))
+        if known is None or (known.size, known.root) != (size, root.hex()):
+            head = LogHead(size=size, root=root.hex(), at=now)
+            atomic_write(self._folder / LOG_HEAD_FILE, sign_head(head, self._online))
 
     def _publish_or_wait(self, changed: Mapping[str, Metadata[Targets]], now: datetime) -> bool:
         """Publish roles that all are signed by enough keys, and else keep them; return whether they are published."""
@@ -483,6 +519,9 @@ def read_published(folder: Path) -> dict[str, bytes]:
 
 def _read_once(folder: Path) -> dict[str, bytes]:
     files = {path.name: path.read_bytes() for path in sorted(folder.glob(f"*.{release_keys.ROOT_FILE}"))}
+    head = folder / LOG_HEAD_FILE
+    if head.exists():
+        files[head.name] = head.read_bytes()
     first = folder / f"{Timestamp.type}.json"
     if not first.exists():
         return files
@@ -494,11 +533,25 @@ def _read_once(folder: Path) -> dict[str, bytes]:
     return files | {first.name: timestamp}
 
 
+def read_claims(files: Mapping[str, bytes]) -> list[ReleaseClaims]:
+    """Return what is signed of each release that metadata list, as `read_published` has read them."""
+    return [
+        ReleaseClaims.model_validate(target.unrecognized_fields[_CUSTOM])
+        for role in _target_roles(files)
+        for target in role.targets.values()
+    ]
+
+
 def list_paths(files: Mapping[str, bytes]) -> list[str]:
     """Return the path of each release that metadata list, as `read_published` has read them."""
-    fixed = {Root.type, Snapshot.type, Timestamp.type}
-    roles = [data for name, data in files.items() if name.split(".")[-2] not in fixed]
-    return sorted(path for data in roles for path in Metadata[Targets].from_bytes(data).signed.targets)
+    return sorted(path for role in _target_roles(files) for path in role.targets)
+
+
+def _target_roles(files: Mapping[str, bytes]) -> list[Targets]:
+    others = {Root.type, Snapshot.type, Timestamp.type, LOG_HEAD_FILE.removesuffix(".json")}
+    return [
+        Metadata[Targets].from_bytes(data).signed for name, data in files.items() if name.split(".")[-2] not in others
+    ]
 
 
 def mark_restored(folder: Path, now: datetime) -> None:
@@ -541,7 +594,7 @@ def _target_file(path: str, target: ReleaseTarget) -> TargetFile:
         length=target.file.bytes,
         hashes={"sha256": hex_of(target.file.digest)},
         path=path,
-        unrecognized_fields={_CUSTOM: target.claims.model_dump(mode="json")},
+        unrecognized_fields={_CUSTOM: target.claims.model_dump(mode="json", exclude_none=True)},
     )
 
 

@@ -24,21 +24,25 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64iredi/v1/releases.proto\x12\tdiredi.v1\"\x15\n\x13ListUnsignedRequest\"Z\n\x14ListUnsignedResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08metadata\x18\x02 \x01(\x0c\x12\x11\n\tthreshold\x18\x03 \x01(\r\x12\x0f\n\x07key_ids\x18\x04 \x03(\t\"6\n\x14\x41\x64\x64SignaturesRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08metadata\x18\x02 \x01(\x0c\"*\n\x15\x41\x64\x64SignaturesResponse\x12\x11\n\tpublished\x18\x01 \x01(\x08\x32\xb7\x01\n\x0eReleaseService\x12Q\n\x0cListUnsigned\x12\x1e.diredi.v1.ListUnsignedRequest\x1a\x1f.diredi.v1.ListUnsignedResponse0\x01\x12R\n\rAddSignatures\x12\x1f.diredi.v1.AddSignaturesRequest\x1a .diredi.v1.AddSignaturesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64iredi/v1/releases.proto\x12\tdiredi.v1\"$\n\x11GetLineageRequest\x12\x0f\n\x07version\x18\x01 \x01(\r\"e\n\x12GetLineageResponse\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0f\n\x07parents\x18\x02 \x03(\r\x12\r\n\x05index\x18\x03 \x01(\x04\x12\r\n\x05\x65ntry\x18\x04 \x01(\t\x12\x0f\n\x07\x64\x65tails\x18\x05 \x01(\t\"\x15\n\x13ListUnsignedRequest\"Z\n\x14ListUnsignedResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08metadata\x18\x02 \x01(\x0c\x12\x11\n\tthreshold\x18\x03 \x01(\r\x12\x0f\n\x07key_ids\x18\x04 \x03(\t\"6\n\x14\x41\x64\x64SignaturesRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08metadata\x18\x02 \x01(\x0c\"*\n\x15\x41\x64\x64SignaturesResponse\x12\x11\n\tpublished\x18\x01 \x01(\x08\x32\x84\x02\n\x0eReleaseService\x12K\n\nGetLineage\x12\x1c.diredi.v1.GetLineageRequest\x1a\x1d.diredi.v1.GetLineageResponse0\x01\x12Q\n\x0cListUnsigned\x12\x1e.diredi.v1.ListUnsignedRequest\x1a\x1f.diredi.v1.ListUnsignedResponse0\x01\x12R\n\rAddSignatures\x12\x1f.diredi.v1.AddSignaturesRequest\x1a .diredi.v1.AddSignaturesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'diredi.v1.releases_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LISTUNSIGNEDREQUEST']._serialized_start=39
-  _globals['_LISTUNSIGNEDREQUEST']._serialized_end=60
-  _globals['_LISTUNSIGNEDRESPONSE']._serialized_start=62
-  _globals['_LISTUNSIGNEDRESPONSE']._serialized_end=152
-  _globals['_ADDSIGNATURESREQUEST']._serialized_start=154
-  _globals['_ADDSIGNATURESREQUEST']._serialized_end=208
-  _globals['_ADDSIGNATURESRESPONSE']._serialized_start=210
-  _globals['_ADDSIGNATURESRESPONSE']._serialized_end=252
-  _globals['_RELEASESERVICE']._serialized_start=255
-  _globals['_RELEASESERVICE']._serialized_end=438
+  _globals['_GETLINEAGEREQUEST']._serialized_start=39
+  _globals['_GETLINEAGEREQUEST']._serialized_end=75
+  _globals['_GETLINEAGERESPONSE']._serialized_start=77
+  _globals['_GETLINEAGERESPONSE']._serialized_end=178
+  _globals['_LISTUNSIGNEDREQUEST']._serialized_start=180
+  _globals['_LISTUNSIGNEDREQUEST']._serialized_end=201
+  _globals['_LISTUNSIGNEDRESPONSE']._serialized_start=203
+  _globals['_LISTUNSIGNEDRESPONSE']._serialized_end=293
+  _globals['_ADDSIGNATURESREQUEST']._serialized_start=295
+  _globals['_ADDSIGNATURESREQUEST']._serialized_end=349
+  _globals['_ADDSIGNATURESRESPONSE']._serialized_start=351
+  _globals['_ADDSIGNATURESRESPONSE']._serialized_end=393
+  _globals['_RELEASESERVICE']._serialized_start=396
+  _globals['_RELEASESERVICE']._serialized_end=656
 # @@protoc_insertion_point(module_scope)

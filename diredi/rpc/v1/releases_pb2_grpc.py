@@ -34,6 +34,11 @@ class ReleaseServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.GetLineage = channel.unary_stream(
+                '/diredi.v1.ReleaseService/GetLineage',
+                request_serializer=diredi_dot_v1_dot_releases__pb2.GetLineageRequest.SerializeToString,
+                response_deserializer=diredi_dot_v1_dot_releases__pb2.GetLineageResponse.FromString,
+                _registered_method=True)
         self.ListUnsigned = channel.unary_stream(
                 '/diredi.v1.ReleaseService/ListUnsigned',
                 request_serializer=diredi_dot_v1_dot_releases__pb2.ListUnsignedRequest.SerializeToString,
@@ -48,6 +53,14 @@ class ReleaseServiceStub:
 
 class ReleaseServiceServicer:
     """Missing associated documentation comment in .proto file."""
+
+    def GetLineage(self, request, context):
+        """What a release is made of: its entry in the log of decisions and those of all releases that it stands on, newest first.
+        Role: viewer. Deadline: 30 s without a message. Idempotent. NOT_FOUND: no such release.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def ListUnsigned(self, request, context):
         """Metadata of releases, as The Update Framework defines them, that wait for signatures, by name. Deadline: 30 s without
@@ -69,6 +82,11 @@ class ReleaseServiceServicer:
 
 def add_ReleaseServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'GetLineage': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetLineage,
+                    request_deserializer=diredi_dot_v1_dot_releases__pb2.GetLineageRequest.FromString,
+                    response_serializer=diredi_dot_v1_dot_releases__pb2.GetLineageResponse.SerializeToString,
+            ),
             'ListUnsigned': grpc.unary_stream_rpc_method_handler(
                     servicer.ListUnsigned,
                     request_deserializer=diredi_dot_v1_dot_releases__pb2.ListUnsignedRequest.FromString,
@@ -89,6 +107,33 @@ def add_ReleaseServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ReleaseService:
     """Missing associated documentation comment in .proto file."""
+
+    @staticmethod
+    def GetLineage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/diredi.v1.ReleaseService/GetLineage',
+            diredi_dot_v1_dot_releases__pb2.GetLineageRequest.SerializeToString,
+            diredi_dot_v1_dot_releases__pb2.GetLineageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def ListUnsigned(request,

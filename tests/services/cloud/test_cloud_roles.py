@@ -97,7 +97,7 @@ NEEDED = {
 ELSEWHERE = {"LocalService", "OverlayService", "EdgeService", "PeerService"}
 STREAMS = (
     "CycleService/Watch", "SiteService/Watch", "FleetService/Watch", "FleetService/GetRel", "BlobService/Get",
-    "ReleaseService/List",
+    "ReleaseService/List", "ReleaseService/GetL",
 )  # fmt: skip
 EVERYBODY = {*VIEWERS, "site-1", "site-2", "cam-1", "cam-2", "twin", "cloud"}
 
@@ -135,6 +135,7 @@ def rules(e: Extracting) -> dict[str, tuple[Message, set[str]]]:
         "FleetService/GetReleaseMetadata": (fleet_pb2.GetReleaseMetadataRequest(name="timestamp.json"), EVERYBODY),
         "FleetService/ReportInstall": (failed, {"cam-1", "twin"}),
         "FleetService/ListDevices": (fleet_pb2.ListDevicesRequest(), VIEWERS),
+        "ReleaseService/GetLineage": (releases_pb2.GetLineageRequest(version=1), VIEWERS),
         "ReleaseService/ListUnsigned": (releases_pb2.ListUnsignedRequest(), OPERATORS),
         "ReleaseService/AddSignatures": (releases_pb2.AddSignaturesRequest(name="x", metadata=b"{}"), OPERATORS),
         "RegistryService/ListModels": (registry_pb2.ListModelsRequest(), {*VIEWERS, *sites}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -20,7 +21,8 @@ from diredi.rpc.v1 import edge_pb2, fleet_pb2, fleet_pb2_grpc, registry_pb2
 from diredi.rpc.v1.edge_pb2_grpc import EdgeServiceStub
 from diredi.store.blobs import BlobStore
 from diredi.trust.identity import Credentials, Identity, Role
-from diredi.trust.release_repository import ReleaseClaims, ReleaseRepository, ReleaseTarget, labels_digest
+from diredi.trust.merkle import Frontier
+from diredi.trust.release_repository import LogProof, ReleaseClaims, ReleaseRepository, ReleaseTarget, labels_digest
 from edge_node.config import EdgeConfig
 from edge_node.node import serve
 from tests.support.net import free_port
@@ -68,6 +70,7 @@ class FakeFleetService(fleet_pb2_grpc.FleetServiceServicer):
         self.reports: list[tuple[int, str, str]] = []
         self.report_errors: list[Exception] = []
         """What reports are answered with, one after the other, before they are taken."""
+        self.log = Frontier()
 
     async def RegisterDevice(self, request: fleet_pb2.RegisterDeviceRequest, context: Any) -> Any:
         self.registered.append((str(caller_identity(context)), request.release_version))
@@ -105,16 +108,26 @@ class FakeFleetService(fleet_pb2_grpc.FleetServiceServicer):
         await self.name(release)
         return release
 
-    def sign(self, version: int, onnx: Path, spec: DetectorSpec, scope: str = "fleet") -> convert.Release:
+    def sign(
+        self, version: int, onnx: Path, spec: DetectorSpec, scope: str = "fleet", logged_as: int | None = None
+    ) -> convert.Release:
+        """Sign a release; `logged_as` is the version that its entry in the log has, 0 for no entry."""
         blob = self.blobs.add_file(onnx)
         claims = ReleaseClaims(
             version=version, scope=scope, architecture=spec.architecture, labels=labels_digest(spec.labels),
             image_size=spec.image_size, student=f"student-{version}",
+            log=None if logged_as == 0 else self.add_to_log(logged_as or version, scope, blob.digest),
         )  # fmt: skip
         paths = self.repository.publish([ReleaseTarget(file=blob, claims=claims)], datetime.now(UTC))
         return convert.Release(
             version, claims.student, blob, spec.labels, spec.image_size, scope=scope, target=paths[version]
         )
+
+    def add_to_log(self, version: int, scope: str, file: str) -> LogProof:
+        entry, before = json.dumps({"version": version, "scope": scope, "file": file}), self.log
+        self.log = before.add(entry.encode())
+        peaks = tuple(peak.hex() for peak in before.peaks)
+        return LogProof(index=before.size, entry=entry, peaks=peaks, root=self.log.root.hex())
 
     async def name(self, release: convert.Release) -> None:
         """The release that devices should run from now on."""

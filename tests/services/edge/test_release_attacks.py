@@ -48,7 +48,11 @@ async def test_each_lie_about_releases_is_refused_with_its_reason_while_the_old_
         await refused(cloud, node, lambda: replace(fleet.sign(9, *students[2]), onnx=old.onnx), "another digest")
         await refused(cloud, node, lambda: fleet.sign(10, *students[2], scope="site:site-2"), "belongs to site site-1")
         await refused(cloud, node, lambda: fleet.sign(11, *students[2], scope="group:others"), "belongs to site site-1")
-        honest = await fleet.publish(12, *students[2])
+        await refused(
+            cloud, node, lambda: fleet.sign(12, *students[2], logged_as=11), "log of decisions does not prove"
+        )
+        await refused(cloud, node, lambda: fleet.sign(13, *students[2], logged_as=0), "in no log of decisions")
+        honest = await fleet.publish(14, *students[2])
         await node.until(lambda status: status.release_version == honest.version)
         assert (await node.status()).dropped_frames == 0
 

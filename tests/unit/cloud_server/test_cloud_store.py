@@ -175,7 +175,7 @@ class TestStore:
         current = read(database, lambda r: r.releases.current())
         assert current is not None
         assert current.version == 1
-        write(database, lambda r: r.releases.set_status(2, ReleaseStatus.WITHDRAWN))
+        write(database, lambda r: r.releases.set_status(2, ReleaseStatus.WITHDRAWN, NOON))
         assert write(database, add).version == 3
 
     def test_an_installation_that_is_reported_twice_is_one_entry(self, database: Database) -> None:
