@@ -80,6 +80,8 @@ def _outputs_of(config: EdgeConfig) -> list[str]:
     if config.mqtt is not None:
         pictures = f", and a picture of each camera every {config.mqtt_picture_s:g} s" if config.mqtt_picture_s else ""
         found.append(f"counts and events go to the MQTT broker {config.broker}{pictures}")
+    if config.webhook is not None:
+        found.append("events go to the webhook")
     if config.http is not None:
         found.append(f"whoever reaches the web server at {config.http} sees what the cameras see")
     return found

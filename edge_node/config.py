@@ -10,7 +10,7 @@ from pydantic_settings import SettingsConfigDict
 
 from diredi.config import ServiceConfig
 from diredi.errors import InvalidInput
-from edge_node.outputs.addresses import Broker, web_address
+from edge_node.outputs.addresses import Broker, check_webhook, web_address
 from edge_node.runtimes import check_runtime
 from edge_node.sources import check_source
 
@@ -100,8 +100,16 @@ class EdgeConfig(ServiceConfig):
     """Whether the detections of each frame are published, too."""
     mqtt_picture_s: float = Field(0.0, ge=0)
     """The time between two pictures of a camera that are published, in seconds. 0 publishes no picture."""
-    mqtt_queue: int = Field(1000, ge=1, le=100_000)
-    """How many events are kept while the broker is away. Beyond that the oldest are dropped and counted."""
+    event_queue: int = Field(1000, ge=1, le=100_000)
+    """How many events wait for a broker or a webhook that is away. Beyond that the oldest are dropped and counted."""
+    webhook: str | None = None
+    """The address that each event is sent to by HTTP POST, as JSON: `https://HOST/PATH`. `{NAME}` in it stands for a
+    variable of the environment. None sends nothing."""
+    keep: Path | None = None
+    """The folder in which the picture and the event of each object are kept. Whoever may read it sees them. None keeps
+    nothing."""
+    keep_mib: int = Field(500, ge=1)
+    """How much the files in that folder may take, in MiB. The oldest are deleted for new ones."""
     http: str | None = None
     """The port, or host:port, of a small web server with live pictures, events, health and metrics. A port alone is one
     of 127.0.0.1. There is no password and no TLS: whoever reaches it sees what the cameras see. None: no web server."""
@@ -120,6 +128,8 @@ class EdgeConfig(ServiceConfig):
                 check_source(reference)
             if self.mqtt is not None:
                 self.broker.check()
+            if self.webhook is not None:
+                check_webhook(self.webhook)
             if self.http is not None:
                 web_address(self.http)
         except InvalidInput as error:

@@ -81,3 +81,10 @@ def web_address(text: str) -> tuple[str, int]:
     if not (port.isascii() and port.isdigit() and int(port) <= 65535) or (":" in host and host[0] + host[-1] != "[]"):
         raise InvalidInput(f"http is {text!r}: write a port such as 8080, or host:port such as 0.0.0.0:8080")
     return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def check_webhook(url: str) -> None:
+    """Check how the address is written; raise InvalidInput if it cannot be used."""
+    if not url.startswith(("http://", "https://")):
+        raise InvalidInput(f"webhook {redacted(url)} is not an address of HTTP: write it like https://10.0.0.5/events")
+    check_url(url, "webhook", "https://10.0.0.5/events")

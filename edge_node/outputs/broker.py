@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import ssl
 from collections import OrderedDict, deque
@@ -22,6 +21,7 @@ from diredi.errors import DirediError, InvalidInput, Refused, Unreachable
 from diredi.rpc.byte_counter import EgressMeter
 from diredi.rpc.retry import Backoff
 from edge_node.outputs.addresses import Broker
+from edge_node.outputs.failures import explain
 
 CONNECT_S = 5.0
 ANSWER_S = 10.0
@@ -43,38 +43,6 @@ class Message:
     kind: str
     """What it counts as in the bytes that leave, such as "mqtt/event"."""
     retain: bool = False
-
-
-def explain(error: Exception, broker: Broker) -> DirediError:
-    """Return why a broker cannot be reached, as one sentence.
-
-    Args:
-        error: What was raised while the connection was made.
-        broker: The broker.
-    """
-    match error:
-        case DirediError():
-            return error
-        case ssl.SSLCertVerificationError():
-            return InvalidInput(
-                f"broker {broker} shows a certificate that is not trusted ({error.verify_message}): name with "
-                f"--mqtt-ca the certificate that has signed it, and write the host as the certificate does"
-            )
-        case ssl.SSLError():
-            return InvalidInput(
-                f"broker {broker} does not speak TLS ({error.reason or 'it broke off'}): check the port, or write mqtt://"
-            )
-        case socket.gaierror():
-            return Unreachable(f"broker {broker} has a name that nobody knows: check it and the network")
-        case TimeoutError():
-            return Unreachable(f"broker {broker} does not answer: check address, network and firewall")
-        case ConnectionRefusedError():
-            return Unreachable(f"nothing listens at broker {broker}: start it, or correct the port")
-        case OSError():
-            why = os.strerror(error.errno) if error.errno else type(error).__name__
-            return Unreachable(f"broker {broker} cannot be reached ({why}): check address and network")
-        case _:
-            return Unreachable(f"broker {broker} sent what is not MQTT ({type(error).__name__}): check the port")
 
 
 class BrokerConnection:
@@ -145,7 +113,7 @@ class BrokerConnection:
             try:
                 await self._connect_and_serve()
             except Exception as error:  # whatever a broker does, the node goes on and tries again
-                self._fail(explain(error, self.broker))
+                self._fail(explain(error, f"broker {self.broker}", "--mqtt-ca"))
             await asyncio.sleep(self._backoff.next_s() * (REFUSED_PAUSE if self._refused else 1))
 
     async def _connect_and_serve(self) -> None:
@@ -200,7 +168,7 @@ class BrokerConnection:
             while isinstance(taken := client.socket(), ssl.SSLSocket) and taken.pending():
                 client.loop_read()
         except Exception as error:  # bytes that are not MQTT
-            self._fail(explain(error, self.broker))
+            self._fail(explain(error, f"broker {self.broker}", "--mqtt-ca"))
             self._ended.set()
 
     def _flush(self) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 import structlog
 
 from diredi.errors import InvalidInput
+from diredi.rpc.retry import Backoff
 from edge_node.config import EdgeConfig
 from edge_node.outputs.addresses import web_address
 from edge_node.outputs.events import EventFeed
+from edge_node.outputs.keep import KeepOutput
 from edge_node.servicer import NodeParts, Output
 
 CRASH_PAUSE_S = 5.0
@@ -30,7 +32,7 @@ def make_outputs(config: EdgeConfig, node: NodeParts) -> list[Coroutine[Any, Any
     Raises:
         InvalidInput: A package is missing that an output needs.
     """
-    if config.mqtt is None and config.http is None:
+    if (config.mqtt, config.http, config.webhook, config.keep) == (None, None, None, None):
         return []
     feed = EventFeed(config.device, config.site, node.inference.cameras, node.broadcast)
     node.outputs.append(feed)
@@ -39,6 +41,17 @@ def make_outputs(config: EdgeConfig, node: NodeParts) -> list[Coroutine[Any, Any
             from edge_node.outputs.mqtt import MqttOutput
 
             node.outputs.append(MqttOutput(config, node, feed))
+        if config.webhook is not None:
+            from edge_node.outputs.webhook import WebhookOutput
+
+            node.outputs.append(
+                WebhookOutput(
+                    config.webhook, config.credentials, node.meter, feed,
+                    queue=config.event_queue, backoff=Backoff(config.reconnect_s, 30 * config.reconnect_s),
+                )
+            )  # fmt: skip
+        if config.keep is not None:
+            node.outputs.append(KeepOutput(config.keep, config.keep_mib, feed))
         if config.http is not None:
             from edge_node.outputs.http import HttpOutput
 

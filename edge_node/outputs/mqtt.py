@@ -39,7 +39,7 @@ class MqttOutput:
         self._cameras = {camera.name: camera.settings for camera in node.inference.cameras}
         self.connection = BrokerConnection(
             config.broker, node_id(topics), _state(topics.availability, "offline"), node.meter,
-            queue=config.mqtt_queue, backoff=Backoff(config.reconnect_s, 30 * config.reconnect_s),
+            queue=config.event_queue, backoff=Backoff(config.reconnect_s, 30 * config.reconnect_s),
         )  # fmt: skip
         self._labels: LabelSpace | None = None
         self._status_s = -config.heartbeat_s

@@ -159,7 +159,7 @@ async def test_a_broker_that_is_away_or_refuses_is_told_in_a_sentence_and_gets_t
         pki,
         cloud.address,
         frames,
-        **low({"mqtt": mqtt, "credentials": credentials, "mqtt_queue": 1, "mqtt_version": "5"}),
+        **low({"mqtt": mqtt, "credentials": credentials, "event_queue": 1, "mqtt_version": "5"}),
     )
     async with running(config, pki) as node:
         status = await node.until(

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,15 +19,22 @@ import pytest
 from diredi.detectors.predictor import Detections
 from diredi.errors import InvalidInput
 from diredi.labels import LabelSpace
+from diredi.rpc.byte_counter import EgressMeter
+from diredi.rpc.retry import Backoff
 from edge_node.active_model import RunningModel
 from edge_node.inference import Broadcast, Result, only
-from edge_node.outputs.addresses import Broker, web_address
+from edge_node.outputs.addresses import Broker, check_webhook, web_address
 from edge_node.outputs.discovery import counted, discovery_of
 from edge_node.outputs.events import EventFeed
+from edge_node.outputs.keep import KeepOutput
 from edge_node.outputs.topics import Topics, class_levels
 from edge_node.outputs.tracker import Tracker
+from edge_node.outputs.webhook import WebhookOutput
+from edge_node.servicer import Output
 from edge_node.sources.reference import Reference, SourceSettings
 from edge_node.update_states import InstallableRelease
+from tests.support.net import free_port
+from tests.support.waiting import until
 
 LABELS = LabelSpace(names=("car", "person"))
 RELEASE = InstallableRelease(version=3, digest=f"sha256:{0:064x}", bytes=1, labels=LABELS, image_size=64)
@@ -190,3 +204,90 @@ def test_a_port_alone_is_one_of_this_machine_and_nobody_else() -> None:
     for text in ("", "http", "host:", "::1:80", "70000", "-1"):
         with pytest.raises(InvalidInput, match="write a port"):
             web_address(text)
+
+
+@contextmanager
+def hook(port: int, answers: list[int]) -> Iterator[list[tuple[str, dict[str, Any]]]]:
+    """A web server that answers posts with these codes, then with 204; yields what it has got."""
+    got: list[tuple[str, dict[str, Any]]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            got.append((self.headers.get("Authorization", ""), body))
+            self.send_response(answers.pop(0) if answers else 204)
+            self.send_header("Location", f"http://127.0.0.1:{port}/elsewhere")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", port), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield got
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@asynccontextmanager
+async def at_work(output: Output) -> Any:
+    task = asyncio.create_task(output.run())
+    yield
+    task.cancel()
+
+
+async def test_a_webhook_gets_each_event_in_order_however_often_it_fails_and_goes_on_after_one_that_it_refuses(
+    tmp_path: Path,
+) -> None:
+    yard, port, meter = Yard(), free_port(), EgressMeter()
+    credentials = tmp_path / "netrc"
+    credentials.write_text("machine 127.0.0.1 login me password hunter2\n")
+    output = WebhookOutput(
+        f"http://127.0.0.1:{port}/events", credentials, meter, yard.feed, queue=3, backoff=Backoff(0.001, 0.01)
+    )
+    for class_id in (0, 1, 0, 1):
+        yard.show((class_id, 20 * yard.number, 0))
+        yard.show((class_id, 20 * (yard.number - 1), 0))
+    assert output.dropped == 1, "four have begun, and three fit"
+    async with at_work(output):
+        await until(lambda: "nothing listens at webhook 127.0.0.1" in output.problem)
+        with hook(port, [503, 307, 422]) as got:
+            await until(lambda: len(got) == 5 and not output.problem)
+    assert [body["class"] for _, body in got] == ["person", "person", "person", "car", "person"]
+    assert output.dropped == 2, "the one that was refused"
+    assert got[0][0].startswith("Basic ")
+    assert meter.messages()["webhook/event"] > 5
+    assert "hunter2" not in output.problem
+
+
+def test_a_webhook_that_cannot_be_is_refused_without_its_password() -> None:
+    for url, said in (("ftp://x", "not an address of HTTP"), ("https://x/?token=hunter2", "holds a password")):
+        with pytest.raises(InvalidInput, match=said) as caught:
+            check_webhook(url)
+        assert "hunter2" not in str(caught.value)
+
+
+async def test_pictures_and_events_are_kept_within_bounds_and_a_folder_that_cannot_be_is_told(tmp_path: Path) -> None:
+    yard, folder = Yard(), tmp_path / "not yet" / "kept"
+    (tmp_path / "not yet").write_text("a file")
+    output = KeepOutput(folder, 1, yard.feed)
+    async with at_work(output):
+        yard.show((0, 0, 0))
+        yard.show((0, 0, 0))
+        await until(lambda: output.problem)
+        assert output.problem.startswith(f"events cannot be kept in {folder}")
+        (tmp_path / "not yet").unlink()
+        folder.mkdir(parents=True)
+        (folder / "20000101T000000.jpg").write_bytes(bytes(2**20))
+        yard.show((1, 50, 50))
+        yard.show((1, 50, 50))
+        await until(lambda: len(list(folder.iterdir())) == 1 and not list(folder.glob("2000*")))
+        for _ in range(15):
+            yard.show()
+        await until(lambda: len(list(folder.glob("*.json"))) == 2)
+    assert not output.problem
+    assert {json.loads(path.read_text())["type"] for path in folder.glob("*.json")} == {"end"}
