@@ -128,7 +128,13 @@ class Cloud:
     async def _serve(self, credentials: Credentials) -> Server:
         config, context = self.config, self.context
         job_runner = JobRunner(config, self.blobs, self._executor, self._jobs)
-        pipeline = CyclePipeline(context, job_runner, max_harm=config.max_harm, canary_devices=config.canary_devices)
+        pipeline = CyclePipeline(
+            context,
+            job_runner,
+            max_harm=config.max_harm,
+            canary_devices=config.canary_devices,
+            rollout_steps=config.rollout_steps,
+        )
         self._fleet = FleetService(context, self._repository, self.blobs)
         self._reconciler = CycleReconciler(
             context,
@@ -137,6 +143,7 @@ class Cloud:
             straggler_deadline_s=config.straggler_deadline_s,
             canary_deadline_s=config.canary_deadline_s,
             is_published=self._fleet.is_published,
+            rollout_rules=config.rollout_rules,
         )
         self._job_runner = job_runner
         self._access = BlobAccess(context)

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -84,15 +85,36 @@ def find_silent(installs: Mapping[str, Install | None]) -> list[str]:
 
 
 def may_run(device: str, release: Release) -> bool:
-    """Return whether a device of a release's scope may run it: a canary may before the others.
+    """Return whether a device of a release's scope may run it: a canary may before the others, then those of a step.
 
     Args:
-        device: The device's key.
+        device: The device's key; empty for a site, which may read what is for any of its devices.
         release: The release.
     """
-    return release.status is ReleaseStatus.RELEASED or (
-        release.status is ReleaseStatus.CANARY and device in release.canaries
-    )
+    if device in release.canaries:
+        return release.status in {ReleaseStatus.RELEASED, ReleaseStatus.CANARY}
+    return release.status is ReleaseStatus.RELEASED and (not device or is_reached(device, release))
+
+
+def is_reached(device: str, release: Release) -> bool:
+    """Return whether the rollout of a release has come to a device: other devices are the first ones each time."""
+    if release.rollout is None or release.rollout.complete:
+        return True
+    digest = hashlib.sha256(f"{release.version}\n{device}".encode()).digest()
+    return int.from_bytes(digest[:8]) % 100 < release.rollout.percent
+
+
+def under_way(releases: Iterable[Release]) -> list[Release]:
+    """Return the releases whose rollout is not complete: of each scope, those after the newest that is for all."""
+    found, complete = [], set[str]()
+    for release in sorted(releases, key=lambda release: -release.version):
+        if release.status is not ReleaseStatus.RELEASED or release.scope in complete:
+            continue
+        if release.rollout is None or release.rollout.complete:
+            complete.add(release.scope)
+        else:
+            found.append(release)
+    return found
 
 
 def select_release(device: str, releases: Sequence[Release], scopes: Sequence[str] = (FLEET,)) -> Release | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from cloud_server.quotas import Quotas
+from cloud_server.rollout_rules import RolloutRules
 from diredi.config import ServiceConfig
 from diredi.knowledge.jobs.specs import UNTRAINED_IMAGE_SIZE
 from diredi.knowledge.recipe import BootstrapRecipe, CycleRecipe
@@ -85,6 +86,16 @@ class CloudConfig(ServiceConfig):
     sites decides alone."""
     canary_deadline_s: float = Field(3600, gt=0)
     """How long a canary has to report the release, in seconds. Later it counts as failed."""
+    rollout_steps: tuple[int, ...] = (100,)
+    """Shares of the devices in percent, such as [5, 25, 100], that get a release one step after the other, once its
+    canaries and sites have passed it. They rise and end with 100."""
+    rollout_step_s: float = Field(86_400, gt=0)
+    """How long each step of a rollout lasts at least, in seconds."""
+    rollout_min_success: float = Field(0.9, ge=0, le=1)
+    """The share of the devices of a step that have to run the release before the next step."""
+    rollout_max_failures: float = Field(0.05, ge=0, le=1)
+    """The share of the devices that tried a release that may fail to install it, or fail on frames with it. If more do,
+    the rollout pauses until a person goes on with it or ends it (`diredi rollout`)."""
     progress_deadline_s: float = Field(7 * 86_400, gt=0)
     """How long a cycle may make no progress, in seconds, in any state; a person has as long to approve it. Later it
     ends as FAILED, or as ROLLED_BACK if it had a release."""
@@ -125,6 +136,20 @@ class CloudConfig(ServiceConfig):
     keep_unreferenced_s: float = Field(7 * 86_400, ge=0)
     """How long a file in the blob store is kept to which nothing refers, in seconds. A site's upload to which nothing
     refers goes as soon as its cycle is over."""
+
+    @field_validator("rollout_steps")
+    @classmethod
+    def _rise_to_100(cls, steps: tuple[int, ...]) -> tuple[int, ...]:
+        if not steps or steps[-1] != 100 or steps[0] < 1 or list(steps) != sorted(set(steps)):
+            raise ValueError("the shares of rollout_steps must rise and end with 100, such as [5, 25, 100]")
+        return steps
+
+    @property
+    def rollout_rules(self) -> RolloutRules:
+        """When a rollout goes on or pauses."""
+        return RolloutRules(
+            step_s=self.rollout_step_s, min_success=self.rollout_min_success, max_failures=self.rollout_max_failures
+        )
 
     @property
     def effective_database_url(self) -> str:

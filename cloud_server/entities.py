@@ -59,6 +59,29 @@ class ReleaseStatus(StrEnum):
     WITHDRAWN = "withdrawn"
 
 
+class Rollout(Record):
+    """How far a release has come on its way to all devices of its scope, once its canaries have passed."""
+
+    steps: tuple[int, ...]
+    """Shares of the devices in percent, which rise to 100."""
+    step: int = 0
+    """The step under way, from 0."""
+    paused: str = ""
+    """Why no further devices get it; empty: it goes on."""
+    waited_s: float = 0.0
+    """How long the step lasts, as the cloud has counted, in seconds."""
+
+    @property
+    def percent(self) -> int:
+        """The share of the devices that may have the release."""
+        return self.steps[self.step]
+
+    @property
+    def complete(self) -> bool:
+        """Whether all devices may have it."""
+        return self.percent >= 100
+
+
 class Release(Record):
     """A versioned student that devices may install."""
 
@@ -71,6 +94,8 @@ class Release(Record):
     """Keys of devices."""
     scope: str = FLEET
     """Whom it is for (`cloud_server.scopes`)."""
+    rollout: Rollout | None = None
+    """None: once released, it is for all devices at once."""
     created: datetime
 
 

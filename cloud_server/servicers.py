@@ -265,6 +265,27 @@ class ReleaseServicer(ReleaseServiceServicer):
                 version=version, parents=parents, index=entry.index, entry=entry.entry, details=entry.details
             )
 
+    async def ListRollouts(
+        self, request: releases_pb2.ListRolloutsRequest, context: Context
+    ) -> AsyncIterator[releases_pb2.Rollout]:
+        for release, health in await self._service.rollouts(caller_identity(context)):
+            rollout = release.rollout
+            assert rollout is not None
+            yield releases_pb2.Rollout(
+                version=release.version, scope=release.scope, steps=rollout.steps, percent=rollout.percent,
+                paused=rollout.paused, waited_s=rollout.waited_s, reached=health.reached, running=health.running,
+                failed=health.failed,
+            )  # fmt: skip
+
+    async def ChangeRollout(
+        self, request: releases_pb2.ChangeRolloutRequest, context: Context
+    ) -> releases_pb2.ChangeRolloutResponse:
+        change, reason = releases_pb2.RolloutChange.Name(request.change), reason_from(request.reason)
+        version = await self._service.change_rollout(
+            caller_identity(context), request.version, change.removeprefix("ROLLOUT_CHANGE_"), request.percent, reason
+        )
+        return releases_pb2.ChangeRolloutResponse(release_version=version)
+
     async def ListUnsigned(
         self, request: releases_pb2.ListUnsignedRequest, context: Context
     ) -> AsyncIterator[releases_pb2.ListUnsignedResponse]:

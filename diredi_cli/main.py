@@ -31,6 +31,7 @@ from diredi_cli import (
     peers,
     pki,
     release,
+    rollout,
     serve,
     site,
     train,
@@ -95,6 +96,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(gap.app, name="gap")
 app.add_typer(pki.app, name="pki")
 app.add_typer(release.app, name="release")
+app.add_typer(rollout.app, name="rollout")
 app.add_typer(doctor.app, name="doctor")
 app.command("backup", context_settings=backup.PASS_ON)(backup.backup)
 app.command("restore", context_settings=backup.PASS_ON)(backup.restore)

@@ -15,7 +15,7 @@ from typing import Final
 from cloud_server import canary, gate
 from cloud_server.context import CloudContext
 from cloud_server.cycles import rebase, transitions
-from cloud_server.entities import Cycle, Json, Model, ModelKind, Progress, ReleaseStatus
+from cloud_server.entities import Cycle, Json, Model, ModelKind, Progress, ReleaseStatus, Rollout
 from cloud_server.jobs.runner import JobRunner
 from cloud_server.states import State
 from cloud_server.store import Repository
@@ -31,7 +31,15 @@ _REPORT_EVERY_S: Final = 1.0
 class CyclePipeline:
     """Takes a cycle from UPLOADED to CANARY, one step at a time."""
 
-    def __init__(self, context: CloudContext, job_runner: JobRunner, *, max_harm: float, canary_devices: int) -> None:
+    def __init__(
+        self,
+        context: CloudContext,
+        job_runner: JobRunner,
+        *,
+        max_harm: float,
+        canary_devices: int,
+        rollout_steps: tuple[int, ...] = (100,),
+    ) -> None:
         """Create the pipeline.
 
         Args:
@@ -39,11 +47,13 @@ class CyclePipeline:
             job_runner: Runs the training jobs.
             max_harm: How much mAP50 (0..1) on presumed images an update may cost.
             canary_devices: How many devices of each site run a release first.
+            rollout_steps: Shares of the other devices, in percent, that get it one step after the other.
         """
         self._context = context
         self._job_runner = job_runner
         self._max_harm = max_harm
         self._canary_devices = canary_devices
+        self._rollout_steps = rollout_steps
         self._steps: MappingProxyType[State, Callable[[Cycle], Awaitable[Cycle]]] = MappingProxyType(
             {
                 State.UPLOADED: self.apply_gaps,
@@ -130,7 +140,14 @@ class CyclePipeline:
             ]
             student = r.models.get(cycle.updated_student_id)
             candidate = r.releases.add(
-                student, cycle.updated_tutor_id, ReleaseStatus.CANARY, canaries, cycle.id, now, cycle.scope
+                student,
+                cycle.updated_tutor_id,
+                ReleaseStatus.CANARY,
+                canaries,
+                cycle.id,
+                now,
+                cycle.scope,
+                Rollout(steps=self._rollout_steps) if self._rollout_steps != (100,) else None,
             )
             who = "the site validates it" if len(cycle.active_parts) == 1 else "each site validates it"
             reason = f"release {candidate.version} for {', '.join(canaries) or 'no device yet'}; {who}"

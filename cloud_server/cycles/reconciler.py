@@ -20,7 +20,9 @@ from cloud_server.cycles import rebase, transitions
 from cloud_server.cycles.pipeline import CyclePipeline
 from cloud_server.cycles.waits import count_waits
 from cloud_server.entities import Cycle, Part
+from cloud_server.fleet import rollout
 from cloud_server.notifier import CYCLES
+from cloud_server.rollout_rules import RolloutRules
 from cloud_server.states import BEFORE_UPLOAD, CLOUD_WORKS, State
 from cloud_server.store import Repository
 from diredi.errors import DirediError, NoRoom, Unreachable
@@ -42,6 +44,7 @@ class CycleReconciler:
         straggler_deadline_s: float,
         canary_deadline_s: float,
         is_published: Callable[[int], bool] = lambda _: True,
+        rollout_rules: RolloutRules | None = None,
     ) -> None:
         """Create the reconciler.
 
@@ -52,14 +55,16 @@ class CycleReconciler:
             straggler_deadline_s: A site without progress for so long, while another one waits, drops out.
             canary_deadline_s: A canary that reports nothing for so long counts as failed.
             is_published: Whether devices may be told to run a release, which may wait for somebody's signature.
+            rollout_rules: When the rollout of a release goes on or pauses.
         """
         self._context = context
         self._pipeline = pipeline
         self._is_published = is_published
+        self._rollout_rules = rollout_rules or RolloutRules()
         self._progress_deadline = timedelta(seconds=progress_deadline_s)
         self._straggler_deadline = timedelta(seconds=straggler_deadline_s)
         self._canary_deadline = timedelta(seconds=canary_deadline_s)
-        shortest_s = min(progress_deadline_s, straggler_deadline_s, canary_deadline_s)
+        shortest_s = min(progress_deadline_s, straggler_deadline_s, canary_deadline_s, self._rollout_rules.step_s)
         self._look_every_s = min(_LOOK_EVERY_S, shortest_s / 4)
 
     async def run(self) -> None:
@@ -121,14 +126,16 @@ class CycleReconciler:
         while True:
             now = time.monotonic()
             try:
-                await self._context.write(partial(self._end_overdue, elapsed_s=now - looked_at))
+                moved = await self._context.write(partial(self._end_overdue, elapsed_s=now - looked_at))
                 looked_at = now
+                for what in moved:
+                    _log.info("rollout_moved", what=what)
             except (Unreachable, NoRoom) as error:
                 _log.warning("deadlines_not_checked", error=str(error))
             await asyncio.sleep(self._look_every_s)
 
-    def _end_overdue(self, r: Repository, now: datetime, elapsed_s: float) -> None:
-        """End each cycle that has waited too long, and record for whom it waited."""
+    def _end_overdue(self, r: Repository, now: datetime, elapsed_s: float) -> list[str]:
+        """End each cycle that has waited too long, and bring rollouts on; return what became of these, in words."""
         for cycle in count_waits(r, now, elapsed_s, self._is_published):
             waited = now - cycle.progressed_at
             if cycle.state in BEFORE_UPLOAD:
@@ -138,6 +145,7 @@ class CycleReconciler:
             elif waited > self._progress_deadline:
                 reason = f"no progress for {_seconds(waited)} while it was {cycle.state}: see the cloud's log"
                 r.cycles.move(cycle.id, State.FAILED, now, transitions.CLOUD, reason)
+        return rollout.advance_all(r, now, elapsed_s, self._rollout_rules)
 
     def _drop_overdue_sites(self, r: Repository, cycle: Cycle, now: datetime) -> None:
         """Go on without the sites that make no progress; where none is left, the cycle ends."""

@@ -361,7 +361,7 @@ def _republish_previous(r: Repository, cycle: Cycle, now: datetime) -> None:
     if may_run and previous is not None:
         student = r.models.get(previous.student_id)
         status, came_from = ReleaseStatus.RELEASED, previous.cycle_id
-        r.releases.add(student, previous.tutor_id, status, (), came_from, now, cycle.scope)
+        r.releases.add(student, previous.tutor_id, status, (), came_from, now, cycle.scope, previous.rollout)
 
 
 def _judge_part(cycle: Cycle, part: Part, base: LabelSpace, student: LabelSpace) -> gate.Verdict | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from cloud_server import canary
 from cloud_server.entities import Model, Release, ReleaseStatus
 from cloud_server.scopes import group_of
 from cloud_server.store.log import LogEntry
@@ -16,7 +17,7 @@ _FIGURES: Final = ("map50", "map50_95", "precision", "recall")
 def list_targets(
     releases: Sequence[tuple[Release, Model]], groups: Mapping[str, str], logged: Mapping[int, LogEntry]
 ) -> list[ReleaseTarget]:
-    """Return what devices may be told to run: the newest release of each scope, and those that canaries try.
+    """Return what devices may be told to run: the newest of each scope, and those in a rollout or with canaries.
 
     Args:
         releases: All releases with their students, in any order.
@@ -24,9 +25,11 @@ def list_targets(
         logged: The entry in the log of decisions of each release, by version.
     """
     newest: dict[str, tuple[Release, Model]] = {}
-    tried = []
+    tried, in_steps = [], {release.version for release in canary.under_way(release for release, _ in releases)}
     for release, student in sorted(releases, key=lambda pair: pair[0].version):
-        if release.status is ReleaseStatus.RELEASED:
+        if release.version in in_steps:  # others of the scope run the one before
+            tried.append((release, student))
+        elif release.status is ReleaseStatus.RELEASED:
             newest[release.scope] = (release, student)
         elif release.status is ReleaseStatus.CANARY and release.canaries:
             tried.append((release, student))

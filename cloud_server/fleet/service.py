@@ -19,7 +19,9 @@ from cloud_server.context import CloudContext
 from cloud_server.cycles import transitions
 from cloud_server.cycles.rebase import explain_stale
 from cloud_server.entities import Device, Install, Model, Outcome, Release, Vitals, device_key
+from cloud_server.fleet import rollout
 from cloud_server.fleet.publication import list_targets
+from cloud_server.fleet.rollout import Health
 from cloud_server.notifier import CYCLES, RELEASES
 from cloud_server.scopes import in_scope, scopes_of
 from cloud_server.states import State
@@ -256,6 +258,50 @@ class FleetService:
             return [(number, parents[number], entries[number]) for number in sorted(found, reverse=True)]
 
         return await self._context.read(read)
+
+    async def rollouts(self, actor: Identity) -> list[tuple[Release, Health]]:
+        """Return the releases whose rollout is under way, newest first, and how they do.
+
+        Raises:
+            Refused: The caller is not a person.
+        """
+        authorization.require_viewer(actor)
+        await self.flush()
+
+        def read(r: Repository) -> list[tuple[Release, Health]]:
+            return [(release, rollout.measure(r, release)) for release in canary.under_way(r.releases.all())]
+
+        return await self._context.read(read)
+
+    async def change_rollout(self, actor: Identity, version: int, change: str, percent: int, reason: str) -> int:
+        """Change a rollout, and return the release that devices run then.
+
+        Args:
+            actor: The caller.
+            version: The release.
+            change: PAUSE, RESUME or ABORT.
+            percent: With RESUME, the share that gets it at least; 0: where it was.
+            reason: Why, for the log of decisions.
+
+        Raises:
+            Refused: The caller is not an operator.
+            WrongState: The release is in no rollout.
+            InvalidInput: The change or the share is none.
+        """
+        authorization.require_operator(actor)
+        reason = reason[:_MAX_REASON]
+
+        def act(r: Repository, now: datetime) -> int:
+            match change:
+                case "PAUSE":
+                    return rollout.pause(r, version, reason, str(actor), now).version
+                case "RESUME":
+                    return rollout.resume(r, version, str(actor), now, percent).version
+                case "ABORT":
+                    return rollout.abort(r, version, reason, str(actor), now).version
+            raise InvalidInput("a rollout can be paused, resumed or aborted: say which of these")
+
+        return await self._context.write(act)
 
     async def list_unsigned(self, actor: Identity) -> list[Unsigned]:
         """Return the metadata that wait for signatures.

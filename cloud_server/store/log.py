@@ -34,7 +34,8 @@ class LogEntry:
 
     Attributes:
         index: Its place, from 0.
-        subject: What it is about: "release/VERSION", "status/VERSION/STATUS" or "transition/NUMBER".
+        subject: What it is about: "release/VERSION", "status/VERSION/STATUS", "rollout/VERSION/INDEX" or
+            "transition/NUMBER".
         entry: What is in the tree.
         details: What `entry` has the digest of.
         peaks: The tree before it.
@@ -84,6 +85,11 @@ class Log:
     def record_status(self, version: int, status: str, at: datetime) -> None:
         """Add that everybody may have a release, or nobody any more."""
         self._append(f"status/{version}/{status}", {"version": version, "status": status}, {}, at)
+
+    def record_rollout(self, version: int, actor: str, reason: str, at: datetime) -> None:
+        """Add a step of the rollout of a release."""
+        number = self.frontier().size
+        self._append(f"rollout/{version}/{number}", {"version": version}, {"actor": actor, "reason": reason}, at)
 
     def record_existing(self) -> None:
         """Add what was decided before there was a log; nothing where there is one."""
@@ -142,7 +148,11 @@ class Log:
             if status != (logged := statuses.get(str(release.version), entries[subject].values["status"])):
                 found.append(f"release {release.version} was changed: its status was {logged} and is {status}")
         missing = sorted(set(entries) - seen)
-        return found + [f"the row of {subject} was removed" for subject in missing if not subject.startswith("status/")]
+        return found + [
+            f"the row of {subject} was removed"
+            for subject in missing
+            if not subject.startswith(("status/", "rollout/"))
+        ]
 
     def _append(self, subject: str, said: Json, details: Json, at: datetime) -> None:
         tree = self.frontier()

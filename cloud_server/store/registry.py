@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, and_, func, or_, select, union_all
 from sqlalchemy.orm import Session
 
-from cloud_server.entities import Json, Model, ModelKind, Release, ReleaseStatus
+from cloud_server.entities import Json, Model, ModelKind, Release, ReleaseStatus, Rollout
 from cloud_server.notifier import CLASSES, RELEASES
 from cloud_server.scopes import FLEET
 from cloud_server.store.log import Log
@@ -121,6 +121,7 @@ class Releases:
         cycle_id: str,
         now: datetime,
         scope: str = FLEET,
+        rollout: Rollout | None = None,
     ) -> Release:
         """Add a release with the next version; versions are counted over all scopes.
 
@@ -132,10 +133,12 @@ class Releases:
             cycle_id: The cycle that it comes from; empty for the first release.
             now: The current time.
             scope: Whom it is for.
+            rollout: In which steps devices get it once it is released; None: all at once.
         """
         row = ReleaseRow(
             version=self.last_version() + 1, student_id=student.id, tutor_id=tutor_id, cycle_id=cycle_id,
             status=status.value, canaries=list(canaries), scope=scope, created=now,
+            rollout=None if rollout is None else rollout.model_dump(mode="json"),
         )  # fmt: skip
         self._session.add(row)
         self._session.flush()
@@ -160,6 +163,24 @@ class Releases:
         self._session.get_one(ReleaseRow, version).status = status.value
         self._log.record_status(version, status.value, now)
         self._changed_topics.add(RELEASES)
+
+    def set_rollout(self, version: int, rollout: Rollout, actor: str, reason: str, now: datetime) -> Release:
+        """Change how far a rollout is. One that only waits is recorded without a word in the log of decisions.
+
+        Args:
+            version: The release.
+            rollout: How far it is.
+            actor: Who has decided.
+            reason: Why; empty where nothing was decided.
+            now: The current time.
+        """
+        row = self._session.get_one(ReleaseRow, version)
+        row.rollout = rollout.model_dump(mode="json")
+        if reason:
+            self._log.record_rollout(version, actor, reason, now)
+            self._changed_topics.add(RELEASES)
+        self._session.flush()
+        return Release.model_validate(row)
 
     def all(self, scope: str = "") -> list[Release]:
         """Return all releases, or those of one scope, newest first."""

@@ -101,6 +101,7 @@ class ReleaseRow(Table):
     status: Mapped[str]
     canaries: Mapped[list[str]]
     scope: Mapped[str]
+    rollout: Mapped[dict[str, Any] | None]
     created: Mapped[datetime]
 
 

@@ -10,6 +10,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,6 +21,29 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _RolloutChange:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RolloutChangeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RolloutChange.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROLLOUT_CHANGE_UNSPECIFIED: _RolloutChange.ValueType  # 0
+    ROLLOUT_CHANGE_PAUSE: _RolloutChange.ValueType  # 1
+    ROLLOUT_CHANGE_RESUME: _RolloutChange.ValueType  # 2
+    """at `percent` at least"""
+    ROLLOUT_CHANGE_ABORT: _RolloutChange.ValueType  # 3
+    """what the scope ran before becomes a new release"""
+
+class RolloutChange(_RolloutChange, metaclass=_RolloutChangeEnumTypeWrapper): ...
+
+ROLLOUT_CHANGE_UNSPECIFIED: RolloutChange.ValueType  # 0
+ROLLOUT_CHANGE_PAUSE: RolloutChange.ValueType  # 1
+ROLLOUT_CHANGE_RESUME: RolloutChange.ValueType  # 2
+"""at `percent` at least"""
+ROLLOUT_CHANGE_ABORT: RolloutChange.ValueType  # 3
+"""what the scope ran before becomes a new release"""
+Global___RolloutChange: _TypeAlias = RolloutChange  # noqa: Y015
 
 @_typing.final
 class GetLineageRequest(_message.Message):
@@ -76,6 +100,123 @@ class GetLineageResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetLineageResponse: _TypeAlias = GetLineageResponse  # noqa: Y015
+
+@_typing.final
+class ListRolloutsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRolloutsRequest: _TypeAlias = ListRolloutsRequest  # noqa: Y015
+
+@_typing.final
+class Rollout(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    WAITED_S_FIELD_NUMBER: _builtins.int
+    REACHED_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    scope: _builtins.str
+    percent: _builtins.int
+    """the share that may have it now"""
+    paused: _builtins.str
+    """why no further devices get it; empty: it goes on"""
+    waited_s: _builtins.float
+    """how long this step has lasted"""
+    reached: _builtins.int
+    """devices that should run it now"""
+    running: _builtins.int
+    """... and do"""
+    failed: _builtins.int
+    """... and cannot"""
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """shares of the devices in percent"""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        scope: _builtins.str = ...,
+        steps: _abc.Iterable[_builtins.int] | None = ...,
+        percent: _builtins.int = ...,
+        paused: _builtins.str = ...,
+        waited_s: _builtins.float = ...,
+        reached: _builtins.int = ...,
+        running: _builtins.int = ...,
+        failed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed", b"failed", "paused", b"paused", "percent", b"percent", "reached", b"reached", "running", b"running", "scope", b"scope", "steps", b"steps", "version", b"version", "waited_s", b"waited_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rollout: _TypeAlias = Rollout  # noqa: Y015
+
+@_typing.final
+class ChangeRolloutRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    change: Global___RolloutChange.ValueType
+    percent: _builtins.int
+    """0: where it was"""
+    reason: _builtins.str
+    """at most 500 characters are kept"""
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        change: Global___RolloutChange.ValueType = ...,
+        percent: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "percent", b"percent", "reason", b"reason", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeRolloutRequest: _TypeAlias = ChangeRolloutRequest  # noqa: Y015
+
+@_typing.final
+class ChangeRolloutResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RELEASE_VERSION_FIELD_NUMBER: _builtins.int
+    release_version: _builtins.int
+    """of the release that follows one that was aborted; else of the release itself"""
+    def __init__(
+        self,
+        *,
+        release_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["release_version", b"release_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeRolloutResponse: _TypeAlias = ChangeRolloutResponse  # noqa: Y015
 
 @_typing.final
 class ListUnsignedRequest(_message.Message):

@@ -39,6 +39,16 @@ class ReleaseServiceStub:
                 request_serializer=diredi_dot_v1_dot_releases__pb2.GetLineageRequest.SerializeToString,
                 response_deserializer=diredi_dot_v1_dot_releases__pb2.GetLineageResponse.FromString,
                 _registered_method=True)
+        self.ListRollouts = channel.unary_stream(
+                '/diredi.v1.ReleaseService/ListRollouts',
+                request_serializer=diredi_dot_v1_dot_releases__pb2.ListRolloutsRequest.SerializeToString,
+                response_deserializer=diredi_dot_v1_dot_releases__pb2.Rollout.FromString,
+                _registered_method=True)
+        self.ChangeRollout = channel.unary_unary(
+                '/diredi.v1.ReleaseService/ChangeRollout',
+                request_serializer=diredi_dot_v1_dot_releases__pb2.ChangeRolloutRequest.SerializeToString,
+                response_deserializer=diredi_dot_v1_dot_releases__pb2.ChangeRolloutResponse.FromString,
+                _registered_method=True)
         self.ListUnsigned = channel.unary_stream(
                 '/diredi.v1.ReleaseService/ListUnsigned',
                 request_serializer=diredi_dot_v1_dot_releases__pb2.ListUnsignedRequest.SerializeToString,
@@ -57,6 +67,22 @@ class ReleaseServiceServicer:
     def GetLineage(self, request, context):
         """What a release is made of: its entry in the log of decisions and those of all releases that it stands on, newest first.
         Role: viewer. Deadline: 30 s without a message. Idempotent. NOT_FOUND: no such release.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRollouts(self, request, context):
+        """The releases that are on their way to their devices in steps, newest first; at most a few of each scope. Role: viewer.
+        Deadline: 30 s without a message. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangeRollout(self, request, context):
+        """Pauses a rollout, goes on with it, or withdraws its release. Deadline 10 s. A second time it changes nothing.
+        FAILED_PRECONDITION: the release is in no rollout, as one that was withdrawn before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -86,6 +112,16 @@ def add_ReleaseServiceServicer_to_server(servicer, server):
                     servicer.GetLineage,
                     request_deserializer=diredi_dot_v1_dot_releases__pb2.GetLineageRequest.FromString,
                     response_serializer=diredi_dot_v1_dot_releases__pb2.GetLineageResponse.SerializeToString,
+            ),
+            'ListRollouts': grpc.unary_stream_rpc_method_handler(
+                    servicer.ListRollouts,
+                    request_deserializer=diredi_dot_v1_dot_releases__pb2.ListRolloutsRequest.FromString,
+                    response_serializer=diredi_dot_v1_dot_releases__pb2.Rollout.SerializeToString,
+            ),
+            'ChangeRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeRollout,
+                    request_deserializer=diredi_dot_v1_dot_releases__pb2.ChangeRolloutRequest.FromString,
+                    response_serializer=diredi_dot_v1_dot_releases__pb2.ChangeRolloutResponse.SerializeToString,
             ),
             'ListUnsigned': grpc.unary_stream_rpc_method_handler(
                     servicer.ListUnsigned,
@@ -125,6 +161,60 @@ class ReleaseService:
             '/diredi.v1.ReleaseService/GetLineage',
             diredi_dot_v1_dot_releases__pb2.GetLineageRequest.SerializeToString,
             diredi_dot_v1_dot_releases__pb2.GetLineageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRollouts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/diredi.v1.ReleaseService/ListRollouts',
+            diredi_dot_v1_dot_releases__pb2.ListRolloutsRequest.SerializeToString,
+            diredi_dot_v1_dot_releases__pb2.Rollout.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diredi.v1.ReleaseService/ChangeRollout',
+            diredi_dot_v1_dot_releases__pb2.ChangeRolloutRequest.SerializeToString,
+            diredi_dot_v1_dot_releases__pb2.ChangeRolloutResponse.FromString,
             options,
             channel_credentials,
             insecure,

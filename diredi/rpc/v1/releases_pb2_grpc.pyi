@@ -38,6 +38,14 @@ class ReleaseServiceStub:
     """What a release is made of: its entry in the log of decisions and those of all releases that it stands on, newest first.
     Role: viewer. Deadline: 30 s without a message. Idempotent. NOT_FOUND: no such release.
     """
+    ListRollouts: _grpc.UnaryStreamMultiCallable[_releases_pb2.ListRolloutsRequest, _releases_pb2.Rollout]
+    """The releases that are on their way to their devices in steps, newest first; at most a few of each scope. Role: viewer.
+    Deadline: 30 s without a message. Idempotent.
+    """
+    ChangeRollout: _grpc.UnaryUnaryMultiCallable[_releases_pb2.ChangeRolloutRequest, _releases_pb2.ChangeRolloutResponse]
+    """Pauses a rollout, goes on with it, or withdraws its release. Deadline 10 s. A second time it changes nothing.
+    FAILED_PRECONDITION: the release is in no rollout, as one that was withdrawn before.
+    """
     ListUnsigned: _grpc.UnaryStreamMultiCallable[_releases_pb2.ListUnsignedRequest, _releases_pb2.ListUnsignedResponse]
     """Metadata of releases, as The Update Framework defines them, that wait for signatures, by name. Deadline: 30 s without
     a message. Idempotent.
@@ -54,6 +62,14 @@ class ReleaseServiceAsyncStub(ReleaseServiceStub):
     GetLineage: _aio.UnaryStreamMultiCallable[_releases_pb2.GetLineageRequest, _releases_pb2.GetLineageResponse]  # type: ignore[assignment]
     """What a release is made of: its entry in the log of decisions and those of all releases that it stands on, newest first.
     Role: viewer. Deadline: 30 s without a message. Idempotent. NOT_FOUND: no such release.
+    """
+    ListRollouts: _aio.UnaryStreamMultiCallable[_releases_pb2.ListRolloutsRequest, _releases_pb2.Rollout]  # type: ignore[assignment]
+    """The releases that are on their way to their devices in steps, newest first; at most a few of each scope. Role: viewer.
+    Deadline: 30 s without a message. Idempotent.
+    """
+    ChangeRollout: _aio.UnaryUnaryMultiCallable[_releases_pb2.ChangeRolloutRequest, _releases_pb2.ChangeRolloutResponse]  # type: ignore[assignment]
+    """Pauses a rollout, goes on with it, or withdraws its release. Deadline 10 s. A second time it changes nothing.
+    FAILED_PRECONDITION: the release is in no rollout, as one that was withdrawn before.
     """
     ListUnsigned: _aio.UnaryStreamMultiCallable[_releases_pb2.ListUnsignedRequest, _releases_pb2.ListUnsignedResponse]  # type: ignore[assignment]
     """Metadata of releases, as The Update Framework defines them, that wait for signatures, by name. Deadline: 30 s without
@@ -74,6 +90,26 @@ class ReleaseServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_releases_pb2.GetLineageResponse], _abc.AsyncIterator[_releases_pb2.GetLineageResponse]]:
         """What a release is made of: its entry in the log of decisions and those of all releases that it stands on, newest first.
         Role: viewer. Deadline: 30 s without a message. Idempotent. NOT_FOUND: no such release.
+        """
+
+    @_abc_1.abstractmethod
+    def ListRollouts(
+        self,
+        request: _releases_pb2.ListRolloutsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_releases_pb2.Rollout], _abc.AsyncIterator[_releases_pb2.Rollout]]:
+        """The releases that are on their way to their devices in steps, newest first; at most a few of each scope. Role: viewer.
+        Deadline: 30 s without a message. Idempotent.
+        """
+
+    @_abc_1.abstractmethod
+    def ChangeRollout(
+        self,
+        request: _releases_pb2.ChangeRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_releases_pb2.ChangeRolloutResponse, _abc.Awaitable[_releases_pb2.ChangeRolloutResponse]]:
+        """Pauses a rollout, goes on with it, or withdraws its release. Deadline 10 s. A second time it changes nothing.
+        FAILED_PRECONDITION: the release is in no rollout, as one that was withdrawn before.
         """
 
     @_abc_1.abstractmethod

@@ -136,6 +136,8 @@ def rules(e: Extracting) -> dict[str, tuple[Message, set[str]]]:
         "FleetService/ReportInstall": (failed, {"cam-1", "twin"}),
         "FleetService/ListDevices": (fleet_pb2.ListDevicesRequest(), VIEWERS),
         "ReleaseService/GetLineage": (releases_pb2.GetLineageRequest(version=1), VIEWERS),
+        "ReleaseService/ListRollouts": (releases_pb2.ListRolloutsRequest(), VIEWERS),
+        "ReleaseService/ChangeRollout": (releases_pb2.ChangeRolloutRequest(version=1, change=1), OPERATORS),
         "ReleaseService/ListUnsigned": (releases_pb2.ListUnsignedRequest(), OPERATORS),
         "ReleaseService/AddSignatures": (releases_pb2.AddSignaturesRequest(name="x", metadata=b"{}"), OPERATORS),
         "RegistryService/ListModels": (registry_pb2.ListModelsRequest(), {*VIEWERS, *sites}),

@@ -1,0 +1,161 @@
+"""How a release goes from its canaries to all devices of its scope: in steps, each to a larger share of the devices.
+
+Which devices a step reaches follows from their names and the release's number, so it is the same after a restart, and
+other devices are the first ones each time. A step is followed by the next one when it has lasted long enough and enough
+devices run the release. If too many could not install it, or fail on frames with it, the rollout pauses by itself, and
+waits for a person: `resume` or `abort`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from cloud_server import canary
+from cloud_server.entities import Device, Outcome, Release, ReleaseStatus, Rollout
+from cloud_server.rollout_rules import RolloutRules
+from cloud_server.scopes import scopes_of
+from cloud_server.store import Repository
+from diredi.errors import InvalidInput, WrongState
+
+CLOUD: Final = "cloud"
+_UNHEALTHY: Final = 0.01
+"""Share of its frames on which the model of a device may fail."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """How a release does on the devices that its step has reached."""
+
+    reached: int
+    running: int
+    failed: int
+
+
+def judge(rollout: Rollout, health: Health, rules: RolloutRules) -> tuple[Rollout, str]:
+    """Return what becomes of a rollout, and why; the same one and nothing where it goes on waiting.
+
+    Args:
+        rollout: A rollout that is not complete and not paused.
+        health: How the release does.
+        rules: When it goes on.
+    """
+    tried = health.running + health.failed
+    if health.failed and health.failed > rules.max_failures * tried:
+        reason = f"{health.failed} of {tried} devices cannot run it"
+        return rollout.model_copy(update={"paused": reason}), f"paused at {rollout.percent} %: {reason}"
+    if rollout.waited_s < rules.step_s or health.running < rules.min_success * health.reached:
+        return rollout, ""
+    following = rollout.model_copy(update={"step": rollout.step + 1, "waited_s": 0.0})
+    return following, f"to {following.percent} %: {health.running} of {health.reached} devices run it"
+
+
+def measure(r: Repository, release: Release) -> Health:
+    """Count how a release does on the devices that should run it now."""
+    releases, groups = r.releases.all(), r.groups.by_site()
+    reached = [
+        device
+        for device in r.devices.of_site()
+        if (wanted := canary.select_release(device.key, releases, scopes_of(device.site, groups.get(device.site, ""))))
+        and wanted.version == release.version
+    ]
+    failed = sum(_fails(device, release.version) for device in reached)
+    running = sum(
+        device.release_version == release.version and not _fails(device, release.version) for device in reached
+    )
+    return Health(len(reached), running, failed)
+
+
+def _fails(device: Device, version: int) -> bool:
+    last = next((install for install in reversed(device.installs) if install.release_version == version), None)
+    if last is not None and last.outcome is Outcome.FAILED:
+        return True
+    return device.release_version == version and device.failed_frames > _UNHEALTHY * max(device.frames, 1)
+
+
+def advance_all(r: Repository, now: datetime, elapsed_s: float, rules: RolloutRules) -> list[str]:
+    """Bring each rollout that is under way as far as it may go, and return what has changed, in words."""
+    said = []
+    for release in canary.under_way(r.releases.all()):
+        rollout = release.rollout
+        if rollout is None or rollout.paused:
+            continue
+        waited = rollout.model_copy(update={"waited_s": rollout.waited_s + elapsed_s})
+        after, reason = judge(waited, measure(r, release), rules)
+        r.releases.set_rollout(release.version, after, CLOUD, reason, now)
+        if reason:
+            said.append(f"release {release.version}: {reason}")
+    return said
+
+
+def pause(r: Repository, version: int, reason: str, actor: str, now: datetime) -> Release:
+    """Stop a rollout where it is: devices that have the release keep it, no other gets it.
+
+    Raises:
+        WrongState: The release is not in a rollout.
+    """
+    rollout = _find(r, version)
+    paused = rollout.model_copy(update={"paused": reason or f"by {actor}"})
+    return r.releases.set_rollout(version, paused, actor, f"paused: {reason or 'no reason given'}", now)
+
+
+def resume(r: Repository, version: int, actor: str, now: datetime, percent: int = 0) -> Release:
+    """Go on with a rollout, also with one that has paused by itself.
+
+    Args:
+        r: The repository.
+        version: The release.
+        actor: Who goes on.
+        now: The current time.
+        percent: At least to this share at once; 0: where it was.
+
+    Raises:
+        WrongState: The release is not in a rollout.
+        InvalidInput: The share is above 100.
+    """
+    if not 0 <= percent <= 100:
+        raise InvalidInput(f"{percent} % is no share of the devices: give 1 to 100")
+    rollout = _find(r, version)
+    steps = tuple(sorted({*rollout.steps, percent} - {0}))
+    at = max(rollout.percent, percent)
+    update = {"paused": "", "waited_s": 0.0, "steps": steps, "step": steps.index(at)}
+    return r.releases.set_rollout(version, rollout.model_copy(update=update), actor, f"goes on at {at} %", now)
+
+
+def abort(r: Repository, version: int, reason: str, actor: str, now: datetime) -> Release:
+    """Withdraw a release in its rollout. What the scope ran before becomes a new release, because versions only rise.
+
+    Raises:
+        WrongState: The release is not in a rollout, or nothing was released before it.
+    """
+    release = r.releases.get(version)
+    _find(r, version)
+    before = [
+        other
+        for other in r.releases.all(release.scope)
+        if other.version < version and other.status is ReleaseStatus.RELEASED
+    ]
+    if not before:
+        raise WrongState(f"there was no release of {release.scope} before release {version}: make a new one")
+    said = f"aborted: {reason or 'no reason given'}"
+    r.releases.set_rollout(version, _find(r, version).model_copy(update={"paused": said}), actor, said, now)
+    r.releases.set_status(version, ReleaseStatus.WITHDRAWN, now)
+    old = before[0]
+    return r.releases.add(
+        r.models.get(old.student_id),
+        old.tutor_id,
+        ReleaseStatus.RELEASED,
+        (),
+        old.cycle_id,
+        now,
+        old.scope,
+        old.rollout,
+    )
+
+
+def _find(r: Repository, version: int) -> Rollout:
+    release = r.releases.get(version)
+    if release not in canary.under_way(r.releases.all()) or release.rollout is None:
+        raise WrongState(f"release {version} is not in a rollout: `diredi rollout list` shows those that are")
+    return release.rollout

@@ -1,0 +1,160 @@
+"""Which devices a step of a rollout reaches, when the next step comes, and when it pauses by itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cloud_server import canary
+from cloud_server.entities import Install, Outcome, Release, ReleaseStatus, Rollout, Vitals
+from cloud_server.fleet import rollout
+from cloud_server.fleet.publication import list_targets
+from cloud_server.fleet.rollout import Health
+from cloud_server.rollout_rules import RolloutRules
+from cloud_server.store import Repository
+from cloud_server.store.database import Database, sqlite_url
+from diredi.errors import InvalidInput, WrongState
+from tests.unit.cloud_server.samples import NEW_STUDENT, NOON, STUDENT, TUTOR, first_release, later
+
+RULES = RolloutRules(step_s=60, min_success=0.9, max_failures=0.1)
+IN_STEPS = Rollout(steps=(10, 50, 100))
+SECOND = Release(
+    version=2, student_id="s", tutor_id="t", status=ReleaseStatus.RELEASED, canaries=("a/first",), rollout=IN_STEPS,
+    created=NOON,
+)  # fmt: skip
+
+
+def test_a_step_reaches_its_share_of_the_devices_and_the_next_one_those_and_more() -> None:
+    devices = [f"site-{n % 7}/cam-{n}" for n in range(2000)]
+    reached = {
+        step: {d for d in devices if canary.may_run(d, SECOND.model_copy(update={"rollout": at(step)}))}
+        for step in range(3)
+    }
+    assert 140 < len(reached[0]) < 260
+    assert 900 < len(reached[1]) < 1100
+    assert reached[0] < reached[1] < reached[2] == set(devices)
+    third = SECOND.model_copy(update={"version": 3})
+    again = {d for d in devices if canary.may_run(d, third)}
+    assert len(again & reached[0]) < 60, "not the same devices are the first ones each time"
+    assert canary.may_run("a/first", SECOND), "who was a canary keeps it"
+    assert canary.may_run("", SECOND), "a site reads what is for any of its devices"
+
+
+def at(step: int) -> Rollout:
+    return IN_STEPS.model_copy(update={"step": step})
+
+
+@pytest.mark.parametrize(
+    ("waited_s", "health", "percent", "paused"),
+    [
+        (59, Health(10, 10, 0), 10, ""),
+        (60, Health(10, 9, 0), 50, ""),
+        (60, Health(10, 8, 0), 10, ""),
+        (60, Health(0, 0, 0), 50, ""),
+        (0, Health(10, 2, 1), 10, "1 of 3 devices cannot run it"),
+        (0, Health(20, 9, 1), 10, ""),
+        (999, Health(20, 0, 20), 10, "20 of 20 devices cannot run it"),
+    ],
+)
+def test_a_step_ends_by_time_and_success_and_failures_pause_it(
+    waited_s: float, health: Health, percent: int, paused: str
+) -> None:
+    after, _ = rollout.judge(IN_STEPS.model_copy(update={"waited_s": waited_s}), health, RULES)
+    assert (after.percent, after.paused) == (percent, paused)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database(sqlite_url(tmp_path / "cloud.sqlite"))
+    database.transact(begin, writes=True)
+    yield database
+    database.close()
+
+
+def begin(r: Repository) -> None:
+    """Release 2 in a rollout on 40 devices, all of which run release 1."""
+    first_release(r)
+    for number in range(40):
+        r.devices.record_contact(f"cam-{number}", "site-1", NOON, Vitals(release_version=1, frames=1000))
+    r.models.add(NEW_STUDENT)
+    r.releases.add(NEW_STUDENT, TUTOR.id, ReleaseStatus.CANARY, (), "", NOON, rollout=IN_STEPS)
+    r.releases.set_status(2, ReleaseStatus.RELEASED, NOON)
+
+
+def wanted(r: Repository) -> Counter[int]:
+    releases = r.releases.all()
+    found = (canary.select_release(device.key, releases) for device in r.devices.of_site())
+    return Counter(release.version for release in found if release is not None)
+
+
+def run(r: Repository, failed_frames: int = 0, outcome: Outcome = Outcome.INSTALLED) -> None:
+    """Let all devices that should run release 2 do so."""
+    releases = r.releases.all()
+    for device in r.devices.of_site():
+        release = canary.select_release(device.key, releases)
+        if release is not None and release.version == 2:
+            version = 2 if outcome is Outcome.INSTALLED else 1
+            vitals = Vitals(release_version=version, frames=1000, failed_frames=failed_frames)
+            r.devices.record_contact(device.name, device.site, NOON, vitals)
+            r.devices.record_install(device.key, Install(release_version=2, outcome=outcome, at=NOON))
+
+
+def test_a_healthy_release_reaches_all_and_both_are_signed_meanwhile(database: Database) -> None:
+    def act(r: Repository) -> None:
+        before = wanted(r)
+        assert 0 < before[2] < before[1]
+        releases = [(release, r.models.get(release.student_id)) for release in r.releases.all()]
+        assert {target.claims.version for target in list_targets(releases, {}, {})} == {1, 2}
+        assert rollout.advance_all(r, later(1), 61, RULES) == [], "no device runs it yet"
+        for percent in (50, 100):
+            run(r)
+            (said,) = rollout.advance_all(r, later(2), 61, RULES)
+            assert f"to {percent} %" in said
+        assert wanted(r) == {2: 40}
+        assert rollout.advance_all(r, later(3), 61, RULES) == []
+        with pytest.raises(WrongState, match="not in a rollout"):
+            rollout.pause(r, 2, "", "operator/alice", later(4))
+
+    database.transact(act, writes=True)
+
+
+@pytest.mark.parametrize("ill", [{"outcome": Outcome.FAILED}, {"failed_frames": 11}])
+def test_a_release_that_does_harm_pauses_and_aborted_it_is_followed_by_the_old_one_under_a_higher_number(
+    database: Database, ill: dict[str, object]
+) -> None:
+    def act(r: Repository) -> None:
+        run(r, **ill)
+        (said,) = rollout.advance_all(r, later(1), 1, RULES)
+        assert "cannot run it" in said
+        assert rollout.advance_all(r, later(2), 1000, RULES) == [], "it waits for a person"
+        with pytest.raises(InvalidInput):
+            rollout.resume(r, 2, "operator/alice", later(3), 101)
+        following = rollout.abort(r, 2, "flickers", "operator/alice", later(3))
+        assert (following.version, following.student_id) == (3, STUDENT.id)
+        assert wanted(r) == {3: 40}
+        reasons = [entry.values.get("reason", "") for entry in r.log.all() if entry.subject.startswith("rollout/2/")]
+        assert reasons[-1] == "aborted: flickers"
+
+    database.transact(act, writes=True)
+
+
+def test_a_rollout_goes_on_after_a_restart_where_it_was(database: Database, tmp_path: Path) -> None:
+    def act(r: Repository) -> None:
+        rollout.pause(r, 2, "on holiday", "operator/alice", later(1))
+
+    database.transact(act, writes=True)
+    again = Database(sqlite_url(tmp_path / "cloud.sqlite"))
+
+    def go_on(r: Repository) -> None:
+        assert rollout.advance_all(r, later(2), 999, RULES) == []
+        (release,) = canary.under_way(r.releases.all())
+        assert release.rollout is not None
+        assert (release.rollout.percent, release.rollout.paused) == (10, "on holiday")
+        rollout.resume(r, 2, "operator/alice", later(3), 30)
+        assert r.releases.get(2).rollout == Rollout(steps=(10, 30, 50, 100), step=1)
+
+    again.transact(go_on, writes=True)
+    again.close()
