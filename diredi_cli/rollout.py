@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from diredi.rpc.client import Channel
     from diredi.rpc.v1 import releases_pb2
+    from diredi.rpc.v1.releases_pb2_grpc import ReleaseServiceAsyncStub
 
 app = typer.Typer(
     help="Releases that reach their devices in steps (`rollout_steps` of the cloud).", no_args_is_help=True
@@ -30,7 +31,7 @@ def list_rollouts(
     """List the releases that not all devices have got yet, and how they do."""
     from diredi.rpc.streams import read_messages
     from diredi.rpc.v1 import releases_pb2
-    from diredi.rpc.v1.releases_pb2_grpc import ReleaseServiceAsyncStub, ReleaseServiceStub
+    from diredi.rpc.v1.releases_pb2_grpc import ReleaseServiceStub
     from diredi_cli.connection import with_cloud
     from diredi_cli.proto_json import message_to_dict
 

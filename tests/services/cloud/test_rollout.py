@@ -11,8 +11,8 @@ from cloud_server.entities import Release, ReleaseStatus, Rollout
 from diredi.errors import WrongState
 from diredi.rpc.v1 import fleet_pb2
 from tests.services.cloud.world import World
-from tests.unit.cloud_server.samples import NOON
 from tests.support.command import command
+from tests.unit.cloud_server.samples import NOON
 
 CAMERAS = ("cam-1", "cam-2", "cam-3")
 
