@@ -40,9 +40,9 @@ from diredi.rpc.renewal import LOOK_EVERY_S, is_due
 from diredi.rpc.server import Server, start_server
 from diredi.store.blobs import BlobStore
 from diredi.store.files import make_folder
-from diredi.trust import ca, enrolment
+from diredi.trust import ca, enrolment, rotation
 from diredi.trust.deny_list import CRL_FILE
-from diredi.trust.identity import Credentials, Role
+from diredi.trust.identity import CA_FILE, Credentials, Role
 from diredi.trust.live import wait_for_valid
 from diredi.trust.release_repository import ReleaseRepository
 
@@ -193,10 +193,13 @@ class Cloud:
             await asyncio.sleep(_FOLLOW_EVERY_S)
 
     def _copy_deny_list(self) -> None:
+        if self.config.authority:
+            rotation.follow(self.config.authority, self.config.identity)
         source = self.config.authority and self.config.authority / CRL_FILE
         if source and source.exists() and source.stat().st_mtime_ns != self._deny_list_seen:
             seen = source.stat().st_mtime_ns
-            enrolment.take_deny_list(self.config.identity, self._server.identity.credentials.ca, source.read_bytes())
+            trusted = (self.config.identity / CA_FILE).read_bytes()
+            enrolment.take_deny_list(self.config.identity, trusted, source.read_bytes())
             self._deny_list_seen = seen
 
     async def _keep_renewed(self) -> None:

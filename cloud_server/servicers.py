@@ -50,7 +50,7 @@ from diredi.rpc.v1.fleet_pb2_grpc import FleetServiceServicer
 from diredi.rpc.v1.registry_pb2_grpc import RegistryServiceServicer
 from diredi.rpc.v1.releases_pb2_grpc import ReleaseServiceServicer
 from diredi.rpc.v1.sites_pb2_grpc import SiteServiceServicer
-from diredi.trust import enrolment
+from diredi.trust import enrolment, rotation
 from diredi.trust.deny_list import CRL_FILE
 from diredi.trust.identity import Identity, Role
 from diredi.trust.release_keys import ROOT_FILE
@@ -374,7 +374,8 @@ class EnrolmentServicer(EnrolmentServiceServicer):
     async def GetTrust(
         self, request: enrolment_pb2.GetTrustRequest, context: Context
     ) -> enrolment_pb2.GetTrustResponse:
-        return enrolment_pb2.GetTrustResponse(deny_list=_read(self._identity / CRL_FILE))
+        proof = b"" if self._folder is None else rotation.proof_of_next(self._folder)
+        return enrolment_pb2.GetTrustResponse(deny_list=_read(self._identity / CRL_FILE), next_authority=proof)
 
     async def Retire(self, request: enrolment_pb2.RetireRequest, context: Context) -> enrolment_pb2.RetireResponse:
         actor = caller_identity(context)

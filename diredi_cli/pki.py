@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from diredi_cli.enrolment import Hosts, Valid, print_token, seconds_in
-from diredi_cli.options import AsJson
+from diredi_cli.options import DEFAULT_CLOUD, DEFAULT_IDENTITY, AsJson, Cloud, IdentityFolder
 from diredi_cli.output import emit, facts, table
 
 app = typer.Typer(help="Make the certificates by which the parts of a fleet know each other.", no_args_is_help=True)
@@ -145,6 +145,48 @@ def list_certificates(
         for entry in issued
     ]
     emit(data, as_json, table(("identity", "state", "ends", "hosts", "serial"), rows))
+
+
+@app.command("rotate")
+def rotate(
+    authority: Annotated[Path, typer.Option("--ca", metavar="FOLDER", help="The authority.")] = DEFAULT_AUTHORITY,
+    end: Annotated[bool, typer.Option("--finish", help="Drop the old authority, when all have renewed.")] = False,
+    leave_out: Annotated[
+        bool, typer.Option("--leave-out", help="With --finish: also drop those who have not, who must enrol again.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Replace the authority while the fleet runs: the next one is trusted beside it, and all renew by themselves.
+
+    The cloud must run with --authority. The same command says later who has not renewed yet.
+    """
+    from diredi.trust import rotation
+
+    if end:
+        left = rotation.finish(authority, leave_out=leave_out)
+        emit({"finished": True, "left_out": left}, as_json, facts({"left out": ", ".join(left) or "nobody"}))
+        return
+    if not rotation.is_under_way(authority):
+        rotation.begin(authority)
+    left = rotation.waiting(authority)
+    shown = facts({"not renewed yet": ", ".join(left) or "nobody"})
+    emit({"finished": False, "waiting": left}, as_json, shown, "when all have: diredi pki rotate --finish")
+
+
+@app.command("renew")
+def renew(
+    cloud: Cloud = DEFAULT_CLOUD,
+    identity: IdentityFolder = DEFAULT_IDENTITY,
+    as_json: AsJson = False,
+) -> None:
+    """Renew the certificate of a person, for the same key. Services do it by themselves."""
+    from diredi.rpc.renewal import renew_now
+    from diredi_cli.connection import with_cloud
+
+    credentials = with_cloud(cloud, identity, lambda channel: renew_now(channel, identity))
+    data = {"identity": str(credentials.identity), "expires": credentials.expires.isoformat()}
+    shown = {"identity": credentials.identity, "expires": f"{credentials.expires:%Y-%m-%d}"}
+    emit(data, as_json, facts(shown))
 
 
 @app.command("token")

@@ -15,12 +15,12 @@ from cryptography.hazmat.primitives import serialization
 from diredi.errors import DirediError, InvalidInput
 from diredi.rpc.client import Channel, call
 from diredi.rpc.retry import Backoff
-from diredi.rpc.v1.enrolment_pb2 import GetTrustRequest, RenewCertificateRequest
+from diredi.rpc.v1.enrolment_pb2 import GetTrustRequest, GetTrustResponse, RenewCertificateRequest
 from diredi.rpc.v1.enrolment_pb2_grpc import EnrolmentServiceStub
-from diredi.trust import ca
+from diredi.trust import ca, rotation
 from diredi.trust.deny_list import CRL_FILE, DenyList
 from diredi.trust.enrolment import take_deny_list, write_credentials
-from diredi.trust.identity import CA_FILE, Credentials
+from diredi.trust.identity import CA_FILE, Credentials, issued_by
 
 LOOK_EVERY_S: Final = 600.0
 
@@ -29,6 +29,12 @@ def is_due(credentials: Credentials, now: datetime | None = None) -> bool:
     """Return whether half of a certificate's time is over."""
     begins = x509.load_pem_x509_certificate(credentials.certificate).not_valid_before_utc
     return (now or datetime.now(UTC)) > begins + (credentials.expires - begins) / 2
+
+
+def _is_of_older_authority(credentials: Credentials) -> bool:
+    """Return whether another authority follows the one that signed a certificate."""
+    newest = x509.load_pem_x509_certificates(credentials.ca)[-1]
+    return not issued_by(x509.load_pem_x509_certificate(credentials.certificate), newest)
 
 
 async def renew(channel: grpc.aio.Channel, credentials: Credentials, folder: Path) -> Credentials:
@@ -62,6 +68,24 @@ async def renew(channel: grpc.aio.Channel, credentials: Credentials, folder: Pat
     )
 
 
+async def renew_now(channel: Channel, folder: Path) -> Credentials:
+    """Renew the certificate in a folder, by the authority that the cloud hands out if ours has signed that one.
+
+    Raises what `renew` raises.
+    """
+    answer = await call(EnrolmentServiceStub(channel).GetTrust, GetTrustRequest(), deadline_s=10)
+    if answer.deny_list:
+        await asyncio.to_thread(_take, folder, (folder / CA_FILE).read_bytes(), answer)
+    return await renew(channel, Credentials.read(folder), folder)
+
+
+def _take(folder: Path, authority: bytes, answer: GetTrustResponse) -> None:
+    if answer.next_authority:
+        authority = rotation.take_next(folder, authority, answer.next_authority)
+    take_deny_list(folder, authority, answer.deny_list)
+    rotation.drop_revoked(folder, authority, answer.deny_list)
+
+
 class DenyListFollower:
     """Fetches the deny list into an identity folder whenever the cloud says that it has a newer one.
 
@@ -91,7 +115,7 @@ class DenyListFollower:
                 if self._number(authority) >= self._announced:
                     continue
                 answer = await call(stub.GetTrust, GetTrustRequest(), deadline_s=10)
-                await asyncio.to_thread(take_deny_list, self._folder, authority, answer.deny_list)
+                await asyncio.to_thread(_take, self._folder, authority, answer)
                 pauses.reset()
                 logged = ""
             except (DirediError, OSError) as error:
@@ -109,10 +133,13 @@ class DenyListFollower:
 
 
 async def keep_renewed(channel: Channel, credentials: Credentials, folder: Path) -> None:
-    """Renew a certificate as soon as half of its time is over, and return then; whoever watches the folder uses it."""
+    """Renew a certificate when half of its time is over, or at once where its authority is followed by another one.
+
+    It returns then; whoever watches the folder uses the new one.
+    """
     logged = ""
     while True:
-        if is_due(credentials):
+        if is_due(credentials) or _is_of_older_authority(credentials):
             try:
                 renewed = await renew(channel, credentials, folder)
                 structlog.get_logger().info("certificate_renewed", ends=renewed.expires.isoformat())

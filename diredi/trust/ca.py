@@ -36,6 +36,8 @@ from diredi.trust.passphrase import read_passphrase
 from diredi.trust.register import Issued, Noted, Register
 
 CA_KEY_FILE = "ca-key.pem"
+NEXT_FOLDER = "next"
+"""Below the folder of an authority: the one that follows it, while it is rotated (`diredi.trust.rotation`)."""
 CA_LIFETIME = timedelta(days=3650)
 LIFETIME = timedelta(days=398)
 PASSPHRASE_FILE = "DIREDI_CA_PASSPHRASE_FILE"
@@ -114,21 +116,41 @@ def init(folder: Path, name: str = "DiReDi", now: datetime | None = None) -> Aut
     if (folder / CA_KEY_FILE).exists() or (folder / CA_FILE).exists():
         raise WrongState(f"{folder} holds an authority already: use it, or name another folder")
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = _subject(f"{name} authority")
+    title = f"{name} authority"
+    certificate = certify_authority(key.public_key(), title, key, _subject(title), now or datetime.now(UTC))
+    _make_private(folder)
+    write_key(folder, key)
+    atomic_write(folder / CA_FILE, certificate.public_bytes(serialization.Encoding.PEM))
+    release_keys.init(folder / release_keys.FOLDER)
+    return Authority(certificate, key)
+
+
+def certify_authority(
+    key: ec.EllipticCurvePublicKey, name: str, by: ec.EllipticCurvePrivateKey, issuer: x509.Name, now: datetime
+) -> x509.Certificate:
+    """Make a certificate of an authority: by its own key, or by the one before it.
+
+    Args:
+        key: The public key of the authority.
+        name: What it is called.
+        by: The key that signs.
+        issuer: What the owner of that key is called.
+        now: The time to count from.
+    """
     builder = (
-        _builder(f"{name} authority", subject, key.public_key(), now or datetime.now(UTC), CA_LIFETIME)
+        _builder(name, issuer, key, now, CA_LIFETIME)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(authority=True), critical=True)
     )
-    certificate = builder.sign(key, hashes.SHA256())
-    _make_private(folder)
+    return builder.sign(by, hashes.SHA256())
+
+
+def write_key(folder: Path, key: ec.EllipticCurvePrivateKey) -> None:
+    """Put the key of an authority into a folder, behind the passphrase if there is one."""
     secret = passphrase()
     encryption = serialization.BestAvailableEncryption(secret) if secret else serialization.NoEncryption()
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
     atomic_write(folder / CA_KEY_FILE, pem, mode=0o600)
-    atomic_write(folder / CA_FILE, certificate.public_bytes(serialization.Encoding.PEM))
-    release_keys.init(folder / release_keys.FOLDER)
-    return Authority(certificate, key)
 
 
 def passphrase() -> bytes:
@@ -141,13 +163,13 @@ def passphrase() -> bytes:
 
 
 def load(folder: Path) -> Authority:
-    """Load the authority of a folder.
+    """Load the authority of a folder. While it is rotated, its certificates are two; this is the one with the key.
 
     Raises:
         InvalidInput: The folder holds no authority that can sign.
     """
     try:
-        certificate = x509.load_pem_x509_certificate((folder / CA_FILE).read_bytes())
+        certificates = x509.load_pem_x509_certificates((folder / CA_FILE).read_bytes())
         check_private(folder / CA_KEY_FILE)
         pem = (folder / CA_KEY_FILE).read_bytes()
         key = serialization.load_pem_private_key(pem, passphrase() if b"ENCRYPTED" in pem else None)
@@ -157,9 +179,22 @@ def load(folder: Path) -> Authority:
         ) from None
     except (OSError, ValueError) as error:
         raise InvalidInput(f"{folder} holds no authority ({error}): make one with `diredi pki init`") from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
-        raise InvalidInput(f"{folder / CA_KEY_FILE} is not the key of {folder / CA_FILE}: put the right one beside it")
-    return Authority(certificate, key)
+    for certificate in certificates:
+        if isinstance(key, ec.EllipticCurvePrivateKey) and key.public_key() == certificate.public_key():
+            return Authority(certificate, key)
+    raise InvalidInput(f"{folder / CA_KEY_FILE} is not the key of {folder / CA_FILE}: put the right one beside it")
+
+
+def load_signer(folder: Path, identity: Identity) -> Authority:
+    """Load the authority that signs for an identity: while it is rotated, the next one for all but the cloud.
+
+    Everybody learns of the next one from the cloud, whose certificate therefore is of the one that all know.
+
+    Raises:
+        InvalidInput: The folder holds no authority that can sign.
+    """
+    following = folder / NEXT_FOLDER
+    return load(following if identity.role is not Role.CLOUD and (following / CA_KEY_FILE).exists() else folder)
 
 
 def issue(
@@ -233,7 +268,7 @@ def sign_request(
     Raises:
         InvalidInput: There is no authority, or a host is none or is another identity's.
     """
-    authority = load(folder)
+    authority = load_signer(folder, identity)
     with Register.opened(folder) as register:
         return sign_into(register, authority, request, identity, hosts, lifetime, now, **noted)
 
@@ -252,6 +287,7 @@ def sign_into(
     now = now or datetime.now(UTC)
     certificate = authority.sign(request, identity, hosts, lifetime, now)
     register.check_hosts(identity, hosts, now, _revoked(register.folder))
+    noted["signer"] = f"{authority.certificate.serial_number:x}"
     register.add(Issued.of(certificate, identity, hosts, **noted))
     return certificate
 
@@ -297,22 +333,24 @@ def revoke(
                     f"the register of {folder} has no certificate of {identity}: check the name, or name its cert.pem"
                 )
             wanted |= dict.fromkeys(serials, str(identity))
-        wanted |= dict(_holder_of(pem, authority) for pem in certificates)
-        _write_deny_list(folder, authority, wanted, now)
+        trusted = x509.load_pem_x509_certificates((folder / CA_FILE).read_bytes())
+        wanted |= dict(_holder_of(pem, trusted) for pem in certificates)
+        write_deny_list(folder, authority, wanted, now)
     return wanted
 
 
-def _holder_of(pem: bytes, authority: Authority) -> tuple[int, str]:
+def _holder_of(pem: bytes, authorities: Iterable[x509.Certificate]) -> tuple[int, str]:
     try:
         certificate = x509.load_pem_x509_certificate(pem)
     except ValueError:
         raise InvalidInput("a file that is named is not a certificate in PEM form: name the cert.pem") from None
-    if not issued_by(certificate, authority.certificate):
+    if not any(issued_by(certificate, authority) for authority in authorities):
         raise InvalidInput("a certificate that is named is of another authority: name that one with --ca")
     return certificate.serial_number, str(Identity.from_certificate(pem))
 
 
-def _write_deny_list(folder: Path, authority: Authority, wanted: Iterable[int], now: datetime) -> None:
+def write_deny_list(folder: Path, authority: Authority, wanted: Iterable[int], now: datetime) -> None:
+    """Sign a deny list with these serial numbers and those of the one before, and a higher number; it replaces that."""
     path = folder / CRL_FILE
     before = DenyList.read(path, (folder / CA_FILE).read_bytes())
     builder = (

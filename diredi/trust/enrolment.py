@@ -141,7 +141,8 @@ def redeem(folder: Path, token: Identity, signing_request: bytes, now: datetime 
         NoRoom: So many certificates were signed for this identity already today.
     """
     request = _request_in(signing_request)
-    key, authority = _digest_of_key(request), ca.load(folder)
+    key = _digest_of_key(request)
+    ca.load(folder)
     with Register.opened(folder) as register:
         made = next((entry for entry in register.issued if entry.identity == str(token) and entry.enrols), None)
         if made is None:
@@ -151,6 +152,7 @@ def redeem(folder: Path, token: Identity, signing_request: bytes, now: datetime 
             raise Refused("this token has been used: ask for another one, and for whom used it if that was not you")
         identity = Identity.from_uri(f"diredi://{made.enrols}")
         _check_quota(register, identity, now)
+        authority = ca.load_signer(folder, identity)
         return ca.sign_into(
             register, authority, request, identity, made.enrols_hosts, LIFETIME, now, token=token.name, key=key
         )
@@ -176,7 +178,7 @@ def renew(folder: Path, certificate: bytes, signing_request: bytes, now: datetim
     identity = Identity.from_certificate(certificate)
     if identity.role is Role.ENROLMENT:
         raise Refused(f"{identity} is a token, which is not renewed: ask for another one")
-    request, authority = _request_in(signing_request), ca.load(folder)
+    request, authority = _request_in(signing_request), ca.load_signer(folder, identity)
     with Register.opened(folder) as register:
         _check_quota(register, identity, now)
         return ca.sign_into(register, authority, request, identity, hosts_in(certificate), LIFETIME, now)

@@ -33,6 +33,7 @@ class Noted(TypedDict, total=False):
     enrols_hosts: tuple[str, ...]
     token: str
     key: str
+    signer: str
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Issued:
         enrols_hosts: Of the certificate in a token: the hosts that this one will have.
         token: Of a certificate that was signed for a token: the name of the token.
         key: Of a certificate that was signed for a token: the SHA-256 of its public key, as hexadecimal text.
+        signer: Serial number of the authority's own certificate, as hexadecimal text; empty in entries from before
+            authorities could be rotated.
     """
 
     serial: str
@@ -58,6 +61,7 @@ class Issued:
     enrols_hosts: tuple[str, ...] = ()
     token: str = ""
     key: str = ""
+    signer: str = ""
 
     @classmethod
     def of(cls, certificate: bytes, identity: Identity, hosts: Sequence[str], **noted: Unpack[Noted]) -> Self:

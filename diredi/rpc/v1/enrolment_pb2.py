@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x64iredi/v1/enrolment.proto\x12\tdiredi.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"F\n\x12\x43reateTokenRequest\x12\x10\n\x08identity\x18\x01 \x01(\t\x12\r\n\x05hosts\x18\x02 \x03(\t\x12\x0f\n\x07valid_s\x18\x03 \x01(\r\"p\n\x13\x43reateTokenResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x0b\n\x03key\x18\x02 \x01(\x0c\x12\n\n\x02\x63\x61\x18\x03 \x01(\x0c\x12+\n\x07\x65xpires\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\'\n\x0c\x45nrolRequest\x12\x17\n\x0fsigning_request\x18\x01 \x01(\x0c\"K\n\rEnrolResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x11\n\tdeny_list\x18\x03 \x01(\x0c\x12\x0c\n\x04root\x18\x04 \x01(\x0cJ\x04\x08\x02\x10\x03\"2\n\x17RenewCertificateRequest\x12\x17\n\x0fsigning_request\x18\x01 \x01(\x0c\"H\n\x18RenewCertificateResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x11\n\tdeny_list\x18\x03 \x01(\x0cJ\x04\x08\x02\x10\x03\"\x11\n\x0fGetTrustRequest\"%\n\x10GetTrustResponse\x12\x11\n\tdeny_list\x18\x01 \x01(\x0c\"!\n\rRetireRequest\x12\x10\n\x08identity\x18\x01 \x01(\t\"$\n\x0eRetireResponse\x12\x12\n\nidentities\x18\x01 \x03(\t2\xfd\x02\n\x10\x45nrolmentService\x12L\n\x0b\x43reateToken\x12\x1d.diredi.v1.CreateTokenRequest\x1a\x1e.diredi.v1.CreateTokenResponse\x12:\n\x05\x45nrol\x12\x17.diredi.v1.EnrolRequest\x1a\x18.diredi.v1.EnrolResponse\x12[\n\x10RenewCertificate\x12\".diredi.v1.RenewCertificateRequest\x1a#.diredi.v1.RenewCertificateResponse\x12\x43\n\x08GetTrust\x12\x1a.diredi.v1.GetTrustRequest\x1a\x1b.diredi.v1.GetTrustResponse\x12=\n\x06Retire\x12\x18.diredi.v1.RetireRequest\x1a\x19.diredi.v1.RetireResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x64iredi/v1/enrolment.proto\x12\tdiredi.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"F\n\x12\x43reateTokenRequest\x12\x10\n\x08identity\x18\x01 \x01(\t\x12\r\n\x05hosts\x18\x02 \x03(\t\x12\x0f\n\x07valid_s\x18\x03 \x01(\r\"p\n\x13\x43reateTokenResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x0b\n\x03key\x18\x02 \x01(\x0c\x12\n\n\x02\x63\x61\x18\x03 \x01(\x0c\x12+\n\x07\x65xpires\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\'\n\x0c\x45nrolRequest\x12\x17\n\x0fsigning_request\x18\x01 \x01(\x0c\"K\n\rEnrolResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x11\n\tdeny_list\x18\x03 \x01(\x0c\x12\x0c\n\x04root\x18\x04 \x01(\x0cJ\x04\x08\x02\x10\x03\"2\n\x17RenewCertificateRequest\x12\x17\n\x0fsigning_request\x18\x01 \x01(\x0c\"H\n\x18RenewCertificateResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x11\n\tdeny_list\x18\x03 \x01(\x0cJ\x04\x08\x02\x10\x03\"\x11\n\x0fGetTrustRequest\"=\n\x10GetTrustResponse\x12\x11\n\tdeny_list\x18\x01 \x01(\x0c\x12\x16\n\x0enext_authority\x18\x02 \x01(\x0c\"!\n\rRetireRequest\x12\x10\n\x08identity\x18\x01 \x01(\t\"$\n\x0eRetireResponse\x12\x12\n\nidentities\x18\x01 \x03(\t2\xfd\x02\n\x10\x45nrolmentService\x12L\n\x0b\x43reateToken\x12\x1d.diredi.v1.CreateTokenRequest\x1a\x1e.diredi.v1.CreateTokenResponse\x12:\n\x05\x45nrol\x12\x17.diredi.v1.EnrolRequest\x1a\x18.diredi.v1.EnrolResponse\x12[\n\x10RenewCertificate\x12\".diredi.v1.RenewCertificateRequest\x1a#.diredi.v1.RenewCertificateResponse\x12\x43\n\x08GetTrust\x12\x1a.diredi.v1.GetTrustRequest\x1a\x1b.diredi.v1.GetTrustResponse\x12=\n\x06Retire\x12\x18.diredi.v1.RetireRequest\x1a\x19.diredi.v1.RetireResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,11 +47,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETTRUSTREQUEST']._serialized_start=503
   _globals['_GETTRUSTREQUEST']._serialized_end=520
   _globals['_GETTRUSTRESPONSE']._serialized_start=522
-  _globals['_GETTRUSTRESPONSE']._serialized_end=559
-  _globals['_RETIREREQUEST']._serialized_start=561
-  _globals['_RETIREREQUEST']._serialized_end=594
-  _globals['_RETIRERESPONSE']._serialized_start=596
-  _globals['_RETIRERESPONSE']._serialized_end=632
-  _globals['_ENROLMENTSERVICE']._serialized_start=635
-  _globals['_ENROLMENTSERVICE']._serialized_end=1016
+  _globals['_GETTRUSTRESPONSE']._serialized_end=583
+  _globals['_RETIREREQUEST']._serialized_start=585
+  _globals['_RETIREREQUEST']._serialized_end=618
+  _globals['_RETIRERESPONSE']._serialized_start=620
+  _globals['_RETIRERESPONSE']._serialized_end=656
+  _globals['_ENROLMENTSERVICE']._serialized_start=659
+  _globals['_ENROLMENTSERVICE']._serialized_end=1040
 # @@protoc_insertion_point(module_scope)

@@ -190,16 +190,20 @@ class GetTrustResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DENY_LIST_FIELD_NUMBER: _builtins.int
+    NEXT_AUTHORITY_FIELD_NUMBER: _builtins.int
     deny_list: _builtins.bytes
     """PEM; empty: nothing was ever revoked. Its number only rises; an older one is refused"""
+    next_authority: _builtins.bytes
+    """PEM, while the authority is rotated: the next one's certificate, by its own key and by"""
     def __init__(
         self,
         *,
         deny_list: _builtins.bytes = ...,
+        next_authority: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deny_list", b"deny_list"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deny_list", b"deny_list", "next_authority", b"next_authority"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -93,7 +93,7 @@ class EnrolmentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetTrust(self, request, context):
-        """Whom not to believe any more. Role: all but a token's. Deadline 10 s. Idempotent. Needs no authority.
+        """Whom to believe, and whom not any more. Role: all but a token's. Deadline 10 s. Idempotent. Needs no authority.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,7 +48,7 @@ class EnrolmentServiceStub:
     Idempotent.
     """
     GetTrust: _grpc.UnaryUnaryMultiCallable[_enrolment_pb2.GetTrustRequest, _enrolment_pb2.GetTrustResponse]
-    """Whom not to believe any more. Role: all but a token's. Deadline 10 s. Idempotent. Needs no authority."""
+    """Whom to believe, and whom not any more. Role: all but a token's. Deadline 10 s. Idempotent. Needs no authority."""
     Retire: _grpc.UnaryUnaryMultiCallable[_enrolment_pb2.RetireRequest, _enrolment_pb2.RetireResponse]
     """Revokes all certificates and tokens of a device; of a site and all its devices; or of a person in all roles. They are
     cut off within seconds, by the cloud and by whoever follows its deny list. Role: admin. Deadline 10 s. Idempotent.
@@ -75,7 +75,7 @@ class EnrolmentServiceAsyncStub(EnrolmentServiceStub):
     Idempotent.
     """
     GetTrust: _aio.UnaryUnaryMultiCallable[_enrolment_pb2.GetTrustRequest, _enrolment_pb2.GetTrustResponse]  # type: ignore[assignment]
-    """Whom not to believe any more. Role: all but a token's. Deadline 10 s. Idempotent. Needs no authority."""
+    """Whom to believe, and whom not any more. Role: all but a token's. Deadline 10 s. Idempotent. Needs no authority."""
     Retire: _aio.UnaryUnaryMultiCallable[_enrolment_pb2.RetireRequest, _enrolment_pb2.RetireResponse]  # type: ignore[assignment]
     """Revokes all certificates and tokens of a device; of a site and all its devices; or of a person in all roles. They are
     cut off within seconds, by the cloud and by whoever follows its deny list. Role: admin. Deadline 10 s. Idempotent.
@@ -123,7 +123,7 @@ class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _enrolment_pb2.GetTrustRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_enrolment_pb2.GetTrustResponse, _abc.Awaitable[_enrolment_pb2.GetTrustResponse]]:
-        """Whom not to believe any more. Role: all but a token's. Deadline 10 s. Idempotent. Needs no authority."""
+        """Whom to believe, and whom not any more. Role: all but a token's. Deadline 10 s. Idempotent. Needs no authority."""
 
     @_abc_1.abstractmethod
     def Retire(

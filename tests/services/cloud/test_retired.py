@@ -73,6 +73,7 @@ async def camera(world: World, tmp_path: Path) -> AsyncIterator[str]:
     config = EdgeConfig(
         device="cam-1", site="site-1", cloud=world.address, identity=world.identities / "cam-1",
         state_dir=tmp_path / "node", listen=f"127.0.0.1:{free_port()}", source=f"folder:{tmp_path / 'frames'}",
+        heartbeat_s=0.5,
     )  # fmt: skip
     stop = asyncio.Event()
     serving = asyncio.create_task(serve(config, stop))
