@@ -11,6 +11,7 @@ result that is damaged is set aside, and so is one whose files are not what it s
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import importlib
 import json
@@ -21,6 +22,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol, TypeVar, get_type_hints
 
 import structlog
@@ -164,6 +166,15 @@ def job_folder(root: Path, *names: str) -> Path:
     return root / hashlib.sha256("/".join(names).encode()).hexdigest()[:16]
 
 
+def _imported(name: str) -> ModuleType:
+    """Import a module, and never look for garbage among what that makes: it would take half as long again."""
+    gc.disable()
+    module = importlib.import_module(name)
+    gc.freeze()
+    gc.enable()
+    return module
+
+
 def _main(module: str, folder: Path) -> int:
     die_with_parent(signal.SIGKILL)
     progress = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
@@ -177,7 +188,7 @@ def _main(module: str, folder: Path) -> int:
 
     try:
         spec = json.loads((folder / "spec.json").read_text())["spec"]
-        result = call(importlib.import_module(module).main, spec, folder, heard)
+        result = call(_imported(module).main, spec, folder, heard)
     except errors.DirediError as error:
         tell({"error": type(error).__name__, "message": str(error)})
         return 1

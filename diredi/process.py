@@ -9,6 +9,7 @@ is set. An error is printed as one sentence. After SIGTERM or SIGINT the process
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -43,6 +44,7 @@ def run(name: str, configure: Callable[[], _C], serve: Serve[_C]) -> int:
     Returns:
         The exit code: 0 after SIGTERM or SIGINT, else that of the error, which is printed as one sentence.
     """
+    gc.freeze()  # what was imported stays, so that no search for garbage, the last one either, goes through it
     make_printable()
     try:
         config = configure()

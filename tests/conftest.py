@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -44,6 +45,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.path.parent.name == "containers":
             item.add_marker(pytest.mark.containers)
     items.sort(key=_rank)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of every later search for garbage, of which there are thousands."""
+    gc.collect()
+    gc.freeze()
 
 
 def _rank(item: pytest.Item) -> int:

@@ -37,6 +37,7 @@ def test_version(diredi: Diredi):
     assert diredi("--version").out.strip() == f"diredi {__version__}"
 
 
+@pytest.mark.usefixtures("quick_processes")
 @pytest.mark.parametrize("service", ["cloud", "site", "edge"])
 def test_serve_hands_its_flags_to_the_service(program: Diredi, service: str):
     said = program("serve", service, "--help")
@@ -70,6 +71,7 @@ def test_an_authority_is_not_replaced(diredi: Diredi, identity: Path):
     assert said.code == 6 and "holds an authority already" in said.error
 
 
+@pytest.mark.usefixtures("quick_processes")
 def test_a_port_in_use_is_named(diredi: Diredi, program: Diredi, identity: Path, tmp_path: Path):
     authority = identity.parent / "ca"
     assert (
@@ -173,12 +175,14 @@ def test_what_is_left_out_is_said_before_a_training(diredi: Diredi, scenes: Path
     assert "1 .heic" in before and "1 box without width or height" in before
 
 
+@pytest.mark.usefixtures("quick_processes")
 def test_a_demo_leaves_a_folder_of_somebody_else_alone(program: Diredi, tmp_path: Path):
     (tmp_path / "thesis.txt").touch()
     said = program("demo", "--out", tmp_path)
     assert said.code == 2 and "--out" in said.error
 
 
+@pytest.mark.usefixtures("quick_processes")
 def test_stopping_a_demo_that_is_not_there_says_so(program: Diredi, tmp_path: Path):
     said = program("demo", "--out", tmp_path / "out", "--stop", "--json")
     assert said.json() == {"stopped": []}
@@ -198,6 +202,7 @@ def test_a_model_is_trained_taught_and_measured(diredi: Diredi, scenes: Path, tm
     assert diredi("train", "teacher", "--start", tutor, "--out", grown, *flags).code == 0
 
 
+@pytest.mark.usefixtures("quick_processes")
 @pytest.mark.slow
 def test_a_training_that_was_killed_goes_on_when_the_command_is_given_again(
     diredi: Diredi, scenes: Path, tmp_path: Path

@@ -130,9 +130,10 @@ def main() -> None:
     """Serve at the socket that the command line names, until the parent dies."""
     die_with_parent(signal.SIGKILL)
     at, executable = sys.argv[1:]
+    gc.disable()
     _load()
-    gc.collect()
     gc.freeze()
+    gc.enable()
     server = _Server(at)
     print("ready", flush=True)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
