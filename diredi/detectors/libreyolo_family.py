@@ -34,6 +34,7 @@ from diredi.detectors.network import (
     NetworkDetector,
     attach_branches,
     class_branch,
+    copied,
     replace_batch_norms,
 )
 from diredi.detectors.spec import DEFAULT_IMAGE_SIZE, DetectorSpec, check_image_size
@@ -129,9 +130,13 @@ class LibreYoloDetector(NetworkDetector):
         towers = part.head.cv3
         return {f"head.cv3.{level}.{len(tower) - 1}": tower[-1] for level, tower in enumerate(towers)}
 
-    def untrained(self, spec: DetectorSpec) -> LibreYoloDetector:
-        """See `NetworkDetector.untrained`."""
-        return create(spec, 0, self.device)
+    def reshaped(self, spec: DetectorSpec) -> LibreYoloDetector:
+        """See `NetworkDetector.reshaped`."""
+        network = copied(self.module)
+        with seeded(0):
+            _set_classes(network, spec)
+        attach_branches(network, spec, _without_backbone)
+        return LibreYoloDetector(spec, network, STRIDES, self.device)
 
 
 def create(spec: DetectorSpec, seed: int, device: torch.device) -> LibreYoloDetector:
@@ -187,14 +192,19 @@ def _built(spec: DetectorSpec, seed: int) -> nn.Module:
     head = int(match["head"] or (COCO_CLASSES if match["letter"] else 1))
     with seeded(seed):
         network: nn.Module = _network.LibreYOLO9Model(_config(match), BINS, head, spec.image_size)
-        for tower, stride in zip(network.head.cv3, STRIDES, strict=True):  # type: ignore[arg-type,union-attr]
-            tower[-1] = class_branch(tower[-1], len(spec.labels), spec.image_size, stride)
+        _set_classes(network, spec)
     if match["norm"]:
         replace_batch_norms(network)
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = BATCH_NORM_MOMENTUM
     return network
+
+
+def _set_classes(network: nn.Module, spec: DetectorSpec) -> None:
+    """Gives the head a row for each class and forgets the old ones."""
+    for tower, stride in zip(network.head.cv3, STRIDES, strict=True):  # type: ignore[arg-type,union-attr]
+        tower[-1] = class_branch(tower[-1], len(spec.labels), spec.image_size, stride)
 
 
 def _config(match: re.Match[str]) -> str:

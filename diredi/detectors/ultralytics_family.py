@@ -22,9 +22,10 @@ from torch import Tensor, nn
 
 from diredi.detectors import ultralytics_network as networks
 from diredi.detectors.base import Outputs, Targets
-from diredi.detectors.network import NetworkDetector, attach_branches
+from diredi.detectors.network import NetworkDetector, attach_branches, copied
 from diredi.detectors.spec import DEFAULT_IMAGE_SIZE, DetectorSpec, check_image_size
 from diredi.detectors.ultralytics_checkpoint import download, read_checkpoint
+from diredi.seeding import seeded
 
 __all__ = ["UltralyticsDetector", "create", "download", "from_checkpoint"]
 
@@ -99,9 +100,13 @@ class UltralyticsDetector(NetworkDetector):
         """See `NetworkDetector.class_layers`."""
         return networks.class_layers(part)
 
-    def untrained(self, spec: DetectorSpec) -> UltralyticsDetector:
-        """See `NetworkDetector.untrained`."""
-        return create(spec, 0, self.device)
+    def reshaped(self, spec: DetectorSpec) -> UltralyticsDetector:
+        """See `NetworkDetector.reshaped`."""
+        module: Any = copied(self.module)
+        with seeded(0):
+            networks.set_classes(module, len(spec.labels), spec.image_size)
+        attach_branches(module, spec, networks.without_backbone)
+        return UltralyticsDetector(spec, module, self.device)
 
 
 def create(spec: DetectorSpec, seed: int, device: torch.device) -> UltralyticsDetector:

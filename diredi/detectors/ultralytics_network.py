@@ -13,6 +13,7 @@ import os
 import re
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 from types import SimpleNamespace
 from typing import Any, TypeAlias
 
@@ -109,7 +110,7 @@ def activation_suffix(kind: str, slope: float | None = None) -> str | None:
 def build(name: str, classes: int, image_size: int, seed: int) -> DetectionModel:
     """An untrained network; equal arguments give equal weights. Raises InvalidInput for an unknown name."""
     architecture = Architecture.parse(name)
-    recipe = deepcopy(_recipe(architecture))
+    recipe = _recipe(architecture)
     with seeded(seed):
         network = DetectionModel(recipe, ch=3, nc=architecture.head_classes, verbose=False)
         set_classes(network, classes, image_size)
@@ -134,8 +135,15 @@ def alike(first_channels: int) -> list[str]:
     return found
 
 
+@cache
+def _yaml(family: str) -> dict[str, Any]:
+    """Ultralytics' description of a family; it looks for the file in many places each time."""
+    content: dict[str, Any] = yaml_model_load(f"{family}n.yaml")
+    return content
+
+
 def _recipe(architecture: Architecture) -> dict[str, Any]:
-    recipe: dict[str, Any] = yaml_model_load(f"{architecture.family}n.yaml")
+    recipe = deepcopy(_yaml(architecture.family))
     if architecture.scale is not None:
         recipe["scales"] = {_OWN_SCALE: list(architecture.scale)}
     recipe["scale"] = architecture.letter

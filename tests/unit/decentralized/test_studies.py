@@ -101,7 +101,7 @@ def test_the_command_measures_prints_and_writes_and_the_second_time_has_it_at_on
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    command = ["peers", "study", "--preset", "federated", "--quick", "--workers", "2", "--json"]
+    command = ["peers", "study", "--preset", "federated", "--quick", "--json"]
     assert run(command) == 0
     first = json.loads(capsys.readouterr().out)
     assert run(command) == 0

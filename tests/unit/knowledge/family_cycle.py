@@ -22,7 +22,7 @@ def run(presumed: Path, site: Path, tutor: str, student: str, folder: Path) -> J
     first = call(bootstrap.main, {"presumed": str(presumed), **named, "recipe": taught}, folder, quiet)
     models = {kind: first[kind]["weights"] for kind in ("tutor", "student")}
     trainings = dict.fromkeys(("tutor", "student", "redistil", "redistil_branch"), QUICK)
-    few = {**trainings, "max_harm": 1.0, "students": ["mean"]}
+    few = {**trainings, "probe_steps": 2, "max_harm": 1.0, "students": ["mean"]}
     shared = {"presumed": str(presumed), "recipe": few}
     given = {
         "data": str(site),

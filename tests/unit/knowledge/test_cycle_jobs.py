@@ -1,37 +1,29 @@
-"""The jobs of a cycle, each in a process of its own as a service runs it, from bootstrap to the validated release."""
+"""The jobs of a cycle, from bootstrap to the validated release."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 from shapes import GROWN, KNOWN, SIZE, TINY, World, write_shapes
 
-from diredi.config import Config
 from diredi.data.style import SiteStyle
 from diredi.detectors.onnx import OnnxPredictor
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import CorruptData, DatasetError, InvalidInput, NotFound
 from diredi.evaluation.metrics import DetectionMetrics
-from diredi.jobs import LocalExecutor, call
+from diredi.jobs import call
 from diredi.knowledge.check import check_gap_file
 from diredi.knowledge.gap import Gap
-from diredi.knowledge.jobs import apply_gap, bootstrap, extract, redistil, specs, validate
+from diredi.knowledge.jobs import apply_gap, bootstrap, extract, redistil, validate
 from diredi.progress import Progress
 from diredi.store.blobs import digest_of_file
 from diredi.store.weights import WeightMap
 
-JOBS = "diredi.knowledge.jobs"
-SPECS: dict[str, tuple[type[Config], type[Config]]] = {
-    "bootstrap": (specs.BootstrapSpec, specs.BootstrapResult),
-    "extract": (specs.ExtractSpec, specs.ExtractResult),
-    "apply_gap": (specs.ApplySpec, specs.ApplyResult),
-    "redistil": (specs.RedistilSpec, specs.RedistilResult),
-    "validate": (specs.ValidateSpec, specs.ValidateResult),
-}
 QUICK = {"steps": 2, "batch": 4}
 BOOTSTRAP = {"teacher": QUICK, "tutor": QUICK, "student": QUICK, "coreset_images": 12}
 CYCLE = {"form": "weights", "tutor": QUICK, "student": QUICK, "redistil": QUICK, "max_harm": 1.0}
@@ -46,13 +38,8 @@ class Shop:
     folder: Path
     said: list[Progress] = field(default_factory=list)
 
-    async def run(self, job: str, spec: Json) -> Json:
-        async def heard(progress: Progress) -> None:
-            self.said.append(progress)
-
-        kinds = SPECS[job]
-        result = await LocalExecutor().run(f"{JOBS}.{job}", kinds[0].of(spec), kinds[1], self.folder / job, heard)
-        return result.model_dump(mode="json")
+    def run(self, job: ModuleType, spec: Json) -> Json:
+        return call(job.main, spec, self.folder / job.__name__, self.said.append)
 
 
 def quiet(progress: Progress) -> None:
@@ -74,13 +61,19 @@ def sent(extracted: Json, kind: str, site: str = "site-1") -> Json:
     return {"path": gap["path"], "codec": gap["codec"], "site": site, "images": extracted["train_images"]}
 
 
+@pytest.fixture(scope="module")
+def extracted(world: World, tmp_path_factory: pytest.TempPathFactory) -> Json:
+    """What the job of a site says."""
+    return call(extract.main, extract_spec(world), tmp_path_factory.mktemp("site-0"), quiet)
+
+
 @pytest.mark.slow
-async def test_a_cycle_of_jobs_ends_in_a_file_that_an_edge_node_can_run(world: World, tmp_path: Path) -> None:
+def test_a_cycle_of_jobs_ends_in_a_file_that_an_edge_node_can_run(world: World, tmp_path: Path) -> None:
     shop = Shop(tmp_path)
-    first = await shop.run("bootstrap", bootstrap_spec(world))
+    first = shop.run(bootstrap, bootstrap_spec(world))
     tutor, student = first["tutor"]["weights"], first["student"]["weights"]
     models = {"tutor": tutor, "student": student, "coreset": first["coreset"]["path"]}
-    gaps = await shop.run("extract", extract_spec(world, **models))
+    gaps = shop.run(extract, extract_spec(world, **models))
     for kind, base in (("tutor_gap", tutor), ("student_gap", student)):
         gap = gaps[kind]
         found = check_gap_file(Path(gap["path"]), gap["codec"], Path(base), digest_of_file(Path(base)).digest, GROWN)
@@ -96,28 +89,28 @@ async def test_a_cycle_of_jobs_ends_in_a_file_that_an_edge_node_can_run(world: W
     assert [score["lam"] for score in gaps["scores"]] == [1, 0.5]
     liked = [{**one, "metrics": {**one["metrics"], "map50": 1 - one["lam"]}} for one in gaps["scores"]]
     told = {"gaps": [sent(gaps, "tutor_gap")], "scores": [liked]}
-    applied = await shop.run("apply_gap", {"tutor": tutor, **told, **cloud})
+    applied = shop.run(apply_gap, {"tutor": tutor, **told, **cloud})
     assert applied["lam"] == 0.5
     assert DetectorSpec.of_file(Path(applied["weights"])).labels == GROWN
     ours = {"student": student, "student_gaps": [sent(gaps, "student_gap")]}
     cloud["recipe"] = {**CYCLE, "students": ["mean"]}
-    made = await shop.run("redistil", {"tutor": applied["weights"], **ours, **cloud})
+    made = shop.run(redistil, {"tutor": applied["weights"], **ours, **cloud})
     onnx = Path(made["onnx"]["path"])
     assert OnnxPredictor(onnx).labels == GROWN
     assert digest_of_file(onnx).digest == made["onnx"]["digest"]
-    said = await shop.run("validate", {"data": str(world.site_yaml), "onnx": str(onnx), "labels": GROWN.model_dump()})
+    said = shop.run(validate, {"data": str(world.site_yaml), "onnx": str(onnx), "labels": GROWN.model_dump()})
     assert set(DetectionMetrics.model_validate(said["metrics"]).per_class) == set(GROWN.names)
     assert {"tutor", "student", "tutor-2", "student-gap", "apply", "redistil"} <= {one.step for one in shop.said}
 
 
 @pytest.mark.slow
 def test_the_gaps_of_two_sites_end_in_one_tutor_and_student_with_the_classes_of_both(
-    world: World, tmp_path: Path
+    world: World, extracted: Json, tmp_path: Path
 ) -> None:
     both = GROWN.expand(["ring"])
     second = write_shapes(tmp_path / "second", (*KNOWN.names, "ring"), 16, 8, seed=2)
-    specs = [extract_spec(world), extract_spec(world, data=str(second), labels=both.model_dump())]
-    taken = [call(extract.main, spec, tmp_path / f"site-{i}", quiet) for i, spec in enumerate(specs)]
+    spec = extract_spec(world, data=str(second), labels=both.model_dump())
+    taken = [extracted, call(extract.main, spec, tmp_path / "site-1", quiet)]
     notes = [Gap.from_bytes(Path(one["tutor_gap"]["path"]).read_bytes()).note for one in taken]
     assert [note.taught for note in notes] == [("disc",), ("ring",)]
 
@@ -154,9 +147,8 @@ def test_a_style_that_a_site_has_published_is_what_the_cloud_teaches_in(world: W
 
 
 @pytest.mark.slow
-def test_no_images_are_collected_where_no_student_is_taught(world: World, tmp_path: Path) -> None:
-    told = call(extract.main, extract_spec(world), tmp_path, quiet)
-    models = {"tutor": str(world.model), "student": str(world.model), "student_gaps": [sent(told, "student_gap")]}
+def test_no_images_are_collected_where_no_student_is_taught(world: World, extracted: Json, tmp_path: Path) -> None:
+    models = {"tutor": str(world.model), "student": str(world.model), "student_gaps": [sent(extracted, "student_gap")]}
     ours = {"presumed": str(world.presumed_yaml)}
     made = call(redistil.main, {**models, **ours, "recipe": CYCLE}, tmp_path, quiet)
     assert (made["chosen"], made["images"]) == ("gap", {})
