@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from diredi_cli.enrolment import Address, Hosts, Valid, create_token, retire
+from diredi_cli.enrolment import Address, AsQr, Hosts, Valid, create_token, retire
 from diredi_cli.options import DEFAULT_CLOUD, DEFAULT_IDENTITY, AsJson, Cloud, IdentityFolder
 from diredi_cli.output import ago_text, emit, table
 
@@ -112,6 +112,7 @@ def enroll(
     site: Annotated[str, typer.Option("--site", help="The site that it stands at.")],
     host: Hosts = None,
     valid: Valid = "24h",
+    as_qr: AsQr = False,
     address: Address = "",
     cloud: Cloud = DEFAULT_CLOUD,
     identity: IdentityFolder = DEFAULT_IDENTITY,
@@ -120,7 +121,7 @@ def enroll(
     """Make a token with which one new device gets its certificate, once. Its key is made there. For admins."""
     from diredi.trust.identity import Identity, Role
 
-    create_token(cloud, identity, Identity(Role.DEVICE, name, site), host or [], valid, address, as_json)
+    create_token(cloud, identity, Identity(Role.DEVICE, name, site), host or [], valid, address, as_json, as_qr)
 
 
 @app.command("retire")

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import re
+import shutil
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from diredi.errors import InvalidInput
-from diredi_cli.output import emit, facts
+from diredi_cli.output import emit, facts, note
 
 if TYPE_CHECKING:
     from diredi.trust.enrolment import Token
     from diredi.trust.identity import Identity
 
+QR_BORDER: Final = 4
+"""Light modules around a code, as readers need them."""
 _UNITS = {"min": 60, "h": 3600, "d": 86_400}
 Hosts = Annotated[
     list[str] | None,
     typer.Option("--host", help="DNS name or address under which it will be reached; repeat for more."),
 ]
 Valid = Annotated[str, typer.Option("--valid", metavar="TIME", help="For how long: 30min, 24h or 7d, at most 30d.")]
+AsQr = Annotated[bool, typer.Option("--qr", help="Also show the token as a QR code, about 140 columns wide.")]
 Address = Annotated[
     str,
     typer.Option("--address", metavar="HOST:PORT", help="The cloud, as reached from there; else as from here."),
@@ -28,7 +33,14 @@ Address = Annotated[
 
 
 def create_token(
-    cloud: str, operator: Path, identity: Identity, hosts: list[str], valid: str, address: str, as_json: bool
+    cloud: str,
+    operator: Path,
+    identity: Identity,
+    hosts: list[str],
+    valid: str,
+    address: str,
+    as_json: bool,
+    as_qr: bool = False,
 ) -> None:
     """Have the cloud make a token and print it."""
     from diredi.rpc.v1.enrolment_pb2 import CreateTokenRequest, CreateTokenResponse
@@ -39,7 +51,9 @@ def create_token(
 
     request = CreateTokenRequest(identity=str(identity), hosts=hosts, valid_s=seconds_in(valid))
     made: CreateTokenResponse = ask(cloud, operator, lambda channel: EnrolmentServiceStub(channel).CreateToken, request)
-    print_token(identity, Token(address or cloud, Credentials.parse(made.ca, made.certificate, made.key)), as_json)
+    print_token(
+        identity, Token(address or cloud, Credentials.parse(made.ca, made.certificate, made.key)), as_json, as_qr
+    )
 
 
 def retire(cloud: str, admin: Path, identity: Identity, as_json: bool) -> None:
@@ -53,12 +67,22 @@ def retire(cloud: str, admin: Path, identity: Identity, as_json: bool) -> None:
     emit({"retired": list(answer.identities)}, as_json, facts({"retired": ", ".join(answer.identities)}))
 
 
-def print_token(identity: Identity, token: Token, as_json: bool) -> None:
-    """Print a token, whom it is for, and what to do with it."""
+def print_token(identity: Identity, token: Token, as_json: bool, as_qr: bool = False) -> None:
+    """Print a token, whom it is for, what to do with it, and its QR code if that is asked for."""
     expires, text = token.credentials.expires, token.encode()
     data = {"identity": str(identity), "expires": expires.isoformat(), "token": text}
     shown = {"identity": identity, "works once, until": f"{expires:%Y-%m-%d %H:%M} UTC"}
-    emit(data, as_json, facts(shown), "run there:", f"  diredi pki enroll --out FOLDER {text}")
+    emit(data, as_json, facts(shown), "run there:")
+    if as_json:
+        return
+    sys.stdout.write(f"  diredi pki enroll --out FOLDER {text}\n")  # never wrapped: it is one word
+    if as_qr:
+        import segno
+
+        code = segno.make_qr(text, error="l")
+        if shutil.get_terminal_size().columns < (needed := code.symbol_size(border=QR_BORDER)[0]):
+            note(f"this terminal is too narrow for the code: make it {needed} columns wide, or its letters smaller")
+        code.terminal(sys.stdout, compact=True, border=QR_BORDER)
 
 
 def seconds_in(text: str) -> int:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from diredi_cli.enrolment import Hosts, Valid, print_token, seconds_in
+from diredi_cli.enrolment import AsQr, Hosts, Valid, print_token, seconds_in
 from diredi_cli.options import DEFAULT_CLOUD, DEFAULT_IDENTITY, AsJson, Cloud, IdentityFolder
 from diredi_cli.output import emit, facts, table
 
@@ -196,6 +196,7 @@ def token(
     authority: Annotated[Path, typer.Option("--ca", metavar="FOLDER", help="The authority.")] = DEFAULT_AUTHORITY,
     host: Hosts = None,
     valid: Valid = "24h",
+    as_qr: AsQr = False,
     as_json: AsJson = False,
 ) -> None:
     """Make an enrolment token beside the authority, without the cloud: for the first admin, or a whole deployment."""
@@ -204,7 +205,7 @@ def token(
 
     holder = Identity.from_uri(f"diredi://{identity}")
     made = create_token(authority, holder, host or [], timedelta(seconds=seconds_in(valid)))
-    print_token(holder, Token(address, made), as_json)
+    print_token(holder, Token(address, made), as_json, as_qr)
 
 
 @app.command("enroll")

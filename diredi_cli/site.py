@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diredi.errors import InvalidInput
-from diredi_cli.enrolment import Address, Hosts, Valid, create_token, retire
+from diredi_cli.enrolment import Address, AsQr, Hosts, Valid, create_token, retire
 from diredi_cli.options import DEFAULT_CLOUD, DEFAULT_IDENTITY, AsJson, Cloud, IdentityFolder
 from diredi_cli.output import ago_text, bytes_text, emit, facts, note, percent, table
 
@@ -225,6 +225,7 @@ def enroll(
     name: Annotated[str, typer.Argument(help="The name of the new site.")],
     host: Hosts = None,
     valid: Valid = "24h",
+    as_qr: AsQr = False,
     address: Address = "",
     cloud: Cloud = DEFAULT_CLOUD,
     identity: IdentityFolder = DEFAULT_IDENTITY,
@@ -233,7 +234,7 @@ def enroll(
     """Make a token with which one new site gets its certificate, once. Its key is made there. For admins."""
     from diredi.trust.identity import Identity, Role
 
-    create_token(cloud, identity, Identity(Role.SITE, name), host or [], valid, address, as_json)
+    create_token(cloud, identity, Identity(Role.SITE, name), host or [], valid, address, as_json, as_qr)
 
 
 @app.command("retire")

@@ -1,12 +1,16 @@
 """`diredi pki`: what an authority has signed, and what it has taken back."""
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 
+import cv2
+import numpy as np
 import pytest
 
 from diredi.trust import ca, enrolment
 from diredi.trust.identity import Identity, Role
+from diredi_cli.enrolment import QR_BORDER
 from diredi_cli.main import run
 
 CAMERA = Identity(Role.DEVICE, "edge-1", "site-1")
@@ -67,3 +71,23 @@ def test_a_holder_that_cannot_be_revoked_is_named_and_nothing_is_signed(
     assert run(["pki", "revoke", holder, "--ca", str(authority)]) == 2
     assert said in capsys.readouterr().err
     assert not (authority / "crl.pem").exists()
+
+
+def test_a_token_is_shown_as_a_code_that_a_reader_reads(authority, capsys):
+    """A reader that is told where the corners are, since OpenCV's finds those of so fine a code only now and then."""
+    capsys.readouterr()
+    said = ["pki", "token", "device/site-1/edge-1", "--ca", str(authority), "--address", "cloud:8443"]
+    assert run([*said, "--qr"]) == 0
+    out, err = capsys.readouterr()
+    token = re.search(r"diredi-enrol-[\w-]+", out)[0]
+    lines = [line for line in out.splitlines() if set(line) <= set(" █▀▄") and len(line) > 100]
+    halves = {" ": (0, 0), "▀": (255, 0), "▄": (0, 255), "█": (255, 255)}
+    modules = np.array([[halves[sign] for sign in line] for line in lines], np.uint8)
+    picture = modules.transpose(0, 2, 1).reshape(-1, modules.shape[1])[: modules.shape[1]]
+    big, edge = cv2.resize(picture, None, fx=6, fy=6, interpolation=cv2.INTER_NEAREST), 6 * QR_BORDER
+    far = big.shape[0] - edge - 1
+    corners = np.array([[[edge, edge], [far, edge], [far, far], [edge, far]]], np.float32)
+    assert cv2.QRCodeDetector().decode(big, corners)[0] == token
+    assert "too narrow" in err
+    assert run([*said, "--qr", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["identity"] == "device/site-1/edge-1"
