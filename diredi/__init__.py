@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from diredi.detectors.onnx import OnnxPredictor as OnnxPredictor
     from diredi.detectors.predictor import Detections as Detections
     from diredi.detectors.predictor import Predictor as Predictor
+    from diredi.detectors.quantisation import quantise as quantise
     from diredi.detectors.registry import create as create
     from diredi.detectors.registry import load as load
     from diredi.detectors.spec import DetectorSpec as DetectorSpec
@@ -178,6 +179,7 @@ _EXPORTS = {
     "load_dataset": ("diredi.data.dataset", "load"),
     "merge_gaps": ("diredi.knowledge.merging", "merge_gaps"),
     "pseudo_label": ("diredi.distillation.ensemble", "pseudo_label"),
+    "quantise": ("diredi.detectors.quantisation", "quantise"),
     "redistil": ("diredi.knowledge.redistil", "redistil"),
     "train": ("diredi.distillation.trainer", "train"),
 }
@@ -252,6 +254,7 @@ __all__ = [
     "load_dataset",
     "merge_gaps",
     "pseudo_label",
+    "quantise",
     "redistil",
     "train",
 ]

@@ -26,7 +26,7 @@ EXPORTED = {
     "Predictor", "Progress", "RedistilledStudent", "Refused", "Sample", "StrategyRecipe", "TTAPredictor", "Targets",
     "Teacher", "TrainRecipe", "TrainReport", "TriedLambda", "Unreachable", "WeightMap", "WrongState", "apply_gap",
     "audit_labels", "create", "create_strategy", "distil", "evaluate", "export", "extract_gap", "fit_overlay", "load",
-    "load_dataset", "merge_gaps", "pseudo_label", "redistil", "train",
+    "load_dataset", "merge_gaps", "pseudo_label", "quantise", "redistil", "train",
 }  # fmt: skip
 LEAST_LINES = 4
 CONSTANTS = {"LOSSES", "MEASURES", "MERGES", "OnProgress"}
