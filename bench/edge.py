@@ -15,13 +15,16 @@ from __future__ import annotations
 
 import shutil
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from itertools import cycle, islice
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import av
 import cv2
@@ -146,7 +149,14 @@ def of_network(predictor: OnnxPredictor, image: Image, frames: int) -> Segment:
 
 def of_ultralytics(weights: Path, size: int, video: Path, frames: int) -> Segment:
     from ultralytics import YOLO
+    from ultralytics.utils.nms import TorchNMS
 
+    try:
+        import_module("torchvision")
+    except RuntimeError:  # its operators do not load beside every torch; Ultralytics has the one that it needs itself
+        stand_in = ModuleType("torchvision")
+        stand_in.ops = SimpleNamespace(nms=TorchNMS.nms)  # type: ignore[attr-defined]
+        sys.modules["torchvision"] = stand_in
     model = YOLO(str(weights))
 
     def answers() -> Iterator[object]:

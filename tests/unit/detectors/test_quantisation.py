@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 import diredi
 from diredi.detectors import registry
@@ -29,7 +30,11 @@ def pictures(number: int = LEAST_IMAGES) -> list[Image]:
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("exported") / "model.onnx"
-    export_onnx(registry.create("yolo11-w0.0625", 64, ["car"], 0, device="cpu"), path)
+    detector = registry.create("yolo11-w0.0625", 64, ["car"], 0, device="cpu")
+    with torch.no_grad():
+        for parameter in detector.module.parameters():
+            parameter.add_(0.02)
+    export_onnx(detector, path)
     return path
 
 
