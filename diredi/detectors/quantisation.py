@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from diredi.detectors.onnx import OnnxPredictor
@@ -65,7 +65,8 @@ def quantise(model: Path | str, images: Sequence[Image], path: Path | str) -> st
         quant_pre_process(model, plain, skip_symbolic_shape=True)
         quantize_static(
             plain, quantised, _Reader(images, size), quant_format=QuantFormat.QDQ, op_types_to_quantize=["Conv"],
-            per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+            # On COCO, half a point better than the largest and smallest values.
+            calibrate_method=CalibrationMethod.Percentile, per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
             nodes_to_exclude=sorted(_last_convolutions(onnx.load(plain))),
         )  # fmt: skip
         made = onnx.load(quantised)
