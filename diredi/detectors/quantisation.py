@@ -66,7 +66,8 @@ def quantise(model: Path | str, images: Sequence[Image], path: Path | str) -> st
         quantize_static(
             plain, quantised, _Reader(images, size), quant_format=QuantFormat.QDQ, op_types_to_quantize=["Conv"],
             # On COCO, half a point better than the largest and smallest values.
-            calibrate_method=CalibrationMethod.Percentile, per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.Percentile, per_channel=True,
+            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
             nodes_to_exclude=sorted(_last_convolutions(onnx.load(plain))),
         )  # fmt: skip
         made = onnx.load(quantised)
