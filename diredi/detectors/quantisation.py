@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -153,10 +154,11 @@ def _last_convolutions(model: onnx.ModelProto) -> set[str]:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keep ONNX Runtime's advice on how to prepare a model, which it has been, off the terminal."""
+    """Keep off the terminal what ONNX Runtime prints, and its advice to prepare the model, which it has been."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        yield
+        with redirect_stdout(io.StringIO()):
+            yield
     finally:
         logging.disable(before)
