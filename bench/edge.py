@@ -13,13 +13,12 @@ accuracies are left out. `QUICK=1` does that with a tiny one.
 
 from __future__ import annotations
 
-import shutil
 import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import import_module
 from itertools import cycle, islice
@@ -30,10 +29,9 @@ import av
 import cv2
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 from environment import QUICK, REAL, use_one_thread
 from harness import folder_of, parser_of, write_results
-from report import COMMIT, Json, rows_of, target
+from report import COMMIT, Json, cached, rows_of, target
 
 import diredi
 from diredi.data.images import read_image
@@ -54,6 +52,8 @@ from edge_node.update_states import InstallableRelease
 ULTRALYTICS = "ultralytics predict"
 SITE = "traffic_cams"
 CONFIDENCE = 0.25
+TURNS = (0, 1, 2, 3, 4)
+SHARE, TIMES = "of the best network alone, %", "times ultralytics"
 Segment = Callable[[], float]
 """Detects on some frames and returns the processor's seconds for one."""
 
@@ -76,7 +76,7 @@ def cases() -> list[Case]:
     weights = [REAL / "weights" / name for name in ("yolov8n.pt", "yolo26n.pt")]
     if QUICK or not weights[0].is_file():
         return [Case(None, 64 if QUICK else size, 4) for size in ((64,) if QUICK else (320, 640))]
-    return [Case(path, size, frames) for path in weights for size, frames in ((320, 20), (640, 8))]
+    return [Case(path, size, frames) for path in weights for size, frames in ((320, 12), (640, 4))]
 
 
 def site_images(split: str) -> list[Image]:
@@ -253,9 +253,9 @@ def speeds(taken_ms: dict[str, float]) -> dict[str, dict[str, float]]:
     for name, ms in taken_ms.items():
         precision = "INT8" if "INT8" in name else "fp32"
         best = min(ms for other, ms in taken_ms.items() if other.startswith(f"network alone, {precision}"))
-        found[name] = {"frames/s of a core": 1000 / ms, "of the best network alone, %": 100 * best / ms}
+        found[name] = {"frames/s of a core": 1000 / ms, SHARE: 100 * best / ms}
         if ULTRALYTICS in taken_ms:
-            found[name]["times ultralytics"] = taken_ms[ULTRALYTICS] / ms
+            found[name][TIMES] = taken_ms[ULTRALYTICS] / ms
     return found
 
 
@@ -280,37 +280,53 @@ def draw(rows: list[Json], title: str, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
+def measured(case: Case, turns: Sequence[int], folder: Path, video: Path) -> Json:
+    """All of one case: what was found in each turn, the steps of a frame, and accuracies."""
+
+    def made() -> Json:
+        bench = Bench(case, folder, video)
+        found = [speeds(bench.measure(turn)) for turn in turns]
+        accuracies = bench.accuracies() if case.weights else {}
+        return {"turns": found, "steps": bench.stages, "mAP50-95 at the site": accuracies}
+
+    return cached(folder / f"{case.name}.json", {"case": asdict(case), "turns": list(turns)}, made)
+
+
+def judged(case: Case, cell: Json) -> list[Json]:
+    """The targets of one case."""
+    found, made = cell["turns"], list[Json]()
+    for precision in ("fp32", "INT8"):
+        share = best_of(found, f"node, {precision}", SHARE)
+        made.append(target(f"{case.name}, {precision}: node, % of the best network alone", share, ">", 90))
+    if case.weights:
+        for precision, wanted in (("fp32", 2.5), ("INT8", 4.0)):
+            times = best_of(found, f"node, {precision}", TIMES)
+            made.append(target(f"{case.name}, {precision}: node, times ultralytics predict", times, ">", wanted))
+        reached = cell["mAP50-95 at the site"]
+        lost = reached["fp32"] - reached["INT8"]
+        made.append(target(f"{case.name}: points of mAP50-95 lost by INT8", lost, "<", 1.0))
+    return made
+
+
 def main() -> None:
-    turns = parser_of(__doc__, (0, 1), (0, 1, 2, 3, 4)).parse_args().seeds
+    turns = parser_of(__doc__, (0, 1), TURNS).parse_args().seeds
     use_one_thread()
     cv2.setNumThreads(1)
-    torch.set_num_threads(1)
     folder = folder_of("edge")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     video = write_video(folder / "camera.mp4", site_images("val"))
-    tables, targets, more = [dict[str, dict[str, dict[str, float]]]() for _ in turns], list[Json](), dict[str, Json]()
-    for case in cases():
-        bench = Bench(case, folder, video)
-        found = []
-        for turn in turns:
-            found.append(speeds(bench.measure(turn)))
-            print(f"{case.name}: turn {turn}", flush=True)
-        for table, turn_found in zip(tables, found, strict=True):
-            table[case.name] = turn_found
-            table[f"steps of a frame, {case.name}"] = {step: {"ms": ms} for step, ms in bench.stages.items()}
-        for precision in ("fp32", "INT8"):
-            share = best_of(found, f"node, {precision}", "of the best network alone, %")
-            targets.append(target(f"{case.name}, {precision}: node, % of the best network alone", share, ">", 90))
-        if case.weights:
-            for precision, wanted in (("fp32", 2.5), ("INT8", 4.0)):
-                times = best_of(found, f"node, {precision}", "times ultralytics")
-                targets.append(target(f"{case.name}, {precision}: node, times ultralytics predict", times, ">", wanted))
-            reached = bench.accuracies()
-            more[case.name] = {"mAP50-95 at the site": reached}
-            lost = reached["fp32"] - reached["INT8"]
-            targets.append(target(f"{case.name}: points of mAP50-95 lost by INT8", lost, "<", 1.0))
-    whole = list(turns) == [0, 1, 2, 3, 4]
+    cells = {case: measured(case, turns, folder, video) for case in cases()}
+    tables = [
+        {case.name: cell["turns"][index] for case, cell in cells.items()}
+        | {
+            f"steps of a frame, {case.name}": {step: {"ms": ms} for step, ms in cell["steps"].items()}
+            for case, cell in cells.items()
+        }
+        for index in range(len(turns))
+    ]
+    targets = [one for case, cell in cells.items() for one in judged(case, cell)]
+    more = {"mAP50-95 at the site": {case.name: cell["mAP50-95 at the site"] for case, cell in cells.items()}}
+    whole = tuple(turns) == TURNS
     write_results("edge", turns, rows_of(tables), targets, [COMMIT], draw, whole=whole, more=more)
 
 
