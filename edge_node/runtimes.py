@@ -142,7 +142,8 @@ class RuntimeChooser:
             choice = self._choice
             if choice is None or not self._holds(choice, current.file):
                 if self._is_alone():
-                    self._choose(current.file, REFERENCE, "no other runtime is installed")
+                    why = "no other runtime is installed" if self._asked == AUTO else "the configuration asks for it"
+                    self._choose(current.file, REFERENCE, why)
                     continue
                 frames.append(result.image)
                 if len(frames) == FRAMES:

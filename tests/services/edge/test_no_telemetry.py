@@ -10,6 +10,7 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -118,7 +119,10 @@ async def test_edge_node_job_and_command_ask_for_no_vendors_host_and_keep_no_dev
 ) -> None:
     onnx, spec = students[0]
     await cloud.fleet.publish(1, onnx, spec)
-    config = config_of(tmp_path / "node", pki, cloud.address, frames)
+    runtime = "openvino" if find_spec("openvino") else "onnxruntime"
+    config = config_of(
+        tmp_path / "node", pki, cloud.address, frames, runtime=runtime, measure_s=0.1, trial_s=PATIENCE_S
+    )
     settings = {
         f"DIREDI_EDGE_{name.upper()}": str(value)
         for name, value in config.model_dump(mode="json").items()
@@ -135,7 +139,7 @@ async def test_edge_node_job_and_command_ask_for_no_vendors_host_and_keep_no_dev
         lasting(*trace.prefix, python, "-m", "edge_node", environment=ours.environment(**settings)) as node,
     ):
         async with asyncio.timeout(PATIENCE_S):
-            while not any(report[1] == "INSTALLED" for report in cloud.fleet.reports):
+            while not any(beat.runtime == runtime and beat.release_version for beat in cloud.fleet.heartbeats):
                 await asyncio.sleep(0.05)
         run_job = ("-m", "diredi.jobs", "diredi.knowledge.jobs.validate", str(job))
         await ended(python, *run_job, environment=ours.environment())
