@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from datetime import datetime
 
+from google.protobuf.message import DecodeError
 from pydantic import BaseModel, ConfigDict
 
 from cloud_server.config import CloudConfig
@@ -13,10 +14,14 @@ from cloud_server.store import Repository
 from cloud_server.store.database import Database, find_rows
 from cloud_server.store.log import LogEntry
 from diredi.errors import DirediError, NotFound
+from diredi.rpc.install_signature import check_report
+from diredi.rpc.v1.fleet_pb2 import InstallOutcome, ReportInstallRequest
+from diredi.trust.identity import CA_FILE
 from diredi.trust.log_head import LOG_HEAD_FILE, LogHead, read_head
 from diredi.trust.merkle import Frontier
 from diredi.trust.release_keys import newest_root, read_root
 from diredi.trust.release_repository import LogProof, read_claims, read_published
+from diredi.trust.signatures import holder_of
 
 
 class Report(BaseModel):
@@ -58,9 +63,10 @@ def verify(config: CloudConfig, kept: Sequence[bytes] = ()) -> Report:
         except DirediError as error:
             findings.append(f"{LOG_HEAD_FILE}: {error}")
     proofs = [claims.log for claims in read_claims(files) if claims.log is not None]
+    authority = (config.identity / CA_FILE).read_bytes()
     database = Database(url, migrate=False)
     try:
-        walk = database.transact(lambda r: _walk(r, heads, proofs), writes=False)
+        walk = database.transact(lambda r: _walk(r, heads, proofs, authority), writes=False)
     finally:
         database.close()
     return Report(
@@ -69,7 +75,9 @@ def verify(config: CloudConfig, kept: Sequence[bytes] = ()) -> Report:
     )  # fmt: skip
 
 
-def _walk(r: Repository, heads: Sequence[LogHead], proofs: Sequence[LogProof]) -> tuple[Frontier, list[str]]:
+def _walk(
+    r: Repository, heads: Sequence[LogHead], proofs: Sequence[LogProof], authority: bytes
+) -> tuple[Frontier, list[str]]:
     """Go through all entries once; return the tree that they make, and what does not fit."""
     tree, findings, subjects = Frontier(), list[str](), dict[str, LogEntry]()
     expected = {head.size: head for head in heads}
@@ -99,7 +107,28 @@ def _walk(r: Repository, heads: Sequence[LogHead], proofs: Sequence[LogProof]) -
     findings += [
         f"the entry {index} that was signed with a release is missing" for index in proven if index >= tree.size
     ]
+    installs = [entry for subject, entry in subjects.items() if subject.startswith("install/")]
+    findings += [why for entry in installs if (why := _explain_forged(entry, authority))]
     return tree, [*findings, *r.log.compare(subjects)]
+
+
+def _explain_forged(entry: LogEntry, authority: bytes) -> str:
+    """Say why an entry is not what a device has reported; empty where its signature holds, or it has none."""
+    said = entry.values
+    if "report" not in said:
+        return ""
+    try:
+        report = ReportInstallRequest.FromString(bytes.fromhex(said["report"]))
+        certificate = said["certificate"].encode()
+        check_report(report, certificate)
+        holder = holder_of(certificate, authority)
+        outcome = InstallOutcome.Name(report.outcome).removeprefix("INSTALL_OUTCOME_").lower()
+        signed = (f"{holder.site}/{holder.name}", outcome, f"install/{report.release_version}/")
+    except (DirediError, DecodeError, ValueError) as error:
+        return f"the report of {said['device']} in entry {entry.index} is not signed by it ({error})"
+    if signed[:2] != (said["device"], said["outcome"]) or not entry.subject.startswith(signed[2]):
+        return f"entry {entry.index} says something else than the report that {said['device']} has signed"
+    return ""
 
 
 def _time(at: datetime) -> str:

@@ -33,7 +33,7 @@ from cloud_server.convert import (
     vitals_from,
 )
 from cloud_server.cycles.service import CycleService
-from cloud_server.entities import Install, ModelKind
+from cloud_server.entities import Install, Json, ModelKind
 from cloud_server.fleet.service import FleetService
 from cloud_server.paging import Page
 from cloud_server.sites.service import Policy, SiteService, SiteView
@@ -41,6 +41,7 @@ from diredi.errors import NoRoom, Refused, WrongState
 from diredi.rpc.byte_counter import IngressMeter
 from diredi.rpc.caller import Context, caller_certificate, caller_identity
 from diredi.rpc.convert import kind_from, labels_to, metrics_from, struct_from, time_to
+from diredi.rpc.install_signature import check_report
 from diredi.rpc.manifest_signature import check_manifest
 from diredi.rpc.release_metadata import chunks_of
 from diredi.rpc.v1 import cycles_pb2, enrolment_pb2, fleet_pb2, registry_pb2, releases_pb2, sites_pb2
@@ -239,7 +240,16 @@ class FleetServicer(FleetServiceServicer):
             release_version=request.release_version, outcome=outcome_from(request.outcome),
             reason=reason_from(request.reason), at=utc_now(),
         )  # fmt: skip
-        await self._service.report_install(caller_identity(context), request.device, install, request.possession)
+        signed: Json = {}
+        if request.signature:
+            certificate = caller_certificate(context)
+            check_report(request, certificate)
+            signed = {
+                "report": request.SerializeToString(deterministic=True).hex(),
+                "certificate": certificate.decode(),
+            }
+        caller = caller_identity(context)
+        await self._service.report_install(caller, request.device, install, request.possession, signed)
         return fleet_pb2.ReportInstallResponse()
 
     async def ListDevices(

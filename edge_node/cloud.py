@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 import structlog
@@ -14,6 +13,7 @@ from pydantic import ValidationError
 from diredi.errors import DirediError, InvalidInput
 from diredi.rpc import blobs, convert
 from diredi.rpc.client import Channel, call
+from diredi.rpc.install_signature import sign_report
 from diredi.rpc.release_metadata import fetch_from_thread
 from diredi.rpc.retry import Backoff
 from diredi.rpc.streams import watch_stream
@@ -21,6 +21,7 @@ from diredi.rpc.v1 import fleet_pb2 as pb
 from diredi.rpc.v1.fleet_pb2_grpc import FleetServiceStub
 from diredi.rpc.v1.registry_pb2_grpc import BlobServiceStub
 from diredi.store.blobs import Blob
+from diredi.trust.identity import Credentials
 from edge_node.camera import Camera
 from edge_node.telemetry import Telemetry
 from edge_node.update_states import InstallableRelease
@@ -57,9 +58,10 @@ class CloudClient:
         self._online: bool | None = None
         self.last_error = ""
 
-    def use(self, channel: Channel, expires: datetime) -> None:
-        """Talk through this connection to the cloud from now on, with a certificate that ends then."""
-        self._expires = convert.time_to(expires)
+    def use(self, channel: Channel, credentials: Credentials) -> None:
+        """Talk through this connection to the cloud from now on, with this certificate and its key."""
+        self._credentials = credentials
+        self._expires = convert.time_to(credentials.expires)
         self._fleet = FleetServiceStub(channel)
         self._blobs = BlobServiceStub(channel)
         self._fetch_metadata = fetch_from_thread(self._fleet, asyncio.get_running_loop())
@@ -158,12 +160,14 @@ class CloudClient:
         """Return a file of the signed metadata of releases. It is called from a thread, while the event loop runs."""
         return self._fetch_metadata(name)
 
-    async def report_install(self, version: int, installed: bool, reason: str, possession: bytes) -> None:
+    async def report_install(self, version: int, digest: str, installed: bool, reason: str, possession: bytes) -> None:
         """Report the outcome of an installation: the reason if it failed, else the proof that the file is here."""
         outcome = pb.INSTALL_OUTCOME_INSTALLED if installed else pb.INSTALL_OUTCOME_FAILED
         request = pb.ReportInstallRequest(
-            device=self._device, release_version=version, outcome=outcome, reason=reason, possession=possession
-        )
+            device=self._device, release_version=version, digest=digest, outcome=outcome, reason=reason,
+            possession=possession,
+        )  # fmt: skip
+        sign_report(request, self._credentials)
         await call(self._fleet.ReportInstall, request, deadline_s=10)
 
     def _forward(self, message: pb.Release, on_release: Callable[[InstallableRelease], None]) -> None:

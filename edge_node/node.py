@@ -151,7 +151,7 @@ async def _keep_connected(config: EdgeConfig, parts: NodeParts, overlays: Overla
         credentials = await parts.identity.usable()
         async with AsyncExitStack() as stack:
             channel = await stack.enter_async_context(connect(config.cloud, credentials, parts.meter))
-            parts.cloud.use(channel, credentials.expires)
+            parts.cloud.use(channel, credentials)
             if address := await _serve_site(config, listen, credentials, parts, stack):
                 listen = address
             version, replaced = partial(running_version, parts.active), asyncio.Event()

@@ -37,7 +37,7 @@ FIRST_FRAME_S = 5.0
 
 Fetch = Callable[[InstallableRelease, Path], Awaitable[None]]
 """Downloads a release to a path, going on where it stopped; may raise Unreachable, CorruptData, NotFound or NoRoom."""
-ReportInstall = Callable[[int, bool, str, bytes], Awaitable[None]]
+ReportInstall = Callable[[int, str, bool, str, bytes], Awaitable[None]]
 """Reports a version to the cloud: whether it was installed, if not, why, else the proof of the file; may raise
 Unreachable."""
 Load = Callable[[Path], LoadedModel]
@@ -346,7 +346,7 @@ class Updater:
         """Report an outcome; an answer about this very report is final and only logged, any other error is raised."""
         possession = await asyncio.to_thread(self._find_possession) if installed else b""
         try:
-            await self._report_install(version, installed, reason, possession)
+            await self._report_install(version, self._target.digest, installed, reason, possession)
         except (WrongState, NotFound, Refused, InvalidInput) as error:
             self._log_problem("report_refused", error, version=version)
         except Unreachable:

@@ -18,7 +18,7 @@ from cloud_server import authorization, canary
 from cloud_server.context import CloudContext
 from cloud_server.cycles import transitions
 from cloud_server.cycles.rebase import explain_stale
-from cloud_server.entities import Device, Install, Model, Outcome, Release, Vitals, device_key
+from cloud_server.entities import Device, Install, Json, Model, Outcome, Release, Vitals, device_key
 from cloud_server.fleet import rollout
 from cloud_server.fleet.publication import list_targets
 from cloud_server.fleet.rollout import Health
@@ -172,8 +172,17 @@ class FleetService:
                 f"{actor} does not prove that it has the file of release {version}: update its software, and look at it"
             )
 
-    async def report_install(self, actor: Identity, device: str, install: Install, possession: bytes = b"") -> None:
+    async def report_install(
+        self, actor: Identity, device: str, install: Install, possession: bytes = b"", signed: Json | None = None
+    ) -> None:
         """Record an installation and decide the cycle for which this device is a canary, in one transaction.
+
+        Args:
+            actor: The caller.
+            device: The device.
+            install: What it reports.
+            possession: The proof that it has the file.
+            signed: The report with its signature, and the certificate that it was verified with; a canary's is logged.
 
         Raises:
             Refused: The caller is not that device.
@@ -189,11 +198,13 @@ class FleetService:
         install = install.model_copy(update={"reason": install.reason[:_MAX_REASON]})
 
         def record(r: Repository, now: datetime) -> None:
-            r.releases.get(install.release_version, r.visible_to(actor))
+            release = r.releases.get(install.release_version, r.visible_to(actor))
             known = r.devices.find(key)
             vitals = Vitals() if known is None else Vitals.model_validate(known)
             r.devices.record_contact(device, actor.site, now, vitals)
-            r.devices.record_install(key, install, self._context.quotas.installs_per_device)
+            is_new = r.devices.record_install(key, install, self._context.quotas.installs_per_device)
+            if is_new and key in release.canaries:
+                r.log.record_install(key, install, signed or {}, now)
             for cycle in r.cycles.unfinished(states=[State.CANARY]):
                 if cycle.release_version == install.release_version:
                     transitions.decide_canary(r, cycle.id, str(actor), now)
@@ -323,12 +334,13 @@ class FleetService:
         """
         authorization.require_operator(actor)
         now = self._context.now()
-        is_published = await asyncio.to_thread(self._repository.add_signatures, name, metadata, now)
-        _log.info("signatures_added", metadata=name[:40], caller=str(actor), published=is_published)
-        if is_published:
+        added = await asyncio.to_thread(self._repository.add_signatures, name, metadata, now)
+        _log.info("signatures_added", metadata=name[:40], caller=str(actor), published=added.published)
+        await self._context.write(lambda r, now: r.log.record_signatures(name, str(actor), added.keyids, now))
+        if added.published:
             await self._publish(again=True)
             self._context.notifier.notify(RELEASES)
-        return is_published
+        return added.published
 
     def is_published(self, version: int) -> bool:
         """Return whether devices may be told to run a release: it is signed by enough keys."""

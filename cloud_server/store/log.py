@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -19,13 +19,15 @@ from typing import Any, Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from cloud_server.entities import Json
+from cloud_server.entities import Install, Json
 from cloud_server.store.plain_json import finite
 from cloud_server.store.schema import CycleRow, LogRow, ModelRow, PartRow, ReleaseRow, TransitionRow
 from diredi.trust.merkle import Frontier
 from diredi.trust.release_repository import LogProof
 
 _ROWS_AT_ONCE: Final = 500
+_WITHOUT_ROWS: Final = ("status/", "rollout/", "install/", "signatures/")
+"""Subjects that have no row of their own in a table."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class LogEntry:
 
     Attributes:
         index: Its place, from 0.
-        subject: What it is about: "release/VERSION", "status/VERSION/STATUS", "rollout/VERSION/INDEX" or
-            "transition/NUMBER".
+        subject: What it is about: "release/VERSION", "status/VERSION/STATUS", "transition/NUMBER", or one of "rollout",
+            "install" and "signatures" with what it is about and its place.
         entry: What is in the tree.
         details: What `entry` has the digest of.
         peaks: The tree before it.
@@ -90,6 +92,17 @@ class Log:
         """Add a step of the rollout of a release."""
         number = self.frontier().size
         self._append(f"rollout/{version}/{number}", {"version": version}, {"actor": actor, "reason": reason}, at)
+
+    def record_install(self, device: str, install: Install, signed: Json, at: datetime) -> None:
+        """Add what a canary reports of a release, with its signature."""
+        details = {"device": device, "outcome": install.outcome.value, "reason": install.reason} | signed
+        number, version = self.frontier().size, install.release_version
+        self._append(f"install/{version}/{number}", {"version": version}, details, at)
+
+    def record_signatures(self, name: str, actor: str, keyids: Sequence[str], at: datetime) -> None:
+        """Add which keys have signed metadata of releases, and who has handed that in."""
+        number = self.frontier().size
+        self._append(f"signatures/{name}/{number}", {}, {"actor": actor, "keys": list(keyids)}, at)
 
     def record_existing(self) -> None:
         """Add what was decided before there was a log; nothing where there is one."""
@@ -149,9 +162,7 @@ class Log:
                 found.append(f"release {release.version} was changed: its status was {logged} and is {status}")
         missing = sorted(set(entries) - seen)
         return found + [
-            f"the row of {subject} was removed"
-            for subject in missing
-            if not subject.startswith(("status/", "rollout/"))
+            f"the row of {subject} was removed" for subject in missing if not subject.startswith(_WITHOUT_ROWS)
         ]
 
     def _append(self, subject: str, said: Json, details: Json, at: datetime) -> None:

@@ -149,6 +149,7 @@ def rotate(folder: Path, *names: str, now: datetime | None = None) -> Metadata[R
         InvalidInput: The folder holds no root.
     """
     finish(folder)
+    _own_root_signer(folder, Metadata[Root].from_bytes(read_root(folder)).signed)  # a missing passphrase is said first
     keys = {name: Ed25519PrivateKey.generate() for name in names}
     for name, key in keys.items():
         atomic_write(folder / f"{name}{_NEXT}", _to_pem(key, name), mode=0o600)

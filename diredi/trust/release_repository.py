@@ -130,6 +130,15 @@ class Unsigned:
     """Whose signatures count."""
 
 
+@dataclass(frozen=True)
+class SignaturesAdded:
+    """What has come of signatures that somebody has handed in."""
+
+    keyids: tuple[str, ...]
+    """The keys whose signatures count."""
+    published: bool
+
+
 def labels_digest(labels: LabelSpace) -> str:
     """Return the digest of class names in their order."""
     return "sha256:" + hashlib.sha256(json.dumps(labels.names).encode()).hexdigest()
@@ -300,7 +309,7 @@ class ReleaseRepository:
                 for name, metadata in sorted(self._read_waiting().items())
             ]
 
-    def add_signatures(self, name: str, data: bytes, now: datetime) -> bool:
+    def add_signatures(self, name: str, data: bytes, now: datetime) -> SignaturesAdded:
         """Add the signatures of somebody to a role that waits for them, and publish when all have enough.
 
         Args:
@@ -309,7 +318,7 @@ class ReleaseRepository:
             now: The current time.
 
         Returns:
-            Whether something was published by it.
+            Whose signatures count, and whether something was published by them.
 
         Raises:
             InvalidInput: These are no metadata, or no key has signed them that the root names for the role.
@@ -317,7 +326,9 @@ class ReleaseRepository:
         """
         with self._lock:
             if name == Root.type:
-                return self._add_root(_parse(data, Root))
+                root = _parse(data, Root)
+                self._add_root(root)
+                return SignaturesAdded(tuple(root.signatures), True)
             signed = _parse(data, Targets)
             waiting = self._read_waiting()
             if name not in waiting or waiting[name].signed_bytes != signed.signed_bytes:
@@ -331,9 +342,9 @@ class ReleaseRepository:
                 waiting[name].signatures[keyid] = signed.signatures[keyid]
             is_published = self._publish_or_wait(waiting, now)
             self.refresh(now)
-            return is_published
+            return SignaturesAdded(tuple(known), is_published)
 
-    def _add_root(self, root: Metadata[Root]) -> bool:
+    def _add_root(self, root: Metadata[Root]) -> None:
         """Put the next root in force, which is signed by enough."""
         number = self._root.version + 1
         if root.signed.version != number:
@@ -343,7 +354,6 @@ class ReleaseRepository:
         self._online = self._load_online(root.signed)
         atomic_write(self._folder / f"{number}.{release_keys.ROOT_FILE}", root.to_bytes())
         self._root_metadata = root
-        return True
 
     def plan(
         self, wanted: Iterable[ReleaseTarget], now: datetime, scopes: Iterable[str] = ()

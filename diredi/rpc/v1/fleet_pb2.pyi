@@ -361,12 +361,21 @@ class ReportInstallRequest(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     POSSESSION_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
     device: _builtins.str
     release_version: _builtins.int
     outcome: Global___InstallOutcome.ValueType
     reason: _builtins.str
     possession: _builtins.bytes
     """SHA-256 of the challenge and the file's bytes: that this device has fetched what it installed"""
+    digest: _builtins.str
+    """of the release's file"""
+    signature: _builtins.bytes
+    """Of this message without this field, in deterministic form, behind its full name and a zero byte: ECDSA with SHA-256, by
+    the key of the caller's certificate. PERMISSION_DENIED: it is by another key or over another message. Empty: from a
+    device of before there was one.
+    """
     def __init__(
         self,
         *,
@@ -375,10 +384,12 @@ class ReportInstallRequest(_message.Message):
         outcome: Global___InstallOutcome.ValueType = ...,
         reason: _builtins.str = ...,
         possession: _builtins.bytes = ...,
+        digest: _builtins.str = ...,
+        signature: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "outcome", b"outcome", "possession", b"possession", "reason", b"reason", "release_version", b"release_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "digest", b"digest", "outcome", b"outcome", "possession", b"possession", "reason", b"reason", "release_version", b"release_version", "signature", b"signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

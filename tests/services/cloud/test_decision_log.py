@@ -14,9 +14,12 @@ import pytest
 
 from cloud_server import audit
 from cloud_server.audit import Report
+from diredi.errors import Refused
+from diredi.rpc.install_signature import sign_report
+from diredi.rpc.v1 import fleet_pb2
 from diredi.store.blobs import blob_path
 from diredi.trust.merkle import Frontier
-from tests.services.cloud.world import World
+from tests.services.cloud.world import World, ask
 from tests.support.command import command
 
 
@@ -45,6 +48,16 @@ def rewrite(database: sqlite3.Connection) -> None:
         tree = tree.add(entry.encode())
 
 
+def forge_report(database: sqlite3.Connection) -> None:
+    """A canary that has failed is said to have installed, by somebody without its key."""
+    (details,) = database.execute("SELECT details FROM log WHERE subject LIKE 'install/%'").fetchone()
+    said = json.loads(details)
+    report = fleet_pb2.ReportInstallRequest.FromString(bytes.fromhex(said["report"]))
+    report.reason = "made up"
+    forged = json.dumps(said | {"report": report.SerializeToString(deterministic=True).hex()})
+    database.execute("UPDATE log SET details = ? WHERE subject LIKE 'install/%'", (forged,))
+
+
 CHANGES = [
     (sql("UPDATE transitions SET reason = 'because' WHERE id = 2"), "was changed: reason was"),
     (sql("UPDATE transitions SET figures = '{\"lam\": 1}' WHERE id = 3"), "was changed: figures was"),
@@ -61,6 +74,7 @@ CHANGES = [
     (sql("UPDATE log SET details = replace(details, 'operator', 'observer')"), "the details of entry"),
     (sql('DELETE FROM log WHERE "index" = 2'), "entries 2 to 2 were removed"),
     (sql('DELETE FROM log WHERE "index" = (SELECT max("index") FROM log)'), "missing at the end"),
+    (forge_report, "is not signed by it"),
     (rewrite, "is not what it was at"),
 ]
 
@@ -75,7 +89,13 @@ async def test_what_a_release_is_made_of_is_told_and_no_decision_is_changed_unno
         task = await site.extracting(operator, "second")
         await site.extract(task)
         await operator.until(task.cycle_id, "CANARY")
-        await device.until(2)
+        told = await device.until(2)
+        lie = fleet_pb2.ReportInstallRequest(device="cam-1", release_version=1, outcome=1, digest=told.onnx.digest)
+        sign_report(lie, device.credentials)
+        lie.release_version = 2
+        with pytest.raises(Refused, match="not by the key of"):
+            await ask(device.stub.ReportInstall, lie)
+        await device.report(2)
         who = ["--cloud", world.address, "--identity", world.identities / "alice"]
         code, (second, first), _ = await command(capsys, "model", "lineage", "2", *who)
         assert code == 0

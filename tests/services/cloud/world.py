@@ -18,6 +18,7 @@ from diredi.knowledge.gap import Gap, GapNote
 from diredi.labels import LabelSpace
 from diredi.rpc import blobs, convert
 from diredi.rpc.client import Channel, call, connect, is_serving
+from diredi.rpc.install_signature import sign_report
 from diredi.rpc.manifest_signature import sign_manifest
 from diredi.rpc.retry import Backoff
 from diredi.rpc.streams import read_messages, watch_stream
@@ -340,6 +341,7 @@ class DeviceSide:
     def __init__(self, world: World, name: str, site: str, identity: str) -> None:
         self.name, self.site, self.patience_s = name, site, world.patience_s
         self.folder = world.folder / "devices" / site / name
+        self.credentials = world.credentials(identity)
         self.stub = fleet_pb2_grpc.FleetServiceStub(world.channel(identity))
         self.blobs = registry_pb2_grpc.BlobServiceStub(world.channel(identity))
 
@@ -374,6 +376,7 @@ class DeviceSide:
             device=self.name, release_version=version, outcome=outcome, reason=reason,
             possession=await self.fetch(version) if installed else b"",
         )  # fmt: skip
+        sign_report(request, self.credentials)
         await ask(self.stub.ReportInstall, request, attempts=400)
 
     async def work(self) -> None:

@@ -111,7 +111,7 @@ class UpdaterHarness(ReleaseTrust):
             raise self.fetch_error
         path.write_bytes(self.files[release.digest])
 
-    async def report_install(self, version: int, installed: bool, reason: str, possession: bytes) -> None:
+    async def report_install(self, version: int, digest: str, installed: bool, reason: str, possession: bytes) -> None:
         if self.cloud_away:
             raise Unreachable("the cloud is away")
         self.reports.append((version, installed, reason))

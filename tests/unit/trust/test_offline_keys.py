@@ -59,7 +59,9 @@ def sign(channel: Channel, signer: CryptoSigner) -> list[bool]:
     done = []
     for request in requests_of(channel):
         request.sign(signer)
-        done.append(channel.repository.add_signatures(request.name, request.metadata.to_bytes(), channel.now))
+        added = channel.repository.add_signatures(request.name, request.metadata.to_bytes(), channel.now)
+        assert signer.public_key.keyid in added.keyids
+        done.append(added.published)
     return done
 
 
