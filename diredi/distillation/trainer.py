@@ -336,7 +336,16 @@ def _training(student: Detector, recipe: TrainRecipe) -> Iterator[None]:
 
 def autocast(detector: Teacher, recipe: TrainRecipe) -> torch.autocast:
     """For one forward pass and no more: losses want fp32, and a longer one would keep the first step's weights."""
-    return torch.autocast(detector.device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
+    bf16 = has_fast_bf16(detector.device) if recipe.precision == "auto" else recipe.precision == "bf16"
+    return torch.autocast(detector.device.type, torch.bfloat16, enabled=bf16)
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Return whether a device computes in bf16 by itself. Where it has to be imitated, fp32 is faster."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    has = torch.cpu.get_capabilities()
+    return device.type == "cpu" and any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
 class _History:
