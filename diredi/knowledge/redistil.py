@@ -213,8 +213,14 @@ def _harmless(before: DetectionMetrics, after: DetectionMetrics, alarms: float, 
 
 
 def halfway(a: Detector, b: Detector) -> Detector:
-    """Return the mean of two detectors that share a start; variances are averaged as `policy` says."""
-    mean = a.expand_classes(a.spec.labels)
-    weights = a.weights()
-    mean.load_weights(apply(weights, compute(b.weights(), weights, weights), 0.5))
+    """Return the mean of two detectors that share a start; variances are averaged as `policy` says.
+
+    Args:
+        a: One of them.
+        b: The other; it may have branches that the first has not, which stay as they are.
+    """
+    mean = b.expand_classes(b.spec.labels)
+    mine, theirs = a.weights(), b.weights()
+    shared = WeightMap({name: theirs[name] for name in mine})
+    mean.load_weights(WeightMap({**theirs, **apply(mine, compute(shared, mine, mine), 0.5)}))
     return mean

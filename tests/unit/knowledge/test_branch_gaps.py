@@ -395,6 +395,15 @@ def test_a_student_that_followed_a_site_is_taught_its_branch_where_its_own_does_
     assert_close(made.model.parts()[0], grown)
 
 
+def test_a_student_without_a_branch_whose_change_does_harm_is_taught_the_tutors(world: World) -> None:
+    base, tutor = world.detector(), branched(world.detector(), ["disc"])
+    ruined = taught(base, (), by=0.5).expand_classes(tutor.spec.labels)
+    recipe = CycleRecipe.of({"redistil_branch": {"steps": 2, "batch": 4}, "max_harm": 0.0, "max_false_alarms": 0})
+    made = redistil(base, tutor, gap_of(base, ruined), guard=world.presumed, recipe=recipe)
+    assert list(made.candidates) == ["gap", "mean", "redistilled"]
+    assert made.candidates["mean"].map50 == made.candidates["redistilled"].map50
+
+
 def test_a_branch_comes_even_where_no_change_of_what_is_known_is_harmless(world: World) -> None:
     base = world.detector()
     ruined = taught(base, (), by=0.5)
