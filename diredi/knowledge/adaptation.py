@@ -193,11 +193,11 @@ def _plan_of_branches(
     began: float,
     on_progress: OnProgress | None,
 ) -> Plan:
-    training = recipe.branch
     learned, _ = hold_back(data, recipe)
     images = learned.images
-    epoch, steps = max(images // training.batch, 1), _steps(training, images)
+    epoch, steps = max(images // recipe.branch.batch, 1), _steps(recipe.branch, images)
     tuned, because_tuned = _fine_tuning_steps(student, data, recipe, steps, images)
+    training, of_rate = _branch_rate(student, data, recipe)
     whole = _seconds_per_step(student, learned, recipe.fine_tuning or training.model_copy(update={"train_only": ()}))
     mine, theirs = (_seconds_per_step(model, learned, training) for model in (student, tutor))
     students = tuned * whole + (steps - tuned) * mine
@@ -231,8 +231,20 @@ def _plan_of_branches(
         tutor=trainings["tutor"],
         student=trainings.get("student"),
         fine_tuning=trainings.get("fine_tuning"),
-        decisions=(decision, *decisions),
+        decisions=(decision, of_rate, *decisions),
     )
+
+
+def _branch_rate(student: Detector, data: SiteData, recipe: CycleRecipe) -> tuple[TrainRecipe, Decision]:
+    """How a branch learns, and why at this rate."""
+    known, subject = data.seen & set(student.labels.names), "learning rate of a branch"
+    if known:
+        because = "the recipe says so; the site shows classes that the student knows"
+        return recipe.branch, Decision(subject=subject, choice=f"{recipe.branch.learning_rate:.1e}", because=because)
+    rate = recipe.far_rate * recipe.branch.learning_rate
+    because = f"{recipe.far_rate:g} times that of the recipe, for the site shows no class that the student knows"
+    training = recipe.branch.model_copy(update={"learning_rate": rate})
+    return training, Decision(subject=subject, choice=f"{rate:.1e}", because=because)
 
 
 def _fine_tuning_steps(

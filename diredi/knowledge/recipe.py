@@ -92,6 +92,9 @@ class CycleRecipe(Recipe):
     )
     """How a branch learns, the tutor's and the student's alike, and for how long tutor and student learn a site at the
     most."""
+    far_rate: float = Field(default=3.0, gt=0, le=100)
+    """What the learning rate of `branch` is multiplied by where a site shows no class that the models know: it is far
+    from all that they have learned, and the branch speaks for new classes alone."""
     fine_tuning: TrainRecipe | None = TrainRecipe(epochs=8, learning_rate=3e-5, batch_norm="frozen", losses={})
     """How all weights of the student follow a site, for half of the epochs of `branch` at the most, before its branch
     learns what is left of them: so little that the student keeps what it knows. Where a site shows no new class, the
@@ -150,7 +153,7 @@ class CycleRecipe(Recipe):
     with the best score at the site (`two-axes`)."""
     lam_sections: bool = False
     """Whether the head, then the neck, then the backbone may take a larger lambda than the one found for all."""
-    lam_candidates: tuple[float, ...] = (1.0, 0.8, 0.6, 0.4, 0.2)
+    lam_candidates: tuple[float, ...] = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
     """The lambdas that a search tries, and that a site scores."""
     max_harm: float = Field(default=0.01, ge=0, le=1)
     """The most mAP50 (0 to 1) that an update may cost on presumed images."""
