@@ -293,8 +293,12 @@ def test_a_student_whose_branch_does_harm_is_taught_by_the_tutors(world: World) 
 # What a site decides.
 
 BRANCH = {
-    **{"steps": 80, "learning_rate": 8e-3, "batch": 8},
-    **{"train_only": ["neck", "head"], "batch_norm": "frozen", "losses": {}},
+    "steps": 80,
+    "learning_rate": 8e-3,
+    "batch": 8,
+    "train_only": ["neck", "head"],
+    "batch_norm": "frozen",
+    "losses": {},
 }
 SHORT_PROBE = {"tutor": {"steps": 2}, "student": {"learning_rate": 4e-3, "batch": 8}, "probe_steps": 8}
 SHORT = {**BRANCH, "steps": 4}
