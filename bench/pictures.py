@@ -100,6 +100,13 @@ _COSTS = {
     for tutor in ("yolo11-w0.125", "yolo11n", "yolo11-w0.375")
     for epochs in (4, 12)
 }
+_RUNTIMES = {
+    "network alone, fp32, onnxruntime": "network alone, fp32",
+    "node, fp32, onnxruntime": "DiReDi, fp32",
+    "network alone, INT8, openvino": "network alone, INT8, OpenVINO",
+    "node, INT8, openvino": "DiReDi, INT8, OpenVINO",
+    "ultralytics predict": "Ultralytics, fp32",
+}
 _MERGES = {
     "each site alone": "each site alone",
     "default": "union (default)",
@@ -288,6 +295,13 @@ PICTURES: dict[str, Picture | Trades] = {
             Bars(f"{title}, clients", table, "round s", _CLIENTS, "seconds a round", log=True)
             for title, table in (("dense network", "mlp"), ("convolutional network", "cnn"))
         ]
+    ),
+    "edge": Picture(
+        [
+            Bars(f"YOLOv8n, {size} px", f"yolov8n, {size} px", "frames/s of a core", _RUNTIMES, "frames/s of a core")
+            for size in (320, 640)
+        ],
+        ours=("DiReDi, fp32", "DiReDi, INT8, OpenVINO"),
     ),
     "peers": Picture(
         [
