@@ -13,12 +13,21 @@ PATIENCE_S = 180.0
 
 async def until(condition: Callable[[], bool | Awaitable[bool]], timeout_s: float = PATIENCE_S) -> None:
     """Looks until `condition` is true, while other tasks go on. Raises TimeoutError."""
+    began = time.monotonic()
     async with asyncio.timeout(timeout_s):
         while True:
             holds = condition()
             if await holds if isinstance(holds, Awaitable) else holds:
                 return
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(pause_s(began))
+
+
+def pause_s(began: float) -> float:
+    """How long to wait before the next look: the longer, the more time has passed since `began` (`time.monotonic`).
+
+    A look costs a call over TLS, and takes the processor from what is waited for.
+    """
+    return min(max((time.monotonic() - began) / 20, 0.02), 0.25)
 
 
 def eventually(what: str, holds: Callable[[], object], timeout_s: float = PATIENCE_S, every_s: float = 0.1) -> None:

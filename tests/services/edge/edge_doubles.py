@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -28,7 +29,7 @@ from edge_node.node import serve
 from tests.support.net import free_port
 from tests.support.pki import Pki
 from tests.support.stub_cloud import StubCloud
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, pause_s
 
 
 class FakeBlobService(BlobServicer):
@@ -165,6 +166,7 @@ class Node:
         self, condition: Callable[[edge_pb2.GetStatusResponse], bool], timeout_s: float = PATIENCE_S
     ) -> edge_pb2.GetStatusResponse:
         """The first status for which `condition` holds."""
+        began = time.monotonic()
         async with asyncio.timeout(timeout_s):
             while True:
                 try:
@@ -173,7 +175,7 @@ class Node:
                         return status
                 except DirediError:
                     pass
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(pause_s(began))
 
 
 def config_of(folder: Path, pki: Pki, cloud: str, source: str | None, **more: Any) -> EdgeConfig:
@@ -185,7 +187,7 @@ def config_of(folder: Path, pki: Pki, cloud: str, source: str | None, **more: An
         "state_dir": folder,
         "listen": f"127.0.0.1:{free_port()}",
         "source": source,
-        "frames_per_second": 100,
+        "frames_per_second": 30,
         "heartbeat_s": 0.2,
         "retry_failed_s": 0.2,
         "runtime": "onnxruntime",  # test_runtime_of_a_node.py has others

@@ -83,7 +83,7 @@ def edge_config(folder: Path, pki: Pki, cloud: str, user_domain: str, frames: Pa
         listen=f"127.0.0.1:{free_port()}",
         source=f"folder:{frames}",
         confidence=0.001,
-        frames_per_second=5,
+        frames_per_second=1,
         heartbeat_s=0.5,
         hand_samples_per_minute=600,
     )
