@@ -92,7 +92,7 @@ class EdgeConfig(ServiceConfig):
     """The version of MQTT that the broker speaks."""
     mqtt_ca: Path | None = None
     """The file with the certificate that has signed the broker's. None: the authorities of this system."""
-    mqtt_topic: str = Field("diredi", min_length=1, max_length=128, pattern=r"^[^/+#$\s][^+#\s]*[^/+#\s]$")
+    mqtt_topic: str = Field("diredi", min_length=1, max_length=128, pattern=r"^[^/+#$\s]([^+#\s]*[^/+#\s])?$")
     """What all topics begin with; then come the names of site and device."""
     mqtt_discovery: str = Field("homeassistant", max_length=128, pattern=r"^[^+#\s]*$")
     """The topic below which Home Assistant looks for devices. Empty announces nothing there."""

@@ -1,1 +1,1 @@
-"""What a node hands on beside gRPC: MQTT, and a small web server. All of it is off by default."""
+"""What a node hands on beside gRPC: MQTT, a webhook, files, and a small web server. All of it is off by default."""

@@ -26,7 +26,7 @@ from edge_node.outputs.failures import explain
 CONNECT_S = 5.0
 ANSWER_S = 10.0
 KEEPALIVE_S = 30
-IN_FLIGHT = 20
+IN_FLIGHT = 10
 """How many messages may be without the broker's acknowledgement at a time."""
 EVENT = "mqtt/event"
 """What events count as; they are kept while the broker is away."""
@@ -135,7 +135,8 @@ class BrokerConnection:
                 if not (self._connected or self._ended.is_set()) and loop.time() - opened_s > ANSWER_S:
                     raise Unreachable(f"broker {self.broker} takes connections and does not answer: check the port")
         except asyncio.CancelledError:
-            client.publish(self._will.topic, self._will.payload, qos=1, retain=self._will.retain)
+            if self._connected:
+                client.publish(self._will.topic, self._will.payload, qos=1, retain=self._will.retain)
             raise
         finally:
             self._close()
@@ -205,7 +206,8 @@ class BrokerConnection:
     def _on_disconnect(
         self, _client: object, _userdata: object, _flags: object, reason: Any, _properties: object
     ) -> None:
-        if self._connected:
+        was_connected, self._connected = self._connected, False
+        if was_connected:
             self._fail(Unreachable(f"broker {self.broker} has ended the connection ({reason}): it is opened again"))
         elif not self.problem:
             tls = "" if self.broker.uses_tls else "; for TLS write mqtts://"

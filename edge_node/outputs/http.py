@@ -33,6 +33,8 @@ from edge_node.servicer import NodeParts
 CONNECTIONS = 64
 """The most connections at a time; further ones are answered with 503."""
 BOUNDARY = "frame"
+LOCAL = (".local", ".localdomain", ".lan", ".internal", ".home.arpa")
+"""How names end that only a local network has."""
 HEADERS = {
     "cache-control": "no-store",
     "content-security-policy": "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'self'",
@@ -188,7 +190,7 @@ class _Guard:
     """Answer only who asks for this machine, say what browsers may do with the answer, and count it.
 
     A page of a stranger can give its own name this machine's address, and its visitor's browser would read the pictures
-    for it (DNS rebinding). The name that is asked for gives that away.
+    for it (DNS rebinding). The name that is asked for gives that away: it is one that anybody can register.
     """
 
     def __init__(self, app: Any, meter: EgressMeter) -> None:
@@ -208,21 +210,20 @@ class _Guard:
             await send(message)
 
         host = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
-        app = self._app if is_own_name(host) else PlainTextResponse(
-            "this name is not one of this machine: ask for its address, or for localhost\n", 421
+        app = self._app if is_local_name(host) else PlainTextResponse(
+            "this name may be a stranger's: ask for the address of this machine, or for a local name of it\n", 421
         )  # fmt: skip
         await app(scope, receive, send_counted)
 
 
-def is_own_name(host: str) -> bool:
-    """Return whether a Host header names this machine: by an address, as localhost, or by its own name.
+def is_local_name(host: str) -> bool:
+    """Return whether a Host header has an address or a name that nobody can register in the public network.
 
     Args:
         host: The header, with or without a port.
     """
     name = host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
-    own = socket.gethostname().lower()
-    if name.lower() in ("localhost", own, f"{own.partition('.')[0]}.local"):
+    if name and ("." not in name or name.lower().endswith(LOCAL)):
         return True
     try:
         ipaddress.ip_address(name)

@@ -106,7 +106,8 @@ def check_web(port: int) -> None:
     for path in ("/events?limit=x", "/cameras/yard/live"):
         assert get(port, path)[0] == 400
     code, said = get(port, "/events", host="rebound.example.com")
-    assert (code, b"not one of this machine" in said) == (421, True)
+    assert (code, b"may be a stranger's" in said) == (421, True)
+    assert get(port, "/healthz", host="edge-1:8080")[0] == get(port, "/healthz", host="pi.local")[0] == 200
     from prometheus_client.parser import text_string_to_metric_families
 
     code, metrics = get(port, "/metrics")
