@@ -1,4 +1,4 @@
-"""A whole cycle in real processes, by the command line alone."""
+"""A whole cycle in real processes, none of them a warm one, by the command line alone."""
 
 from __future__ import annotations
 
@@ -200,7 +200,6 @@ def test_nothing_is_left_running_however_a_demo_is_ended(
     assert processes_of(out) == []
 
 
-@pytest.mark.usefixtures("quick_processes")
 def test_a_service_that_dies_is_named_with_its_log(demo: Demo, started: Started, tmp_path: Path):
     out = tmp_path / "out"
     process = started("demo", "--out", out, "--config", small_demo(tmp_path / "small.yaml"), *data_of(demo))
