@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from functools import cache
 
 import numpy as np
 import pytest
@@ -38,7 +39,12 @@ def same(a: WeightMap, b: WeightMap) -> bool:
 
 @pytest.fixture(params=FAMILY)
 def detector(request, labels):
-    return registry.create(request.param, 64, labels, seed=0, device="cpu")
+    return _made(request.param, labels).expand_classes(labels)  # a copy, made in no time
+
+
+@cache
+def _made(name, labels):
+    return registry.create(name, 64, labels, seed=0, device="cpu")
 
 
 @pytest.mark.parametrize("training", [True, False])
