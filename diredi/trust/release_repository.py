@@ -40,7 +40,7 @@ from tuf.api.metadata import (
 )
 from tuf.api.serialization import DeserializationError
 
-from diredi.errors import CorruptData, InvalidInput, NotFound, WrongState
+from diredi.errors import CorruptData, InvalidInput, NotFound, Untrusted, WrongState
 from diredi.labels import LabelSpace
 from diredi.store.blobs import Blob, hex_of
 from diredi.store.files import atomic_write, make_folder, read_state
@@ -271,7 +271,10 @@ class ReleaseRepository:
 
     def sign_head(self, size: int, root: bytes, now: datetime) -> None:
         """Sign how far the log of decisions is, where that is not signed yet."""
-        known = read_state(self._folder / LOG_HEAD_FILE, lambda data: read_head(data, self._root))
+        try:
+            known = read_state(self._folder / LOG_HEAD_FILE, lambda data: read_head(data, self._root))
+        except Untrusted:  # signed by an online key that has been replaced since
+            known = None
         if known is None or (known.size, known.root) != (size, root.hex()):
             head = LogHead(size=size, root=root.hex(), at=now)
             atomic_write(self._folder / LOG_HEAD_FILE, sign_head(head, self._online))
