@@ -139,8 +139,8 @@ class RealTrial(Trial):
 
     @property
     def learning(self) -> Json:
-        """How every rival learns."""
-        return {"learning_rate": self.rate, "steps": self.steps, "batch_norm": "frozen"}
+        """How every rival learns, in the arithmetic of ours."""
+        return {"learning_rate": self.rate, "steps": self.steps, "batch_norm": "frozen", "precision": "auto"}
 
     def rival_cycle(self, name: str, tutor: Json, **options: object) -> Outcome:
         options |= {"form": "weights", "redistil": self.learning}

@@ -75,9 +75,10 @@ class TrainRecipe(Config):
     """`frozen` keeps the running statistics of batch norm that the student started with."""
     train_only: tuple[Literal["backbone", "neck", "head"], ...] = ()
     """The sections whose weights may change. Empty means all."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
     """The arithmetic of the forward pass; weights are fp32 in any case. `auto` takes bf16 where the device computes it
-    faster: AVX-512 BF16, AMX, or CUDA from Ampere on."""
+    faster: AVX-512 BF16, AMX, or CUDA from Ampere on. A small detector that starts from nothing may learn less in
+    bf16; one that has learned much does not."""
     cache_mib: int = Field(default=1024, ge=0)
     """Images are kept in memory at the size of the network, up to this many MiB. Larger sets are read from disk in
     every epoch."""

@@ -88,14 +88,21 @@ class CycleRecipe(Recipe):
     of them its models bear: a detector that has learned much more than the coreset shows forgets it when all of its
     weights move."""
     branch: TrainRecipe = TrainRecipe(
-        epochs=16, learning_rate=3e-4, batch_norm="frozen", train_only=("neck", "head"), losses={}
+        epochs=16,
+        learning_rate=3e-4,
+        batch_norm="frozen",
+        train_only=("neck", "head"),
+        losses={},
+        precision="auto",
     )
     """How a branch learns, the tutor's and the student's alike, and for how long tutor and student learn a site at the
     most."""
     far_rate: float = Field(default=3.0, gt=0, le=100)
     """What the learning rate of `branch` is multiplied by where a site shows no class that the models know: it is far
     from all that they have learned, and the branch speaks for new classes alone."""
-    fine_tuning: TrainRecipe | None = TrainRecipe(epochs=8, learning_rate=3e-5, batch_norm="frozen", losses={})
+    fine_tuning: TrainRecipe | None = TrainRecipe(
+        epochs=8, learning_rate=3e-5, batch_norm="frozen", losses={}, precision="auto"
+    )
     """How all weights of the student follow a site, for half of the epochs of `branch` at the most, before its branch
     learns what is left of them: so little that the student keeps what it knows. Where a site shows no new class, the
     student gets no branch, and all of the epochs are these. None, a site that shows no known class, one without a
@@ -174,6 +181,7 @@ class CycleRecipe(Recipe):
         label_weight=0.0,
         losses={"hints": 1.0, "logits": 1.0, "class_scores": 1.0, "boxes": 1.0},
         augment=Augment(mosaic=0.3, scale=0.5),
+        precision="auto",
     )
     """The same for a branch of the tutor. Its features and logits teach the student a class that no image of the cloud
     shows."""
