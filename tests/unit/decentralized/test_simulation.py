@@ -147,7 +147,9 @@ def test_a_simulation_that_the_kernel_killed_ends_as_if_it_had_not_been(tmp_path
 @pytest.mark.slow
 def test_a_worker_that_is_killed_costs_one_sentence_and_one_round(tmp_path) -> None:
     def kill(metrics: RoundMetrics) -> None:
-        multiprocessing.active_children()[0].kill()
+        # All are gone where the round ended just before it was noticed that one was killed.
+        for worker in multiprocessing.active_children()[:1]:
+            worker.kill()
 
     with pytest.raises(DirediError, match="a worker process died"):
         run(recipe("scaffold"), tmp_path / "killed", workers=2, on_round=kill)
