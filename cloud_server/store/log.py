@@ -88,10 +88,10 @@ class Log:
         """Add that everybody may have a release, or nobody any more."""
         self._append(f"status/{version}/{status}", {"version": version, "status": status}, {}, at)
 
-    def record_rollout(self, version: int, actor: str, reason: str, at: datetime) -> None:
-        """Add a step of the rollout of a release."""
-        number = self.frontier().size
-        self._append(f"rollout/{version}/{number}", {"version": version}, {"actor": actor, "reason": reason}, at)
+    def record_rollout(self, row: ReleaseRow, actor: str, reason: str, at: datetime) -> None:
+        """Add a step of the rollout of a release, whose row has it already."""
+        details = {"actor": actor, "reason": reason, "rollout": rollout_details(row)}
+        self._append(f"rollout/{row.version}/{self.frontier().size}", {"version": row.version}, details, at)
 
     def record_install(self, device: str, install: Install, signed: Json, at: datetime) -> None:
         """Add what a canary reports of a release, with its signature."""
@@ -139,7 +139,10 @@ class Log:
         """
         found, seen = list[str](), set[str]()
         changes = (subject.split("/")[1:] for subject in entries if subject.startswith("status/"))
-        statuses = {change[0]: change[1] for change in changes}  # the last one counts
+        statuses = {change[0]: change[1] for change in changes}  # the last one counts, and so of rollouts
+        steps = {
+            key.split("/")[1]: entry.values["rollout"] for key, entry in entries.items() if key.startswith("rollout/")
+        }
         for row in self._session.scalars(select(TransitionRow)):
             subject, cycle = f"transition/{row.id}", self._session.get_one(CycleRow, row.cycle_id)
             seen.add(subject)
@@ -152,7 +155,7 @@ class Log:
             cycle_of = self._session.get(CycleRow, release.cycle_id) if release.cycle_id else None
             seen.add(subject)
             said = release_entry(release, student) | release_details(release, student, cycle_of)
-            status = said.pop("status")
+            status, rollout = said.pop("status"), said.pop("rollout")
             if subject not in entries:
                 found.append(f"release {release.version} is in no entry of the log")
                 continue
@@ -160,6 +163,8 @@ class Log:
                 found.append(f"release {release.version} was changed: {differing}")
             if status != (logged := statuses.get(str(release.version), entries[subject].values["status"])):
                 found.append(f"release {release.version} was changed: its status was {logged} and is {status}")
+            if rollout != (before := steps.get(str(release.version), entries[subject].values["rollout"])):
+                found.append(f"release {release.version} was changed: its rollout was {before} and is {rollout}")
         missing = sorted(set(entries) - seen)
         return found + [
             f"the row of {subject} was removed" for subject in missing if not subject.startswith(_WITHOUT_ROWS)
@@ -201,6 +206,7 @@ def release_details(row: ReleaseRow, student: ModelRow, cycle: CycleRow | None) 
         "cycle": row.cycle_id,
         "status": row.status,
         "canaries": list(row.canaries),
+        "rollout": rollout_details(row),
         "figures": finite(student.presumed or {}),
         "base_tutor": cycle.base_tutor_id if cycle else "",
         "base_student": cycle.base_student_id if cycle else "",
@@ -208,6 +214,11 @@ def release_details(row: ReleaseRow, student: ModelRow, cycle: CycleRow | None) 
         "recipe": finite(cycle.recipe) if cycle else {},
         "gaps": [gap_details(part) for part in cycle.parts if part.gap] if cycle else [],
     }
+
+
+def rollout_details(row: ReleaseRow) -> Json | None:
+    """Return what was decided of a rollout; how long a step lasts already, nobody decides."""
+    return {name: row.rollout[name] for name in ("steps", "step", "paused")} if row.rollout else None
 
 
 def gap_details(part: PartRow) -> Json:

@@ -177,7 +177,7 @@ class Releases:
         row = self._session.get_one(ReleaseRow, version)
         row.rollout = rollout.model_dump(mode="json")
         if reason:
-            self._log.record_rollout(version, actor, reason, now)
+            self._log.record_rollout(row, actor, reason, now)
             self._changed_topics.add(RELEASES)
         self._session.flush()
         return Release.model_validate(row)

@@ -64,6 +64,7 @@ CHANGES = [
     (sql("DELETE FROM transitions WHERE id = 4"), "the row of transition/4 was removed"),
     (sql("UPDATE releases SET status = 'released' WHERE version = 2"), "its status was canary and is released"),
     (sql("UPDATE releases SET canaries = '[]' WHERE version = 2"), "release 2 was changed: canaries"),
+    (sql('UPDATE releases SET rollout = \'{"steps": [1, 100], "step": 0, "paused": ""}\''), "its rollout was"),
     (
         sql("UPDATE models SET onnx = json_set(onnx, '$.digest', 'sha256:00') WHERE onnx IS NOT NULL"),
         "changed: file was",
