@@ -137,6 +137,7 @@ def test_a_release_that_does_harm_pauses_and_aborted_it_is_followed_by_the_old_o
         assert wanted(r) == {3: 40}
         reasons = [entry.values.get("reason", "") for entry in r.log.all() if entry.subject.startswith("rollout/2/")]
         assert reasons[-1] == "aborted: flickers"
+        assert r.log.compare({entry.subject: entry for entry in r.log.all()}) == []
 
     database.transact(act, writes=True)
 
@@ -155,6 +156,7 @@ def test_a_rollout_goes_on_after_a_restart_where_it_was(database: Database, tmp_
         assert (release.rollout.percent, release.rollout.paused) == (10, "on holiday")
         rollout.resume(r, 2, "operator/alice", later(3), 30)
         assert r.releases.get(2).rollout == Rollout(steps=(10, 30, 50, 100), step=1)
+        assert r.log.compare({entry.subject: entry for entry in r.log.all()}) == []
 
     again.transact(go_on, writes=True)
     again.close()
