@@ -13,7 +13,7 @@ from diredi.child_process import ChildProcess
 from diredi.errors import DirediError, Unreachable
 from diredi.rpc.client import Channel, Method, call, is_serving
 from diredi.rpc.convert import blob_from, struct_to
-from diredi.rpc.enrolment import enrol_with_file
+from diredi.rpc.enrolment import enrol
 from diredi.rpc.v1.common_pb2 import Model
 from diredi.rpc.v1.cycles_pb2 import Cycle, GetCycleRequest, StartCycleRequest
 from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceStub
@@ -27,6 +27,7 @@ from diredi.rpc.v1.registry_pb2 import GetModelRequest
 from diredi.rpc.v1.registry_pb2_grpc import BlobServiceStub, RegistryServiceStub
 from diredi.rpc.v1.sites_pb2 import ListSitesRequest
 from diredi.rpc.v1.sites_pb2_grpc import SiteServiceStub
+from diredi.trust.enrolment import Token
 from diredi.trust.identity import Identity, Role
 from diredi_cli.connection import open_channel
 from diredi_cli.output import Progress
@@ -100,7 +101,8 @@ class Scenario:
 
     async def _update(self) -> Outcome:
         operator, token = self.folder.identity("operator"), self.folder.token("operator")
-        await enrol_with_file(token, self.fleet.services["cloud"].address, operator, Identity(Role.ADMIN, "operator"))
+        await enrol(Token.decode(token.read_text()), operator, Identity(Role.ADMIN, "operator"))
+        token.unlink()
         async with open_channel(self.fleet.services["cloud"].address, operator) as cloud:
             within = Stopwatch(self.clock)
             with self.clock.span("bootstrap", "set-up"):
