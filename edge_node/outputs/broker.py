@@ -1,21 +1,18 @@
 """The connection to an MQTT broker: opened again for ever, with what is to be sent kept in bounds."""
 
-# ruff: noqa: ANN401  (paho has no types that the checker looks at)
-
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 from collections import OrderedDict, deque
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import structlog
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.reasoncodes import ReasonCode
 
 from diredi.errors import DirediError, InvalidInput, Refused, Unreachable
 from diredi.rpc.byte_counter import EgressMeter
@@ -68,7 +65,7 @@ class BrokerConnection:
         self.broker = broker
         self._client_id, self._will, self._meter, self._backoff = client_id, will, meter, backoff
         self._log = structlog.get_logger()
-        self._client: Any = None
+        self._client: mqtt.Client | None = None
         self._connected = False
         self._ended = asyncio.Event()
         self._retained: dict[str, Message] = {}
@@ -126,7 +123,8 @@ class BrokerConnection:
         opened_s = loop.time()
         try:
             client.on_socket_close = self._forget_socket
-            loop.add_reader(client.socket(), self._read)
+            if (taken := client.socket()) is not None:
+                loop.add_reader(taken, self._read, client)
             while not self._ended.is_set():
                 self._flush()
                 with suppress(TimeoutError):
@@ -139,9 +137,9 @@ class BrokerConnection:
                 client.publish(self._will.topic, self._will.payload, qos=1, retain=self._will.retain)
             raise
         finally:
-            self._close()
+            self._close(client)
 
-    def _open(self) -> Any:
+    def _open(self) -> mqtt.Client:
         """Return a connected client; in a thread, since names, connecting and TLS take their time."""
         broker = self.broker
         user, password = broker.user()
@@ -162,8 +160,7 @@ class BrokerConnection:
         client.connect(broker.host, broker.port, KEEPALIVE_S)
         return client
 
-    def _read(self) -> None:
-        client = self._client
+    def _read(self, client: mqtt.Client) -> None:
         try:
             client.loop_read()
             while isinstance(taken := client.socket(), ssl.SSLSocket) and taken.pending():
@@ -184,12 +181,14 @@ class BrokerConnection:
         else:
             loop.remove_writer(taken)
 
-    def _forget_socket(self, _client: object, _userdata: object, taken: socket.socket) -> None:
+    def _forget_socket(self, _client: object, _userdata: object, taken: mqtt.SocketLike) -> None:
         loop = asyncio.get_running_loop()
         loop.remove_reader(taken)
         loop.remove_writer(taken)
 
-    def _on_connect(self, client: Any, _userdata: object, _flags: object, reason: Any, _properties: object) -> None:
+    def _on_connect(
+        self, _client: object, _userdata: object, _flags: object, reason: ReasonCode, _properties: object
+    ) -> None:
         if reason.is_failure:
             error = explain_refusal(str(reason), self.broker)
             self._refused = isinstance(error, Refused)
@@ -204,7 +203,7 @@ class BrokerConnection:
         self._pump()
 
     def _on_disconnect(
-        self, _client: object, _userdata: object, _flags: object, reason: Any, _properties: object
+        self, _client: object, _userdata: object, _flags: object, reason: ReasonCode, _properties: object
     ) -> None:
         was_connected, self._connected = self._connected, False
         if was_connected:
@@ -214,7 +213,9 @@ class BrokerConnection:
             self._fail(Unreachable(f"broker {self.broker} ends the connection at once: check the port{tls}"))
         self._ended.set()
 
-    def _on_publish(self, _client: object, _userdata: object, number: int, reason: Any, _properties: object) -> None:
+    def _on_publish(
+        self, _client: object, _userdata: object, number: int, reason: ReasonCode, _properties: object
+    ) -> None:
         message = self._unacknowledged.pop(number, None)
         if reason.is_failure and message is not None:
             self._fail(
@@ -224,18 +225,19 @@ class BrokerConnection:
 
     def _pump(self) -> None:
         """Hand paho as many messages as may be on their way at a time."""
-        if not self._connected:
+        client = self._client
+        if client is None or not self._connected:
             return
         while len(self._unacknowledged) < IN_FLIGHT and (self._newest or self._events):
             message = self._newest.popitem(last=False)[1] if self._newest else self._events.popleft()
-            info = self._client.publish(message.topic, message.payload, qos=1, retain=message.retain)
+            info = client.publish(message.topic, message.payload, qos=1, retain=message.retain)
             self._unacknowledged[info.mid] = message
             self._meter.count(message.kind, len(message.topic.encode()) + len(message.payload))
         asyncio.get_running_loop().call_soon(self._flush)
 
-    def _close(self) -> None:
+    def _close(self, client: mqtt.Client) -> None:
         """End the connection, and keep the events that were not acknowledged."""
-        client, self._client, self._connected = self._client, None, False
+        self._client, self._connected = None, False
         with suppress(Exception):  # nothing that a dead connection says matters any more
             client.on_disconnect = None
             client.disconnect()

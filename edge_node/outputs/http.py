@@ -1,7 +1,5 @@
 """A small web server on the node: live pictures, events, health and metrics. It changes nothing and has no password."""
 
-# ruff: noqa: ANN401  (Starlette has no types that the checker looks at)
-
 from __future__ import annotations
 
 import asyncio
@@ -11,14 +9,16 @@ import html
 import ipaddress
 import logging
 import socket
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
 
 import structlog
 import uvicorn
+from prometheus_client.core import Metric
 from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from diredi.errors import DirediError, InvalidInput, WrongState
 from diredi.rpc.byte_counter import EgressMeter
@@ -109,8 +109,7 @@ class HttpOutput:
             self._app, log_config=None, access_log=False, lifespan="off", ws="none", server_header=False,
             limit_concurrency=CONNECTIONS, timeout_keep_alive=5,
         )  # fmt: skip
-        server = uvicorn.Server(config)
-        server.capture_signals = contextlib.nullcontext  # the process has handlers of its own
+        server = _Server(config)
         serving = asyncio.ensure_future(server.serve(sockets=[listening]))
         try:
             await asyncio.shield(serving)
@@ -119,12 +118,12 @@ class HttpOutput:
             with contextlib.suppress(asyncio.CancelledError):
                 await serving
 
-    async def _page(self, _request: Any) -> Any:
+    async def _page(self, _request: Request) -> Response:
         names = [html.escape(name) for name in self._feed.scenes]
         cameras = "\n".join(f'<h2>{name}</h2><img src="cameras/{name}/live" alt="live: {name}">' for name in names)
         return HTMLResponse(PAGE.format(title=html.escape(self._node.device), cameras=cameras))
 
-    async def _live(self, request: Any) -> Any:
+    async def _live(self, request: Request) -> Response:
         camera = self._camera(request)
         return StreamingResponse(self._parts(camera), media_type=f"multipart/x-mixed-replace; boundary={BOUNDARY}")
 
@@ -136,14 +135,14 @@ class HttpOutput:
             if result.camera == camera:
                 yield _part(await self._jpeg(result))
 
-    async def _picture(self, request: Any) -> Any:
+    async def _picture(self, request: Request) -> Response:
         camera = self._camera(request)
         last = self._feed.scenes[camera].result
         if last is None:
             return PlainTextResponse(f"camera {camera} has given no picture yet: try again\n", 503)
         return Response(await self._jpeg(last), media_type="image/jpeg")
 
-    def _camera(self, request: Any) -> str:
+    def _camera(self, request: Request) -> str:
         name = str(request.path_params["camera"])
         if name not in self._feed.scenes:
             raise InvalidInput(f"there is no such camera: it is one of {', '.join(self._feed.scenes)}")
@@ -158,14 +157,14 @@ class HttpOutput:
                 self._jpegs[result.camera] = (result.number, jpeg)
             return jpeg
 
-    async def _events(self, request: Any) -> Any:
+    async def _events(self, request: Request) -> Response:
         limit, camera = request.query_params.get("limit", "100"), request.query_params.get("camera")
         if not (limit.isascii() and limit.isdigit() and 1 <= int(limit) <= RECENT):
             raise InvalidInput(f"limit is the number of events: 1 to {RECENT}")
         found = [event.to_json() for event in reversed(self._feed.recent) if camera in (None, event.camera)]
         return JSONResponse({"events": found[: int(limit)]})
 
-    async def _health(self, _request: Any) -> Any:
+    async def _health(self, _request: Request) -> Response:
         """Answer 200 while the node detects: it has a release, and a camera that gives frames."""
         node = self._node
         states = {camera.name: camera.state for camera in node.inference.cameras}
@@ -178,12 +177,19 @@ class HttpOutput:
         }
         return JSONResponse(found, 200 if detects else 503)
 
-    async def _figures(self, _request: Any) -> Any:
+    async def _figures(self, _request: Request) -> Response:
         return Response(self._metrics.text(), media_type=CONTENT_TYPE)
 
-    def metrics(self) -> list[Any]:
+    def metrics(self) -> list[Metric]:
         """Return no figures: bytes are counted by the meter."""
         return []
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none: the process has handlers of its own."""
+        yield
 
 
 class _Guard:
@@ -193,16 +199,16 @@ class _Guard:
     for it (DNS rebinding). The name that is asked for gives that away: it is one that anybody can register.
     """
 
-    def __init__(self, app: Any, meter: EgressMeter) -> None:
+    def __init__(self, app: ASGIApp, meter: EgressMeter) -> None:
         self._app, self._meter = app, meter
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         last = scope["path"].rpartition("/")[2]
         kind = f"http/{KINDS.get(last, 'other')}"
 
-        async def send_counted(message: Any) -> None:
+        async def send_counted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], *((k.encode(), v.encode()) for k, v in HEADERS.items())]
             elif message.get("body"):
@@ -210,7 +216,7 @@ class _Guard:
             await send(message)
 
         host = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
-        app = self._app if is_local_name(host) else PlainTextResponse(
+        app: ASGIApp = self._app if is_local_name(host) else PlainTextResponse(
             "this name may be a stranger's: ask for the address of this machine, or for a local name of it\n", 421
         )  # fmt: skip
         await app(scope, receive, send_counted)
@@ -251,5 +257,5 @@ def _part(jpeg: bytes) -> bytes:
     return head.encode() + jpeg + b"\r\n"
 
 
-async def _explain(_request: Any, error: Exception) -> Any:
+async def _explain(_request: Request, error: Exception) -> Response:
     return PlainTextResponse(f"{error}\n", 400)

@@ -1,21 +1,20 @@
 """The figures of a node in the format of Prometheus, made when they are asked for."""
 
-# ruff: noqa: ANN401  (prometheus-client has no types that the checker looks at)
-
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 import diredi
 from edge_node.camera import SourceState
 from edge_node.servicer import NodeParts
 from edge_node.telemetry import LATENCY_BOUNDS_S
+
+Family = CounterMetricFamily | GaugeMetricFamily
 
 THERMAL = Path("/sys/class/thermal")
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -38,10 +37,9 @@ class NodeMetrics:
 
     def text(self) -> bytes:
         """Return all figures as Prometheus reads them."""
-        found: bytes = generate_latest(self._registry)
-        return found
+        return generate_latest(self._registry)
 
-    def collect(self) -> Iterator[Any]:
+    def collect(self) -> Iterator[Metric]:
         """Yield the families of metrics, as prometheus-client asks for them."""
         node, rates = self._node, self._node.telemetry.rates()
         model, wanted = node.active.current, node.updater.wanted
@@ -87,7 +85,7 @@ class NodeMetrics:
             self._temperatures(),
         )
 
-    def _cameras(self) -> Iterator[Any]:
+    def _cameras(self) -> Iterator[Metric]:
         by_camera = self._node.telemetry.by_camera()
         cameras = self._node.inference.cameras
         yield _labelled(
@@ -124,17 +122,17 @@ class NodeMetrics:
         return found
 
 
-def _plain(family: Any, name: str, text: str, value: float) -> Any:
+def _plain(family: type[Family], name: str, text: str, value: float) -> Metric:
     return family(f"diredi_edge_{name}", text, value=value)
 
 
 def _labelled(
-    family: Any,
+    family: type[Family],
     name: str,
     text: str,
     labels: tuple[str, ...],
     values: dict[tuple[str, ...], float],
-) -> Any:
+) -> Metric:
     found = family(f"diredi_edge_{name}", text, labels=labels)
     for key, value in values.items():
         found.add_metric(list(key), value)

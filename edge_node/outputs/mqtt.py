@@ -6,7 +6,8 @@ import asyncio
 import json
 import time
 from collections.abc import Iterable
-from typing import Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from diredi.labels import LabelSpace
 from diredi.rpc.retry import Backoff
@@ -54,10 +55,8 @@ class MqttOutput:
         """Why there is no connection to the broker; empty for none."""
         return self.connection.problem
 
-    def metrics(self) -> Iterable[Any]:
+    def metrics(self) -> Iterable[Metric]:
         """Return whether the broker is connected, and how many events were dropped."""
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-
         connected, dropped = int(self.connection.is_connected), self.connection.dropped
         yield GaugeMetricFamily("diredi_edge_mqtt_connected", "Whether the MQTT broker is connected.", value=connected)
         yield CounterMetricFamily(

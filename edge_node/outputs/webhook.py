@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import structlog
+from prometheus_client.core import CounterMetricFamily, Metric
 
 from diredi.errors import DirediError, Refused, Unreachable
 from diredi.rpc.byte_counter import EgressMeter
@@ -61,10 +62,8 @@ class WebhookOutput:
         """Why events are not taken; empty for nothing."""
         feed.on_event.append(self._take)
 
-    def metrics(self) -> list[Any]:
+    def metrics(self) -> list[Metric]:
         """Return how many events were dropped."""
-        from prometheus_client.core import CounterMetricFamily
-
         text = "Events that the webhook did not get."
         return [CounterMetricFamily("diredi_edge_webhook_events_dropped", text, value=self.dropped)]
 

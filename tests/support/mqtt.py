@@ -84,7 +84,9 @@ class MqttReader:
         self._client.reconnect_delay_set(1, 1)
         self._client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
         self._client.on_subscribe = lambda *_: self._ready.set()
-        self._client.on_message = lambda _client, _data, message: self.messages.append((message.topic, message.payload))
+        self._client.on_message = lambda _client, _data, message: self.messages.append(
+            (message.topic, bytes(message.payload))
+        )
         self._client.connect("127.0.0.1", broker.open_port)
         self._client.loop_start()
         assert self._ready.wait(60)
