@@ -14,14 +14,13 @@ from cloud_server.store import Repository
 from cloud_server.store.database import Database, find_rows
 from cloud_server.store.log import LogEntry
 from diredi.errors import DirediError, NotFound
-from diredi.rpc.install_signature import check_report
+from diredi.rpc.message_signature import signer_of
 from diredi.rpc.v1.fleet_pb2 import InstallOutcome, ReportInstallRequest
 from diredi.trust.identity import CA_FILE
 from diredi.trust.log_head import LOG_HEAD_FILE, LogHead, read_head
 from diredi.trust.merkle import Frontier
 from diredi.trust.release_keys import newest_root, read_root
 from diredi.trust.release_repository import LogProof, read_claims, read_published
-from diredi.trust.signatures import holder_of
 
 
 class Report(BaseModel):
@@ -119,9 +118,7 @@ def _explain_forged(entry: LogEntry, authority: bytes) -> str:
         return ""
     try:
         report = ReportInstallRequest.FromString(bytes.fromhex(said["report"]))
-        certificate = said["certificate"].encode()
-        check_report(report, certificate)
-        holder = holder_of(certificate, authority)
+        holder = signer_of(report, said["certificate"].encode(), authority)
         outcome = InstallOutcome.Name(report.outcome).removeprefix("INSTALL_OUTCOME_").lower()
         signed = (f"{holder.site}/{holder.name}", outcome, f"install/{report.release_version}/")
     except (DirediError, DecodeError, ValueError) as error:

@@ -41,8 +41,7 @@ from diredi.errors import NoRoom, Refused, WrongState
 from diredi.rpc.byte_counter import IngressMeter
 from diredi.rpc.caller import Context, caller_certificate, caller_identity
 from diredi.rpc.convert import kind_from, labels_to, metrics_from, struct_from, time_to
-from diredi.rpc.install_signature import check_report
-from diredi.rpc.manifest_signature import check_manifest
+from diredi.rpc.message_signature import check_message
 from diredi.rpc.release_metadata import chunks_of
 from diredi.rpc.v1 import cycles_pb2, enrolment_pb2, fleet_pb2, registry_pb2, releases_pb2, sites_pb2
 from diredi.rpc.v1.cycles_pb2_grpc import CycleServiceServicer
@@ -156,7 +155,7 @@ class SiteServicer(SiteServiceServicer):
         if request.manifest.ByteSize() > self._service.max_manifest_bytes:
             most = self._service.max_manifest_bytes
             raise NoRoom(f"the manifest has {request.manifest.ByteSize()} bytes: at most {most} are taken")
-        check_manifest(request.manifest, certificate)
+        check_message(request.manifest, certificate)
         await self._service.submit_gap(caller, manifest_from(request.manifest), certificate.decode())
         return sites_pb2.SubmitGapResponse()
 
@@ -243,7 +242,7 @@ class FleetServicer(FleetServiceServicer):
         signed: Json = {}
         if request.signature:
             certificate = caller_certificate(context)
-            check_report(request, certificate)
+            check_message(request, certificate)
             signed = {
                 "report": request.SerializeToString(deterministic=True).hex(),
                 "certificate": certificate.decode(),

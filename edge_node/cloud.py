@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from diredi.errors import DirediError, InvalidInput
 from diredi.rpc import blobs, convert
 from diredi.rpc.client import Channel, call
-from diredi.rpc.install_signature import sign_report
+from diredi.rpc.message_signature import sign_message
 from diredi.rpc.release_metadata import fetch_from_thread
 from diredi.rpc.retry import Backoff
 from diredi.rpc.streams import watch_stream
@@ -167,7 +167,7 @@ class CloudClient:
             device=self._device, release_version=version, digest=digest, outcome=outcome, reason=reason,
             possession=possession,
         )  # fmt: skip
-        sign_report(request, self._credentials)
+        sign_message(request, self._credentials)
         await call(self._fleet.ReportInstall, request, deadline_s=10)
 
     def _forward(self, message: pb.Release, on_release: Callable[[InstallableRelease], None]) -> None:

@@ -13,7 +13,7 @@ from diredi.labels import LabelSpace
 from diredi.progress import Progress
 from diredi.rpc import blobs, convert
 from diredi.rpc.client import Channel, call
-from diredi.rpc.manifest_signature import sign_manifest
+from diredi.rpc.message_signature import sign_message
 from diredi.rpc.retry import Backoff
 from diredi.rpc.streams import watch_stream
 from diredi.rpc.v1 import common_pb2, cycles_pb2, registry_pb2, sites_pb2
@@ -188,7 +188,7 @@ class CloudClient:
 
     async def submit_gap(self, manifest: cycles_pb2.GapManifest) -> None:
         """Sign a manifest with this site's key and submit it."""
-        sign_manifest(manifest, self.credentials)
+        sign_message(manifest, self.credentials)
         request = sites_pb2.SubmitGapRequest(manifest=manifest)
         await call(self._sites.SubmitGap, request, deadline_s=60, attempts=ATTEMPTS)
 

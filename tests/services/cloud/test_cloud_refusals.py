@@ -25,7 +25,7 @@ from diredi.errors import (
 )
 from diredi.knowledge.gap import Gap, GapNote
 from diredi.rpc import convert
-from diredi.rpc.manifest_signature import check_manifest
+from diredi.rpc.message_signature import check_message
 from diredi.rpc.server import start_server
 from diredi.rpc.v1 import common_pb2, cycles_pb2, cycles_pb2_grpc, registry_pb2, sites_pb2
 from diredi.store.blobs import Blob
@@ -317,10 +317,10 @@ async def test_whoever_asks_later_can_hold_the_manifest_against_the_sites_key(wo
         await e.site.submit(e.manifest)
         (part,) = (await e.operator.get(e.task.cycle_id)).sites
         assert part.certificate.encode() == world.credentials("site-1").certificate
-        check_manifest(part.gap, part.certificate.encode())
+        check_message(part.gap, part.certificate.encode())
         part.gap.train_images += 1
         with pytest.raises(Refused):
-            check_manifest(part.gap, part.certificate.encode())
+            check_message(part.gap, part.certificate.encode())
 
 
 async def test_a_gap_submitted_again_is_accepted_and_another_one_is_refused(world: World) -> None:

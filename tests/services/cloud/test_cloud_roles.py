@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from diredi.errors import InvalidInput, NoRoom, NotFound, Refused, Unreachable, WrongState
 from diredi.rpc import blobs, convert
 from diredi.rpc.client import connect
-from diredi.rpc.manifest_signature import sign_manifest
+from diredi.rpc.message_signature import sign_message
 from diredi.rpc.services import SERVICES
 from diredi.rpc.streams import read_messages
 from diredi.rpc.v1 import (
@@ -180,7 +180,7 @@ async def test_each_call_as_each_identity(world: World) -> None:
 async def passes(world: World, name: str, call_name: str, request: Message, allowed: set[str]) -> bool:
     if isinstance(request, sites_pb2.SubmitGapRequest):
         request = sites_pb2.SubmitGapRequest(manifest=request.manifest)
-        sign_manifest(request.manifest, world.credentials(name))
+        sign_message(request.manifest, world.credentials(name))
     method = f"/diredi.v1.{call_name}"
     channel = world.channel(name)
     with suppress(InvalidInput, WrongState, NoRoom):  # of a later check than who it is

@@ -15,7 +15,7 @@ import pytest
 from cloud_server import audit
 from cloud_server.audit import Report
 from diredi.errors import Refused
-from diredi.rpc.install_signature import sign_report
+from diredi.rpc.message_signature import sign_message
 from diredi.rpc.v1 import fleet_pb2
 from diredi.store.blobs import blob_path
 from diredi.trust.merkle import Frontier
@@ -92,7 +92,7 @@ async def test_what_a_release_is_made_of_is_told_and_no_decision_is_changed_unno
         await operator.until(task.cycle_id, "CANARY")
         told = await device.until(2)
         lie = fleet_pb2.ReportInstallRequest(device="cam-1", release_version=1, outcome=1, digest=told.onnx.digest)
-        sign_report(lie, device.credentials)
+        sign_message(lie, device.credentials)
         lie.release_version = 2
         with pytest.raises(Refused, match="not by the key of"):
             await ask(device.stub.ReportInstall, lie)

@@ -18,8 +18,7 @@ from diredi.knowledge.gap import Gap, GapNote
 from diredi.labels import LabelSpace
 from diredi.rpc import blobs, convert
 from diredi.rpc.client import Channel, call, connect, is_serving
-from diredi.rpc.install_signature import sign_report
-from diredi.rpc.manifest_signature import sign_manifest
+from diredi.rpc.message_signature import sign_message
 from diredi.rpc.retry import Backoff
 from diredi.rpc.streams import read_messages, watch_stream
 from diredi.rpc.v1 import (
@@ -295,7 +294,7 @@ class SiteSide:
 
     def signed(self, manifest: Any, identity: str = "") -> Any:
         """The request of a manifest that is signed by this site, or by another identity."""
-        sign_manifest(manifest, self.world.credentials(identity or self.name))
+        sign_message(manifest, self.world.credentials(identity or self.name))
         return sites_pb2.SubmitGapRequest(manifest=manifest)
 
     async def submit(self, manifest: Any) -> None:
@@ -376,7 +375,7 @@ class DeviceSide:
             device=self.name, release_version=version, outcome=outcome, reason=reason,
             possession=await self.fetch(version) if installed else b"",
         )  # fmt: skip
-        sign_report(request, self.credentials)
+        sign_message(request, self.credentials)
         await ask(self.stub.ReportInstall, request, attempts=400)
 
     async def work(self) -> None:

@@ -26,7 +26,7 @@ from diredi.errors import CorruptData, InvalidInput, NoRoom, Refused
 from diredi.jobs import job_folder
 from diredi.rpc import convert
 from diredi.rpc.client import connect, is_serving
-from diredi.rpc.manifest_signature import check_manifest
+from diredi.rpc.message_signature import check_message
 from diredi.rpc.v1 import sites_pb2
 from diredi.trust import ca
 from diredi.trust.identity import Identity, Role
@@ -56,7 +56,7 @@ async def test_an_extraction_ends_in_a_gap_whose_blobs_the_cloud_has(
     assert gap.HasField("student_before")
     assert gap.HasField("tutor_after")
     assert not gap.HasField("style"), "not published unless the site says so"
-    check_manifest(gap, pki.credentials("site", "site-1").certificate)
+    check_message(gap, pki.credentials("site", "site-1").certificate)
     steps = [step for step, _, _ in cloud.site.progress]
     assert steps[0] == "begin"
     assert {"tutor-2", "student-gap"} <= set(steps)

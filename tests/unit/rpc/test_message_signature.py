@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from diredi.errors import InvalidInput, Refused
-from diredi.rpc.manifest_signature import check_manifest, sign_manifest, signer_of
+from diredi.rpc.message_signature import check_message, sign_message, signer_of
 from diredi.rpc.v1.cycles_pb2 import GapManifest
 from diredi.trust import ca
 
@@ -17,7 +17,7 @@ def pki(tmp_path_factory):
 
 def signed(credentials, **said):
     manifest = GapManifest(cycle_id="c1", train_images=200, **said)
-    sign_manifest(manifest, credentials)
+    sign_message(manifest, credentials)
     return manifest
 
 
@@ -30,7 +30,7 @@ def test_a_manifest_on_record_names_its_site_after_the_certificate_was_renewed(p
     manifest, new = signed(old), issued(pki)
     assert str(signer_of(manifest, old.certificate, new.ca)) == "site/site-1"
     with pytest.raises(Refused, match="not by the key"):
-        check_manifest(manifest, new.certificate)
+        check_message(manifest, new.certificate)
 
 
 def test_a_manifest_of_another_cycle_or_with_other_metrics_is_refused(pki):
@@ -39,15 +39,15 @@ def test_a_manifest_of_another_cycle_or_with_other_metrics_is_refused(pki):
         manifest = signed(site)
         manifest.MergeFrom(GapManifest(**change))
         with pytest.raises(Refused):
-            check_manifest(manifest, site.certificate)
+            check_message(manifest, site.certificate)
     with pytest.raises(InvalidInput, match="not signed"):
-        check_manifest(GapManifest(cycle_id="c1"), site.certificate)
+        check_message(GapManifest(cycle_id="c1"), site.certificate)
 
 
 def test_the_order_in_which_counts_were_entered_is_of_no_matter(pki):
     site = issued(pki)
     manifest = signed(site, boxes={"car": 1, "bus": 2})
-    check_manifest(GapManifest(
+    check_message(GapManifest(
         cycle_id="c1", train_images=200, boxes={"bus": 2, "car": 1}, signature=manifest.signature
     ), site.certificate)  # fmt: skip
 
@@ -56,6 +56,6 @@ def test_a_certificate_that_somebody_made_for_himself_proves_nothing_on_record(p
     fleet = issued(pki)
     ca.init(pki / "forger")
     forged = issued(pki, "forger")
-    check_manifest(signed(forged), forged.certificate)  # the signature is right, and the site's name is in it
+    check_message(signed(forged), forged.certificate)  # the signature is right, and the site's name is in it
     with pytest.raises(Refused, match="not of this authority"):
         signer_of(signed(forged), forged.certificate, fleet.ca)
