@@ -15,22 +15,55 @@ from diredi_cli.output import emit, facts, table
 app = typer.Typer(help="Make the certificates by which the parts of a fleet know each other.", no_args_is_help=True)
 
 DEFAULT_AUTHORITY = Path("pki/ca")
+NEW_PASSPHRASE_FILE = "DIREDI_CA_NEW_PASSPHRASE_FILE"
+"""The variable that names the file with the next passphrase of the authority's key."""
 
 
 @app.command("init")
 def init(
     folder: Annotated[Path, typer.Argument(help="Where the authority will live; keep it private.")] = DEFAULT_AUTHORITY,
     name: Annotated[str, typer.Option("--name", help="What the authority calls itself.")] = "DiReDi",
+    ask: Annotated[
+        bool, typer.Option("--ask-passphrase", help="Ask for a passphrase, and put the authority's key behind it.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a certificate authority. Its key signs every identity and never leaves the folder."""
+    """Make a certificate authority. Its key signs every identity and never leaves the folder.
+
+    The key is behind the passphrase in the file that DIREDI_CA_PASSPHRASE_FILE names, in DIREDI_CA_PASSPHRASE, or that
+    is typed. Whatever uses the key later, the cloud too, takes it from there or asks at the terminal.
+    """
     from diredi.trust import ca
     from diredi.trust.identity import CA_FILE
+    from diredi.trust.passphrase import ask_passphrase
 
-    authority = ca.init(folder, name)
+    secret = ask_passphrase("New passphrase", ca.PASSPHRASE_FILE, confirm=True) if ask else None
+    authority = ca.init(folder, name, passphrase=secret)
     expires = authority.certificate.not_valid_after_utc
+    behind = bool(authority.passphrase)
     data = {"authority": str(folder), "certificate": str(folder / CA_FILE), "expires": expires.isoformat()}
-    emit(data, as_json, facts({"authority": folder, "expires": f"{expires:%Y-%m-%d}"}))
+    shown = {"authority": folder, "expires": f"{expires:%Y-%m-%d}", "key": "behind a passphrase" if behind else "open"}
+    emit(data | {"passphrase": behind}, as_json, facts(shown))
+
+
+@app.command("passphrase")
+def passphrase(
+    authority: Annotated[Path, typer.Option("--ca", metavar="FOLDER", help="The authority.")] = DEFAULT_AUTHORITY,
+    as_json: AsJson = False,
+) -> None:
+    """Put the authority's key behind a passphrase, or behind another one.
+
+    The new one is in the file that DIREDI_CA_NEW_PASSPHRASE_FILE names, in DIREDI_CA_NEW_PASSPHRASE, or is asked for. A
+    copy of the key from before still opens with what it was behind. The keys that sign releases have a passphrase of
+    their own: `diredi release rotate`.
+    """
+    from diredi.trust import ca
+    from diredi.trust.passphrase import ask_passphrase, read_passphrase
+
+    ca.load(authority)  # what is wrong with the old one is said first
+    new = read_passphrase(NEW_PASSPHRASE_FILE) or ask_passphrase("New passphrase", NEW_PASSPHRASE_FILE, confirm=True)
+    changed = ca.change_passphrase(authority, new)
+    emit({"changed": [str(path) for path in changed]}, as_json, facts({"changed": ", ".join(map(str, changed))}))
 
 
 @app.command("issue")

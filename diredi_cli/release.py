@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -56,10 +54,10 @@ def key(
 
     The passphrase is asked for, or read from the file that DIREDI_RELEASE_PASSPHRASE_FILE names.
     """
-    from diredi.trust.passphrase import read_passphrase
+    from diredi.trust.passphrase import ask_passphrase, read_passphrase
     from diredi.trust.release_keys import PASSPHRASE_FILE, make_key
 
-    secret = read_passphrase(PASSPHRASE_FILE) or _ask("New passphrase", confirm=True)
+    secret = read_passphrase(PASSPHRASE_FILE) or ask_passphrase("New passphrase", PASSPHRASE_FILE, confirm=True)
     public = make_key(file, secret)
     shown = {"key": file, "public part": f"{file}.pub", "id": public.keyid}
     emit({name: str(value) for name, value in shown.items()}, as_json, facts(shown))
@@ -194,7 +192,8 @@ def sign(
     also be a next.root.json.
     """
     from diredi.errors import WrongState
-    from diredi.trust.release_keys import load_signer
+    from diredi.trust.passphrase import ask_passphrase, read_passphrase
+    from diredi.trust.release_keys import PASSPHRASE_FILE, load_signer, read_key
 
     bundle, trusted = _fetch(cloud, identity) if source is None else _open(source, identity)
     requests = _examine(bundle, trusted)
@@ -202,7 +201,9 @@ def sign(
         emit(None, False, *(_words(request) for request in requests))
     if not requests:
         raise WrongState("nothing waits for a signature")
-    secret = _ask("Passphrase") if b"ENCRYPTED" in _read_key(key_file) and not _has_passphrase() else None
+    secret = None
+    if b"ENCRYPTED" in read_key(key_file):
+        secret = read_passphrase(PASSPHRASE_FILE) or ask_passphrase(f"Passphrase of {key_file}", PASSPHRASE_FILE)
     signer = load_signer(key_file, secret)
     if not yes:
         typer.confirm(f"Sign {len(requests)} with the key {signer.public_key.keyid[:12]}?", abort=True, err=True)
@@ -312,24 +313,3 @@ def _data(request: Request) -> dict[str, object]:
 def _words(request: Request) -> Table:
     title = f"{request.words[0]} ({request.signatures} of {request.threshold} signatures)"
     return table((title,), [(line,) for line in request.words[1:]])
-
-
-def _read_key(file: Path) -> bytes:
-    from diredi.trust.release_keys import read_key
-
-    return read_key(file)
-
-
-def _has_passphrase() -> bool:
-    from diredi.trust.release_keys import PASSPHRASE_FILE
-
-    return bool(os.environ.get(PASSPHRASE_FILE))
-
-
-def _ask(prompt: str, *, confirm: bool = False) -> bytes:
-    from diredi.errors import InvalidInput
-    from diredi.trust.release_keys import PASSPHRASE_FILE
-
-    if not sys.stdin.isatty():
-        raise InvalidInput(f"the key needs a passphrase: name a file that holds it in {PASSPHRASE_FILE}")
-    return str(typer.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True)).encode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Unpack
@@ -12,7 +12,7 @@ from typing import Unpack
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes, PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from diredi.errors import InvalidInput, WrongState
@@ -32,7 +32,7 @@ from diredi.trust.identity import (
     issued_by,
     server_name,
 )
-from diredi.trust.passphrase import read_passphrase
+from diredi.trust.passphrase import ask_passphrase, is_terminal, read_passphrase
 from diredi.trust.register import Issued, Noted, Register
 
 CA_KEY_FILE = "ca-key.pem"
@@ -41,10 +41,13 @@ NEXT_FOLDER = "next"
 CA_LIFETIME = timedelta(days=3650)
 LIFETIME = timedelta(days=398)
 PASSPHRASE_FILE = "DIREDI_CA_PASSPHRASE_FILE"
-"""The variable of the environment that names the file with the passphrase of the authority's key."""
+"""The variable of the environment that names the file with the passphrase of the authority's key. Without `_FILE` it is
+that of the passphrase itself."""
 LONGEST_HOST = 190
 """The longest host name, so that the server names made of it are DNS names, too."""
 _CLOCK_SKEW = timedelta(hours=1)
+_asked: dict[Path, bytes] = {}
+"""The passphrases that were typed into this process, by the file of the key: the cloud signs again and again."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,12 @@ class Authority:
     Attributes:
         certificate: Its own certificate.
         key: Its private key.
+        passphrase: What its key is behind on the disk; empty for nothing.
     """
 
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
+    passphrase: bytes = field(default=b"", repr=False)
 
     def sign(
         self,
@@ -99,13 +104,16 @@ class Authority:
         return builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
-def init(folder: Path, name: str = "DiReDi", now: datetime | None = None) -> Authority:
+def init(
+    folder: Path, name: str = "DiReDi", now: datetime | None = None, *, passphrase: bytes | None = None
+) -> Authority:
     """Make an authority in a folder.
 
     Args:
         folder: Where its key and certificate go.
         name: What its certificate is called.
         now: The time to count from; None takes the clock.
+        passphrase: What its key is put behind; None takes that of the environment, if there is one.
 
     Returns:
         The new authority.
@@ -118,11 +126,12 @@ def init(folder: Path, name: str = "DiReDi", now: datetime | None = None) -> Aut
     key = ec.generate_private_key(ec.SECP256R1())
     title = f"{name} authority"
     certificate = certify_authority(key.public_key(), title, key, _subject(title), now or datetime.now(UTC))
+    secret = read_passphrase(PASSPHRASE_FILE) if passphrase is None else passphrase
     _make_private(folder)
-    write_key(folder, key)
+    write_key(folder, key, secret)
     atomic_write(folder / CA_FILE, certificate.public_bytes(serialization.Encoding.PEM))
     release_keys.init(folder / release_keys.FOLDER)
-    return Authority(certificate, key)
+    return Authority(certificate, key, secret)
 
 
 def certify_authority(
@@ -145,44 +154,76 @@ def certify_authority(
     return builder.sign(by, hashes.SHA256())
 
 
-def write_key(folder: Path, key: ec.EllipticCurvePrivateKey) -> None:
-    """Put the key of an authority into a folder, behind the passphrase if there is one."""
-    secret = passphrase()
-    encryption = serialization.BestAvailableEncryption(secret) if secret else serialization.NoEncryption()
+def write_key(folder: Path, key: ec.EllipticCurvePrivateKey, passphrase: bytes) -> None:
+    """Put the key of an authority into a folder, behind a passphrase; an empty one is none."""
+    encryption = serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
     atomic_write(folder / CA_KEY_FILE, pem, mode=0o600)
 
 
-def passphrase() -> bytes:
-    """Return the passphrase of the authority's key, of the file that DIREDI_CA_PASSPHRASE_FILE names; empty for none.
+def change_passphrase(folder: Path, passphrase: bytes) -> list[Path]:
+    """Put the key of an authority behind another passphrase, and that of the next one, while it is rotated.
+
+    Args:
+        folder: The folder of the authority.
+        passphrase: The new one.
+
+    Returns:
+        The files of the keys.
 
     Raises:
-        InvalidInput: The file cannot be read, others can read it, or it is empty.
+        InvalidInput: The folder holds no authority that can sign, or the new passphrase is empty.
     """
-    return read_passphrase(PASSPHRASE_FILE)
+    if not passphrase:
+        raise InvalidInput("an empty passphrase protects nothing: choose one")
+    folders = [one for one in (folder, folder / NEXT_FOLDER) if one == folder or (one / CA_KEY_FILE).exists()]
+    with Register.opened(folder):
+        for one, authority in [(one, load(one)) for one in folders]:
+            write_key(one, authority.key, passphrase)
+    return [one / CA_KEY_FILE for one in folders]
 
 
 def load(folder: Path) -> Authority:
     """Load the authority of a folder. While it is rotated, its certificates are two; this is the one with the key.
 
+    A passphrase comes from the environment (`diredi.trust.passphrase`), or is asked for once in the life of a process.
+
     Raises:
-        InvalidInput: The folder holds no authority that can sign.
+        InvalidInput: The folder holds no authority that can sign, or the passphrase is wrong or missing.
     """
+    path = folder / CA_KEY_FILE
     try:
         certificates = x509.load_pem_x509_certificates((folder / CA_FILE).read_bytes())
-        check_private(folder / CA_KEY_FILE)
-        pem = (folder / CA_KEY_FILE).read_bytes()
-        key = serialization.load_pem_private_key(pem, passphrase() if b"ENCRYPTED" in pem else None)
-    except TypeError:
-        raise InvalidInput(
-            f"{folder / CA_KEY_FILE} is behind a passphrase: name the file that holds it in {PASSPHRASE_FILE}"
-        ) from None
+        check_private(path)
+        pem = path.read_bytes()
+        secret = _passphrase_of(path) if b"ENCRYPTED" in pem else b""
+        key = _private_key(path, pem, secret)
     except (OSError, ValueError) as error:
         raise InvalidInput(f"{folder} holds no authority ({error}): make one with `diredi pki init`") from None
     for certificate in certificates:
         if isinstance(key, ec.EllipticCurvePrivateKey) and key.public_key() == certificate.public_key():
-            return Authority(certificate, key)
-    raise InvalidInput(f"{folder / CA_KEY_FILE} is not the key of {folder / CA_FILE}: put the right one beside it")
+            return Authority(certificate, key, secret)
+    raise InvalidInput(f"{path} is not the key of {folder / CA_FILE}: put the right one beside it")
+
+
+def _private_key(path: Path, pem: bytes, secret: bytes) -> PrivateKeyTypes:
+    try:
+        return serialization.load_pem_private_key(pem, secret or None)
+    except ValueError:
+        _asked.pop(path.resolve(), None)
+        if not secret:
+            raise
+        raise InvalidInput(f"{path} is behind another passphrase: check {PASSPHRASE_FILE}") from None
+
+
+def _passphrase_of(path: Path) -> bytes:
+    """Return the passphrase of a key. Raises InvalidInput where there is none and nobody can be asked."""
+    if secret := read_passphrase(PASSPHRASE_FILE) or _asked.get(path.resolve(), b""):
+        return secret
+    if not is_terminal():
+        raise InvalidInput(f"{path} is behind a passphrase: name the file that holds it in {PASSPHRASE_FILE}")
+    secret = _asked[path.resolve()] = ask_passphrase(f"Passphrase of {path}", PASSPHRASE_FILE)
+    return secret
 
 
 def load_signer(folder: Path, identity: Identity) -> Authority:

@@ -55,7 +55,7 @@ def begin(folder: Path, now: datetime | None = None) -> None:
         following.chmod(0o700)
         atomic_write(following / CA_FILE, _pem(own))
         atomic_write(following / PROOF_FILE, _pem(own) + _pem(proof))
-        ca.write_key(following, key)  # last: with it the next one signs
+        ca.write_key(following, key, old.passphrase)  # last: with it the next one signs
     with Register.opened(folder):
         bundle = (folder / CA_FILE).read_bytes()
         added = (following / CA_FILE).read_bytes()
@@ -103,7 +103,7 @@ def finish(folder: Path, *, leave_out: bool = False, now: datetime | None = None
         left = _left_of_old(register, f"{new.certificate.serial_number:x}", folder, now)
         trusted = x509.load_pem_x509_certificates((folder / CA_FILE).read_bytes())
         dropped = [certificate.serial_number for certificate in trusted if certificate != new.certificate]
-        ca.write_key(folder, new.key)
+        ca.write_key(folder, new.key, new.passphrase)
         ca.write_deny_list(folder, new, [*dropped, *(int(entry.serial, 16) for entry in left)], now)
         atomic_write(folder / CA_FILE, _pem(new.certificate))
     shutil.rmtree(following)

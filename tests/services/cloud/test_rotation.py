@@ -119,7 +119,7 @@ def test_a_rotation_that_is_interrupted_is_finished_by_the_same_command(tmp_path
     rotation.begin(authority)
     new = ca.load(authority / "next")
     if step != "write_key":
-        ca.write_key(authority, new.key)
+        ca.write_key(authority, new.key, b"")
     if step == "atomic_write":
         ca.write_deny_list(authority, new, (), datetime.now(UTC))
     assert rotation.finish(authority, leave_out=True) == ["site/site-1"]

@@ -1,5 +1,11 @@
 import ipaddress
+import os
+import pty
+import subprocess
+import sys
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -7,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from diredi.errors import InvalidInput, WrongState
-from diredi.trust import ca
+from diredi.trust import ca, rotation
 from diredi.trust.identity import Credentials, Identity, Role
 
 HOSTS = ["localhost", "cloud.example.org", "127.0.0.1", "::1"]
@@ -187,7 +193,7 @@ def test_a_key_behind_a_passphrase_signs_with_it_and_with_nothing_else(tmp_path,
     assert ca.issue(tmp_path / "ca", "site", "a", [], tmp_path / "a").identity.name == "a"
 
     passphrase_file.write_text("another one")
-    with pytest.raises(InvalidInput, match="holds no authority"):
+    with pytest.raises(InvalidInput, match="behind another passphrase"):
         ca.issue(tmp_path / "ca", "site", "b", [], tmp_path / "b")
     monkeypatch.delenv("DIREDI_CA_PASSPHRASE_FILE")
     with pytest.raises(InvalidInput, match=r"behind a passphrase: name the file.*DIREDI_CA_PASSPHRASE_FILE"):
@@ -207,3 +213,60 @@ def test_a_passphrase_that_others_may_read_or_that_is_none_is_refused(tmp_path, 
 
 def test_a_passphrase_does_no_harm_to_an_authority_that_has_none(authority, tmp_path, passphrase_file):
     assert ca.issue(authority, "site", "a", [], tmp_path / "a").identity.name == "a"
+
+
+def test_the_passphrase_itself_may_be_in_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("DIREDI_CA_PASSPHRASE", "correct horse")
+    assert ca.init(tmp_path / "ca").passphrase == b"correct horse"
+    assert ca.issue(tmp_path / "ca", "site", "a", [], tmp_path / "a").identity.name == "a"
+
+
+def test_an_open_key_is_put_behind_a_passphrase_and_both_keys_of_a_rotation_behind_the_next_one(
+    tmp_path, passphrase_file, monkeypatch
+):
+    """A next authority never has an open key beside one that is behind a passphrase."""
+    folder = tmp_path / "ca"
+    monkeypatch.delenv("DIREDI_CA_PASSPHRASE_FILE")
+    ca.init(folder)
+    ca.change_passphrase(folder, b"first")
+    monkeypatch.setenv("DIREDI_CA_PASSPHRASE", "first")
+    rotation.begin(folder)
+    changed = ca.change_passphrase(folder, b"second")
+    assert changed == [folder / "ca-key.pem", folder / "next" / "ca-key.pem"]
+    with pytest.raises(InvalidInput, match="behind another passphrase"):
+        ca.load(folder)
+    monkeypatch.setenv("DIREDI_CA_PASSPHRASE", "second")
+    rotation.finish(folder)
+    assert b"BEGIN ENCRYPTED PRIVATE KEY" in (folder / "ca-key.pem").read_bytes()
+    assert ca.load(folder).passphrase == b"second"
+    with pytest.raises(InvalidInput, match="an empty passphrase"):
+        ca.change_passphrase(folder, b"")
+
+
+def test_a_passphrase_is_typed_at_the_terminal_and_is_in_no_process_list(tmp_path):
+    """In a terminal of its own: a new one twice, then for each command once; nothing of it is shown."""
+    own = [sys.executable, "-m", "diredi_cli", "pki"]
+    folder = str(tmp_path / "ca")
+    shown = in_terminal([*own, "init", folder, "--ask-passphrase"], ["New passphrase", "The same again"], "tr0ub4dor")
+    shown += in_terminal([*own, "list", "--ca", folder], ["Passphrase of"], "tr0ub4dor")
+    assert b"BEGIN ENCRYPTED PRIVATE KEY" in (tmp_path / "ca" / "ca-key.pem").read_bytes()
+    assert "behind a passphrase" in shown and "tr0ub4dor" not in shown
+
+
+def in_terminal(command, prompts, typed):
+    """What a command shows in a terminal where `typed` is the answer to each prompt."""
+    terminal, end = pty.openpty()
+    process = subprocess.Popen(command, stdin=end, stdout=end, stderr=end, start_new_session=True)
+    os.close(end)
+    shown = ""
+    for prompt in prompts:
+        while prompt not in shown:
+            shown += os.read(terminal, 4096).decode()
+        assert typed not in Path(f"/proc/{process.pid}/cmdline").read_text()
+        os.write(terminal, f"{typed}\n".encode())
+    with suppress(OSError):  # a terminal ends with an error
+        while data := os.read(terminal, 4096):
+            shown += data.decode()
+    process.wait()
+    os.close(terminal)
+    return shown
