@@ -81,7 +81,12 @@ class UserDomainConfig(ServiceConfig):
     """Whether to measure batch-norm statistics of the site's own images for each release that its edge nodes run. The
     nodes run the release with them where that finds more on the held-out images. Nothing of it leaves the site."""
     max_samples: int = Field(10_000, ge=0)
-    """How many frames from edge nodes are kept. When there are as many, more are refused."""
+    """How many frames from edge nodes are kept. When there are as many, the one that may teach least makes room for a
+    new one; never one that somebody has labelled."""
+    max_samples_mib: int = Field(2048, ge=0)
+    """How much these frames may take on the disk, in MiB."""
+    max_sample_days: float = Field(90.0, gt=0)
+    """After how many days a frame is deleted that nobody has labelled."""
     progress_every_s: float = Field(1.0, gt=0)
     """The shortest time between two progress reports to the cloud, in seconds. The begin of a step is always
     reported."""

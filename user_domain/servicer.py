@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
+from pydantic import ValidationError
 
 from diredi.consent import SignedEntry
+from diredi.data.sample_reason import SampleReason
 from diredi.errors import InvalidInput
+from diredi.rpc import convert
 from diredi.rpc.byte_counter import EgressMeter
 from diredi.rpc.caller import require
 from diredi.rpc.v1 import local_pb2 as pb
@@ -22,7 +25,7 @@ from diredi.trust.identity import Role
 from user_domain.cloud import CloudClient
 from user_domain.consent import Consent
 from user_domain.private_data import PrivateData
-from user_domain.samples import SampleStore, Sighting
+from user_domain.samples import DetectedBox, SampleStore, Sighting
 from user_domain.task_worker import TaskWorker
 
 
@@ -39,6 +42,30 @@ class SiteParts:
     consent: Consent
 
 
+def sighting_from(request: pb.HandSampleRequest) -> Sighting:
+    """Convert what a node says of a frame. Raises InvalidInput for what cannot be."""
+    known = [reason for reason in request.reasons if reason in pb.SampleReason.values() and reason]
+    try:
+        return Sighting(
+            device=request.device,
+            camera=request.camera or request.device,
+            captured=convert.time_from(request.captured) if request.HasField("captured") else None,
+            detections=tuple(
+                DetectedBox(
+                    name=box.class_name, x=box.x, y=box.y, width=box.width, height=box.height, confidence=box.confidence
+                )
+                for box in request.detections
+            ),
+            release=request.release_version,
+            reasons=tuple(
+                SampleReason(pb.SampleReason.Name(reason).removeprefix("SAMPLE_REASON_").lower()) for reason in known
+            ),
+            doubt=request.doubt,
+        )
+    except ValidationError as error:
+        raise InvalidInput(f"what the node says of this frame cannot be: {convert.first_problem(error)}") from None
+
+
 class LocalServicer(stubs.LocalServiceServicer):
     """Take frames of the site's edge nodes, and serve the status of the site."""
 
@@ -47,9 +74,7 @@ class LocalServicer(stubs.LocalServiceServicer):
 
     async def HandSample(self, request: pb.HandSampleRequest, context: Any) -> pb.HandSampleResponse:
         require(context, Role.DEVICE, name=request.device, site=self._parts.site)
-        if not 0 <= request.lowest_confidence <= 1:
-            raise InvalidInput(f"confidence {request.lowest_confidence} is not within 0 and 1")
-        sighting = Sighting(request.device, tuple(request.class_ids), request.lowest_confidence)
+        sighting = sighting_from(request)
         return pb.HandSampleResponse(stored=await asyncio.to_thread(self._parts.samples.add, request.image, sighting))
 
     async def ListRequests(self, request: pb.ListRequestsRequest, context: Any) -> pb.ListRequestsResponse:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
 
 import structlog
@@ -106,7 +107,10 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
             oracle=config.oracle and config.oracle.absolute(),
         )
         worker = TaskWorker(site, Backoff(0.5, config.retry_longest_s))
-        samples = SampleStore(config.state_dir / "samples", config.max_samples)
+        samples = SampleStore(
+            config.state_dir / "samples", config.max_samples, max_bytes=config.max_samples_mib * 2**20,
+            max_age=timedelta(days=config.max_sample_days),
+        )  # fmt: skip
         parts = SiteParts(config.site, lambda: data.last, samples, cloud, worker, meter, consent)
         overlays = _overlay_maker(config, cloud, data) if config.overlay else None
         servicers = [LocalServicer(parts), OverlayServicer(config.site, overlays)]

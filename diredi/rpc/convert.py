@@ -76,7 +76,7 @@ def labels_from(message: common_pb2.LabelSpace) -> LabelSpace:
     try:
         return LabelSpace(version=message.version, names=tuple(item.name for item in message.classes))
     except ValidationError as error:
-        raise InvalidInput(f"the label space is not usable: {_first(error)}") from None
+        raise InvalidInput(f"the label space is not usable: {first_problem(error)}") from None
 
 
 def metrics_to(metrics: DetectionMetrics) -> common_pb2.DetectionMetrics:
@@ -193,7 +193,7 @@ def spec_from(architecture: str, image_size: int, labels: common_pb2.LabelSpace)
     try:
         return DetectorSpec(architecture=architecture, image_size=image_size, labels=labels_from(labels))
     except ValidationError as error:
-        raise InvalidInput(f"the model is not usable: {_first(error)}") from None
+        raise InvalidInput(f"the model is not usable: {first_problem(error)}") from None
 
 
 def model_to(model: Model) -> common_pb2.Model:
@@ -271,6 +271,7 @@ def release_from(message: fleet_pb2.Release) -> Release:
     )
 
 
-def _first(error: ValidationError) -> str:
+def first_problem(error: ValidationError) -> str:
+    """Return what was wrong first, with its place, for the end of a sentence."""
     problem = error.errors()[0]
     return f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}".removeprefix(": ")

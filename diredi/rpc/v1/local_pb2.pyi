@@ -6,7 +6,9 @@ What a user domain serves inside its own site. Nothing here is ever reached by t
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +20,77 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _SampleReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SampleReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SampleReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SAMPLE_REASON_UNSPECIFIED: _SampleReason.ValueType  # 0
+    SAMPLE_REASON_UNCERTAIN: _SampleReason.ValueType  # 1
+    """a detection has a low confidence"""
+    SAMPLE_REASON_INCONSISTENT: _SampleReason.ValueType  # 2
+    """an object was missing, or another class, in this frame only"""
+    SAMPLE_REASON_RARE: _SampleReason.ValueType  # 3
+    """a class that this node seldom sees"""
+    SAMPLE_REASON_RANDOM: _SampleReason.ValueType  # 4
+    """drawn at random"""
+    SAMPLE_REASON_DISAGREEMENT: _SampleReason.ValueType  # 5
+    """two releases, or a release and its 8-bit form, found other objects"""
+
+class SampleReason(_SampleReason, metaclass=_SampleReasonEnumTypeWrapper):
+    """Why a node has picked a frame."""
+
+SAMPLE_REASON_UNSPECIFIED: SampleReason.ValueType  # 0
+SAMPLE_REASON_UNCERTAIN: SampleReason.ValueType  # 1
+"""a detection has a low confidence"""
+SAMPLE_REASON_INCONSISTENT: SampleReason.ValueType  # 2
+"""an object was missing, or another class, in this frame only"""
+SAMPLE_REASON_RARE: SampleReason.ValueType  # 3
+"""a class that this node seldom sees"""
+SAMPLE_REASON_RANDOM: SampleReason.ValueType  # 4
+"""drawn at random"""
+SAMPLE_REASON_DISAGREEMENT: SampleReason.ValueType  # 5
+"""two releases, or a release and its 8-bit form, found other objects"""
+Global___SampleReason: _TypeAlias = SampleReason  # noqa: Y015
+
+@_typing.final
+class SampleBox(_message.Message):
+    """A box on a sample. The centre and the size are shares of the image, 0..1, from its upper left corner."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLASS_NAME_FIELD_NUMBER: _builtins.int
+    X_FIELD_NUMBER: _builtins.int
+    Y_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    class_name: _builtins.str
+    x: _builtins.float
+    y: _builtins.float
+    width: _builtins.float
+    height: _builtins.float
+    confidence: _builtins.float
+    """0..1; of a detection"""
+    def __init__(
+        self,
+        *,
+        class_name: _builtins.str = ...,
+        x: _builtins.float = ...,
+        y: _builtins.float = ...,
+        width: _builtins.float = ...,
+        height: _builtins.float = ...,
+        confidence: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_name", b"class_name", "confidence", b"confidence", "height", b"height", "width", b"width", "x", b"x", "y", b"y"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SampleBox: _TypeAlias = SampleBox  # noqa: Y015
+
 @_typing.final
 class HandSampleRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -26,14 +99,34 @@ class HandSampleRequest(_message.Message):
     IMAGE_FIELD_NUMBER: _builtins.int
     CLASS_IDS_FIELD_NUMBER: _builtins.int
     LOWEST_CONFIDENCE_FIELD_NUMBER: _builtins.int
+    CAMERA_FIELD_NUMBER: _builtins.int
+    CAPTURED_FIELD_NUMBER: _builtins.int
+    DETECTIONS_FIELD_NUMBER: _builtins.int
+    RELEASE_VERSION_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    DOUBT_FIELD_NUMBER: _builtins.int
     device: _builtins.str
     image: _builtins.bytes
     """encoded JPEG or PNG"""
     lowest_confidence: _builtins.float
+    """of older nodes"""
+    camera: _builtins.str
+    """which one of the device; empty: its only one"""
+    release_version: _builtins.int
+    doubt: _builtins.float
+    """0..1: how much a label may teach"""
     @_builtins.property
     def class_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """what the node saw in it"""
+        """of older nodes; `detections` says it"""
 
+    @_builtins.property
+    def captured(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def detections(self) -> _containers.RepeatedCompositeFieldContainer[Global___SampleBox]:
+        """what the release found, the most confident first"""
+
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedScalarFieldContainer[Global___SampleReason.ValueType]: ...
     def __init__(
         self,
         *,
@@ -41,10 +134,16 @@ class HandSampleRequest(_message.Message):
         image: _builtins.bytes = ...,
         class_ids: _abc.Iterable[_builtins.int] | None = ...,
         lowest_confidence: _builtins.float = ...,
+        camera: _builtins.str = ...,
+        captured: _timestamp_pb2.Timestamp | None = ...,
+        detections: _abc.Iterable[Global___SampleBox] | None = ...,
+        release_version: _builtins.int = ...,
+        reasons: _abc.Iterable[Global___SampleReason.ValueType] | None = ...,
+        doubt: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["captured", b"captured"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_ids", b"class_ids", "device", b"device", "image", b"image", "lowest_confidence", b"lowest_confidence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["camera", b"camera", "captured", b"captured", "class_ids", b"class_ids", "detections", b"detections", "device", b"device", "doubt", b"doubt", "image", b"image", "lowest_confidence", b"lowest_confidence", "reasons", b"reasons", "release_version", b"release_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -56,7 +155,7 @@ class HandSampleResponse(_message.Message):
 
     STORED_FIELD_NUMBER: _builtins.int
     stored: _builtins.bool
-    """false: it was there already"""
+    """false: it was there already, or is worth less than all that is there"""
     def __init__(
         self,
         *,

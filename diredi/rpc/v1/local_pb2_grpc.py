@@ -61,7 +61,8 @@ class LocalServiceServicer:
 
     def HandSample(self, request, context):
         """An edge node hands a frame to its user domain. Role: a device of this site. Deadline 10 s. Idempotent by content.
-        INVALID_ARGUMENT: not an image, or more than 8 MiB. RESOURCE_EXHAUSTED: the site keeps no more samples.
+        INVALID_ARGUMENT: not an image, more than 8 MiB, or a box outside of it. RESOURCE_EXHAUSTED: the disk is full, or
+        the site keeps no more samples and all that it has are labelled.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

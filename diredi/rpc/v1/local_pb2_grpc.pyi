@@ -33,7 +33,8 @@ class LocalServiceStub:
     def __new__(cls, channel: _aio.Channel) -> LocalServiceAsyncStub: ...
     HandSample: _grpc.UnaryUnaryMultiCallable[_local_pb2.HandSampleRequest, _local_pb2.HandSampleResponse]
     """An edge node hands a frame to its user domain. Role: a device of this site. Deadline 10 s. Idempotent by content.
-    INVALID_ARGUMENT: not an image, or more than 8 MiB. RESOURCE_EXHAUSTED: the site keeps no more samples.
+    INVALID_ARGUMENT: not an image, more than 8 MiB, or a box outside of it. RESOURCE_EXHAUSTED: the disk is full, or
+    the site keeps no more samples and all that it has are labelled.
     """
     ListRequests: _grpc.UnaryUnaryMultiCallable[_local_pb2.ListRequestsRequest, _local_pb2.ListRequestsResponse]
     """What waits for this site's yes or no, and what it means. Role: the site itself. Deadline 10 s. Idempotent."""
@@ -50,7 +51,8 @@ class LocalServiceAsyncStub(LocalServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     HandSample: _aio.UnaryUnaryMultiCallable[_local_pb2.HandSampleRequest, _local_pb2.HandSampleResponse]  # type: ignore[assignment]
     """An edge node hands a frame to its user domain. Role: a device of this site. Deadline 10 s. Idempotent by content.
-    INVALID_ARGUMENT: not an image, or more than 8 MiB. RESOURCE_EXHAUSTED: the site keeps no more samples.
+    INVALID_ARGUMENT: not an image, more than 8 MiB, or a box outside of it. RESOURCE_EXHAUSTED: the disk is full, or
+    the site keeps no more samples and all that it has are labelled.
     """
     ListRequests: _aio.UnaryUnaryMultiCallable[_local_pb2.ListRequestsRequest, _local_pb2.ListRequestsResponse]  # type: ignore[assignment]
     """What waits for this site's yes or no, and what it means. Role: the site itself. Deadline 10 s. Idempotent."""
@@ -70,7 +72,8 @@ class LocalServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_local_pb2.HandSampleResponse, _abc.Awaitable[_local_pb2.HandSampleResponse]]:
         """An edge node hands a frame to its user domain. Role: a device of this site. Deadline 10 s. Idempotent by content.
-        INVALID_ARGUMENT: not an image, or more than 8 MiB. RESOURCE_EXHAUSTED: the site keeps no more samples.
+        INVALID_ARGUMENT: not an image, more than 8 MiB, or a box outside of it. RESOURCE_EXHAUSTED: the disk is full, or
+        the site keeps no more samples and all that it has are labelled.
         """
 
     @_abc_1.abstractmethod

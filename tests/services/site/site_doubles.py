@@ -286,8 +286,11 @@ class Local:
     async def status(self) -> local_pb2.GetSiteStatusResponse:
         return await call(self.stub.GetSiteStatus, local_pb2.GetSiteStatusRequest(), deadline_s=PATIENCE_S)
 
-    async def hand(self, image: bytes, device: str = "camera-1") -> bool:
-        request = local_pb2.HandSampleRequest(device=device, image=image, class_ids=[0], lowest_confidence=0.3)
+    async def hand(self, image: bytes, device: str = "camera-1", doubt: float = 0.9) -> bool:
+        box = local_pb2.SampleBox(class_name="car", x=0.5, y=0.5, width=0.2, height=0.2, confidence=0.3)
+        request = local_pb2.HandSampleRequest(
+            device=device, image=image, detections=[box], reasons=[local_pb2.SAMPLE_REASON_UNCERTAIN], doubt=doubt
+        )
         return (await call(self.stub.HandSample, request, deadline_s=PATIENCE_S)).stored
 
 

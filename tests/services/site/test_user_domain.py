@@ -22,7 +22,7 @@ from site_doubles import (
 from structlog.testing import capture_logs
 
 from diredi.data.style import SiteStyle
-from diredi.errors import CorruptData, InvalidInput, NoRoom, Refused
+from diredi.errors import CorruptData, InvalidInput, Refused
 from diredi.jobs import job_folder
 from diredi.rpc import convert
 from diredi.rpc.client import connect, is_serving
@@ -413,16 +413,16 @@ async def test_a_task_that_makes_no_sense_is_failed_and_the_stream_goes_on(
         await until(lambda: bool(cloud.site.gaps))
 
 
-async def test_a_sample_is_stored_once_and_no_more_than_the_site_keeps(
+async def test_a_sample_is_stored_once_and_a_full_site_keeps_what_teaches_most(
     tmp_path: Path, pki: Pki, cloud: SiteCloud, data: Path, jpeg: bytes
 ) -> None:
     config = config_of(tmp_path / "site", pki, cloud.address, data, max_samples=2)
     async with running(config, pki) as local:
         assert await local.hand(jpeg)
         assert not await local.hand(jpeg)
-        assert await local.hand(jpeg + b"\0")
-        with pytest.raises(NoRoom, match="at most 2 samples"):
-            await local.hand(jpeg + b"\0\0")
+        assert await local.hand(jpeg + b"\0", doubt=0.5)
+        assert not await local.hand(jpeg + b"\0\0", doubt=0.1)
+        assert await local.hand(jpeg + b"\0\0\0", doubt=0.9)
         for bad in (b"", b"GIF89a", jpeg[:30], bytes(8 * 2**20 + 1)):
             with pytest.raises(InvalidInput):
                 await local.hand(bad)
