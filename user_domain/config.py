@@ -33,7 +33,7 @@ class UserDomainConfig(ServiceConfig):
     """The folder for downloads, jobs, samples, the journal and the ledger of what left. It must survive restarts."""
     data: str
     """The private data set: the path of a data.yaml, or `scenes:SITE` for built-in scenes. It is read and never
-    written."""
+    written. Samples that somebody has labelled join it; `samples` stands for these alone."""
     class_names: dict[str, ClassName] = Field(default_factory=dict)
     """What classes of the data set are called elsewhere, such as `{cars: car}`: two of one name become one class. A
     name that stays itself, such as `{cars: cars}`, is a class of its own, however much it is like a known one. Without
@@ -87,6 +87,9 @@ class UserDomainConfig(ServiceConfig):
     """How much these frames may take on the disk, in MiB."""
     max_sample_days: float = Field(90.0, gt=0)
     """After how many days a frame is deleted that nobody has labelled."""
+    samples_held_out: float = Field(0.2, ge=0, lt=1)
+    """Which share of each camera's labelled samples is held out, the newest of them (0 to 1). The others are learned
+    from."""
     progress_every_s: float = Field(1.0, gt=0)
     """The shortest time between two progress reports to the cloud, in seconds. The begin of a step is always
     reported."""

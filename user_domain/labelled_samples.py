@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import yaml
@@ -18,9 +19,42 @@ from diredi.errors import DatasetError
 from diredi.store.files import atomic_write, make_folder, no_room_at, part_of
 
 if TYPE_CHECKING:
-    from user_domain.samples import SampleInfo
+    from user_domain.samples import SampleInfo, SampleStore
 
 LabelledImage = tuple["SampleInfo", Path]
+
+KEPT_SETS: Final = 4
+"""So many of the last data sets stay on disk: a job may still read the one before."""
+
+
+def join_samples(store: SampleStore, root: Path, held_out: float, private: Path | None) -> Path | None:
+    """Write the labelled samples and another data set as one, unless that is there already.
+
+    Args:
+        store: The samples.
+        root: Where the joint data sets lie, each in a folder of its own that does not change any more.
+        held_out: Which share of each camera's samples is held out.
+        private: The data.yaml of the other data set; None for the samples alone.
+
+    Returns:
+        The data.yaml of both; where nothing is labelled, that of the other data set.
+
+    Raises:
+        DatasetError: The other data set cannot be read.
+        NoRoom: The disk is full.
+    """
+    labels = store.labels_digest()
+    if not labels:
+        return private
+    other = b"" if private is None else f"{private}\n".encode() + private.read_bytes()
+    folder = root / hashlib.sha256(f"{labels} {held_out} ".encode() + other).hexdigest()[:16]
+    make_folder(root)
+    if not (folder / "data.yaml").is_file():
+        store.export(folder, held_out=held_out, beside=private)
+    os.utime(folder)
+    for old in sorted(root.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)[KEPT_SETS:]:
+        shutil.rmtree(old, ignore_errors=True)
+    return folder / "data.yaml"
 
 
 def write_data_set(labelled: Sequence[LabelledImage], folder: Path, *, held_out: float, beside: Path | None) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from diredi.data.yolo import label_file_of
 from diredi.errors import InvalidInput, NoLabels
 from diredi.knowledge.jobs.specs import NoLabelFile
 
+SAMPLES = "samples"
+"""The reference to a data set that has nothing but labelled samples."""
 WITH_ORACLE = "--labels oracle"
 """The option of `diredi cycle start` for sites without labels."""
 
@@ -52,11 +54,12 @@ def read_private_data(
     seed: int = 0,
     train: int | None = None,
     val: int | None = None,
+    join: Callable[[Path | None], Path | None] = lambda path: path,
 ) -> PrivateData:
     """Read the data set as it is now, and count what it holds.
 
     Args:
-        reference: Path of a data.yaml, or "scenes:SITE" for built-in scenes.
+        reference: Path of a data.yaml, "scenes:SITE" for built-in scenes, or "samples" for labelled samples alone.
         cache: Folder in which built-in scenes are kept.
         read_labels: Whether to read labels and class names, or images alone.
         class_names: What classes are called elsewhere; a name that stays itself is a class of its own.
@@ -64,13 +67,17 @@ def read_private_data(
         seed: Of the built-in scenes.
         train: Number of training images of built-in scenes; None for the default.
         val: Number of held-out images of built-in scenes; None for the default.
+        join: Returns the data.yaml of a data set and the labelled samples together; told None, of these alone.
 
     Raises:
         DatasetError: The data set is wrong; the message names file and line.
         NoLabels: Labels are to be read, and there is none.
         InvalidInput: There is none, a file of it cannot be read, or `class_names` has a class that it lacks.
     """
-    path = resolve(reference, cache, seed=seed, train=train, val=val).absolute()
+    path = None if reference == SAMPLES else resolve(reference, cache, seed=seed, train=train, val=val).absolute()
+    path = join(path) if read_labels else path
+    if path is None:
+        raise NoLabels("nobody has labelled a sample yet, and the site has no other data: label some, 20 or more")
     try:
         dataset = load(path, read_labels=read_labels)
     except NoLabels as error:
@@ -100,6 +107,14 @@ def read_private_data(
         bytes=size,
         notes=notes,
     )
+
+
+def no_data() -> PrivateData:
+    """Return what a site holds that has no data but samples, before the first one is labelled."""
+    return PrivateData(
+        Path(), names=(), renamed={}, no_label_file="unlabelled", distinct=frozenset(), train_images=0,
+        held_out_images=0, bytes=0, notes=(),
+    )  # fmt: skip
 
 
 def _about_missing_files(dataset: Dataset) -> tuple[str, ...]:

@@ -108,7 +108,7 @@ class LocalServicer(stubs.LocalServiceServicer):
             cloud_online=parts.cloud.online,
             train_images=data.train_images,
             held_out_images=data.held_out_images,
-            samples=len(parts.samples),
+            samples=parts.samples.count(labelled=False),
             private_bytes=data.bytes,
             cycle_id=parts.worker.cycle_id,
             sent_bytes=parts.meter.totals(),

@@ -25,9 +25,10 @@ from user_domain.cloud import CloudClient
 from user_domain.config import UserDomainConfig
 from user_domain.consent import Consent, ConsentJournal
 from user_domain.journal import Journal
+from user_domain.labelled_samples import join_samples
 from user_domain.overlays import OverlayMaker, OverlayServicer, overlay_blobs
 from user_domain.policy import Policy
-from user_domain.private_data import WITH_ORACLE, PrivateData, read_private_data
+from user_domain.private_data import SAMPLES, WITH_ORACLE, PrivateData, no_data, read_private_data
 from user_domain.samples import SampleStore
 from user_domain.servicer import LocalServicer, SiteParts
 from user_domain.task_handlers import SiteContext
@@ -39,10 +40,16 @@ STOP_S = 0.5
 class _Data:
     """Hold the private data set as it was read last."""
 
-    def __init__(self, config: UserDomainConfig) -> None:
+    def __init__(self, config: UserDomainConfig, samples: SampleStore) -> None:
         self._config = config
+        self._samples = samples
         self._logged: tuple[str, ...] = ()
-        self.last = self.read(config.labelled)
+        try:
+            self.last = self.read(config.labelled)
+        except NoLabels:
+            if config.data != SAMPLES:
+                raise
+            self.last = no_data()
 
     def read(self, labels: bool) -> PrivateData:
         """Read the data set again, with its labels or without. Raises DatasetError that names file and line."""
@@ -58,11 +65,16 @@ class _Data:
             seed=config.seed,
             train=config.scenes_train,
             val=config.scenes_val,
+            join=self._join,
         )
         if self.last.notes != self._logged:
             structlog.get_logger().warning("private_data_noted", notes=list(self.last.notes))
             self._logged = self.last.notes
         return self.last
+
+    def _join(self, private: Path | None) -> Path | None:
+        config = self._config
+        return join_samples(self._samples, config.state_dir / "labelled", config.samples_held_out, private)
 
 
 async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
@@ -75,6 +87,8 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
         raise InvalidInput(f"oracle {config.oracle} does not exist: name the file of a detector, or leave it out")
     if config.overlay and not config.labelled:
         raise InvalidInput("overlay needs labels, which judge whether it is better: leave it out, or label the images")
+    if config.data == SAMPLES and not config.labelled:
+        raise InvalidInput("data is samples and labelled is false: samples teach by their labels, so leave it out")
     make_folder(config.state_dir)
     meter = EgressMeter(config.state_dir / "egress.json")
     async with AsyncExitStack() as stack:
@@ -86,7 +100,8 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
         if credentials is None:
             return
         credentials.require_server()
-        data = await asyncio.to_thread(_Data, config)
+        samples = await asyncio.to_thread(_open_samples, config)
+        data = await asyncio.to_thread(_Data, config, samples)
         channel = await stack.enter_async_context(connect(config.cloud, credentials, meter))
         cloud = CloudClient(channel, config.state_dir / "downloads", credentials)
         policy = Policy(config.approval, config.bounds, config.site)
@@ -107,10 +122,6 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
             oracle=config.oracle and config.oracle.absolute(),
         )
         worker = TaskWorker(site, Backoff(0.5, config.retry_longest_s))
-        samples = SampleStore(
-            config.state_dir / "samples", config.max_samples, max_bytes=config.max_samples_mib * 2**20,
-            max_age=timedelta(days=config.max_sample_days),
-        )  # fmt: skip
         parts = SiteParts(config.site, lambda: data.last, samples, cloud, worker, meter, consent)
         overlays = _overlay_maker(config, cloud, data) if config.overlay else None
         servicers = [LocalServicer(parts), OverlayServicer(config.site, overlays)]
@@ -124,6 +135,13 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
         fetching = deny_list.run(channel)
         working = [_watch_tasks(config, cloud, worker, deny_list), worker.run(), following, fetching]
         await process.run_all([*working, *measuring], stop)
+
+
+def _open_samples(config: UserDomainConfig) -> SampleStore:
+    return SampleStore(
+        config.state_dir / "samples", config.max_samples, max_bytes=config.max_samples_mib * 2**20,
+        max_age=timedelta(days=config.max_sample_days),
+    )  # fmt: skip
 
 
 async def _follow_identity(

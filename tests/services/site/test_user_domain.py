@@ -21,6 +21,7 @@ from site_doubles import (
 )
 from structlog.testing import capture_logs
 
+from diredi.data.sample_reason import SampleReason
 from diredi.data.style import SiteStyle
 from diredi.errors import CorruptData, InvalidInput, Refused
 from diredi.jobs import job_folder
@@ -34,6 +35,7 @@ from tests.support.pki import Pki
 from tests.support.waiting import until
 from user_domain.cloud import ATTEMPTS
 from user_domain.failure_reasons import Reason
+from user_domain.samples import Box, SampleStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_processes")]
 
@@ -432,6 +434,26 @@ async def test_a_sample_is_stored_once_and_a_full_site_keeps_what_teaches_most(
         assert (await local.status()).samples == 2
         assert not await local.hand(jpeg)
     assert not any("Sample" in name for name in cloud.received.totals("site/site-1"))
+
+
+async def test_a_site_begins_with_nothing_and_learns_from_the_samples_that_somebody_has_labelled(
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, jpeg: bytes
+) -> None:
+    config = config_of(tmp_path / "site", pki, cloud.address, "samples", samples_held_out=0.5)
+    async with running(config, pki) as local:
+        for number in range(8):
+            assert await local.hand(jpeg + bytes(number))
+        assert (await local.status()).train_images == 0
+        await cloud.site.offer(models.extract_task(cloud))
+        await until(lambda: bool(cloud.site.failures))
+        assert "nobody has labelled a sample yet" in (await local.status()).last_error
+    store = SampleStore(config.state_dir / "samples", 100)
+    for info in store.find():
+        assert (info.camera, info.detections[0].name, info.reasons) == ("camera-1", "car", (SampleReason.UNCERTAIN,))
+        store.set_labels(info.id, [Box(name="forklift", x=0.5, y=0.5, width=0.5, height=0.5)])
+    async with running(config, pki) as local:
+        status = await local.status()
+        assert (status.train_images, status.held_out_images, status.samples) == (4, 4, 0)
 
 
 async def test_only_devices_of_the_site_hand_samples_over_and_the_cloud_may_not_even_look(

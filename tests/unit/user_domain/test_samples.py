@@ -13,7 +13,9 @@ import pytest
 from diredi.data.dataset import load
 from diredi.data.sample_reason import SampleReason
 from diredi.data.yolo import description_text
-from diredi.errors import InvalidInput, NoRoom, NotFound
+from diredi.errors import InvalidInput, NoLabels, NoRoom, NotFound
+from user_domain.labelled_samples import join_samples
+from user_domain.private_data import read_private_data
 from user_domain.samples import Box, DetectedBox, SampleInfo, SampleStore, Sighting
 
 NOON = datetime(2026, 11, 30, 12, tzinfo=UTC)
@@ -196,3 +198,30 @@ def test_labelled_samples_join_the_private_set_whose_ids_stay(tmp_path: Path) ->
         {"person": 1, "cars": 1, "forklift": 1},
     )
     assert joint.notes == ()
+
+
+def test_joint_sets_stay_as_they_are_while_labels_change_and_only_the_last_are_kept(tmp_path: Path) -> None:
+    store, root = filled(tmp_path / "samples", 6), tmp_path / "labelled"
+    assert join_samples(store, root, 0.2, None) is None
+    paths = []
+    for info in store.find():
+        store.set_labels(info.id, [FORKLIFT])
+        path = join_samples(store, root, 0.2, None)
+        assert path is not None and path == join_samples(store, root, 0.2, None)
+        paths.append(path)
+    assert len(set(paths)) == 6 and [path.is_file() for path in paths] == [False] * 2 + [True] * 4
+    assert [len(load(path, ("train",)).train) for path in paths[2:]] == [2, 3, 4, 5]
+
+
+def test_classes_of_samples_follow_what_the_site_calls_its_own(tmp_path: Path) -> None:
+    store = filled(tmp_path / "samples", 3)
+    for info in store.find():
+        store.set_labels(info.id, [CAR, Box(**{**CAR.model_dump(), "name": "cars"})])
+
+    def join(private: Path | None) -> Path | None:
+        return join_samples(store, tmp_path / "labelled", 0.4, private)
+
+    data = read_private_data("samples", tmp_path, class_names={"cars": "car"}, join=join)
+    assert (data.names, data.train_images, data.held_out_images) == (("car",), 2, 1)
+    with pytest.raises(NoLabels, match="nobody has labelled"):
+        read_private_data("samples", tmp_path, join=lambda path: path)
