@@ -33,9 +33,12 @@ async def open_channel(address: str, identity: Path, server: ServerIdentity | No
         InvalidInput: The folder holds no usable credentials.
     """
     from diredi.rpc.client import connect
+    from diredi.trust.deny_list import CRL_FILE, DenyList
     from diredi.trust.identity import Credentials, Role
 
-    channel = connect(address, Credentials.load(identity), server=server or Role.CLOUD)
+    credentials = Credentials.load(identity)
+    DenyList.read(identity / CRL_FILE, credentials.ca)  # a damaged one is no reason to talk to whoever was revoked
+    channel = connect(address, credentials, server=server or Role.CLOUD, identity=identity)
     try:
         yield channel
     finally:

@@ -45,15 +45,18 @@ def create_token(
     """Have the cloud make a token and print it."""
     from diredi.rpc.v1.enrolment_pb2 import CreateTokenRequest, CreateTokenResponse
     from diredi.rpc.v1.enrolment_pb2_grpc import EnrolmentServiceStub
+    from diredi.trust.deny_list import CRL_FILE, DenyList
     from diredi.trust.enrolment import Token
-    from diredi.trust.identity import Credentials
+    from diredi.trust.identity import Credentials, Role
     from diredi_cli.connection import ask
 
     request = CreateTokenRequest(identity=str(identity), hosts=hosts, valid_s=seconds_in(valid))
     made: CreateTokenResponse = ask(cloud, operator, lambda channel: EnrolmentServiceStub(channel).CreateToken, request)
-    print_token(
-        identity, Token(address or cloud, Credentials.parse(made.ca, made.certificate, made.key)), as_json, as_qr
+    credentials, denied = (
+        Credentials.parse(made.ca, made.certificate, made.key),
+        DenyList.read(operator / CRL_FILE, made.ca),
     )
+    print_token(identity, Token(address or cloud, credentials, denied.generation_of(Role.CLOUD)), as_json, as_qr)
 
 
 def retire(cloud: str, admin: Path, identity: Identity, as_json: bool) -> None:

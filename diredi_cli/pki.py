@@ -112,7 +112,8 @@ def revoke(
 ) -> None:
     """Revoke all certificates of devices, sites or persons: a running service cuts them off within seconds.
 
-    The authority signs a deny list, crl.pem. Each service reads the one in its identity folder, also while it runs.
+    The authority signs a deny list, crl.pem. Each service reads the one in its identity folder, also while it runs. Who
+    connects to a service whose certificate was revoked is refused by that, too, until it is issued again.
     """
     from diredi.store.files import atomic_write
     from diredi.trust import ca
@@ -233,12 +234,14 @@ def token(
     as_json: AsJson = False,
 ) -> None:
     """Make an enrolment token beside the authority, without the cloud: for the first admin, or a whole deployment."""
+    from diredi.trust.deny_list import CRL_FILE, DenyList
     from diredi.trust.enrolment import Token, create_token
-    from diredi.trust.identity import Identity
+    from diredi.trust.identity import Identity, Role
 
     holder = Identity.from_uri(f"diredi://{identity}")
     made = create_token(authority, holder, host or [], timedelta(seconds=seconds_in(valid)))
-    print_token(holder, Token(address, made), as_json, as_qr)
+    denied = DenyList.read(authority / CRL_FILE, made.ca)
+    print_token(holder, Token(address, made, denied.generation_of(Role.CLOUD)), as_json, as_qr)
 
 
 @app.command("enroll")

@@ -150,7 +150,9 @@ async def _keep_connected(config: EdgeConfig, parts: NodeParts, overlays: Overla
     while True:
         credentials = await parts.identity.usable()
         async with AsyncExitStack() as stack:
-            channel = await stack.enter_async_context(connect(config.cloud, credentials, parts.meter))
+            channel = await stack.enter_async_context(
+                connect(config.cloud, credentials, parts.meter, identity=config.identity)
+            )
             parts.cloud.use(channel, credentials)
             if address := await _serve_site(config, listen, credentials, parts, stack):
                 listen = address
@@ -167,8 +169,11 @@ async def _keep_connected(config: EdgeConfig, parts: NodeParts, overlays: Overla
             ]
             if config.user_domain is not None:
                 site = await stack.enter_async_context(
-                    connect(config.user_domain, credentials, server=Identity(Role.SITE, config.site))
-                )
+                    connect(
+                        config.user_domain, credentials,
+                        server=Identity(Role.SITE, config.site), identity=config.identity,
+                    )
+                )  # fmt: skip
                 tasks += _for_site(config, site, parts.broadcast, overlays)
             process.announce(address or "none", device=config.device, site=config.site, release=version())
             await process.run_all(tasks, replaced)

@@ -89,7 +89,7 @@ async def serve(config: PeerConfig, stop: asyncio.Event) -> None:
         for name, address in config.neighbours.items():
             count = partial(received.count, str(identities[name]))
             channel = await stack.enter_async_context(
-                connect(address, credentials, sent, count, server=identities[name])
+                connect(address, credentials, sent, count, server=identities[name], identity=config.identity)
             )
             clients[name] = PeerClient(identities[name], channel, learner.payload_spec)
         process.announce(server.address, peer=config.name, site=config.site, neighbours=list(clients))

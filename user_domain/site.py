@@ -102,7 +102,7 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
         credentials.require_server()
         samples = await asyncio.to_thread(_open_samples, config)
         data = await asyncio.to_thread(_Data, config, samples)
-        channel = await stack.enter_async_context(connect(config.cloud, credentials, meter))
+        channel = await stack.enter_async_context(connect(config.cloud, credentials, meter, identity=config.identity))
         cloud = CloudClient(channel, config.state_dir / "downloads", credentials)
         policy = Policy(config.approval, config.bounds, config.site)
         journal = ConsentJournal(config.state_dir / "consent.jsonl", credentials)

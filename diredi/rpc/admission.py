@@ -45,7 +45,7 @@ class Admission:
 
         Raises:
             Unauthenticated: The caller's certificate has expired or was revoked.
-            Unreachable: This server's own certificate has expired.
+            Unreachable: This server's own certificate has expired or was revoked.
         """
         validity = _validity(caller_certificate(context))
         if error := self._error_of(validity, time.time()):
@@ -80,11 +80,14 @@ class Admission:
     def _error_of(self, validity: _Validity, now: float) -> DirediError | None:
         if now > (own := self.identity.credentials).expires.timestamp():
             return Unreachable(f"the certificate of {own.identity} has expired: it answers when that is renewed")
+        denied = self.identity.deny_list.serials
+        if denied and _validity(own.certificate)[0] in denied:
+            return Unreachable(f"the certificate of {own.identity} was revoked: it answers when it has another one")
         serial, expires = validity
         if now > expires:
             ended = datetime.fromtimestamp(expires, UTC)
             return Unauthenticated(f"your certificate expired on {ended:%Y-%m-%d}: renew it")
-        if serial in self.identity.deny_list.serials:
+        if serial in denied:
             return Unauthenticated(f"your certificate {serial:x} was revoked: ask for a new one")
         return None
 

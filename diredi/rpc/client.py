@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import grpc
+import structlog
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -23,6 +25,7 @@ from diredi.rpc.limits import MAX_MESSAGE_BYTES
 from diredi.rpc.retry import Backoff, retry
 from diredi.rpc.server import FLOW_OPTIONS
 from diredi.rpc.status import error_of
+from diredi.trust.deny_list import DenyListFile
 from diredi.trust.identity import Credentials, Role, ServerIdentity, server_name
 
 Request = TypeVar("Request")
@@ -44,6 +47,7 @@ _OPTIONS = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
 ]
 
+_LOOK_EVERY_S = 1.0
 RENEWED = "the connection was renewed while this went on: try again"
 
 Method = grpc.aio.UnaryUnaryMultiCallable
@@ -69,11 +73,14 @@ class Channel(grpc.aio.Channel):
         credentials: Credentials,
         meter: EgressMeter | None,
         on_answer: OnAnswer | None = None,
+        is_revoked: Callable[[Credentials], bool] | None = None,
     ) -> None:
         self.address = address
         self._open = open_
+        self._credentials = credentials
         self._channel: Any = open_(credentials)
         self._closing: set[asyncio.Task[None]] = set()
+        self._looking = None if is_revoked is None else asyncio.create_task(self._look(is_revoked))
         self._meter, self._on_answer = meter, on_answer
 
     def renew(self, credentials: Credentials, grace_s: float = 30.0) -> None:
@@ -85,10 +92,19 @@ class Channel(grpc.aio.Channel):
             credentials: A renewed certificate, or another key or authority.
             grace_s: Seconds that calls under way may take.
         """
+        self._credentials = credentials
         old, self._channel = self._channel, self._open(credentials)
         closing = asyncio.create_task(old.close(grace_s))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
+
+    async def _look(self, is_revoked: Callable[[Credentials], bool]) -> None:
+        """End all that is under way as soon as the server's certificate is revoked, and ask for its next one."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            if is_revoked(self._credentials):
+                structlog.get_logger().warning("server_revoked", address=self.address)
+                self.renew(self._credentials, grace_s=0)
 
     def unary_unary(
         self, method: str, request_serializer: Any = None, response_deserializer: Any = None, **named: Any
@@ -134,6 +150,8 @@ class Channel(grpc.aio.Channel):
         """Close the channel."""
         for closing in self._closing:
             closing.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
         await self._channel.close(grace)
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
@@ -184,6 +202,8 @@ def connect(
     on_answer: OnAnswer | None = None,
     *,
     server: ServerIdentity = Role.CLOUD,
+    identity: Path | None = None,
+    generation: int = 0,
 ) -> Channel:
     """Return a channel to a server; it connects at the first call and again whenever the connection is lost.
 
@@ -199,23 +219,35 @@ def connect(
         meter: Counts the bytes that are sent.
         on_answer: Called with the message type and the bytes of each answer.
         server: Whose server it must be: an identity, or by default the cloud.
+        identity: The folder that the credentials are from. A server whose certificate the deny list there revokes, also
+            one that is put there later, is refused in the handshake, and a connection that is open to it is closed
+            within seconds. None: nobody is denied.
+        generation: The least generation of the server's certificate (`diredi.trust.deny_list`).
 
     Returns:
         A channel to be closed after use, or to be used in `async with`.
     """
-    options = [
-        *_OPTIONS,
-        ("grpc.ssl_target_name_override", server_name(server, _host_of(address))),
-        ("grpc.enable_http_proxy", int(not _is_this_machine(address))),
-    ]
+    denied = None if identity is None else DenyListFile(identity)
+    expected = generation
+
+    def newest_generation(used: Credentials) -> int:
+        return generation if denied is None else max(generation, denied.refresh(used.ca).generation_of(server))
 
     def open_(used: Credentials) -> grpc.aio.Channel:
+        nonlocal expected
+        expected = newest_generation(used)
+        options = [
+            *_OPTIONS,
+            ("grpc.ssl_target_name_override", server_name(server, _host_of(address), expected)),
+            ("grpc.enable_http_proxy", int(not _is_this_machine(address))),
+        ]
         tls = grpc.ssl_channel_credentials(
             root_certificates=used.ca, private_key=used.key, certificate_chain=used.certificate
         )
         return grpc.aio.secure_channel(address, tls, options=options)
 
-    return Channel(address, open_, credentials, meter, on_answer)
+    is_revoked = None if denied is None else lambda used: newest_generation(used) > expected
+    return Channel(address, open_, credentials, meter, on_answer, is_revoked)
 
 
 def _host_of(address: str) -> str:

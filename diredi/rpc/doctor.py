@@ -225,7 +225,7 @@ async def _check_server(
         if credentials is not None:
             findings += await asyncio.to_thread(lambda: list(_handshake(called, reached, host, server, folder)))
     if credentials is not None and not any(finding.level is Level.ERROR for finding in findings):
-        findings.append(await _ask(called, address, server, credentials))
+        findings.append(await _ask(called, address, server, credentials, folder))
     return findings
 
 
@@ -260,7 +260,8 @@ def _handshake(called: str, reached: _Address, host: str, server: ServerIdentity
     """Look at the certificate that is shown there."""
     expected = f"the {server}" if not isinstance(server, Identity) else str(server)
     try:
-        certificate = _shown(reached, server_name(server, host), folder)
+        generation = DenyList.read(folder / CRL_FILE, (folder / CA_FILE).read_bytes()).generation_of(server)
+        certificate = _shown(reached, server_name(server, host, generation), folder)
         yield Finding(f"{called}: certificate", Level.OK, f"proves to be {expected}, ends on {_end_of(certificate)}")
     except ssl.SSLCertVerificationError as error:
         yield _impostor(called, reached, host, expected, folder, error)
@@ -275,9 +276,13 @@ def _impostor(
     try:
         shown = _shown(reached, None, folder)
         identity, hosts = Identity.from_certificate(shown.encode()), hosts_in(shown.encode())
+        denied = DenyList.read(folder / CRL_FILE, (folder / CA_FILE).read_bytes())
     except (OSError, DirediError):
         remedy = f"compare {folder / CA_FILE} with that of the other side, and both clocks"
         return Finding(f"{called}: certificate", Level.ERROR, f"is not believed: {error.verify_message}", remedy)
+    if x509.load_pem_x509_certificate(shown.encode()).serial_number in denied.serials:
+        remedy = f"find out who answers there; {expected} itself needs a new certificate: `diredi pki issue`"
+        return Finding(f"{called}: certificate", Level.ERROR, f"that of {identity} there was revoked", remedy)
     found = f"{identity} answers there, with a certificate for {', '.join(hosts) or 'no host'}"
     remedy = f"check the address: it must be {expected} with a certificate that names {host}"
     return Finding(f"{called}: certificate", Level.ERROR, found, remedy)
@@ -301,8 +306,8 @@ def _end_of(pem: str) -> str:
     return f"{x509.load_pem_x509_certificate(pem.encode()).not_valid_after_utc:%Y-%m-%d}"
 
 
-async def _ask(called: str, address: str, server: ServerIdentity, credentials: Credentials) -> Finding:
-    async with connect(address, credentials, server=server) as channel:
+async def _ask(called: str, address: str, server: ServerIdentity, credentials: Credentials, folder: Path) -> Finding:
+    async with connect(address, credentials, server=server, identity=folder) as channel:
         try:
             serves = await is_serving(channel, deadline_s=10)
         except Unauthenticated as error:

@@ -51,7 +51,7 @@ async def enrol(
         raise WrongState(f"{folder} has a certificate already: name another folder, or delete that one first")
     key = await asyncio.to_thread(_pending_key, folder)
     request = EnrolRequest(signing_request=ca.request_for(key).public_bytes(serialization.Encoding.PEM))
-    async with connect(token.cloud, token.credentials, meter) as channel:
+    async with connect(token.cloud, token.credentials, meter, generation=token.generation) as channel:
         answer = await call(EnrolmentServiceStub(channel).Enrol, request, deadline_s=10, attempts=4)
     trusted = token.credentials.ca
     made = await asyncio.to_thread(

@@ -59,7 +59,7 @@ def error_of(code: grpc.StatusCode, details: str, method: str = "") -> errors.Di
 
 _ADDRESS = re.compile(r"ipv[46]:(\[[^]]*\]:\d+|[\d.]+:\d+)")
 _SOMEBODY_ELSE = (
-    "it is somebody else, or its certificate does not name this address: check who answers there, "
+    "it is somebody else, its certificate was revoked, or that does not name this address: check who answers there, "
     "or issue its certificate again with --host"
 )
 _CONNECTION_SIGNS = {

@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from diredi.errors import InvalidInput, WrongState
 from diredi.store.files import atomic_write, make_folder
 from diredi.trust import release_keys
-from diredi.trust.deny_list import CRL_FILE, DenyList
+from diredi.trust.deny_list import CRL_FILE, DenyList, generations_extension
 from diredi.trust.identity import (
     CA_FILE,
     CERTIFICATE_FILE,
@@ -30,6 +30,7 @@ from diredi.trust.identity import (
     ServerIdentity,
     check_private,
     issued_by,
+    server_key,
     server_name,
 )
 from diredi.trust.passphrase import ask_passphrase, is_terminal, read_passphrase
@@ -71,6 +72,7 @@ class Authority:
         hosts: Sequence[str] = (),
         lifetime: timedelta = LIFETIME,
         now: datetime | None = None,
+        deny_list: DenyList | None = None,
     ) -> bytes:
         """Issue a certificate for the key in a request; names in the request itself are ignored.
 
@@ -80,6 +82,7 @@ class Authority:
             hosts: DNS names and IP addresses at which the holder answers; without any it cannot serve.
             lifetime: How long the certificate is valid.
             now: The time to count from; None takes the clock.
+            deny_list: The newest, which says of which generation the certificate is; None: nobody was revoked.
 
         Returns:
             The certificate in PEM form.
@@ -95,7 +98,9 @@ class Authority:
             uses.append(ExtendedKeyUsageOID.SERVER_AUTH)
         builder = (
             _builder(str(identity), self.certificate.subject, request.public_key(), now, lifetime)
-            .add_extension(x509.SubjectAlternativeName(_names(identity, hosts)), critical=False)
+            .add_extension(
+                x509.SubjectAlternativeName(_names(identity, hosts, deny_list or DenyList())), critical=False
+            )
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(authority=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
@@ -278,6 +283,8 @@ def issue(
     atomic_write(out / CA_FILE, (folder / CA_FILE).read_bytes())
     atomic_write(out / KEY_FILE, key, mode=0o600)
     atomic_write(out / CERTIFICATE_FILE, certificate)
+    if (folder / CRL_FILE).exists():
+        atomic_write(out / CRL_FILE, (folder / CRL_FILE).read_bytes())
     release_keys.init(folder / release_keys.FOLDER)  # for an authority of before there were any
     release_keys.hand_out(folder / release_keys.FOLDER, out, to_cloud=identity.role is Role.CLOUD)
     return Credentials.load(out, now)
@@ -326,8 +333,9 @@ def sign_into(
 ) -> bytes:
     """Do what `sign_request` does, with a register that is open already."""
     now = now or datetime.now(UTC)
-    certificate = authority.sign(request, identity, hosts, lifetime, now)
-    register.check_hosts(identity, hosts, now, _revoked(register.folder))
+    deny_list = _deny_list(register.folder)
+    certificate = authority.sign(request, identity, hosts, lifetime, now, deny_list)
+    register.check_hosts(identity, hosts, now, deny_list.serials)
     noted["signer"] = f"{authority.certificate.serial_number:x}"
     register.add(Issued.of(certificate, identity, hosts, **noted))
     return certificate
@@ -335,14 +343,14 @@ def sign_into(
 
 def check_hosts(folder: Path, identity: Identity, hosts: Sequence[str], now: datetime) -> None:
     """Refuse hosts that an identity cannot have. Raises InvalidInput as `sign_request` does."""
-    _names(identity, hosts)
+    _names(identity, hosts, DenyList())
     load(folder)
     with Register.opened(folder) as register:
-        register.check_hosts(identity, hosts, now, _revoked(folder))
+        register.check_hosts(identity, hosts, now, _deny_list(folder).serials)
 
 
-def _revoked(folder: Path) -> frozenset[int]:
-    return DenyList.read(folder / CRL_FILE, (folder / CA_FILE).read_bytes()).serials
+def _deny_list(folder: Path) -> DenyList:
+    return DenyList.read(folder / CRL_FILE, (folder / CA_FILE).read_bytes())
 
 
 def revoke(
@@ -376,7 +384,10 @@ def revoke(
             wanted |= dict.fromkeys(serials, str(identity))
         trusted = x509.load_pem_x509_certificates((folder / CA_FILE).read_bytes())
         wanted |= dict(_holder_of(pem, trusted) for pem in certificates)
-        write_deny_list(folder, authority, wanted, now)
+        before = _deny_list(folder).serials
+        write_deny_list(
+            folder, authority, wanted, now, {name for serial, name in wanted.items() if serial not in before}
+        )
     return wanted
 
 
@@ -390,15 +401,29 @@ def _holder_of(pem: bytes, authorities: Iterable[x509.Certificate]) -> tuple[int
     return certificate.serial_number, str(Identity.from_certificate(pem))
 
 
-def write_deny_list(folder: Path, authority: Authority, wanted: Iterable[int], now: datetime) -> None:
-    """Sign a deny list with these serial numbers and those of the one before, and a higher number; it replaces that."""
-    path = folder / CRL_FILE
-    before = DenyList.read(path, (folder / CA_FILE).read_bytes())
+def write_deny_list(
+    folder: Path, authority: Authority, wanted: Iterable[int], now: datetime, renamed: Iterable[str] = ()
+) -> None:
+    """Sign a deny list with these serial numbers and those of the one before, and a higher number; it replaces that.
+
+    Args:
+        folder: The folder of the authority.
+        authority: Who signs.
+        wanted: Serial numbers of certificates.
+        now: The time.
+        renamed: The identities of whose servers the next generation begins.
+    """
+    path, before = folder / CRL_FILE, _deny_list(folder)
+    generations = dict(before.generations)
+    for holder in renamed:
+        for server in _servers_of(Identity.from_uri(f"diredi://{holder}")):
+            generations[server_key(server)] = before.generation_of(server) + 1
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(authority.certificate.subject)
         .last_update(now - _CLOCK_SKEW)
         .next_update(authority.certificate.not_valid_after_utc)
+        .add_extension(generations_extension(generations), critical=False)
         .add_extension(x509.CRLNumber(max(before.number + 1, int(now.timestamp()))), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()), critical=False)
     )
@@ -452,7 +477,14 @@ def _subject(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
 
 
-def _names(identity: Identity, hosts: Sequence[str]) -> list[x509.GeneralName]:
+def _servers_of(identity: Identity) -> list[ServerIdentity]:
+    """Return as what clients may dial an identity: a cloud also as any cloud, a person not at all."""
+    if identity.role in PEOPLE or identity.role is Role.ENROLMENT:
+        return []
+    return [identity, Role.CLOUD] if identity.role is Role.CLOUD else [identity]
+
+
+def _names(identity: Identity, hosts: Sequence[str], deny_list: DenyList) -> list[x509.GeneralName]:
     names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(identity.uri)]
     for host in dict.fromkeys(hosts):
         try:
@@ -462,11 +494,10 @@ def _names(identity: Identity, hosts: Sequence[str]) -> list[x509.GeneralName]:
             if not host.isascii() or not plain.isalnum() or len(host) > LONGEST_HOST:
                 raise InvalidInput(f"{host[:80]!r} is neither a host name nor an address: check --host") from None
             names.append(x509.DNSName(host))
-    if identity.role not in PEOPLE:
-        servers: list[ServerIdentity] = [identity]
-        if identity.role is Role.CLOUD:
-            servers.append(Role.CLOUD)
-        names.extend(x509.DNSName(server_name(server, host)) for host in dict.fromkeys(hosts) for server in servers)
+    for host in dict.fromkeys(hosts):
+        for server in _servers_of(identity):
+            generations = range(deny_list.generation_of(server) + 1)  # who has an older list asks for an older one
+            names.extend(x509.DNSName(server_name(server, host, generation)) for generation in generations)
     return names
 
 

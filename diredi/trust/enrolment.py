@@ -55,15 +55,18 @@ class Token:
     Attributes:
         cloud: The cloud's host:port.
         credentials: The one-time certificate and key, and the authority.
+        generation: That of the cloud's certificate, so that one who was revoked before cannot answer in its place.
     """
 
     cloud: str
     credentials: Credentials
+    generation: int = 0
 
     def encode(self) -> str:
         """Return the token as one word that can be sent, typed into a command, or shown as a QR code."""
         credentials = self.credentials
-        parts = [self.cloud, *(text.decode() for text in (credentials.ca, credentials.certificate, credentials.key))]
+        pems = (text.decode() for text in (credentials.ca, credentials.certificate, credentials.key))
+        parts = [self.cloud, *pems, *([self.generation] if self.generation else [])]
         return _PREFIX + base64.urlsafe_b64encode(zlib.compress(json.dumps(parts).encode(), 9)).decode().rstrip("=")
 
     @classmethod
@@ -79,11 +82,11 @@ class Token:
                 raise ValueError("no token")
             packed = base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))
             unpacked = zlib.decompressobj()
-            cloud, *pems = json.loads(unpacked.decompress(packed, 4 * _MAX_TOKEN_CHARACTERS))
+            cloud, *pems, generation = [*json.loads(unpacked.decompress(packed, 4 * _MAX_TOKEN_CHARACTERS)), 0][:5]
             if not unpacked.eof or unpacked.unused_data:
                 raise ValueError("cut, or more than a token")
             authority, certificate, key = (pem.encode() for pem in pems)
-            return cls(cloud, Credentials.parse(authority, certificate, key))
+            return cls(cloud, Credentials.parse(authority, certificate, key), int(generation))
         except (ValueError, TypeError, AttributeError, binascii.Error, zlib.error, RecursionError):
             raise InvalidInput(
                 "that is no enrolment token, or not all of it: copy it again, or ask for another"
@@ -172,12 +175,15 @@ def renew(folder: Path, certificate: bytes, signing_request: bytes, now: datetim
 
     Raises:
         InvalidInput: The request is none.
-        Refused: The holder is a token.
+        Refused: The holder is a token, or the certificate was revoked.
         NoRoom: So many were signed for this identity already today.
     """
     identity = Identity.from_certificate(certificate)
     if identity.role is Role.ENROLMENT:
         raise Refused(f"{identity} is a token, which is not renewed: ask for another one")
+    denied = DenyList.read(folder / CRL_FILE, (folder / CA_FILE).read_bytes())
+    if x509.load_pem_x509_certificate(certificate).serial_number in denied.serials:
+        raise Refused(f"the certificate of {identity} was revoked, and is not renewed: have another one issued")
     request, authority = _request_in(signing_request), ca.load_signer(folder, identity)
     with Register.opened(folder) as register:
         _check_quota(register, identity, now)

@@ -130,7 +130,12 @@ ServerIdentity = Identity | Literal[Role.CLOUD]
 """Whose server a client will talk to: one identity, or the cloud, whatever its name."""
 
 
-def server_name(server: ServerIdentity, host: str) -> str:
+def server_key(server: ServerIdentity) -> str:
+    """Return a DNS label for a server: a digest, since names differ in case and may be longer than a label."""
+    return hashlib.sha256(server.uri.encode()).hexdigest()[:32] if isinstance(server, Identity) else str(server)
+
+
+def server_name(server: ServerIdentity, host: str, generation: int = 0) -> str:
     """Return the DNS name that only the certificate of this server at this host carries.
 
     TLS libraries compare DNS names and know nothing of identities. A client that has its library ask for this name,
@@ -139,6 +144,8 @@ def server_name(server: ServerIdentity, host: str) -> str:
     Args:
         server: Whose server it must be.
         host: The DNS name or the IP address that is dialled.
+        generation: How often certificates of this server were revoked (`diredi.trust.deny_list`). One that was revoked
+            lacks the names of the generations that came after it.
 
     Returns:
         A name below `diredi.internal`, which no resolver is ever asked for.
@@ -148,9 +155,8 @@ def server_name(server: ServerIdentity, host: str) -> str:
         place = str(address) if address.version == 4 else address.exploded.replace(":", "-")
     except ValueError:
         place = host.lower().rstrip(".")
-    if isinstance(server, Identity):  # a digest, since names differ in case and may be longer than a DNS label
-        return f"{place}.{hashlib.sha256(server.uri.encode()).hexdigest()[:32]}.{_SERVERS}"
-    return f"{place}.{server}.{_SERVERS}"
+    key = server_key(server)
+    return f"{place}.{key}.{generation}.{_SERVERS}" if generation else f"{place}.{key}.{_SERVERS}"
 
 
 @dataclass(frozen=True)
@@ -264,6 +270,17 @@ class Credentials:
                 f"and it is {now:%Y-%m-%d %H:%M} here: check this clock"
             )
         return ""
+
+
+def has_generation(credentials: Credentials, generation: int) -> bool:
+    """Return whether a certificate names a generation of the cloud's servers (`diredi.trust.deny_list`)."""
+    if not generation:
+        return True
+    names = x509.load_pem_x509_certificate(credentials.certificate).extensions.get_extension_for_class(
+        x509.SubjectAlternativeName
+    )
+    ending = f".{Role.CLOUD}.{generation}.{_SERVERS}"
+    return any(name.endswith(ending) for name in names.value.get_values_for_type(x509.DNSName))
 
 
 def hosts_in(certificate: bytes) -> list[str]:

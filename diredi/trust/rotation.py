@@ -5,7 +5,7 @@
    so the cloud tells all sites and devices at once. They take the proof and renew their certificates, which the next
    one signs; the cloud's own stays with the old one, which all know.
 2. `finish`, when all have renewed, revokes the old authority in a deny list that the next one signs, with every
-   certificate of it that is left. The cloud renews its own, and everybody forgets the old one.
+   certificate of it that is left but for the cloud's. The cloud renews its own, and everybody forgets the old one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from diredi.errors import InvalidInput, WrongState
 from diredi.store.files import atomic_write, make_folder
 from diredi.trust import ca, enrolment
 from diredi.trust.deny_list import CRL_FILE, DenyList
-from diredi.trust.identity import CA_FILE, CERTIFICATE_FILE, Credentials, Role, issued_by
+from diredi.trust.identity import CA_FILE, CERTIFICATE_FILE, Credentials, Role, has_generation, issued_by
 from diredi.trust.register import Issued, Register
 
 PROOF_FILE = "proof.pem"
@@ -104,7 +104,8 @@ def finish(folder: Path, *, leave_out: bool = False, now: datetime | None = None
         trusted = x509.load_pem_x509_certificates((folder / CA_FILE).read_bytes())
         dropped = [certificate.serial_number for certificate in trusted if certificate != new.certificate]
         ca.write_key(folder, new.key, new.passphrase)
-        ca.write_deny_list(folder, new, [*dropped, *(int(entry.serial, 16) for entry in left)], now)
+        serials = [int(entry.serial, 16) for entry in left if not entry.identity.startswith(f"{Role.CLOUD}/")]
+        ca.write_deny_list(folder, new, [*dropped, *serials], now)  # the cloud renews its own, see `follow`
         atomic_write(folder / CA_FILE, _pem(new.certificate))
     shutil.rmtree(following)
     return left_out
@@ -121,7 +122,10 @@ def _left_of_old(register: Register, new: str, folder: Path, now: datetime) -> l
 
 
 def follow(folder: Path, identity: Path) -> None:
-    """Let the cloud trust what its authority trusts, and renew its certificate where that drops who had signed it.
+    """Let the cloud trust what its authority trusts, and renew its certificate where clients will ask for another one.
+
+    That is where the authority that has signed it is dropped, or another cloud's certificate was revoked. If its own
+    was revoked, whoever asks may have stolen it, and only `diredi pki issue` helps.
 
     Args:
         folder: The folder of the authority.
@@ -131,6 +135,11 @@ def follow(folder: Path, identity: Path) -> None:
         InvalidInput: The identity is of another authority.
     """
     bundle, own = (folder / CA_FILE).read_bytes(), Credentials.read(identity)
+    certificate = x509.load_pem_x509_certificate(own.certificate)
+    denied = DenyList.read(folder / CRL_FILE, bundle)
+    is_revoked = certificate.serial_number in denied.serials
+    if not is_revoked and not has_generation(own, denied.generation_of(Role.CLOUD)):
+        _renew_cloud(folder, identity, own)
     if own.ca == bundle:
         return
     before, trusted = (x509.load_pem_x509_certificates(pem) for pem in (own.ca, bundle))
@@ -138,12 +147,15 @@ def follow(folder: Path, identity: Path) -> None:
         raise InvalidInput(
             f"{identity} is of another authority than {folder}: issue it again with `diredi pki issue cloud`"
         )
-    certificate = x509.load_pem_x509_certificate(own.certificate)
-    if not issued_by(certificate, ca.load(folder).certificate):
-        request = ca.request_for(own.key).public_bytes(serialization.Encoding.PEM)
-        signed = enrolment.renew(folder, own.certificate, request)
-        enrolment.write_credentials(identity, own.ca, signed, own.key, owner=own.identity)
+    if not is_revoked and not issued_by(certificate, ca.load(folder).certificate):
+        _renew_cloud(folder, identity, own)
     atomic_write(identity / CA_FILE, bundle)
+
+
+def _renew_cloud(folder: Path, identity: Path, own: Credentials) -> None:
+    request = ca.request_for(own.key).public_bytes(serialization.Encoding.PEM)
+    signed = enrolment.renew(folder, own.certificate, request)
+    enrolment.write_credentials(identity, own.ca, signed, own.key, owner=own.identity)
 
 
 def proof_of_next(folder: Path) -> bytes:

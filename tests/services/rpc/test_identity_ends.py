@@ -1,19 +1,23 @@
 """A certificate that ends, is revoked or is renewed while its connection is open."""
 
 import asyncio
+import time
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import grpc
 import pytest
 from structlog.testing import capture_logs
 
-from diredi.errors import InvalidInput, Unauthenticated, Unreachable
+from diredi.errors import InvalidInput, Refused, Unauthenticated, Unreachable
 from diredi.rpc.client import call, connect, is_serving
+from diredi.rpc.enrolment import enrol
 from diredi.rpc.streams import read_messages
 from diredi.rpc.v1 import fleet_pb2 as pb
 from diredi.rpc.v1.fleet_pb2_grpc import FleetServiceServicer, FleetServiceStub
-from diredi.trust import ca
+from diredi.trust import ca, enrolment, rotation
 from diredi.trust.identity import Identity, Role
+from tests.support.pki import Pki
 from tests.support.waiting import PATIENCE_S, until
 
 WITHIN_S = 5.0
@@ -258,3 +262,106 @@ async def test_a_server_says_for_30_days_that_its_certificate_ends(serve, pki):
             server.identity.warn_if_ending()
             server.identity.warn_if_ending()
         assert [line["days"] for line in logs if line["event"] == "certificate_ends_soon"] == [28] * said
+
+
+@pytest.fixture
+def stolen(tmp_path):
+    """An authority whose cloud's identity somebody has a copy of, a client, and the folders of both."""
+    own = Pki(tmp_path / "pki")
+    thief = own.anew("cloud", "cloud", out=tmp_path / "thief")
+    client = own.anew("device", "camera-1", "site-1", out=tmp_path / "camera")
+    return SimpleNamespace(pki=own, thief=thief, client=client, folder=tmp_path / "camera", cloud=tmp_path / "cloud")
+
+
+async def beat(address, stolen):
+    async with connect(address, stolen.client, identity=stolen.folder) as channel:
+        await call(FleetServiceStub(channel).Heartbeat, pb.HeartbeatRequest(), deadline_s=PATIENCE_S)
+
+
+async def test_a_stolen_cloud_that_was_revoked_gets_no_byte_and_one_sentence_and_the_next_cloud_is_reached(
+    serve, stolen
+):
+    """It serves with the real key and certificate, at the address that it names; the thief has no deny list."""
+    thief = Fleet()
+    server = await serve(thief, credentials=stolen.thief)
+    await beat(server.address, stolen)
+    assert thief.beats == 1  # it was there to be reached
+    revoke(stolen.pki, stolen.folder, Identity(Role.CLOUD, "cloud"))
+    with pytest.raises(Unreachable, match="its certificate was revoked") as refused:
+        await beat(server.address, stolen)
+    assert thief.beats == 1 and "\n" not in str(refused.value)
+
+    cloud = Fleet()
+    anew = stolen.pki.anew("cloud", "cloud", out=stolen.cloud)
+    server = await serve(cloud, credentials=anew, identity=stolen.cloud)
+    await beat(server.address, stolen)
+    (stolen.folder / "crl.pem").unlink()
+    await beat(server.address, stolen)  # who has not heard of the deny list yet reaches the new one, too
+    assert cloud.beats == 2
+
+
+async def test_a_cloud_that_is_revoked_loses_its_open_connections_and_refuses_by_itself_where_it_knows(serve, stolen):
+    thief = Fleet()
+    server = await serve(thief, credentials=stolen.thief)
+    async with connect(server.address, stolen.client, identity=stolen.folder) as channel:
+        open_ = await hold_stream_and_call(channel)
+        await until(lambda: thief.begun == 2)
+        revoke(stolen.pki, stolen.folder, Identity(Role.CLOUD, "cloud"))
+        began = time.monotonic()
+        done, _ = await asyncio.wait(open_, timeout=PATIENCE_S)
+        assert {type(task.exception()) for task in done} == {Unreachable} and len(done) == 2
+        assert time.monotonic() - began < WITHIN_S
+        with pytest.raises(Unreachable, match="its certificate was revoked"):
+            await call(FleetServiceStub(channel).Heartbeat, pb.HeartbeatRequest(), deadline_s=PATIENCE_S)
+    assert thief.beats == 0
+
+    own = Fleet()
+    (stolen.cloud).mkdir()
+    (stolen.cloud / "crl.pem").write_bytes((stolen.folder / "crl.pem").read_bytes())
+    (stolen.folder / "crl.pem").unlink()
+    server = await serve(own, credentials=stolen.thief, identity=stolen.cloud)
+    with pytest.raises(Unreachable, match="cloud/cloud was revoked: it answers when"):
+        await beat(server.address, stolen)
+    assert own.beats == 0
+
+
+async def test_an_older_or_damaged_deny_list_gives_a_revoked_cloud_nothing_back(serve, stolen):
+    thief = Fleet()
+    stolen.pki.anew("site", "site-1")
+    revoke(stolen.pki, stolen.folder, Identity(Role.SITE, "site-1"))
+    older = (stolen.folder / "crl.pem").read_bytes()
+    revoke(stolen.pki, stolen.folder, Identity(Role.CLOUD, "cloud"))
+    server = await serve(thief, credentials=stolen.thief)
+    with capture_logs() as logs:
+        async with connect(server.address, stolen.client, identity=stolen.folder) as channel:
+            for state in (b"rubbish", older):
+                (stolen.folder / "crl.pem").write_bytes(state)
+                if state == b"rubbish":
+                    await until(lambda: any(line["event"] == "deny_list_not_read" for line in logs))
+                with pytest.raises(Unreachable, match="its certificate was revoked"):
+                    await call(FleetServiceStub(channel).Heartbeat, pb.HeartbeatRequest(), deadline_s=PATIENCE_S)
+    assert thief.beats == 0
+
+
+async def test_a_token_made_after_the_revocation_leads_past_a_stolen_cloud(serve, stolen, tmp_path):
+    revoke(stolen.pki, stolen.folder, Identity(Role.CLOUD, "cloud"))
+    authority = stolen.pki.folder / "ca"
+    made = enrolment.create_token(authority, Identity(Role.SITE, "late"), [], timedelta(hours=1))
+    server = await serve(Fleet(), credentials=stolen.thief)
+    token = enrolment.Token.decode(enrolment.Token(server.address, made, 1).encode())
+    with pytest.raises(Unreachable, match="its certificate was revoked"):
+        await enrol(token, tmp_path / "late")
+
+
+def test_a_cloud_is_not_renewed_by_its_own_authority_once_it_was_revoked_and_another_cloud_is(stolen, tmp_path):
+    authority, other = stolen.pki.folder / "ca", tmp_path / "other"
+    stolen.pki.anew("cloud", "other", hosts=["localhost"], out=other)
+    revoke(stolen.pki, stolen.folder, Identity(Role.CLOUD, "cloud"))
+    before = (tmp_path / "thief" / "cert.pem").read_bytes(), (other / "cert.pem").read_bytes()
+    rotation.follow(authority, tmp_path / "thief")
+    rotation.follow(authority, other)
+    assert (tmp_path / "thief" / "cert.pem").read_bytes() == before[0] and (other / "cert.pem").read_bytes() != before[
+        1
+    ]
+    with pytest.raises(Refused, match="was revoked, and is not renewed"):
+        enrolment.renew(authority, before[0], b"")
