@@ -75,16 +75,13 @@ class Batches:
         self._random = np.random.default_rng(recipe.seed)
         self._order: list[int] = []
         self._done = 0
+        self.steps = recipe.steps or max(round(recipe.epochs * self.steps_per_epoch), 1)
+        """The number of batches in the whole training; whoever has not the time for all of them may lower it."""
 
     @property
     def steps_per_epoch(self) -> int:
         """Return the number of batches in an epoch."""
         return max(len(self._samples) // self._recipe.batch, 1)
-
-    @property
-    def steps(self) -> int:
-        """Return the number of batches in the whole training."""
-        return self._recipe.steps or max(round(self._recipe.epochs * self.steps_per_epoch), 1)
 
     def __iter__(self) -> Iterator[Batch]:
         return self

@@ -40,6 +40,9 @@ class TrainRecipe(Config):
     """How often the training goes through all images."""
     steps: int | None = Field(default=None, ge=1)
     """The number of optimizer steps, whatever the size of the data. None takes as many as `epochs` needs."""
+    max_seconds: float | None = Field(default=None, gt=0)
+    """The most that the training may take, but for a step or two. Where steps turn out to be too slow for that, fewer
+    are made, and the learning rate comes down over those that are left. None sets no limit."""
     batch: int = Field(default=16, ge=1)
     """Images in a step."""
     optimizer: Literal["adamw", "sgd"] = "adamw"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from diredi.detectors.spec import CELL
 from diredi.distillation.batches import Batch, Batches, Pool
 from diredi.distillation.checkpoint import Checkpoint, fingerprint
 from diredi.distillation.losses import LOSSES, DistillationBatch
+from diredi.distillation.pace import Pace
 from diredi.distillation.recipe import TrainRecipe
 from diredi.errors import DirediError, InvalidInput
 from diredi.progress import OnProgress, report
@@ -225,6 +225,7 @@ class _Run:
         chosen = [p for n, p in student.module.named_parameters() if _may_change(student, n, recipe)]
         self._optimizer = _optimizer(chosen + list(self._losses.parameters()), recipe)
         self._learning = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+        self._pace = Pace(recipe, batches.steps)
         self._history = _History(batches, on_progress)
 
     @property
@@ -233,7 +234,7 @@ class _Run:
 
     def learn(self, terms: dict[str, tuple[float, Tensor]]) -> None:
         """One step. A gradient that is not finite is left out."""
-        rate = self._recipe.learning_rate * _share_of_rate(self._recipe, self._batches.done - 1, self._batches.steps)
+        rate = self._pace.learning_rate(self._batches.done - 1)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         loss = torch.stack([weight * term for weight, term in terms.values()]).sum()
@@ -243,10 +244,12 @@ class _Run:
         finite = bool(torch.isfinite(norm))
         if finite:
             self._optimizer.step()
+        self._pace.keep(self._batches.done, self._history.seconds)
+        self._batches.steps = self._pace.steps
         self._history.add(terms, finite)
 
     def progress(self) -> Json:
-        return {"batches": self._batches.place(), "history": self._history.said()}
+        return {"batches": self._batches.place(), "pace": self._pace.said(), "history": self._history.said()}
 
     def arrays(self) -> WeightMap:
         """Weights, parameters of the losses and, while there are steps to come, the optimizer's state."""
@@ -270,6 +273,8 @@ class _Run:
         self._losses.load_state_dict({name: torch.from_numpy(array) for name, array in parts["losses"].items()})
         _restore(self._optimizer, parts["optimizer"])
         self._batches.go_to(progress["batches"])
+        self._pace.go_on(progress["pace"])
+        self._batches.steps = self._pace.steps
         self._history.go_on(progress["history"], self._batches.done)
 
     def report(self) -> TrainReport:
@@ -298,16 +303,6 @@ def _restore(optimizer: torch.optim.Optimizer, arrays: dict[str, np.ndarray[Any,
             value = torch.empty_like(parameter).detach().copy_(value)
         state.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _share_of_rate(recipe: TrainRecipe, step: int, steps: int) -> float:
-    """Of the learning rate, in step 0 and after: a linear rise, then half a cosine down to the recipe's floor."""
-    warmup = max(round(recipe.warmup * steps), 1)
-    if step < warmup:
-        return (step + 1) / warmup
-    done = (step - warmup) / max(steps - warmup, 1)
-    floor = recipe.final_learning_rate
-    return floor + (1 - floor) * (1 + math.cos(math.pi * done)) / 2
 
 
 def _may_change(student: Detector, name: str, recipe: TrainRecipe) -> bool:
@@ -353,7 +348,7 @@ class _History:
 
     def __init__(self, batches: Batches, on_progress: OnProgress | None) -> None:
         self.epochs: list[dict[str, float]] = []
-        self._steps, self._per_epoch = batches.steps, batches.steps_per_epoch
+        self._batches, self._per_epoch = batches, batches.steps_per_epoch
         self._on_progress = on_progress
         self._sums: dict[str, Tensor] = {}
         self._done = self._lost = 0
@@ -372,7 +367,7 @@ class _History:
         if finite:
             for name, (_, value) in terms.items():
                 self._sums[name] = self._sums.get(name, torch.zeros(())) + value.detach().float().cpu()
-        if self._done % self._per_epoch == 0 or self._done == self._steps:
+        if self._done % self._per_epoch == 0 or self._done == self._batches.steps:
             steps = self._per_epoch if self._done % self._per_epoch == 0 else self._done % self._per_epoch
             self.epochs.append({name: float(total) / steps for name, total in self._sums.items()})
             self._sums = {}
@@ -389,5 +384,5 @@ class _History:
 
     def _tell(self) -> None:
         means = ", ".join(f"{name} {value:.3f}" for name, value in (self.epochs or [{}])[-1].items())
-        message = f"step {self._done} of {self._steps} {means}".rstrip()
-        report(self._on_progress, STEP, self._done / self._steps, message)
+        message = f"step {self._done} of {self._batches.steps} {means}".rstrip()
+        report(self._on_progress, STEP, self._done / self._batches.steps, message)

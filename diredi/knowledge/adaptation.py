@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -173,15 +173,15 @@ def make_plan(
     images = data.images
     works = [(tutor, recipe.tutor)] * (1 + (recipe.reverse_distillations == "two"))
     works += [(student, recipe.student)] * recipe.student_gap
-    seconds = sum(_steps(training, images) * _seconds_per_step(model, data, training) for model, training in works)
-    share, because = _share(seconds, recipe, on_progress)
-    minutes = Decision(subject="training time", choice=_minutes(share * seconds), because=because)
-    return Plan(
-        form=form,
-        tutor=_shortened(recipe.tutor, share),
-        student=_shortened(recipe.student, share),
-        decisions=(decision, minutes),
+    paces = [_seconds_per_step(model, data, training) for model, training in works]
+    seconds = sum(_steps(training, images) * one for (_, training), one in zip(works, paces, strict=True))
+    budget = _Budget.of(seconds, recipe, time.monotonic() - began, on_progress)
+    minutes = Decision(subject="training time", choice=_minutes(budget.share * seconds), because=budget.because)
+    tutors, students = (
+        budget.shortened(training, _steps(training, images), pace)
+        for training, pace in ((recipe.tutor, paces[0]), (recipe.student, paces[-1]))
     )
+    return Plan(form=form, tutor=tutors, student=students, decisions=(decision, minutes))
 
 
 def _plan_of_branches(
@@ -204,22 +204,25 @@ def _plan_of_branches(
     spent = time.monotonic() - began
     room = MARGIN * recipe.max_cost * steps * whole - spent - students
     tutors = int(np.clip(room / theirs, min(epoch, steps), steps))
-    share, because = _share(tutors * theirs + students, recipe, on_progress)
+    budget = _Budget.of(tutors * theirs + students, recipe, time.monotonic() - began, on_progress)
     limit = f"max_cost allows {recipe.max_cost:g} times the {_minutes(steps * whole)} of fine-tuning the student"
     paces = (
         f"a step takes {theirs:.2f} s of the tutor's branch, {mine:.2f} of the student's, {whole:.2f} of the student"
     )
-    lengths = {"tutor": tutors, "student": steps - tuned, "fine_tuning": tuned}
-    bases = {"tutor": training, "student": training, "fine_tuning": recipe.fine_tuning or training}
+    works = {
+        "tutor": (training, tutors, theirs),
+        "student": (training, steps - tuned, mine),
+        "fine_tuning": (recipe.fine_tuning or training, tuned, whole),
+    }
     trainings = {
-        part: seeded(bases[part], recipe.seed).model_copy(update={"steps": max(round(share * count), 1)})
-        for part, count in lengths.items()
+        part: budget.shortened(seeded(base, recipe.seed), count, pace)
+        for part, (base, count, pace) in works.items()
         if count
     }
     reasons = {
         "tutor": ("tutor's branch learns", f"{paces}; {limit}"),
         "fine_tuning": ("all weights of the student learn", because_tuned),
-        "student": ("student's branch learns", because),
+        "student": ("student's branch learns", budget.because),
     }
     lasts = {part: f"{one.steps} steps, {(one.steps or 0) / epoch:.1f} epochs" for part, one in trainings.items()}
     decisions = [
@@ -267,24 +270,50 @@ def _fine_tuning_steps(
     ), "they follow the site first; its branch starts from there"
 
 
-def _share(seconds: float, recipe: CycleRecipe, on_progress: OnProgress | None) -> tuple[float, str]:
-    """How much of the trainings `max_minutes` leaves, and how long that takes."""
-    share = 1.0 if recipe.max_minutes is None else min(1.0, 60 * recipe.max_minutes * MARGIN / seconds)
-    said = f"the trainings will take about {_minutes(share * seconds)} here"
-    report(on_progress, PROBE, 1.0, said)
-    return share, said if share == 1 else f"{said}; max_minutes leaves {100 * share:.0f} % of them"
+@dataclass(frozen=True)
+class _Budget:
+    """What `max_minutes` leaves of the trainings."""
+
+    share: float
+    """Of their steps."""
+    stretch: float | None
+    """By how much longer than planned a training may take before it loses more of them. None: no limit."""
+    because: str
+
+    @classmethod
+    def of(cls, seconds: float, recipe: CycleRecipe, spent: float, on_progress: OnProgress | None) -> _Budget:
+        """Divide what is left of the limit.
+
+        Args:
+            seconds: What all trainings would take.
+            recipe: The limit.
+            spent: Seconds that the probe has taken of it.
+            on_progress: Hears how long it will take.
+        """
+        share, stretch = 1.0, None
+        if recipe.max_minutes is not None:
+            room = max(60 * recipe.max_minutes * MARGIN - spent, 0)
+            share = min(room / seconds, 1.0)
+            stretch = max(room / seconds, 1.0)
+        said = f"the trainings will take about {_minutes(share * seconds)} here"
+        report(on_progress, PROBE, 1.0, said)
+        return cls(share, stretch, said if share == 1 else f"{said}; max_minutes leaves {100 * share:.0f} % of them")
+
+    def shortened(self, training: TrainRecipe, steps: int, seconds: float) -> TrainRecipe:
+        """Return a training with its share of the limit.
+
+        Args:
+            training: How to learn.
+            steps: How many steps it would make.
+            seconds: What a step takes.
+        """
+        kept = max(round(self.share * steps), 1)
+        limit = None if self.stretch is None else self.stretch * kept * seconds
+        return training.model_copy(update={"steps": kept, "max_seconds": limit})
 
 
 def _steps(training: TrainRecipe, images: int) -> int:
     return training.steps or max(round(training.epochs * max(images // training.batch, 1)), 1)
-
-
-def _shortened(training: TrainRecipe, share: float) -> TrainRecipe:
-    if share == 1:
-        return training
-    if training.steps is not None:
-        return training.model_copy(update={"steps": max(int(share * training.steps), 1)})
-    return training.model_copy(update={"epochs": share * training.epochs})
 
 
 def _seconds_per_step(model: Detector, data: SiteData, recipe: TrainRecipe) -> float:

@@ -113,7 +113,8 @@ class CycleRecipe(Recipe):
     """The share of the site's training images and of the coreset that a branch does not learn from, of few images at
     least four or a third: what the site decides, it decides on them, never on the images that it is judged on."""
     max_minutes: float | None = Field(default=None, gt=0)
-    """The most that a site's trainings may take, in minutes. Epochs are left out where they would take longer."""
+    """The most that a site's trainings may take, in minutes, with the probe. Steps are left out where they would take
+    longer, and again where the machine becomes slower while it trains; the learning rate comes down all the same."""
     max_cost: float = Field(default=2.0, gt=0)
     """The most that a branch may cost a site, as a multiple of fine-tuning the whole student with the coreset for as
     many epochs. The tutor's branch gets fewer epochs where it would cost more."""
