@@ -65,7 +65,11 @@ def edge(context: typer.Context) -> None:
     if config.user_domain is not None:
         dials.append(("user domain", config.user_domain, Identity(Role.SITE, config.site)))
     sampled = config.user_domain is not None and config.hand_samples_per_minute > 0
-    samples = f"{config.hand_samples_per_minute:g} uncertain frames a minute go to the user domain" if sampled else ""
+    samples = (
+        f"{config.hand_samples_per_minute:g} frames a minute that are worth a label go to the user domain"
+        if sampled
+        else ""
+    )
     outputs = _outputs_of(config)
     notes = (*([samples] if samples else []), *outputs, _NO_TELEMETRY)
     if not samples and not outputs:

@@ -31,7 +31,8 @@ class EdgeConfig(ServiceConfig):
     cloud: str
     """The host:port of the cloud, which this node connects to."""
     user_domain: str | None = None
-    """The host:port of the site's user domain, which receives uncertain frames. None sends no frame anywhere."""
+    """The host:port of the site's user domain, which receives frames that are worth a label. None sends no frame
+    anywhere."""
     identity: Path
     """The folder with ca.pem, cert.pem and key.pem, as `diredi pki issue` makes it."""
     token: Path | None = None
@@ -83,7 +84,10 @@ class EdgeConfig(ServiceConfig):
     overlay_every_s: float = Field(30.0, gt=0)
     """The time between two questions to the user domain for an overlay, in seconds."""
     hand_samples_per_minute: float = Field(0.0, ge=0, le=600)
-    """How many uncertain frames a minute may go to the user domain. 0 sends none."""
+    """How many frames a minute may go to the user domain that are worth a label: uncertain ones, with an object that
+    comes and goes, with a class that is rare, and some at random, and of each scene one. 0 sends none."""
+    samples_random_share: float = Field(0.1, ge=0, le=1)
+    """Which share of these is drawn at random (0 to 1)."""
     mqtt: str | None = None
     """The MQTT broker that events and states are published to: `mqtts://HOST:PORT`, or `mqtt://` without TLS.
     `{NAME}` in it stands for a variable of the environment, as in `mqtts://camera:{MQTT_PASSWORD}@10.0.0.5`. None

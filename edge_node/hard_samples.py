@@ -1,8 +1,10 @@
-"""Sends uncertain frames to the site's user domain, where the site asked for that, and to nobody else."""
+"""Sends frames that are worth a label to the site's user domain, where the site asked for that, and to nobody else."""
 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import Counter
 from datetime import UTC, datetime
 
 import numpy as np
@@ -15,62 +17,59 @@ from diredi.rpc.convert import time_to
 from diredi.rpc.v1 import local_pb2 as pb
 from diredi.rpc.v1.local_pb2_grpc import LocalServiceStub
 from edge_node.inference import Broadcast, Result
+from edge_node.sample_picker import Pick, SamplePicker
 
 
 class HardSampleSender:
-    """Send uncertain frames; if the user domain is away or full, the frame is dropped and the node goes on."""
+    """Send frames that are worth a label; while the user domain is away or full, they are dropped."""
 
-    def __init__(self, channel: Channel, device: str, *, per_minute: float, uncertain_below: float) -> None:
+    def __init__(self, channel: Channel, device: str, picker: SamplePicker, handed: Counter[str]) -> None:
         """Make a sender.
 
         Args:
             channel: The connection to the user domain.
             device: Name of this device.
-            per_minute: The most frames that are sent in a minute.
-            uncertain_below: A frame is uncertain when a detection in it is below this confidence.
+            picker: Decides what is sent.
+            handed: Counts what was stored, by reason.
         """
         self._local = LocalServiceStub(channel)
         self._device = device
-        self._pause_s = 60 / per_minute
-        self._uncertain_below = uncertain_below
+        self._picker = picker
+        self._handed = handed
         self._log = structlog.get_logger()
         self._last_error = ""
 
     async def run(self, broadcast: Broadcast) -> None:
         """Send frames until the source ends."""
         async for result in broadcast.results():
-            if not is_uncertain(result, self._uncertain_below):
-                continue
-            request = pb.HandSampleRequest(
-                device=self._device,
-                image=await asyncio.to_thread(encode_jpeg, result.image),
-                camera=result.camera,
-                captured=time_to(datetime.fromtimestamp(result.captured_s, UTC)),
-                detections=sample_boxes(result),
-                release_version=result.model.release.version,
-                reasons=[pb.SAMPLE_REASON_UNCERTAIN],
-                doubt=doubt(result),
-            )
-            try:
-                await call(self._local.HandSample, request, deadline_s=10)
-                self._last_error = ""
-            except DirediError as error:
-                if str(error) != self._last_error:
-                    self._log.warning("sample_rejected", error=str(error))
-                self._last_error = str(error)
-            await asyncio.sleep(self._pause_s)
+            self._picker.look_at(result)
+            if (pick := self._picker.take(time.monotonic())) is not None:
+                await self._send(pick)
 
+    async def _send(self, pick: Pick) -> None:
+        request = await asyncio.to_thread(self._request, pick)
+        try:
+            response = await call(self._local.HandSample, request, deadline_s=10)
+            self._last_error = ""
+            if response.stored:
+                self._handed.update(reason.value for reason in pick.reasons)
+        except DirediError as error:
+            if str(error) != self._last_error:
+                self._log.warning("sample_rejected", error=str(error))
+            self._last_error = str(error)
 
-def is_uncertain(result: Result, below: float) -> bool:
-    """Return whether a detection of this frame has a confidence below a limit."""
-    return len(result.detections) > 0 and float(result.detections.scores.min()) < below
-
-
-def doubt(result: Result) -> float:
-    """Return the entropy of the least certain detection in bits, 0 to 1; 0 where there is none."""
-    scores = np.clip(result.detections.scores, 1e-6, 1 - 1e-6)
-    entropies = -(scores * np.log2(scores) + (1 - scores) * np.log2(1 - scores))
-    return float(np.clip(entropies, 0, 1).max(initial=0.0))
+    def _request(self, pick: Pick) -> pb.HandSampleRequest:
+        result = pick.result
+        return pb.HandSampleRequest(
+            device=self._device,
+            image=encode_jpeg(result.image),
+            camera=result.camera,
+            captured=time_to(datetime.fromtimestamp(result.captured_s, UTC)),
+            detections=sample_boxes(result),
+            release_version=result.model.release.version,
+            reasons=[pb.SampleReason.Value(f"SAMPLE_REASON_{reason.name}") for reason in pick.reasons],
+            doubt=pick.doubt,
+        )
 
 
 def sample_boxes(result: Result) -> list[pb.SampleBox]:

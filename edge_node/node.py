@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from functools import partial
+from random import Random
 from typing import Any
 
 import cv2
@@ -18,7 +19,7 @@ from diredi.cores import usable_cores
 from diredi.detectors.onnx import OnnxPredictor
 from diredi.errors import DirediError, InvalidInput
 from diredi.rpc.byte_counter import EgressMeter
-from diredi.rpc.client import Channel, connect
+from diredi.rpc.client import connect
 from diredi.rpc.enrolment import enrol_with_file
 from diredi.rpc.renewal import DenyListFollower, keep_renewed
 from diredi.rpc.retry import Backoff
@@ -38,6 +39,7 @@ from edge_node.overlay import OverlayUpdater
 from edge_node.release_trust import SignedMetadata
 from edge_node.runtime_trial import find_runtimes, measure_runtime
 from edge_node.runtimes import RuntimeChooser
+from edge_node.sample_picker import SamplePicker
 from edge_node.servicer import EdgeServicer, NodeParts
 from edge_node.sources import SourceOptions, check_source, open_source
 from edge_node.telemetry import Telemetry
@@ -147,6 +149,7 @@ async def _keep_connected(config: EdgeConfig, parts: NodeParts, overlays: Overla
     """Run all that needs a certificate, for ever; begin it anew when the one in the folder is replaced."""
     listen = config.listen
     await _enrol(config, parts)
+    picker = _sample_picker(config)
     while True:
         credentials = await parts.identity.usable()
         async with AsyncExitStack() as stack:
@@ -174,7 +177,9 @@ async def _keep_connected(config: EdgeConfig, parts: NodeParts, overlays: Overla
                         server=Identity(Role.SITE, config.site), identity=config.identity,
                     )
                 )  # fmt: skip
-                tasks += _for_site(config, site, parts.broadcast, overlays)
+                tasks += [overlays.run(site)] if config.overlay else []
+                if picker is not None:
+                    tasks.append(HardSampleSender(site, config.device, picker, parts.handed).run(parts.broadcast))
             process.announce(address or "none", device=config.device, site=config.site, release=version())
             await process.run_all(tasks, replaced)
 
@@ -217,14 +222,12 @@ def running_version(active: ActiveModel) -> int:
     return 0 if active.current is None else active.current.release.version
 
 
-def _for_site(
-    config: EdgeConfig, site: Channel, broadcast: Broadcast, overlays: OverlayUpdater
-) -> list[Coroutine[Any, Any, None]]:
-    """Return what this node does with the user domain of its site."""
-    tasks = [overlays.run(site)] if config.overlay else []
-    if config.hand_samples_per_minute > 0:
-        sender = HardSampleSender(
-            site, config.device, per_minute=config.hand_samples_per_minute, uncertain_below=config.uncertain_below
-        )
-        tasks.append(sender.run(broadcast))
-    return tasks
+def _sample_picker(config: EdgeConfig) -> SamplePicker | None:
+    if not config.hand_samples_per_minute:
+        return None
+    return SamplePicker(
+        interval_s=60 / config.hand_samples_per_minute,
+        uncertain_below=config.uncertain_below,
+        random_share=config.samples_random_share,
+        random=Random(),
+    )

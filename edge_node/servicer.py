@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -68,6 +69,8 @@ class NodeParts:
     trust: SignedMetadata
     chooser: RuntimeChooser
     outputs: list[Output] = field(default_factory=list)
+    handed: Counter[str] = field(default_factory=Counter)
+    """How many frames the user domain has taken, by the reason for which they were picked."""
 
     def update_health(self) -> UpdateHealth:
         """Return what the cloud is told of the model and of updates."""

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 import diredi
+from diredi.data.sample_reason import SampleReason
 from edge_node.camera import SourceState
 from edge_node.servicer import NodeParts
 from edge_node.telemetry import LATENCY_BOUNDS_S
@@ -63,6 +64,10 @@ class NodeMetrics:
             GaugeMetricFamily, "problem", "Whether anything is wrong; the status says what.", int(bool(node.last_error))
         )
         yield from self._cameras()
+        yield _labelled(
+            CounterMetricFamily, "samples", "Frames that the user domain has taken, by why they were picked.",
+            ("reason",), {(reason.value,): node.handed[reason.value] for reason in SampleReason},
+        )  # fmt: skip
         yield _plain(CounterMetricFamily, "frames_dropped", "Frames on which no release could detect.", rates.dropped)
         yield _plain(
             CounterMetricFamily, "frames_failed", "Frames on which a release has failed; the one before detects them.",
