@@ -41,7 +41,7 @@ NO_DEPS = ("ultralytics", "libreyolo", "openvino")
 """Groups that are installed without their dependencies: an OpenCV that fights with the headless one, and telemetry."""
 EXTRAS = ("pandas", "supervision", "dev", "docs")
 NOT_IN_IMAGES = (*EXTRAS, "openvino")
-ALL_GROUPS = ("core", "video", "outputs", "learning", "peers", "ray", "cloud", *NO_DEPS, *EXTRAS)
+ALL_GROUPS = ("core", "video", "outputs", "pages", "learning", "peers", "ray", "cloud", *NO_DEPS, *EXTRAS)
 TORCH_CHOICES = ("auto", "cpu", "cuda")
 NEEDED_GIB = {"core": 1, "learning": 3}
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diredi_cli.output import bytes_text, emit, facts, progress, table, time_text
+from diredi.text import bytes_text
+from diredi_cli.output import emit, facts, progress, table, time_text
 
 if TYPE_CHECKING:
     from cloud_server.backup import Manifest

@@ -108,3 +108,34 @@ def ask(
     from diredi.rpc.client import call
 
     return with_cloud(address, identity, lambda channel: call(method(channel), request, deadline_s=deadline_s), server)
+
+
+def open_pages(address: str, identity: Path, server: ServerIdentity | None = None) -> str:
+    """Return a one-time link to the web pages of a service, which is asked for with the caller's key.
+
+    Args:
+        address: The service as host:port.
+        identity: Folder with the caller's credentials.
+        server: Whose service it must be; None for the cloud's.
+
+    Raises:
+        WrongState: The service has no pages.
+        Refused: They are not for this caller.
+    """
+    import getpass
+    import os
+    from urllib.parse import urlsplit
+
+    from diredi.rpc.v1.pages_pb2 import OpenPagesRequest
+    from diredi.rpc.v1.pages_pb2_grpc import PageServiceStub
+
+    try:
+        person = getpass.getuser()
+    except (KeyError, OSError):  # a user without a name
+        person = f"user {os.getuid()}"
+    request = OpenPagesRequest(person=person)
+    url = ask(address, identity, lambda channel: PageServiceStub(channel).OpenPages, request, server=server).url
+    parts = urlsplit(url)
+    if parts.hostname in {"0.0.0.0", "::"}:  # every address of that machine, such as the one that was just asked
+        return parts._replace(netloc=f"{address.rpartition(':')[0]}:{parts.port}").geturl()
+    return url

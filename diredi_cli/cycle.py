@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from diredi.text import bytes_text, percent
 from diredi_cli.options import (
     DEFAULT_CLOUD,
     DEFAULT_IDENTITY,
@@ -16,7 +17,7 @@ from diredi_cli.options import (
     LabelSource,
     parse_options,
 )
-from diredi_cli.output import bytes_text, emit, facts, note, percent, progress, table, time_text
+from diredi_cli.output import emit, facts, note, progress, table, time_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
+from diredi.text import ago_text
 from diredi_cli.enrolment import Address, AsQr, Hosts, Valid, create_token, retire
 from diredi_cli.options import DEFAULT_CLOUD, DEFAULT_IDENTITY, AsJson, Cloud, IdentityFolder
-from diredi_cli.output import ago_text, emit, table
+from diredi_cli.output import emit, table
 
 SOURCE_PROBLEMS = {
     "OPENING": "no frame yet",

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from diredi.text import percent
 from diredi_cli.options import AsJson, ImageSize
-from diredi_cli.output import emit, facts, heard_by, note, notes, percent, progress, table
+from diredi_cli.output import emit, facts, heard_by, note, notes, progress, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

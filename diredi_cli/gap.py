@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from diredi.text import bytes_text
 from diredi_cli.options import AsJson
-from diredi_cli.output import bytes_text, emit, facts, table
+from diredi_cli.output import emit, facts, table
 
 if TYPE_CHECKING:
     from diredi.store.weights import WeightMap

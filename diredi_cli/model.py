@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from diredi.text import bytes_text, percent
 from diredi_cli.options import DEFAULT_CLOUD, DEFAULT_IDENTITY, AsJson, Cloud, IdentityFolder
-from diredi_cli.output import bytes_text, emit, facts, percent, progress, table, time_text
+from diredi_cli.output import emit, facts, progress, table, time_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from diredi.text import printable
@@ -111,19 +111,6 @@ def facts(values: Mapping[str, object]) -> Table:
     return grid
 
 
-def bytes_text(count: float) -> str:
-    """Return a number of bytes as people read it: 2621440 as "2.50 MiB"."""
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.{_places(count)}f} {unit}"
-        count /= 1024
-    return f"{count:.{_places(count)}f} GiB"
-
-
-def _places(value: float) -> int:
-    return 0 if value >= 100 else 1 if value >= 10 else 2
-
-
 def seconds_text(seconds: float) -> str:
     """Return a duration as people read it: 75.3 as "1 min 15 s"."""
     if seconds < 60:
@@ -135,22 +122,6 @@ def seconds_text(seconds: float) -> str:
 def time_text(moment: datetime | None) -> str:
     """Return a moment in this machine's time zone, or "never"."""
     return "never" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def ago_text(moment: datetime | None, now: datetime | None = None) -> str:
-    """Return how long ago a moment was, in the largest unit that fits: "12 s ago"."""
-    if moment is None:
-        return "never"
-    seconds = max(0.0, ((now or datetime.now(UTC)) - moment).total_seconds())
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit} ago"
-    return f"{seconds:.0f} s ago"
-
-
-def percent(value: float) -> str:
-    """Return a share as the points that papers use: 0.1234 as "12.3"."""
-    return f"{100 * value:.1f}"
 
 
 class Progress(Protocol):

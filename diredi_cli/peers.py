@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from diredi.errors import DirediError
+from diredi.text import bytes_text
 from diredi_cli.options import AsJson
-from diredi_cli.output import bytes_text, emit, note, seconds_text, stderr, table
+from diredi_cli.output import emit, note, seconds_text, stderr, table
 from diredi_cli.study import study
 
 if TYPE_CHECKING:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diredi.errors import InvalidInput
+from diredi.text import ago_text, bytes_text, percent
 from diredi_cli.enrolment import Address, AsQr, Hosts, Valid, create_token, retire
 from diredi_cli.options import DEFAULT_CLOUD, DEFAULT_IDENTITY, AsJson, Cloud, IdentityFolder
-from diredi_cli.output import ago_text, bytes_text, emit, facts, note, percent, table
+from diredi_cli.output import emit, facts, note, table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,6 +129,18 @@ def _overlay_row(overlay: Overlay) -> tuple[object, ...]:
     measured = [overlay.before, overlay.after] if overlay.HasField("before") else []
     figures = [percent(metrics.map50) for metrics in measured] or ["", ""]
     return (overlay.release.removeprefix("sha256:")[:12], texts.get(overlay.state, ""), *figures)
+
+
+@app.command("open")
+def open_site(address: UserDomain, identity: IdentityFolder = DEFAULT_IDENTITY, as_json: AsJson = False) -> None:
+    """Print a link to the site's web pages. It works once, for two minutes. Ask with the site's own identity."""
+    from diredi.trust.identity import Credentials
+    from diredi_cli.connection import open_pages
+
+    url = open_pages(address, identity, Credentials.load(identity).identity)
+    emit({"url": url}, as_json, url)
+    if not as_json:
+        note("open it in a browser within two minutes: it works once")
 
 
 @app.command("requests")

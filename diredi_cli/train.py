@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from diredi.text import bytes_text
 from diredi_cli.options import AsJson, ImageSize, Seed, Threads, parse_options
-from diredi_cli.output import bytes_text, emit, facts, heard_by, note, notes, progress, seconds_text
+from diredi_cli.output import emit, facts, heard_by, note, notes, progress, seconds_text
 
 if TYPE_CHECKING:
     from diredi.data.dataset import Dataset

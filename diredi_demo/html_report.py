@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from diredi.evaluation.audit_page import STYLE
 from diredi.store.files import atomic_write
-from diredi_cli.output import bytes_text, seconds_text
+from diredi.text import bytes_text
+from diredi_cli.output import seconds_text
 from diredi_demo import charts
 from diredi_demo.charts import Change, Stretch, Volume, is_loss, signed
 from diredi_demo.report import Box, Picture, Report

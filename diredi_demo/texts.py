@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diredi_cli.output import bytes_text
+from diredi.text import bytes_text
 from diredi_demo.charts import signed
 from diredi_demo.report import Report
 

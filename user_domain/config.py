@@ -11,6 +11,7 @@ from pydantic_settings import SettingsConfigDict
 from diredi.config import ServiceConfig
 from diredi.knowledge.jobs.specs import NoLabelFile
 from diredi.labels import ClassName
+from diredi.web.config import PagesConfig
 from user_domain.policy import Approval, Bounds
 
 
@@ -80,6 +81,8 @@ class UserDomainConfig(ServiceConfig):
     overlay: bool = False
     """Whether to measure batch-norm statistics of the site's own images for each release that its edge nodes run. The
     nodes run the release with them where that finds more on the held-out images. Nothing of it leaves the site."""
+    pages: PagesConfig = PagesConfig()
+    """The site's web pages: what the cloud asks for and what left, in a browser inside the site. Off by default."""
     max_samples: int = Field(10_000, ge=0)
     """How many frames from edge nodes are kept. When there are as many, the one that may teach least makes room for a
     new one; never one that somebody has labelled."""

@@ -7,6 +7,7 @@ own key, that approves of just what is asked. The entry is made by the site's po
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -67,6 +68,11 @@ class ConsentJournal:
     def find(self, cycle_id: str, *events: Event) -> list[ConsentEntry]:
         """Return the entries of a cycle of these events, oldest first."""
         return [entry for entry in self._entries.get(cycle_id, ()) if entry.event in events]
+
+    @property
+    def cycles(self) -> list[str]:
+        """The cycles that have an entry, newest first."""
+        return sorted(self._entries, key=lambda cycle_id: self._entries[cycle_id][-1].at, reverse=True)
 
     def record(self, event: Event, cycle_id: str, what: dict[str, Any]) -> None:
         """Sign an entry of this service's own and add it, as `add` does."""
@@ -181,6 +187,31 @@ class Consent:
         if not any(entry.what == asked for entry in self.journal.find(task.cycle_id, "approved")):
             self.journal.record("approved", task.cycle_id, asked)
 
+    def decide_for(
+        self, person: str, event: Event, cycle_id: str, shown: str, waiting: list[Task], reason: str = ""
+    ) -> ConsentEntry:
+        """Sign and record the decision of a person who has proved to hold this site's key, as who opens its pages has.
+
+        Args:
+            person: Who decides; it stands in the entry.
+            event: "approved" or "declined".
+            cycle_id: The cycle.
+            shown: The digest (`digest_of`) of what the person was shown.
+            waiting: The tasks that wait for a decision.
+            reason: Why a person declines; the cloud is told.
+
+        Raises:
+            NotFound: Nothing of that cycle waits for a decision.
+            WrongState: What is asked now is not what was shown.
+        """
+        asked = [self.describe(task) for task in waiting if task.cycle_id == cycle_id]
+        what = next((one for one in asked if digest_of(one) == shown), {})
+        entry = ConsentEntry(
+            event=event, site=self.journal.credentials.identity.name, cycle_id=cycle_id, what=what, by=person[:200],
+            reason=reason[:500], at=datetime.now(UTC),
+        )  # fmt: skip
+        return self.decide(sign_entry(entry, self.journal.credentials), waiting)
+
     def decide(self, signed: SignedEntry, waiting: list[Task]) -> ConsentEntry:
         """Record the decision of a person at the site.
 
@@ -281,3 +312,8 @@ class Consent:
         if task.recipe != approved.what["recipe"] or (oracle and tutor != approved.what["tutor"]):
             return "the recipe or the oracle is not the one that this site has approved"
         return ""
+
+
+def digest_of(asked: dict[str, Any]) -> str:
+    """Return a short name of what is asked; another request has another one."""
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()

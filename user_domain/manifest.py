@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+
 from diredi.knowledge.jobs.specs import ExtractResult, GapFile
 from diredi.labels import LabelSpace
 from diredi.rpc import convert
 from diredi.rpc.v1 import common_pb2, cycles_pb2
+from diredi.store.files import atomic_write, make_folder, read_state
 from user_domain.tasks import Task
 
 
@@ -56,3 +64,28 @@ def _gap(gap: GapFile, base_id: str) -> cycles_pb2.EncodedGap:
         base_id=base_id,
         schema_digest=gap.schema_digest,
     )
+
+
+class ManifestStore:
+    """Keep the manifest of each gap that leaves, for the site's own people to read later."""
+
+    def __init__(self, folder: Path) -> None:
+        """Keep them in a folder, which need not exist."""
+        self._folder = folder
+
+    def keep(self, manifest: cycles_pb2.GapManifest) -> None:
+        """Keep a manifest that is about to leave. Raises NoRoom."""
+        make_folder(self._folder)
+        text = json.dumps(MessageToDict(manifest, preserving_proto_field_name=True), indent=1, ensure_ascii=False)
+        atomic_write(self._path(manifest.cycle_id), text)
+
+    def find(self, cycle_id: str) -> dict[str, Any] | None:
+        """Return the manifest of a cycle as JSON; None where none is kept."""
+        return read_state(self._path(cycle_id), json.loads)
+
+    def has(self, cycle_id: str) -> bool:
+        """Return whether the manifest of a cycle is kept."""
+        return self._path(cycle_id).is_file()
+
+    def _path(self, cycle_id: str) -> Path:
+        return self._folder / f"{hashlib.sha256(cycle_id.encode()).hexdigest()[:32]}.json"

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 
 import structlog
 
@@ -34,17 +35,45 @@ def _is_allowed(word: str) -> bool:
     return all(part in _WORDS or _NUMBER.fullmatch(part) for part in parts)
 
 
+class LatestProgress:
+    """What is done at this site now, for its own people: the steps of the work under way and how far each is."""
+
+    def __init__(self) -> None:
+        """Begin with no work under way."""
+        self.cycle_id = ""
+        self.kind = ""
+        self.steps: list[Progress] = []
+
+    def begin(self, cycle_id: str, kind: str) -> None:
+        """Take note that work for a cycle begins."""
+        self.cycle_id, self.kind, self.steps = cycle_id, kind, []
+
+    def update(self, progress: Progress) -> None:
+        """Take newer progress; a step that another one follows counts as done."""
+        if self.steps and self.steps[-1].step == progress.step:
+            self.steps[-1] = progress
+        else:
+            self.steps = [*(replace(step, fraction=1.0) for step in self.steps), progress]
+
+    def end(self) -> None:
+        """Take note that the work has ended."""
+        self.cycle_id, self.kind, self.steps = "", "", []
+
+
 class ProgressReporter:
     """Send progress in the background, so that the task does not wait for a slow cloud."""
 
-    def __init__(self, send: Callable[[Progress], Awaitable[None]], every_s: float) -> None:
+    def __init__(
+        self, send: Callable[[Progress], Awaitable[None]], every_s: float, latest: LatestProgress | None = None
+    ) -> None:
         """Make a reporter.
 
         Args:
             send: Sends one report to the cloud.
             every_s: The shortest time between two reports of one step, in seconds.
+            latest: Takes every report at once, for the site's own people.
         """
-        self._send = send
+        self._send, self._latest = send, latest or LatestProgress()
         self._every_s = every_s
         self._newest: Progress | None = None
         self._fresh = asyncio.Event()
@@ -59,6 +88,7 @@ class ProgressReporter:
     def update(self, step: str, fraction: float, message: str = "") -> None:
         """Take newer progress, which replaces what was not sent yet; a new step is sent at once."""
         self._newest = sanitize(step, fraction, message)
+        self._latest.update(self._newest)
         self._fresh.set()
         if self._newest.step != self._sent_step:
             self._new_step.set()

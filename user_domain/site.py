@@ -6,6 +6,7 @@ import asyncio
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -15,6 +16,7 @@ from diredi.jobs import LocalExecutor
 from diredi.rpc.byte_counter import EgressMeter
 from diredi.rpc.client import Channel, connect
 from diredi.rpc.enrolment import enrol_with_file
+from diredi.rpc.pages import PageServicer
 from diredi.rpc.renewal import DenyListFollower, keep_renewed
 from diredi.rpc.retry import Backoff
 from diredi.rpc.server import start_server
@@ -26,6 +28,7 @@ from user_domain.config import UserDomainConfig
 from user_domain.consent import Consent, ConsentJournal
 from user_domain.journal import Journal
 from user_domain.labelled_samples import join_samples
+from user_domain.manifest import ManifestStore
 from user_domain.overlays import OverlayMaker, OverlayServicer, overlay_blobs
 from user_domain.policy import Policy
 from user_domain.private_data import SAMPLES, WITH_ORACLE, PrivateData, no_data, read_private_data
@@ -33,6 +36,9 @@ from user_domain.samples import SampleStore
 from user_domain.servicer import LocalServicer, SiteParts
 from user_domain.task_handlers import SiteContext
 from user_domain.task_worker import TaskWorker
+
+if TYPE_CHECKING:
+    from diredi.web.app import WebApp
 
 STOP_S = 0.5
 
@@ -90,7 +96,7 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
     if config.data == SAMPLES and not config.labelled:
         raise InvalidInput("data is samples and labelled is false: samples teach by their labels, so leave it out")
     make_folder(config.state_dir)
-    meter = EgressMeter(config.state_dir / "egress.json")
+    meter = EgressMeter(config.state_dir / "egress.json", by_day=True)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(asyncio.to_thread, meter.close)
         owner = Identity(Role.SITE, config.site)
@@ -119,12 +125,18 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
             publish_style=config.publish_style,
             min_held_out=config.min_held_out,
             audit_images=config.audit_images,
+            manifests=ManifestStore(config.state_dir / "manifests"),
             oracle=config.oracle and config.oracle.absolute(),
         )
         worker = TaskWorker(site, Backoff(0.5, config.retry_longest_s))
         parts = SiteParts(config.site, lambda: data.last, samples, cloud, worker, meter, consent)
         overlays = _overlay_maker(config, cloud, data) if config.overlay else None
-        servicers = [LocalServicer(parts), OverlayServicer(config.site, overlays)]
+        pages = _pages(config, parts, site, stack)
+        servicers = [
+            LocalServicer(parts),
+            OverlayServicer(config.site, overlays),
+            PageServicer(pages.link if pages else None, lambda caller: caller == owner, f"the holder of {owner}'s key"),
+        ]
         more = [overlay_blobs(config.site, overlays)] if overlays else []
         server = await start_server(credentials, config.listen, [*servicers, *more], identity=config.identity)
         stack.push_async_callback(server.stop, STOP_S)
@@ -134,7 +146,19 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
         measuring = [overlays.run()] if overlays else []
         fetching = deny_list.run(channel)
         working = [_watch_tasks(config, cloud, worker, deny_list), worker.run(), following, fetching]
-        await process.run_all([*working, *measuring], stop)
+        serving = [pages.run()] if pages else []
+        await process.run_all([*working, *measuring, *serving], stop)
+
+
+def _pages(config: UserDomainConfig, parts: SiteParts, site: SiteContext, stack: AsyncExitStack) -> WebApp | None:
+    """Return the site's web pages; None where there are to be none."""
+    if not config.pages.listen:
+        return None
+    from user_domain.pages.site_pages import make_pages  # only here: whoever has no pages needs no FastAPI
+
+    shown = EgressMeter(config.state_dir / "shown.json")
+    stack.push_async_callback(asyncio.to_thread, shown.close)
+    return make_pages(config, parts, site, shown)
 
 
 def _open_samples(config: UserDomainConfig) -> SampleStore:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -29,10 +29,10 @@ from user_domain.cloud import CloudClient
 from user_domain.consent import Answer, Consent
 from user_domain.failure_reasons import Stage
 from user_domain.journal import Journal
-from user_domain.manifest import build_manifest
+from user_domain.manifest import ManifestStore, build_manifest
 from user_domain.policy import Policy
 from user_domain.private_data import PrivateData
-from user_domain.progress import ProgressReporter
+from user_domain.progress import LatestProgress, ProgressReporter
 from user_domain.tasks import Task, TaskKind
 
 EXTRACT_JOB = "diredi.knowledge.jobs.extract"
@@ -85,6 +85,10 @@ class SiteContext:
     """With fewer held-out images, no figure of a model leaves."""
     audit_images: int = 0
     """On how many training images the deployed models look for wrong labels; 0: on none."""
+    latest: LatestProgress = field(default_factory=LatestProgress)
+    """What is done now, for the site's own people."""
+    manifests: ManifestStore | None = None
+    """Keeps what was said of each gap that left; None keeps nothing."""
     oracle: Path | None = None
     """A detector of the site's own that says what labels do not say; None: the cloud's tutor."""
 
@@ -111,7 +115,8 @@ async def perform(site: SiteContext, task: Task) -> None:
             await site.cloud.report_progress(task.cycle_id, progress)
 
     await send(Progress("begin", 0.0, ""))
-    reporter = ProgressReporter(send, site.progress_every_s)
+    site.latest.begin(task.cycle_id, task.kind.value)
+    reporter = ProgressReporter(send, site.progress_every_s, site.latest)
     handler = {TaskKind.EXTRACT: _extract, TaskKind.VALIDATE: _validate}[task.kind]
     reporting = asyncio.create_task(reporter.run())
     working = asyncio.create_task(handler(site, task, reporter))
@@ -123,6 +128,7 @@ async def perform(site: SiteContext, task: Task) -> None:
     except Exception as error:  # a defect that one task brings to light must not end the site's service
         raise StageError(Stage.JOB, error) from error
     finally:
+        site.latest.end()
         reporting.cancel()
         working.cancel()
         await asyncio.gather(reporting, working, return_exceptions=True)
@@ -167,7 +173,10 @@ async def _extract(site: SiteContext, task: Task, reporter: ProgressReporter) ->
     with _stage(Stage.CONSENT):
         site.consent.record_upload(task, [gap.digest for gap in gaps])
     with _stage(Stage.SUBMIT):
-        await site.cloud.submit_gap(build_manifest(task, labels, result, publish_style=site.publish_style))
+        manifest = build_manifest(task, labels, result, publish_style=site.publish_style)
+        if site.manifests is not None:
+            site.manifests.keep(manifest)
+        await site.cloud.submit_gap(manifest)
 
 
 def _check_still_approved(site: SiteContext, task: Task) -> None:

@@ -25,6 +25,8 @@ from diredi.store.files import atomic_write, make_folder, read_state
 FRAME_BYTES = 5
 SAVE_EVERY_S: Final = 0.5
 """The most of counting that a killed process loses, beside the time that its disk takes for a write."""
+DAYS: Final = 366
+"""How many days are kept apart."""
 _RETRY_S: Final = 5.0
 _CLOSE_S: Final = 1.0
 
@@ -36,15 +38,18 @@ class EgressMeter:
     does not take it is said in the log and in `problem`, and tried again until it does.
     """
 
-    def __init__(self, path: Path | None = None, on_count: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, path: Path | None = None, on_count: Callable[[], None] | None = None, *, by_day: bool = False
+    ) -> None:
         """Go on from the totals in `path`, or count in memory alone.
 
         Args:
             path: Where the totals are saved. A damaged file is set aside and counting begins at zero, which `problem`
                 then says.
             on_count: Called after each count in place of a thread of this meter's own; whoever passes it calls `save`.
+            by_day: Whether to keep the bytes of each of the last days, too.
         """
-        self._path = path
+        self._path, self._by_day = path, by_day
         self._lock = threading.Lock()
         self._counts, self._note = _begun(path)
         self._unsaved, self._trouble = False, ""
@@ -56,6 +61,8 @@ class EgressMeter:
         with self._lock:
             self._counts.by_bytes[message_type] += serialized_bytes + FRAME_BYTES
             self._counts.by_messages[message_type] += 1
+            if self._by_day:
+                self._counts.count_today(message_type, serialized_bytes + FRAME_BYTES)
             self._unsaved = True
         self._on_count()
 
@@ -68,6 +75,11 @@ class EgressMeter:
         """Message type to number of messages."""
         with self._lock:
             return dict(sorted(self._counts.by_messages.items()))
+
+    def days(self) -> dict[str, dict[str, int]]:
+        """Day in UTC, such as "2026-11-30", to message type to bytes, oldest first; the last DAYS of them."""
+        with self._lock:
+            return {day: dict(sorted(counts.items())) for day, counts in sorted(self._counts.days.items())}
 
     @property
     def total_bytes(self) -> int:
@@ -167,14 +179,24 @@ class _Counts:
     since: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     by_bytes: Counter[str] = field(default_factory=Counter)
     by_messages: Counter[str] = field(default_factory=Counter)
+    days: dict[str, Counter[str]] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, data: bytes) -> _Counts:
         said = json.loads(data)
-        return cls(str(said.get("since", "")), _counter(said["bytes"]), _counter(said["messages"]))
+        days = {str(day): _counter(counts) for day, counts in said.get("days", {}).items()}
+        return cls(str(said.get("since", "")), _counter(said["bytes"]), _counter(said["messages"]), days)
 
     def to_json(self) -> str:
-        return json.dumps({"since": self.since, "bytes": self.by_bytes, "messages": self.by_messages}, sort_keys=True)
+        said: dict[str, Any] = {"since": self.since, "bytes": self.by_bytes, "messages": self.by_messages}
+        return json.dumps(said | ({"days": self.days} if self.days else {}), sort_keys=True)
+
+    def count_today(self, message_type: str, count: int) -> None:
+        today = datetime.now(UTC).date().isoformat()
+        if today not in self.days:
+            kept = sorted(self.days)[1 - DAYS :]
+            self.days = {day: self.days[day] for day in kept} | {today: Counter()}
+        self.days[today][message_type] += count
 
 
 def _counter(said: dict[str, int]) -> Counter[str]:

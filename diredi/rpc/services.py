@@ -20,6 +20,8 @@ from diredi.rpc.v1 import (
     local_pb2_grpc,
     overlay_pb2,
     overlay_pb2_grpc,
+    pages_pb2,
+    pages_pb2_grpc,
     peers_pb2,
     peers_pb2_grpc,
     registry_pb2,
@@ -39,6 +41,7 @@ _MODULES: tuple[tuple[ModuleType, ModuleType], ...] = (
     (enrolment_pb2, enrolment_pb2_grpc),
     (local_pb2, local_pb2_grpc),
     (overlay_pb2, overlay_pb2_grpc),
+    (pages_pb2, pages_pb2_grpc),
     (peers_pb2, peers_pb2_grpc),
     (releases_pb2, releases_pb2_grpc),
 )

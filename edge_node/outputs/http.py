@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
 import html
-import ipaddress
-import logging
-import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import structlog
-import uvicorn
 from prometheus_client.core import Metric
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -23,6 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from diredi.errors import DirediError, InvalidInput, WrongState
 from diredi.rpc.byte_counter import EgressMeter
 from diredi.rpc.retry import Backoff
+from diredi.web.hosts import REFUSAL, is_local_name
+from diredi.web.server import listen, serve, url_of
 from edge_node.camera import SourceState
 from edge_node.inference import Result
 from edge_node.outputs.events import RECENT, EventFeed
@@ -33,8 +29,6 @@ from edge_node.servicer import NodeParts
 CONNECTIONS = 64
 """The most connections at a time; further ones are answered with 503."""
 BOUNDARY = "frame"
-LOCAL = (".local", ".localdomain", ".lan", ".internal", ".home.arpa")
-"""How names end that only a local network has."""
 HEADERS = {
     "cache-control": "no-store",
     "content-security-policy": "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'self'",
@@ -88,7 +82,7 @@ class HttpOutput:
         backoff, log = Backoff(1.0, 60.0), structlog.get_logger()
         while True:
             try:
-                listening = _listen(*self._address)
+                listening = listen(*self._address, "--http")
             except WrongState as error:
                 if str(error) != self.problem:
                     log.warning("web_server_failed", error=str(error))
@@ -97,26 +91,9 @@ class HttpOutput:
                 continue
             self.problem = ""
             backoff.reset()
-            host, port = listening.getsockname()[:2]
-            log.info("web_server_started", url=f"http://{f'[{host}]' if ':' in host else host}:{port}/")
+            log.info("web_server_started", url=url_of(listening))
             with listening:
-                await self._serve(listening)
-
-    async def _serve(self, listening: socket.socket) -> None:
-        logging.getLogger("uvicorn").addHandler(logging.NullHandler())
-        logging.getLogger("uvicorn").propagate = False
-        config = uvicorn.Config(
-            self._app, log_config=None, access_log=False, lifespan="off", ws="none", server_header=False,
-            limit_concurrency=CONNECTIONS, timeout_keep_alive=5,
-        )  # fmt: skip
-        server = _Server(config)
-        serving = asyncio.ensure_future(server.serve(sockets=[listening]))
-        try:
-            await asyncio.shield(serving)
-        finally:
-            server.should_exit = server.force_exit = True
-            with contextlib.suppress(asyncio.CancelledError):
-                await serving
+                await serve(self._app, listening, CONNECTIONS)
 
     async def _page(self, _request: Request) -> Response:
         names = [html.escape(name) for name in self._feed.scenes]
@@ -185,19 +162,8 @@ class HttpOutput:
         return []
 
 
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture none: the process has handlers of its own."""
-        yield
-
-
 class _Guard:
-    """Answer only who asks for this machine, say what browsers may do with the answer, and count it.
-
-    A page of a stranger can give its own name this machine's address, and its visitor's browser would read the pictures
-    for it (DNS rebinding). The name that is asked for gives that away: it is one that anybody can register.
-    """
+    """Answer only who asks for this machine, say what browsers may do with the answer, and count it."""
 
     def __init__(self, app: ASGIApp, meter: EgressMeter) -> None:
         self._app, self._meter = app, meter
@@ -216,40 +182,8 @@ class _Guard:
             await send(message)
 
         host = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
-        app: ASGIApp = self._app if is_local_name(host) else PlainTextResponse(
-            "this name may be a stranger's: ask for the address of this machine, or for a local name of it\n", 421
-        )  # fmt: skip
+        app: ASGIApp = self._app if is_local_name(host) else PlainTextResponse(REFUSAL, 421)
         await app(scope, receive, send_counted)
-
-
-def is_local_name(host: str) -> bool:
-    """Return whether a Host header has an address or a name that nobody can register in the public network.
-
-    Args:
-        host: The header, with or without a port.
-    """
-    name = host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
-    if name and ("." not in name or name.lower().endswith(LOCAL)):
-        return True
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket; raise WrongState where the address cannot be had."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except OSError as error:
-        why = {
-            errno.EADDRINUSE: "is taken: stop what has it, or choose another port",
-            errno.EADDRNOTAVAIL: "is not an address of this machine: choose one of its own, or 0.0.0.0 for all",
-            errno.EACCES: "may not be used by this user: choose a port from 1024 on",
-        }.get(error.errno or 0, f"cannot be used ({error.strerror}): choose another one")
-        raise WrongState(f"{host}:{port} of --http {why}") from None
 
 
 def _part(jpeg: bytes) -> bytes:

@@ -3,9 +3,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from diredi.errors import InvalidInput
+from diredi.text import ago_text, bytes_text, percent
 from diredi_cli.main import run
 from diredi_cli.options import parse_options
-from diredi_cli.output import ago_text, bytes_text, emit, facts, note, percent, progress, seconds_text, table
+from diredi_cli.output import emit, facts, note, progress, seconds_text, table
 
 
 @pytest.mark.parametrize(

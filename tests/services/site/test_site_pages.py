@@ -1,0 +1,198 @@
+"""The site's web pages: the log-in, the guard, JSON for programs, and what a person does in a real browser."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from site_doubles import Local, Models, SiteCloud, config_of, running
+
+from diredi.errors import InvalidInput, Refused, WrongState
+from diredi.rpc.client import call
+from diredi.rpc.v1.pages_pb2 import OpenPagesRequest
+from diredi.rpc.v1.pages_pb2_grpc import PageServiceStub
+from tests.support.browser import chromium, tab_of
+from tests.support.net import free_port
+from tests.support.pki import Pki
+from tests.support.waiting import PATIENCE_S, until
+from user_domain.config import UserDomainConfig
+from user_domain.consent import ConsentJournal
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+@dataclass
+class Visitor:
+    """A program that asks pages, with a cookie and a token if it has them."""
+
+    host: str
+    cookie: str = ""
+    csrf: str = ""
+
+    async def ask(self, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
+        return await asyncio.to_thread(self._ask, path, body, headers)
+
+    def _ask(self, path: str, body: Any, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
+        sent = {"Accept": "application/json", "Cookie": self.cookie, "X-CSRF-Token": self.csrf} | {
+            name.replace("_", "-"): value for name, value in headers.items()
+        }
+        connection = http.client.HTTPConnection(self.host, timeout=PATIENCE_S)
+        if body is None:
+            connection.request("GET", path, headers=sent)
+        else:
+            connection.request("POST", path, json.dumps(body), sent | {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        found = answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+        connection.close()
+        return found
+
+    async def log_in(self, link: str) -> None:
+        status, headers, _ = await self.ask("/" + link.partition("//")[2].partition("/")[2])
+        assert status == 303
+        self.cookie = headers["set-cookie"].partition(";")[0]
+        self.csrf = json.loads((await self.ask("/session"))[2])["csrf"]
+
+
+@dataclass
+class Site:
+    local: Local
+    own: Local
+    config: UserDomainConfig
+
+    @property
+    def host(self) -> str:
+        return self.config.pages.listen
+
+    async def link(self, by: Local | None = None) -> str:
+        channel = (by or self.own).channel
+        return (await call(PageServiceStub(channel).OpenPages, OpenPagesRequest(person="maria"), deadline_s=10)).url
+
+
+@asynccontextmanager
+async def site_with_pages(folder: Path, pki: Pki, cloud: SiteCloud, data: Path, **more: Any) -> AsyncIterator[Site]:
+    pages = {"listen": f"127.0.0.1:{free_port()}"}
+    config = config_of(folder, pki, cloud.address, data, **{"approval": "ask", "pages": pages, **more})
+    async with running(config, pki) as local:
+        own = Local(config.listen, pki.credentials("site", "site-1"))
+        site = Site(local, own, config)
+        await until(lambda: _serves(site))
+        yield site
+        await own.channel.close()
+
+
+async def _serves(site: Site) -> bool:
+    try:
+        await Visitor(site.host).ask("/")
+    except OSError:
+        return False
+    return True
+
+
+async def test_only_the_site_itself_gets_a_link_which_works_once_and_others_see_nothing(
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path
+) -> None:
+    async with site_with_pages(tmp_path / "site", pki, cloud, data) as site:
+        with pytest.raises(Refused, match="holder of site/site-1's key"):
+            await site.link(site.local)
+        visitor, stranger = Visitor(site.host), Visitor(site.host)
+        link = await site.link()
+        await visitor.log_in(link)
+        assert (await stranger.ask("/" + link.rpartition("0.0.1")[2].partition("/")[2]))[0] == 403
+        for path in ("/", "/cycles", "/cycles/events/work", "/sent", "/sent.csv", "/session", "/openapi.json"):
+            status, headers, body = await stranger.ask(path)
+            assert status == 401 and b"cycle" not in body, path
+            assert "default-src 'none'" in headers["content-security-policy"]
+            assert headers["cache-control"] == "no-store"
+        described = json.loads((await visitor.ask("/openapi.json"))[2])
+        assert "/cycles/decisions/{cycle}" in described["paths"]
+        status, _, body = await visitor.ask("/sent")
+        assert status == 200 and json.loads(body)["messages"][0]["message"] == "WatchTasksRequest"
+        status, _, body = await visitor.ask("/sent.csv")
+        assert b"diredi.v1.WatchTasksRequest" in body
+        status, _, body = await visitor.ask("/sent", Host="evil.example")
+        assert status == 421 and b"stranger" in body
+        assert (await visitor.ask("/logout", {}))[0] == 303
+        assert (await visitor.ask("/sent"))[0] == 401
+
+
+async def test_a_change_needs_the_token_of_the_session_and_is_about_what_was_shown(
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path
+) -> None:
+    task = models.extract_task(cloud, approved=True)
+    await cloud.site.offer(task)
+    async with site_with_pages(tmp_path / "site", pki, cloud, data) as site:
+        visitor = Visitor(site.host)
+        await visitor.log_in(await site.link())
+
+        async def asked() -> list[Any]:
+            return list(json.loads((await visitor.ask("/cycles"))[2])["asked"])
+
+        await until(lambda: _is_there(asked()))
+        (request,) = await asked()
+        path, decision = "/cycles/decisions/cycle-1", {"answer": "declined", "shown": request["shown"], "reason": "no"}
+        assert (await visitor.ask(path, decision, X_CSRF_Token="guess"))[0] == 403
+        assert (await visitor.ask(path, decision, Sec_Fetch_Site="cross-site"))[0] == 403
+        assert (await visitor.ask(path, {"answer": "maybe"}))[0] == 400
+        assert (await visitor.ask(path, decision | {"shown": "another"}))[0] == 409
+        assert (await visitor.ask(path + "0", decision))[0] == 404
+        assert (await visitor.ask(path, {"answer": "x" * 2**21}))[0] == 413
+        assert not cloud.cycles.declined and len(await asked()) == 1
+        assert (await visitor.ask(path, decision))[0] == 200
+        await until(lambda: cloud.cycles.declined == [("cycle-1", "no")])
+    journal = ConsentJournal(site.config.state_dir / "consent.jsonl", pki.credentials("site", "site-1"))
+    (entry,) = journal.find("cycle-1", "declined")
+    assert entry.by == "site/site-1 (maria), by page"
+
+
+async def _is_there(found: Any) -> bool:
+    return bool(await found)
+
+
+async def test_a_site_without_pages_says_how_to_have_them(
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, data: Path
+) -> None:
+    config = config_of(tmp_path / "site", pki, cloud.address, data)
+    async with running(config, pki):
+        own = Local(config.listen, pki.credentials("site", "site-1"))
+        with pytest.raises(WrongState, match=r"set pages.listen, such as 127.0.0.1:8480"):
+            await call(PageServiceStub(own.channel).OpenPages, OpenPagesRequest(), deadline_s=10)
+        await own.channel.close()
+
+
+@pytest.mark.browser
+async def test_a_person_sees_what_is_asked_and_approves_it_by_click(
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path
+) -> None:
+    task = models.extract_task(cloud, HOSTILE, approved=False)
+    task.scope = "group:harbours"
+    cloud.site.fails["ProposeClasses"] = [InvalidInput("no such class")]  # before anything is trained
+    async with (
+        site_with_pages(tmp_path / "site", pki, cloud, data) as site,
+        chromium() as browser,
+        tab_of(browser, site.host, width=360) as tab,
+    ):
+        page, link = tab.page, await site.link()
+        await page.goto(link)
+        await page.get_by_role("heading", name="Nothing is asked yet").wait_for()
+        await cloud.site.offer(task)  # which the page shows by itself
+        await page.get_by_role("heading", name=HOSTILE).wait_for()
+        assert "the sites of group harbours" in await page.inner_text("main")
+        assert await tab.sideways() <= 0
+        await page.get_by_role("button", name="Approve").click()
+        await until(lambda: cloud.cycles.approvals == [HOSTILE])
+        await page.get_by_text("site/site-1 (maria), by page").wait_for()
+        await page.get_by_role("link", name="What left").click()
+        await page.get_by_role("heading", name="What left this site").wait_for()
+        assert await page.locator("svg.chart rect").count() >= 1 and await tab.sideways() <= 0
+        await page.get_by_role("button", name="Log out").click()
+        await page.get_by_role("heading", name="Log in").wait_for()
+        await page.goto(link)
+        assert "used already" in await page.inner_text("main")
+    assert [line for line in tab.problems if "401" not in line and "403" not in line] == []

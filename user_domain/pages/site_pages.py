@@ -1,0 +1,39 @@
+"""Puts the site's web pages together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from starlette.responses import RedirectResponse, Response
+
+from diredi.rpc.byte_counter import EgressMeter
+from diredi.web.app import NavItem, Viewing, WebApp
+from user_domain.config import UserDomainConfig
+from user_domain.pages import cycles, sent
+from user_domain.servicer import SiteParts
+from user_domain.task_handlers import SiteContext
+
+FOLDER = Path(__file__).parent
+NAV = (NavItem("/cycles", "Cycles"), NavItem("/sent", "What left"))
+
+
+def make_pages(config: UserDomainConfig, parts: SiteParts, site: SiteContext, shown: EgressMeter) -> WebApp:
+    """Return the pages of a site.
+
+    Args:
+        config: Of the user domain.
+        parts: Its parts.
+        site: What its tasks are performed with.
+        shown: Counts what browsers were shown.
+    """
+    command = f"diredi site open {config.listen} --identity {config.identity}"
+    pages = WebApp(config.pages, config.site, command, NAV, FOLDER, shown)
+    pages.heading = lambda: {"cloud connected" if parts.cloud.online else "cloud away": parts.cloud.online}
+    pages.api.add_api_route("/", _start, include_in_schema=False)
+    pages.api.include_router(cycles.make_router(parts, site))
+    pages.api.include_router(sent.make_router(parts, shown))
+    return pages
+
+
+async def _start(session: Viewing) -> Response:
+    return RedirectResponse(NAV[0].path, 303)
