@@ -8,7 +8,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn, TypeVar
+from typing import Annotated, Any, Final, NoReturn, TypeVar, get_origin
 from urllib.parse import parse_qs
 
 import structlog
@@ -95,7 +95,7 @@ class WebApp:
             extensions=["jinja2.ext.i18n"],
         )  # fmt: skip
         self._environment.filters.update(filters.FILTERS)
-        self._environment.globals["bytes_text"] = bytes_text
+        self.provide(bytes_text=bytes_text)
         self.api = FastAPI(
             title=f"DiReDi: {title}", version=diredi.__version__, openapi_url=None, docs_url=None, redoc_url=None
         )
@@ -118,6 +118,10 @@ class WebApp:
         api.mount("/static", StaticFiles(directory=HERE / "static"))
         if (folder / "static").is_dir():
             api.mount("/own", StaticFiles(directory=folder / "static"))
+
+    def provide(self, **values: object) -> None:
+        """Give templates more values by name, such as texts of what programs call otherwise."""
+        self._environment.globals.update(values)
 
     async def run(self, announce: Callable[[str], None] | None = None) -> None:
         """Serve until this task is cancelled.
@@ -216,9 +220,11 @@ class WebApp:
             Refused: The request comes from a page of somebody else, or lacks the session's token.
             HTTPException: There were too many changes in this minute.
         """
-        token = request.headers.get("x-csrf-token") or (await _fields(request)).get("csrf", "")
+        token = request.headers.get("x-csrf-token", "")
+        if not token and not is_json(request):
+            token = (await _fields(request)).get("csrf", [""])[-1]
         foreign = request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}
-        if foreign or not isinstance(token, str) or not hmac.compare_digest(token.encode(), session.csrf.encode()):
+        if foreign or not hmac.compare_digest(token.encode(), session.csrf.encode()):
             raise errors.Refused("that change did not come from a page of this session: open the page again")
         if not self._changes.allows(session.csrf):
             raise HTTPException(429, f"more than {CHANGES_A_MINUTE} changes in a minute: wait a little")
@@ -328,6 +334,11 @@ def wants_json(request: Request) -> bool:
     return "text/html" not in accept and ("application/json" in accept or "*/*" in accept or not accept)
 
 
+def is_json(request: Request) -> bool:
+    """Return whether a request brings JSON along."""
+    return request.headers.get("content-type", "").partition(";")[0].strip() == "application/json"
+
+
 async def read(request: Request, model: type[_Model]) -> _Model:
     """Return what a request brings along, from the fields of a form or from JSON.
 
@@ -338,8 +349,13 @@ async def read(request: Request, model: type[_Model]) -> _Model:
     Raises:
         InvalidInput: It is not that.
     """
+    fields = await _fields(request)
+    fields.pop("csrf", None)
+    if not is_json(request):  # every field of a form is a list
+        many = {name for name, field in model.model_fields.items() if get_origin(field.annotation) is list}
+        fields = {name: values if name in many else values[-1] for name, values in fields.items()}
     try:
-        return model.model_validate({name: value for name, value in (await _fields(request)).items() if name != "csrf"})
+        return model.model_validate(fields)
     except ValidationError as error:
         raise errors.InvalidInput(_explain(error.errors())) from None
 
@@ -353,17 +369,16 @@ def body_of(model: type[BaseModel]) -> dict[str, Any]:
 
 async def _fields(request: Request) -> dict[str, Any]:
     body = await request.body()
-    if request.headers.get("content-type", "").partition(";")[0].strip() == "application/json":
+    if is_json(request):
         try:
             found = await request.json()
         except (ValueError, RecursionError):
             _refuse("the request is not JSON")
         return found if isinstance(found, dict) else _refuse("the request is no JSON object")
     try:
-        fields = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=1000)
+        return dict(parse_qs(body.decode(), keep_blank_values=True, max_num_fields=1000))
     except ValueError:
         _refuse("the request is no form in UTF-8")
-    return {name: values[-1] for name, values in fields.items()}
 
 
 def _refuse(why: str) -> NoReturn:

@@ -56,8 +56,7 @@ class Guard:
         """Pass on an HTTP request, or refuse it."""
         if scope["type"] != "http":
             return
-        kind = "pages/pictures" if scope["path"].endswith((".jpg", ".png")) else "pages/text"
-        taken = 0
+        kind, taken = "pages/text", 0
 
         async def receive_bounded() -> Message:
             nonlocal taken
@@ -66,9 +65,11 @@ class Guard:
             return message if taken <= MAX_BODY_BYTES else {"type": "http.disconnect"}
 
         async def send_guarded(message: Message) -> None:
+            nonlocal kind
             if message["type"] == "http.response.start":
-                names = {name.lower() for name, _ in message["headers"]}
-                kept = [] if b"cache-control" in names else [(b"cache-control", b"no-store")]
+                said = {name.lower(): value for name, value in message["headers"]}
+                kept = [] if b"cache-control" in said else [(b"cache-control", b"no-store")]
+                kind = "pages/pictures" if said.get(b"content-type", b"").startswith(b"image/") else kind
                 message["headers"] = [*message["headers"], *kept, *self._headers]
             elif message.get("body"):
                 self._meter.count(kind, len(message["body"]))

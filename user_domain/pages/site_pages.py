@@ -9,12 +9,12 @@ from starlette.responses import RedirectResponse, Response
 from diredi.rpc.byte_counter import EgressMeter
 from diredi.web.app import NavItem, Viewing, WebApp
 from user_domain.config import UserDomainConfig
-from user_domain.pages import cycles, sent
+from user_domain.pages import cycles, samples, sent
 from user_domain.servicer import SiteParts
 from user_domain.task_handlers import SiteContext
 
 FOLDER = Path(__file__).parent
-NAV = (NavItem("/cycles", "Cycles"), NavItem("/sent", "What left"))
+NAV = (NavItem("/cycles", "Cycles"), NavItem("/samples", "To look at"), NavItem("/sent", "What left"))
 
 
 def make_pages(config: UserDomainConfig, parts: SiteParts, site: SiteContext, shown: EgressMeter) -> WebApp:
@@ -31,6 +31,8 @@ def make_pages(config: UserDomainConfig, parts: SiteParts, site: SiteContext, sh
     pages.heading = lambda: {"cloud connected" if parts.cloud.online else "cloud away": parts.cloud.online}
     pages.api.add_api_route("/", _start, include_in_schema=False)
     pages.api.include_router(cycles.make_router(parts, site))
+    pages.api.include_router(samples.make_router(parts))
+    pages.provide(reasons=samples.REASONS)
     pages.api.include_router(sent.make_router(parts, shown))
     return pages
 

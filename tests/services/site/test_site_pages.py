@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from site_doubles import Local, Models, SiteCloud, config_of, running
 
@@ -24,6 +26,7 @@ from tests.support.pki import Pki
 from tests.support.waiting import PATIENCE_S, until
 from user_domain.config import UserDomainConfig
 from user_domain.consent import ConsentJournal
+from user_domain.samples import Box, DetectedBox, SampleStore, Sighting
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
@@ -196,3 +199,78 @@ async def test_a_person_sees_what_is_asked_and_approves_it_by_click(
         await page.goto(link)
         assert "used already" in await page.inner_text("main")
     assert [line for line in tab.problems if "401" not in line and "403" not in line] == []
+
+
+def a_picture(number: int) -> bytes:
+    image = np.full((120, 160, 3), 40 + number, np.uint8)
+    cv2.rectangle(image, (40, 30), (80, 90), (80, 200, 40), -1)
+    return bytes(cv2.imencode(".jpg", image)[1])
+
+
+@pytest.mark.browser
+async def test_pictures_are_labelled_by_key_and_mouse_and_several_at_once(
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, data: Path
+) -> None:
+    folder = tmp_path / "site" / "samples"
+    seen = DetectedBox(name=HOSTILE, x=0.375, y=0.5, width=0.25, height=0.5, confidence=0.4)
+    store = SampleStore(folder, 100)
+    for number in range(5):
+        sighting = Sighting(device="camera-1", detections=(seen,), doubt=0.9 - 0.1 * number)
+        assert store.add(a_picture(number), sighting)
+    ids = [info.id for info in store.find(order="doubtful")]
+    async with (
+        site_with_pages(tmp_path / "site", pki, cloud, data) as site,
+        chromium() as browser,
+        tab_of(browser, site.host) as tab,
+    ):
+        page = tab.page
+        await page.goto(await site.link())
+        await page.goto(f"http://{site.host}/samples/label")
+
+        async def shows(number: int) -> None:
+            await page.locator(f'#labeller[data-shown="{ids[number]}"]').wait_for()
+
+        await shows(0)
+        await page.keyboard.press("Enter")  # all that is believed is right
+        await shows(1)
+        box = await page.locator("#canvas").bounding_box()
+        assert box is not None
+        left, top, scale = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, box["height"] / 120
+        await page.keyboard.press("j")
+        await page.keyboard.press("x")  # that one is wrong
+        await page.mouse.move(left + 20 * scale, top)
+        await page.mouse.down()
+        await page.mouse.move(left + 40 * scale, top + 30 * scale, steps=4)
+        await page.mouse.up()
+        await page.keyboard.press("c")
+        await page.keyboard.type("pallet jack")
+        await page.keyboard.press("Enter")
+        await page.keyboard.press("Enter")
+        await shows(2)
+        await page.keyboard.press("n")  # nothing
+        await shows(3)
+        await page.keyboard.press("u")  # no: back, and look again
+        await shows(2)
+        await page.keyboard.press("a")
+        await page.keyboard.press("1")  # the first class of the data set
+        for key in ("ArrowRight", "Shift+ArrowDown", "ArrowDown", "Control+z", "Enter"):
+            await page.keyboard.press(key)
+        await shows(3)
+        await page.get_by_role("link", name="Overview").click()
+        assert await page.locator(".grid li").count() == 2
+        for tick in await page.get_by_role("checkbox").all():
+            await tick.check()
+        await page.get_by_role("button", name="All detected is right").click()
+        await page.get_by_role("heading", name="Nothing to look at").wait_for()
+        assert await tab.sideways() <= 0
+    assert tab.problems == []
+    labelled = SampleStore(folder, 100)
+    found = {number: labelled.get(one) for number, one in enumerate(ids)}
+    assert all(info.labelled_by == "site/site-1 (maria)" for info in found.values())
+    assert found[0].labels == found[3].labels == found[4].labels == (Box(**seen.model_dump(exclude={"confidence"})),)
+    (drawn,) = found[1].labels or ()
+    assert drawn.name == "pallet jack"
+    assert (drawn.x, drawn.y) == (pytest.approx(0.5 + 30 / 160, abs=0.02), pytest.approx(0.5 + 15 / 120, abs=0.02))
+    (added,) = found[2].labels or ()
+    assert (added.name, added.width, added.height) == ("car", pytest.approx(0.2), pytest.approx(0.21))
+    assert (added.x, added.y) == (pytest.approx(0.51), pytest.approx(0.505))
