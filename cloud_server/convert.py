@@ -307,6 +307,7 @@ def group_to(group: Group) -> sites_pb2.Group:
 MAX_SOURCES = 64
 _SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _RUNTIME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]{0,63}")
+_SIGNAL_NAME = re.compile(r"[a-z_]{1,32}")
 _SOURCE_STATES = {fleet_pb2.SourceState.Value(f"SOURCE_STATE_{state.name}"): state for state in SourceState}
 
 
@@ -316,7 +317,7 @@ def vitals_from(message: fleet_pb2.HeartbeatRequest) -> Vitals:
     return Vitals(
         release_version=message.release_version, frames=min(message.frames, _MAX_COUNT),
         frames_per_second=_finite(message.frames_per_second), latency_ms=_finite(message.latency_ms),
-        sources=_sources_from(message.sources), certificate_expires=expires,
+        sources=_sources_from(message.sources), drifts=_drifts_from(message.sources), certificate_expires=expires,
         failed_frames=min(message.failed_frames, _MAX_COUNT), updates_stalled=message.updates_stalled,
         runtime=_runtime_from(message.runtime),
     )  # fmt: skip
@@ -338,6 +339,12 @@ def _sources_from(messages: Sequence[fleet_pb2.Source]) -> dict[str, SourceState
         # A state that a newer device knows and this cloud does not is at least not "ok".
         states[message.name] = _SOURCE_STATES.get(message.state, SourceState.OPENING)
     return states
+
+
+def _drifts_from(messages: Sequence[fleet_pb2.Source]) -> dict[str, str]:
+    if strange := [message.name for message in messages if message.drift and not _SIGNAL_NAME.fullmatch(message.drift)]:
+        raise InvalidInput(f"what has drifted at source {strange[0]} is no word of 1 to 32 small letters: name another")
+    return {message.name: message.drift for message in messages if message.drift}
 
 
 def _finite(number: float) -> float:
@@ -374,7 +381,10 @@ def device_to(view: DeviceView) -> fleet_pb2.Device:
         certificate_expires=None if expires is None else base.time_to(expires),
         installs=[_install_to(install) for install in device.installs],
         sources=[
-            fleet_pb2.Source(name=name, state=fleet_pb2.SourceState.Value(f"SOURCE_STATE_{state.name}"))
+            fleet_pb2.Source(
+                name=name, state=fleet_pb2.SourceState.Value(f"SOURCE_STATE_{state.name}"),
+                drift=device.drifts.get(name, ""),
+            )
             for name, state in sorted(device.sources.items())
         ],
     )  # fmt: skip

@@ -359,6 +359,8 @@ class Vitals(Record):
     latency_ms: float = 0.0
     sources: dict[str, SourceState] = {}
     """State of each source of frames by its name."""
+    drifts: dict[str, str] = {}
+    """What has changed and stays so, by the name of the source where anything has."""
     certificate_expires: datetime | None = None
     failed_frames: int = 0
     """Frames on which its model has failed since it was started."""
@@ -378,6 +380,7 @@ class Device(Record):
     frames_per_second: float = 0.0
     latency_ms: float = 0.0
     sources: dict[str, SourceState] = {}
+    drifts: dict[str, str] = {}
     certificate_expires: datetime | None = None
     failed_frames: int = 0
     updates_stalled: bool = False

@@ -55,6 +55,7 @@ def list_devices(
             source.name: SourceState.Name(source.state).removeprefix("SOURCE_STATE_") for source in device.sources
         }
         problems = [f"{name}: {SOURCE_PROBLEMS[state]}" for name, state in states.items() if state in SOURCE_PROBLEMS]
+        problems += [f"{source.name}: {source.drift} has changed" for source in device.sources if source.drift]
         if device.updates_stalled:
             problems.append("takes no updates")
         if device.failed_frames:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -35,6 +35,8 @@ class UpdateHealth:
     updates_stalled: bool = False
     runtime: str = ""
     """What runs the network; empty where no release runs."""
+    drifts: Mapping[str, str] = field(default_factory=dict)
+    """What has changed and stays so, by the name of the camera where anything has."""
 
 
 class CloudClient:
@@ -139,7 +141,11 @@ class CloudClient:
             frames_per_second=rates.frames_per_second,
             latency_ms=rates.latency_ms,
             sources=[
-                pb.Source(name=camera.name, state=pb.SourceState.Value(f"SOURCE_STATE_{camera.state.name}"))
+                pb.Source(
+                    name=camera.name,
+                    state=pb.SourceState.Value(f"SOURCE_STATE_{camera.state.name}"),
+                    drift=health.drifts.get(camera.name, ""),
+                )
                 for camera in cameras
             ],
             certificate_expires=self._expires,

@@ -88,6 +88,9 @@ class EdgeConfig(ServiceConfig):
     comes and goes, with a class that is rare, and some at random, and of each scene one. 0 sends none."""
     samples_random_share: float = Field(0.1, ge=0, le=1)
     """Which share of these is drawn at random (0 to 1)."""
+    drift: bool = True
+    """Whether to notice that a camera no longer sees what it used to see, or that the release no longer finds it. The
+    heartbeat names what has changed, such as `light` or `scene`, and nothing else."""
     mqtt: str | None = None
     """The MQTT broker that events and states are published to: `mqtts://HOST:PORT`, or `mqtt://` without TLS.
     `{NAME}` in it stands for a variable of the environment, as in `mqtts://camera:{MQTT_PASSWORD}@10.0.0.5`. None

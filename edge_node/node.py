@@ -31,6 +31,7 @@ from edge_node.active_model import ActiveModel
 from edge_node.camera import Camera
 from edge_node.cloud import CloudClient
 from edge_node.config import EdgeConfig
+from edge_node.drift import DriftWatch
 from edge_node.hard_samples import HardSampleSender
 from edge_node.identity import IdentityFolder
 from edge_node.inference import Broadcast, InferenceLoop
@@ -91,6 +92,8 @@ async def serve(config: EdgeConfig, stop: asyncio.Event) -> None:
     await asyncio.to_thread(chooser.start_from_disk)
     if credentials is None and active.current is None and config.token is None:
         raise InvalidInput(identity.problem)
+    drift = DriftWatch(config.state_dir / "drift.json", doubtful_below=config.uncertain_below)
+    await asyncio.to_thread(drift.start_from_disk)
     stopped, changed = threading.Event(), threading.Condition()
     inference = InferenceLoop(
         _cameras(config, stopped, changed), active, telemetry, broadcast.publish,
@@ -98,14 +101,17 @@ async def serve(config: EdgeConfig, stop: asyncio.Event) -> None:
     )  # fmt: skip
     parts = NodeParts(
         config.device, config.site, config.confidence,
-        active, telemetry, broadcast, inference, updater, cloud, meter, identity, trust, chooser,
+        active, telemetry, broadcast, inference, updater, cloud, meter, identity, trust, chooser, drift,
     )  # fmt: skip
     async with AsyncExitStack() as stack:
         stack.push_async_callback(asyncio.to_thread, meter.close)
         stack.callback(chooser.close)
+        stack.callback(drift.save)
         stack.callback(inference.stop, STOP_S)
         inference.start()
         running = [_keep_connected(config, parts, overlays), chooser.run(broadcast), *make_outputs(config, parts)]
+        if config.drift:
+            running.append(drift.run(broadcast))
         await process.run_all(running, stop)
 
 

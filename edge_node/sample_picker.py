@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +14,7 @@ from diredi.boxes import box_iou
 from diredi.data.sample_reason import SampleReason
 from diredi.detectors.predictor import Image
 from edge_node.inference import Result
+from edge_node.thumbnail import thumbnail_of
 
 SURE: Final = 0.5
 """An object that was found with this confidence before and after a frame should have been found in it."""
@@ -28,8 +28,6 @@ RARE_DOUBT: Final = 0.9
 RANDOM_DOUBT: Final = 0.5
 """How much a rare class and a random frame count beside the entropy of detections."""
 
-CELLS: Final = 24
-"""Frames are compared as so many rows and columns of grey."""
 CHANGED_LEVELS: Final = 12
 """A cell has changed that is so many levels of 255 brighter or darker, beside the change of the whole frame."""
 CHANGED_CELLS: Final = 3
@@ -118,7 +116,7 @@ class SamplePicker:
             pick = Pick(drawn, (SampleReason.RANDOM,), max(RANDOM_DOUBT, entropy(drawn)))
         self._best, self._drawn, self._drawn_from = None, None, 0
         if pick is not None:
-            self._picked[pick.result.camera].append(thumbnail(pick.result.image))
+            self._picked[pick.result.camera].append(grey_of(pick.result.image))
         self._end_s = now_s + self._interval_s
         return pick
 
@@ -134,7 +132,7 @@ class SamplePicker:
     def _is_new(self, result: Result) -> bool:
         """Return whether nothing like this frame has been picked of its camera."""
         picked = self._picked[result.camera]
-        return not picked or not is_alike(thumbnail(result.image), np.stack(picked)).any()
+        return not picked or not is_alike(grey_of(result.image), np.stack(picked)).any()
 
 
 def entropy(result: Result) -> float:
@@ -168,15 +166,14 @@ def inconsistency(before: Result, result: Result, after: Result) -> float:
     return doubt
 
 
-def thumbnail(image: Image) -> NDArray[np.float32]:
-    """Return a frame as CELLS x CELLS mean levels of grey, as they differ from the mean of all; float32, [cells]."""
-    small = cv2.resize(image, (CELLS, CELLS), interpolation=cv2.INTER_AREA)
-    grey = small.astype(np.float32).mean(axis=2).reshape(-1)
+def grey_of(image: Image) -> NDArray[np.float32]:
+    """Return the mean level of grey of each cell of a frame, as it differs from the median of all; float32, [cells]."""
+    grey = thumbnail_of(image).mean(axis=1)
     return np.asarray(grey - np.median(grey), np.float32)
 
 
 def is_alike(one: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Return for each of other thumbnails whether it shows the same as this one: [n] of [n, cells]."""
+    """Return for each of other frames whether it shows the same as this one: [n] of [n, cells]."""
     return np.asarray((np.abs(others - one) > CHANGED_LEVELS).sum(axis=1) < CHANGED_CELLS)
 
 

@@ -24,6 +24,7 @@ from diredi.rpc.v1 import edge_pb2_grpc as stubs
 from diredi.trust.identity import Role
 from edge_node.active_model import ActiveModel, RunningModel
 from edge_node.cloud import CloudClient, UpdateHealth
+from edge_node.drift import DriftWatch
 from edge_node.identity import IdentityFolder
 from edge_node.inference import Broadcast, InferenceLoop
 from edge_node.release_trust import SignedMetadata
@@ -68,6 +69,7 @@ class NodeParts:
     identity: IdentityFolder
     trust: SignedMetadata
     chooser: RuntimeChooser
+    drift: DriftWatch
     outputs: list[Output] = field(default_factory=list)
     handed: Counter[str] = field(default_factory=Counter)
     """How many frames the user domain has taken, by the reason for which they were picked."""
@@ -76,7 +78,8 @@ class NodeParts:
         """Return what the cloud is told of the model and of updates."""
         current = self.active.current
         runtime = current.runtime if current else ""
-        return UpdateHealth(self.active.failed_frames, bool(self.trust.problem), runtime)
+        drifts = {camera: drift.signal.value for camera, drift in self.drift.drifts.items()}
+        return UpdateHealth(self.active.failed_frames, bool(self.trust.problem), runtime, drifts)
 
     @property
     def last_error(self) -> str:
@@ -89,6 +92,7 @@ class NodeParts:
             or self.cloud.last_error
             or self.meter.problem
             or next((output.problem for output in self.outputs if output.problem), "")
+            or self.drift.problem
         )
 
 

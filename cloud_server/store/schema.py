@@ -205,6 +205,7 @@ class DeviceRow(Table):
     frames_per_second: Mapped[float]
     latency_ms: Mapped[float]
     sources: Mapped[dict[str, Any]]
+    drifts: Mapped[dict[str, Any]]
     certificate_expires: Mapped[datetime | None]
     failed_frames: Mapped[int]
     updates_stalled: Mapped[bool]

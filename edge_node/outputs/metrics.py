@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 import diredi
 from diredi.data.sample_reason import SampleReason
 from edge_node.camera import SourceState
+from edge_node.drift import DriftSignal
 from edge_node.servicer import NodeParts
 from edge_node.telemetry import LATENCY_BOUNDS_S
 
@@ -64,6 +65,15 @@ class NodeMetrics:
             GaugeMetricFamily, "problem", "Whether anything is wrong; the status says what.", int(bool(node.last_error))
         )
         yield from self._cameras()
+        drifts = node.drift.drifts
+        yield _labelled(
+            GaugeMetricFamily, "drift", "Whether a camera no longer sees what it used to see.", ("camera", "signal"),
+            {
+                (camera.name, signal.value): int(camera.name in drifts and drifts[camera.name].signal is signal)
+                for camera in node.inference.cameras
+                for signal in DriftSignal
+            },
+        )  # fmt: skip
         yield _labelled(
             CounterMetricFamily, "samples", "Frames that the user domain has taken, by why they were picked.",
             ("reason",), {(reason.value,): node.handed[reason.value] for reason in SampleReason},

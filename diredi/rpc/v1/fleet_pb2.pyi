@@ -237,18 +237,22 @@ class Source(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    DRIFT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """1 to 64 characters of A-Z, a-z, 0-9, ".", "_", "-" """
     state: Global___SourceState.ValueType
+    drift: _builtins.str
+    """What of its pictures or detections has changed and stays so, such as "light" or "scene"; empty: nothing."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         state: Global___SourceState.ValueType = ...,
+        drift: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drift", b"drift", "name", b"name", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -92,7 +92,10 @@ async def test_sites_and_devices_are_shown_as_they_are(world: World) -> None:
         assert (known.name, known.online, known.devices, known.cycle_id) == ("site-1", True, 1, "")
         assert known.received_bytes["diredi.v1.WatchTasksRequest"] > 5
         tasks.cancel()
-        sources = [fleet_pb2.Source(name="gate", state=fleet_pb2.SOURCE_STATE_REFUSED)]
+        sources = [
+            fleet_pb2.Source(name="gate", state=fleet_pb2.SOURCE_STATE_REFUSED),
+            fleet_pb2.Source(name="yard", state=fleet_pb2.SOURCE_STATE_OK, drift="light"),
+        ]
         heartbeat = fleet_pb2.HeartbeatRequest(
             device="cam-1", release_version=1, frames=70, frames_per_second=9.5, latency_ms=12.5, sources=sources
         )
@@ -104,8 +107,12 @@ async def test_sites_and_devices_are_shown_as_they_are(world: World) -> None:
         assert (device.frames, device.frames_per_second, device.latency_ms) == (70, 9.5, 12.5)
         assert [event.release_version for event in device.installs] == [1]
         assert list(device.sources) == sources
-        assert "online, gate: wrong password" in await device_list(world)
-        for wrong in ([fleet_pb2.Source(name="\x1b[31m")], 65 * [fleet_pb2.Source(name="gate")]):
+        assert "online, gate: wrong password, yard: light has changed" in await device_list(world)
+        for wrong in (
+            [fleet_pb2.Source(name="\x1b[31m")],
+            [fleet_pb2.Source(name="a", drift="\x1b")],
+            65 * [fleet_pb2.Source(name="gate")],
+        ):
             with pytest.raises(InvalidInput, match="source"):
                 await ask(camera.stub.Heartbeat, fleet_pb2.HeartbeatRequest(device="cam-1", sources=wrong))
 

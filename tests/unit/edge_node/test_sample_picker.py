@@ -73,8 +73,8 @@ def test_of_an_interval_the_frame_with_most_doubt_is_picked_and_sure_ones_are_no
 
 def test_a_class_that_is_seldom_seen_is_picked_though_the_detector_is_sure() -> None:
     camera = Camera()
-    for number in range(RARE_FRAMES):
-        camera.see(scene(number), (0.95, 0))
+    for _ in range(RARE_FRAMES):
+        camera.see(np.zeros((24, 24, 3), np.uint8), (0.95, 0))
     camera.see(scene(1000), (0.95, 1), (0.9, 0))
     assert [pick.reasons for pick in camera.picks] == [(SampleReason.RARE,)]
 
