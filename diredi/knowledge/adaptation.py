@@ -20,12 +20,11 @@ from diredi.distillation.batches import Pool
 from diredi.distillation.distil import distil
 from diredi.distillation.recipe import TrainRecipe
 from diredi.evaluation.detection import evaluate
-from diredi.evaluation.false_alarms import RUNNING_CONFIDENCE, scores_of
 from diredi.knowledge.gaps import Decision
+from diredi.knowledge.quieting import lowering, quieted
 from diredi.knowledge.recipe import CycleRecipe
 from diredi.knowledge.reverse import SiteData, seeded
 from diredi.progress import OnProgress, renamed, report
-from diredi.store.weights import WeightMap
 
 Form = Literal["weights", "branch"]
 PROBE = "probe"
@@ -407,44 +406,39 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def quiet(
-    who: str, taught: Detector, new: Sequence[int], held: SiteData, recipe: CycleRecipe
+    who: str, taught: Detector, new: Sequence[int], held: SiteData, learned: SiteData, recipe: CycleRecipe
 ) -> tuple[Detector, Decision | None]:
     """Lower the scores of new classes until they are seldom found where there are none.
 
-    Average precision does not see a class that is found on images without it. Held-back images of the coreset do.
+    They are counted on the images of the coreset that are held back, and on all of it: what is held back may be few
+    images, which show no false alarm by luck.
 
     Args:
         who: "tutor" or "student", for the decision.
         taught: The branch, as a network of its own. It is not changed.
         new: Ids of the new classes.
         held: What is held back.
+        learned: What the branch has learned from.
         recipe: How often new classes may be found (`max_false_alarms`).
 
     Returns:
-        The branch with lower biases of the new classes, or as it was; and why, if it was changed.
+        The branch with lower scores of the new classes, or as it was; and why, if it was changed.
     """
-    images = held.coreset.samples
-    if not images or not new or recipe.presumed_shows_new:
+    if recipe.presumed_shows_new:
         return taught, None
-    found = sorted(scores_of(taught, images, new, confidence=0.01), reverse=True)
-    alarms = sum(score >= RUNNING_CONFIDENCE for score in found)
-    allowed = int(recipe.max_false_alarms * len(images) / 100)
-    if alarms <= allowed:
+    judges = {
+        "held-back images": held.coreset.samples,
+        "images, held back or not,": [*held.coreset.samples, *learned.coreset.samples],
+    }
+    found = {
+        f"{alarms} times on {len(images)} {which} of the coreset": by
+        for which, images in judges.items()
+        for by, alarms in [lowering(taught, images, new, recipe.max_false_alarms)]
+    }
+    said, by = min(found.items(), key=lambda one: one[1])
+    if by == 0:
         return taught, None
-    lower = _logit(RUNNING_CONFIDENCE) - _logit(found[allowed]) - 0.05
-    quieter = taught.expand_classes(taught.spec.labels)
-    weights = dict(taught.weights())
-    for name in taught.class_rows():
-        if name.endswith("bias"):
-            weights[name] = weights[name].copy()
-            weights[name][list(new)] += np.float32(lower)
-    quieter.load_weights(WeightMap(weights))
-    because = (
-        f"new classes were found {alarms} times on {len(images)} held-back images of the coreset, which show none; "
-        f"{recipe.max_false_alarms:g} in 100 may be"
+    because = f"new classes were found {said}, which show none; {recipe.max_false_alarms:g} in 100 may be"
+    return quieted(taught, new, by), Decision(
+        subject=f"{who}'s scores of new classes", choice=f"{by:+.2f} logits", because=because
     )
-    return quieter, Decision(subject=f"{who}'s scores of new classes", choice=f"{lower:+.2f} logits", because=because)
-
-
-def _logit(score: float) -> float:
-    return float(np.log(score / (1 - score)))

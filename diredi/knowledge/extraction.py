@@ -94,7 +94,7 @@ def extract_gap(
     check_models(tutor, student, coreset, recipe, labels)
     _check_labels(site, recipe)
     clock = Clock()
-    data = SiteData.of(site, coreset, labels, recipe.presumed_shows_new, filled_in)
+    data = SiteData.of(site, coreset, labels, recipe.presumed_shows_new, filled_in, tutor.spec.labels.names)
     quality = partial(measure, data=site)
     with clock.step("measure-before"):
         student_before = quality(student, on_progress=renamed(on_progress, "measure-before"))
@@ -215,7 +215,7 @@ class _WithBranches(_Learner):
     ) -> Detector:
         kept, heard = self.checkpoints, self.on_progress
         taught = teach_branch(step, base, self.learned, training, teacher=teacher, checkpoints=kept, on_progress=heard)
-        taught, lowered = quiet(who, taught, new, self.held, self.recipe)
+        taught, lowered = quiet(who, taught, new, self.held, self.learned, self.recipe)
         classes, decision = choose_classes(who, base, taught, new, self.held, self.learned)
         self.decisions += [decision, *([lowered] if lowered else [])]
         return base.with_branch(taught, classes) if classes else base.expand_classes(self.data.labels)
@@ -293,6 +293,14 @@ def _about_labels(site: Dataset, data: SiteData, tutor: Detector) -> Iterator[De
             subject="labels",
             choice=f"say nothing of {some}",
             because="the site names them and has labelled none, so its images are not taken as showing none",
+        )
+    spoken = data.coreset.classes
+    unlabelled = 0 if spoken is None else len([kind for kind in range(len(tutor.spec.labels)) if kind not in spoken])
+    if unlabelled and data.coreset.samples:
+        yield Decision(
+            subject="labels of the coreset",
+            choice=f"say nothing of {unlabelled} of {len(tutor.spec.labels)} classes that the tutor knows",
+            because="the manufacturer has labelled none there, so its images are not taken as showing none",
         )
     few = len(data.private.samples)
     if data.repeats > 1:

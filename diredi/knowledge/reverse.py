@@ -56,11 +56,14 @@ class SiteData:
         labels: LabelSpace,
         presumed_shows_new: bool,
         filled_in: Dataset | None = None,
+        known: Sequence[str] = (),
     ) -> SiteData:
         """Return the images of a site and its coreset in one label space.
 
         Images say nothing of classes that their annotator did not know, or has named and nowhere labelled. The
-        manufacturer's are known to show no new class unless `presumed_shows_new` is set.
+        manufacturer's are known to show no new class unless `presumed_shows_new` is set; but of the classes that the
+        models know (`known`), they say something only of those that are labelled there, for a manufacturer has seldom
+        labelled all that COCO has taught its models.
 
         Raises:
             InvalidInput: A class is not in `labels`.
@@ -71,7 +74,9 @@ class SiteData:
             oracles = Pool(filled_in.with_labels(labels).train, _known(filled_in.names, labels))
         if coreset is None:
             return cls(labels, ours, Pool([]), oracles)
-        theirs = _known(coreset.names, labels) if presumed_shows_new else None
+        shown = labelled_names(coreset)
+        silent = {name for name in (labels.names if presumed_shows_new else known) if name not in shown}
+        theirs = _known([name for name in labels.names if name not in silent], labels)
         return cls(labels, ours, Pool(coreset.with_labels(labels).train, theirs), oracles)
 
     @property

@@ -43,9 +43,15 @@ class Stock:
 
     @property
     def labelled(self) -> frozenset[int] | None:
-        """Classes of which a label on a presumed image, or its absence, says something; None: all."""
-        known = frozenset(range(len(self.tutor.spec.labels))) - frozenset(self.new_ids)
-        return known if self.presumed_shows_new else None
+        """Classes of which a label on a presumed image, or its absence, says something; None: all.
+
+        A class that the models know and that is nowhere labelled may be anywhere: not all that COCO taught is labelled
+        on a manufacturer's images.
+        """
+        every = frozenset(range(len(self.tutor.spec.labels)))
+        shown = frozenset(int(kind) for sample in self.presumed for kind in sample.boxes[:, 0])
+        said = shown if self.presumed_shows_new else shown.union(self.new_ids)
+        return None if said >= every else said
 
     def pool(self) -> Sequence[Sample]:
         """Raises InvalidInput where the cloud has no public pool."""

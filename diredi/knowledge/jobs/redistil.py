@@ -70,6 +70,7 @@ def main(spec: RedistilSpec, folder: Path, on_progress: OnProgress) -> RedistilR
         after=after,
         candidates=made.candidates,
         false_alarms=made.false_alarms,
+        quieted=made.quieted,
         images={name: len(pool.samples) for name, pool in images.items()},
         seconds=clock.seconds,
     )

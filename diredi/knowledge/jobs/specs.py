@@ -233,6 +233,8 @@ class RedistilResult(WeightsFile):
     candidates: dict[StudentKind, DetectionMetrics]
     false_alarms: float = 0.0
     """How often it finds new classes on 100 held-out presumed images."""
+    quieted: float = 0.0
+    """By how many logits its scores of new classes were lowered, because of presumed training images."""
     images: dict[ImageSource, int]
     """How many of each source taught it; empty where no student was taught."""
     seconds: Seconds

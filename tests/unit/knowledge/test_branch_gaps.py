@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -437,22 +437,47 @@ def test_statistics_that_no_site_has_changed_are_not_measured_again(base: Detect
         assert recipe.batch_norm == wanted
 
 
-def test_new_classes_are_made_quiet_where_they_are_found_on_what_does_not_show_them(world: World) -> None:
-    """The loud one finds discs wherever it looks; only its scores fall, so that their order stays."""
-    loud = world.tutor_2()
+def shouting(model: Detector, by: float = 8) -> Detector:
+    """It finds discs wherever it looks."""
+    loud = model.expand_classes(model.spec.labels)
     weights = dict(loud.weights())
     for name in loud.class_rows():
         if name.endswith("bias"):
             weights[name] = weights[name].copy()
-            weights[name][DISC] += 8
+            weights[name][DISC] += by
     loud.load_weights(WeightMap(weights))
-    data = world.site_data()
+    return loud
+
+
+def test_new_classes_are_made_quiet_where_they_are_found_on_what_does_not_show_them(world: World) -> None:
+    loud, data = shouting(world.tutor_2()), world.site_data()
     assert false_alarms(loud, data.coreset.samples, [DISC]) > 100
-    quieter, decision = quiet("student", loud, [DISC], data, CycleRecipe(max_false_alarms=0))
+    quieter, decision = quiet("student", loud, [DISC], data, data, CycleRecipe(max_false_alarms=0))
     assert false_alarms(quieter, data.coreset.samples, [DISC]) == 0
     assert decision is not None and decision.choice.startswith("-")
-    shown = quiet("student", loud, [DISC], data, CycleRecipe(max_false_alarms=0, presumed_shows_new=True))
+    shown = quiet("student", loud, [DISC], data, data, CycleRecipe(max_false_alarms=0, presumed_shows_new=True))
     assert shown == (loud, None)
+
+
+def test_few_images_without_a_false_alarm_are_not_taken_for_a_quiet_class(world: World) -> None:
+    loud, data = shouting(world.tutor_2()), world.site_data()
+    nothing_held = replace(data, coreset=replace(data.coreset, samples=[]))
+    quieter, _ = quiet("student", loud, [DISC], nothing_held, data, CycleRecipe(max_false_alarms=0))
+    assert false_alarms(quieter, data.coreset.samples, [DISC]) == 0
+
+
+@pytest.mark.parametrize("form", ["weights", "branch"])
+def test_the_cloud_lowers_what_a_site_has_left_too_loud(world: World, form: str) -> None:
+    base = world.detector()
+    weights = form == "weights"
+    after = shouting(world.tutor_2()) if weights else base.with_branch(shouting(taught(base)), [DISC])
+    options = {"students": ["gap"], "max_false_alarms": 5, "max_harm": 1.0, "lam": 1.0}
+    made = redistil(base, after, gap_of(base, after), guard=world.presumed, recipe=CycleRecipe.of(options))
+    assert made.harmless and made.chosen == "gap"
+    assert made.quieted < 0
+    assert made.false_alarms <= 5
+    found, expected = (evaluate(model, world.site).per_class["disc"].ap50 for model in (made.model, after))
+    assert found == pytest.approx(expected, abs=0.02), "only the threshold has moved"
 
 
 @pytest.mark.parametrize("who", ["tutor", "student"])

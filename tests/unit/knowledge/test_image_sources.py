@@ -47,6 +47,12 @@ def test_a_recipe_may_name_every_source_that_there_is() -> None:
     assert set(SOURCES) == set(get_args(ImageSource))
 
 
+def test_presumed_images_say_nothing_of_known_classes_that_are_nowhere_labelled(stock: Stock) -> None:
+    assert stock.labelled is None
+    bare = [replace(sample, boxes=sample.boxes[sample.boxes[:, 0] == 0]) for sample in stock.presumed]
+    assert replace(stock, presumed=bare).labelled == frozenset({0, 2})
+
+
 @every_source
 def test_a_source_gives_as_many_images_as_asked_for_and_the_same_ones_again(name: ImageSource, stock: Stock) -> None:
     first = SOURCES[name](stock, 20)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from shapes import GROWN, KNOWN, LEARN, World, tiny
@@ -111,6 +113,20 @@ def test_a_class_that_an_annotator_did_not_know_is_not_background(world: World) 
     assert SiteData.of(world.presumed, None, GROWN, presumed_shows_new=False).private.classes == frozenset({0, 1})
     assert SiteData.of(world.site, world.presumed, GROWN, presumed_shows_new=True).coreset.classes == frozenset({0, 1})
     assert SiteData.of(world.site, world.presumed, GROWN, presumed_shows_new=False).coreset.classes is None
+
+
+def test_a_manufacturer_that_has_not_labelled_all_that_its_models_know_teaches_none_of_it_to_be_absent(
+    world: World,
+) -> None:
+    """What COCO has taught is in many a picture that was labelled for six classes."""
+    boxes, bars = ([sample.boxes[sample.boxes[:, 0] == kind] for sample in world.presumed.train] for kind in (0, 1))
+    assert any(map(len, bars))
+    samples = [replace(sample, boxes=kept) for sample, kept in zip(world.presumed.train, boxes, strict=True)]
+    coreset = replace(world.presumed, train=samples, val=[])
+    data = SiteData.of(world.site, coreset, GROWN, presumed_shows_new=False, known=KNOWN.names)
+    assert data.coreset.classes == frozenset({0, 2}), "bars may be there; discs are new, and are not"
+    shows_new = SiteData.of(world.site, coreset, GROWN, presumed_shows_new=True, known=KNOWN.names)
+    assert shows_new.coreset.classes == frozenset({0})
 
 
 def test_a_student_gap_carries_the_new_class(world: World) -> None:
