@@ -72,6 +72,14 @@ class EdgeConfig(ServiceConfig):
     no harm. 0 tries it in the node itself."""
     trial_memory_mib: int = Field(2048, ge=256)
     """How much address space that process may use, in MiB."""
+    shadow_s: float = Field(0.0, ge=0)
+    """How long a new release detects beside the one that runs before it takes over, in seconds, on some of the frames.
+    Frames on which the two disagree are worth a label. 0 lets it take over at once."""
+    shadow_share: float = Field(0.2, gt=0, le=1)
+    """On which share of the frames it does (0 to 1)."""
+    shadow_max_differing: float = Field(0.5, gt=0, le=1)
+    """The new release is refused if a larger share than this of the confident boxes differs, where both know the class
+    (0 to 1)."""
     heartbeat_s: float = Field(15.0, gt=0)
     """The time between two reports to the cloud that this device is running, in seconds."""
     silence_s: float = Field(60.0, gt=0)

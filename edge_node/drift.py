@@ -164,7 +164,8 @@ class Baseline(BaseModel):
             if whole is None or whole.n < LEAST_WINDOWS:
                 continue
             near = of_hour if of_hour is not None and of_hour.n >= LEAST_WINDOWS else whole
-            spread = math.sqrt(near.variance + FLOORS[signal] ** 2)
+            unsure = 1 + LEAST_WINDOWS / near.n  # few windows do not know how far a camera goes
+            spread = unsure * math.sqrt(near.variance + FLOORS[signal] ** 2)
             found[signal] = abs(value - near.mean) / spread, near.mean
         return found
 

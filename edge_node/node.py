@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import zlib
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from random import Random
@@ -42,7 +42,8 @@ from edge_node.runtime_trial import find_runtimes, measure_runtime
 from edge_node.runtimes import RuntimeChooser
 from edge_node.sample_picker import SamplePicker
 from edge_node.servicer import EdgeServicer, NodeParts
-from edge_node.sources import SourceOptions, check_source, open_source
+from edge_node.shadow import ShadowRun
+from edge_node.sources import SourceOptions, SourceSettings, check_source, open_source
 from edge_node.telemetry import Telemetry
 from edge_node.trial import try_release
 from edge_node.update_store import UpdateStore
@@ -75,11 +76,17 @@ async def serve(config: EdgeConfig, stop: asyncio.Event) -> None:
     broadcast = Broadcast(asyncio.get_running_loop())
     cloud = CloudClient(config.device, config.site, heartbeat_s=config.heartbeat_s, silence_s=config.silence_s)
     trust = SignedMetadata(config.state_dir / "trust", config.identity, config.site, cloud.fetch_metadata)
+    picker = _sample_picker(config)
+    settings = {name: check_source(reference).settings for name, reference in config.references.items()}
+    shadow = ShadowRun(
+        broadcast, picker.suggest if picker else None, settings, seconds=config.shadow_s, share=config.shadow_share,
+        max_differing=config.shadow_max_differing, confidence=config.confidence, random=Random(),
+    )  # fmt: skip
     updater = Updater(
         config.state_dir / "releases", UpdateStore(config.state_dir / "update.json"), active, trust=trust,
         fetch=cloud.fetch, report_install=cloud.report_install, load=partial(OnnxPredictor, threads=threads),
         frame=lambda: inference.last_image, retry_failed_s=config.retry_failed_s,
-        try_release=_trial(config, threads),
+        try_release=_trial(config, threads), shadow=shadow.run if config.shadow_s else None,
     )  # fmt: skip
     await asyncio.to_thread(updater.start_from_disk)
     overlays = OverlayUpdater(
@@ -96,12 +103,13 @@ async def serve(config: EdgeConfig, stop: asyncio.Event) -> None:
     await asyncio.to_thread(drift.start_from_disk)
     stopped, changed = threading.Event(), threading.Condition()
     inference = InferenceLoop(
-        _cameras(config, stopped, changed), active, telemetry, broadcast.publish,
+        _cameras(config, settings, stopped, changed), active, telemetry, broadcast.publish,
         confidence=config.confidence, stopped=stopped, changed=changed,
     )  # fmt: skip
     parts = NodeParts(
         config.device, config.site, config.confidence,
         active, telemetry, broadcast, inference, updater, cloud, meter, identity, trust, chooser, drift,
+        shadow, picker,
     )  # fmt: skip
     async with AsyncExitStack() as stack:
         stack.push_async_callback(asyncio.to_thread, meter.close)
@@ -115,12 +123,16 @@ async def serve(config: EdgeConfig, stop: asyncio.Event) -> None:
         await process.run_all(running, stop)
 
 
-def _cameras(config: EdgeConfig, stopped: threading.Event, changed: threading.Condition) -> list[Camera]:
+def _cameras(
+    config: EdgeConfig,
+    settings: Mapping[str, SourceSettings],
+    stopped: threading.Event,
+    changed: threading.Condition,
+) -> list[Camera]:
     options = SourceOptions(
         config.state_dir / "scenes", config.repeat, zlib.crc32(config.device.encode()), config.credentials,
         stopped=stopped,
     )  # fmt: skip
-    settings = {name: check_source(reference).settings for name, reference in config.references.items()}
     return [
         Camera(
             name, partial(open_source, reference, options), settings[name],
@@ -155,7 +167,7 @@ async def _keep_connected(config: EdgeConfig, parts: NodeParts, overlays: Overla
     """Run all that needs a certificate, for ever; begin it anew when the one in the folder is replaced."""
     listen = config.listen
     await _enrol(config, parts)
-    picker = _sample_picker(config)
+    picker = parts.picker
     while True:
         credentials = await parts.identity.usable()
         async with AsyncExitStack() as stack:

@@ -29,6 +29,8 @@ from edge_node.identity import IdentityFolder
 from edge_node.inference import Broadcast, InferenceLoop
 from edge_node.release_trust import SignedMetadata
 from edge_node.runtimes import RuntimeChooser
+from edge_node.sample_picker import SamplePicker
+from edge_node.shadow import ShadowRun
 from edge_node.telemetry import Telemetry
 from edge_node.updater import Updater
 
@@ -70,6 +72,9 @@ class NodeParts:
     trust: SignedMetadata
     chooser: RuntimeChooser
     drift: DriftWatch
+    shadow: ShadowRun
+    picker: SamplePicker | None
+    """Picks frames for the user domain; None where it gets none."""
     outputs: list[Output] = field(default_factory=list)
     handed: Counter[str] = field(default_factory=Counter)
     """How many frames the user domain has taken, by the reason for which they were picked."""

@@ -29,6 +29,7 @@ from diredi.store.files import make_folder
 from diredi.trust.release_repository import possession_of
 from edge_node.active_model import FAILURES_IN_A_ROW, ActiveModel, LoadedModel, ModelFile, RunningModel, warm_up
 from edge_node.release_trust import ReleaseTrust
+from edge_node.shadow import TooDifferent
 from edge_node.update_states import CANCELLABLE, MAX_STARTS, RELEASE_FILE, InstallableRelease, State, UpdateRecord
 from edge_node.update_store import UpdateStore
 
@@ -44,10 +45,14 @@ Load = Callable[[Path], LoadedModel]
 TryRelease = Callable[[Path, Image | None], Awaitable[None]]
 """Tries a model file on a frame; raises InvalidInput where it is not fit to run."""
 
+Shadow = Callable[[RunningModel, Callable[[], bool]], Awaitable[None]]
+"""Runs a candidate beside the release that runs, as long as it is wanted; raises TooDifferent."""
+
 REASONS: dict[type[DirediError], str] = {
     CorruptData: "the bytes do not match the digest",
     NoRoom: "no room on the device's disk",
     NotFound: "the cloud does not have the file",
+    TooDifferent: "beside the release that runs, it finds other objects on too many frames",
     InvalidInput: "the file is not the detector that the release says it is",
 }
 """What the cloud is told of an error; the details are in the node's own log."""
@@ -68,6 +73,7 @@ class Updater:
         load: Load,
         frame: Callable[[], Image | None],
         try_release: TryRelease | None = None,
+        shadow: Shadow | None = None,
         retry_failed_s: float = 60.0,
         away_s: float = 1.0,
     ) -> None:
@@ -83,6 +89,7 @@ class Updater:
             load: Loads a model file.
             frame: Returns the last live frame; None if there was none.
             try_release: Tries a file where it can do no harm, before it is loaded; None loads it at once.
+            shadow: Runs a candidate beside the release that runs; None swaps it in at once.
             retry_failed_s: Pause before a passing failure is tried again; doubled each time.
             away_s: Pause while the cloud is away or the disk is full.
         """
@@ -97,6 +104,7 @@ class Updater:
         self._load = load
         self._frame = frame
         self._try_release = try_release
+        self._shadow = shadow
         self._failing: tuple[RunningModel, str] | None = None
         self._retry_failed_s = retry_failed_s
         self._away_s = away_s
@@ -210,6 +218,10 @@ class Updater:
                 return await self._verify(record)
             case State.WARMING:
                 await asyncio.to_thread(warm_up, self._next.predictor, self._frame())
+                if self._shadow is not None and self._active.current is not None:
+                    await self._shadow(self._next, lambda: self._wanted == self._target)
+                    if self._wanted != self._target:
+                        return record
                 return record.advance(State.SWAPPING)
             case State.SWAPPING:
                 await self._swap()

@@ -74,6 +74,12 @@ class NodeMetrics:
                 for signal in DriftSignal
             },
         )  # fmt: skip
+        tally = node.shadow.tally
+        yield _plain(GaugeMetricFamily, "shadow_frames", "Frames of the last shadow run.", tally.frames)
+        yield _plain(
+            GaugeMetricFamily, "shadow_differing_ratio", "Share of its boxes that the other release has not found.",
+            tally.share,
+        )  # fmt: skip
         yield _labelled(
             CounterMetricFamily, "samples", "Frames that the user domain has taken, by why they were picked.",
             ("reason",), {(reason.value,): node.handed[reason.value] for reason in SampleReason},

@@ -19,7 +19,7 @@ from edge_node.active_model import ActiveModel
 from edge_node.release_trust import ReleaseTrust
 from edge_node.update_states import InstallableRelease, State, UpdateRecord
 from edge_node.update_store import UpdateStore
-from edge_node.updater import Updater
+from edge_node.updater import Shadow, Updater
 from tests.support.waiting import PATIENCE_S
 
 FRAME = np.zeros((48, 64, 3), np.uint8)
@@ -65,6 +65,7 @@ class UpdaterHarness(ReleaseTrust):
         self.power_cut: Callable[[UpdateRecord], bool] = lambda _: False
         self.states: list[State] = []
         self.active = ActiveModel()
+        self.shadow: Shadow | None = None
 
     def publish(
         self,
@@ -122,7 +123,7 @@ class UpdaterHarness(ReleaseTrust):
         updater = Updater(
             self.folder / "releases", _Switchable(self.folder / "update.json", self), self.active, trust=self,
             fetch=self.fetch, report_install=self.report_install, load=DescribedModel,
-            frame=lambda: FRAME, retry_failed_s=0.01, away_s=0.01,
+            frame=lambda: FRAME, shadow=self.shadow, retry_failed_s=0.01, away_s=0.01,
         )  # fmt: skip
         updater.start_from_disk()
         return updater
