@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diredi.evaluation.audit_page import STYLE
+from diredi.rpc.message_texts import egress_name
 from diredi.store.files import atomic_write
 from diredi.text import bytes_text
 from diredi_cli.output import seconds_text
 from diredi_demo import charts
 from diredi_demo.charts import Change, Stretch, Volume, is_loss, signed
 from diredi_demo.report import Box, Picture, Report
-from diredi_demo.texts import egress_name, estimate_text, headline, lead, step_name
+from diredi_demo.texts import estimate_text, headline, lead, step_name
 
 if TYPE_CHECKING:
     from markupsafe import Markup

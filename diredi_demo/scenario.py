@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import uuid
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -81,11 +83,12 @@ class Scenario:
         cloud = self.fleet.start("cloud", "cloud_server", values)
         address = await self._ready(cloud)
         self.folder.make_tokens(address, SITE, EDGES)
-        values = site_values(self.setting, self.folder, address, self.data.private)
+        servers = dict(zip(EDGES, _free_addresses(len(EDGES)), strict=True)) if self.setting.keep else {}
+        values = site_values(self.setting, self.folder, address, self.data.private, servers)
         site = self.fleet.start(SITE, "user_domain", values | {"labelled": self.data.labelled})
         local, frames = await self._ready(site), self._frames()
         for name in EDGES:
-            values = edge_values(self.setting, self.folder, name, address, local, frames)
+            values = edge_values(self.setting, self.folder, name, address, local, frames, servers.get(name, ""))
             self.fleet.start(name, "edge_node", values)
         for name in EDGES:
             await self._ready(self.fleet.services[name])
@@ -209,3 +212,10 @@ async def _until(true: Callable[[], Any], timeout_s: float, otherwise: str) -> N
                 await asyncio.sleep(_LOOK_EVERY_S)
     except TimeoutError:
         raise DirediError(f"{otherwise} after {timeout_s:.0f} s: see the logs of the services") from None
+
+
+def _free_addresses(number: int) -> list[str]:
+    """Return addresses with free ports, for web servers that the site must know before they are."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
+        return [f"127.0.0.1:{probe.getsockname()[1]}" for probe in probes]

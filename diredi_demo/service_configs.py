@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,10 @@ def cloud_values(setting: DemoOptions, folder: Workspace) -> dict[str, Any]:
     }
 
 
-def site_values(setting: DemoOptions, folder: Workspace, cloud: str, data: Path) -> dict[str, Any]:
-    """Return the fields of the user domain's configuration."""
+def site_values(
+    setting: DemoOptions, folder: Workspace, cloud: str, data: Path, nodes: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Return the fields of the user domain's configuration; `nodes` are the host:port of web servers of edge nodes."""
     return {
         "site": SITE,
         "cloud": cloud,
@@ -47,15 +49,17 @@ def site_values(setting: DemoOptions, folder: Workspace, cloud: str, data: Path)
         "token": str(folder.token(SITE).resolve()),
         "data": str(data),
         "seed": setting.seed,
+        **({"pages": {"listen": "127.0.0.1:0"}} if setting.keep else {}),
+        "nodes": {name: f"http://{address}" for name, address in (nodes or {}).items()},
         "min_held_out": 3,  # all of it is one user's, who wants to see figures of few images, too
         **setting.tuning.site,
     }
 
 
 def edge_values(
-    setting: DemoOptions, folder: Workspace, name: str, cloud: str, user_domain: str, frames: Path
+    setting: DemoOptions, folder: Workspace, name: str, cloud: str, user_domain: str, frames: Path, http: str = ""
 ) -> dict[str, Any]:
-    """Return the fields of one edge node's configuration."""
+    """Return the fields of one edge node's configuration; `http` is the host:port of its web server, if it has one."""
     return {
         "device": name,
         "site": SITE,
@@ -68,6 +72,7 @@ def edge_values(
         "source": f"folder:{frames}",
         "frames_per_second": 1.0,  # they share this machine with the training
         "runtime": "onnxruntime",  # to measure others would take time from what the demo shows
+        **({"http": http} if http else {}),
         **setting.tuning.edge,
     }
 

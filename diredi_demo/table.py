@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from diredi.rpc.message_texts import egress_name
 from diredi.text import bytes_text, percent
 from diredi_cli.output import seconds_text, table
 from diredi_demo.charts import is_loss, signed
 from diredi_demo.report import Report
-from diredi_demo.texts import egress_name, estimate_text, headline, step_name
+from diredi_demo.texts import estimate_text, headline, step_name
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -28,32 +28,6 @@ def step_name(step: str) -> str:
     return _STEPS.get(step, step.rpartition("/")[2])
 
 
-_MESSAGES = {
-    "PutChunkRequest": "the gap, in chunks",
-    "SubmitGapRequest": "its manifest",
-    "ReportProgressRequest": "progress",
-    "SubmitValidationRequest": "metrics of the release",
-    "ProposeClassesRequest": "names of classes",
-    "FailTaskRequest": "what went wrong",
-    "StatBlobRequest": "how far the upload is",
-    "GetBlobRequest": "asking for models",
-    "EnrolRequest": "asking for a certificate",
-    "GetTrustRequest": "asking whom not to believe",
-    "WatchTasksRequest": "asking for tasks",
-    "ApproveCycleRequest": "that the site agrees",
-    "WatchReleasesRequest": "asking for releases",
-    "GetReleaseMetadataRequest": "asking for proofs of releases",
-    "RegisterDeviceRequest": "devices say hello",
-    "HeartbeatRequest": "devices are alive",
-    "ReportInstallRequest": "devices have installed",
-}
-
-
-def egress_name(message_type: str) -> str:
-    """Return what a type of message says; a type that this version does not know keeps its own name."""
-    return _MESSAGES.get(message_type, message_type)
-
-
 def _listed(names: tuple[str, ...]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 

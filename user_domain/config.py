@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
@@ -81,6 +81,9 @@ class UserDomainConfig(ServiceConfig):
     overlay: bool = False
     """Whether to measure batch-norm statistics of the site's own images for each release that its edge nodes run. The
     nodes run the release with them where that finds more on the held-out images. Nothing of it leaves the site."""
+    nodes: dict[str, Annotated[str, Field(pattern=r"^http://[^/?#@\s]+/?$")]] = Field(default_factory=dict)
+    """The web servers of this site's edge nodes (`http` in their configuration), by name, such as `{camera-1:
+    http://10.0.0.7:8080}`. The pages show what these cameras see."""
     pages: PagesConfig = PagesConfig()
     """The site's web pages: what the cloud asks for and what left, in a browser inside the site. Off by default."""
     max_samples: int = Field(10_000, ge=0)

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,6 +15,7 @@ pytest.importorskip("playwright")
 
 from playwright.async_api import Browser, Page, async_playwright
 
+AXE = Path(__file__).parent / "axe" / "axe.min.js"
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
 )
@@ -29,6 +31,16 @@ class Tab:
     async def sideways(self) -> int:
         """Return by how many pixels the page is wider than its window."""
         return int(await self.page.evaluate("document.documentElement.scrollWidth - window.innerWidth"))
+
+    async def barriers(self) -> list[str]:
+        """Return what axe-core finds on the page that keeps people out, of those that it calls serious or worse."""
+        await self.page.evaluate(AXE.read_text())
+        found = await self.page.evaluate("axe.run({resultTypes: ['violations']})")
+        return [
+            f"{one['id']}: {one['nodes'][0]['html'][:200]}"
+            for one in found["violations"]
+            if one["impact"] in {"serious", "critical"}
+        ]
 
 
 @asynccontextmanager

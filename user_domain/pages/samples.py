@@ -6,17 +6,15 @@ import asyncio
 import json
 from typing import Annotated, Literal
 
-import cv2
 import structlog
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from diredi.data.images import decode_image
 from diredi.data.sample_reason import SampleReason
-from diredi.errors import InvalidInput
 from diredi.web.app import Changing, Viewing, body_of, pages_of, read, wants_json
 from diredi.web.sessions import Session
+from user_domain.pages.pictures import shrink
 from user_domain.samples import MAX_BOXES, Box, Order, SampleInfo, SampleStore
 from user_domain.servicer import SiteParts
 
@@ -119,7 +117,7 @@ def make_router(parts: SiteParts) -> APIRouter:
     ) -> Response:
         image, media_type = await asyncio.to_thread(store.image, sample)
         if width is not None:
-            image, media_type = await asyncio.to_thread(_shrink, image, width), "image/jpeg"
+            image, media_type = await asyncio.to_thread(shrink, image, width), "image/jpeg"
         return Response(image, media_type=media_type)
 
     @api.post("/{sample}/labels", openapi_extra=body_of(Labels), response_model=SampleInfo, summary="Label a sample.")
@@ -157,14 +155,3 @@ def _log(action: str, samples: list[str], session: Session, boxes: int | None = 
 def _names(parts: SiteParts) -> list[str]:
     known = parts.worker.known
     return list(dict.fromkeys((*parts.data().names, *parts.samples.names(), *(known.names if known else ()))))
-
-
-def _shrink(image: bytes, width: int) -> bytes:
-    pixels = decode_image(image)
-    if pixels.shape[1] > width:
-        height = max(1, round(pixels.shape[0] * width / pixels.shape[1]))
-        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
-    done, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 82])
-    if not done:
-        raise InvalidInput("that image cannot be encoded")
-    return encoded.tobytes()

@@ -12,28 +12,13 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from diredi.rpc.byte_counter import EgressMeter
+from diredi.rpc.message_texts import egress_name
 from diredi.web.app import Viewing, pages_of
 from diredi.web.charts import MOST_SERIES
 from user_domain.servicer import SiteParts
 
 SHOWN_DAYS = 14
 OTHERS = "others"
-PLAIN = {
-    "PutChunkRequest": "knowledge gaps: differences of weights, in pieces",
-    "SubmitGapRequest": "manifests of gaps: counts, figures, digests",
-    "SubmitValidationRequest": "rounded figures of a candidate",
-    "ReportProgressRequest": "progress: names of steps and numbers",
-    "ProposeClassesRequest": "class names of the data set",
-    "ApproveCycleRequest": "that this site has approved a cycle",
-    "DeclineCycleRequest": "that this site has declined a cycle, and why",
-    "FailTaskRequest": "that a task failed, and why",
-    "WatchTasksRequest": "the question what there is to do",
-    "GetBlobRequest": "which models to download",
-    "GetUploadRequest": "how much of an upload has arrived",
-    "RenewCertificateRequest": "a new certificate to be signed",
-    "ListModelsRequest": "which releases there are",
-}
-"""What messages are, for people; others are shown by their names."""
 
 
 class MessageView(BaseModel):
@@ -113,7 +98,7 @@ def _everything(parts: SiteParts, shown: EgressMeter) -> SentView:
     recorded = meter.days()
     days = [(today - timedelta(days=ago)).isoformat() for ago in reversed(range(SHOWN_DAYS))]
     messages = [
-        MessageView(message=_short(name), plain=PLAIN.get(_short(name), ""), bytes=count, messages=numbers.get(name, 0))
+        MessageView(message=_short(name), plain=egress_name(_short(name)), bytes=count, messages=numbers.get(name, 0))
         for name, count in meter.totals().items()
     ]
     return SentView(

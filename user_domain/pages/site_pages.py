@@ -9,12 +9,19 @@ from starlette.responses import RedirectResponse, Response
 from diredi.rpc.byte_counter import EgressMeter
 from diredi.web.app import NavItem, Viewing, WebApp
 from user_domain.config import UserDomainConfig
-from user_domain.pages import cycles, samples, sent
+from user_domain.pages import cycles, data, live, samples, sent
+from user_domain.pages.nodes import Nodes
 from user_domain.servicer import SiteParts
 from user_domain.task_handlers import SiteContext
 
 FOLDER = Path(__file__).parent
-NAV = (NavItem("/cycles", "Cycles"), NavItem("/samples", "To look at"), NavItem("/sent", "What left"))
+NAV = (
+    NavItem("/cycles", "Cycles"),
+    NavItem("/samples", "To look at"),
+    NavItem("/data", "Data"),
+    NavItem("/live", "Live"),
+    NavItem("/sent", "What left"),
+)
 
 
 def make_pages(config: UserDomainConfig, parts: SiteParts, site: SiteContext, shown: EgressMeter) -> WebApp:
@@ -32,7 +39,9 @@ def make_pages(config: UserDomainConfig, parts: SiteParts, site: SiteContext, sh
     pages.api.add_api_route("/", _start, include_in_schema=False)
     pages.api.include_router(cycles.make_router(parts, site))
     pages.api.include_router(samples.make_router(parts))
-    pages.provide(reasons=samples.REASONS)
+    pages.provide(reasons=samples.REASONS, whole="{:,.0f}".format)
+    pages.api.include_router(data.make_router(parts, site))
+    pages.api.include_router(live.make_router(Nodes(config.nodes)))
     pages.api.include_router(sent.make_router(parts, shown))
     return pages
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import io
 import json
+import shutil
+import zipfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,8 +17,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from site_doubles import Local, Models, SiteCloud, config_of, running
+from site_doubles import Local, Models, SiteCloud, config_of, running, write_data_set
 
+from diredi.data.sample_reason import SampleReason
 from diredi.errors import InvalidInput, Refused, WrongState
 from diredi.rpc.client import call
 from diredi.rpc.v1.pages_pb2 import OpenPagesRequest
@@ -274,3 +278,62 @@ async def test_pictures_are_labelled_by_key_and_mouse_and_several_at_once(
     (added,) = found[2].labels or ()
     assert (added.name, added.width, added.height) == ("car", pytest.approx(0.2), pytest.approx(0.21))
     assert (added.x, added.y) == (pytest.approx(0.51), pytest.approx(0.505))
+
+
+async def answer_as_a_node(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """What docs/reference/outputs.md says of the web server of an edge node, with one camera."""
+    path = (await reader.readline()).split()[1].decode()
+    event = {"id": "1", "type": "begin", "class": HOSTILE, "camera": "yard", "confidence": 0.5}
+    answers = {
+        "/healthz": json.dumps({"status": "ok", "problem": "", "release": 7, "cameras": {"yard": "ok"}}).encode(),
+        "/metrics": b'diredi_edge_frames_total{camera="yard"} 5.0\n',
+        "/events": json.dumps({"events": [event | {"seen": "2026-11-30T12:00:00.000+00:00"}]}).encode(),
+        "/cameras/yard/picture.jpg": a_picture(1),
+    }
+    body = answers[path.partition("?")[0]]
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body)
+    await writer.drain()
+    writer.close()
+
+
+@pytest.mark.browser
+async def test_every_page_fits_a_phone_keeps_nobody_out_and_asks_nobody_else(
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models
+) -> None:
+    data = write_data_set(tmp_path / "set")
+    first = next((tmp_path / "set" / "images" / "train").glob("*.jpg"))
+    shutil.copyfile(first, tmp_path / "set" / "images" / "val" / "again.jpg")
+    store = SampleStore(tmp_path / "site" / "samples", 100)
+    store.add(a_picture(0), Sighting(device="camera-1", detections=(), doubt=0.9))
+    store.set_labels(store.find()[0].id, [Box(name="car", x=0.5, y=0.5, width=0.2, height=0.2)], by="maria")
+    store.add(a_picture(1), Sighting(device="camera-1", reasons=(SampleReason.RARE,)))
+    task = models.extract_task(cloud, approved=False)
+    task.scope = "fleet"
+    await cloud.site.offer(task)
+    node = await asyncio.start_server(answer_as_a_node, "127.0.0.1", 0)
+    port = node.sockets[0].getsockname()[1]
+    nodes = {"camera-1": f"http://127.0.0.1:{port}", "gone": f"http://127.0.0.1:{free_port()}"}
+    async with (
+        node,
+        site_with_pages(tmp_path / "site", pki, cloud, data, nodes=nodes) as site,
+        chromium() as browser,
+        tab_of(browser, site.host, width=360, dark=True) as tab,
+    ):
+        await tab.page.goto(await site.link())
+        said: dict[str, str] = {}
+        for path in ("/cycles", "/samples", "/samples/label", "/data", "/data/pictures", "/live", "/sent", "/nowhere"):
+            await tab.page.goto(f"http://{site.host}{path}")
+            await tab.page.wait_for_load_state("networkidle" if path != "/cycles" else "load")
+            said[path] = await tab.page.text_content("main") or ""
+            assert await tab.sideways() <= 0, path
+            assert await tab.barriers() == [], path
+        visitor = Visitor(site.host)
+        await visitor.log_in(await site.link())
+        zipped = zipfile.ZipFile(io.BytesIO((await visitor.ask("/data/samples.zip"))[2]))
+        assert (await visitor.ask("/data/pictures/train/99"))[0] == 404
+        assert (await visitor.ask("/live/nobody/yard/picture"))[0] == 404
+    assert [line for line in tab.problems if "404" not in line] == []
+    assert "release 7" in said["/live"] and "does not answer" in said["/live"] and HOSTILE in said["/live"]
+    assert "1 images are there more than once" in said["/data"] and "1 frames" in said["/data"]
+    assert "no such page" in said["/nowhere"]
+    assert any(name.endswith(".jpg") for name in zipped.namelist()) and "data.yaml" in zipped.namelist()

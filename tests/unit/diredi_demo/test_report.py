@@ -10,11 +10,12 @@ import pytest
 from rich.console import Console
 
 from diredi.evaluation.metrics import ClassMetrics, DetectionMetrics
+from diredi.rpc.message_texts import egress_name
 from diredi_demo.charts import Change, changes, is_loss, signed
 from diredi_demo.html_report import write_html_report
 from diredi_demo.report import CycleSummary, Pair, Report
 from diredi_demo.table import render_report
-from diredi_demo.texts import egress_name, estimate_text, headline, lead, step_name
+from diredi_demo.texts import estimate_text, headline, lead, step_name
 
 MakeReport = Callable[..., Report]
 
