@@ -1,11 +1,13 @@
 """Pure rules about canaries: which devices run a release first, and what follows from their reports.
 
 - The first devices of each site of the cycle, by name, are canaries. Those that are online come before those that are
-  not. Devices that run a release of a narrower scope would not run this one and are none.
+  not. Devices that run a release of a narrower scope would not run this one and are none. Those whose site holds what
+  comes are none, either.
 - A release goes to all devices once every canary has installed it and every site's validation has passed.
 - It is rolled back where a canary has failed or a site is worse off. Every device then returns to the release before.
 - For a site without devices its validation alone decides.
-- A canary that reports nothing within the deadline counts as failed, because nobody has seen the release running.
+- A canary that reports nothing within the deadline counts as failed, because nobody has seen the release running. One
+  whose site holds the release is left out then: that is no failure.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from cloud_server.entities import Device, Install, Outcome, Release, ReleaseStatus
+from cloud_server.entities import Device, Install, Outcome, Release, ReleaseStatus, UpdateWait
 from cloud_server.gate import Verdict
 from cloud_server.scopes import FLEET
 from cloud_server.states import State
@@ -40,7 +42,8 @@ def choose_canaries(devices: Iterable[Device], online: AbstractSet[str], count: 
     Returns:
         The keys of the chosen devices.
     """
-    return tuple(sorted((d.key for d in devices), key=lambda key: (key not in online, key))[:count])
+    free = (device.key for device in devices if device.update_wait is not UpdateWait.HELD)
+    return tuple(sorted(free, key=lambda key: (key not in online, key))[:count])
 
 
 def collect_reports(release: Release, devices: Iterable[Device]) -> dict[str, Install | None]:
@@ -99,6 +102,8 @@ def may_run(device: str, release: Release) -> bool:
 def is_reached(device: str, release: Release) -> bool:
     """Return whether the rollout of a release has come to a device: other devices are the first ones each time."""
     if release.rollout is None or release.rollout.complete:
+        return True
+    if device.partition("/")[0] in release.rollout.early_sites:
         return True
     digest = hashlib.sha256(f"{release.version}\n{device}".encode()).digest()
     return int.from_bytes(digest[:8]) % 100 < release.rollout.percent

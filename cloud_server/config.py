@@ -86,9 +86,10 @@ class CloudConfig(ServiceConfig):
     sites decides alone."""
     canary_deadline_s: float = Field(3600, gt=0)
     """How long a canary has to report the release, in seconds. Later it counts as failed."""
-    rollout_steps: tuple[int, ...] = (100,)
+    rollout_steps: tuple[int | str, ...] = (100,)
     """Shares of the devices in percent, such as [5, 25, 100], that get a release one step after the other, once its
-    canaries and sites have passed it. They rise and end with 100."""
+    canaries and sites have passed it. They rise and end with 100. Groups of sites may come before, such as
+    ["group:pilot", 25, 100]."""
     rollout_step_s: float = Field(86_400, gt=0)
     """How long each step of a rollout lasts at least, in seconds."""
     rollout_min_success: float = Field(0.9, ge=0, le=1)
@@ -139,9 +140,13 @@ class CloudConfig(ServiceConfig):
 
     @field_validator("rollout_steps")
     @classmethod
-    def _rise_to_100(cls, steps: tuple[int, ...]) -> tuple[int, ...]:
-        if not steps or steps[-1] != 100 or steps[0] < 1 or list(steps) != sorted(set(steps)):
+    def _rise_to_100(cls, steps: tuple[int | str, ...]) -> tuple[int | str, ...]:
+        shares = [step for step in steps if isinstance(step, int)]
+        groups = steps[: len(steps) - len(shares)]
+        if not shares or shares[-1] != 100 or shares[0] < 1 or shares != sorted(set(shares)):
             raise ValueError("the shares of rollout_steps must rise and end with 100, such as [5, 25, 100]")
+        if not all(isinstance(group, str) and group.startswith("group:") for group in groups):
+            raise ValueError('groups come first in rollout_steps, such as ["group:pilot", 25, 100]')
         return steps
 
     @property

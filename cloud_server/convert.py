@@ -23,6 +23,7 @@ from cloud_server.entities import (
     Progress,
     SourceState,
     Transition,
+    UpdateWait,
     Vitals,
 )
 from cloud_server.fleet.service import Deployment, DeviceView
@@ -308,6 +309,8 @@ MAX_SOURCES = 64
 _SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _RUNTIME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]{0,63}")
 _SIGNAL_NAME = re.compile(r"[a-z_]{1,32}")
+_WAITS = {fleet_pb2.UPDATE_WAIT_HELD: UpdateWait.HELD, fleet_pb2.UPDATE_WAIT_WINDOW: UpdateWait.WINDOW}
+_WAIT_MESSAGES = {wait: message for message, wait in _WAITS.items()}
 _SOURCE_STATES = {fleet_pb2.SourceState.Value(f"SOURCE_STATE_{state.name}"): state for state in SourceState}
 
 
@@ -320,6 +323,7 @@ def vitals_from(message: fleet_pb2.HeartbeatRequest) -> Vitals:
         sources=_sources_from(message.sources), drifts=_drifts_from(message.sources), certificate_expires=expires,
         failed_frames=min(message.failed_frames, _MAX_COUNT), updates_stalled=message.updates_stalled,
         runtime=_runtime_from(message.runtime),
+        update_wait=_WAITS.get(message.update_wait, UpdateWait.NONE),
     )  # fmt: skip
 
 
@@ -378,6 +382,7 @@ def device_to(view: DeviceView) -> fleet_pb2.Device:
         last_seen=base.time_to(device.last_seen), frames=device.frames, frames_per_second=device.frames_per_second,
         latency_ms=device.latency_ms, scope=view.scope, lacks=view.lacks, failed_frames=device.failed_frames,
         updates_stalled=device.updates_stalled, runtime=device.runtime,
+        update_wait=_WAIT_MESSAGES.get(device.update_wait, fleet_pb2.UPDATE_WAIT_UNSPECIFIED),
         certificate_expires=None if expires is None else base.time_to(expires),
         installs=[_install_to(install) for install in device.installs],
         sources=[

@@ -62,8 +62,10 @@ class ReleaseStatus(StrEnum):
 class Rollout(Record):
     """How far a release has come on its way to all devices of its scope, once its canaries have passed."""
 
-    steps: tuple[int, ...]
-    """Shares of the devices in percent, which rise to 100."""
+    steps: tuple[int | str, ...]
+    """Groups of sites as `group:NAME`, then shares of the devices in percent, which rise to 100."""
+    rings: dict[str, tuple[str, ...]] = {}
+    """The sites of each group, as they were when the release was made."""
     step: int = 0
     """The step under way, from 0."""
     paused: str = ""
@@ -73,8 +75,20 @@ class Rollout(Record):
 
     @property
     def percent(self) -> int:
-        """The share of the devices that may have the release."""
-        return self.steps[self.step]
+        """The share of the devices that may have the release, beside those of `early_sites`."""
+        shares = [step for step in self.steps[: self.step + 1] if isinstance(step, int)]
+        return shares[-1] if shares else 0
+
+    @property
+    def early_sites(self) -> frozenset[str]:
+        """The sites of the groups that have had their step."""
+        groups = [step for step in self.steps[: self.step + 1] if isinstance(step, str)]
+        return frozenset(site for group in groups for site in self.rings.get(group, ()))
+
+    @property
+    def step_names(self) -> list[str]:
+        """The steps in words."""
+        return [step if isinstance(step, str) else f"{step} %" for step in self.steps]
 
     @property
     def complete(self) -> bool:
@@ -350,6 +364,14 @@ class SourceState(StrEnum):
     ENDED = "ended"
 
 
+class UpdateWait(StrEnum):
+    """Why a device waits with a release that it is told to run: its own site has said so."""
+
+    NONE = ""
+    HELD = "held"
+    WINDOW = "window"
+
+
 class Vitals(Record):
     """What a device reports of itself in a heartbeat."""
 
@@ -368,6 +390,7 @@ class Vitals(Record):
     """Whether it has no signed metadata that hold, so that it takes no release."""
     runtime: str = ""
     """What runs its network; empty where it has no release, or has not said so."""
+    update_wait: UpdateWait = UpdateWait.NONE
 
 
 class Device(Record):
@@ -385,6 +408,7 @@ class Device(Record):
     failed_frames: int = 0
     updates_stalled: bool = False
     runtime: str = ""
+    update_wait: UpdateWait = UpdateWait.NONE
     last_seen: datetime
     installs: tuple[Install, ...] = ()
 

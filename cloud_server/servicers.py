@@ -281,7 +281,9 @@ class ReleaseServicer(ReleaseServiceServicer):
             rollout = release.rollout
             assert rollout is not None
             yield releases_pb2.Rollout(
-                version=release.version, scope=release.scope, steps=rollout.steps, percent=rollout.percent,
+                version=release.version, scope=release.scope, percent=rollout.percent, held=health.held,
+                steps=[step for step in rollout.steps if isinstance(step, int)],
+                step_names=rollout.step_names, step_name=rollout.step_names[rollout.step],
                 paused=rollout.paused, waited_s=rollout.waited_s, reached=health.reached, running=health.running,
                 failed=health.failed,
             )  # fmt: skip

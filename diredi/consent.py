@@ -18,7 +18,7 @@ from diredi.trust import signatures
 from diredi.trust.identity import Credentials
 
 _PURPOSE: Final = "diredi.consent.Entry"
-Event = Literal["approved", "declined", "uploaded", "validated"]
+Event = Literal["approved", "declined", "uploaded", "validated", "held", "unheld"]
 
 
 class ConsentEntry(BaseModel):
@@ -30,7 +30,8 @@ class ConsentEntry(BaseModel):
     site: str
     cycle_id: str
     what: dict[str, Any]
-    """`approved` and `declined`: all that was asked. `uploaded` and `validated`: what left, by digest and figures."""
+    """`approved` and `declined`: all that was asked. `uploaded` and `validated`: what left, by digest and figures.
+    `held` and `unheld`: the release, 0 for all; these are of no cycle."""
     by: str = Field(max_length=200)
     """ "policy", or the person at the site. It never leaves the site."""
     reason: str = Field(default="", max_length=500)

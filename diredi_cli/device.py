@@ -21,6 +21,9 @@ SOURCE_PROBLEMS = {
 }
 """What the states of a source mean for somebody who looks for what is wrong."""
 
+WAITS = {1: "held by the site", 2: "waits for the site's window"}
+"""Why a device has not installed the release that is for it (`UpdateWait`)."""
+
 app = typer.Typer(help="The edge nodes of the fleet.", no_args_is_help=True)
 
 
@@ -56,6 +59,8 @@ def list_devices(
         }
         problems = [f"{name}: {SOURCE_PROBLEMS[state]}" for name, state in states.items() if state in SOURCE_PROBLEMS]
         problems += [f"{source.name}: {source.drift} has changed" for source in device.sources if source.drift]
+        if device.update_wait in WAITS:
+            problems.append(WAITS[device.update_wait])
         if device.updates_stalled:
             problems.append("takes no updates")
         if device.failed_frames:

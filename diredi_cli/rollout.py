@@ -44,16 +44,27 @@ def list_rollouts(
         (
             rollout.version,
             rollout.scope,
-            f"{rollout.percent} % of {', '.join(map(str, rollout.steps))}",
+            f"{rollout.step_name} of {', '.join(rollout.step_names)}",
             f"{rollout.running} of {rollout.reached}",
             rollout.failed,
+            rollout.held,
             rollout.paused or "no",
             seconds_text(rollout.waited_s),
         )
         for rollout in rollouts
     ]
-    columns = ("release", "scope", "step", "devices that run it", "failed", "paused", "in this step for")
-    emit([message_to_dict(rollout) for rollout in rollouts], as_json, table(columns, rows, right=("release", "failed")))
+    columns = (
+        "release",
+        "scope",
+        "step",
+        "devices that run it",
+        "failed",
+        "held by sites",
+        "paused",
+        "in this step for",
+    )
+    right = ("release", "failed", "held by sites")
+    emit([message_to_dict(rollout) for rollout in rollouts], as_json, table(columns, rows, right=right))
 
 
 @app.command("pause")

@@ -225,6 +225,85 @@ def _decide(cycle_id: str, event: Event, reason: str, address: str, identity: Pa
     note(f"{event} cycle {cycle_id}: signed, and in the site's journal of consent")
 
 
+ReleaseNumber = Annotated[str, typer.Argument(metavar="RELEASE", help="The number of a release; `all` for every one.")]
+
+
+@app.command("hold")
+def hold(
+    address: UserDomain,
+    release: ReleaseNumber,
+    reason: Annotated[str, typer.Option("--reason", help="For the site's journal; nobody else reads it.")] = "",
+    identity: IdentityFolder = DEFAULT_IDENTITY,
+) -> None:
+    """Hold a release: this site's devices do not install it. It is signed with the site's own key.
+
+    Devices that run it already keep it. The cloud sees that they wait, and counts it as no failure.
+    """
+    _say_of_release("held", release, reason, address, identity)
+
+
+@app.command("unhold")
+def unhold(
+    address: UserDomain,
+    release: ReleaseNumber,
+    reason: Annotated[str, typer.Option("--reason", help="For the site's journal; nobody else reads it.")] = "",
+    identity: IdentityFolder = DEFAULT_IDENTITY,
+) -> None:
+    """Let this site's devices install a release that the site has held. It is signed with the site's own key."""
+    _say_of_release("unheld", release, reason, address, identity)
+
+
+def _say_of_release(event: Event, release: str, reason: str, address: str, identity: Path) -> None:
+    import os
+    from datetime import UTC, datetime
+
+    from diredi.consent import ConsentEntry, sign_entry
+    from diredi.rpc.v1.local_pb2 import HoldReleaseRequest
+    from diredi.rpc.v1.local_pb2_grpc import LocalServiceStub
+    from diredi.trust.identity import Credentials
+    from diredi_cli.connection import ask
+
+    if release != "all" and not (release.isdecimal() and int(release)):
+        raise InvalidInput(f"{release!r} is no release: write its number, or all")
+    credentials = Credentials.load(identity)
+    entry = ConsentEntry(
+        event=event, site=credentials.identity.name, cycle_id="",
+        what={"release": 0 if release == "all" else int(release)}, by=f"a person (user {os.getuid()})",
+        reason=reason[:500], at=datetime.now(UTC),
+    )  # fmt: skip
+    signed = sign_entry(entry, credentials)
+    ask(
+        address, identity, lambda channel: LocalServiceStub(channel).HoldRelease,
+        HoldReleaseRequest(entry=signed.text, signature=signed.signature), server=credentials.identity,
+    )  # fmt: skip
+    note(f"{event} {'all releases' if release == 'all' else f'release {release}'}: signed, and in the site's journal")
+
+
+@app.command("windows")
+def windows(address: UserDomain, identity: IdentityFolder = DEFAULT_IDENTITY, as_json: AsJson = False) -> None:
+    """Show when this site's devices may change over, and which releases the site holds.
+
+    The hours stand in the configuration of the user domain (`update_windows`, `time_zone`).
+    """
+    from diredi.rpc.v1.local_pb2 import GetUpdateRulesRequest, GetUpdateRulesResponse
+    from diredi.rpc.v1.local_pb2_grpc import LocalServiceStub
+    from diredi.trust.identity import Credentials, Identity, Role
+    from diredi_cli.connection import ask
+    from diredi_cli.proto_json import message_to_dict, to_datetime
+
+    own = Credentials.load(identity).identity
+    rules: GetUpdateRulesResponse = ask(
+        address, identity, lambda channel: LocalServiceStub(channel).GetUpdateRules, GetUpdateRulesRequest(),
+        server=Identity(Role.SITE, own.site),
+    )  # fmt: skip
+    following = f"{to_datetime(rules.windows[0].begins):%Y-%m-%d %H:%M} UTC" if rules.windows else "none"
+    held = "all releases" if rules.all_held else ", ".join(map(str, rules.held)) or "none"
+    shown = {"windows": rules.words or "at any time", "held": held}
+    if rules.has_windows:
+        shown["open now, or from"] = following
+    emit(message_to_dict(rules), as_json, facts(shown))
+
+
 def _explained(request: ConsentRequest) -> RenderableType:
     return facts(_texts(request))
 

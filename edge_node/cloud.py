@@ -23,8 +23,15 @@ from diredi.rpc.v1.registry_pb2_grpc import BlobServiceStub
 from diredi.store.blobs import Blob
 from diredi.trust.identity import Credentials
 from edge_node.camera import Camera
+from edge_node.site_rules import UpdateWait
 from edge_node.telemetry import Telemetry
 from edge_node.update_states import InstallableRelease
+
+_WAITS = {
+    UpdateWait.NONE: pb.UPDATE_WAIT_UNSPECIFIED,
+    UpdateWait.HELD: pb.UPDATE_WAIT_HELD,
+    UpdateWait.WINDOW: pb.UPDATE_WAIT_WINDOW,
+}
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,8 @@ class UpdateHealth:
     """What runs the network; empty where no release runs."""
     drifts: Mapping[str, str] = field(default_factory=dict)
     """What has changed and stays so, by the name of the camera where anything has."""
+    waits: UpdateWait = UpdateWait.NONE
+    """Why the site lets the named release wait."""
 
 
 class CloudClient:
@@ -152,6 +161,7 @@ class CloudClient:
             failed_frames=health.failed_frames,
             updates_stalled=health.updates_stalled,
             runtime=health.runtime,
+            update_wait=_WAITS[health.waits],
         )
         await call(self._fleet.Heartbeat, request, deadline_s=5)
 

@@ -43,6 +43,7 @@ from edge_node.runtimes import RuntimeChooser
 from edge_node.sample_picker import SamplePicker
 from edge_node.servicer import EdgeServicer, NodeParts
 from edge_node.shadow import ShadowRun
+from edge_node.site_rules import SiteRules
 from edge_node.sources import SourceOptions, SourceSettings, check_source, open_source
 from edge_node.telemetry import Telemetry
 from edge_node.trial import try_release
@@ -76,6 +77,9 @@ async def serve(config: EdgeConfig, stop: asyncio.Event) -> None:
     broadcast = Broadcast(asyncio.get_running_loop())
     cloud = CloudClient(config.device, config.site, heartbeat_s=config.heartbeat_s, silence_s=config.silence_s)
     trust = SignedMetadata(config.state_dir / "trust", config.identity, config.site, cloud.fetch_metadata)
+    rules = SiteRules(
+        config.state_dir / "site-rules.json", every_s=config.heartbeat_s, has_site=config.user_domain is not None
+    )
     picker = _sample_picker(config)
     settings = {name: check_source(reference).settings for name, reference in config.references.items()}
     shadow = ShadowRun(
@@ -86,8 +90,9 @@ async def serve(config: EdgeConfig, stop: asyncio.Event) -> None:
         config.state_dir / "releases", UpdateStore(config.state_dir / "update.json"), active, trust=trust,
         fetch=cloud.fetch, report_install=cloud.report_install, load=partial(OnnxPredictor, threads=threads),
         frame=lambda: inference.last_image, retry_failed_s=config.retry_failed_s,
-        try_release=_trial(config, threads), shadow=shadow.run if config.shadow_s else None,
+        try_release=_trial(config, threads), shadow=shadow.run if config.shadow_s else None, wait_for=rules.wait_for,
     )  # fmt: skip
+    rules.on_change = updater.reconsider
     await asyncio.to_thread(updater.start_from_disk)
     overlays = OverlayUpdater(
         config.state_dir / "overlays", active, load=partial(OnnxPredictor, threads=threads),
@@ -117,7 +122,11 @@ async def serve(config: EdgeConfig, stop: asyncio.Event) -> None:
         stack.callback(drift.save)
         stack.callback(inference.stop, STOP_S)
         inference.start()
-        running = [_keep_connected(config, parts, overlays), chooser.run(broadcast), *make_outputs(config, parts)]
+        running = [
+            _keep_connected(config, parts, overlays, rules),
+            chooser.run(broadcast),
+            *make_outputs(config, parts),
+        ]
         if config.drift:
             running.append(drift.run(broadcast))
         await process.run_all(running, stop)
@@ -163,7 +172,7 @@ def _chooser(config: EdgeConfig, active: ActiveModel, threads: int) -> RuntimeCh
     )  # fmt: skip
 
 
-async def _keep_connected(config: EdgeConfig, parts: NodeParts, overlays: OverlayUpdater) -> None:
+async def _keep_connected(config: EdgeConfig, parts: NodeParts, overlays: OverlayUpdater, rules: SiteRules) -> None:
     """Run all that needs a certificate, for ever; begin it anew when the one in the folder is replaced."""
     listen = config.listen
     await _enrol(config, parts)
@@ -195,6 +204,7 @@ async def _keep_connected(config: EdgeConfig, parts: NodeParts, overlays: Overla
                         server=Identity(Role.SITE, config.site), identity=config.identity,
                     )
                 )  # fmt: skip
+                tasks.append(rules.run(site))
                 tasks += [overlays.run(site)] if config.overlay else []
                 if picker is not None:
                     tasks.append(HardSampleSender(site, config.device, picker, parts.handed).run(parts.broadcast))

@@ -84,7 +84,7 @@ class NodeParts:
         current = self.active.current
         runtime = current.runtime if current else ""
         drifts = {camera: drift.signal.value for camera, drift in self.drift.drifts.items()}
-        return UpdateHealth(self.active.failed_frames, bool(self.trust.problem), runtime, drifts)
+        return UpdateHealth(self.active.failed_frames, bool(self.trust.problem), runtime, drifts, self.updater.waits)
 
     @property
     def last_error(self) -> str:

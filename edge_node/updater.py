@@ -30,9 +30,12 @@ from diredi.trust.release_repository import possession_of
 from edge_node.active_model import FAILURES_IN_A_ROW, ActiveModel, LoadedModel, ModelFile, RunningModel, warm_up
 from edge_node.release_trust import ReleaseTrust
 from edge_node.shadow import TooDifferent
+from edge_node.site_rules import UpdateWait
 from edge_node.update_states import CANCELLABLE, MAX_STARTS, RELEASE_FILE, InstallableRelease, State, UpdateRecord
 from edge_node.update_store import UpdateStore
 
+WINDOW_LOOK_S = 10.0
+"""How often a release that is here looks whether the site's window has opened."""
 FIRST_FRAME_S = 5.0
 """How long to wait for a live frame after a swap; where none comes, the warm-up is all the proof there is."""
 
@@ -76,6 +79,7 @@ class Updater:
         shadow: Shadow | None = None,
         retry_failed_s: float = 60.0,
         away_s: float = 1.0,
+        wait_for: Callable[[int], UpdateWait] = lambda version: UpdateWait.NONE,
     ) -> None:
         """Make an updater from the record on disk.
 
@@ -92,6 +96,7 @@ class Updater:
             shadow: Runs a candidate beside the release that runs; None swaps it in at once.
             retry_failed_s: Pause before a passing failure is tried again; doubled each time.
             away_s: Pause while the cloud is away or the disk is full.
+            wait_for: Returns why the site wants a version to wait.
         """
         make_folder(releases)
         self._releases = releases
@@ -108,6 +113,7 @@ class Updater:
         self._failing: tuple[RunningModel, str] | None = None
         self._retry_failed_s = retry_failed_s
         self._away_s = away_s
+        self._wait_for = wait_for
         self._failed_at = 0.0
         self._wanted: InstallableRelease | None = self._record.target
         self._changed = asyncio.Event()
@@ -170,6 +176,18 @@ class Updater:
             self._save_if_room(self._record.model_copy(update={"installed": release, "previous": None}))
         return True
 
+    @property
+    def waits(self) -> UpdateWait:
+        """Why the release that the cloud names is not installed now, if the site wants that."""
+        wanted = self._wanted
+        if wanted is None or not self._record.should_install(wanted):
+            return UpdateWait.NONE
+        return self._wait_for(wanted.version)
+
+    def reconsider(self) -> None:
+        """Look again at what is requested, because the site has said something else."""
+        self._changed.set()
+
     def request(self, release: InstallableRelease) -> None:
         """Ask for a release that the cloud named; the last request counts."""
         self._wanted = release
@@ -186,11 +204,16 @@ class Updater:
                 await self._take_back(*self._failing)
                 continue
             wanted = self._wanted
-            if wanted is not None and self._record.should_install(wanted) and self._is_due(wanted):
+            if wanted is not None and self._may_begin(wanted):
                 await self._save_when_possible(self._record.begin(wanted))
                 continue
             self._changed.clear()
             await self._changed.wait()
+
+    def _may_begin(self, wanted: InstallableRelease) -> bool:
+        if self._wait_for(wanted.version) is UpdateWait.HELD:
+            return False
+        return self._record.should_install(wanted) and self._is_due(wanted)
 
     async def _run_until_idle(self) -> None:
         """Perform one state after the other until the updater is idle."""
@@ -213,7 +236,9 @@ class Updater:
         """Return the next record; raise Unreachable to be called again, any other DirediError to reject the release."""
         match record.state:
             case State.DOWNLOADING:
-                return record.advance(State.VERIFYING) if await self._download() else record
+                if not await self._download() or not await self._wait_for_window():
+                    return record
+                return record.advance(State.VERIFYING)
             case State.VERIFYING:
                 return await self._verify(record)
             case State.WARMING:
@@ -279,6 +304,18 @@ class Updater:
             return fetching.done()
         finally:
             fetching.cancel()
+
+    async def _wait_for_window(self) -> bool:
+        """Wait until the site lets the target be installed; return False if another one was requested meanwhile."""
+        logged = UpdateWait.NONE
+        while (why := self._wait_for(self._target.version)) is not UpdateWait.NONE:
+            if why is not logged:
+                self._log.info("update_waits", version=self._target.version, why=str(why))
+                logged = why
+            await self._wait_for_change(WINDOW_LOOK_S)
+            if self._wanted != self._target:
+                return False
+        return True
 
     def _reuse_bytes(self, path: Path) -> None:
         """Give a file of another release with the same bytes this name, too: going back needs no download."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from diredi.config import ServiceConfig
@@ -13,6 +14,7 @@ from diredi.knowledge.jobs.specs import NoLabelFile
 from diredi.labels import ClassName
 from diredi.web.config import PagesConfig
 from user_domain.policy import Approval, Bounds
+from user_domain.update_windows import Window
 
 
 class UserDomainConfig(ServiceConfig):
@@ -78,6 +80,11 @@ class UserDomainConfig(ServiceConfig):
     """Whether the manifest of a gap also has fourteen averages of colour, light, blur and noise over all training
     images. With them the cloud can make its own images look like those of this site. They describe the whole set, no
     single image."""
+    update_windows: tuple[str, ...] = ()
+    """When the site's devices may change over to a new release, such as ["mon-fri 22:00-05:00", "sun 00:00-00:00"].
+    They ask this service, and fetch releases at any time. Empty: they change over whenever they have one."""
+    time_zone: str = ""
+    """The time zone of `update_windows`, such as Europe/Berlin."""
     overlay: bool = False
     """Whether to measure batch-norm statistics of the site's own images for each release that its edge nodes run. The
     nodes run the release with them where that finds more on the held-out images. Nothing of it leaves the site."""
@@ -107,6 +114,20 @@ class UserDomainConfig(ServiceConfig):
     """The work files of this many recent cycles stay on disk."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Events below this level are not logged."""
+
+    @model_validator(mode="after")
+    def _windows_are_possible(self) -> Self:
+        for text in self.update_windows:
+            Window.parse(text)
+        if self.update_windows and not self.time_zone:
+            raise ValueError("update_windows are in local time: name the time_zone, such as Europe/Berlin")
+        try:
+            ZoneInfo(self.time_zone or "UTC")
+        except (ZoneInfoNotFoundError, ValueError):
+            raise ValueError(
+                f"{self.time_zone!r} is no time zone of this machine: write for example Europe/Berlin"
+            ) from None
+        return self
 
     @field_validator("approval", mode="before")
     @classmethod

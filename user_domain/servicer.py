@@ -8,6 +8,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -27,6 +28,7 @@ from user_domain.consent import Consent
 from user_domain.private_data import PrivateData
 from user_domain.samples import DetectedBox, SampleStore, Sighting
 from user_domain.task_worker import TaskWorker
+from user_domain.update_rules import ALL, UpdateRules
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class SiteParts:
     worker: TaskWorker
     meter: EgressMeter
     consent: Consent
+    rules: UpdateRules
 
 
 def sighting_from(request: pb.HandSampleRequest) -> Sighting:
@@ -98,6 +101,28 @@ class LocalServicer(stubs.LocalServiceServicer):
         structlog.get_logger().info("consent_recorded", cycle=entry.cycle_id, decision=entry.event, by=entry.by)
         self._parts.worker.decision_recorded()
         return pb.DecideResponse()
+
+    async def HoldRelease(self, request: pb.HoldReleaseRequest, context: Any) -> pb.HoldReleaseResponse:
+        require(context, Role.SITE, site=self._parts.site)
+        entry = self._parts.rules.decide(SignedEntry(request.entry, request.signature))
+        release = entry.what["release"] or "all"
+        structlog.get_logger().info("hold_recorded", release=release, decision=entry.event, by=entry.by)
+        return pb.HoldReleaseResponse()
+
+    async def GetUpdateRules(self, request: pb.GetUpdateRulesRequest, context: Any) -> pb.GetUpdateRulesResponse:
+        require(context, Role.SITE, Role.DEVICE, site=self._parts.site)
+        rules, now = self._parts.rules, datetime.now(UTC)
+        held = rules.held()
+        return pb.GetUpdateRulesResponse(
+            held=sorted(held - {ALL}),
+            all_held=ALL in held,
+            has_windows=bool(rules.windows),
+            windows=[
+                pb.TimeSpan(begins=convert.time_to(begins), ends=convert.time_to(ends))
+                for begins, ends in rules.spans(now)
+            ],
+            words=rules.words,
+        )
 
     async def GetSiteStatus(self, request: pb.GetSiteStatusRequest, context: Any) -> pb.GetSiteStatusResponse:
         require(context, Role.SITE, Role.DEVICE, site=self._parts.site)

@@ -36,6 +36,7 @@ from user_domain.samples import SampleStore
 from user_domain.servicer import LocalServicer, SiteParts
 from user_domain.task_handlers import SiteContext
 from user_domain.task_worker import TaskWorker
+from user_domain.update_rules import UpdateRules
 
 if TYPE_CHECKING:
     from diredi.web.app import WebApp
@@ -128,8 +129,9 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
             manifests=ManifestStore(config.state_dir / "manifests"),
             oracle=config.oracle and config.oracle.absolute(),
         )
+        rules = UpdateRules(journal, config.update_windows, config.time_zone)
         worker = TaskWorker(site, Backoff(0.5, config.retry_longest_s))
-        parts = SiteParts(config.site, lambda: data.last, samples, cloud, worker, meter, consent)
+        parts = SiteParts(config.site, lambda: data.last, samples, cloud, worker, meter, consent, rules)
         overlays = _overlay_maker(config, cloud, data) if config.overlay else None
         pages = _pages(config, parts, site, stack)
         servicers = [

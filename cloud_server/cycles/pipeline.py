@@ -38,7 +38,7 @@ class CyclePipeline:
         *,
         max_harm: float,
         canary_devices: int,
-        rollout_steps: tuple[int, ...] = (100,),
+        rollout_steps: tuple[int | str, ...] = (100,),
     ) -> None:
         """Create the pipeline.
 
@@ -47,7 +47,8 @@ class CyclePipeline:
             job_runner: Runs the training jobs.
             max_harm: How much mAP50 (0..1) on presumed images an update may cost.
             canary_devices: How many devices of each site run a release first.
-            rollout_steps: Shares of the other devices, in percent, that get it one step after the other.
+            rollout_steps: Groups of sites (`group:NAME`) and then shares of the other devices, in percent, that get it
+                one step after the other.
         """
         self._context = context
         self._job_runner = job_runner
@@ -147,7 +148,7 @@ class CyclePipeline:
                 cycle.id,
                 now,
                 cycle.scope,
-                Rollout(steps=self._rollout_steps) if self._rollout_steps != (100,) else None,
+                self._rollout(r),
             )
             who = "the site validates it" if len(cycle.active_parts) == 1 else "each site validates it"
             reason = f"release {candidate.version} for {', '.join(canaries) or 'no device yet'}; {who}"
@@ -156,6 +157,13 @@ class CyclePipeline:
             )
 
         return await self._context.write(release)
+
+    def _rollout(self, r: Repository) -> Rollout | None:
+        if self._rollout_steps == (100,):
+            return None
+        groups = [step for step in self._rollout_steps if isinstance(step, str)]
+        rings = {group: tuple(r.groups.members(group.removeprefix("group:"))) for group in groups}
+        return Rollout(steps=self._rollout_steps, rings=rings)
 
     async def _judge(self, cycle: Cycle, model: Model, metrics: Json) -> gate.Verdict:
         def find_labels(r: Repository) -> tuple[LabelSpace, LabelSpace | None]:

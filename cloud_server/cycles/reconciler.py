@@ -19,7 +19,7 @@ from cloud_server.context import CloudContext
 from cloud_server.cycles import rebase, transitions
 from cloud_server.cycles.pipeline import CyclePipeline
 from cloud_server.cycles.waits import count_waits
-from cloud_server.entities import Cycle, Part
+from cloud_server.entities import Cycle, Part, UpdateWait
 from cloud_server.fleet import rollout
 from cloud_server.notifier import CYCLES
 from cloud_server.rollout_rules import RolloutRules
@@ -158,6 +158,16 @@ class CycleReconciler:
         """Take the release back where a canary is silent or a site does not validate."""
         since = next(t.at for t in reversed(cycle.history) if t.state is State.CANARY)
         silent = canary.find_silent(transitions.collect_canary_reports(r, cycle))
+        if silent and now - since > self._canary_deadline:
+            held = [key for key in silent if (device := r.devices.find(key)) and device.update_wait is UpdateWait.HELD]
+            silent = [key for key in silent if key not in held]
+            if (
+                held
+                and not silent
+                and transitions.decide_canary(r, cycle.id, transitions.CLOUD, now, without=held).state
+                is not State.CANARY
+            ):
+                return
         missing = [part.site for part in cycle.active_parts if part.after is None]
         is_unsigned = silent and not self._is_published(cycle.release_version)
         if is_unsigned and now - since > self._progress_deadline:

@@ -297,14 +297,23 @@ def accept_validation(r: Repository, cycle_id: str, site: str, after: DetectionM
     return decide_canary(r, cycle_id, f"site/{site}", now)
 
 
-def decide_canary(r: Repository, cycle_id: str, actor: str, now: datetime) -> Cycle:
-    """Release to all, roll back, or wait, as the stored reports and validations say. It may be called at any time."""
+def decide_canary(r: Repository, cycle_id: str, actor: str, now: datetime, without: Collection[str] = ()) -> Cycle:
+    """Release to all, roll back, or wait, as the stored reports and validations say. It may be called at any time.
+
+    Args:
+        r: The repository.
+        cycle_id: The cycle.
+        actor: Who has reported something.
+        now: The current time.
+        without: The keys of canaries that are not waited for.
+    """
     cycle = r.cycles.get(cycle_id)
     if cycle.state is not State.CANARY:
         return cycle
     base, student = r.models.get(cycle.base_student_id).labels, r.models.get(cycle.updated_student_id).labels
     verdicts = {part.site: _judge_part(cycle, part, base, student) for part in cycle.active_parts}
-    decision = canary.decide(collect_canary_reports(r, cycle), verdicts)
+    reports = {key: report for key, report in collect_canary_reports(r, cycle).items() if key not in without}
+    decision = canary.decide(reports, verdicts)
     if decision is None:
         return cycle
     if decision.state is State.RELEASED and (conflict := explain_superseded(r, cycle)):

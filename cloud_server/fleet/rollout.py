@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Final
 
 from cloud_server import canary
-from cloud_server.entities import Device, Outcome, Release, ReleaseStatus, Rollout
+from cloud_server.entities import Device, Outcome, Release, ReleaseStatus, Rollout, UpdateWait
 from cloud_server.rollout_rules import RolloutRules
 from cloud_server.scopes import scopes_of
 from cloud_server.store import Repository
@@ -29,8 +29,11 @@ class Health:
     """How a release does on the devices that its step has reached."""
 
     reached: int
+    """Those that should run it, without the held ones."""
     running: int
     failed: int
+    held: int = 0
+    """Those that do not because their site holds it: no failure, and nobody waits for them."""
 
 
 def judge(rollout: Rollout, health: Health, rules: RolloutRules) -> tuple[Rollout, str]:
@@ -44,11 +47,11 @@ def judge(rollout: Rollout, health: Health, rules: RolloutRules) -> tuple[Rollou
     tried = health.running + health.failed
     if health.failed and health.failed > rules.max_failures * tried:
         reason = f"{health.failed} of {tried} devices cannot run it"
-        return rollout.model_copy(update={"paused": reason}), f"paused at {rollout.percent} %: {reason}"
+        return rollout.model_copy(update={"paused": reason}), f"paused at {rollout.step_names[rollout.step]}: {reason}"
     if rollout.waited_s < rules.step_s or health.running < rules.min_success * health.reached:
         return rollout, ""
     following = rollout.model_copy(update={"step": rollout.step + 1, "waited_s": 0.0})
-    return following, f"to {following.percent} %: {health.running} of {health.reached} devices run it"
+    return following, f"to {following.step_names[following.step]}: {health.running} of {health.reached} devices run it"
 
 
 def measure(r: Repository, release: Release) -> Health:
@@ -60,11 +63,13 @@ def measure(r: Repository, release: Release) -> Health:
         if (wanted := canary.select_release(device.key, releases, scopes_of(device.site, groups.get(device.site, ""))))
         and wanted.version == release.version
     ]
+    held = [d for d in reached if d.update_wait is UpdateWait.HELD and d.release_version != release.version]
+    reached = [device for device in reached if device not in held]
     failed = sum(_fails(device, release.version) for device in reached)
     running = sum(
         device.release_version == release.version and not _fails(device, release.version) for device in reached
     )
-    return Health(len(reached), running, failed)
+    return Health(len(reached), running, failed, len(held))
 
 
 def _fails(device: Device, version: int) -> bool:
@@ -117,10 +122,12 @@ def resume(r: Repository, version: int, actor: str, now: datetime, percent: int 
     if not 0 <= percent <= 100:
         raise InvalidInput(f"{percent} % is no share of the devices: give 1 to 100")
     rollout = _find(r, version)
-    steps = tuple(sorted({*rollout.steps, percent} - {0}))
-    at = max(rollout.percent, percent)
-    update = {"paused": "", "waited_s": 0.0, "steps": steps, "step": steps.index(at)}
-    return r.releases.set_rollout(version, rollout.model_copy(update=update), actor, f"goes on at {at} %", now)
+    groups = [step for step in rollout.steps if isinstance(step, str)]
+    shares = {step for step in rollout.steps if isinstance(step, int)}
+    steps: tuple[int | str, ...] = (*groups, *sorted(shares | {percent} - {0}))
+    step = max(rollout.step, steps.index(percent)) if percent > rollout.percent else steps.index(_step_of(rollout))
+    after = rollout.model_copy(update={"paused": "", "waited_s": 0.0, "steps": steps, "step": step})
+    return r.releases.set_rollout(version, after, actor, f"goes on at {after.step_names[step]}", now)
 
 
 def abort(r: Repository, version: int, reason: str, actor: str, now: datetime) -> Release:
@@ -152,6 +159,10 @@ def abort(r: Repository, version: int, reason: str, actor: str, now: datetime) -
         old.scope,
         old.rollout,
     )
+
+
+def _step_of(rollout: Rollout) -> int | str:
+    return rollout.steps[rollout.step]
 
 
 def _find(r: Repository, version: int) -> Rollout:

@@ -210,6 +210,7 @@ class DeviceRow(Table):
     failed_frames: Mapped[int]
     updates_stalled: Mapped[bool]
     runtime: Mapped[str]
+    update_wait: Mapped[str]
     last_seen: Mapped[datetime]
     installs: Mapped[list[InstallRow]] = relationship(order_by="InstallRow.id", lazy="selectin")
 

@@ -42,6 +42,30 @@ INSTALL_OUTCOME_FAILED: InstallOutcome.ValueType  # 2
 """refused or broken; the device runs what it ran before"""
 Global___InstallOutcome: _TypeAlias = InstallOutcome  # noqa: Y015
 
+class _UpdateWait:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UpdateWaitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UpdateWait.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    UPDATE_WAIT_UNSPECIFIED: _UpdateWait.ValueType  # 0
+    """it does not wait"""
+    UPDATE_WAIT_HELD: _UpdateWait.ValueType  # 1
+    """the site holds the release"""
+    UPDATE_WAIT_WINDOW: _UpdateWait.ValueType  # 2
+    """until the site's next maintenance window"""
+
+class UpdateWait(_UpdateWait, metaclass=_UpdateWaitEnumTypeWrapper):
+    """Why a device waits with a release: its own site has said so."""
+
+UPDATE_WAIT_UNSPECIFIED: UpdateWait.ValueType  # 0
+"""it does not wait"""
+UPDATE_WAIT_HELD: UpdateWait.ValueType  # 1
+"""the site holds the release"""
+UPDATE_WAIT_WINDOW: UpdateWait.ValueType  # 2
+"""until the site's next maintenance window"""
+Global___UpdateWait: _TypeAlias = UpdateWait  # noqa: Y015
+
 class _SourceState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -188,6 +212,7 @@ class HeartbeatRequest(_message.Message):
     FAILED_FRAMES_FIELD_NUMBER: _builtins.int
     UPDATES_STALLED_FIELD_NUMBER: _builtins.int
     RUNTIME_FIELD_NUMBER: _builtins.int
+    UPDATE_WAIT_FIELD_NUMBER: _builtins.int
     device: _builtins.str
     release_version: _builtins.int
     frames: _builtins.int
@@ -201,6 +226,8 @@ class HeartbeatRequest(_message.Message):
     """it has no signed metadata that hold now, so it takes no release"""
     runtime: _builtins.str
     """What runs its network: 1 to 64 letters, digits and ".:_-", such as "onnxruntime" or "openvino:GPU"; empty: no release."""
+    update_wait: Global___UpdateWait.ValueType
+    """why it has not installed the release that it is told to run"""
     @_builtins.property
     def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___Source]:
         """Where its frames come from; at most 64. What is wrong in words, with addresses, stays on the device."""
@@ -222,10 +249,11 @@ class HeartbeatRequest(_message.Message):
         failed_frames: _builtins.int = ...,
         updates_stalled: _builtins.bool = ...,
         runtime: _builtins.str = ...,
+        update_wait: Global___UpdateWait.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_expires", b"certificate_expires"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_expires", b"certificate_expires", "device", b"device", "failed_frames", b"failed_frames", "frames", b"frames", "frames_per_second", b"frames_per_second", "latency_ms", b"latency_ms", "release_version", b"release_version", "runtime", b"runtime", "sources", b"sources", "updates_stalled", b"updates_stalled"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_expires", b"certificate_expires", "device", b"device", "failed_frames", b"failed_frames", "frames", b"frames", "frames_per_second", b"frames_per_second", "latency_ms", b"latency_ms", "release_version", b"release_version", "runtime", b"runtime", "sources", b"sources", "update_wait", b"update_wait", "updates_stalled", b"updates_stalled"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -486,6 +514,7 @@ class Device(_message.Message):
     FAILED_FRAMES_FIELD_NUMBER: _builtins.int
     UPDATES_STALLED_FIELD_NUMBER: _builtins.int
     RUNTIME_FIELD_NUMBER: _builtins.int
+    UPDATE_WAIT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     site: _builtins.str
     online: _builtins.bool
@@ -501,6 +530,7 @@ class Device(_message.Message):
     updates_stalled: _builtins.bool
     runtime: _builtins.str
     """what runs its network; empty: no release, or it has not said so"""
+    update_wait: Global___UpdateWait.ValueType
     @_builtins.property
     def last_seen(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -534,10 +564,11 @@ class Device(_message.Message):
         failed_frames: _builtins.int = ...,
         updates_stalled: _builtins.bool = ...,
         runtime: _builtins.str = ...,
+        update_wait: Global___UpdateWait.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_expires", b"certificate_expires", "last_seen", b"last_seen"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_expires", b"certificate_expires", "failed_frames", b"failed_frames", "frames", b"frames", "frames_per_second", b"frames_per_second", "installs", b"installs", "lacks", b"lacks", "last_seen", b"last_seen", "latency_ms", b"latency_ms", "name", b"name", "online", b"online", "release_version", b"release_version", "runtime", b"runtime", "scope", b"scope", "site", b"site", "sources", b"sources", "updates_stalled", b"updates_stalled"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_expires", b"certificate_expires", "failed_frames", b"failed_frames", "frames", b"frames", "frames_per_second", b"frames_per_second", "installs", b"installs", "lacks", b"lacks", "last_seen", b"last_seen", "latency_ms", b"latency_ms", "name", b"name", "online", b"online", "release_version", b"release_version", "runtime", b"runtime", "scope", b"scope", "site", b"site", "sources", b"sources", "update_wait", b"update_wait", "updates_stalled", b"updates_stalled"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

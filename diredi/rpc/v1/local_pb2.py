@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x64iredi/v1/local.proto\x12\tdiredi.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"h\n\tSampleBox\x12\x12\n\nclass_name\x18\x01 \x01(\t\x12\t\n\x01x\x18\x02 \x01(\x01\x12\t\n\x01y\x18\x03 \x01(\x01\x12\r\n\x05width\x18\x04 \x01(\x01\x12\x0e\n\x06height\x18\x05 \x01(\x01\x12\x12\n\nconfidence\x18\x06 \x01(\x01\"\x9a\x02\n\x11HandSampleRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\x0c\x12\x11\n\tclass_ids\x18\x03 \x03(\r\x12\x19\n\x11lowest_confidence\x18\x04 \x01(\x01\x12\x0e\n\x06\x63\x61mera\x18\x05 \x01(\t\x12,\n\x08\x63\x61ptured\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\ndetections\x18\x07 \x03(\x0b\x32\x14.diredi.v1.SampleBox\x12\x17\n\x0frelease_version\x18\x08 \x01(\r\x12(\n\x07reasons\x18\t \x03(\x0e\x32\x17.diredi.v1.SampleReason\x12\r\n\x05\x64oubt\x18\n \x01(\x01\"$\n\x12HandSampleResponse\x12\x0e\n\x06stored\x18\x01 \x01(\x08\"\x15\n\x13ListRequestsRequest\"C\n\x14ListRequestsResponse\x12+\n\x08requests\x18\x01 \x03(\x0b\x32\x19.diredi.v1.ConsentRequest\"[\n\x0e\x43onsentRequest\x12\x10\n\x08\x63ycle_id\x18\x01 \x01(\t\x12\x0c\n\x04what\x18\x02 \x01(\t\x12)\n\x0b\x65xplanation\x18\x03 \x03(\x0b\x32\x14.diredi.v1.Explained\"*\n\tExplained\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"1\n\rDecideRequest\x12\r\n\x05\x65ntry\x18\x01 \x01(\t\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"\x10\n\x0e\x44\x65\x63ideResponse\"\x16\n\x14GetSiteStatusRequest\"\xb5\x03\n\x15GetSiteStatusResponse\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x14\n\x0c\x63loud_online\x18\x02 \x01(\x08\x12\x14\n\x0ctrain_images\x18\x03 \x01(\r\x12\x17\n\x0fheld_out_images\x18\x04 \x01(\r\x12\x0f\n\x07samples\x18\x05 \x01(\r\x12\x15\n\rprivate_bytes\x18\x06 \x01(\x04\x12\x10\n\x08\x63ycle_id\x18\x07 \x01(\t\x12\x43\n\nsent_bytes\x18\x08 \x03(\x0b\x32/.diredi.v1.GetSiteStatusResponse.SentBytesEntry\x12\x12\n\nlast_error\x18\t \x01(\t\x12M\n\x0f\x63lass_proposals\x18\n \x03(\x0b\x32\x34.diredi.v1.GetSiteStatusResponse.ClassProposalsEntry\x1a\x30\n\x0eSentBytesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x35\n\x13\x43lassProposalsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\xbc\x01\n\x0cSampleReason\x12\x1d\n\x19SAMPLE_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17SAMPLE_REASON_UNCERTAIN\x10\x01\x12\x1e\n\x1aSAMPLE_REASON_INCONSISTENT\x10\x02\x12\x16\n\x12SAMPLE_REASON_RARE\x10\x03\x12\x18\n\x14SAMPLE_REASON_RANDOM\x10\x04\x12\x1e\n\x1aSAMPLE_REASON_DISAGREEMENT\x10\x05\x32\xbd\x02\n\x0cLocalService\x12I\n\nHandSample\x12\x1c.diredi.v1.HandSampleRequest\x1a\x1d.diredi.v1.HandSampleResponse\x12O\n\x0cListRequests\x12\x1e.diredi.v1.ListRequestsRequest\x1a\x1f.diredi.v1.ListRequestsResponse\x12=\n\x06\x44\x65\x63ide\x12\x18.diredi.v1.DecideRequest\x1a\x19.diredi.v1.DecideResponse\x12R\n\rGetSiteStatus\x12\x1f.diredi.v1.GetSiteStatusRequest\x1a .diredi.v1.GetSiteStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x64iredi/v1/local.proto\x12\tdiredi.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"h\n\tSampleBox\x12\x12\n\nclass_name\x18\x01 \x01(\t\x12\t\n\x01x\x18\x02 \x01(\x01\x12\t\n\x01y\x18\x03 \x01(\x01\x12\r\n\x05width\x18\x04 \x01(\x01\x12\x0e\n\x06height\x18\x05 \x01(\x01\x12\x12\n\nconfidence\x18\x06 \x01(\x01\"\x9a\x02\n\x11HandSampleRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\x0c\x12\x11\n\tclass_ids\x18\x03 \x03(\r\x12\x19\n\x11lowest_confidence\x18\x04 \x01(\x01\x12\x0e\n\x06\x63\x61mera\x18\x05 \x01(\t\x12,\n\x08\x63\x61ptured\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\ndetections\x18\x07 \x03(\x0b\x32\x14.diredi.v1.SampleBox\x12\x17\n\x0frelease_version\x18\x08 \x01(\r\x12(\n\x07reasons\x18\t \x03(\x0e\x32\x17.diredi.v1.SampleReason\x12\r\n\x05\x64oubt\x18\n \x01(\x01\"$\n\x12HandSampleResponse\x12\x0e\n\x06stored\x18\x01 \x01(\x08\"\x15\n\x13ListRequestsRequest\"C\n\x14ListRequestsResponse\x12+\n\x08requests\x18\x01 \x03(\x0b\x32\x19.diredi.v1.ConsentRequest\"[\n\x0e\x43onsentRequest\x12\x10\n\x08\x63ycle_id\x18\x01 \x01(\t\x12\x0c\n\x04what\x18\x02 \x01(\t\x12)\n\x0b\x65xplanation\x18\x03 \x03(\x0b\x32\x14.diredi.v1.Explained\"*\n\tExplained\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"1\n\rDecideRequest\x12\r\n\x05\x65ntry\x18\x01 \x01(\t\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"\x10\n\x0e\x44\x65\x63ideResponse\"6\n\x12HoldReleaseRequest\x12\r\n\x05\x65ntry\x18\x01 \x01(\t\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"\x15\n\x13HoldReleaseResponse\"\x17\n\x15GetUpdateRulesRequest\"\x82\x01\n\x16GetUpdateRulesResponse\x12\x0c\n\x04held\x18\x01 \x03(\r\x12\x10\n\x08\x61ll_held\x18\x02 \x01(\x08\x12\x13\n\x0bhas_windows\x18\x03 \x01(\x08\x12$\n\x07windows\x18\x04 \x03(\x0b\x32\x13.diredi.v1.TimeSpan\x12\r\n\x05words\x18\x05 \x01(\t\"`\n\x08TimeSpan\x12*\n\x06\x62\x65gins\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x04\x65nds\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x16\n\x14GetSiteStatusRequest\"\xb5\x03\n\x15GetSiteStatusResponse\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x14\n\x0c\x63loud_online\x18\x02 \x01(\x08\x12\x14\n\x0ctrain_images\x18\x03 \x01(\r\x12\x17\n\x0fheld_out_images\x18\x04 \x01(\r\x12\x0f\n\x07samples\x18\x05 \x01(\r\x12\x15\n\rprivate_bytes\x18\x06 \x01(\x04\x12\x10\n\x08\x63ycle_id\x18\x07 \x01(\t\x12\x43\n\nsent_bytes\x18\x08 \x03(\x0b\x32/.diredi.v1.GetSiteStatusResponse.SentBytesEntry\x12\x12\n\nlast_error\x18\t \x01(\t\x12M\n\x0f\x63lass_proposals\x18\n \x03(\x0b\x32\x34.diredi.v1.GetSiteStatusResponse.ClassProposalsEntry\x1a\x30\n\x0eSentBytesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x35\n\x13\x43lassProposalsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\xbc\x01\n\x0cSampleReason\x12\x1d\n\x19SAMPLE_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17SAMPLE_REASON_UNCERTAIN\x10\x01\x12\x1e\n\x1aSAMPLE_REASON_INCONSISTENT\x10\x02\x12\x16\n\x12SAMPLE_REASON_RARE\x10\x03\x12\x18\n\x14SAMPLE_REASON_RANDOM\x10\x04\x12\x1e\n\x1aSAMPLE_REASON_DISAGREEMENT\x10\x05\x32\xe2\x03\n\x0cLocalService\x12I\n\nHandSample\x12\x1c.diredi.v1.HandSampleRequest\x1a\x1d.diredi.v1.HandSampleResponse\x12O\n\x0cListRequests\x12\x1e.diredi.v1.ListRequestsRequest\x1a\x1f.diredi.v1.ListRequestsResponse\x12=\n\x06\x44\x65\x63ide\x12\x18.diredi.v1.DecideRequest\x1a\x19.diredi.v1.DecideResponse\x12L\n\x0bHoldRelease\x12\x1d.diredi.v1.HoldReleaseRequest\x1a\x1e.diredi.v1.HoldReleaseResponse\x12U\n\x0eGetUpdateRules\x12 .diredi.v1.GetUpdateRulesRequest\x1a!.diredi.v1.GetUpdateRulesResponse\x12R\n\rGetSiteStatus\x12\x1f.diredi.v1.GetSiteStatusRequest\x1a .diredi.v1.GetSiteStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,8 +36,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSITESTATUSRESPONSE_SENTBYTESENTRY']._serialized_options = b'8\001'
   _globals['_GETSITESTATUSRESPONSE_CLASSPROPOSALSENTRY']._loaded_options = None
   _globals['_GETSITESTATUSRESPONSE_CLASSPROPOSALSENTRY']._serialized_options = b'8\001'
-  _globals['_SAMPLEREASON']._serialized_start=1261
-  _globals['_SAMPLEREASON']._serialized_end=1449
+  _globals['_SAMPLEREASON']._serialized_start=1596
+  _globals['_SAMPLEREASON']._serialized_end=1784
   _globals['_SAMPLEBOX']._serialized_start=69
   _globals['_SAMPLEBOX']._serialized_end=173
   _globals['_HANDSAMPLEREQUEST']._serialized_start=176
@@ -56,14 +56,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DECIDEREQUEST']._serialized_end=776
   _globals['_DECIDERESPONSE']._serialized_start=778
   _globals['_DECIDERESPONSE']._serialized_end=794
-  _globals['_GETSITESTATUSREQUEST']._serialized_start=796
-  _globals['_GETSITESTATUSREQUEST']._serialized_end=818
-  _globals['_GETSITESTATUSRESPONSE']._serialized_start=821
-  _globals['_GETSITESTATUSRESPONSE']._serialized_end=1258
-  _globals['_GETSITESTATUSRESPONSE_SENTBYTESENTRY']._serialized_start=1155
-  _globals['_GETSITESTATUSRESPONSE_SENTBYTESENTRY']._serialized_end=1203
-  _globals['_GETSITESTATUSRESPONSE_CLASSPROPOSALSENTRY']._serialized_start=1205
-  _globals['_GETSITESTATUSRESPONSE_CLASSPROPOSALSENTRY']._serialized_end=1258
-  _globals['_LOCALSERVICE']._serialized_start=1452
-  _globals['_LOCALSERVICE']._serialized_end=1769
+  _globals['_HOLDRELEASEREQUEST']._serialized_start=796
+  _globals['_HOLDRELEASEREQUEST']._serialized_end=850
+  _globals['_HOLDRELEASERESPONSE']._serialized_start=852
+  _globals['_HOLDRELEASERESPONSE']._serialized_end=873
+  _globals['_GETUPDATERULESREQUEST']._serialized_start=875
+  _globals['_GETUPDATERULESREQUEST']._serialized_end=898
+  _globals['_GETUPDATERULESRESPONSE']._serialized_start=901
+  _globals['_GETUPDATERULESRESPONSE']._serialized_end=1031
+  _globals['_TIMESPAN']._serialized_start=1033
+  _globals['_TIMESPAN']._serialized_end=1129
+  _globals['_GETSITESTATUSREQUEST']._serialized_start=1131
+  _globals['_GETSITESTATUSREQUEST']._serialized_end=1153
+  _globals['_GETSITESTATUSRESPONSE']._serialized_start=1156
+  _globals['_GETSITESTATUSRESPONSE']._serialized_end=1593
+  _globals['_GETSITESTATUSRESPONSE_SENTBYTESENTRY']._serialized_start=1490
+  _globals['_GETSITESTATUSRESPONSE_SENTBYTESENTRY']._serialized_end=1538
+  _globals['_GETSITESTATUSRESPONSE_CLASSPROPOSALSENTRY']._serialized_start=1540
+  _globals['_GETSITESTATUSRESPONSE_CLASSPROPOSALSENTRY']._serialized_end=1593
+  _globals['_LOCALSERVICE']._serialized_start=1787
+  _globals['_LOCALSERVICE']._serialized_end=2269
 # @@protoc_insertion_point(module_scope)

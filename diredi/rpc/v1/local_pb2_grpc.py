@@ -49,6 +49,16 @@ class LocalServiceStub:
                 request_serializer=diredi_dot_v1_dot_local__pb2.DecideRequest.SerializeToString,
                 response_deserializer=diredi_dot_v1_dot_local__pb2.DecideResponse.FromString,
                 _registered_method=True)
+        self.HoldRelease = channel.unary_unary(
+                '/diredi.v1.LocalService/HoldRelease',
+                request_serializer=diredi_dot_v1_dot_local__pb2.HoldReleaseRequest.SerializeToString,
+                response_deserializer=diredi_dot_v1_dot_local__pb2.HoldReleaseResponse.FromString,
+                _registered_method=True)
+        self.GetUpdateRules = channel.unary_unary(
+                '/diredi.v1.LocalService/GetUpdateRules',
+                request_serializer=diredi_dot_v1_dot_local__pb2.GetUpdateRulesRequest.SerializeToString,
+                response_deserializer=diredi_dot_v1_dot_local__pb2.GetUpdateRulesResponse.FromString,
+                _registered_method=True)
         self.GetSiteStatus = channel.unary_unary(
                 '/diredi.v1.LocalService/GetSiteStatus',
                 request_serializer=diredi_dot_v1_dot_local__pb2.GetSiteStatusRequest.SerializeToString,
@@ -84,6 +94,23 @@ class LocalServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def HoldRelease(self, request, context):
+        """A person's word on a release, signed with the site's own key: the site's devices do not install it, or may again. It
+        goes into the site's journal of consent. Role: the site itself. Deadline 10 s. Idempotent. PERMISSION_DENIED: another
+        key has signed it, or it is of another site.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetUpdateRules(self, request, context):
+        """Which releases the site holds, and when its devices may change over. Role: the site or a device of it. Deadline 5 s.
+        Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetSiteStatus(self, request, context):
         """Deadline 5 s. Idempotent.
         """
@@ -108,6 +135,16 @@ def add_LocalServiceServicer_to_server(servicer, server):
                     servicer.Decide,
                     request_deserializer=diredi_dot_v1_dot_local__pb2.DecideRequest.FromString,
                     response_serializer=diredi_dot_v1_dot_local__pb2.DecideResponse.SerializeToString,
+            ),
+            'HoldRelease': grpc.unary_unary_rpc_method_handler(
+                    servicer.HoldRelease,
+                    request_deserializer=diredi_dot_v1_dot_local__pb2.HoldReleaseRequest.FromString,
+                    response_serializer=diredi_dot_v1_dot_local__pb2.HoldReleaseResponse.SerializeToString,
+            ),
+            'GetUpdateRules': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUpdateRules,
+                    request_deserializer=diredi_dot_v1_dot_local__pb2.GetUpdateRulesRequest.FromString,
+                    response_serializer=diredi_dot_v1_dot_local__pb2.GetUpdateRulesResponse.SerializeToString,
             ),
             'GetSiteStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSiteStatus,
@@ -196,6 +233,60 @@ class LocalService:
             '/diredi.v1.LocalService/Decide',
             diredi_dot_v1_dot_local__pb2.DecideRequest.SerializeToString,
             diredi_dot_v1_dot_local__pb2.DecideResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HoldRelease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diredi.v1.LocalService/HoldRelease',
+            diredi_dot_v1_dot_local__pb2.HoldReleaseRequest.SerializeToString,
+            diredi_dot_v1_dot_local__pb2.HoldReleaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUpdateRules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diredi.v1.LocalService/GetUpdateRules',
+            diredi_dot_v1_dot_local__pb2.GetUpdateRulesRequest.SerializeToString,
+            diredi_dot_v1_dot_local__pb2.GetUpdateRulesResponse.FromString,
             options,
             channel_credentials,
             insecure,

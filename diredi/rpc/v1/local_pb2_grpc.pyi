@@ -43,6 +43,15 @@ class LocalServiceStub:
     without it. Role: the site itself. Deadline 10 s. NOT_FOUND: nothing of that cycle waits. FAILED_PRECONDITION: what is
     asked has changed since it was shown. PERMISSION_DENIED: another key has signed it, or it is of another site.
     """
+    HoldRelease: _grpc.UnaryUnaryMultiCallable[_local_pb2.HoldReleaseRequest, _local_pb2.HoldReleaseResponse]
+    """A person's word on a release, signed with the site's own key: the site's devices do not install it, or may again. It
+    goes into the site's journal of consent. Role: the site itself. Deadline 10 s. Idempotent. PERMISSION_DENIED: another
+    key has signed it, or it is of another site.
+    """
+    GetUpdateRules: _grpc.UnaryUnaryMultiCallable[_local_pb2.GetUpdateRulesRequest, _local_pb2.GetUpdateRulesResponse]
+    """Which releases the site holds, and when its devices may change over. Role: the site or a device of it. Deadline 5 s.
+    Idempotent.
+    """
     GetSiteStatus: _grpc.UnaryUnaryMultiCallable[_local_pb2.GetSiteStatusRequest, _local_pb2.GetSiteStatusResponse]
     """Deadline 5 s. Idempotent."""
 
@@ -60,6 +69,15 @@ class LocalServiceAsyncStub(LocalServiceStub):
     """A person's yes or no, signed with the site's own key; it goes into the site's journal of consent, and nothing begins
     without it. Role: the site itself. Deadline 10 s. NOT_FOUND: nothing of that cycle waits. FAILED_PRECONDITION: what is
     asked has changed since it was shown. PERMISSION_DENIED: another key has signed it, or it is of another site.
+    """
+    HoldRelease: _aio.UnaryUnaryMultiCallable[_local_pb2.HoldReleaseRequest, _local_pb2.HoldReleaseResponse]  # type: ignore[assignment]
+    """A person's word on a release, signed with the site's own key: the site's devices do not install it, or may again. It
+    goes into the site's journal of consent. Role: the site itself. Deadline 10 s. Idempotent. PERMISSION_DENIED: another
+    key has signed it, or it is of another site.
+    """
+    GetUpdateRules: _aio.UnaryUnaryMultiCallable[_local_pb2.GetUpdateRulesRequest, _local_pb2.GetUpdateRulesResponse]  # type: ignore[assignment]
+    """Which releases the site holds, and when its devices may change over. Role: the site or a device of it. Deadline 5 s.
+    Idempotent.
     """
     GetSiteStatus: _aio.UnaryUnaryMultiCallable[_local_pb2.GetSiteStatusRequest, _local_pb2.GetSiteStatusResponse]  # type: ignore[assignment]
     """Deadline 5 s. Idempotent."""
@@ -93,6 +111,27 @@ class LocalServiceServicer(metaclass=_abc_1.ABCMeta):
         """A person's yes or no, signed with the site's own key; it goes into the site's journal of consent, and nothing begins
         without it. Role: the site itself. Deadline 10 s. NOT_FOUND: nothing of that cycle waits. FAILED_PRECONDITION: what is
         asked has changed since it was shown. PERMISSION_DENIED: another key has signed it, or it is of another site.
+        """
+
+    @_abc_1.abstractmethod
+    def HoldRelease(
+        self,
+        request: _local_pb2.HoldReleaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_local_pb2.HoldReleaseResponse, _abc.Awaitable[_local_pb2.HoldReleaseResponse]]:
+        """A person's word on a release, signed with the site's own key: the site's devices do not install it, or may again. It
+        goes into the site's journal of consent. Role: the site itself. Deadline 10 s. Idempotent. PERMISSION_DENIED: another
+        key has signed it, or it is of another site.
+        """
+
+    @_abc_1.abstractmethod
+    def GetUpdateRules(
+        self,
+        request: _local_pb2.GetUpdateRulesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_local_pb2.GetUpdateRulesResponse, _abc.Awaitable[_local_pb2.GetUpdateRulesResponse]]:
+        """Which releases the site holds, and when its devices may change over. Role: the site or a device of it. Deadline 5 s.
+        Idempotent.
         """
 
     @_abc_1.abstractmethod

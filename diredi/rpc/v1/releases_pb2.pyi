@@ -129,10 +129,13 @@ class Rollout(_message.Message):
     REACHED_FIELD_NUMBER: _builtins.int
     RUNNING_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    STEP_NAMES_FIELD_NUMBER: _builtins.int
+    STEP_NAME_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     scope: _builtins.str
     percent: _builtins.int
-    """the share that may have it now"""
+    """the share that may have it now, beside the groups that have had their step"""
     paused: _builtins.str
     """why no further devices get it; empty: it goes on"""
     waited_s: _builtins.float
@@ -143,9 +146,17 @@ class Rollout(_message.Message):
     """... and do"""
     failed: _builtins.int
     """... and cannot"""
+    held: _builtins.int
+    """... and do not because their site holds it; these are waited for by nobody"""
+    step_name: _builtins.str
+    """the step under way"""
     @_builtins.property
     def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """shares of the devices in percent"""
+
+    @_builtins.property
+    def step_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """all steps, such as "group:pilot" and "25 %" """
 
     def __init__(
         self,
@@ -159,10 +170,13 @@ class Rollout(_message.Message):
         reached: _builtins.int = ...,
         running: _builtins.int = ...,
         failed: _builtins.int = ...,
+        held: _builtins.int = ...,
+        step_names: _abc.Iterable[_builtins.str] | None = ...,
+        step_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed", b"failed", "paused", b"paused", "percent", b"percent", "reached", b"reached", "running", b"running", "scope", b"scope", "steps", b"steps", "version", b"version", "waited_s", b"waited_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed", b"failed", "held", b"held", "paused", b"paused", "percent", b"percent", "reached", b"reached", "running", b"running", "scope", b"scope", "step_name", b"step_name", "step_names", b"step_names", "steps", b"steps", "version", b"version", "waited_s", b"waited_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -13,7 +13,7 @@ import pytest
 from cloud_server.app import Cloud
 from cloud_server.context import utc_now
 from diredi.errors import InvalidInput, NotFound, WrongState
-from diredi.rpc.v1 import cycles_pb2, fleet_pb2, registry_pb2, sites_pb2
+from diredi.rpc.v1 import cycles_pb2, fleet_pb2, fleet_pb2_grpc, registry_pb2, sites_pb2
 from tests.services.cloud.world import World, ask, state_of, states_of
 from tests.support.waiting import PATIENCE_S, until
 
@@ -216,6 +216,23 @@ async def test_a_canary_that_says_nothing_is_not_waited_for_for_ever(world: Worl
         ended = await operator.until(task.cycle_id)
         assert state_of(ended) == "ROLLED_BACK"
         assert "site-1/cam-1 said nothing" in ended.history[-1].reason
+
+
+async def test_a_canary_whose_site_holds_the_release_is_no_failure_and_the_validation_decides(world: World) -> None:
+    world.settings["canary_deadline_s"] = 4.0
+    async with world.cloud():
+        site, operator, camera = world.site(), world.operator(), world.device()
+        await camera.register()
+        task = await site.extracting(operator)
+        await site.extract(task)
+        await operator.until(task.cycle_id, "CANARY")
+        await site.validate(task.cycle_id)
+        held = fleet_pb2.HeartbeatRequest(device="cam-1", release_version=1, update_wait=fleet_pb2.UPDATE_WAIT_HELD)
+        await ask(camera.stub.Heartbeat, held)
+        fleet = fleet_pb2_grpc.FleetServiceStub(world.channel("alice"))
+        (device,) = (await ask(fleet.ListDevices, fleet_pb2.ListDevicesRequest())).devices
+        assert device.update_wait == fleet_pb2.UPDATE_WAIT_HELD
+        assert state_of(await operator.until(task.cycle_id)) == "RELEASED"
 
 
 async def test_a_site_that_makes_no_progress_is_not_waited_for_for_ever(world: World) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cloud_server import canary
-from cloud_server.entities import Install, Outcome, Release, ReleaseStatus, Rollout, Vitals
+from cloud_server.entities import Device, Install, Outcome, Release, ReleaseStatus, Rollout, UpdateWait, Vitals
 from cloud_server.fleet import rollout
 from cloud_server.fleet.publication import list_targets
 from cloud_server.fleet.rollout import Health
@@ -160,3 +160,59 @@ def test_a_rollout_goes_on_after_a_restart_where_it_was(database: Database, tmp_
 
     again.transact(go_on, writes=True)
     again.close()
+
+
+def test_groups_come_first_and_keep_the_release_when_shares_follow() -> None:
+    rollout_ = Rollout(
+        steps=("group:pilot", "group:north", 50, 100),
+        rings={"group:pilot": ("a",), "group:north": ("b", "c")},
+    )
+    devices = [f"{site}/cam-{n}" for site in "abcdef" for n in range(20)]
+
+    def reached(step: int) -> set[str]:
+        now = rollout_.model_copy(update={"step": step})
+        return {key for key in devices if canary.is_reached(key, SECOND.model_copy(update={"rollout": now}))}
+
+    assert {key[0] for key in reached(0)} == {"a"} and len(reached(0)) == 20
+    assert {key[0] for key in reached(1)} == {"a", "b", "c"} and len(reached(1)) == 60
+    assert reached(1) < reached(2) < reached(3) == set(devices)
+    assert rollout_.step_names == ["group:pilot", "group:north", "50 %", "100 %"] and not rollout_.complete
+    after, reason = rollout.judge(rollout_.model_copy(update={"waited_s": 60.0}), Health(20, 19, 0), RULES)
+    assert (after.step, after.percent, reason) == (1, 0, "to group:north: 19 of 20 devices run it")
+
+
+def test_a_rollout_in_groups_goes_on_at_a_share(database: Database) -> None:
+    def act(r: Repository) -> None:
+        groups = Rollout(steps=("group:pilot", 10, 100), rings={"group:pilot": ("a",)})
+        r.releases.set_rollout(2, groups, "cloud", "in groups", later(1))
+        rollout.pause(r, 2, "", "operator/alice", later(2))
+        assert rollout.resume(r, 2, "operator/alice", later(3)).rollout == groups
+        resumed = rollout.resume(r, 2, "operator/alice", later(4), 40).rollout
+        assert resumed is not None
+        assert (resumed.steps, resumed.step, resumed.percent) == (("group:pilot", 10, 40, 100), 2, 40)
+
+    database.transact(act, writes=True)
+
+
+def test_devices_whose_site_holds_a_release_are_no_failure_and_nobody_waits_for_them(database: Database) -> None:
+    def act(r: Repository) -> None:
+        run(r)
+        releases = r.releases.all()
+        reached = [
+            device for device in r.devices.of_site()
+            if (wanted := canary.select_release(device.key, releases)) and wanted.version == 2
+        ]  # fmt: skip
+        for device in reached[1:]:
+            held = Vitals(release_version=1, update_wait=UpdateWait.HELD)
+            r.devices.record_contact(device.name, device.site, NOON, held)
+        assert rollout.measure(r, r.releases.get(2)) == Health(1, 1, 0, held=len(reached) - 1)
+        (said,) = rollout.advance_all(r, later(2), 61, RULES)
+        assert "to 50 %: 1 of 1 devices run it" in said
+
+    database.transact(act, writes=True)
+
+
+def test_a_device_whose_site_holds_what_comes_is_no_canary() -> None:
+    held = Device(name="a", site="s", last_seen=NOON, update_wait=UpdateWait.HELD)
+    free = Device(name="b", site="s", last_seen=NOON)
+    assert canary.choose_canaries([held, free], {"s/a"}, 1) == ("s/b",)

@@ -8,6 +8,7 @@ import pytest
 from updater_harness import PowerCut, UpdaterHarness
 
 from diredi.errors import CorruptData, NoRoom
+from edge_node.site_rules import UpdateWait
 from edge_node.update_states import State
 
 WAY = [State.DOWNLOADING, State.VERIFYING, State.WARMING, State.SWAPPING, State.REPORTING, State.IDLE]
@@ -291,3 +292,48 @@ async def test_a_damaged_record_without_a_release_is_a_fresh_start(harness: Upda
     (harness.folder / "update.json").write_text("{")
     await install(harness, 1)
     assert harness.running == 1
+
+
+async def test_a_release_that_the_site_holds_is_not_even_fetched_until_it_lets_go(harness: UpdaterHarness) -> None:
+    await install(harness, 1)
+    fetches, updater, harness.waits = harness.fetches, harness.start(), UpdateWait.HELD
+    updater.request(harness.publish(2))
+
+    def let_go() -> bool:
+        if updater._changed.is_set():  # it has not looked yet
+            return False
+        if harness.waits is UpdateWait.HELD:
+            assert (harness.running, harness.fetches, updater.waits) == (1, fetches, UpdateWait.HELD)
+            harness.waits = UpdateWait.NONE
+            updater.reconsider()
+        return harness.running == 2 and updater.record.state is State.IDLE
+
+    await harness.run(updater, let_go)
+    assert updater.waits is UpdateWait.NONE
+    assert harness.reports == [(1, True, ""), (2, True, "")], "holding is no failure"
+
+
+async def test_outside_of_a_window_a_release_is_fetched_and_waits_also_through_a_power_cut(
+    harness: UpdaterHarness,
+) -> None:
+    await install(harness, 1)
+    harness.waits, wanted = UpdateWait.WINDOW, harness.publish(2)
+    updater = harness.start()
+    updater.request(wanted)
+    await harness.run(updater, lambda: updater.record.state is State.DOWNLOADING and harness.fetches == 2)
+    assert (harness.running, updater.waits) == (1, UpdateWait.WINDOW)
+    updater, harness.waits = harness.start(), UpdateWait.NONE
+    await harness.run(updater, lambda: updater.record.state is State.IDLE)
+    assert (harness.running, harness.fetches, harness.reports[-1]) == (2, 2, (2, True, ""))
+
+
+async def test_a_release_that_waits_for_a_window_makes_room_for_a_newer_one(harness: UpdaterHarness) -> None:
+    await install(harness, 1)
+    updater, harness.waits = harness.start(), UpdateWait.WINDOW
+    updater.request(harness.publish(2))
+    await harness.run(updater, lambda: harness.fetches == 2)
+    updater = harness.start()
+    updater.request(harness.publish(3))
+    harness.waits = UpdateWait.NONE
+    await harness.run(updater, lambda: harness.running == 3 and updater.record.state is State.IDLE)
+    assert harness.reports == [(1, True, ""), (3, True, "")]

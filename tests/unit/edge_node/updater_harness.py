@@ -17,6 +17,7 @@ from diredi.errors import CorruptData, DirediError, Unreachable, Untrusted
 from diredi.labels import LabelSpace
 from edge_node.active_model import ActiveModel
 from edge_node.release_trust import ReleaseTrust
+from edge_node.site_rules import UpdateWait
 from edge_node.update_states import InstallableRelease, State, UpdateRecord
 from edge_node.update_store import UpdateStore
 from edge_node.updater import Shadow, Updater
@@ -62,6 +63,7 @@ class UpdaterHarness(ReleaseTrust):
         self.fetches = 0
         self.fetch_error: DirediError | None = None
         self.cloud_away = False
+        self.waits = UpdateWait.NONE
         self.power_cut: Callable[[UpdateRecord], bool] = lambda _: False
         self.states: list[State] = []
         self.active = ActiveModel()
@@ -124,6 +126,7 @@ class UpdaterHarness(ReleaseTrust):
             self.folder / "releases", _Switchable(self.folder / "update.json", self), self.active, trust=self,
             fetch=self.fetch, report_install=self.report_install, load=DescribedModel,
             frame=lambda: FRAME, shadow=self.shadow, retry_failed_s=0.01, away_s=0.01,
+            wait_for=lambda version: self.waits,
         )  # fmt: skip
         updater.start_from_disk()
         return updater
