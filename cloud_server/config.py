@@ -115,6 +115,9 @@ class CloudConfig(ServiceConfig):
     """How many downloads an identity may have under way at once. More are refused."""
     max_calls: int = Field(16, ge=1)
     """How many calls of an identity may wait for their answer at once. More are refused."""
+    max_calls_per_s: float = Field(250.0, gt=0)
+    """How many calls and streams an identity may begin in a second, and for a moment twice as many. Others are refused,
+    with the time to wait, which our clients obey."""
     max_connections_per_address: int | None = Field(None, ge=1)
     """How many connections an address may have. The newest of those that are too many are closed. None takes three
     quarters of the files that the process may open."""
@@ -179,6 +182,7 @@ class CloudConfig(ServiceConfig):
             streams=self.max_streams,
             downloads=self.max_downloads,
             calls=self.max_calls,
+            calls_per_s=self.max_calls_per_s,
             connections=self.max_connections_per_address,
             handshake_s=self.handshake_deadline_s,
             message_bytes=_LARGEST_MESSAGE,

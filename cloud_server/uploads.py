@@ -41,11 +41,16 @@ class Uploads:
         self._context = context
         self._blobs = blobs
         self._keep_unreferenced_s = keep_unreferenced_s
-        self._admitted: dict[str, tuple[int, dict[str, int]]] = {}
-        """By site the version of its tasks, and the sizes that were admitted since, by digest."""
+        self._admitted: dict[str, tuple[int, dict[str, tuple[int, bool]]]] = {}
+        """By site the version of its tasks, and what was admitted since: by digest its size, and whether it is here."""
 
-    async def admit(self, caller: Identity, digest: str, total_bytes: int) -> None:
+    async def admit(self, caller: Identity, digest: str, total_bytes: int) -> bool:
         """Refuse an upload that nothing wants, before a byte of it is stored.
+
+        A site must not find out whether another one has put a blob, so it sends all of it, whatever is here.
+
+        Returns:
+            Whether the caller may know what is here: an operator may, and a site that has sent all of it.
 
         Raises:
             InvalidInput: That is not a digest.
@@ -56,7 +61,7 @@ class Uploads:
         hex_of(digest)
         if caller.role.includes(Role.OPERATOR):
             await self._admit_repair(digest, total_bytes)
-            return
+            return True
         if caller.role is not Role.SITE:
             raise Refused(f"{caller} may not put blobs: sites may, and operators where one is damaged")
         version = self._context.notifier.version(site_topic(caller.name))
@@ -64,15 +69,22 @@ class Uploads:
         if seen != version:
             admitted = {}
             self._admitted[caller.name] = version, admitted
-        if admitted.get(digest) != total_bytes:
+        size, complete = admitted.get(digest, (-1, False))
+        if size != total_bytes:
             # Whoever has no task is refused without a turn of the one writer, which others wait for.
             await self._context.read(lambda r: _find_cycle(r, caller.name))
-            await self._context.write(lambda r, now: self._record(r, caller.name, digest, total_bytes))
-            admitted[digest] = total_bytes
+            complete = await self._context.write(lambda r, now: self._record(r, caller.name, digest, total_bytes))
+            admitted[digest] = total_bytes, complete
+        return complete
+
+    async def complete(self, caller: Identity, digest: str) -> None:
+        """Record that a site has sent all of an upload."""
+        await self._context.write(lambda r, now: r.uploads.complete(digest, caller.name))
+        self._admitted.pop(caller.name, None)
 
     async def forget(self, caller: Identity, digest: str) -> None:
         """Forget an upload of which nothing is stored, because its first chunk was refused."""
-        if (await asyncio.to_thread(self._blobs.stat, digest)).received_bytes:
+        if await asyncio.to_thread(self._blobs.received, digest, str(caller)):
             return
         self._admitted.pop(caller.name, None)
         await self._context.write(lambda r, now: r.uploads.remove(digest, caller.name))
@@ -118,12 +130,12 @@ class Uploads:
             _log.info("blobs_collected", count=len(collected), bytes=sum(blob.bytes for blob in collected))
         return len(collected)
 
-    def _record(self, r: Repository, site: str, digest: str, total_bytes: int) -> None:
+    def _record(self, r: Repository, site: str, digest: str, total_bytes: int) -> bool:
         cycle = _find_cycle(r, site)
         usage = r.uploads.usage(site, cycle.id, but=digest)
         bases = r.models.get(cycle.base_tutor_id), r.models.get(cycle.base_student_id)
         self._context.quotas.check_upload(site, bases, usage.blobs + 1, usage.bytes + total_bytes)
-        r.uploads.add(digest, site, cycle.id, total_bytes)
+        return r.uploads.add(digest, site, cycle.id, total_bytes)
 
     async def _admit_repair(self, digest: str, total_bytes: int) -> None:
         known = await self._context.read(lambda r: r.uploads.referenced())

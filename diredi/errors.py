@@ -12,6 +12,7 @@
     ├── NoRoom                  stop: a disk or a quota is full                        RESOURCE_EXHAUSTED  exit 7
     ├── OffsetBeyondEnd         go back: an upload skipped bytes                       OUT_OF_RANGE        exit 3
     └── Unreachable             retry: the other side is away                          UNAVAILABLE         exit 8
+        ├── RateLimited         ... or there were too many calls; it says how long     RESOURCE_EXHAUSTED  exit 8
         ├── RemoteFailure       ... or is there and failed at it, which may pass       INTERNAL            exit 1
         └── Unauthenticated     ... to us, until our certificate is renewed            UNAUTHENTICATED     exit 5
 
@@ -105,6 +106,19 @@ class Unreachable(DirediError):
     """The other side is away: try again later."""
 
     exit_code = 8
+
+
+class RateLimited(Unreachable):
+    """The caller has made too many calls in a short time: try again after a pause.
+
+    Args:
+        message: What was too much.
+        retry_after_s: How long to wait, in seconds.
+    """
+
+    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class RemoteFailure(Unreachable):

@@ -9,6 +9,7 @@ from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 
+from diredi.evaluation.disclosure import counts_for_disclosure
 from diredi.knowledge.jobs.specs import ExtractResult, GapFile
 from diredi.labels import LabelSpace
 from diredi.rpc import convert
@@ -36,7 +37,7 @@ def build_manifest(
         labels=convert.labels_to(labels),
         train_images=result.train_images,
         held_out_images=result.held_out_images,
-        boxes={name: count for name, count in result.boxes.items() if name in labels.names},
+        boxes=counts_for_disclosure({name: count for name, count in result.boxes.items() if name in labels.names}),
         recipe=convert.struct_to(task.recipe),
         student_before=convert.metrics_to(result.student_before),
         tutor_after=convert.metrics_to(result.tutor_after),

@@ -388,4 +388,8 @@ def _find_bases(r: Repository, actor: Identity, manifest: GapManifest) -> tuple[
     authorization.require_member_site(actor, cycle.sites)
     if transitions.check_manifest(r, actor.name, manifest):
         return None
+    gaps = {"tutor gap": manifest.tutor_gap, "student gap": manifest.student_gap}
+    for what, gap in gaps.items():
+        if gap is not None and not r.uploads.is_complete(gap.blob.digest, actor.name):
+            raise WrongState(f"the blob of the {what}, {gap.blob.digest}, is not complete here: put it first")
     return r.models.get(cycle.base_tutor_id), r.models.get(cycle.base_student_id)

@@ -161,6 +161,7 @@ class UploadRow(Table):
     site: Mapped[str] = mapped_column(primary_key=True, index=True)
     cycle_id: Mapped[str] = mapped_column(ForeignKey("cycles.id"))
     bytes: Mapped[int]
+    complete: Mapped[bool]
 
 
 class TransitionRow(Table):

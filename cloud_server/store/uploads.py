@@ -51,10 +51,29 @@ class Uploads:
         blobs, total = self._session.execute(query).one()
         return Usage(int(blobs), int(total))
 
-    def add(self, digest: str, site: str, cycle_id: str, total_bytes: int) -> None:
-        """Record whose a blob is, and for which cycle; recorded again, the last one counts."""
-        self._session.merge(UploadRow(digest=digest, site=site, cycle_id=cycle_id, bytes=total_bytes))
+    def add(self, digest: str, site: str, cycle_id: str, total_bytes: int) -> bool:
+        """Record whose a blob is, and for which cycle; recorded again, the last one counts.
+
+        Returns:
+            Whether the site has sent all of it before.
+        """
+        complete = self.is_complete(digest, site)
+        row = UploadRow(digest=digest, site=site, cycle_id=cycle_id, bytes=total_bytes, complete=complete)
+        self._session.merge(row)
         self._session.flush()
+        return complete
+
+    def complete(self, digest: str, site: str) -> None:
+        """Record that a site has sent all of a blob."""
+        row = self._session.get(UploadRow, (digest, site))
+        if row is not None:
+            row.complete = True
+            self._session.flush()
+
+    def is_complete(self, digest: str, site: str) -> bool:
+        """Return whether a site has sent all of a blob, for a task that is not over."""
+        row = self._session.get(UploadRow, (digest, site))
+        return row is not None and row.complete
 
     def remove(self, digest: str, site: str) -> None:
         """Forget an upload; nothing happens where there is none."""

@@ -9,7 +9,7 @@ two others. Few images, and classes of few boxes, say nothing at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from statistics import median
 from typing import Final
@@ -51,6 +51,11 @@ def evaluate_for_disclosure(
     if len(data.val) < least_images or len(parts) < PARTS:
         return WITHHELD.model_copy(update={"judged_by": data.judged_by})
     return combine_parts(parts).model_copy(update={"judged_by": data.judged_by})
+
+
+def counts_for_disclosure(counts: Mapping[str, int]) -> dict[str, int]:
+    """Return numbers of boxes by class to the next ten, without those below ten, so that they do not show one image."""
+    return {name: round(count, -1) for name, count in counts.items() if count >= LEAST_BOXES}
 
 
 def for_disclosure(least_images: int) -> Callable[..., DetectionMetrics]:

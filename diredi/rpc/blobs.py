@@ -260,8 +260,16 @@ Access = Callable[[Identity, str], None]
 class Admission(Protocol):
     """Decides whether an upload is wanted before a byte of it is stored."""
 
-    async def admit(self, caller: Identity, digest: str, total_bytes: int) -> None:
-        """Refuse an upload that is not wanted, by raising a DirediError."""
+    async def admit(self, caller: Identity, digest: str, total_bytes: int) -> bool:
+        """Refuse an upload that is not wanted, by raising a DirediError.
+
+        Returns:
+            Whether the caller may know what is here of the blob, because he has sent all of it before, or reads all.
+        """
+        ...
+
+    async def complete(self, caller: Identity, digest: str) -> None:
+        """Record that a caller has sent all of an upload."""
         ...
 
     async def forget(self, caller: Identity, digest: str) -> None:
@@ -312,12 +320,16 @@ class BlobServicer(stubs.BlobServiceServicer):
             raise Refused(f"{caller} may not put blobs: it takes the role {' or '.join(sorted(self._putters))}")
         if len(request.data) > UPLOAD_CHUNK_BYTES:
             raise InvalidInput(f"a chunk of {len(request.data)} bytes: send at most {UPLOAD_CHUNK_BYTES} at once")
+        may_know = True
         if self._admission is not None:
-            await self._admission.admit(caller, request.digest, request.total_bytes)
+            may_know = await self._admission.admit(caller, request.digest, request.total_bytes)
+        owner = "" if may_know else str(caller)
         try:
             state = await asyncio.to_thread(
-                self._store.put_chunk, request.digest, request.total_bytes, request.offset, request.data
+                self._store.put_chunk, request.digest, request.total_bytes, request.offset, request.data, owner
             )
+            if state.complete and self._admission is not None and owner:
+                await self._admission.complete(caller, request.digest)
         except DirediError:
             if self._admission is not None:
                 await self._admission.forget(caller, request.digest)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -19,12 +21,12 @@ import structlog
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from diredi.errors import NotFound, Unreachable
+from diredi.errors import NotFound, RateLimited, Unreachable
 from diredi.rpc.byte_counter import EgressMeter, count_sent
 from diredi.rpc.limits import MAX_MESSAGE_BYTES
 from diredi.rpc.retry import Backoff, retry
 from diredi.rpc.server import FLOW_OPTIONS
-from diredi.rpc.status import error_of
+from diredi.rpc.status import error_of, retry_after_s
 from diredi.trust.deny_list import DenyListFile
 from diredi.trust.identity import Credentials, Role, ServerIdentity, server_name
 
@@ -270,7 +272,7 @@ async def call(
     attempts: int = 1,
     backoff: Backoff | None = None,
 ) -> Response:
-    """Make one unary call.
+    """Make one unary call; again within its deadline where the server asks to wait because of too many calls.
 
     Args:
         method: Method of a stub.
@@ -288,14 +290,19 @@ async def call(
     """
 
     async def once() -> Response:
-        try:
-            return await method(request, timeout=deadline_s)
-        except grpc.aio.AioRpcError as error:
-            raise error_from(error, _name_of(method)) from None
-        except asyncio.CancelledError:
-            if is_cancelled():
-                raise
-            raise Unreachable(RENEWED) from None
+        ends = time.monotonic() + deadline_s
+        while True:
+            try:
+                return await method(request, timeout=max(0.001, ends - time.monotonic()))
+            except grpc.aio.AioRpcError as error:
+                failure = error_from(error, _name_of(method))
+                if not isinstance(failure, RateLimited) or time.monotonic() + failure.retry_after_s > ends:
+                    raise failure from None
+            except asyncio.CancelledError:
+                if is_cancelled():
+                    raise
+                raise Unreachable(RENEWED) from None
+            await asyncio.sleep(failure.retry_after_s * (1 + random.random()))  # others wait for the same moment
 
     return await retry(once, attempts=attempts, backoff=backoff)
 
@@ -308,6 +315,8 @@ def is_cancelled() -> bool:
 
 def error_from(error: grpc.aio.AioRpcError, method: str = "") -> Exception:
     """Return the DirediError that a gRPC status stands for."""
+    if (after_s := retry_after_s(error.trailing_metadata())) is not None:
+        return RateLimited(error.details() or "too many calls: slow down", after_s)
     return error_of(error.code(), error.details() or "", method)
 
 

@@ -20,12 +20,12 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError
 
-from diredi.errors import DirediError, InvalidInput, Refused
+from diredi.errors import DirediError, InvalidInput, RateLimited, Refused
 from diredi.rpc.admission import Admission
 from diredi.rpc.byte_counter import EgressMeter, IngressMeter, count_sent
 from diredi.rpc.caller import caller_identity
-from diredi.rpc.limits import CallQuota, Limits
-from diredi.rpc.status import code_of
+from diredi.rpc.limits import CallQuota, CallRate, Limits
+from diredi.rpc.status import RETRY_AFTER_MS, code_of
 from diredi.trust.identity import Role
 
 _log = structlog.get_logger(__name__)
@@ -33,6 +33,10 @@ _END = object()
 _REFUSALS_A_MINUTE = 100
 """Of one method; more are counted and not logged."""
 _STOPPING = "this server is stopping: connect again"
+_HELD_S = 0.1
+_LONGEST_HELD_S = 1.0
+_MOST_HELD_BACK = 4096
+"""Refusals of calls that came too early which wait at once, in all."""
 _LONGEST = 1000  # characters of a message; a status travels in headers, which are limited
 Unary = Callable[[Any, Any], Awaitable[Any]]
 Stream = Callable[[Any, Any], AsyncIterator[Any]]
@@ -44,8 +48,8 @@ _DOWNLOAD = "/diredi.v1.BlobService/GetBlob"
 class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """The interceptor before every handler; health and reflection stay as their libraries wrote them, within limits.
 
-    It turns errors into status codes, counts received bytes, refuses a caller who has too much under way, ends open
-    streams when the server stops, and all calls of a caller whose certificate does not hold any more.
+    It turns errors into status codes, counts received bytes, refuses a caller who has too much under way or calls too
+    often, ends open streams when the server stops, and all calls of a caller whose certificate does not hold any more.
     """
 
     def __init__(
@@ -58,6 +62,8 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         self._admission = admission
         self._meter, self._sent = meter, sent
         self._quota = CallQuota(limits or Limits())
+        self._rate = CallRate(limits or Limits())
+        self._held_back = 0
         self._refusals = _Refusals()
         self._stopping = asyncio.Event()
 
@@ -123,20 +129,25 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         async def check(request: Any, context: Any) -> Any:
             try:
                 with admission.hold(context):
+                    self._rate.take(str(caller_identity(context)))
                     return await handler.unary_unary(request, context)
             except DirediError as error:
                 await self._abort(method, context, error)
 
         async def watch(request: Any, context: Any) -> None:  # health's writes to its context
             try:
-                with admission.hold(context) as must_end, self._quota.hold(str(caller_identity(context)), "stream"):
+                caller = str(caller_identity(context))
+                with admission.hold(context) as must_end, self._quota.hold(caller, "stream"):
+                    self._rate.take(caller)
                     await _unless(must_end, handler.unary_stream(request, context))
             except DirediError as error:
                 await self._abort(method, context, error)
 
         async def reflect(requests: Any, context: Any) -> AsyncIterator[Any]:
             try:
-                with admission.hold(context) as must_end, self._quota.hold(str(caller_identity(context)), "stream"):
+                caller = str(caller_identity(context))
+                with admission.hold(context) as must_end, self._quota.hold(caller, "stream"):
+                    self._rate.take(caller)
                     async for message in _until(self._stopping, must_end, handler.stream_stream(requests, context)):
                         yield message
             except _Stopping:
@@ -154,6 +165,8 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
     async def _abort(self, method: str, context: Any, error: Exception) -> NoReturn:
         if isinstance(error, DirediError):
+            if isinstance(error, RateLimited):
+                await self._abort_late(context, error)
             if (left_out := self._refusals.count(method)) is not None:
                 more = {"left_out": left_out} if left_out else {}
                 _log.info("call_refused", method=method, error=type(error).__name__, message=str(error), **more)
@@ -163,14 +176,31 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         await context.abort(grpc.StatusCode.INTERNAL, f"internal error {reference}: look for it in the server's log")
         raise AssertionError("abort always raises")
 
+    async def _abort_late(self, context: Any, error: RateLimited) -> NoReturn:
+        """Refuse a call that came too early, with the time to wait.
+
+        The answer itself waits for a while, too: whoever does not obey gets no more refusals than it may hold calls.
+        """
+        if self._held_back < _MOST_HELD_BACK:
+            self._held_back += 1
+            try:
+                await asyncio.sleep(min(_LONGEST_HELD_S, error.retry_after_s + _HELD_S))
+            finally:
+                self._held_back -= 1
+        after_ms = max(1, math.ceil(error.retry_after_s * 1000))
+        await context.abort(code_of(error), str(error)[:_LONGEST], ((RETRY_AFTER_MS, str(after_ms)),))
+        raise AssertionError("abort always raises")
+
     def _count(self, method: str, request: Any, context: Any) -> str:
         """Count a message and return who sent it; the holder of a token may enrol, and is refused all else.
 
         Raises:
+            RateLimited: The caller makes too many calls.
             Refused: The caller has a token.
             InvalidInput: The request is no message of this call.
         """
         identity = caller_identity(context)
+        self._rate.take(str(identity))
         if identity.role is Role.ENROLMENT and method != _ENROL:
             raise Refused(f"{identity} is a token: enrol with it, and use the certificate that you get")
         if isinstance(request, _Unreadable):

@@ -1,7 +1,8 @@
 """What one party may hold of a server at once, so that no party can stop the others.
 
-An identity has so many streams, downloads and calls; an address has so many connections. Connections are counted by the
-operating system's own list of this process's sockets, because gRPC does not tell of a connection before its first call.
+An identity has so many streams, downloads and calls, and begins so many a second; an address has so many connections.
+Connections are counted by the operating system's own list of this process's sockets, because gRPC does not tell of a
+connection before its first call.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import asyncio
 import os
 import resource
 import socket
+import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +21,15 @@ from typing import Final
 
 import structlog
 
-from diredi.errors import NoRoom
+from diredi.errors import NoRoom, RateLimited
 
 MAX_MESSAGE_BYTES: Final = 9 * 2**20
 """An image of 8 MiB and what stands beside it; big bytes travel as blobs."""
 _SOCKETS: Final = Path("/proc/self/fd")
 _LOOK_EVERY_S: Final = 1.0
+_BURST_S: Final = 2.0
+"""So many seconds' worth of calls may come at once."""
+_MANY_BUCKETS: Final = 1024
 _GROWN_BY: Final = 16
 """New file descriptors that are reason enough to look at all connections."""
 
@@ -37,6 +42,7 @@ class Limits:
         streams: Streams an identity, downloads not counted.
         downloads: Downloads an identity.
         calls: Calls an identity that are not answered yet.
+        calls_per_s: Calls and streams an identity may begin in a second; for a moment twice as many.
         connections: Connections an address; None: three quarters of the files that this process may open.
         handshake_s: How long a connection may take, in seconds, until its certificate is verified.
         message_bytes: The largest message that is received.
@@ -45,6 +51,7 @@ class Limits:
     streams: int = 512
     downloads: int = 16
     calls: int = 64
+    calls_per_s: float = 250.0
     connections: int | None = None
     handshake_s: float = 10.0
     message_bytes: int = MAX_MESSAGE_BYTES
@@ -78,6 +85,50 @@ class CallQuota:
             self._under_way[key] -= 1
             if not self._under_way[key]:
                 del self._under_way[key]
+
+
+class CallRate:
+    """A token bucket for each identity: what it does not use of its rate it may use at once within two seconds.
+
+    It belongs to one event loop and needs no lock.
+    """
+
+    def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin with full buckets.
+
+        Args:
+            limits: The rate.
+            clock: Returns the time in seconds.
+        """
+        self._rate, self._most = limits.calls_per_s, max(1.0, _BURST_S * limits.calls_per_s)
+        self._clock = clock
+        self._buckets: dict[str, tuple[float, float]] = {}
+        """By identity how many calls it had left, and when that was."""
+        self._look_at = _MANY_BUCKETS
+
+    def take(self, caller: str) -> None:
+        """Count one call.
+
+        Raises:
+            RateLimited: The caller has made too many; it says when there is room for the next one.
+        """
+        now = self._clock()
+        left, at = self._buckets.get(caller, (self._most, now))
+        left = min(self._most, left + (now - at) * self._rate)
+        if left < 1:
+            raise RateLimited(
+                f"{caller} makes more than {self._rate:g} calls a second, which is all that it may: slow down",
+                (1 - left) / self._rate,
+            )
+        self._buckets[caller] = left - 1, now
+        if len(self._buckets) >= self._look_at:
+            self._forget_full(now)
+
+    def _forget_full(self, now: float) -> None:
+        """Forget who could make a whole burst by now: that is what a caller begins with."""
+        full_s = self._most / self._rate
+        self._buckets = {caller: bucket for caller, bucket in self._buckets.items() if now - bucket[1] < full_s}
+        self._look_at = max(_MANY_BUCKETS, 2 * len(self._buckets))
 
 
 def raise_file_limit() -> int:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from typing import Any
 from urllib.parse import unquote
 
 import grpc
 
 from diredi import errors
 
+RETRY_AFTER_MS = "grpc-retry-pushback-ms"
+"""The trailing metadata of a refused call that says how many milliseconds to wait (gRFC A6)."""
 _CODES: dict[type[errors.DirediError], grpc.StatusCode] = {
     errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
     errors.CorruptData: grpc.StatusCode.DATA_LOSS,
@@ -16,7 +20,8 @@ _CODES: dict[type[errors.DirediError], grpc.StatusCode] = {
     errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     errors.Refused: grpc.StatusCode.PERMISSION_DENIED,
     errors.WrongState: grpc.StatusCode.FAILED_PRECONDITION,
-    errors.NoRoom: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.RateLimited: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.NoRoom: grpc.StatusCode.RESOURCE_EXHAUSTED,  # what a client takes it for where nothing says when to retry
     errors.OffsetBeyondEnd: grpc.StatusCode.OUT_OF_RANGE,
     errors.RemoteFailure: grpc.StatusCode.INTERNAL,
     errors.Unreachable: grpc.StatusCode.UNAVAILABLE,
@@ -34,6 +39,18 @@ _ERRORS: dict[grpc.StatusCode, type[errors.DirediError]] = {
 def code_of(error: errors.DirediError) -> grpc.StatusCode:
     """Return the status code that a server answers with for an error."""
     return next((code for kind, code in _CODES.items() if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+
+
+def retry_after_s(metadata: Iterable[Any] | None) -> float | None:
+    """Return how many seconds a server asks to wait before the next try; None where it does not ask."""
+    for key, value in metadata or ():
+        if key == RETRY_AFTER_MS:
+            try:
+                after_s = int(value) / 1000
+            except ValueError:
+                return None
+            return after_s if after_s >= 0 else None
+    return None
 
 
 def error_of(code: grpc.StatusCode, details: str, method: str = "") -> errors.DirediError:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import grpc
 
-from diredi.errors import Unreachable
+from diredi.errors import RateLimited, Unreachable
 from diredi.rpc.client import RENEWED, error_from, is_cancelled
 from diredi.rpc.retry import Backoff
 
@@ -102,7 +102,10 @@ async def read_messages(
     except TimeoutError:
         raise Unreachable(f"nothing came for {silence_s:g} s: the connection is dead") from None
     except grpc.aio.AioRpcError as error:
-        raise error_from(error) from None
+        failure = error_from(error)
+        if isinstance(failure, RateLimited):  # whoever opens the stream again does so after the pause
+            await asyncio.sleep(min(failure.retry_after_s, silence_s))
+        raise failure from None
     except asyncio.CancelledError:
         if is_cancelled():
             raise

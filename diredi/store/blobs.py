@@ -2,6 +2,7 @@
 
     ROOT/sha256/ab/<62 hex>     complete blobs: verified, synced to disk, never changed
     ROOT/partial/<64 hex>       uploads under way: the file's size is what has been received
+    ROOT/partial/<64 hex>.<16>  ... of one who must not learn what others have put: he sends all of it himself
     ROOT/partial/add-*          files being added from this machine
     ROOT/damaged/<64 hex>       what was under a name and had another digest when it was read
 
@@ -235,7 +236,11 @@ class BlobStore:
                 self._touched[digest] = time.monotonic()
         return state
 
-    def put_chunk(self, digest: str, total_bytes: int, offset: int, data: bytes) -> BlobState:
+    def received(self, digest: str, owner: str) -> int:
+        """Return how many bytes of a blob one owner has sent and not completed yet."""
+        return _size(self._partial(digest, owner))
+
+    def put_chunk(self, digest: str, total_bytes: int, offset: int, data: bytes, owner: str = "") -> BlobState:
         """Take one piece of an upload; a piece that is here already is accepted again.
 
         Args:
@@ -243,6 +248,8 @@ class BlobStore:
             total_bytes: The size of the whole blob.
             offset: Where the piece begins.
             data: The bytes of the piece.
+            owner: Who sends it, where nobody may learn from the answers whether others have put the blob: what counts
+                then is what this owner has sent. Empty: what is here counts, whoever has put it.
 
         Returns:
             How much of the blob is here now.
@@ -259,22 +266,22 @@ class BlobStore:
         if total_bytes > self.max_blob_bytes:
             raise NoRoom(f"blob {digest} has {total_bytes} bytes, this store takes at most {self.max_blob_bytes}")
         with self._locked(digest):
-            state = self.stat(digest)
+            state = BlobState(False, _size(self._partial(digest, owner))) if owner else self.stat(digest)
             if state.complete:
                 if state.received_bytes != total_bytes:
                     raise InvalidInput(f"blob {digest} is here with {state.received_bytes} bytes, not {total_bytes}")
                 return state
             if offset > state.received_bytes:
                 raise OffsetBeyondEnd(f"{state.received_bytes} bytes of blob {digest} are here: go on from there")
-            received = self._append(digest, total_bytes, state.received_bytes, data[state.received_bytes - offset :])
+            partial, more = self._partial(digest, owner), data[state.received_bytes - offset :]
+            received = self._append(partial, digest, total_bytes, state.received_bytes, more)
             if received < total_bytes:
                 return BlobState(False, received)
-            self._complete(digest, total_bytes)
+            self._complete(partial, digest, total_bytes)
             return BlobState(True, total_bytes)
 
-    def _append(self, digest: str, total_bytes: int, received: int, data: bytes) -> int:
+    def _append(self, partial: Path, digest: str, total_bytes: int, received: int, data: bytes) -> int:
         """Bytes received after `data`. Leaves the partial as it was when the disk is full."""
-        partial = self._partial(digest)
         if received > total_bytes:
             raise InvalidInput(f"{received} bytes of blob {digest} are here, more than {total_bytes}: check the total")
         with no_room_at(self.root):
@@ -291,8 +298,7 @@ class BlobStore:
                 raise
         return received + len(data)
 
-    def _complete(self, digest: str, total_bytes: int) -> None:
-        partial = self._partial(digest)
+    def _complete(self, partial: Path, digest: str, total_bytes: int) -> None:
         found = digest_of_file(partial)
         if found != Blob(digest, total_bytes):
             partial.unlink()
@@ -340,7 +346,8 @@ class BlobStore:
     def remove(self, digest: str) -> None:
         """Remove a blob and what was received of it; nothing happens if it is not here."""
         with self._locked(digest):
-            for file in (self._final(digest), self._partial(digest), self._damaged / hex_of(digest)):
+            partials = self._partials.glob(f"{hex_of(digest)}*")
+            for file in (self._final(digest), *partials, self._damaged / hex_of(digest)):
                 file.unlink(missing_ok=True)
 
     def collect(
@@ -386,7 +393,7 @@ class BlobStore:
         """
         dropped = []
         for partial in self._partials.iterdir():
-            digest = f"sha256:{partial.name}"
+            digest = f"sha256:{partial.name.partition('.')[0]}"
             if _DIGEST.fullmatch(digest) is None or digest in keep:
                 continue
             with self._locked(digest):
@@ -408,8 +415,9 @@ class BlobStore:
     def _final(self, digest: str) -> Path:
         return blob_path(self.root, digest)
 
-    def _partial(self, digest: str) -> Path:
-        return self._partials / hex_of(digest)
+    def _partial(self, digest: str, owner: str = "") -> Path:
+        name = hex_of(digest)
+        return self._partials / (f"{name}.{hashlib.sha256(owner.encode()).hexdigest()[:16]}" if owner else name)
 
     def _locked(self, digest: str) -> threading.RLock:
         return self._locks[int(hex_of(digest)[:8], 16) % len(self._locks)]

@@ -440,7 +440,7 @@ class GapManifest(_message.Message):
 
     @_builtins.property
     def boxes(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """class name to labelled boxes in training images"""
+        """class name to labelled boxes in training images, to the next ten; none below ten"""
 
     @_builtins.property
     def recipe(self) -> _struct_pb2.Struct: ...

@@ -162,3 +162,43 @@ def read(camera, digest: str):
     from diredi.rpc.streams import read_messages
 
     return read_messages(camera.blobs.GetBlob(registry_pb2.GetBlobRequest(digest=digest)), 60)
+
+
+async def test_an_upload_does_not_tell_a_site_that_another_one_has_put_the_same(world: World) -> None:
+    """The answers to the same pieces are the same whether the blob is there or not, also through a restart."""
+    secret, unknown = b"the gap of site-1" * 1000, b"nobody's" * 2125
+    assert len(secret) == len(unknown)
+
+    async def answers_to(site: SiteSide, data: bytes) -> list[tuple[int, bool]]:
+        digest, found = "sha256:" + hashlib.sha256(data).hexdigest(), []
+        for begin, end in ((0, 10), (10, 500), (0, 10), (500, len(data)), (0, 10)):
+            request = registry_pb2.PutChunkRequest(
+                digest=digest, total_bytes=len(data), offset=begin, data=data[begin:end]
+            )
+            answer = await ask(site.blobs.PutChunk, request)
+            found.append((answer.received_bytes, answer.complete))
+        return found
+
+    async with world.cloud():
+        owner, curious, operator = world.site(), world.site("site-2"), world.operator()
+        await owner.extracting(operator, "r1")
+        task = await curious.extracting(operator, "r2")
+        await put(owner, secret)
+        digest = "sha256:" + hashlib.sha256(secret).hexdigest()
+        stat = await ask(curious.blobs.StatBlob, registry_pb2.StatBlobRequest(digest=digest))
+        assert (stat.received_bytes, stat.complete) == (0, False)
+        labels = await curious.propose(task.cycle_id, "forklift")
+        manifest = await curious.manifest(task, labels)
+        manifest.student_gap.blob.digest = digest
+        with pytest.raises(WrongState, match=r"student gap, .* is not complete here: put it first"):
+            await ask(curious.stub.SubmitGap, curious.signed(manifest))
+        assert (await answers_to(curious, secret))[:3] == [(10, False), (500, False), (500, False)]
+    await world.close()
+    async with world.cloud():
+        curious = world.site("site-2")
+        told, expected = await answers_to(curious, secret), await answers_to(curious, unknown)
+        whole = (len(secret), True)
+        assert told == [whole] * 5, "what it has sent all of it may know"
+        assert expected == [(10, False), (500, False), (500, False), whole, whole]
+        owner = world.site()
+        await put(owner, secret[:5], total=len(secret))  # an answer that was lost

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
+from collections import Counter
 from contextlib import AsyncExitStack, ExitStack
 
 import grpc
@@ -11,11 +13,14 @@ import pytest
 import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from diredi.errors import NoRoom
+from diredi.errors import NoRoom, RateLimited
 from diredi.rpc.blobs import BlobServicer, download
+from diredi.rpc.caller import caller_identity
 from diredi.rpc.client import call, connect
-from diredi.rpc.limits import Limits
+from diredi.rpc.limits import CallRate, Limits
 from diredi.rpc.server import start_server
+from diredi.rpc.status import retry_after_s
+from diredi.rpc.streams import read_messages
 from diredi.rpc.v1 import edge_pb2, registry_pb2
 from diredi.rpc.v1.edge_pb2_grpc import EdgeServiceServicer, EdgeServiceStub
 from diredi.rpc.v1.registry_pb2_grpc import BlobServiceStub
@@ -129,8 +134,6 @@ async def test_watchers_of_health_count_as_streams(serve_within, site, honest):
 
 
 def aiter_of(stream):
-    from diredi.rpc.streams import read_messages
-
     return read_messages(stream, PATIENCE_S)
 
 
@@ -185,3 +188,93 @@ async def test_refused_calls_without_end_do_not_fill_the_log(serve_within, site,
                 flood = [BlobServiceStub(hog).PutChunk(request) for _ in range(60)]
                 assert await outcomes(flood) == {grpc.StatusCode.INVALID_ARGUMENT: 60}
     assert sum(line["event"] == "call_refused" for line in logs) == 100
+
+
+class Counted(Edge):
+    """Counts the calls of each caller that reach a handler."""
+
+    def __init__(self):
+        super().__init__()
+        self.reached = Counter()
+
+    async def GetStatus(self, request, context):
+        self.reached[str(caller_identity(context))] += 1
+        return await super().GetStatus(request, context)
+
+
+async def test_a_device_that_calls_without_end_is_slowed_down_and_twenty_honest_ones_are_answered(serve_within, pki):
+    servicer = Counted()
+    server = await serve_within(servicer, calls=64, calls_per_s=20)
+    hog = pki.credentials("device", "hog", "site-1")
+    fleet = [pki.credentials("device", f"camera-{number}", "site-1") for number in range(20)]
+    codes, took = Counter(), []
+    over, began = asyncio.Event(), time.monotonic()
+    async with AsyncExitStack() as stack:
+        flood = EdgeServiceStub(await stack.enter_async_context(connect(server.address, hog)))
+
+        async def call_without_end():
+            while not over.is_set():
+                codes[await flood.GetStatus(edge_pb2.GetStatusRequest()).code()] += 1
+
+        async def call_as_others_do(credentials):
+            async with connect(server.address, credentials) as channel:
+                await status(channel)  # the handshakes of all are not what is measured
+                for _ in range(6):
+                    at = time.monotonic()
+                    await status(channel)
+                    took.append(time.monotonic() - at)
+                    await asyncio.sleep(0.1)
+
+        flooding = [asyncio.create_task(call_without_end()) for _ in range(60)]
+        await until(lambda: codes[grpc.StatusCode.RESOURCE_EXHAUSTED] > 60)
+        await asyncio.gather(*map(call_as_others_do, fleet))
+        over.set()
+        await asyncio.gather(*flooding)
+    lasted = time.monotonic() - began
+    assert set(codes) == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+    assert servicer.reached["device/site-1/hog"] <= 40 + 20 * lasted + 1
+    assert codes[grpc.StatusCode.RESOURCE_EXHAUSTED] <= 60 * (lasted / 0.1 + 1), "a refusal costs the flood time, too"
+    assert all(servicer.reached[str(one.identity)] == 7 for one in fleet)
+    assert sorted(took)[int(0.99 * len(took))] < 2.0
+
+
+async def test_a_client_of_ours_waits_as_it_is_asked_and_none_of_its_calls_is_lost(serve_within, site):
+    servicer = Counted()
+    server = await serve_within(servicer, calls=64, calls_per_s=20)
+    async with connect(server.address, site) as channel:
+        assert await asyncio.gather(*(status(channel) for _ in range(50))) == ["camera-1"] * 50
+        flood = [EdgeServiceStub(channel).GetStatus(edge_pb2.GetStatusRequest()) for _ in range(45)]
+        await outcomes(flood)
+        refused = [one for one in flood if await one.code() is grpc.StatusCode.RESOURCE_EXHAUSTED].pop()
+        assert "more than 20 calls a second" in await refused.details()
+        assert 0 < retry_after_s(await refused.trailing_metadata()) <= 0.05 + 0.001
+
+
+async def test_a_stream_that_came_too_early_is_away_and_not_full(serve_within, site):
+    """A download that took it for a full disk would give up."""
+    server = await serve_within(Counted(), calls=64, calls_per_s=1)
+    async with connect(server.address, site) as channel:
+        await asyncio.gather(status(channel), status(channel))
+        began = time.monotonic()
+        with pytest.raises(RateLimited) as refused:
+            await anext(aiter_of(EdgeServiceStub(channel).DetectStream(edge_pb2.DetectStreamRequest())))
+        assert 0 < refused.value.retry_after_s <= 1
+        assert time.monotonic() - began > refused.value.retry_after_s, "whoever opens it again has waited"
+
+
+def test_a_bucket_fills_with_time_and_who_is_full_is_forgotten():
+    now = [0.0]
+    rate = CallRate(Limits(calls_per_s=10), clock=lambda: now[0])
+    for _ in range(20):
+        rate.take("a")
+    with pytest.raises(RateLimited) as refused:
+        rate.take("a")
+    assert refused.value.retry_after_s == pytest.approx(0.1)
+    now[0] += 0.1
+    rate.take("a")
+    with pytest.raises(RateLimited):
+        rate.take("a")
+    for number in range(5000):
+        now[0] += 0.01
+        rate.take(f"device-{number}")
+    assert len(rate._buckets) < 2000

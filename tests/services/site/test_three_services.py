@@ -182,7 +182,7 @@ async def test_a_site_without_a_label_takes_part_and_its_release_is_decided_by_a
     assert part.gap.decisions[0].subject == "labels"
     assert "the cloud's tutor found" in part.gap.decisions[0].because
     assert part.gap.decisions[1].subject == "estimates", "how far such an estimate is off on the coreset"
-    assert dict(part.gap.boxes)["car"] > 0
+    assert all(count >= 10 and count % 10 == 0 for count in part.gap.boxes.values())
     assert "forklift" not in {item.name for item in part.gap.labels.classes}, "an oracle teaches no new class"
     assert "estimated by an oracle's answers, without labels: mAP50 on the site's images" in cycle.history[-1].reason
     assert "(estimate)" in shown and "the cloud's tutor found" in shown

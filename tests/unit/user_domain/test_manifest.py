@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from diredi.detectors.spec import DetectorSpec
+from diredi.evaluation.disclosure import counts_for_disclosure
 from diredi.knowledge.jobs.specs import ExtractResult
 from diredi.labels import LabelSpace
 from diredi.rpc.convert import Model
@@ -79,3 +80,9 @@ def test_style_travels_only_where_the_policy_publishes_it(task: Task) -> None:
 def test_a_result_with_more_than_its_contract_is_refused_before_anything_is_sent(more: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(more))):
         result(**more)
+
+
+def test_numbers_of_boxes_leave_to_the_next_ten_and_not_below_ten() -> None:
+    assert counts_for_disclosure({"car": 9, "bus": 10, "van": 14, "cat": 16, "dog": 1234}) == {
+        "bus": 10, "van": 10, "cat": 20, "dog": 1230,
+    }  # fmt: skip
