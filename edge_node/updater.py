@@ -245,7 +245,7 @@ class Updater:
                 await asyncio.to_thread(warm_up, self._next.predictor, self._frame())
                 if self._shadow is not None and self._active.current is not None:
                     await self._shadow(self._next, lambda: self._wanted == self._target)
-                    if self._wanted != self._target:
+                    if self._wanted != self._target or not await self._wait_for_window():
                         return record
                 return record.advance(State.SWAPPING)
             case State.SWAPPING:
