@@ -41,7 +41,7 @@ def atomic_write(path: Path, data: bytes | str, *, durable: bool = True, mode: i
             with os.fdopen(handle, "wb") as file:
                 file.write(data.encode() if isinstance(data, str) else data)
             publish(part, path, durable=durable)
-        except OSError:
+        except (OSError, NoRoom):
             with suppress(OSError):
                 part.unlink(missing_ok=True)
             raise
@@ -61,7 +61,7 @@ def append_durably(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         if is_new:
-            _sync(path.parent)
+            sync_folder(path.parent)
 
 
 def part_of(path: Path) -> Path:
@@ -85,7 +85,7 @@ def publish(part: Path, path: Path, *, durable: bool = True) -> None:
             _sync(part)
         part.replace(path)
         if durable:
-            _sync(path.parent)
+            sync_folder(path.parent)
 
 
 def make_folder(folder: Path) -> None:
@@ -94,7 +94,12 @@ def make_folder(folder: Path) -> None:
         new = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         for path in reversed(new):
-            _sync(path.parent)
+            sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names in a folder on disk, so that a power cut loses none of them."""
+    _sync(folder)
 
 
 def _sync(path: Path) -> None:

@@ -5,6 +5,7 @@ It answers which certificates of an identity there are, so that they can be revo
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import ipaddress
 import json
@@ -20,7 +21,7 @@ from cryptography import x509
 from pydantic import TypeAdapter
 
 from diredi.errors import InvalidInput
-from diredi.store.files import no_room_at
+from diredi.store.files import no_room_at, sync_folder
 from diredi.trust.identity import Identity
 
 REGISTER_FILE: Final = "issued.jsonl"
@@ -80,7 +81,11 @@ class Register:
     def __init__(self, file: BinaryIO, path: Path) -> None:
         """Read an open file; use `opened`."""
         self._file, self._path, self.folder = file, path, path.parent
-        lines = file.read().splitlines()
+        data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        if len(whole) < len(data):  # a kill or a power cut has cut it, so what it would sign was never handed out
+            file.truncate(len(whole))
+        lines = whole.splitlines()
         self.issued = [_parsed(line, path, number) for number, line in enumerate(lines, start=1)]
 
     @classmethod
@@ -88,8 +93,11 @@ class Register:
     def opened(cls, folder: Path) -> Iterator[Self]:
         """Open the register in the folder of an authority for a block; there need not be one yet."""
         path = folder / REGISTER_FILE
+        is_new = not path.exists()
         with no_room_at(path), path.open("a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
+            if is_new:
+                sync_folder(folder)
             file.seek(0)
             yield cls(file, path)
 
@@ -116,10 +124,16 @@ class Register:
 
     def add(self, entry: Issued) -> None:
         """Append an entry; it is on disk on return."""
+        size = self._file.seek(0, os.SEEK_END)
+        line = json.dumps(asdict(entry)).encode() + b"\n"
         with no_room_at(self._path):
-            self._file.write(json.dumps(asdict(entry)).encode() + b"\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            try:
+                if os.write(self._file.fileno(), line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(self._file.fileno())
+            except OSError:
+                os.ftruncate(self._file.fileno(), size)
+                raise
         self.issued.append(entry)
 
 

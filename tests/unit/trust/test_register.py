@@ -44,7 +44,7 @@ def test_every_certificate_is_in_the_register(authority, tmp_path):
 def test_a_damaged_register_is_named_with_its_line_and_nothing_is_issued(authority, tmp_path):
     ca.issue(authority, "site", "a", [], tmp_path / "a")
     with (authority / "issued.jsonl").open("a") as file:
-        file.write('{"serial": "12')
+        file.write('{"serial": "12\n')
 
     with pytest.raises(InvalidInput, match=r"issued\.jsonl, line 2: this is no entry"):
         ca.issue(authority, "site", "b", [], tmp_path / "b")
