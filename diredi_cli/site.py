@@ -123,12 +123,19 @@ def _overlay_row(overlay: Overlay) -> tuple[object, ...]:
 
     texts = {
         overlay_pb2.OVERLAY_STATE_PENDING: "is being measured",
-        overlay_pb2.OVERLAY_STATE_READY: f"in use, {100 * overlay.share:.0f} % of the site's statistics",
+        overlay_pb2.OVERLAY_STATE_READY: ", ".join(
+            [
+                "in use",
+                *([f"{100 * overlay.share:.0f} % of the site's statistics"] if overlay.share else []),
+                *(["8 bits"] if overlay.quantised else []),
+            ]
+        ),
         overlay_pb2.OVERLAY_STATE_NONE: overlay.problem or "none, the release is better alone",
     }
+    not_quantised = f", not with 8 bits: {overlay.quantised_problem}" if overlay.quantised_problem else ""
     measured = [overlay.before, overlay.after] if overlay.HasField("before") else []
     figures = [percent(metrics.map50) for metrics in measured] or ["", ""]
-    return (overlay.release.removeprefix("sha256:")[:12], texts.get(overlay.state, ""), *figures)
+    return (overlay.release.removeprefix("sha256:")[:12], texts.get(overlay.state, "") + not_quantised, *figures)
 
 
 @app.command("open")

@@ -88,7 +88,11 @@ class EdgeConfig(ServiceConfig):
     """The pause before an installation is tried again that failed for a passing reason, in seconds. It doubles each
     time."""
     overlay: bool = False
-    """Whether to run each release with the overlay that the user domain has measured for it. The cloud is not told."""
+    """Whether to run each release in the form that the user domain has made for it: with batch-norm statistics of the
+    site, with 8 bits, or both. The cloud is not told."""
+    quantised: Literal["faster", "always", "never"] = "faster"
+    """When to run an overlay that has 8 bits: if it is faster on this board and finds about the same there, always, or
+    never."""
     overlay_every_s: float = Field(30.0, gt=0)
     """The time between two questions to the user domain for an overlay, in seconds."""
     hand_samples_per_minute: float = Field(0.0, ge=0, le=600)

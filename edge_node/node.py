@@ -97,6 +97,7 @@ async def serve(config: EdgeConfig, stop: asyncio.Event) -> None:
     overlays = OverlayUpdater(
         config.state_dir / "overlays", active, load=partial(OnnxPredictor, threads=threads),
         load_release=updater.load_verified, frame=lambda: inference.last_image, every_s=config.overlay_every_s,
+        quantised=config.quantised,
     )  # fmt: skip
     if config.overlay:
         await asyncio.to_thread(overlays.start_from_disk)

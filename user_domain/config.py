@@ -93,6 +93,12 @@ class UserDomainConfig(ServiceConfig):
     http://10.0.0.7:8080}`. The pages show what these cameras see."""
     pages: PagesConfig = PagesConfig()
     """The site's web pages: what the cloud asks for and what left, in a browser inside the site. Off by default."""
+    quantise: bool = False
+    """Whether to write each release that its edge nodes run with 8 bits, calibrated with the site's own training
+    images. The nodes run it so if it loses little on the held-out images: in the mean, for each class, and at
+    `quantise_confidence`. Nothing of it leaves the site."""
+    quantise_confidence: float = Field(0.25, gt=0, le=1)
+    """The confidence at which this site's edge nodes report (0 to 1)."""
     max_samples: int = Field(10_000, ge=0)
     """How many frames from edge nodes are kept. When there are as many, the one that may teach least makes room for a
     new one; never one that somebody has labelled."""

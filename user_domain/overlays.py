@@ -45,7 +45,7 @@ class Entry:
     result: OverlayResult | None = None
     """None until it is measured."""
     onnx: Blob | None = None
-    """Release and overlay as one file; None where the release runs alone."""
+    """The release in this site's form as one file; None where it runs as it is."""
     problem: str = ""
     """Why nothing could be measured."""
     again_at: float = math.inf
@@ -62,6 +62,10 @@ class OverlayMaker:
         folder: Path,
         data: Callable[[], PrivateData],
         backoff: Backoff,
+        *,
+        overlay: bool,
+        quantise: bool,
+        confidence: float,
     ) -> None:
         """Make it.
 
@@ -71,6 +75,9 @@ class OverlayMaker:
             folder: Its own folder, for work files and what is served.
             data: Returns the private data set as it was read last.
             backoff: Pauses while the cloud is away or the disk is full.
+            overlay: Whether to measure statistics.
+            quantise: Whether to write releases with 8 bits.
+            confidence: At which edge nodes report; 0 to 1.
         """
         self._cloud = cloud
         self._executor = executor
@@ -78,6 +85,7 @@ class OverlayMaker:
         self.served = BlobStore(folder / "served")
         self._data = data
         self._backoff = backoff
+        self._overlay, self._quantise, self._confidence = overlay, quantise, confidence
         self._changed = asyncio.Event()
         self.entries: dict[str, Entry | None] = {}
         """By release (digest of its ONNX file), those asked for last at the end; None while one is to be measured."""
@@ -121,13 +129,17 @@ class OverlayMaker:
         # Other images give other statistics, and a job that has ended is not run again.
         folder = job_folder(self._jobs / hex_of(release), str(data.bytes), str(data.train_images))
         student, onnx = await self._cloud.fetch_release(release, self._jobs / hex_of(release))
-        spec = OverlaySpec(**data.spec, student=student, onnx=onnx)
+        spec = OverlaySpec(
+            **data.spec, student=student, onnx=onnx, overlay=self._overlay, quantise=self._quantise,
+            confidence=self._confidence,
+        )  # fmt: skip
         with no_room_at(folder):
             result = await self._executor.run(OVERLAY_JOB, spec, OverlayResult, folder, _ignore)
             made = await asyncio.to_thread(self.served.add_file, result.onnx.path) if result.onnx else None
         structlog.get_logger().info(
             "overlay_measured", release=release, used=made is not None, share=result.share,
             map50_before=round(result.before.map50, 4), map50_after=round(result.after.map50, 4),
+            quantised=result.quantised, not_quantised=result.quantised_problem,
         )  # fmt: skip
         return Entry(result, made)
 
@@ -191,8 +203,10 @@ def _message_of(release: str, entry: Entry | None) -> pb.Overlay:
     if entry.result is not None:
         message.before.CopyFrom(convert.metrics_to(entry.result.before))
         message.after.CopyFrom(convert.metrics_to(entry.result.after))
-    if entry.onnx is not None and entry.result is not None and entry.result.overlay is not None:
-        message.state = pb.OVERLAY_STATE_READY
-        message.digest, message.share = entry.result.overlay.digest, entry.result.share
+        message.quantised, message.quantised_problem = entry.result.quantised, entry.result.quantised_problem
+    if entry.onnx is not None and entry.result is not None:
+        message.state, message.share = pb.OVERLAY_STATE_READY, entry.result.share
+        statistics = entry.result.overlay
+        message.digest = entry.onnx.digest if entry.result.quantised or statistics is None else statistics.digest
         message.onnx.CopyFrom(convert.blob_to(entry.onnx))
     return message

@@ -92,6 +92,8 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
     """
     if config.oracle is not None and not config.oracle.is_file():
         raise InvalidInput(f"oracle {config.oracle} does not exist: name the file of a detector, or leave it out")
+    if config.quantise and not config.labelled:
+        raise InvalidInput("quantise needs labels, which judge what 8 bits lose: leave it out, or label the images")
     if config.overlay and not config.labelled:
         raise InvalidInput("overlay needs labels, which judge whether it is better: leave it out, or label the images")
     if config.data == SAMPLES and not config.labelled:
@@ -132,7 +134,7 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
         rules = UpdateRules(journal, config.update_windows, config.time_zone)
         worker = TaskWorker(site, Backoff(0.5, config.retry_longest_s))
         parts = SiteParts(config.site, lambda: data.last, samples, cloud, worker, meter, consent, rules)
-        overlays = _overlay_maker(config, cloud, data) if config.overlay else None
+        overlays = _overlay_maker(config, cloud, data) if config.overlay or config.quantise else None
         pages = _pages(config, parts, site, stack)
         servicers = [
             LocalServicer(parts),
@@ -186,7 +188,10 @@ async def _follow_identity(
 
 def _overlay_maker(config: UserDomainConfig, cloud: CloudClient, data: _Data) -> OverlayMaker:
     backoff = Backoff(0.5, config.retry_longest_s)
-    return OverlayMaker(cloud, LocalExecutor(), config.state_dir / "overlays", lambda: data.last, backoff)
+    return OverlayMaker(
+        cloud, LocalExecutor(), config.state_dir / "overlays", lambda: data.last, backoff,
+        overlay=config.overlay, quantise=config.quantise, confidence=config.quantise_confidence,
+    )  # fmt: skip
 
 
 async def _watch_tasks(

@@ -7,7 +7,7 @@ import io
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
@@ -104,6 +104,35 @@ def explain_loss(
     if worst is not None and lost[worst] > most_of_a_class:
         return f"with 8 bits the model loses {100 * lost[worst]:.1f} points of AP50-95 of the class {worst}"
     return ""
+
+
+def explain_lost_class(
+    before: Mapping[str, float],
+    after: Mapping[str, float],
+    boxes: Mapping[str, int],
+    *,
+    most: float,
+    least_boxes: int = 10,
+) -> str:
+    """Say which class a quantised file finds less well at the confidence at which it reports.
+
+    Average precision looks at the order of scores alone, and 8 bits may lower them all.
+
+    Args:
+        before: F1 of each class, 0 to 1, of the file that it was made from (`f1_by_class`).
+        after: Its own.
+        boxes: Labelled boxes of each class.
+        most: The most F1 that one class may lose, 0 to 1.
+        least_boxes: Classes with fewer boxes than this are left out.
+
+    Returns:
+        A part of a sentence; empty where there is none.
+    """
+    lost = {name: before[name] - after[name] for name in before if boxes[name] >= least_boxes}
+    worst = max(lost, key=lambda name: lost[name], default=None)
+    if worst is None or lost[worst] <= most:
+        return ""
+    return f"with 8 bits the model loses {100 * lost[worst]:.1f} points of F1 of the class {worst} as it is reported"
 
 
 def _check_images(images: Sequence[Image]) -> None:

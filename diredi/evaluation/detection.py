@@ -108,6 +108,22 @@ def evaluate_with_matches(
     return _judge(*_collect(model, samples, labels, None))
 
 
+def f1_by_class(matches: Matches, labels: LabelSpace, confidence: float) -> dict[str, float]:
+    """Return the F1 of each class that was labelled, 0 to 1, of what a detector reports at a confidence.
+
+    Args:
+        matches: As `evaluate_with_matches` returns them.
+        labels: The label space of the labelled boxes.
+        confidence: Detections with a lower score are not reported; 0 to 1.
+    """
+    wanted, reported = matches.boxes.sum(0), matches.scores >= confidence
+    found = {}
+    for class_id in np.flatnonzero(wanted):
+        own = reported & (matches.classes == class_id)
+        found[labels.names[class_id]] = 2 * float((own & matches.right).sum()) / float(own.sum() + wanted[class_id])
+    return found
+
+
 def evaluate_parts(
     model: Predictor, data: Dataset, parts: int, *, on_progress: OnProgress | None = None
 ) -> list[DetectionMetrics]:

@@ -275,6 +275,18 @@ class OverlaySpec(SiteDataSpec):
     """The release's weights."""
     onnx: Path
     """The release as edge nodes run it."""
+    overlay: bool = True
+    """Whether to measure statistics."""
+    quantise: bool = False
+    """Whether to write the file with 8 bits, calibrated with the site's training images."""
+    confidence: float = 0.25
+    """What edge nodes report: with 8 bits a class must be found as well as without, at this confidence."""
+    calibration_images: int = 64
+    """With how many training images to calibrate."""
+    max_loss: float = 0.01
+    """The most mAP50-95 that 8 bits may cost."""
+    max_class_loss: float = 0.05
+    """The most AP50-95 or F1 that 8 bits may cost one class."""
 
 
 class OverlayResult(Config):
@@ -283,11 +295,15 @@ class OverlayResult(Config):
     before: DetectionMetrics
     """The release alone."""
     after: DetectionMetrics
-    """With the overlay; equal to `before` where none was better on the training images."""
+    """In the form that edge nodes run; equal to `before` where that is the release as it is."""
     share: float = 0.0
     """How much of the statistics is the site's."""
     overlay: File | None = None
-    """None: the release is better alone."""
+    """The statistics; None: the release is better without."""
     onnx: File | None = None
-    """Release and overlay as one file that edge nodes run."""
+    """The release in this form as one file that edge nodes run; None: they run it as it is."""
+    quantised: bool = False
+    """Whether that file has 8 bits."""
+    quantised_problem: str = ""
+    """Why it has not, where the site wants it to."""
     seconds: Seconds

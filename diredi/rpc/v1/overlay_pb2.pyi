@@ -47,7 +47,7 @@ Global___OverlayState: _TypeAlias = OverlayState  # noqa: Y015
 
 @_typing.final
 class Overlay(_message.Message):
-    """Batch-norm statistics that this site has measured for one release."""
+    """Batch-norm statistics that this site has measured for one release, or its weights with 8 bits, or both."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -59,18 +59,24 @@ class Overlay(_message.Message):
     BEFORE_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
+    QUANTISED_FIELD_NUMBER: _builtins.int
+    QUANTISED_PROBLEM_FIELD_NUMBER: _builtins.int
     release: _builtins.str
     """digest of the release's ONNX file"""
     state: Global___OverlayState.ValueType
     digest: _builtins.str
-    """READY: of the statistics"""
+    """READY: of the statistics; with 8 bits that of the file"""
     share: _builtins.float
     """READY: how much of the statistics is the site's, 0 to 1"""
     problem: _builtins.str
     """NONE: why nothing was measured, or empty"""
+    quantised: _builtins.bool
+    """READY: it has 8 bits"""
+    quantised_problem: _builtins.str
+    """why it has not, where this site wants it to"""
     @_builtins.property
     def onnx(self) -> _common_pb2.BlobRef:
-        """READY: release and overlay as one file"""
+        """READY: the release in this form, as one file"""
 
     @_builtins.property
     def before(self) -> _common_pb2.DetectionMetrics:
@@ -91,10 +97,12 @@ class Overlay(_message.Message):
         before: _common_pb2.DetectionMetrics | None = ...,
         after: _common_pb2.DetectionMetrics | None = ...,
         problem: _builtins.str = ...,
+        quantised: _builtins.bool = ...,
+        quantised_problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "onnx", b"onnx"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "digest", b"digest", "onnx", b"onnx", "problem", b"problem", "release", b"release", "share", b"share", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "digest", b"digest", "onnx", b"onnx", "problem", b"problem", "quantised", b"quantised", "quantised_problem", b"quantised_problem", "release", b"release", "share", b"share", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -154,10 +154,11 @@ async def test_a_node_runs_its_release_under_the_overlay_of_its_site_and_nobody_
 
 
 async def test_a_site_without_labels_cannot_judge_an_overlay(tmp_path: Path, pki: Pki, data: Path) -> None:
-    config = config_of(tmp_path / "site", pki, "localhost:1", data, overlay=True, labelled=False)
-    with pytest.raises(InvalidInput, match="overlay needs labels"):
-        async with running(config, pki):
-            pass
+    for wish in ("overlay", "quantise"):
+        config = config_of(tmp_path / "site", pki, "localhost:1", data, labelled=False, **{wish: True})
+        with pytest.raises(InvalidInput, match=f"{wish} needs labels"):
+            async with running(config, pki):
+                pass
 
 
 async def test_a_release_that_the_cloud_does_not_show_has_no_overlay(tmp_path: Path, pki: Pki, data: Path) -> None:

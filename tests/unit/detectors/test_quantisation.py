@@ -14,9 +14,11 @@ from diredi.detectors import registry
 from diredi.detectors.export import export_onnx
 from diredi.detectors.onnx import OnnxPredictor
 from diredi.detectors.predictor import Image
-from diredi.detectors.quantisation import LEAST_IMAGES, explain_loss
+from diredi.detectors.quantisation import LEAST_IMAGES, explain_loss, explain_lost_class
 from diredi.errors import InvalidInput
+from diredi.evaluation.detection import Matches, f1_by_class
 from diredi.evaluation.metrics import ClassMetrics, DetectionMetrics
+from diredi.labels import LabelSpace
 from diredi.store.blobs import digest_of_file
 from diredi_cli.main import run
 from tests.unit.diredi_demo.test_checks import data_set
@@ -90,6 +92,20 @@ def test_what_has_lost_too_much_in_the_mean_or_in_one_class_is_refused(
     before = metrics(car=(0.8, 50), dog=(0.6, 50), cat=(0.4, 9))
     assert said in explain_loss(before, metrics(**after), most=0.01, most_of_a_class=0.05)
     assert said or not explain_loss(before, metrics(**after), most=0.01, most_of_a_class=0.05)
+
+
+def test_a_class_that_is_reported_less_often_is_refused_though_the_order_of_scores_is_the_same() -> None:
+    scores, right = np.array([0.4, 0.4, 0.3, 0.9]), np.array([True, True, True, False])
+    before, after = (
+        Matches(np.zeros(4, np.int64), np.array([0, 0, 0, 1]), values, right, np.array([[3, 1]]))
+        for values in (scores, scores - 0.12)
+    )
+    labels = LabelSpace(names=("car", "dog"))
+    f1 = [f1_by_class(one, labels, 0.25) for one in (before, after)]
+    assert f1 == [{"car": 1.0, "dog": 0.0}, {"car": pytest.approx(0.8), "dog": 0.0}]
+    said = explain_lost_class(*f1, boxes={"car": 30, "dog": 10}, most=0.05)
+    assert said == "with 8 bits the model loses 20.0 points of F1 of the class car as it is reported"
+    assert explain_lost_class(*f1, boxes={"car": 9, "dog": 10}, most=0.05) == ""
 
 
 def test_the_command_wants_images_of_the_site(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
