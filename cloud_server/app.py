@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import structlog
 from cryptography.hazmat.primitives import serialization
@@ -36,15 +36,19 @@ from diredi.errors import DirediError, InvalidInput
 from diredi.jobs import Executor, LocalExecutor
 from diredi.rpc.blobs import BlobServicer
 from diredi.rpc.byte_counter import IngressMeter
+from diredi.rpc.pages import PageServicer
 from diredi.rpc.renewal import LOOK_EVERY_S, is_due
 from diredi.rpc.server import Server, start_server
 from diredi.store.blobs import BlobStore
 from diredi.store.files import make_folder
 from diredi.trust import ca, enrolment, rotation
 from diredi.trust.deny_list import CRL_FILE
-from diredi.trust.identity import CA_FILE, Credentials, Role
+from diredi.trust.identity import CA_FILE, PEOPLE, Credentials, Role
 from diredi.trust.live import wait_for_valid
 from diredi.trust.release_repository import ReleaseRepository
+
+if TYPE_CHECKING:
+    from diredi.web.app import WebApp
 
 _FOLLOW_EVERY_S: Final = 1.0
 CYCLE_SERVICE: Final = "diredi.v1.CycleService"
@@ -148,25 +152,46 @@ class Cloud:
         self._job_runner = job_runner
         self._access = BlobAccess(context)
         self._meter = meter = IngressMeter(config.state_dir / "ingress")
+        cycles = CycleService(context, config.cycle_recipe)
+        sites = SiteService(context, GapValidator(self.blobs))
+        self._console = self._make_console(cycles, sites)
         putters = (Role.SITE, Role.OPERATOR, Role.ADMIN)
         servicers = [
             RegistryServicer(context),
             BlobServicer(self.blobs, putters, may_read=self._access.check, admission=self.uploads),
-            CycleServicer(CycleService(context, config.cycle_recipe)),
-            SiteServicer(SiteService(context, GapValidator(self.blobs)), meter),
+            CycleServicer(cycles),
+            SiteServicer(sites, meter),
             FleetServicer(self._fleet),
             ReleaseServicer(self._fleet),
             EnrolmentServicer(config.authority, config.identity),
+            PageServicer(
+                self._console.link if self._console else None,
+                lambda caller: caller.role in PEOPLE,
+                "viewers, operators and admins",
+            ),
         ]
         server = await start_server(
             credentials, config.listen, servicers, meter=meter, identity=config.identity, limits=config.limits
         )
+        if self._console:
+            self._console.sessions.admits = server.admits
         await server.set_serving(CYCLE_SERVICE, False)
         await server.set_serving("", True)
         return server
 
+    def _make_console(self, cycles: CycleService, sites: SiteService) -> WebApp | None:
+        """Return the operator's console; None where there is to be none."""
+        if not self.config.pages.listen:
+            return None
+        from cloud_server.pages.console import make_console  # only here: whoever has no pages needs no FastAPI
+        from cloud_server.pages.parts import ConsoleParts
+
+        return make_console(ConsoleParts(self.config, self.context, cycles, self._fleet, sites))
+
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
+            if self._console:
+                group.create_task(self._console.run())
             group.create_task(self._fleet.run())
             group.create_task(self.uploads.run())
             group.create_task(self.uploads.keep_verified())

@@ -14,6 +14,7 @@ from diredi.config import ServiceConfig
 from diredi.knowledge.jobs.specs import UNTRAINED_IMAGE_SIZE
 from diredi.knowledge.recipe import BootstrapRecipe, CycleRecipe
 from diredi.rpc.limits import Limits
+from diredi.web.config import PagesConfig
 
 _LARGEST_MESSAGE = 4 * 2**20
 """A chunk of an upload or a manifest has at most 1 MiB. What is larger is refused before it is in memory."""
@@ -44,6 +45,9 @@ class CloudConfig(ServiceConfig):
     accept_lost_past: bool = False
     """Start although the database does not know releases or class names that were given out, because no backup does.
     For one start: release numbers go on after the lost ones."""
+    pages: PagesConfig = PagesConfig()
+    """The operator's console: fleet, cycles, rollouts, models, sites and the log of decisions in a browser. Off by
+    default."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Events below this level are not logged."""
 

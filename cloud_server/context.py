@@ -62,6 +62,15 @@ class CloudContext:
         """Run `query` in a transaction that only reads, and return its result."""
         return await self.database.read(query)
 
+    async def read_for_person(self, actor: Identity, query: Callable[[Repository], _Result]) -> _Result:
+        """Answer the question of a person, who may look at everything: check the role, then `read`.
+
+        Raises:
+            Refused: The caller is not a viewer, operator or admin.
+        """
+        authorization.require_viewer(actor)
+        return await self.read(query)
+
     async def write(self, action: Callable[[Repository, datetime], _Result]) -> _Result:
         """Run an action in one transaction, then wake those who wait for what it changed.
 

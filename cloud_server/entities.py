@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
 
@@ -391,6 +391,10 @@ class Vitals(Record):
     runtime: str = ""
     """What runs its network; empty where it has no release, or has not said so."""
     update_wait: UpdateWait = UpdateWait.NONE
+
+
+UNHEALTHY_SHARE: Final = 0.01
+"""Share of its frames on which the model of a device may fail."""
 
 
 class Device(Record):

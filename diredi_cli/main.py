@@ -20,6 +20,7 @@ from diredi_cli import (
     audit,
     backup,
     camera,
+    console,
     cycle,
     data,
     device,
@@ -89,6 +90,7 @@ app.add_typer(site.app, name="site")
 app.add_typer(group.app, name="group")
 app.add_typer(device.app, name="device")
 app.add_typer(operator.app, name="operator")
+app.add_typer(console.app, name="console")
 app.add_typer(camera.app, name="camera")
 app.add_typer(train.app, name="train")
 app.add_typer(peers.app, name="peers")

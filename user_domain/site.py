@@ -144,6 +144,8 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
         more = [overlay_blobs(config.site, overlays)] if overlays else []
         server = await start_server(credentials, config.listen, [*servicers, *more], identity=config.identity)
         stack.push_async_callback(server.stop, STOP_S)
+        if pages:
+            pages.sessions.admits = server.admits
         process.announce(server.address, site=config.site, train_images=data.last.train_images)
         deny_list = DenyListFollower(config.identity)
         following = _follow_identity(server.identity, channel, cloud, journal, config.identity)

@@ -13,15 +13,13 @@ from datetime import datetime
 from typing import Final
 
 from cloud_server import canary
-from cloud_server.entities import Device, Outcome, Release, ReleaseStatus, Rollout, UpdateWait
+from cloud_server.entities import UNHEALTHY_SHARE, Device, Outcome, Release, ReleaseStatus, Rollout, UpdateWait
 from cloud_server.rollout_rules import RolloutRules
 from cloud_server.scopes import scopes_of
 from cloud_server.store import Repository
 from diredi.errors import InvalidInput, WrongState
 
 CLOUD: Final = "cloud"
-_UNHEALTHY: Final = 0.01
-"""Share of its frames on which the model of a device may fail."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def _fails(device: Device, version: int) -> bool:
     last = next((install for install in reversed(device.installs) if install.release_version == version), None)
     if last is not None and last.outcome is Outcome.FAILED:
         return True
-    return device.release_version == version and device.failed_frames > _UNHEALTHY * max(device.frames, 1)
+    return device.release_version == version and device.failed_frames > UNHEALTHY_SHARE * max(device.frames, 1)
 
 
 def advance_all(r: Repository, now: datetime, elapsed_s: float, rules: RolloutRules) -> list[str]:

@@ -2,16 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from datetime import datetime
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
 
-from sqlalchemy import and_, delete, func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, and_, case, delete, false, func, not_, or_, select
+from sqlalchemy.orm import Session, aliased
 
-from cloud_server.entities import Device, Install, Site, Vitals, device_key
+from cloud_server.entities import UNHEALTHY_SHARE, Device, Install, Outcome, Site, Vitals, device_key
 from cloud_server.notifier import RELEASES
 from cloud_server.store.schema import DeviceRow, GroupRow, InstallRow, SiteRow
 from diredi.errors import NotFound
+from diredi.trust.live import ENDS_SOON
+
+AWAY_AFTER: Final = timedelta(seconds=45)
+"""A device that was silent for longer is away."""
+
+
+class Trouble(StrEnum):
+    """Why somebody should look at a device."""
+
+    AWAY = "away"
+    FAILED_INSTALL = "failed install"
+    FAILED_FRAMES = "failed frames"
+    NO_UPDATES = "no updates"
+    CERTIFICATE = "certificate ends"
+
+
+@dataclass(frozen=True)
+class DeviceQuery:
+    """Which devices to list, and in which order; an empty value means all."""
+
+    site: str = ""
+    release: int | None = None
+    runtime: str = ""
+    trouble: Trouble | None = None
+    healthy: bool = False
+    """Only devices without any trouble."""
+    text: str = ""
+    """A part of the device's name."""
+    sort: str = "name"
+    """A key of `ORDERS`."""
+    descending: bool = False
+
+
+@dataclass(frozen=True)
+class FoundDevice:
+    """A device of a list, without its history."""
+
+    name: str
+    site: str
+    key: str
+    release_version: int
+    runtime: str
+    frames_per_second: float
+    latency_ms: float
+    last_seen: datetime
+    certificate_expires: datetime | None
+    troubles: tuple[Trouble, ...]
+
+
+_LISTED: Final = tuple(field.name for field in fields(FoundDevice) if field.name != "troubles")
+
+ORDERS: Final = {
+    "name": DeviceRow.name,
+    "site": DeviceRow.site,
+    "release": DeviceRow.release_version,
+    "runtime": DeviceRow.runtime,
+    "seen": DeviceRow.last_seen,
+    "fps": DeviceRow.frames_per_second,
+    "latency": DeviceRow.latency_ms,
+}
+"""What lists of devices can be sorted by."""
 
 
 class Sites:
@@ -162,3 +226,89 @@ class Devices:
         """Return how many devices each site has."""
         query = select(DeviceRow.site, func.count()).group_by(DeviceRow.site)
         return dict(self._session.execute(query).tuples().all())
+
+    def search(self, query: DeviceQuery, now: datetime, offset: int, limit: int) -> tuple[list[FoundDevice], int]:
+        """Return one page of the devices that a query asks for, and how many there are.
+
+        Args:
+            query: Which devices, in which order.
+            now: The current time.
+            offset: How many to leave out at the beginning.
+            limit: At most so many.
+        """
+        troubles = _troubles(now)
+        where = _conditions(query, troubles)
+        order = ORDERS.get(query.sort, DeviceRow.name)
+        columns = [getattr(DeviceRow, name) for name in _LISTED]
+        select_rows = select(*columns, *(condition.label(name.name) for name, condition in troubles.items()))
+        select_rows = select_rows.where(*where).offset(offset).limit(limit)
+        select_rows = select_rows.order_by(order.desc() if query.descending else order.asc(), DeviceRow.key)
+        rows = [row._mapping for row in self._session.execute(select_rows)]
+        found = [
+            FoundDevice(
+                **{name: row[name] for name in _LISTED}, troubles=tuple(name for name in troubles if row[name.name])
+            )
+            for row in rows
+        ]
+        return found, self._session.scalar(select(func.count()).select_from(DeviceRow).where(*where)) or 0
+
+    def troubles_of(self, key: str, now: datetime) -> tuple[Trouble, ...]:
+        """Return why somebody should look at one device."""
+        troubles = _troubles(now)
+        columns = (condition.label(name.name) for name, condition in troubles.items())
+        row = self._session.execute(select(*columns).where(DeviceRow.key == key)).one()
+        return tuple(name for name in troubles if row._mapping[name.name])
+
+    def count_troubles(self, now: datetime) -> tuple[int, dict[Trouble, int]]:
+        """Return how many devices there are, and how many have each trouble."""
+        troubles = _troubles(now)
+        sums = [func.coalesce(func.sum(case((condition, 1), else_=0)), 0) for condition in troubles.values()]
+        total, *counts = self._session.execute(select(func.count(), *sums).select_from(DeviceRow)).one()
+        return int(total), {name: int(count) for name, count in zip(troubles, counts, strict=True)}
+
+    def known_values(self) -> tuple[list[str], dict[int, int], list[str]]:
+        """Return the sites that have devices, how many devices run each release, and the runtimes that there are."""
+        sites = self._session.scalars(select(DeviceRow.site).distinct().order_by(DeviceRow.site)).all()
+        by_release = select(DeviceRow.release_version, func.count()).group_by(DeviceRow.release_version)
+        runtimes = self._session.scalars(select(DeviceRow.runtime).distinct().order_by(DeviceRow.runtime)).all()
+        releases = dict(self._session.execute(by_release).tuples().all())
+        return list(sites), dict(sorted(releases.items(), reverse=True)), [name for name in runtimes if name]
+
+    def installs_of(self, version: int, limit: int = 20_000) -> list[tuple[datetime, str]]:
+        """Return when and how installations of a release ended, oldest first; the last `limit` of them."""
+        query = select(InstallRow.at, InstallRow.outcome).where(InstallRow.release_version == version)
+        rows = self._session.execute(query.order_by(InstallRow.id.desc()).limit(limit)).tuples().all()
+        return sorted(rows)
+
+
+def _troubles(now: datetime) -> Mapping[Trouble, ColumnElement[bool]]:
+    every = aliased(InstallRow)
+    last = select(func.max(every.id)).where(every.device == DeviceRow.key).correlate(DeviceRow).scalar_subquery()
+    failed = select(InstallRow.id).where(InstallRow.id == last, InstallRow.outcome == Outcome.FAILED.value)
+    soon = and_(DeviceRow.certificate_expires.is_not(None), DeviceRow.certificate_expires < now + ENDS_SOON)
+    return {
+        Trouble.AWAY: DeviceRow.last_seen < now - AWAY_AFTER,
+        Trouble.FAILED_INSTALL: failed.exists(),
+        Trouble.FAILED_FRAMES: and_(
+            DeviceRow.failed_frames > 0, DeviceRow.failed_frames > UNHEALTHY_SHARE * DeviceRow.frames
+        ),
+        Trouble.NO_UPDATES: DeviceRow.updates_stalled.is_(True),
+        Trouble.CERTIFICATE: func.coalesce(soon, false()),
+    }
+
+
+def _conditions(query: DeviceQuery, troubles: Mapping[Trouble, ColumnElement[bool]]) -> list[ColumnElement[bool]]:
+    found: list[ColumnElement[bool]] = []
+    if query.site:
+        found.append(DeviceRow.site == query.site)
+    if query.release is not None:
+        found.append(DeviceRow.release_version == query.release)
+    if query.runtime:
+        found.append(DeviceRow.runtime == query.runtime)
+    if query.text:
+        found.append(DeviceRow.name.icontains(query.text, autoescape=True))
+    if query.trouble is not None:
+        found.append(troubles[query.trouble])
+    if query.healthy:
+        found.append(not_(or_(*troubles.values())))
+    return found

@@ -60,6 +60,16 @@ class LogEntry:
         return dict(json.loads(self.details))
 
     @property
+    def public(self) -> Json:
+        """What everybody may see of it, beside what every entry has."""
+        return {name: value for name, value in json.loads(self.entry).items() if name not in {"about", "at", "details"}}
+
+    @property
+    def at(self) -> datetime:
+        """When it was decided."""
+        return datetime.fromisoformat(json.loads(self.entry)["at"])
+
+    @property
     def proof(self) -> LogProof:
         """What proves that this entry is in the log."""
         peaks = tuple(peak.hex() for peak in self.peaks)
@@ -125,6 +135,26 @@ class Log:
         """Return the entry of each release, by version."""
         rows = self._session.scalars(select(LogRow).where(LogRow.subject.startswith("release/")).order_by(LogRow.index))
         return {int(row.subject.partition("/")[2]): _entry(row) for row in rows}
+
+    def about(self, subject: str, limit: int = 200) -> list[LogEntry]:
+        """Return the entries whose subject begins so, oldest first; the last `limit` of them."""
+        query = select(LogRow).where(LogRow.subject.startswith(subject, autoescape=True))
+        return [_entry(row) for row in self._session.scalars(query.order_by(LogRow.index.desc()).limit(limit))][::-1]
+
+    def newest(self, limit: int, kind: str = "", before: int | None = None) -> list[LogEntry]:
+        """Return entries, newest first.
+
+        Args:
+            limit: At most so many.
+            kind: Only those whose subject begins with it, such as "rollout"; empty: all.
+            before: Only those before this place; None: from the end.
+        """
+        query = select(LogRow).order_by(LogRow.index.desc()).limit(limit)
+        if kind:
+            query = query.where(LogRow.subject.startswith(f"{kind}/", autoescape=True))
+        if before is not None:
+            query = query.where(LogRow.index < before)
+        return [_entry(row) for row in self._session.scalars(query)]
 
     def all(self) -> Iterator[LogEntry]:
         """Yield all entries in their order."""

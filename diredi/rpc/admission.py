@@ -58,6 +58,10 @@ class Admission:
             del self._open[must_end]
             must_end.cancel()
 
+    def admits(self, certificate: bytes) -> bool:
+        """Return whether the holder of a certificate, in PEM form, would be admitted now."""
+        return self._error_of(_validity(certificate), time.time()) is None
+
     async def run(self) -> None:
         """Look every second until cancelled: at the folder of the identity, and at all calls that are open."""
         while True:

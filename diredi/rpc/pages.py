@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 
 from diredi.errors import Refused, WrongState
-from diredi.rpc.caller import caller_identity
+from diredi.rpc.caller import caller_certificate, caller_identity
 from diredi.rpc.v1 import pages_pb2 as pb
 from diredi.rpc.v1 import pages_pb2_grpc as stubs
 from diredi.text import printable
@@ -23,12 +23,13 @@ class PageServicer(stubs.PageServiceServicer):
     """Make links for callers who may open the pages."""
 
     def __init__(
-        self, link: Callable[[str, str], str] | None, is_allowed: Callable[[Identity], bool], whom: str
+        self, link: Callable[[str, str, bytes], str] | None, is_allowed: Callable[[Identity], bool], whom: str
     ) -> None:
         """Make it.
 
         Args:
-            link: Returns a link for a person with a role (`diredi.web.app.WebApp.link`); None: there are no pages.
+            link: Returns a link for a person with a role and a certificate (`diredi.web.app.WebApp.link`); None: there
+                are no pages.
             is_allowed: Whether an identity may open the pages.
             whom: Who may, for the message to others.
         """
@@ -43,4 +44,4 @@ class PageServicer(stubs.PageServiceServicer):
         said = printable(request.person.strip())[:MAX_PERSON]
         person = f"{caller} ({said})" if said else str(caller)
         structlog.get_logger().info("page_link_made", person=person)
-        return pb.OpenPagesResponse(url=self._link(person, caller.role))
+        return pb.OpenPagesResponse(url=self._link(person, caller.role, caller_certificate(context)))

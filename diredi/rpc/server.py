@@ -80,6 +80,10 @@ class Server:
         """Return the identity that the server shows, as its folder has it now."""
         return self._admission.identity
 
+    def admits(self, certificate: bytes) -> bool:
+        """Return whether the server would admit the holder of a certificate, in PEM form, now."""
+        return self._admission.admits(certificate)
+
     async def set_serving(self, service: str, serving: bool) -> None:
         """Set the health of a service.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn, TypeVar, get_origin
@@ -142,8 +142,8 @@ class WebApp:
                 announce(self.url)
             await serve(self._app, listening, CONNECTIONS, tls)
 
-    def link(self, person: str, role: str) -> str:
-        """Return the URL of a one-time link for a person with a role.
+    def link(self, person: str, role: str, certificate: bytes = b"") -> str:
+        """Return the URL of a one-time link for a person with a role, whose session ends when a certificate does.
 
         Raises:
             WrongState: The pages are not served yet.
@@ -151,7 +151,7 @@ class WebApp:
         """
         if not self.url:
             raise errors.WrongState("the pages are not served yet: try again in a second")
-        return f"{self.url}login/{self.sessions.make_link(person, role)}"
+        return f"{self.url}login/{self.sessions.make_link(person, role, certificate)}"
 
     def answer(
         self, request: Request, template: str, view: BaseModel, *, status: int = 200, session: Session | None = None
@@ -183,7 +183,11 @@ class WebApp:
         )  # fmt: skip
 
     def follow(
-        self, request: Request, session: Session, render: Callable[[], str], every_s: float = 0.5
+        self,
+        request: Request,
+        session: Session,
+        render: Callable[[], str] | Callable[[], Awaitable[str]],
+        every_s: float = 0.5,
     ) -> StreamingResponse:
         """Answer with server-sent events: a piece of a page, whenever it is another one than before.
 
@@ -197,7 +201,8 @@ class WebApp:
         async def events() -> AsyncIterator[str]:
             last, quiet_s = "", 0.0
             while self.sessions.is_open(session):
-                piece = render()
+                rendered = render()
+                piece = rendered if isinstance(rendered, str) else await rendered
                 if piece != last:
                     last, quiet_s = piece, 0.0
                     yield "".join(f"data: {line}\n" for line in piece.splitlines()) + "\n"
@@ -379,6 +384,10 @@ async def _fields(request: Request) -> dict[str, Any]:
         return dict(parse_qs(body.decode(), keep_blank_values=True, max_num_fields=1000))
     except ValueError:
         _refuse("the request is no form in UTF-8")
+<<<<<<< HEAD
+=======
+    return {name: values if len(values) > 1 else values[0] for name, values in fields.items()}
+>>>>>>> c59a45d (cloud: serve a console of fleet, cycles, rollouts and decisions)
 
 
 def _refuse(why: str) -> NoReturn:

@@ -27,6 +27,8 @@ class Session:
     """What the person may do, as the certificate said that asked for the link."""
     begun: float
     seen: float
+    certificate: bytes = field(default=b"", repr=False)
+    """The certificate that asked for the link, in PEM form."""
     csrf: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
     """What each change must bring along, which no page of a stranger can know."""
     ended: bool = False
@@ -44,10 +46,12 @@ class Sessions:
             clock: Returns the time in seconds.
         """
         self._idle_s, self._longest_s, self._clock = idle_s, longest_s, clock
-        self._links: dict[str, tuple[float, str, str]] = {}
+        self._links: dict[str, tuple[float, str, str, bytes]] = {}
         self._sessions: dict[str, Session] = {}
+        self.admits: Callable[[bytes], bool] = lambda _certificate: True
+        """Returns whether the holder of a certificate may still come in. Where not, the session ends."""
 
-    def make_link(self, person: str, role: str) -> str:
+    def make_link(self, person: str, role: str, certificate: bytes = b"") -> str:
         """Return a token that logs a person in, once.
 
         Raises:
@@ -58,20 +62,20 @@ class Sessions:
         if len(self._links) >= MOST_SESSIONS:
             raise NoRoom(f"{MOST_SESSIONS} links wait to be used: use one of them, or try again in two minutes")
         token = secrets.token_urlsafe(32)
-        self._links[_digest(token)] = now, person, role
+        self._links[_digest(token)] = now, person, role, certificate
         return token
 
     def redeem(self, token: str) -> tuple[str, Session] | None:
         """Return the secret of a new session and the session; None where the token is used, too old or none."""
         now = self._clock()
-        made, person, role = self._links.pop(_digest(token), (-LINK_S, "", ""))
+        made, person, role, certificate = self._links.pop(_digest(token), (-LINK_S, "", "", b""))
         if now - made >= LINK_S:
             return None
         self._drop_ended()
         while len(self._sessions) >= MOST_SESSIONS:
             self.end(min(self._sessions.values(), key=lambda session: session.seen))
         secret = secrets.token_urlsafe(32)
-        session = self._sessions[_digest(secret)] = Session(person, role, begun=now, seen=now)
+        session = self._sessions[_digest(secret)] = Session(person, role, begun=now, seen=now, certificate=certificate)
         return secret, session
 
     def find(self, secret: str) -> Session | None:
@@ -85,7 +89,8 @@ class Sessions:
     def is_open(self, session: Session) -> bool:
         """Return whether a session has not ended. It does not count as used."""
         now = self._clock()
-        if now - session.seen >= self._idle_s or now - session.begun >= self._longest_s:
+        is_late = now - session.seen >= self._idle_s or now - session.begun >= self._longest_s
+        if is_late or (session.certificate and not self.admits(session.certificate)):
             session.ended = True
         return not session.ended
 

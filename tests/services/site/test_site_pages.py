@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
 import io
 import json
 import shutil
@@ -27,44 +26,13 @@ from diredi.rpc.v1.pages_pb2_grpc import PageServiceStub
 from tests.support.browser import chromium, tab_of
 from tests.support.net import free_port
 from tests.support.pki import Pki
-from tests.support.waiting import PATIENCE_S, until
+from tests.support.visitor import Visitor
+from tests.support.waiting import until
 from user_domain.config import UserDomainConfig
 from user_domain.consent import ConsentJournal
 from user_domain.samples import Box, DetectedBox, SampleStore, Sighting
 
 HOSTILE = "<img src=x onerror=alert(1)>"
-
-
-@dataclass
-class Visitor:
-    """A program that asks pages, with a cookie and a token if it has them."""
-
-    host: str
-    cookie: str = ""
-    csrf: str = ""
-
-    async def ask(self, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
-        return await asyncio.to_thread(self._ask, path, body, headers)
-
-    def _ask(self, path: str, body: Any, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
-        sent = {"Accept": "application/json", "Cookie": self.cookie, "X-CSRF-Token": self.csrf} | {
-            name.replace("_", "-"): value for name, value in headers.items()
-        }
-        connection = http.client.HTTPConnection(self.host, timeout=PATIENCE_S)
-        if body is None:
-            connection.request("GET", path, headers=sent)
-        else:
-            connection.request("POST", path, json.dumps(body), sent | {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        found = answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
-        connection.close()
-        return found
-
-    async def log_in(self, link: str) -> None:
-        status, headers, _ = await self.ask("/" + link.partition("//")[2].partition("/")[2])
-        assert status == 303
-        self.cookie = headers["set-cookie"].partition(";")[0]
-        self.csrf = json.loads((await self.ask("/session"))[2])["csrf"]
 
 
 @dataclass

@@ -1,0 +1,200 @@
+"""The operator's console: who may do what, JSON for programs, and what an operator does in a real browser."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from playwright.async_api import expect
+
+from cloud_server.app import Cloud
+from cloud_server.states import State
+from cloud_server.store import Repository
+from diredi.errors import Refused
+from diredi.rpc.v1.pages_pb2 import OpenPagesRequest
+from diredi.rpc.v1.pages_pb2_grpc import PageServiceStub
+from diredi.trust import ca
+from diredi.trust.identity import Identity, Role
+from tests.services.cloud.filled_fleet import HOSTILE, add_cycle, fill
+from tests.services.cloud.world import World, ask
+from tests.support.browser import chromium, tab_of
+from tests.support.net import free_port
+from tests.support.visitor import Visitor
+from tests.support.waiting import until
+
+PAGES = ("/fleet", "/cycles", "/cycles/cycle-0001", "/rollouts", "/audit", "/audit?kind=rollout", "/audit/verification")
+
+
+@asynccontextmanager
+async def console(world: World) -> AsyncIterator[tuple[Cloud, str]]:
+    """A cloud with its console, and the console's host:port."""
+    host = f"127.0.0.1:{free_port()}"
+    world.settings |= {"pages": {"listen": host}}
+    async with world.cloud() as cloud:
+        yield cloud, host
+
+
+async def link(world: World, who: str) -> str:
+    return str((await ask(PageServiceStub(world.channel(who)).OpenPages, OpenPagesRequest(person="maria"), 40)).url)
+
+
+async def visitor(world: World, host: str, who: str) -> Visitor:
+    found = Visitor(host)
+    await found.log_in(await link(world, who))
+    return found
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def test_a_viewer_sees_everything_and_changes_nothing_and_strangers_see_nothing(world: World) -> None:
+    async with console(world) as (cloud, host):
+        cloud.context.database.transact(lambda r: fill(r, now(), 300, 3), writes=True)
+        cloud.context.database.transact(lambda r: add_cycle(r, 1, now(), State.OFFERED, HOSTILE), writes=True)
+        with pytest.raises(Refused, match="viewers, operators and admins"):
+            await link(world, "site-1")
+        vera, alice, stranger = await visitor(world, host, "vera"), await visitor(world, host, "alice"), Visitor(host)
+        for path in (*PAGES, "/openapi.json"):
+            assert (await stranger.ask(path))[0] == 401, path
+            status, _, body = await vera.ask(path)
+            assert status == 200 and json.loads(body), path
+            status, headers, page = await vera.ask(path, Accept="text/html")
+            assert status == 200 and b"<img src=x" not in page, path
+            assert "default-src 'none'" in headers["content-security-policy"]
+            assert path == "/openapi.json" or b'action="/cycles' not in page, "no form for who cannot use it"
+        request: dict[str, Any] = {"sites": ["site-01"], "scope": "site", "recipe": {"lam": 0.5}, "request_id": "r"}
+        assert (await vera.ask("/cycles", request))[0] == 403
+        assert (await vera.ask("/cycles/new"))[0] == 403
+        assert (await alice.ask("/cycles", request, X_CSRF_Token="guess"))[0] == 403
+        status, _, body = await alice.ask("/cycles", request | {"recipe": {"lam": "much"}})
+        assert status == 400 and b"lam" in body
+        assert (await alice.ask("/cycles", request | {"scope": "group:none"}))[0] == 400
+        assert (await alice.ask("/cycles", request | {"sites": []}))[0] == 400
+        started = [json.loads((await alice.ask("/cycles", request))[2])["cycle"]["id"] for _ in range(2)]
+        assert len(set(started)) == 1, "the same request starts one cycle"
+        cycle = json.loads((await vera.ask(f"/cycles/{started[0]}"))[2])
+        assert (cycle["cycle"]["scope"], cycle["steps"][-1]["by"]) == ("site:site-01", "operator/alice")
+        assert cycle["recipe"]["lam"] == 0.5
+
+
+async def test_a_rollout_is_changed_by_who_may_and_the_log_says_by_whom(world: World) -> None:
+    async with console(world) as (cloud, host):
+        made = cloud.context.database.transact(lambda r: add_cycle(r, 1, now(), State.RELEASED, "site-1"), writes=True)
+        version = made.release_version
+        vera, alice = [await visitor(world, host, who) for who in ("vera", "alice")]
+        path, pause = f"/rollouts/{version}", {"change": "pause", "reason": HOSTILE}
+        assert (await vera.ask(path, pause))[0] == 403
+        assert (await alice.ask(path, {"change": "stop"}))[0] == 400
+        assert (await alice.ask("/rollouts/1", pause))[0] == 409
+        assert (await alice.ask(path, pause))[0] == 200
+        (rollout,) = json.loads((await vera.ask("/rollouts"))[2])["rollouts"]
+        assert (rollout["paused"], rollout["decisions"][0]["by"]) == (HOSTILE, "operator/alice")
+        newest = json.loads((await vera.ask("/audit?kind=rollout"))[2])["entries"][0]
+        assert (newest["by"], newest["what"]) == ("operator/alice", f"paused: {HOSTILE}")
+        assert json.loads((await vera.ask("/audit/verification"))[2])["findings"] == []
+        assert json.loads((await alice.ask(path, {"change": "abort"}))[2])["runs"] == version + 1
+        assert json.loads((await vera.ask("/rollouts"))[2])["rollouts"] == []
+
+
+async def test_devices_are_filtered_and_sorted_by_the_database_and_one_has_its_history(world: World) -> None:
+    async with console(world) as (cloud, host):
+        cloud.context.database.transact(lambda r: fill(r, now(), 900, 3), writes=True)
+        vera = await visitor(world, host, "vera")
+
+        async def fleet(query: str) -> dict[str, Any]:
+            status, _, body = await vera.ask(f"/fleet?{query}")
+            assert status == 200, body
+            return dict(json.loads(body))
+
+        first = await fleet("")
+        assert (first["fleet"], first["total"], first["pages"], len(first["devices"])) == (900, 900, 9, 100)
+        assert {alarm["text"]: alarm["count"] for alarm in first["alarms"]} == {
+            "Devices away": 17, "Last install failed": 3, "Failing on frames": 10, "Taking no updates": 3,
+            "Certificates that end within 30 days": 5,
+        }  # fmt: skip
+        last = await fleet("page=9&sort=name&descending=true")
+        assert last["devices"][-1]["name"] == "camera-00000"
+        failed = await fleet("state=failed+install")
+        assert [device["name"] for device in failed["devices"]] == ["camera-00000", "camera-00401", "camera-00802"]
+        healthy = await fleet("state=healthy&site=site-01&release=1&text=CAMERA&runtime=")
+        assert healthy["total"] == 0, "the devices of site-01 run release 2"
+        assert (await fleet("text=%25"))["total"] == 0, "a sign is a sign"
+        for wrong in ("page=0", "sort=key", "release=x", "state=ill"):
+            assert (await vera.ask(f"/fleet?{wrong}"))[0] == 400, wrong
+        for key in ("site-02/camera-00802", f"{HOSTILE}/camera-00401"):
+            _, _, body = await vera.ask(f"/fleet/devices/{quote(key)}")
+            installs = [(one["release"], one["outcome"]) for one in json.loads(body)["installs"]]
+            assert installs == [(2, "failed"), (1, "installed")]
+        assert (await vera.ask("/fleet/devices/site-02/none"))[0] == 404
+
+
+async def test_the_session_of_a_person_who_is_retired_ends_at_once(tmp_path: Path, world: World) -> None:
+    authority = tmp_path / "ca"
+    ca.init(authority)
+    world.identities = tmp_path / "pki"
+    for role, name in ((Role.CLOUD, "cloud"), (Role.OPERATOR, "alice"), (Role.OPERATOR, "bob")):
+        ca.issue(authority, role, name, ["127.0.0.1"] if role is Role.CLOUD else [], world.identities / name)
+    world.settings |= {"authority": authority}
+    shutil.rmtree(world.state_dir / "releases", ignore_errors=True)
+    async with console(world) as (_, host):
+        alice, bob = [await visitor(world, host, who) for who in ("alice", "bob")]
+        unused = await link(world, "bob")
+        ca.revoke(authority, [Identity(Role.OPERATOR, "bob")])
+
+        async def is_out() -> bool:
+            return (await bob.ask("/fleet"))[0] == 401
+
+        await until(is_out)
+        assert (await bob.ask("/cycles", {"sites": ["site-1"]}))[0] == 401
+        _, headers, _ = await Visitor(host).ask("/" + unused.partition("//")[2].partition("/")[2])
+        bob.cookie = headers.get("set-cookie", "").partition(";")[0]
+        assert (await bob.ask("/fleet"))[0] == 401, "nor does a link help that was made before"
+        assert (await alice.ask("/fleet"))[0] == 200
+
+
+@pytest.mark.browser
+async def test_an_operator_finds_devices_among_ten_thousand_and_follows_a_cycle(world: World) -> None:
+    def write(r: Repository) -> None:
+        fill(r, now())
+
+    async with console(world) as (cloud, host):
+        cloud.context.database.transact(write, writes=True)
+        async with chromium() as browser, tab_of(browser, host) as tab:
+            page = tab.page
+            await page.goto(await link(world, "alice"))
+            await expect(page.get_by_text("10,000 devices at 40 sites")).to_be_visible()
+            await page.get_by_label("Health").select_option("failed install")
+            await expect(page.get_by_text("1 to 25 of 25")).to_be_visible()
+            assert "state=failed+install" in page.url, "the address has the filters"
+            await page.get_by_role("link", name="camera-00000").click()
+            await expect(page.get_by_text("the file does not load")).to_be_visible()
+            await page.get_by_role("link", name="Cycles").click()
+            await page.get_by_role("link", name="Start the first one").click()
+            await page.get_by_label("site-07", exact=True).check()
+            await page.get_by_label("site-08", exact=True).check()
+            await page.locator("#o-lam").fill("0.5")
+            await page.get_by_role("button", name="Start the cycle").first.click()
+            await expect(page.get_by_text("operator/alice")).to_have_count(2)
+            cycle_id = page.url.rpartition("/")[2]
+            await cloud.context.write(lambda r, at: r.cycles.move(cycle_id, State.FAILED, at, "cloud", HOSTILE))
+            await expect(page.get_by_text(HOSTILE)).to_be_visible()  # which the page shows by itself
+            assert await tab.sideways() <= 0
+            await page.set_viewport_size({"width": 360, "height": 800})
+            for path in (
+                "/fleet",
+                f"/cycles/{cycle_id}",
+                "/cycles",
+                "/cycles/new",
+                "/fleet/devices/site-01/camera-00000",
+            ):
+                await page.goto(f"http://{host}{path}")
+                assert await tab.sideways() <= 0, path
+            assert tab.problems == []
