@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 import yaml
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 from starlette.responses import RedirectResponse, Response
 
 from cloud_server.entities import Cycle, Json, Part, Progress, Transition
@@ -186,9 +186,7 @@ class NewView(BaseModel):
 class StartRequest(BaseModel):
     """What starts a cycle."""
 
-    sites: Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = Field(
-        max_length=1000
-    )
+    sites: list[str] = Field(default=[], max_length=1000)
     scope: str = Field(default=FLEET, max_length=100)
     """Whom the release is for: fleet, site, or group:NAME."""
     request_id: str = Field(default="", max_length=128)

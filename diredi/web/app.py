@@ -384,10 +384,6 @@ async def _fields(request: Request) -> dict[str, Any]:
         return dict(parse_qs(body.decode(), keep_blank_values=True, max_num_fields=1000))
     except ValueError:
         _refuse("the request is no form in UTF-8")
-<<<<<<< HEAD
-=======
-    return {name: values if len(values) > 1 else values[0] for name, values in fields.items()}
->>>>>>> c59a45d (cloud: serve a console of fleet, cycles, rollouts and decisions)
 
 
 def _refuse(why: str) -> NoReturn:
