@@ -32,7 +32,7 @@ Number = Annotated[
 ]
 """An empty field of a form is no number."""
 Sort = Literal["name", "site", "release", "runtime", "seen", "fps", "latency"]
-Show = Literal["", "healthy", "away", "failed install", "failed frames", "no updates", "certificate ends"]
+Show = Trouble | Literal["", "healthy"]
 
 
 class Alarm(BaseModel):
@@ -75,6 +75,8 @@ class FleetView(BaseModel):
     releases: dict[int, int]
     """Number of devices that run each release; 0 is none."""
     runtimes: list[str]
+    troubles: list[str] = [trouble.value for trouble in Trouble]
+    """What can be wrong with a device, as the filter `state` has it."""
 
     @property
     def first(self) -> int:
@@ -124,6 +126,10 @@ class DeviceView(BaseModel):
     frames_per_second: float
     latency_ms: float
     sources: dict[str, str]
+    drifts: dict[str, str]
+    """What has changed before a camera and stays so, by source."""
+    waits: str
+    """Why it waits with a release: held, or window (its site has hours for updates); empty: it does not."""
     certificate_expires: datetime | None
     last_seen: datetime
     now: datetime
@@ -157,7 +163,7 @@ def make_router(parts: ConsoleParts) -> APIRouter:
         descending: Annotated[bool, BeforeValidator(lambda value: value or False)] = False,
         page: Annotated[int, Query(ge=1, le=10**6)] = 1,
     ) -> Response:
-        trouble = Trouble(state) if state not in {"", "healthy"} else None
+        trouble = state if isinstance(state, Trouble) else None
         query = DeviceQuery(
             site, release, runtime, trouble, healthy=state == "healthy", text=text, sort=sort, descending=descending
         )
@@ -216,6 +222,7 @@ def _view(r: Repository, device: Device, now: datetime) -> DeviceView:
         troubles=[trouble.value for trouble in r.devices.troubles_of(device.key, now)], runtime=device.runtime,
         frames=device.frames, failed_frames=device.failed_frames, frames_per_second=device.frames_per_second,
         latency_ms=device.latency_ms, sources={name: state.value for name, state in device.sources.items()},
+        drifts=device.drifts, waits=device.update_wait.value,
         certificate_expires=device.certificate_expires, last_seen=device.last_seen, now=now, installs=installs,
     )  # fmt: skip
 
@@ -232,6 +239,7 @@ _TROUBLE_TEXTS: Final = {
     Trouble.FAILED_FRAMES: "Failing on frames",
     Trouble.NO_UPDATES: "Taking no updates",
     Trouble.CERTIFICATE: "Certificates that end within 30 days",
+    Trouble.DRIFT: "What they see has changed",
 }
 
 

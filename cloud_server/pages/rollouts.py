@@ -45,13 +45,18 @@ class RolloutView(BaseModel):
     version: int
     scope: str
     cycle: str
-    steps: list[int]
+    steps: list[str]
+    """Groups of sites, then shares of the devices."""
+    step: int
+    """The one under way, from 0."""
     percent: int
     paused: str
     waited_s: float
     reached: int
     running: int
     failed: int
+    held: int
+    """Devices whose site holds the release: nobody waits for them."""
     health: list[Point]
     decisions: list[StepView]
     """Newest first."""
@@ -168,9 +173,10 @@ def _rollout(r: Repository, release: Release, health: Health, now: datetime) -> 
         for entry in r.log.about(f"rollout/{release.version}/")
     ]
     return RolloutView(
-        version=release.version, scope=release.scope, cycle=release.cycle_id, steps=list(rollout.steps),
-        percent=rollout.percent, paused=rollout.paused, waited_s=rollout.waited_s, reached=health.reached,
-        running=health.running, failed=health.failed, decisions=decisions[::-1],
+        version=release.version, scope=release.scope, cycle=release.cycle_id, steps=rollout.step_names,
+        step=rollout.step, percent=rollout.percent, paused=rollout.paused, waited_s=rollout.waited_s,
+        reached=health.reached,
+        running=health.running, failed=health.failed, held=health.held, decisions=decisions[::-1],
         health=_points(r.devices.installs_of(release.version), release.created, now),
     )  # fmt: skip
 

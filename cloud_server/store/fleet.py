@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import ColumnElement, and_, case, delete, false, func, not_, or_, select
+from sqlalchemy import ColumnElement, String, and_, case, cast, delete, false, func, not_, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from cloud_server.entities import UNHEALTHY_SHARE, Device, Install, Outcome, Site, Vitals, device_key
@@ -29,6 +29,7 @@ class Trouble(StrEnum):
     FAILED_FRAMES = "failed frames"
     NO_UPDATES = "no updates"
     CERTIFICATE = "certificate ends"
+    DRIFT = "drift"
 
 
 @dataclass(frozen=True)
@@ -294,6 +295,7 @@ def _troubles(now: datetime) -> Mapping[Trouble, ColumnElement[bool]]:
         ),
         Trouble.NO_UPDATES: DeviceRow.updates_stalled.is_(True),
         Trouble.CERTIFICATE: func.coalesce(soon, false()),
+        Trouble.DRIFT: cast(DeviceRow.drifts, String) != "{}",
     }
 
 

@@ -32,7 +32,9 @@ def fill(r: Repository, now: datetime, devices: int = 10_000, sites: int = 40) -
             {
                 "key": key, "name": key.rpartition("/")[2], "site": names[number % sites],
                 "release_version": 1 + (number % 3 == 0), "frames": 100_000 + number, "frames_per_second": 12.5,
-                "latency_ms": 20 + number % 17, "sources": {"front": "ok"}, "failed_frames": 5000 * (number % 97 == 0),
+                "latency_ms": 20 + number % 17, "sources": {"front": "ok"},
+                "drifts": {"front": "light"} if number % 307 == 0 else {}, "update_wait": "",
+                "failed_frames": 5000 * (number % 97 == 0),
                 "certificate_expires": now + timedelta(days=10 if number % 211 == 0 else 80),
                 "updates_stalled": number % 331 == 0, "runtime": RUNTIMES[number % 3],
                 "last_seen": now - timedelta(seconds=9000 if number % 53 == 0 else -600),

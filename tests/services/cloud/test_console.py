@@ -118,7 +118,7 @@ async def test_devices_are_filtered_and_sorted_by_the_database_and_one_has_its_h
         assert (first["fleet"], first["total"], first["pages"], len(first["devices"])) == (900, 900, 9, 100)
         assert {alarm["text"]: alarm["count"] for alarm in first["alarms"]} == {
             "Devices away": 17, "Last install failed": 3, "Failing on frames": 10, "Taking no updates": 3,
-            "Certificates that end within 30 days": 5,
+            "Certificates that end within 30 days": 5, "What they see has changed": 3,
         }  # fmt: skip
         last = await fleet("page=9&sort=name&descending=true")
         assert last["devices"][-1]["name"] == "camera-00000"
