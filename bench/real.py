@@ -34,6 +34,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from baselines import duet
 from environment import GPU, QUICK, BenchSite, Plan, describe_plan, real_plan
+from ground_covered import ground_covered
 from harness import folder_of, measure_concurrently, parser_of, write_results
 from methods import (
     ARITHMETIC,
@@ -61,7 +62,6 @@ from methods import (
 )
 from numpy.typing import NDArray
 from report import Json, rows_of, target
-from resampling import ap50, draw_images, ground_covered, interval
 from trade_picture import draw_trades
 
 from diredi.data.dataset import SPLITS, Sample
@@ -69,6 +69,7 @@ from diredi.data.yolo import label_file_of
 from diredi.detectors import registry
 from diredi.detectors.base import Detector
 from diredi.detectors.predictor import Predictor
+from diredi.evaluation.bootstrap import ap50, draw_images, interval
 from diredi.evaluation.detection import Matches, evaluate_with_matches
 from diredi.evaluation.false_alarms import RUNNING_CONFIDENCE
 from diredi.evaluation.metrics import DetectionMetrics

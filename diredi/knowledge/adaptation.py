@@ -19,7 +19,8 @@ from diredi.detectors.base import Detector
 from diredi.distillation.batches import Pool
 from diredi.distillation.distil import distil
 from diredi.distillation.recipe import TrainRecipe
-from diredi.evaluation.detection import evaluate
+from diredi.evaluation.bootstrap import ap50, draw_images
+from diredi.evaluation.detection import evaluate, evaluate_with_matches
 from diredi.knowledge.gaps import Decision
 from diredi.knowledge.quieting import lowering, quieted
 from diredi.knowledge.recipe import CycleRecipe
@@ -35,7 +36,8 @@ COCO taught keep next to nothing, and do not find back."""
 FEWEST_HELD_BACK = 4
 TIMED_STEPS = 4
 MARGIN = 0.85  # of a limit, for the trainings themselves; measuring and writing take time, too
-CLEARLY = 0.01  # AP50 by which a branch must find a known class better at the site to speak for it
+CLEARLY = 1.0  # points of AP50 by which a branch must find a known class better at the site to speak for it
+FEWEST_JUDGES = 3  # images of a class, for one or two have no standard error
 MANY_BOXES = 10
 MOST_LISTED = 12
 
@@ -338,8 +340,10 @@ def choose_classes(
 ) -> tuple[list[int], Decision]:
     """Choose the classes for which a branch speaks: all new ones, and known ones that it finds better at this site.
 
-    Better is what held-back images of the site say, class by class. A site with too few images to hold some back takes
-    the branch for every class of which it has labelled MANY_BOXES boxes; whoever receives the gap measures the harm.
+    Better is what held-back images of the site say, class by class, by more than one standard error (a paired bootstrap
+    over images): where there are few, a branch often seems better by several points and is worse. A site with too few
+    images to hold some back takes the branch for every class of which it has labelled MANY_BOXES boxes; whoever
+    receives the gap measures the harm.
 
     Args:
         who: "tutor" or "student", for the decision.
@@ -365,15 +369,18 @@ def choose_classes(
         for sample in pool.samples
     ]
     if known and any(len(sample.boxes) for sample in judges):
-        before, after = (evaluate(model, judges, labels).per_class for model in (base, taught))
-        for kind in known:
-            name = labels.names[kind]
-            if name not in after:
-                continue
-            if after[name].ap50 > before[name].ap50 + CLEARLY:
+        drawn = draw_images(len(judges), seed=0)
+        shown = Counter(kind for sample in judges for kind in {int(one) for one in sample.boxes[:, 0]})
+        matches = [evaluate_with_matches(model, judges, labels)[1] for model in (base, taught)]
+        for kind in [kind for kind in known if shown[kind] >= FEWEST_JUDGES]:
+            before, after = (ap50(one, [kind], drawn) for one in matches)
+            gain, error = after[0] - before[0], float(np.std((after - before)[1:]))
+            if gain > max(CLEARLY, error):
                 chosen.append(kind)
-            change = f"{100 * before[name].ap50:.1f} to {100 * after[name].ap50:.1f}"
-            words.append(f"{name} AP50 {change} on held-back images of the site")
+            words.append(
+                f"{labels.names[kind]} AP50 {before[0]:.1f} to {after[0]:.1f} on {len(judges)} held-back images of the "
+                f"site, standard error {error:.1f}"
+            )
     elif known:
         chosen += [kind for kind in known if labelled[kind] >= MANY_BOXES]
         words.append(f"too few images to hold some back, so known classes with {MANY_BOXES} boxes, unseen")

@@ -17,7 +17,7 @@ from diredi.detectors.base import Detector
 from diredi.errors import InvalidInput, WrongState
 from diredi.evaluation.detection import evaluate
 from diredi.evaluation.false_alarms import false_alarms
-from diredi.knowledge.adaptation import choose_form, quiet
+from diredi.knowledge.adaptation import choose_classes, choose_form, quiet
 from diredi.knowledge.check import check_gap_file
 from diredi.knowledge.extraction import extract_gap
 from diredi.knowledge.gap import Gap, GapNote, compute
@@ -457,6 +457,17 @@ def test_new_classes_are_made_quiet_where_they_are_found_on_what_does_not_show_t
     assert decision is not None and decision.choice.startswith("-")
     shown = quiet("student", loud, [DISC], data, data, CycleRecipe(max_false_alarms=0, presumed_shows_new=True))
     assert shown == (loud, None)
+
+
+def test_a_branch_speaks_for_a_known_class_only_where_it_is_better_beyond_chance(world: World) -> None:
+    good, data = world.detector(), world.site_data()
+    ruined = taught(good, (), by=0.5)
+    granted, decision = choose_classes("student", ruined, good, [DISC], data, data)
+    assert {BOX, DISC} <= set(granted)
+    assert "standard error" in decision.because
+    assert choose_classes("student", good, ruined, [DISC], data, data)[0] == [DISC]
+    few = replace(data, private=replace(data.private, samples=data.private.samples[:2]))
+    assert choose_classes("student", ruined, good, [DISC], few, data)[0] == [DISC]
 
 
 def test_few_images_without_a_false_alarm_are_not_taken_for_a_quiet_class(world: World) -> None:

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
-
 import cv2
 import numpy as np
 import pytest
 
 from diredi.data.dataset import Sample
 from diredi.detectors.predictor import Detections
+from diredi.evaluation.bootstrap import ap50, draw_images, interval
 from diredi.evaluation.detection import Matches, evaluate_with_matches
 from diredi.labels import LabelSpace
 
-ROOT = Path(__file__).resolve().parents[3]
 LABELS = LabelSpace(names=("car", "person"))
-
-
-@pytest.fixture(scope="module")
-def resampling() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bench_resampling", ROOT / "bench" / "resampling.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def matches_of(rows: list[tuple[int, int, float, bool]], boxes: list[list[int]]) -> Matches:
@@ -66,15 +51,15 @@ def judged(tmp_path_factory: pytest.TempPathFactory):
     return samples, evaluate_with_matches(Guesses(samples), samples, LABELS)
 
 
-def test_images_as_they_are_have_the_average_precision_of_the_evaluation(resampling: ModuleType, judged):
+def test_images_as_they_are_have_the_average_precision_of_the_evaluation(judged):
     _, (metrics, matches) = judged
-    found = resampling.ap50(matches, [0, 1], resampling.draw_images(12, seed=0))
+    found = ap50(matches, [0, 1], draw_images(12, seed=0))
     assert 0.1 < metrics.map50 < 0.9
     assert found[0] == pytest.approx(100 * metrics.map50, abs=1e-9)
     assert found[1:].std() > 0
 
 
-def test_an_image_that_is_drawn_twice_counts_as_two_images(resampling: ModuleType, judged):
+def test_an_image_that_is_drawn_twice_counts_as_two_images(judged):
     samples, (_, matches) = judged
     drawn = np.random.default_rng(1).multinomial(12, np.full(12, 1 / 12))
     twice = [sample for sample, times in zip(samples, drawn, strict=True) for _ in range(times)]
@@ -82,42 +67,27 @@ def test_an_image_that_is_drawn_twice_counts_as_two_images(resampling: ModuleTyp
     known = {sample.image: guessed._of(guessed._left.pop(0)) for sample in samples}
     guessed.predict = lambda images, confidence=0.001: [known[sample.image] for sample in twice]
     metrics, _ = evaluate_with_matches(guessed, twice, LABELS)
-    assert resampling.ap50(matches, [0, 1], drawn[None])[0] == pytest.approx(100 * metrics.map50, abs=1e-9)
+    assert ap50(matches, [0, 1], drawn[None])[0] == pytest.approx(100 * metrics.map50, abs=1e-9)
 
 
-def test_a_resample_without_a_box_of_a_class_leaves_it_out(resampling: ModuleType):
+def test_a_resample_without_a_box_of_a_class_leaves_it_out():
     matches = matches_of([(0, 0, 0.9, True), (1, 1, 0.8, False)], [[1, 0], [0, 1]])
-    found = resampling.ap50(matches, [0, 1], np.array([[1, 1], [2, 0], [0, 2]]))
+    found = ap50(matches, [0, 1], np.array([[1, 1], [2, 0], [0, 2]]))
     assert found == pytest.approx([50.0, 100.0, 0.0])
 
 
-def test_the_same_images_are_drawn_again(resampling: ModuleType):
-    assert (resampling.draw_images(30, seed=4) == resampling.draw_images(30, seed=4)).all()
-    assert (resampling.draw_images(30, seed=4)[1:].sum(1) == 30).all()
+def test_the_same_images_are_drawn_again():
+    assert (draw_images(30, seed=4) == draw_images(30, seed=4)).all()
+    assert (draw_images(30, seed=4)[1:].sum(1) == 30).all()
 
 
-def test_the_interval_of_a_pair_is_narrower_than_that_of_either(resampling: ModuleType, judged):
+def test_the_interval_of_a_pair_is_narrower_than_that_of_either(judged):
     _, (_, matches) = judged
     worse = Matches(matches.images, matches.classes, matches.scores, matches.right.copy(), matches.boxes)
     worse.right[np.flatnonzero(worse.right)[0]] = False
-    drawn = resampling.draw_images(12, seed=0)
-    mine, theirs = (resampling.ap50(one, [0, 1], drawn) for one in (matches, worse))
-    low, high = resampling.interval(mine - theirs)
-    alone = resampling.interval(mine)
+    drawn = draw_images(12, seed=0)
+    mine, theirs = (ap50(one, [0, 1], drawn) for one in (matches, worse))
+    low, high = interval(mine - theirs)
+    alone = interval(mine)
     assert 0 <= low < mine[0] - theirs[0] < high
     assert high - low < alone[1] - alone[0]
-
-
-@pytest.mark.parametrize(
-    ("points", "area"),
-    [
-        ([(0.0, 40.0)], 40.0),
-        ([(-3.0, 40.0)], 40.0),
-        ([(0.0, 0.0), (5.0, 80.0)], 40.0),
-        ([(0.0, 20.0), (5.0, 80.0), (8.0, 10.0)], 50.0),
-        ([(2.0, 50.0), (12.0, 90.0)], 40.0),
-        ([], 0.0),
-    ],
-)
-def test_the_ground_covered_is_the_mean_of_the_best_at_no_more_forgetting(resampling: ModuleType, points, area):
-    assert resampling.ground_covered(points) == pytest.approx(area)

@@ -1,13 +1,12 @@
-"""Average precision of resampled images, and the ground that a method covers between learning and forgetting.
+"""Average precision of resampled images: how much it would vary from one set of images to another.
 
-A bench judges on a hundred images or so, and other images would have given other figures. The bootstrap draws the
-images again, with replacement; what it draws for one method it draws for its rival too, so that their difference varies
-less than either.
+The bootstrap draws the images again, with replacement. What it draws for one method it draws for its rival too, so that
+their difference varies less than either.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,8 +45,7 @@ def ap50(matches: Matches, classes: Sequence[int], drawn: Counts) -> Numbers:
 
 
 def _ap50_of_class(matches: Matches, kind: int, drawn: Counts) -> Numbers:
-    """0 to 1 for each resample. Each detection reaches some of the recalls, which read the best precision from there
-    on."""
+    """0 to 1 for each resample. Each detection reaches some recalls, which read the best precision from there on."""
     mine = np.flatnonzero(matches.classes == kind)
     mine = mine[np.argsort(-matches.scores[mine], kind="stable")]
     said, boxes = drawn[:, matches.images[mine]], drawn @ matches.boxes[:, kind]
@@ -64,19 +62,3 @@ def interval(differences: Numbers) -> tuple[float, float]:
     """Return the bounds between which 95 percent of the resamples lie. The first, which is none, is left out."""
     low, high = np.percentile(differences[1:], (2.5, 97.5))
     return float(low), float(high)
-
-
-def ground_covered(points: Iterable[tuple[float, float]], widest: float = 10.0) -> float:
-    """Return the mean height of the best point that forgets no more than x, for x from 0 to `widest`.
-
-    Args:
-        points: What each point forgets, and what it has learned. One that forgets nothing, or gains, is at 0.
-        widest: Points that forget more do not count.
-    """
-    area, best, place = 0.0, 0.0, 0.0
-    for forgotten, learned in sorted((max(x, 0.0), y) for x, y in points):
-        if forgotten >= widest:
-            break
-        area += best * (forgotten - place)
-        place, best = forgotten, max(best, learned)
-    return (area + best * (widest - place)) / widest
