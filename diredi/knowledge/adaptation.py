@@ -22,7 +22,7 @@ from diredi.distillation.recipe import TrainRecipe
 from diredi.evaluation.bootstrap import ap50, draw_images
 from diredi.evaluation.detection import evaluate, evaluate_with_matches
 from diredi.knowledge.gaps import Decision
-from diredi.knowledge.quieting import lowering, quieted
+from diredi.knowledge.quieting import loudness_of, quieted
 from diredi.knowledge.recipe import CycleRecipe
 from diredi.knowledge.reverse import SiteData, seeded
 from diredi.progress import OnProgress, renamed, report
@@ -417,8 +417,7 @@ def quiet(
 ) -> tuple[Detector, Decision | None]:
     """Lower the scores of new classes until they are seldom found where there are none.
 
-    They are counted on the images of the coreset that are held back, and on all of it: what is held back may be few
-    images, which show no false alarm by luck.
+    The images of the coreset that are held back say how often, and so does all of it: what is held back may be few.
 
     Args:
         who: "tutor" or "student", for the decision.
@@ -438,14 +437,16 @@ def quiet(
         "images, held back or not,": [*held.coreset.samples, *learned.coreset.samples],
     }
     found = {
-        f"{alarms} times on {len(images)} {which} of the coreset": by
+        f"{len(images)} {which} of the coreset": loudness_of(taught, images, new, recipe.max_false_alarms)
         for which, images in judges.items()
-        for by, alarms in [lowering(taught, images, new, recipe.max_false_alarms)]
     }
-    said, by = min(found.items(), key=lambda one: one[1])
-    if by == 0:
+    said, loudest = min(found.items(), key=lambda one: one[1].by)
+    if loudest.by == 0:
         return taught, None
-    because = f"new classes were found {said}, which show none; {recipe.max_false_alarms:g} in 100 may be"
-    return quieted(taught, new, by), Decision(
-        subject=f"{who}'s scores of new classes", choice=f"{by:+.2f} logits", because=because
+    because = (
+        f"new classes would be found about {loudest.per_100:.0f} times on 100 images that show none, as {said} say; "
+        f"{recipe.max_false_alarms:g} may be"
+    )
+    return quieted(taught, new, loudest.by), Decision(
+        subject=f"{who}'s scores of new classes", choice=f"{loudest.by:+.2f} logits", because=because
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -21,28 +22,61 @@ SHARE: Final = 0.5
 """Of the false alarms that may be, on the images that are counted on: on others there will be more by chance."""
 LOWEST: Final = 0.01
 BELOW: Final = 0.05  # logits under the running confidence
+ENOUGH: Final = 5.0
+"""Where fewer false alarms than so may be on all images, their number says little, and their scores say more."""
+TAIL: Final = 80
+"""Of so many highest scores."""
 
 
-def lowering(model: Detector, images: Sequence[Sample], new: Sequence[int], most: float) -> tuple[float, int]:
-    """Find by how much scores of new classes must fall.
+@dataclass(frozen=True)
+class Loudness:
+    """How often new classes are found where they are not."""
+
+    per_100: float
+    """On 100 images, at the running confidence."""
+    by: float
+    """By how many logits their scores must fall so that this is seldom enough; 0 or less."""
+
+
+def loudness_of(model: Detector, images: Sequence[Sample], new: Sequence[int], most: float) -> Loudness:
+    """Find how often new classes are found where they are not, and by how much their scores must fall.
 
     Args:
         model: The detector.
         images: Images that show no new class.
         new: Ids of the new classes.
         most: How often they may be found on 100 images, at the running confidence.
-
-    Returns:
-        A number of logits, 0 or less, and how often they were found.
     """
     if not images or not new:
-        return 0.0, 0
-    found = sorted(scores_of(model, images, new, LOWEST), reverse=True)
-    alarms = sum(score >= RUNNING_CONFIDENCE for score in found)
-    allowed = int(SHARE * most * len(images) / 100)
-    if alarms <= allowed:
-        return 0.0, alarms
-    return _logit(RUNNING_CONFIDENCE) - _logit(found[allowed]) - BELOW, alarms
+        return Loudness(0.0, 0.0)
+    return loudness(scores_of(model, images, new, LOWEST), len(images), most)
+
+
+def loudness(scores: Sequence[float], images: int, most: float) -> Loudness:
+    """Find the same from scores of what was found.
+
+    A few images show no false alarm by luck. What they do show is how fast false detections become rarer the surer
+    they are: in logits, their tail is taken as exponential (peaks over a threshold; Pickands 1975), with the mean
+    excess over the lowest of the highest `TAIL` as its scale.
+
+    Args:
+        scores: Confidences, 0 to 1, of detections of new classes on images that show none.
+        images: How many images those were.
+        most: How often new classes may be found on 100 images, at the running confidence.
+    """
+    found = sorted(map(_logit, scores), reverse=True)
+    running, allowed = _logit(RUNNING_CONFIDENCE), SHARE * most * images / 100
+    counted = sum(one >= running for one in found)
+    *top, least = found[: TAIL + 1] or [running]
+    scale = sum(one - least for one in top) / max(len(top), 1)
+    if allowed >= ENOUGH or allowed == 0 or scale <= 0:
+        level = found[int(allowed)] + BELOW if counted > allowed else running
+        return Loudness(100 * counted / images, min(running - level, 0.0))
+    expected = len(top) * math.exp((least - running) / scale) if running > least else counted
+    level = least + scale * math.log(len(top) / allowed)
+    if counted > allowed:
+        level = max(level, found[int(allowed)] + BELOW)
+    return Loudness(100 * max(expected, counted) / images, min(running - level, 0.0))
 
 
 def quieted(model: Detector, new: Sequence[int], by: float) -> Detector:

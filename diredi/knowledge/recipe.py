@@ -167,8 +167,9 @@ class CycleRecipe(Recipe):
     """The most mAP50 (0 to 1) that an update may cost on presumed images."""
     max_false_alarms: float = Field(default=5.0, ge=0)
     """How often new classes may be found, at a confidence of 0.25, on 100 presumed images, which show none. A site
-    lowers the scores of its new classes until they are found half as often on the coreset, held-back or not; the cloud
-    does so on its training images, and counts again on others. Not asked for with `presumed_shows_new`."""
+    lowers the scores of its new classes until half as often is to be expected by what is found on the coreset, held
+    back or not. The cloud does so on its training images, and counts on others. Not asked for with
+    `presumed_shows_new`."""
     redistil_images: dict[ImageSource, Weight] = Field(default={"presumed": 1.0}, min_length=1)
     """The images on which the updated tutor teaches the student: a name in `diredi.knowledge.image_sources`, or several
     with the share of each. An epoch has as many images as there are presumed ones."""

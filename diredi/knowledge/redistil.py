@@ -31,7 +31,7 @@ from diredi.evaluation.false_alarms import false_alarms
 from diredi.evaluation.metrics import DetectionMetrics
 from diredi.knowledge.gap import Gap, apply, compute
 from diredi.knowledge.gap_application import apply_gap
-from diredi.knowledge.quieting import lowering, quieted
+from diredi.knowledge.quieting import loudness_of, quieted
 from diredi.knowledge.recipe import CycleRecipe, Lam, StudentKind
 from diredi.knowledge.reverse import seeded
 from diredi.labels import LabelSpace
@@ -146,7 +146,7 @@ def redistil(
     lowered: dict[StudentKind, float] = {}
     for kind in recipe.students if applied is not None else ("redistilled",):
         model = makers[kind]()
-        lowered[kind], _ = lowering(model, counted, new, recipe.max_false_alarms)
+        lowered[kind] = loudness_of(model, counted, new, recipe.max_false_alarms).by
         if lowered[kind]:
             model = quieted(model, new, lowered[kind])
         candidates[kind], alarms[kind] = (model, evaluate(model, guard)), false_alarms(model, guard.val, new)
