@@ -236,9 +236,7 @@ async def _unless(must_end: asyncio.Future[None], answering: Awaitable[Any]) -> 
         await asyncio.wait({answer, must_end}, return_when=asyncio.FIRST_COMPLETED)
         return answer.result() if answer.done() else must_end.result()
     finally:
-        if not answer.done():
-            answer.cancel()
-            await asyncio.wait({answer})
+        await _end(answer)
 
 
 async def _until(
@@ -261,10 +259,18 @@ async def _until(
             yield message
     finally:
         stop.cancel()
-        if upcoming is not None and not upcoming.done():
-            upcoming.cancel()
-            await asyncio.wait({upcoming})
+        if upcoming is not None:
+            await _end(upcoming)
         await messages.aclose()  # type: ignore[attr-defined]  # an async generator, checked above
+
+
+async def _end(task: asyncio.Future[Any]) -> None:
+    """End a task that nobody waits for any more. What it raises meanwhile is no line of the log: a caller causes it."""
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task})
+    if not task.cancelled():
+        task.exception()
 
 
 async def _next(messages: AsyncIterator[Any]) -> Any:

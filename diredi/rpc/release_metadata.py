@@ -19,8 +19,13 @@ _SILENCE_S: Final = 30.0
 _LONGEST_S: Final = 120.0
 
 
-async def fetch_metadata(stub: FleetServiceAsyncStub, name: str) -> bytes:
+async def fetch_metadata(stub: FleetServiceAsyncStub, name: str, longest_s: float = _LONGEST_S) -> bytes:
     """Return a file of the cloud's metadata. No more is read than a file may have, and one piece.
+
+    Args:
+        stub: The client.
+        name: The file.
+        longest_s: How long all of it may take, in seconds, however it trickles.
 
     Raises:
         NotFound: The cloud has no such file for this caller.
@@ -28,7 +33,7 @@ async def fetch_metadata(stub: FleetServiceAsyncStub, name: str) -> bytes:
     """
     data = bytearray()
     try:
-        async with asyncio.timeout(_LONGEST_S):
+        async with asyncio.timeout(longest_s):
             stream = stub.GetReleaseMetadata(pb.GetReleaseMetadataRequest(name=name))
             async for message in read_messages(stream, _SILENCE_S):
                 data += message.data
@@ -36,7 +41,7 @@ async def fetch_metadata(stub: FleetServiceAsyncStub, name: str) -> bytes:
                     break
     except TimeoutError:
         raise Unreachable(
-            f"the metadata {name} did not come within {_LONGEST_S:.0f} s: they are asked for again"
+            f"the metadata {name} did not come within {longest_s:.0f} s: they are asked for again"
         ) from None
     return bytes(data)
 

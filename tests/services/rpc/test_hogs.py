@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import time
 from collections import Counter
@@ -278,3 +279,41 @@ def test_a_bucket_fills_with_time_and_who_is_full_is_forgotten():
         now[0] += 0.01
         rate.take(f"device-{number}")
     assert len(rate._buckets) < 2000
+
+
+class Sore(Edge):
+    """Fails as soon as a caller has left."""
+
+    async def DetectImage(self, request, context):
+        self.begun += 1
+        try:
+            await self.let_go.wait()
+        finally:
+            raise NoRoom("left")
+
+    async def DetectStream(self, request, context):
+        self.begun += 1
+        yield edge_pb2.DetectStreamResponse()
+        try:
+            await self.let_go.wait()
+        finally:
+            raise NoRoom("left")
+
+
+async def test_calls_that_are_left_while_they_fail_write_nothing_to_the_log(serve_within, site, caplog):
+    """A caller could fill the disk with them, a traceback for each."""
+    servicer = Sore()
+    server = await serve_within(servicer, calls=64, streams=64)
+    async with connect(server.address, site) as hog:
+        stub = EdgeServiceStub(hog)
+        streams = [stub.DetectStream(edge_pb2.DetectStreamRequest()) for _ in range(20)]
+        for stream in streams:
+            await stream.read()
+        calls = [stub.DetectImage(edge_pb2.DetectImageRequest()) for _ in range(20)]
+        await until(lambda: servicer.begun == 40)
+        for one in (*streams, *calls):
+            one.cancel()
+        del one, streams, calls
+        await until(lambda: not server.interceptor._quota._under_way)
+    gc.collect()
+    assert "never retrieved" not in caplog.text

@@ -5,6 +5,7 @@ import pytest
 
 from diredi.errors import NotFound, RemoteFailure, Unreachable
 from diredi.rpc.client import connect
+from diredi.rpc.release_metadata import fetch_metadata
 from diredi.rpc.retry import Backoff
 from diredi.rpc.streams import watch_stream
 from diredi.rpc.v1 import fleet_pb2 as pb
@@ -191,3 +192,19 @@ async def test_a_watch_outlives_a_defect_of_the_server_and_gives_up_on_one_that_
     async with watcher(server.address, site, give_up_after_s=0.3) as stream:
         with pytest.raises(RemoteFailure, match="internal error"):
             await versions(stream, 1)
+
+
+class Trickle(FleetServiceServicer):
+    """Sends metadata a byte at a time, for ever, and never falls silent."""
+
+    async def GetReleaseMetadata(self, request, context):
+        while True:
+            yield pb.GetReleaseMetadataResponse(data=b"{")
+            await asyncio.sleep(0.01)
+
+
+async def test_metadata_that_trickle_are_given_up(serve, site):
+    server = await serve(Trickle())
+    async with connect(server.address, site) as channel:
+        with pytest.raises(Unreachable, match="timestamp did not come within 1 s"):
+            await fetch_metadata(FleetServiceStub(channel), "timestamp", longest_s=1.0)
