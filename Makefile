@@ -1,6 +1,6 @@
 # `make` alone says what there is. Needs make and Python 3.11 or newer with venv; everything else is set up here.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick bench-update bench-gap bench-sources bench-kd bench-merge bench-cost bench-parking bench-real bench-sites bench-edge bench-drift bench-simulation bench-peers bench-studies up up-peers down logs docs lint format starter stubs setup clean
+.PHONY: help demo test test-quick bench-update bench-gap bench-sources bench-kd bench-merge bench-cost bench-parking bench-real bench-sites bench-edge bench-drift bench-simulation bench-peers bench-studies proof up up-peers down logs docs lint format starter stubs setup clean
 
 # The newest-named Python that will do, else whatever is called python3, which then says what is wrong with it.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -56,6 +56,9 @@ bench-edge: setup  ## an edge node beside the network alone and Ultralytics, fp3
 
 bench-drift: setup  ## changes of a camera that an edge node notices, and alarms without one, ten minutes; QUICK=1: two
 	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/drift.py $(BENCH_ARGS)
+
+proof: setup  ## try what is promised about trust again and again, docs/proof.md, 45 minutes on two idle cores; QUICK=1: three
+	@QUICK=$(QUICK) $(BIN)/python bench/proof.py $(BENCH_ARGS)
 
 bench-sites: .runtime  ## what sites need: few labels or none, faults in labels, scopes, peers; hours; QUICK=1: minutes
 	@QUICK=$(QUICK) FULL=$(FULL) $(BIN)/python bench/sites.py $(BENCH_ARGS)

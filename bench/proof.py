@@ -315,7 +315,7 @@ def mutate_messages(count: int) -> Row:
     def samples_of(kind: Any) -> list[bytes]:
         found: list[bytes] = []
 
-        @settings(max_examples=50, deadline=None, database=None, derandomize=True, phases=[Phase.generate],
+        @settings(max_examples=15, deadline=None, database=None, derandomize=True, phases=[Phase.generate],
                   suppress_health_check=list(HealthCheck))  # fmt: skip
         @given(data=st.data())
         def collect(data: st.DataObject) -> None:
