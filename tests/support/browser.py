@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
+import subprocess
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from threading import Thread
 from urllib.parse import urlsplit
 
 import pytest
@@ -45,15 +50,11 @@ class Tab:
 
 @asynccontextmanager
 async def chromium() -> AsyncIterator[Browser]:
-    """Run Chromium for a block; the test is skipped where there is none."""
+    """Connect to the Chromium of this process, which starts with the first use; the test is skipped without one."""
     if not CHROMIUM:
         pytest.skip("there is no chromium on this machine: apt-get install chromium")
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        try:
-            yield browser
-        finally:
-            await browser.close()
+        yield await playwright.chromium.connect_over_cdp(_address())
 
 
 @asynccontextmanager
@@ -77,6 +78,26 @@ async def tab_of(browser: Browser, host: str, *, width: int = 1280, dark: bool =
         yield tab
     finally:
         await context.close()
+
+
+@cache
+def _address() -> str:
+    """Start Chromium, which ends with this process, and return where it takes commands."""
+    folder = tempfile.mkdtemp(prefix="chromium-")
+    options = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-port=0")
+    command = [CHROMIUM, *options, f"--user-data-dir={folder}", "about:blank"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+
+    def end() -> None:
+        process.kill()
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(end)
+    assert process.stderr is not None
+    said = next(line for line in process.stderr if line.startswith("DevTools listening on "))
+    Thread(target=process.stderr.read, daemon=True).start()  # or it stops once the pipe is full
+    return said.split()[-1]
 
 
 def _is_foreign(url: str, host: str) -> bool:

@@ -9,20 +9,25 @@ import shutil
 import zipfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from site_doubles import Local, Models, SiteCloud, config_of, running, write_data_set
+from site_doubles import RECIPE, Local, SiteCloud, config_of, running, write_data_set
 
 from diredi.data.sample_reason import SampleReason
+from diredi.detectors.spec import DetectorSpec
 from diredi.errors import InvalidInput, Refused, WrongState
+from diredi.labels import LabelSpace
 from diredi.rpc.client import call
+from diredi.rpc.convert import Model, model_to, struct_to
+from diredi.rpc.v1 import sites_pb2
 from diredi.rpc.v1.pages_pb2 import OpenPagesRequest
 from diredi.rpc.v1.pages_pb2_grpc import PageServiceStub
+from diredi.store.blobs import Blob
 from tests.support.browser import chromium, tab_of
 from tests.support.net import free_port
 from tests.support.pki import Pki
@@ -33,6 +38,16 @@ from user_domain.consent import ConsentJournal
 from user_domain.samples import Box, DetectedBox, SampleStore, Sighting
 
 HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+def a_task(cycle: str = "cycle-1", scope: str = "fleet") -> sites_pb2.Task:
+    """What a person is asked to approve; its models are never downloaded here."""
+    spec = DetectorSpec(architecture="yolo11-w0.125", image_size=64, labels=LabelSpace(names=("car", "person")))
+    model = Model("sha256:" + "0" * 64, "tutor", spec, Blob("sha256:" + "1" * 64, 2**20))
+    return sites_pb2.Task(
+        id=f"{cycle}/extract", kind=sites_pb2.TASK_KIND_EXTRACT, cycle_id=cycle, scope=scope,
+        recipe=struct_to(RECIPE), tutor=model_to(model), student=model_to(replace(model, kind="student")),
+    )  # fmt: skip
 
 
 @dataclass
@@ -71,7 +86,7 @@ async def _serves(site: Site) -> bool:
 
 
 async def test_only_the_site_itself_gets_a_link_which_works_once_and_others_see_nothing(
-    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, data: Path
 ) -> None:
     async with site_with_pages(tmp_path / "site", pki, cloud, data) as site:
         with pytest.raises(Refused, match="holder of site/site-1's key"):
@@ -98,10 +113,9 @@ async def test_only_the_site_itself_gets_a_link_which_works_once_and_others_see_
 
 
 async def test_a_change_needs_the_token_of_the_session_and_is_about_what_was_shown(
-    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, data: Path
 ) -> None:
-    task = models.extract_task(cloud, approved=True)
-    await cloud.site.offer(task)
+    await cloud.site.offer(a_task())
     async with site_with_pages(tmp_path / "site", pki, cloud, data) as site:
         visitor = Visitor(site.host)
         await visitor.log_in(await site.link())
@@ -143,10 +157,8 @@ async def test_a_site_without_pages_says_how_to_have_them(
 
 @pytest.mark.browser
 async def test_a_person_sees_what_is_asked_and_approves_it_by_click(
-    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, data: Path
 ) -> None:
-    task = models.extract_task(cloud, HOSTILE, approved=False)
-    task.scope = "group:harbours"
     cloud.site.fails["ProposeClasses"] = [InvalidInput("no such class")]  # before anything is trained
     async with (
         site_with_pages(tmp_path / "site", pki, cloud, data) as site,
@@ -156,7 +168,7 @@ async def test_a_person_sees_what_is_asked_and_approves_it_by_click(
         page, link = tab.page, await site.link()
         await page.goto(link)
         await page.get_by_role("heading", name="Nothing is asked yet").wait_for()
-        await cloud.site.offer(task)  # which the page shows by itself
+        await cloud.site.offer(a_task(HOSTILE, "group:harbours"))  # which the page shows by itself
         await page.get_by_role("heading", name=HOSTILE).wait_for()
         assert "the sites of group harbours" in await page.inner_text("main")
         assert await tab.sideways() <= 0
@@ -166,8 +178,13 @@ async def test_a_person_sees_what_is_asked_and_approves_it_by_click(
         await page.get_by_role("link", name="What left").click()
         await page.get_by_role("heading", name="What left this site").wait_for()
         assert await page.locator("svg.chart rect").count() >= 1 and await tab.sideways() <= 0
-        await page.get_by_role("button", name="Log out").click()
-        await page.get_by_role("heading", name="Log in").wait_for()
+        await page.get_by_role("link", name="Cycles").click()
+        (cookie,) = await page.context.cookies()
+        assert cookie["httpOnly"] and cookie["sameSite"] == "Strict"
+        elsewhere = Visitor(site.host, f"{cookie['name']}={cookie['value']}")
+        elsewhere.csrf = json.loads((await elsewhere.ask("/session"))[2])["csrf"]
+        assert (await elsewhere.ask("/logout", {}))[0] == 303
+        await page.get_by_role("heading", name="Log in").wait_for()  # the page notices by itself
         await page.goto(link)
         assert "used already" in await page.inner_text("main")
     assert [line for line in tab.problems if "401" not in line and "403" not in line] == []
@@ -266,7 +283,7 @@ async def answer_as_a_node(reader: asyncio.StreamReader, writer: asyncio.StreamW
 
 @pytest.mark.browser
 async def test_every_page_fits_a_phone_keeps_nobody_out_and_asks_nobody_else(
-    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models
+    tmp_path: Path, pki: Pki, cloud: SiteCloud
 ) -> None:
     data = write_data_set(tmp_path / "set")
     first = next((tmp_path / "set" / "images" / "train").glob("*.jpg"))
@@ -275,9 +292,7 @@ async def test_every_page_fits_a_phone_keeps_nobody_out_and_asks_nobody_else(
     store.add(a_picture(0), Sighting(device="camera-1", detections=(), doubt=0.9))
     store.set_labels(store.find()[0].id, [Box(name="car", x=0.5, y=0.5, width=0.2, height=0.2)], by="maria")
     store.add(a_picture(1), Sighting(device="camera-1", reasons=(SampleReason.RARE,)))
-    task = models.extract_task(cloud, approved=False)
-    task.scope = "fleet"
-    await cloud.site.offer(task)
+    await cloud.site.offer(a_task())
     node = await asyncio.start_server(answer_as_a_node, "127.0.0.1", 0)
     port = node.sockets[0].getsockname()[1]
     nodes = {"camera-1": f"http://127.0.0.1:{port}", "gone": f"http://127.0.0.1:{free_port()}"}
