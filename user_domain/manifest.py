@@ -84,9 +84,5 @@ class ManifestStore:
         """Return the manifest of a cycle as JSON; None where none is kept."""
         return read_state(self._path(cycle_id), json.loads)
 
-    def has(self, cycle_id: str) -> bool:
-        """Return whether the manifest of a cycle is kept."""
-        return self._path(cycle_id).is_file()
-
     def _path(self, cycle_id: str) -> Path:
         return self._folder / f"{hashlib.sha256(cycle_id.encode()).hexdigest()[:32]}.json"

@@ -94,6 +94,7 @@ class WebApp:
             autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
             extensions=["jinja2.ext.i18n"],
         )  # fmt: skip
+        self._environments: dict[str, Environment] = {}
         self._environment.filters.update(filters.FILTERS)
         self.provide(bytes_text=bytes_text)
         self.api = FastAPI(
@@ -172,15 +173,21 @@ class WebApp:
     def render(self, request: Request, template: str, view: BaseModel, session: Session | None = None) -> str:
         """Return a template with facts, as text in HTML."""
         language = language_of(request.headers.get("accept-language", ""))
-        texts = texts_in(language)
-        environment = self._environment.overlay()
-        environment.install_gettext_translations(texts, newstyle=True)  # type: ignore[attr-defined]
         path = request.url.path
         here = next((item for item in reversed(self.nav) if path.startswith(item.path)), None)
-        return environment.get_template(template).render(
+        return self._environment_in(language).get_template(template).render(
             view=view, session=session, nav=self.nav, here=here, title=self.title, language=language,
             heading=self.heading() if session else {}, version=diredi.__version__, open_command=self.open_command,
         )  # fmt: skip
+
+    def _environment_in(self, language: str) -> Environment:
+        """Return the environment of a language, which holds its templates as code: one for each, made once."""
+        if language not in self._environments:
+            made = self._environment.overlay()
+            made.globals = dict(self._environment.globals)  # which an overlay shares
+            made.install_gettext_translations(texts_in(language), newstyle=True)  # type: ignore[attr-defined]
+            self._environments[language] = made
+        return self._environments[language]
 
     def follow(
         self,

@@ -75,6 +75,10 @@ class CycleView(BaseModel):
     state: str
     entries: list[EntryView]
     has_manifest: bool
+    before: float | None
+    """mAP50 of the student that was deployed, on this site's held-out images; None where it is not known."""
+    after: float | None
+    """mAP50 of the candidate that came of the cycle, on the same images."""
 
 
 class CyclesView(BaseModel):
@@ -171,10 +175,20 @@ class _Look:
     def _cycle(self, cycle_id: str) -> CycleView:
         entries = self._parts.consent.journal.find(cycle_id, *_DONE)
         last = entries[-1].event
-        manifests = self._site.manifests
+        manifest = self._site.manifests.find(cycle_id) if self._site.manifests else None
+        validated = next((one.what.get("figures") for one in reversed(entries) if one.event == "validated"), None)
         return CycleView(
             cycle=cycle_id,
             state="under way" if self._site.latest.cycle_id == cycle_id else _DONE[last],
             entries=[EntryView(event=one.event, at=one.at, by=one.by, reason=one.reason) for one in entries],
-            has_manifest=manifests is not None and manifests.has(cycle_id),
+            has_manifest=manifest is not None,
+            before=_map50(manifest and manifest.get("student_before")),
+            after=_map50(validated),
         )
+
+
+def _map50(figures: object) -> float | None:
+    """Return the mAP50 of figures as a journal or a manifest has them; None where no image says it."""
+    if not isinstance(figures, dict) or not figures.get("images"):
+        return None
+    return float(figures.get("map50", 0.0))
