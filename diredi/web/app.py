@@ -89,13 +89,9 @@ class WebApp:
         """Returns what the head of every page shows beside the title, such as whether the cloud is connected."""
         self._logins, self._changes = Throttle(LOGINS_A_MINUTE), Throttle(CHANGES_A_MINUTE)
         self._cookie = "__Host-diredi" if config.has_tls else "diredi"
-        self._environment = Environment(
-            loader=ChoiceLoader([FileSystemLoader(folder / "templates"), FileSystemLoader(HERE / "templates")]),
-            autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-            extensions=["jinja2.ext.i18n"],
-        )  # fmt: skip
+        self._loader = ChoiceLoader([FileSystemLoader(folder / "templates"), FileSystemLoader(HERE / "templates")])
+        self._provided: dict[str, object] = {}
         self._environments: dict[str, Environment] = {}
-        self._environment.filters.update(filters.FILTERS)
         self.provide(bytes_text=bytes_text)
         self.api = FastAPI(
             title=f"DiReDi: {title}", version=diredi.__version__, openapi_url=None, docs_url=None, redoc_url=None
@@ -122,7 +118,7 @@ class WebApp:
 
     def provide(self, **values: object) -> None:
         """Give templates more values by name, such as texts of what programs call otherwise."""
-        self._environment.globals.update(values)
+        self._provided.update(values)
 
     async def run(self, announce: Callable[[str], None] | None = None) -> None:
         """Serve until this task is cancelled.
@@ -183,8 +179,12 @@ class WebApp:
     def _environment_in(self, language: str) -> Environment:
         """Return the environment of a language, which holds its templates as code: one for each, made once."""
         if language not in self._environments:
-            made = self._environment.overlay()
-            made.globals = dict(self._environment.globals)  # which an overlay shares
+            made = Environment(
+                loader=self._loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+                extensions=["jinja2.ext.i18n"],
+            )  # fmt: skip
+            made.filters.update(filters.FILTERS)
+            made.globals.update(self._provided)
             made.install_gettext_translations(texts_in(language), newstyle=True)  # type: ignore[attr-defined]
             self._environments[language] = made
         return self._environments[language]
