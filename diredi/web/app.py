@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -88,7 +89,8 @@ class WebApp:
         self.heading: Callable[[], dict[str, Any]] = dict
         """Returns what the head of every page shows beside the title, such as whether the cloud is connected."""
         self._logins, self._changes = Throttle(LOGINS_A_MINUTE), Throttle(CHANGES_A_MINUTE)
-        self._cookie = "__Host-diredi" if config.has_tls else "diredi"
+        # Browsers give a cookie to every port of a host, and another service of ours may be at the next one.
+        self._cookie = ("__Host-" if config.has_tls else "") + "diredi-" + re.sub("[^A-Za-z0-9]", "-", title)
         self._loader = ChoiceLoader([FileSystemLoader(folder / "templates"), FileSystemLoader(HERE / "templates")])
         self._provided: dict[str, object] = {}
         self._environments: dict[str, Environment] = {}

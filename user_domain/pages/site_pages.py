@@ -33,7 +33,7 @@ def make_pages(config: UserDomainConfig, parts: SiteParts, site: SiteContext, sh
         site: What its tasks are performed with.
         shown: Counts what browsers were shown.
     """
-    command = f"diredi site open {config.listen} --identity {config.identity}"
+    command = f"diredi site open {config.listen} --identity FOLDER"  # a stranger may read it
     pages = WebApp(config.pages, config.site, command, NAV, FOLDER, shown)
     pages.heading = lambda: {"cloud connected" if parts.cloud.online else "cloud away": parts.cloud.online}
     pages.api.add_api_route("/", _start, include_in_schema=False)
