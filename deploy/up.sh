@@ -21,4 +21,6 @@ Running. The cloud draws its scenes and begins with the starter release; with ot
 `.venv/bin/diredi device list` shows release 1 on every edge when that is done.
 Then:   .venv/bin/diredi cycle start --site site-1 --watch
         make logs        make down
+The site's pages, by a link that works once:
+        deploy/compose.sh exec user-domain diredi site open user-domain:8444 --identity /identity
 TEXT

@@ -103,6 +103,9 @@ class FakeSiteService(sites_pb2_grpc.SiteServiceServicer):
         self.fails: dict[str, list[Exception]] = {}
         """Method to what it raises instead of answering, one after the other."""
         self.callers: set[str] = set()
+        self.may_propose = asyncio.Event()
+        """While it is not set, the answer to ProposeClasses waits."""
+        self.may_propose.set()
 
     async def offer(self, task: sites_pb2.Task) -> None:
         async with self.changed:
@@ -143,6 +146,7 @@ class FakeSiteService(sites_pb2_grpc.SiteServiceServicer):
         return sites_pb2.ReportProgressResponse()
 
     async def ProposeClasses(self, request: sites_pb2.ProposeClassesRequest, context: Any) -> Any:
+        await self.may_propose.wait()
         self._fail("ProposeClasses")
         self.labels.check_decided(request.names, request.distinct)
         self.labels = self.labels.expand(request.names, distinct=request.distinct)

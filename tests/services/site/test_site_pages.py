@@ -172,7 +172,11 @@ async def test_a_person_sees_what_is_asked_and_approves_it_by_click(
         await page.get_by_role("heading", name=HOSTILE).wait_for()
         assert "the sites of group harbours" in await page.inner_text("main")
         assert await tab.sideways() <= 0
+        cloud.site.may_propose.clear()
         await page.get_by_role("button", name="Approve").click()
+        await page.get_by_text("This site's computer learns from its own images.").wait_for()
+        cloud.site.may_propose.set()
+        await page.get_by_text("This site's computer learns from its own images.").wait_for(state="detached")
         await until(lambda: cloud.cycles.approvals == [HOSTILE])
         await page.get_by_text("site/site-1 (maria), by page").wait_for()
         await page.get_by_role("link", name="What left").click()
