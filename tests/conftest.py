@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 # Before torch is loaded, and for every process that a test starts: threads of one operator wait for each other in a
@@ -21,6 +21,12 @@ for name in ("COLUMNS", "FORCE_COLOR", "NO_COLOR"):
 
 ROOT = Path(__file__).resolve().parent.parent
 
+
+SLOW_S = 1.0
+"""Processor seconds above which a test is marked slow, which `make test-quick` leaves out; each run lists the rest."""
+
+LEFT_OUT = {"slow", "containers", "browser", "gpu"}
+TOOK = "processor seconds"
 
 WHOLE_FOLDERS = ("tests/containers/", "tests/e2e/")
 """Tests that share one heavy thing, a deployment or a demo: one worker has all of them."""
@@ -51,6 +57,26 @@ def pytest_collection_finish() -> None:
     """Leave what was imported out of every later search for garbage, of which there are thousands."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """Measure the test itself, without its fixtures, with the processes that it has started and waited for."""
+    before = sum(os.times()[:4])
+    try:
+        return (yield)
+    finally:
+        item.user_properties.append((TOOK, sum(os.times()[:4]) - before))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """List what should be marked slow. It is no failure: on a slow machine every test takes longer."""
+    reports = [one for one in terminalreporter.getreports("passed") if not LEFT_OUT & one.keywords.keys()]
+    took = sorted(((dict(one.user_properties).get(TOOK, 0.0), one.nodeid) for one in reports), reverse=True)
+    if over := [(seconds, test) for seconds, test in took if seconds > SLOW_S]:
+        terminalreporter.section(f"{len(over)} tests took more than {SLOW_S:g} s of processor time and are not slow")
+        for seconds, test in over[:20]:
+            terminalreporter.write_line(f"{seconds:5.1f} s {test}")
 
 
 def _rank(item: pytest.Item) -> int:

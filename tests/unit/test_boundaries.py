@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ PROGRAMS = ("cloud_server", "user_domain", "edge_node", "peer_node")
 APPLICATIONS = ("diredi_cli", "diredi_demo", "diredi_scenes", "tests")
 
 
+@cache
 def imported_by(folder: str) -> dict[str, set[str]]:
     """Module name to the files under `folder` that import it."""
     found: dict[str, set[str]] = {}

@@ -17,6 +17,11 @@ def generate() -> ModuleType:
     return module
 
 
+@pytest.fixture(scope="module")
+def event_names(generate: ModuleType) -> set[str]:
+    return {event.name for event in generate._events_module().events()}
+
+
 def test_the_reference_of_commands_is_current(generate: ModuleType):
     assert (REFERENCE / "cli.md").read_text() == generate.command_page(), "run docs/reference/generate.py"
 
@@ -31,16 +36,14 @@ def test_the_reference_of_log_events_is_current(generate: ModuleType):
     assert (REFERENCE / "events.md").read_text() == generate.events_page(), "run docs/reference/generate.py"
 
 
-def test_log_events_are_named_in_snake_case(generate: ModuleType):
-    names = {event.name for event in generate._events_module().events()}
-    assert not {name for name in names if not re.fullmatch(r"[a-z]+(_[a-z]+)*", name)}
+def test_log_events_are_named_in_snake_case(event_names: set[str]):
+    assert not {name for name in event_names if not re.fullmatch(r"[a-z]+(_[a-z]+)*", name)}
 
 
-def test_the_guides_name_only_events_that_there_are(generate: ModuleType):
-    names = {event.name for event in generate._events_module().events()}
+def test_the_guides_name_only_events_that_there_are(event_names: set[str]):
     for page in (REFERENCE.parent / "how-to").glob("*.md"):
         told = set(re.findall(r"`([a-z_]+)` in the log|the log \(`([a-z_]+)`\)", page.read_text(encoding="utf-8")))
-        assert {name for pair in told for name in pair if name} <= names, page.name
+        assert {name for pair in told for name in pair if name} <= event_names, page.name
 
 
 def test_every_command_says_what_it_does(generate: ModuleType):

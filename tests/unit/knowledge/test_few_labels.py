@@ -154,7 +154,7 @@ def test_a_release_is_measured_on_images_with_labels_alone(world: World, few: Pa
 
 def test_ten_images_teach_a_new_class_and_cost_no_known_one(world: World, few: Path, tmp_path: Path) -> None:
     site, shown, _ = filled(world, few, tmp_path)
-    learn = LEARN.model_dump() | {"steps": 60}
+    learn = LEARN.model_dump() | {"steps": 60, "learning_rate": 4e-3}
     recipe: dict[str, Any] = {"form": "weights", "tutor": learn, "student_gap": False, "lam": 1.0}
     gaps = extract_gap(world.detector(), world.detector(), site, coreset=world.presumed, recipe=recipe, filled_in=shown)
     tutor_2 = world.detector().expand_classes(GROWN)
