@@ -161,6 +161,7 @@ def test_a_set_without_labels_is_told_by_every_command_before_it_begins(diredi: 
         assert f"their label files are in {data.parent / 'annotations/train'}" in said.error
 
 
+@pytest.mark.slow
 def test_what_is_left_out_is_said_before_a_training(diredi: Diredi, scenes: Path, tmp_path: Path):
     data = broken(scenes, tmp_path)[0]
     min(data.parent.rglob("train/**/*.txt")).write_text("0 0.5 0.5 0.1 0.1\n0 0.5 0.5 0 0.1\n")

@@ -92,6 +92,7 @@ def add_device(r: Repository, number: int, installs: int) -> None:
         r.devices.record_install(device_key("site-1", name), install)
 
 
+@pytest.mark.slow
 async def test_pages_of_the_largest_items_fit_into_messages_and_have_each_item_once(world: World) -> None:
     most = CloudConfig(state_dir=world.state_dir, identity=world.identities).quotas
     async with world.cloud() as cloud:

@@ -244,6 +244,7 @@ CASES: list[tuple[Spoil, type[DirediError], str]] = [
 ]
 
 
+@pytest.mark.slow
 async def test_a_gap_that_is_wrong_is_refused_and_leaves_every_store_as_it_was(world: World) -> None:
     """One cycle for all cases: each is refused after the others, and a good gap is taken after all."""
     async with extracting(world) as e:

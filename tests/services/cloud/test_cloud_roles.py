@@ -157,6 +157,7 @@ def rules(e: Extracting) -> dict[str, tuple[Message, set[str]]]:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 async def test_each_call_as_each_identity(world: World) -> None:
     """`twin` is cam-1 of another site: what it says of itself is of that one."""
     async with extracting(world) as e:

@@ -43,6 +43,7 @@ def test_flags_environment_and_file_name_the_same_fields(tmp_path: Path, monkeyp
     assert (config.cycle_recipe.max_harm, config.cycle_recipe.seed, config.bootstrap_recipe.seed) == (0.2, 4, 9)
 
 
+@pytest.mark.slow
 def test_a_program_that_cannot_start_ends_with_one_sentence(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "cloud_server", "--state-dir", str(tmp_path), "--identity", str(tmp_path / "none")]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
@@ -94,6 +95,7 @@ async def test_a_job_that_dies_is_started_again_and_given_up_in_the_end(empty_wo
         await cloud.stop(0)
 
 
+@pytest.mark.slow
 async def test_a_full_disk_refuses_the_upload_and_nothing_else(world: World) -> None:
     process = Process(world)
     await process.start()

@@ -55,6 +55,7 @@ async def test_a_task_is_sent_again_after_a_reconnect_and_once_on_a_stream(world
             await stream.aclose()
 
 
+@pytest.mark.slow
 async def test_hundreds_of_devices_hear_of_a_release_at_once(world: World) -> None:
     """On one connection; the streams of a fleet come on thousands, which costs the same here and more in the kernel."""
     many = 300

@@ -80,6 +80,7 @@ CHANGES = [
 ]
 
 
+@pytest.mark.slow
 async def test_what_a_release_is_made_of_is_told_and_no_decision_is_changed_unnoticed(
     world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -33,6 +33,7 @@ async def test_a_database_that_is_gone_beside_its_files_is_said_and_no_new_relea
     assert sorted((world.state_dir / "blobs").rglob("*")) == blobs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remembers", ["ledger", "metadata"])
 async def test_a_backup_from_before_the_newest_release_is_refused_until_its_loss_is_accepted(
     world: World, remembers: str

@@ -49,6 +49,7 @@ async def heartbeat(world: World, credentials: Credentials, device: str = "cam-1
         await ask(FleetServiceStub(channel).Heartbeat, fleet_pb2.HeartbeatRequest(device=device))
 
 
+@pytest.mark.slow
 async def test_the_authority_is_rotated_while_a_camera_runs_and_the_old_one_opens_nothing_afterwards(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -53,6 +53,7 @@ async def test_bytes_that_are_no_image_are_refused_as_invalid(
         assert (await node.detect(jpeg)).release_version == 1
 
 
+@pytest.mark.slow
 async def test_an_update_drops_no_frame_and_shows_the_new_class(
     tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str, students: Students, jpeg: bytes
 ) -> None:
@@ -141,6 +142,7 @@ async def test_a_cloud_that_fails_at_downloads_and_reports_for_a_while_costs_no_
     assert (cloud.blobs.failures, cloud.fleet.report_errors) == (0, [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", ["labels", "size", "garbage"])
 async def test_a_file_that_is_not_what_the_release_says_is_refused_for_good(
     tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str, students: Students, wrong: str
@@ -166,6 +168,7 @@ async def test_a_file_that_is_not_what_the_release_says_is_refused_for_good(
         assert len(cloud.fleet.reports) == 2, "said once, though the cloud repeats the release"
 
 
+@pytest.mark.slow
 async def test_the_node_starts_from_disk_and_runs_on_while_the_cloud_is_away(
     tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str, students: Students, jpeg: bytes
 ) -> None:

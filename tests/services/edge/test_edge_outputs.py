@@ -147,6 +147,7 @@ def check_discovery(config: dict[str, Any]) -> set[str]:
     return {*listened, config["availability_topic"]}
 
 
+@pytest.mark.slow
 async def test_a_broker_that_is_away_or_refuses_is_told_in_a_sentence_and_gets_the_newest_events_later(
     tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str, students: Students, broker: MqttBroker
 ) -> None:

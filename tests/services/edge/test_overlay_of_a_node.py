@@ -73,6 +73,7 @@ def under(version: int, overlay: str) -> Any:
     return lambda status: (status.release_version, status.overlay) == (version, overlay) and status.frames > 0
 
 
+@pytest.mark.slow
 async def test_a_node_changes_and_takes_off_the_overlay_as_its_site_says_and_drops_no_frame(
     tmp_path: Path, pki: Pki, cloud: EdgeCloud, site: UserDomain, frames: str, students: Students
 ) -> None:

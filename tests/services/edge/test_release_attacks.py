@@ -26,6 +26,7 @@ pytestmark = pytest.mark.usefixtures("quick_processes")
 Students = list[tuple[Path, DetectorSpec]]
 
 
+@pytest.mark.slow
 async def test_each_lie_about_releases_is_refused_with_its_reason_while_the_old_one_detects(
     tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str, students: Students
 ) -> None:

@@ -14,6 +14,7 @@ Students = list[tuple[Path, DetectorSpec]]
 CRASHES = "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n"
 
 
+@pytest.mark.slow
 async def test_a_node_runs_the_network_with_the_runtime_that_is_asked_for_and_says_so(
     tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str, students: Students
 ) -> None:
@@ -31,6 +32,7 @@ async def test_a_node_runs_the_network_with_the_runtime_that_is_asked_for_and_sa
         assert status.runtime == "openvino", "it was remembered"
 
 
+@pytest.mark.slow
 async def test_a_runtime_that_crashes_in_native_code_ends_no_node(
     tmp_path: Path, pki: Pki, cloud: EdgeCloud, frames: str, students: Students, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import numpy as np
+import pytest
 from peer_network import configs_of
 from test_peer_collect import Described
 from test_peer_rounds import run_peers
@@ -30,6 +31,7 @@ def saved_weights(folder, peer, round_, when):
     return WeightMap.load(Path(folder) / f"{peer}-{round_}-{when}.safetensors")
 
 
+@pytest.mark.slow
 async def test_all_of_a_star_go_on_from_the_mean_worked_out_by_hand(tmp_path, pki):
     summaries = await run_peers(star(tmp_path, pki, ["hub", "a", "b"], rounds=2))
     assert all(r["missing"] == {} for summary in summaries for r in summary["rounds"])

@@ -28,6 +28,7 @@ def reset_peak():
         pytest.skip(f"peak memory cannot be reset on this machine: {error}")
 
 
+@pytest.mark.slow
 async def test_memory_stays_flat_however_big_the_blob(serve, site, tmp_path):
     """Client and server share this process, so the bound holds for both together."""
     block = bytes(range(256)) * 4096

@@ -327,6 +327,7 @@ VALUES = st.recursive(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     key=st.sampled_from(["path", "train", "val", "names", "nc", "kpt_shape", "channels", "validation"]), value=VALUES

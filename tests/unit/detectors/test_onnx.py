@@ -32,6 +32,7 @@ def raw(predictor, batch):
         return outputs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", of_families("yolo26-w0.0625", "yolov8-w0.0625", *NAMES))
 def test_the_file_answers_as_the_torch_detector_does(architecture, labels, images, tmp_path):
     detector = registry.create(architecture, 64, labels, seed=1, device="cpu")
@@ -66,6 +67,7 @@ def test_the_batch_may_have_any_size(exported):
     assert predictor.predict([]) == []
 
 
+@pytest.mark.slow
 def test_equal_weights_give_an_equal_file_and_the_detector_stays_as_it_was(exported, small, tmp_path):
     before = small.weights()
     assert export_onnx(small, tmp_path / "again.onnx") == exported[1]
