@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All checks and all tests, beside each other on every core, with pytest's own summary last. Sets .venv up first.
 #   deploy/test.sh [pytest's options]           what is named is all that runs, and no image is built ahead
-#   deploy/test.sh --quick [pytest's options]   no checks, and none of the tests that take long
+#   deploy/test.sh --quick [pytest's options]   no checks, no containers, no browser, and no test that is slow
 # WORKERS says how many processes test: by default one more than there are cores, since tests wait for others' processes
 # part of the time, and 5 at most.
 set -uo pipefail

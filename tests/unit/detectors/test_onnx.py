@@ -100,6 +100,7 @@ def test_a_missing_file_is_named(tmp_path):
         OnnxPredictor(tmp_path / "gone.onnx")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", of_families("yolo26-w0.0625", "libreyolo9-w0.0625"))
 def test_ultralytics_reads_the_file_with_decoded_boxes_and_finds_what_our_own_runtime_finds(
     architecture, labels, tmp_path

@@ -41,6 +41,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_file_is_smaller_says_what_it_is_and_answers_as_the_one_before(file: Path, tmp_path: Path) -> None:
     digest = diredi.quantise(file, pictures(), tmp_path / "int8.onnx")
     assert digest == digest_of_file(tmp_path / "int8.onnx").digest

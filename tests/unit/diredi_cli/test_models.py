@@ -31,6 +31,7 @@ def test_eval_takes_the_models_own_size_and_says_it(tmp_path: Path, capsys: Outp
     assert json.loads(capsys.readouterr().out)["image_size"] == 96
 
 
+@pytest.mark.slow
 def test_an_exported_model_takes_no_other_size(tmp_path: Path, capsys: Output):
     data, onnx = data_set(tmp_path / "data", ["car"]), tmp_path / "model.onnx"
     export_onnx(registry.create("yolo11-w0.0625", 64, ["car"], 0, device="cpu"), onnx)
@@ -46,6 +47,7 @@ def test_a_size_that_no_detector_takes_is_told_before_anything_else(command: lis
     assert "error: --image-size 100 is not a multiple of 32: take 96 or 128" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_eval_of_a_model_that_knows_no_class_of_the_data_says_how_to_rename(tmp_path: Path, capsys: Output):
     data = data_set(tmp_path / "data", ["Person", "bike"])
     assert run(["eval", str(model(tmp_path, "person")), "--data", str(data)]) == 2
@@ -56,6 +58,7 @@ def test_eval_of_a_model_that_knows_no_class_of_the_data_says_how_to_rename(tmp_
     assert run(["eval", str(model(tmp_path, "car", "person")), "--data", str(data)]) == 0
 
 
+@pytest.mark.slow
 def test_training_takes_the_size_of_its_models_and_says_it(tmp_path: Path, capsys: Output):
     data, out = data_set(tmp_path / "data", ["car"]), tmp_path / "out.safetensors"
     start, teacher = model(tmp_path, "car", size=64), model(tmp_path, "car", "bus", size=96)

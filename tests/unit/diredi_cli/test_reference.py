@@ -32,6 +32,7 @@ def test_the_reference_of_configuration_is_current(generate: ModuleType):
     )
 
 
+@pytest.mark.slow
 def test_the_reference_of_log_events_is_current(generate: ModuleType):
     assert (REFERENCE / "events.md").read_text() == generate.events_page(), "run docs/reference/generate.py"
 

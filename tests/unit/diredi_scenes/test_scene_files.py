@@ -25,6 +25,7 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_bytes_however_many_processes_draw(tmp_path: Path) -> None:
     for name, workers in (("alone", None), ("one", 1), ("three", 3)):
         write_scenes(tmp_path / name, "site-1", 6, 3, seed=7, image_size=96, workers=workers)
@@ -48,6 +49,7 @@ def test_more_images_begin_with_the_same_ones() -> None:
     assert render("presumed", "train", 3, 0, 96).jpeg == render("presumed", "train", 3, 0, 96).jpeg
 
 
+@pytest.mark.slow
 def test_written_set_is_a_data_set_without_a_fault(tmp_path: Path) -> None:
     said: list[float] = []
     path = write_scenes(tmp_path / "set", "site-1", 5, 2, seed=0, image_size=96, workers=2,

@@ -154,6 +154,7 @@ def test_every_light_goes_with_every_weather(kind: str, weather: str, monkeypatc
         assert np.ptp(picture.astype(int), axis=2).max() <= 2
 
 
+@pytest.mark.slow
 def test_night_is_dark_and_noisy_where_day_is_not() -> None:
     """Brightness before the sensor's gain makes up for it."""
     rng = np.random.default_rng(0)
@@ -185,6 +186,7 @@ def test_every_class_is_seen_and_most_objects_are_large_enough_to_learn(site_1: 
     assert np.mean(heights >= 8) > 0.85
 
 
+@pytest.mark.slow
 def test_cameras_are_fixed_whatever_the_seed() -> None:
     """Two seeds, the same camera: what never moves is in the same place."""
     views: dict[int, list[np.ndarray]] = {}

@@ -30,8 +30,8 @@ def test_taught_students_beat_those_that_learn_alone(make, teacher, shapes):
     gains = []
     for seed in range(3):
         alone, taught = make(seed=seed), make(seed=seed)
-        train(alone, shapes[0], recipe(epochs=5, seed=seed))
-        train(taught, shapes[0], recipe(epochs=5, seed=seed), teacher=teacher)
+        train(alone, shapes[0], recipe(epochs=4, seed=seed))
+        train(taught, shapes[0], recipe(epochs=4, seed=seed), teacher=teacher)
         gains.append(evaluate(taught, shapes[1], LABELS).map50 - evaluate(alone, shapes[1], LABELS).map50)
     assert np.mean(gains) > 0.1
 
@@ -46,7 +46,7 @@ def test_a_report_has_every_term_of_every_epoch(make, teacher, shapes):
 def test_a_student_learns_from_its_teacher_without_a_single_label(make, teacher, shapes):
     student = make()
     bare = [Sample(sample.image, np.zeros((0, 5), np.float32)) for sample in shapes[0]]
-    train(student, bare, recipe(epochs=5, label_weight=0.0), teacher=teacher)
+    train(student, bare, recipe(epochs=4, label_weight=0.0), teacher=teacher)
     assert evaluate(student, shapes[1], LABELS).map50 > 0.3
 
 
@@ -63,14 +63,14 @@ def test_feature_distillation_trains_and_leaves_nothing_in_the_weights(make, tea
 def small_teacher(make, known):
     """Knows two of the three classes, and has never been told of the third."""
     detector = make(labels=KNOWN)
-    train(detector, known, recipe(epochs=8))
+    train(detector, known, recipe(epochs=6))
     return detector
 
 
 def test_a_teacher_that_does_not_know_a_class_does_not_suppress_it(make, small_teacher, shapes):
     """The trap: a teacher asked about all classes teaches that the new one is background."""
     tutor = make("yolo11-w0.125")
-    train(tutor, shapes[0], recipe(epochs=9), teacher=small_teacher)
+    train(tutor, shapes[0], recipe(epochs=7), teacher=small_teacher)
     metrics = evaluate(tutor, shapes[1], LABELS)
     assert metrics.per_class["disc"].ap50 > 0.5
 

@@ -117,6 +117,7 @@ def test_another_form_of_a_release_takes_its_place_only_where_the_release_still_
     assert not active.replace(plain, broken)
 
 
+@pytest.mark.slow
 def test_every_frame_of_many_threads_is_detected_while_models_change() -> None:
     active = ActiveModel()
     active.swap(running(1, Model()))

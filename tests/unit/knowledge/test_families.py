@@ -60,11 +60,12 @@ def test_a_whole_cycle_runs_where_ultralytics_is_not_installed(world: World, tmp
 
 @pytest.mark.parametrize("name", [pytest.param("libreyolo9-w0.0625", marks=libre), "yolo11-w0.125-gn"])
 def test_a_detector_of_any_kind_learns_and_a_site_teaches_it_a_new_class(name, world: World):
+    learn = LEARN.model_copy(update={"steps": 160})
     tutor = registry.create(name, SIZE, KNOWN, 0, "cpu")
-    train(tutor, world.presumed.train, LEARN)
+    train(tutor, world.presumed.train, learn)
     assert evaluate(tutor, world.presumed.val, KNOWN).map50 > 0.7
     data = SiteData.of(world.site, None, GROWN, False)
-    recipe = CycleRecipe(tutor=LEARN.model_copy(update={"losses": {"class_scores": 0.3, "boxes": 0.3}}))
+    recipe = CycleRecipe(tutor=learn.model_copy(update={"losses": {"class_scores": 0.3, "boxes": 0.3}}))
     tutor_2, gap = reverse_distil(tutor, world.detector(), data, recipe)
     assert evaluate(tutor_2, world.site.with_labels(GROWN).val, GROWN).per_class["disc"].ap50 > 0.5
     sums, wanted = apply(tutor.weights(), gap, 1.0), tutor_2.weights()
