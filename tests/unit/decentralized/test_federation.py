@@ -91,7 +91,7 @@ def test_detectors_learn_under_every_strategy(kind: str, tmp_path: Path) -> None
     clients = []
     for number in range(2):
         detector = registry.create("yolo11-w0.125", SIZE, LABELS, seed=0, device="cpu")
-        samples = rectangles(tmp_path / str(number), 16, (number,), seed=number)
+        samples = rectangles(tmp_path / str(number), 24, (number,), seed=number)
         clients.append(DetectorClient(detector, samples, training))
     strategy = StrategyRecipe(kind=kind, learning_rate=0.05, momentum=0.5)
     federation = Federation(create_strategy(strategy), clients, clients[0].initial_state())

@@ -60,7 +60,7 @@ def test_a_whole_cycle_runs_where_ultralytics_is_not_installed(world: World, tmp
 
 @pytest.mark.parametrize("name", [pytest.param("libreyolo9-w0.0625", marks=libre), "yolo11-w0.125-gn"])
 def test_a_detector_of_any_kind_learns_and_a_site_teaches_it_a_new_class(name, world: World):
-    learn = LEARN.model_copy(update={"steps": 160})
+    learn = LEARN.model_copy(update={"steps": 160, "learning_rate": 4e-3})
     tutor = registry.create(name, SIZE, KNOWN, 0, "cpu")
     train(tutor, world.presumed.train, learn)
     assert evaluate(tutor, world.presumed.val, KNOWN).map50 > 0.7
