@@ -145,6 +145,7 @@ def test_a_class_that_people_label_otherwise_than_models_see_it_does_not_crowd_o
     assert not [found for found in audited(labelled(some)).findings if found.score > 0.35 and found.seen == "person"]
 
 
+@pytest.mark.slow
 def test_the_surest_findings_come_first_and_go_to_pandas_and_json(labelled):
     pytest.importorskip("pandas")
     wrong = RIGHT | {3: [("person", A), ("person", B)], 4: [("car", A)], 5: [("car", A), ("car", B)]}
@@ -188,6 +189,7 @@ def test_nothing_to_look_at_and_nobody_to_look_are_told(labelled):
         audit_labels(Knows({}, ["boat"]), data)
 
 
+@pytest.mark.slow
 def test_it_works_with_detectors_exported_ones_and_several_looks(tmp_path: Path, labelled):
     detector = diredi.create("yolo11-w0.0625", 64, ["car", "person"], 0, device="cpu")
     diredi.export(detector, tmp_path / "model.onnx")

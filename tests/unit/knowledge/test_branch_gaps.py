@@ -238,6 +238,7 @@ def test_a_branch_beside_an_old_one_passes_where_it_is_whole(base: Detector, tmp
             second.check(second.gap.weights.selected(lambda key, name=name: key != name))
 
 
+@pytest.mark.slow
 def test_a_branch_that_spoils_a_known_class_loses_the_word_for_it(world: World) -> None:
     base = world.detector()
     after = base.with_branch(taught(base, by=0.5), [BOX, DISC])
@@ -249,6 +250,7 @@ def test_a_branch_that_spoils_a_known_class_loses_the_word_for_it(world: World) 
     assert applied.after.map50 == pytest.approx(applied.before.map50, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_branch_that_only_spoils_is_left_out(world: World) -> None:
     base = world.detector()
     after = base.with_branch(taught(base, (), by=0.5), [BOX, BAR])
@@ -259,6 +261,7 @@ def test_a_branch_that_only_spoils_is_left_out(world: World) -> None:
     assert_close(applied.model, base)
 
 
+@pytest.mark.slow
 def test_a_tutor_with_a_branch_teaches_a_student_without_one(world: World, tmp_path: Path) -> None:
     """The paper's own way, where no student gap has come: what the student knows stands still all the same."""
     tutor = branched(world.detector(), ["disc"])
@@ -271,6 +274,7 @@ def test_a_tutor_with_a_branch_teaches_a_student_without_one(world: World, tmp_p
     assert list(tmp_path.rglob("*")), "a cloud that is killed goes on where it was"
 
 
+@pytest.mark.slow
 def test_a_second_branch_for_the_same_class_is_taught_beside_the_first(world: World) -> None:
     student = branched(world.detector(), ["disc"])
     tutor = branched(student, ["disc"], seed=2)
@@ -280,6 +284,7 @@ def test_a_second_branch_for_the_same_class_is_taught_beside_the_first(world: Wo
     assert_close(made.model.parts()[1], student.parts()[1])
 
 
+@pytest.mark.slow
 def test_a_student_whose_branch_does_harm_is_taught_by_the_tutors(world: World) -> None:
     base = world.detector()
     gap = gap_of(base, base.with_branch(taught(base, by=0.5), [DISC]))
@@ -359,12 +364,14 @@ def test_all_weights_of_a_student_follow_a_site_before_its_branch_learns(world: 
     )
 
 
+@pytest.mark.slow
 def test_a_student_that_is_not_to_be_fine_tuned_gets_its_branch_alone(world: World) -> None:
     found = extracted(world, world.detector(), world.presumed, form="branch", branch=SHORT, fine_tuning=None)
     assert found.student is not None and found.student.leaves_known(world.detector().weights())
     assert decided(found)["all weights of the student learn"] == "not at all"
 
 
+@pytest.mark.slow
 def test_a_student_gets_no_branch_where_a_site_shows_no_new_class(world: World, tmp_path: Path) -> None:
     site = load(write_shapes(tmp_path / "site", KNOWN.names, train=12, val=6, seed=9, light=0.4))
     model = world.detector()
@@ -375,6 +382,7 @@ def test_a_student_gets_no_branch_where_a_site_shows_no_new_class(world: World, 
     assert decided(found)["all weights of the student learn"].startswith(f"{SHORT['steps']} steps")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("why", ["branches", "coreset", "no class that the student knows"])
 def test_a_student_is_not_fine_tuned_where_that_would_only_harm(world: World, tmp_path: Path, why: str) -> None:
     student = branched(world.detector(), ["disc"]) if why == "branches" else world.detector()
@@ -392,6 +400,7 @@ def test_a_student_is_not_fine_tuned_where_that_would_only_harm(world: World, tm
     assert decided(found)["learning rate of a branch"] == f"{3 * rate if far else rate:.1e}"
 
 
+@pytest.mark.slow
 def test_a_student_that_followed_a_site_is_taught_its_branch_where_its_own_does_harm(world: World) -> None:
     """Only the branch is replaced: what the site has changed of the rest stays, as lambda allows."""
     base = world.detector()
@@ -405,6 +414,7 @@ def test_a_student_that_followed_a_site_is_taught_its_branch_where_its_own_does_
     assert_close(made.model.parts()[0], grown)
 
 
+@pytest.mark.slow
 def test_a_student_without_a_branch_whose_change_does_harm_is_taught_the_tutors(world: World) -> None:
     base, tutor = world.detector(), branched(world.detector(), ["disc"])
     ruined = taught(base, (), by=0.5).expand_classes(tutor.spec.labels)
@@ -414,6 +424,7 @@ def test_a_student_without_a_branch_whose_change_does_harm_is_taught_the_tutors(
     assert made.candidates["mean"].map50 == made.candidates["redistilled"].map50
 
 
+@pytest.mark.slow
 def test_a_branch_comes_even_where_no_change_of_what_is_known_is_harmless(world: World) -> None:
     base = world.detector()
     ruined = taught(base, (), by=0.5)
@@ -535,6 +546,7 @@ def test_a_budget_of_minutes_shortens_both_trainings_and_is_said(world: World, f
     assert left is not None and int(left[1]) < 50
 
 
+@pytest.mark.slow
 def test_an_extraction_that_goes_on_keeps_its_plan(world: World, tmp_path: Path) -> None:
     """Its lengths follow from the clock, which never says the same twice."""
     options = {"form": "branch", "branch": {**BRANCH, "steps": 4}, "student_gap": False}

@@ -119,6 +119,7 @@ def test_few_images_are_seen_more_often_and_none_is_held_back_from_a_new_class(
     assert SiteData.of(world.site, None, GROWN, False).repeats == 1
 
 
+@pytest.mark.slow
 def test_the_job_says_in_the_manifest_what_it_filled_in(world: World, few: Path, tmp_path: Path) -> None:
     pack(world.presumed.sample(20), tmp_path / "coreset.zip")
     spec = ExtractSpec(
@@ -139,6 +140,7 @@ def test_the_job_says_in_the_manifest_what_it_filled_in(world: World, few: Path,
     assert result.boxes["disc"] >= FEW and not result.boxes["box"], "counts are of the site's own labels"
 
 
+@pytest.mark.slow
 def test_a_release_is_measured_on_images_with_labels_alone(world: World, few: Path, tmp_path: Path) -> None:
     from diredi.detectors.export import export_onnx
 
@@ -152,6 +154,7 @@ def test_a_release_is_measured_on_images_with_labels_alone(world: World, few: Pa
     assert images == [16, len(load(few).val)]
 
 
+@pytest.mark.slow
 def test_ten_images_teach_a_new_class_and_cost_no_known_one(world: World, few: Path, tmp_path: Path) -> None:
     site, shown, _ = filled(world, few, tmp_path)
     learn = LEARN.model_dump() | {"steps": 60, "learning_rate": 4e-3}

@@ -93,6 +93,7 @@ def test_statistics_measured_again_bring_a_detector_back_whose_own_are_wrong(wor
     assert all(np.array_equal(after[name], weights[name]) for name in parameters)
 
 
+@pytest.mark.slow
 def test_statistics_that_no_site_sent_are_measured_for_the_merged_tutor(world: World) -> None:
     base, data = world.detector(), presumed(world)
     sent = world.gap().selected(lambda name: not kind_of(name, "float32").is_statistic)
@@ -146,6 +147,7 @@ def test_a_site_scores_nothing_that_nobody_asks_or_that_it_cannot_know(
     assert scored(base, gap_of(base, 0.1), partial(evaluate, data=presumed(world)), [], recipe) == []
 
 
+@pytest.mark.slow
 def test_a_site_that_has_learned_scores_more_of_its_gap_higher_and_gets_the_best_that_is_harmless(
     world: World,
 ) -> None:
@@ -186,6 +188,7 @@ def test_the_first_candidate_that_does_no_harm_is_taken(world: World) -> None:
     assert list(made.candidates) == ["gap"]
 
 
+@pytest.mark.slow
 def test_where_every_candidate_does_harm_the_least_is_taken_and_said(world: World) -> None:
     old = world.detector()
     recipe = CycleRecipe.of({**SHORT, "students": ["gap", "redistilled"], "lam": 1.0})

@@ -44,6 +44,7 @@ def spec_of(world: World, tmp_path: Path, **changes: Any) -> OracleSpec:
     return OracleSpec(**{"detector": world.model, "labels": KNOWN, **values, **changes})
 
 
+@pytest.mark.slow
 def test_an_oracle_labels_both_splits_with_what_its_looks_agree_on(world: World, frames: Path, tmp_path: Path) -> None:
     site = load(frames, read_labels=False)
     assert (site.names, site.judged_by) == ((), "labels")
@@ -59,6 +60,7 @@ def test_an_oracle_labels_both_splits_with_what_its_looks_agree_on(world: World,
     assert labelled.counts("train")["box"] > 0.5 * truth.counts("train")["box"]
 
 
+@pytest.mark.slow
 def test_an_image_is_looked_at_once_unless_it_or_the_oracle_has_changed(
     world: World, frames: Path, tmp_path: Path
 ) -> None:
@@ -118,6 +120,7 @@ def test_an_oracle_that_is_no_detector_is_refused(world: World, frames: Path, tm
         oracle.label(load(frames, read_labels=False), spec_of(world, tmp_path, detector=tmp_path / "large.safetensors"))
 
 
+@pytest.mark.slow
 def test_how_far_an_estimate_is_off_is_told_from_images_whose_labels_are_known(world: World, tmp_path: Path) -> None:
     student, coreset = world.detector(), world.presumed
     told = oracle.check_estimate(student, coreset, spec_of(world, tmp_path), seed=0)

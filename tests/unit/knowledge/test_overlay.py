@@ -34,6 +34,7 @@ def release(world: World) -> Detector:
     return shifted(world.tutor_2())
 
 
+@pytest.mark.slow
 def test_an_overlay_helps_a_release_that_expects_other_images_and_moves_no_weight(
     site: Dataset, release: Detector, tmp_path: Path
 ) -> None:

@@ -49,6 +49,7 @@ def test_reverse_distillation_changes_neither_the_tutor_nor_the_student(world: W
         assert detector.module.training is False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"reverse_distillations": "two", "presumption": "student"}])
 def test_the_same_cycle_twice_gives_the_same_gap(world: World, options: dict[str, str]) -> None:
     gaps = [reverse_distil(tiny(), tiny(seed=1), world.site_data(), recipe(**options))[1] for _ in range(2)]
