@@ -6,14 +6,20 @@ import gc
 import os
 import sys
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 # Before torch is loaded, and for every process that a test starts: threads of one operator wait for each other in a
 # spin, and where another program has a core that makes a small training many times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from execnet import XSpec
 from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
+
+from tests.support.warm_python import warm_python
 
 # What the user's terminal or continuous integration wants of pytest is not what the output under test should be.
 for name in ("COLUMNS", "FORCE_COLOR", "NO_COLOR"):
@@ -27,6 +33,7 @@ SLOW_S = 1.0
 
 LEFT_OUT = {"slow", "containers", "browser", "gpu"}
 TOOK = "processor seconds"
+WARM = pytest.StashKey[Path]()
 
 WHOLE_FOLDERS = ("tests/containers/", "tests/e2e/")
 """Tests that share one heavy thing, a deployment or a demo: one worker has all of them."""
@@ -99,12 +106,26 @@ def shared_data() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def _warm_interpreter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    from tests.support.warm_python import warm_python
+def pytest_xdist_setupnodes(config: pytest.Config, specs: list[XSpec]) -> None:
+    """Start one warm interpreter for all workers, which loads what it is to have when the first of them asks."""
+    running = ExitStack()
+    config.add_cleanup(running.close)
+    folder = running.enter_context(TemporaryDirectory(prefix="diredi-warm-"))
+    config.stash[WARM] = running.enter_context(warm_python(Path(folder)))
 
-    with warm_python(tmp_path_factory.mktemp("warm")) as executable:
-        yield executable
+
+def pytest_configure_node(node: WorkerController) -> None:
+    """Tell a worker where it is."""
+    node.workerinput["warm"] = str(node.config.stash[WARM])
+
+
+@pytest.fixture(scope="session")
+def _warm_interpreter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    if shared := getattr(request.config, "workerinput", {}).get("warm"):
+        yield Path(shared)
+    else:
+        with warm_python(tmp_path_factory.mktemp("warm")) as executable:
+            yield executable
 
 
 @pytest.fixture

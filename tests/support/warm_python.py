@@ -74,6 +74,10 @@ class _Server:
         self._socket.listen(100)
         self._callers: dict[int, socket.socket] = {}
 
+    def wait_for_a_caller(self) -> None:
+        """Return when there is somebody to serve: where no test asks, nothing is imported."""
+        select.select([self._socket], [], [])
+
     def serve(self) -> list[str]:
         """Return in a new process, with the arguments that it was started with."""
         signal.signal(signal.SIGCHLD, lambda *_: self._tell())
@@ -130,13 +134,14 @@ def main() -> None:
     """Serve at the socket that the command line names, until the parent dies."""
     die_with_parent(signal.SIGKILL)
     at, executable = sys.argv[1:]
+    server = _Server(at)
+    print("ready", flush=True)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    server.wait_for_a_caller()
     gc.disable()
     _load()
     gc.freeze()
     gc.enable()
-    server = _Server(at)
-    print("ready", flush=True)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     module, *arguments = server.serve()
     sys.executable, sys.argv = executable, [module, *arguments]
     code = _run(module)

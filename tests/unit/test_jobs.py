@@ -121,6 +121,7 @@ async def test_a_job_reports_and_its_result_is_not_worked_out_twice(tmp_path: Pa
     assert (await run("counting", tmp_path / "job", other, remember)).sum == 5
 
 
+@pytest.mark.usefixtures("quick_processes")
 @pytest.mark.parametrize("damage", [b"", b'{"sum": ', b"\xff\x00", b"[]", b"null", b'{"sum": "three"}'])
 async def test_a_damaged_result_is_set_aside_and_the_job_runs_again(tmp_path: Path, damage: bytes) -> None:
     spec = Spec(numbers=[1, 2], diary=str(tmp_path / "diary"))
@@ -168,6 +169,7 @@ async def _ignore(progress: Progress) -> None:
     del progress
 
 
+@pytest.mark.usefixtures("quick_processes")
 @pytest.mark.parametrize("damage", ["gone", "empty", "another"])
 async def test_a_job_whose_file_was_damaged_since_runs_again(tmp_path: Path, damage: str) -> None:
     spec, folder = Spec(diary=str(tmp_path / "diary")), tmp_path / "job"

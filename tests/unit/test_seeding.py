@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 import torch
 
 from diredi.decentralized.network import create_network
@@ -27,6 +28,7 @@ def alike(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+@pytest.mark.slow
 def test_networks_made_side_by_side_are_those_that_are_made_alone() -> None:
     jobs = [(make, seed) for seed in range(4) for make in (of_peer, of_detector)] * 8
     alone = [make(seed) for make, seed in jobs[:8]] * 8

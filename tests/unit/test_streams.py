@@ -38,6 +38,7 @@ def test_json_has_every_character_whatever_the_terminal(encoding: str, tmp_path:
     assert json.loads(shown.stdout.decode(encoding))["names"] == [NAME]
 
 
+@pytest.mark.slow
 def test_an_error_and_help_fit_any_terminal(tmp_path: Path):
     data = data_set(tmp_path, ["car"])
     failed = diredi("eval", "mod\u00e8le\udcff.pt", "--data", str(data), encoding="ascii")

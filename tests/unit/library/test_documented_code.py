@@ -23,6 +23,7 @@ REPLACED = {
 """What takes long or must be downloaded, and the documented arguments in its place."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["README.md", "docs/tutorials/library.md"])
 def test_the_python_of_the_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -80,6 +80,7 @@ def test_a_detector_that_finds_nothing_well_says_nothing(data: dict[str, Any]) -
     assert len(update.scores) == 0
 
 
+@pytest.mark.slow
 def test_what_two_neighbours_see_is_learned_and_what_one_makes_up_is_not(data: dict[str, Any]) -> None:
     honest = says("car", LEFT, car=0.5)
     liar = says("car", RIGHT, 1.0, car=1.0)
