@@ -46,7 +46,7 @@ def teacher() -> Detector:
 
     def make(folder: Path) -> None:
         detector = registry.create("yolo11-w0.125", 64, LABELS, seed=0, device="cpu")
-        train(detector, rectangles(folder / "images", 96, (0, 1, 2), 0), recipe(epochs=14))
+        train(detector, rectangles(folder / "images", 96, (0, 1, 2), 0), recipe(epochs=20))
         detector.save(folder / "teacher.safetensors")
 
     folder = made_once("teacher", make, [HERE / "conftest.py", HERE / "rectangles.py"])
