@@ -127,15 +127,16 @@ def _overlay_row(overlay: Overlay) -> tuple[object, ...]:
             [
                 "in use",
                 *([f"{100 * overlay.share:.0f} % of the site's statistics"] if overlay.share else []),
+                *([f"{overlay.input_width} x {overlay.input_height} pixels"] if overlay.input_width else []),
                 *(["8 bits"] if overlay.quantised else []),
             ]
         ),
         overlay_pb2.OVERLAY_STATE_NONE: overlay.problem or "none, the release is better alone",
     }
-    not_quantised = f", not with 8 bits: {overlay.quantised_problem}" if overlay.quantised_problem else ""
+    left_out = f" ({overlay.left_out})" if overlay.left_out else ""
     measured = [overlay.before, overlay.after] if overlay.HasField("before") else []
     figures = [percent(metrics.map50) for metrics in measured] or ["", ""]
-    return (overlay.release.removeprefix("sha256:")[:12], texts.get(overlay.state, "") + not_quantised, *figures)
+    return (overlay.release.removeprefix("sha256:")[:12], texts.get(overlay.state, "") + left_out, *figures)
 
 
 @app.command("open")

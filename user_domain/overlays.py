@@ -64,6 +64,7 @@ class OverlayMaker:
         backoff: Backoff,
         *,
         overlay: bool,
+        fit_input: bool,
         quantise: bool,
         confidence: float,
     ) -> None:
@@ -76,6 +77,7 @@ class OverlayMaker:
             data: Returns the private data set as it was read last.
             backoff: Pauses while the cloud is away or the disk is full.
             overlay: Whether to measure statistics.
+            fit_input: Whether to give releases an input of the shape of the site's images.
             quantise: Whether to write releases with 8 bits.
             confidence: At which edge nodes report; 0 to 1.
         """
@@ -85,7 +87,7 @@ class OverlayMaker:
         self.served = BlobStore(folder / "served")
         self._data = data
         self._backoff = backoff
-        self._overlay, self._quantise, self._confidence = overlay, quantise, confidence
+        self._overlay, self._fit_input, self._quantise, self._confidence = overlay, fit_input, quantise, confidence
         self._changed = asyncio.Event()
         self.entries: dict[str, Entry | None] = {}
         """By release (digest of its ONNX file), those asked for last at the end; None while one is to be measured."""
@@ -130,7 +132,8 @@ class OverlayMaker:
         folder = job_folder(self._jobs / hex_of(release), str(data.bytes), str(data.train_images))
         student, onnx = await self._cloud.fetch_release(release, self._jobs / hex_of(release))
         spec = OverlaySpec(
-            **data.spec, student=student, onnx=onnx, overlay=self._overlay, quantise=self._quantise,
+            **data.spec, student=student, onnx=onnx, overlay=self._overlay, fit_input=self._fit_input,
+            quantise=self._quantise,
             confidence=self._confidence,
         )  # fmt: skip
         with no_room_at(folder):
@@ -139,7 +142,7 @@ class OverlayMaker:
         structlog.get_logger().info(
             "overlay_measured", release=release, used=made is not None, share=result.share,
             map50_before=round(result.before.map50, 4), map50_after=round(result.after.map50, 4),
-            quantised=result.quantised, not_quantised=result.quantised_problem,
+            input_size=result.input_size, quantised=result.quantised, left_out=result.left_out,
         )  # fmt: skip
         return Entry(result, made)
 
@@ -203,10 +206,13 @@ def _message_of(release: str, entry: Entry | None) -> pb.Overlay:
     if entry.result is not None:
         message.before.CopyFrom(convert.metrics_to(entry.result.before))
         message.after.CopyFrom(convert.metrics_to(entry.result.after))
-        message.quantised, message.quantised_problem = entry.result.quantised, entry.result.quantised_problem
+        message.quantised, message.left_out = entry.result.quantised, entry.result.left_out
     if entry.onnx is not None and entry.result is not None:
         message.state, message.share = pb.OVERLAY_STATE_READY, entry.result.share
         statistics = entry.result.overlay
-        message.digest = entry.onnx.digest if entry.result.quantised or statistics is None else statistics.digest
+        is_file = statistics is None or entry.result.quantised or entry.result.input_size
+        message.digest = entry.onnx.digest if is_file or statistics is None else statistics.digest
+        if entry.result.input_size is not None:
+            message.input_height, message.input_width = entry.result.input_size
         message.onnx.CopyFrom(convert.blob_to(entry.onnx))
     return message

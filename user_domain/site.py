@@ -92,10 +92,8 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
     """
     if config.oracle is not None and not config.oracle.is_file():
         raise InvalidInput(f"oracle {config.oracle} does not exist: name the file of a detector, or leave it out")
-    if config.quantise and not config.labelled:
-        raise InvalidInput("quantise needs labels, which judge what 8 bits lose: leave it out, or label the images")
-    if config.overlay and not config.labelled:
-        raise InvalidInput("overlay needs labels, which judge whether it is better: leave it out, or label the images")
+    for wish in _forms(config) if not config.labelled else ():
+        raise InvalidInput(f"{wish} needs labels, which judge whether it is better: leave it out, or label the images")
     if config.data == SAMPLES and not config.labelled:
         raise InvalidInput("data is samples and labelled is false: samples teach by their labels, so leave it out")
     make_folder(config.state_dir)
@@ -134,7 +132,7 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
         rules = UpdateRules(journal, config.update_windows, config.time_zone)
         worker = TaskWorker(site, Backoff(0.5, config.retry_longest_s))
         parts = SiteParts(config.site, lambda: data.last, samples, cloud, worker, meter, consent, rules)
-        overlays = _overlay_maker(config, cloud, data) if config.overlay or config.quantise else None
+        overlays = _overlay_maker(config, cloud, data) if _forms(config) else None
         pages = _pages(config, parts, site, stack)
         servicers = [
             LocalServicer(parts),
@@ -188,11 +186,17 @@ async def _follow_identity(
         cloud.credentials = journal.credentials = identity.credentials
 
 
+def _forms(config: UserDomainConfig) -> list[str]:
+    """Return what this site wants releases to have in its own form, by the names of the options."""
+    return [name for name in ("overlay", "fit_input", "quantise") if getattr(config, name)]
+
+
 def _overlay_maker(config: UserDomainConfig, cloud: CloudClient, data: _Data) -> OverlayMaker:
     backoff = Backoff(0.5, config.retry_longest_s)
     return OverlayMaker(
         cloud, LocalExecutor(), config.state_dir / "overlays", lambda: data.last, backoff,
-        overlay=config.overlay, quantise=config.quantise, confidence=config.quantise_confidence,
+        overlay=config.overlay, fit_input=config.fit_input, quantise=config.quantise,
+        confidence=config.quantise_confidence,
     )  # fmt: skip
 
 

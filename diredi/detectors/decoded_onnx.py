@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from diredi.detectors.onnx import STRIDES_KEY
+from diredi.detectors.onnx import STRIDES_KEY, input_size_of
 from diredi.detectors.postprocess import grid
 from diredi.detectors.runtimes.base import INPUT
 from diredi.detectors.spec import DetectorSpec
@@ -42,15 +42,15 @@ def decode_in_file(path: Path, out: Path) -> DetectorSpec:
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     spec = DetectorSpec.from_metadata(metadata)
     try:
-        strides = [int(stride) for stride in metadata[STRIDES_KEY].split(",")]
+        strides, size = [int(stride) for stride in metadata[STRIDES_KEY].split(",")], input_size_of(metadata, spec)
         bins = (
             {value.name: value for value in model.graph.output}["box_logits"].type.tensor_type.shape.dim[-1].dim_value
         )
     except (KeyError, ValueError, IndexError):
         raise CorruptData(f"{path} does not say its strides and outputs: export it again") from None
-    anchors, steps = grid(spec.image_size, strides)
+    anchors, steps = grid(size, strides)
     _append_decoding(model.graph, anchors, steps[:, None], bins)
-    _name_shapes(model.graph, 4 + len(spec.labels.names), len(steps), spec.image_size)
+    _name_shapes(model.graph, 4 + len(spec.labels.names), len(steps), size)
     helper.set_model_props(
         model,
         {
@@ -58,7 +58,7 @@ def decode_in_file(path: Path, out: Path) -> DetectorSpec:
             "description": f"{spec.architecture}, exported by DiReDi",
             "task": "detect",
             "names": str(dict(enumerate(spec.labels.names))),
-            "imgsz": str([spec.image_size, spec.image_size]),
+            "imgsz": str(list(size)),
             "stride": str(max(strides)),
             "batch": "1",
             "channels": "3",
@@ -107,8 +107,8 @@ def _append_decoding(graph: onnx.GraphProto, anchors: np.ndarray, strides: np.nd
     node("Transpose", [rows], OUTPUT, perm=[0, 2, 1])
 
 
-def _name_shapes(graph: onnx.GraphProto, rows: int, anchors: int, size: int) -> None:
+def _name_shapes(graph: onnx.GraphProto, rows: int, anchors: int, size: tuple[int, int]) -> None:
     """Declare one image as the input, and the decoded boxes as the only output."""
     del graph.output[:], graph.input[:], graph.value_info[:]
-    graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [1, 3, size, size]))
+    graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [1, 3, *size]))
     graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [1, rows, anchors]))

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from diredi.detectors.base import Detector, Outputs
-from diredi.detectors.onnx import STRIDES_KEY
+from diredi.detectors.onnx import SIZE_KEY, STRIDES_KEY
+from diredi.detectors.postprocess import sides
 from diredi.detectors.runtimes.base import INPUT, OUTPUTS
 from diredi.store.files import atomic_write
 
@@ -30,7 +31,7 @@ class _Raw(nn.Module):
         return outputs.class_logits.contiguous(), outputs.box_logits.contiguous()
 
 
-def export_onnx(detector: Detector, path: Path | str) -> str:
+def export_onnx(detector: Detector, path: Path | str, size: tuple[int, int] | None = None) -> str:
     """Write a detector as the ONNX file that edge nodes run, whole or not at all.
 
     It has fp32 weights, takes any number of images at once and gives the raw outputs; boxes are decoded beside it by
@@ -39,6 +40,8 @@ def export_onnx(detector: Detector, path: Path | str) -> str:
     Args:
         detector: The model.
         path: Where the file goes.
+        size: Height and width of its input in pixels, multiples of 32, such as those of a wide camera; None for the
+            square of the detector.
 
     Returns:
         The digest "sha256:..." of the file. Equal weights give equal bytes.
@@ -51,11 +54,12 @@ def export_onnx(detector: Detector, path: Path | str) -> str:
     part = path.with_name(path.name + ".graph")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        example = _traced(detector, part)
+        example = _traced(detector, part, size or sides(detector.spec.image_size))
         strides = ",".join(str(int(stride)) for stride, _ in groupby(example.strides.tolist()))
         model = onnx.load(part)
         _fix_shapes(model, example)
-        onnx.helper.set_model_props(model, {**detector.spec.to_metadata(), STRIDES_KEY: strides})
+        shape = {} if size is None else {SIZE_KEY: f"{size[0]}x{size[1]}"}
+        onnx.helper.set_model_props(model, {**detector.spec.to_metadata(), STRIDES_KEY: strides, **shape})
         onnx.checker.check_model(model)
         data: bytes = model.SerializeToString(deterministic=True)
         atomic_write(path, data)
@@ -64,13 +68,13 @@ def export_onnx(detector: Detector, path: Path | str) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-def _traced(detector: Detector, file: Path) -> Outputs:
+def _traced(detector: Detector, file: Path, size: tuple[int, int]) -> Outputs:
     """Writes the bare graph; returns what the detector says to an empty image."""
-    training, size = detector.module.training, detector.spec.image_size
+    training = detector.module.training
     detector.module.eval()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the tracer, about shapes that are constants by design
-        example = torch.zeros(2, 3, size, size, device=detector.device)
+        example = torch.zeros(2, 3, *size, device=detector.device)
         outputs = detector.forward(example)
         torch.onnx.export(
             _Raw(detector).eval(),

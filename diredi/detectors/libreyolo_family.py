@@ -104,7 +104,8 @@ class LibreYoloDetector(NetworkDetector):
         boxes = [tower(feature).float() for tower, feature in zip(part.head.cv2, features, strict=True)]
         scores = [tower(feature).float() for tower, feature in zip(part.head.cv3, features, strict=True)]
         batch, classes = features[0].shape[0], len(self.labels)
-        points, strides = self.anchors_for(features[0].shape[-1] * STRIDES[0])
+        height, width = (int(side) * STRIDES[0] for side in features[0].shape[-2:])
+        points, strides = self.anchors_for((height, width))
         return _RawOutputs(
             class_logits=torch.cat([level.view(batch, classes, -1) for level in scores], 2).transpose(1, 2),
             box_logits=torch.cat([level.view(batch, 4, BINS, -1) for level in boxes], 3).permute(0, 3, 1, 2),

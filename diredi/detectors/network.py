@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from diredi.detectors.base import Detector, Outputs, Targets
 from diredi.detectors.families import BRANCHES, family_of
-from diredi.detectors.postprocess import decode, grid, prepare
+from diredi.detectors.postprocess import InputSize, decode, grid, prepare
 from diredi.detectors.predictor import Detections, Image
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import InvalidInput
@@ -148,8 +148,8 @@ class NetworkDetector(ABC):
         device: torch.device = next(self.module.parameters()).device
         return device
 
-    def anchors_for(self, size: int) -> tuple[Tensor, Tensor]:
-        """Anchors and strides as in `Outputs`, for images of `size` pixels."""
+    def anchors_for(self, size: InputSize) -> tuple[Tensor, Tensor]:
+        """Anchors and strides as in `Outputs`, for images of some size in pixels."""
         points, strides = grid(size, self._strides)
         return torch.from_numpy(points).to(self.device), torch.from_numpy(strides).to(self.device)
 

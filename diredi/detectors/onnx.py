@@ -6,12 +6,12 @@ by `postprocess`, as a torch detector's are. Its metadata holds the `DetectorSpe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from diredi.cores import usable_cores
 from diredi.detectors import foreign_file
-from diredi.detectors.postprocess import decode, grid, prepare
+from diredi.detectors.postprocess import decode, grid, prepare, sides
 from diredi.detectors.predictor import Detections, Image
 from diredi.detectors.runtimes import REFERENCE, load_runtime, onnx_runtime, split_name
 from diredi.detectors.runtimes.base import Network
@@ -20,6 +20,8 @@ from diredi.errors import CorruptData, NotFound
 from diredi.labels import LabelSpace
 
 STRIDES_KEY = "diredi.strides"
+SIZE_KEY = "diredi.input"
+"""Height and width of an input that is no square, as "384x640"."""
 PREDICT_BATCH = 8
 
 
@@ -63,9 +65,10 @@ class OnnxPredictor:
             )
         try:
             strides = [int(stride) for stride in metadata[STRIDES_KEY].split(",")]
-            self._anchors, self._strides = grid(self.spec.image_size, strides)
+            self.input_size = input_size_of(metadata, self.spec)
+            self._anchors, self._strides = grid(self.input_size, strides)
         except (KeyError, ValueError, ZeroDivisionError):
-            raise CorruptData(f"{self._name} does not say its strides: export it again") from None
+            raise CorruptData(f"{self._name} does not say its strides and input: export it again") from None
         self._network: Network = reference
         if runtime != REFERENCE:
             try:
@@ -99,7 +102,17 @@ class OnnxPredictor:
         """
         found: list[Detections] = []
         for start in range(0, len(images), PREDICT_BATCH):
-            batch, frames = prepare(images[start : start + PREDICT_BATCH], self.spec.image_size)
+            batch, frames = prepare(images[start : start + PREDICT_BATCH], self.input_size)
             with self._network.run(batch) as (classes, boxes):
                 found += decode(classes, boxes, self._anchors, self._strides, frames, confidence)
         return found
+
+
+def input_size_of(metadata: Mapping[str, str], spec: DetectorSpec) -> tuple[int, int]:
+    """Return height and width of a file's input, in pixels. Raises ValueError where it says nonsense."""
+    if SIZE_KEY not in metadata:
+        return sides(spec.image_size)
+    height, width = (int(side) for side in metadata[SIZE_KEY].split("x"))
+    if not 0 < min(height, width) <= max(height, width) <= spec.image_size:
+        raise ValueError("no input that fits the detector")
+    return height, width

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from diredi.detectors.predictor import Detections, Image
 
 Floats = NDArray[np.float32]
+InputSize = int | tuple[int, int]
+"""The side of a square input, or height and width of another one, in pixels."""
 
 GREY = 114  # what Ultralytics pads with; checkpoints have learned to ignore it
 MAX_CANDIDATES = 2000
@@ -22,9 +24,14 @@ MAX_DETECTIONS = 300
 OVERLAP = 0.7
 
 
+def sides(size: InputSize) -> tuple[int, int]:
+    """Return height and width of an input, in pixels."""
+    return (size, size) if isinstance(size, int) else size
+
+
 @dataclass(frozen=True)
 class Letterbox:
-    """How an image was fitted into a square: multiply by `scale`, then shift by (`left`, `top`) pixels."""
+    """How an image was fitted into the input: multiply by `scale`, then shift by (`left`, `top`) pixels."""
 
     scale: float
     left: int
@@ -33,17 +40,19 @@ class Letterbox:
     width: int
 
     @classmethod
-    def fit(cls, height: int, width: int, size: int) -> Letterbox:
-        """Return the letterbox that fits an image of some height and width into a square input, all in pixels."""
-        scale = min(size / height, size / width)
+    def fit(cls, height: int, width: int, size: InputSize) -> Letterbox:
+        """Return the letterbox that fits an image of some height and width into an input, all in pixels."""
+        high, wide = sides(size)
+        scale = min(high / height, wide / width)
         across, down = _scaled(width, scale), _scaled(height, scale)
-        return cls(scale, (size - across) // 2, (size - down) // 2, height, width)
+        return cls(scale, (wide - across) // 2, (high - down) // 2, height, width)
 
-    def apply(self, image: Image, size: int) -> Image:
-        """`image` on a grey square of `size` pixels, as it is when it already fits."""
-        if image.shape[0] == size and image.shape[1] == size:
+    def apply(self, image: Image, size: InputSize) -> Image:
+        """`image` on grey of the size of the input, as it is when it already fits."""
+        high, wide = sides(size)
+        if image.shape[0] == high and image.shape[1] == wide:
             return image
-        canvas = np.full((size, size, 3), GREY, np.uint8)
+        canvas = np.full((high, wide, 3), GREY, np.uint8)
         fitted = _scaled(self.width, self.scale), _scaled(self.height, self.scale)
         shrinks = self.scale < 1
         resized = cv2.resize(image, fitted, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
@@ -51,7 +60,7 @@ class Letterbox:
         return canvas
 
     def undo(self, boxes: Floats) -> Floats:
-        """x1, y1, x2, y2 on the square, as pixels of the image and inside it."""
+        """x1, y1, x2, y2 on the input, as pixels of the image and inside it."""
         shift = np.array([self.left, self.top, self.left, self.top], np.float32)
         limit = np.array([self.width, self.height, self.width, self.height], np.float32)
         return np.asarray(np.clip((boxes - shift) / np.float32(self.scale), 0, limit), np.float32)
@@ -69,22 +78,23 @@ def _scaled(side: int, scale: float) -> int:
     return max(round(side * scale), 1)
 
 
-def prepare(images: Sequence[Image], size: int) -> tuple[Floats, list[Letterbox]]:
-    """The network's input, batch x 3 x size x size, RGB in 0..1, and how to get back."""
+def prepare(images: Sequence[Image], size: InputSize) -> tuple[Floats, list[Letterbox]]:
+    """The network's input, batch x 3 x height x width, RGB in 0..1, and how to get back."""
     frames = [Letterbox.fit(image.shape[0], image.shape[1], size) for image in images]
-    batch = np.empty((len(images), 3, size, size), np.float32)
+    batch = np.empty((len(images), 3, *sides(size)), np.float32)
     for row, image, frame in zip(batch, images, frames, strict=True):
         for plane, channel in zip(row, reversed(cv2.split(frame.apply(image, size))), strict=True):
             np.divide(channel, np.float32(255), out=plane)
     return batch, frames
 
 
-def grid(size: int, strides: Sequence[int]) -> tuple[Floats, Floats]:
+def grid(size: InputSize, strides: Sequence[int]) -> tuple[Floats, Floats]:
     """Anchors (a x 2, pixels of the input) and the stride of each, in the order of the network's outputs."""
     points, steps = [], []
     for stride in strides:
-        axis = (np.arange(size // stride, dtype=np.float32) + np.float32(0.5)) * stride
-        y, x = np.meshgrid(axis, axis, indexing="ij")
+        axes = [np.arange(side // stride, dtype=np.float32) for side in sides(size)]
+        down, across = ((axis + np.float32(0.5)) * stride for axis in axes)
+        y, x = np.meshgrid(down, across, indexing="ij")
         points.append(np.stack([x.ravel(), y.ravel()], 1))
         steps.append(np.full(x.size, stride, np.float32))
     return np.concatenate(points), np.concatenate(steps)

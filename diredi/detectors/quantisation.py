@@ -47,7 +47,8 @@ def quantise(model: Path | str, images: Sequence[Image], path: Path | str) -> st
         The digest "sha256:..." of the file, which `OnnxPredictor` runs as it does the one that it was made from.
 
     Raises:
-        InvalidInput: There are too few images, most of them are no pictures, or the model is quantised already.
+        InvalidInput: There are too few images, most of them are no pictures, or the model is quantised already
+            or has layers that say the same to all images.
         NotFound: There is no such file.
         CorruptData: It is no exported detector.
 
@@ -55,7 +56,7 @@ def quantise(model: Path | str, images: Sequence[Image], path: Path | str) -> st
         >>> import diredi
         >>> diredi.quantise("student.onnx", frames, "student-int8.onnx")      # doctest: +SKIP
     """
-    size = OnnxPredictor(model, threads=1).spec.image_size
+    size = OnnxPredictor(model, threads=1).input_size
     properties = {entry.key: entry.value for entry in onnx.load(model).metadata_props}
     if _MARK in properties:
         raise InvalidInput(f"{model} has been quantised already: take the file that it was made from")
@@ -64,13 +65,16 @@ def quantise(model: Path | str, images: Sequence[Image], path: Path | str) -> st
         warnings.simplefilter("ignore")
         plain, quantised = Path(folder) / "plain.onnx", Path(folder) / "quantised.onnx"
         quant_pre_process(model, plain, skip_symbolic_shape=True)
-        quantize_static(
-            plain, quantised, _Reader(images, size), quant_format=QuantFormat.QDQ, op_types_to_quantize=["Conv"],
-            # On COCO, half a point better than the largest and smallest values.
-            calibrate_method=CalibrationMethod.Percentile, per_channel=True,
-            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-            nodes_to_exclude=sorted(_last_convolutions(onnx.load(plain))),
-        )  # fmt: skip
+        try:
+            quantize_static(
+                plain, quantised, _Reader(images, size), quant_format=QuantFormat.QDQ, op_types_to_quantize=["Conv"],
+                # On COCO, half a point better than the largest and smallest values.
+                calibrate_method=CalibrationMethod.Percentile, per_channel=True,
+                activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+                nodes_to_exclude=sorted(_last_convolutions(onnx.load(plain))),
+            )  # fmt: skip
+        except ValueError as error:  # such as of a layer that says the same to all images
+            raise InvalidInput(f"{model} cannot be calibrated with these images ({error}): train it first") from None
         made = onnx.load(quantised)
     onnx.helper.set_model_props(made, {**properties, _MARK: "int8"})
     data: bytes = made.SerializeToString(deterministic=True)
@@ -79,7 +83,13 @@ def quantise(model: Path | str, images: Sequence[Image], path: Path | str) -> st
 
 
 def explain_loss(
-    before: DetectionMetrics, after: DetectionMetrics, *, most: float, most_of_a_class: float, least_boxes: int = 10
+    before: DetectionMetrics,
+    after: DetectionMetrics,
+    *,
+    most: float,
+    most_of_a_class: float,
+    least_boxes: int = 10,
+    form: str = "8 bits",
 ) -> str:
     """Say where a quantised file has lost too much.
 
@@ -89,6 +99,7 @@ def explain_loss(
         most: The most mAP50-95 that may be lost, 0 to 1.
         most_of_a_class: The most AP50-95 that one class may lose, 0 to 1.
         least_boxes: Classes with fewer boxes than this are only in the mean.
+        form: What it has that the other one has not, for the sentence.
 
     Returns:
         A part of a sentence; empty where it has not.
@@ -99,10 +110,10 @@ def explain_loss(
         if metrics.boxes >= least_boxes
     }
     if before.map50_95 - after.map50_95 > most:
-        return f"with 8 bits the model loses {100 * (before.map50_95 - after.map50_95):.1f} points of mAP50-95"
+        return f"with {form} the model loses {100 * (before.map50_95 - after.map50_95):.1f} points of mAP50-95"
     worst = max(lost, key=lambda name: lost[name], default=None)
     if worst is not None and lost[worst] > most_of_a_class:
-        return f"with 8 bits the model loses {100 * lost[worst]:.1f} points of AP50-95 of the class {worst}"
+        return f"with {form} the model loses {100 * lost[worst]:.1f} points of AP50-95 of the class {worst}"
     return ""
 
 
@@ -113,6 +124,7 @@ def explain_lost_class(
     *,
     most: float,
     least_boxes: int = 10,
+    form: str = "8 bits",
 ) -> str:
     """Say which class a quantised file finds less well at the confidence at which it reports.
 
@@ -124,6 +136,7 @@ def explain_lost_class(
         boxes: Labelled boxes of each class.
         most: The most F1 that one class may lose, 0 to 1.
         least_boxes: Classes with fewer boxes than this are left out.
+        form: What it has that the other one has not, for the sentence.
 
     Returns:
         A part of a sentence; empty where there is none.
@@ -132,7 +145,7 @@ def explain_lost_class(
     worst = max(lost, key=lambda name: lost[name], default=None)
     if worst is None or lost[worst] <= most:
         return ""
-    return f"with 8 bits the model loses {100 * lost[worst]:.1f} points of F1 of the class {worst} as it is reported"
+    return f"with {form} the model loses {100 * lost[worst]:.1f} points of F1 of the class {worst} as it is reported"
 
 
 def _check_images(images: Sequence[Image]) -> None:
@@ -159,7 +172,7 @@ def _is_picture(image: Image) -> bool:
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
     """Gives ONNX Runtime one image after the other."""
 
-    def __init__(self, images: Sequence[Image], size: int) -> None:
+    def __init__(self, images: Sequence[Image], size: tuple[int, int]) -> None:
         self._batches: Iterator[Floats] = (prepare([image], size)[0] for image in images)
 
     def get_next(self) -> dict[str, Floats] | None:

@@ -70,7 +70,8 @@ class UltralyticsDetector(NetworkDetector):
         raw = {head: {**said, **{k: said[k].float() for k in ("boxes", "scores")}} for head, said in raw.items()}
         boxes, scores = raw["one2many"]["boxes"], raw["one2many"]["scores"]
         batch, _, anchors = boxes.shape
-        points, strides = self.anchors_for(features[0].shape[-1] * self._strides[0])
+        height, width = (int(side) * self._strides[0] for side in features[0].shape[-2:])
+        points, strides = self.anchors_for((height, width))
         return _RawOutputs(
             class_logits=scores.transpose(1, 2),
             box_logits=boxes.view(batch, 4, -1, anchors).permute(0, 3, 1, 2),

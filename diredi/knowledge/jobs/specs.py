@@ -277,6 +277,8 @@ class OverlaySpec(SiteDataSpec):
     """The release as edge nodes run it."""
     overlay: bool = True
     """Whether to measure statistics."""
+    fit_input: bool = False
+    """Whether to give the file an input of the shape of the site's images."""
     quantise: bool = False
     """Whether to write the file with 8 bits, calibrated with the site's training images."""
     confidence: float = 0.25
@@ -284,9 +286,9 @@ class OverlaySpec(SiteDataSpec):
     calibration_images: int = 64
     """With how many training images to calibrate."""
     max_loss: float = 0.01
-    """The most mAP50-95 that 8 bits may cost."""
+    """The most mAP50-95 that 8 bits or another input may cost."""
     max_class_loss: float = 0.05
-    """The most AP50-95 or F1 that 8 bits may cost one class."""
+    """The most AP50-95 or F1 that these may cost one class."""
 
 
 class OverlayResult(Config):
@@ -302,8 +304,10 @@ class OverlayResult(Config):
     """The statistics; None: the release is better without."""
     onnx: File | None = None
     """The release in this form as one file that edge nodes run; None: they run it as it is."""
+    input_size: tuple[int, int] | None = None
+    """Height and width of its input in pixels; None: the square of the release."""
     quantised: bool = False
     """Whether that file has 8 bits."""
-    quantised_problem: str = ""
-    """Why it has not, where the site wants it to."""
+    left_out: str = ""
+    """Why it has no other input or no 8 bits, where the site wants it to."""
     seconds: Seconds

@@ -25,25 +25,25 @@ _sym_db = _symbol_database.Default()
 from diredi.rpc.v1 import common_pb2 as diredi_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x64iredi/v1/overlay.proto\x12\tdiredi.v1\x1a\x16\x64iredi/v1/common.proto\"\x9b\x02\n\x07Overlay\x12\x0f\n\x07release\x18\x01 \x01(\t\x12&\n\x05state\x18\x02 \x01(\x0e\x32\x17.diredi.v1.OverlayState\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12 \n\x04onnx\x18\x04 \x01(\x0b\x32\x12.diredi.v1.BlobRef\x12\r\n\x05share\x18\x05 \x01(\x01\x12+\n\x06\x62\x65\x66ore\x18\x06 \x01(\x0b\x32\x1b.diredi.v1.DetectionMetrics\x12*\n\x05\x61\x66ter\x18\x07 \x01(\x0b\x32\x1b.diredi.v1.DetectionMetrics\x12\x0f\n\x07problem\x18\x08 \x01(\t\x12\x11\n\tquantised\x18\t \x01(\x08\x12\x19\n\x11quantised_problem\x18\n \x01(\t\"$\n\x11GetOverlayRequest\x12\x0f\n\x07release\x18\x01 \x01(\t\"9\n\x12GetOverlayResponse\x12#\n\x07overlay\x18\x01 \x01(\x0b\x32\x12.diredi.v1.Overlay\"\x15\n\x13ListOverlaysRequest\"<\n\x14ListOverlaysResponse\x12$\n\x08overlays\x18\x01 \x03(\x0b\x32\x12.diredi.v1.Overlay*y\n\x0cOverlayState\x12\x1d\n\x19OVERLAY_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12OVERLAY_STATE_NONE\x10\x01\x12\x19\n\x15OVERLAY_STATE_PENDING\x10\x02\x12\x17\n\x13OVERLAY_STATE_READY\x10\x03\x32\xac\x01\n\x0eOverlayService\x12I\n\nGetOverlay\x12\x1c.diredi.v1.GetOverlayRequest\x1a\x1d.diredi.v1.GetOverlayResponse\x12O\n\x0cListOverlays\x12\x1e.diredi.v1.ListOverlaysRequest\x1a\x1f.diredi.v1.ListOverlaysResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x64iredi/v1/overlay.proto\x12\tdiredi.v1\x1a\x16\x64iredi/v1/common.proto\"\xbd\x02\n\x07Overlay\x12\x0f\n\x07release\x18\x01 \x01(\t\x12&\n\x05state\x18\x02 \x01(\x0e\x32\x17.diredi.v1.OverlayState\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12 \n\x04onnx\x18\x04 \x01(\x0b\x32\x12.diredi.v1.BlobRef\x12\r\n\x05share\x18\x05 \x01(\x01\x12+\n\x06\x62\x65\x66ore\x18\x06 \x01(\x0b\x32\x1b.diredi.v1.DetectionMetrics\x12*\n\x05\x61\x66ter\x18\x07 \x01(\x0b\x32\x1b.diredi.v1.DetectionMetrics\x12\x0f\n\x07problem\x18\x08 \x01(\t\x12\x11\n\tquantised\x18\t \x01(\x08\x12\x14\n\x0cinput_height\x18\x0b \x01(\r\x12\x13\n\x0binput_width\x18\x0c \x01(\r\x12\x10\n\x08left_out\x18\n \x01(\t\"$\n\x11GetOverlayRequest\x12\x0f\n\x07release\x18\x01 \x01(\t\"9\n\x12GetOverlayResponse\x12#\n\x07overlay\x18\x01 \x01(\x0b\x32\x12.diredi.v1.Overlay\"\x15\n\x13ListOverlaysRequest\"<\n\x14ListOverlaysResponse\x12$\n\x08overlays\x18\x01 \x03(\x0b\x32\x12.diredi.v1.Overlay*y\n\x0cOverlayState\x12\x1d\n\x19OVERLAY_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12OVERLAY_STATE_NONE\x10\x01\x12\x19\n\x15OVERLAY_STATE_PENDING\x10\x02\x12\x17\n\x13OVERLAY_STATE_READY\x10\x03\x32\xac\x01\n\x0eOverlayService\x12I\n\nGetOverlay\x12\x1c.diredi.v1.GetOverlayRequest\x1a\x1d.diredi.v1.GetOverlayResponse\x12O\n\x0cListOverlays\x12\x1e.diredi.v1.ListOverlaysRequest\x1a\x1f.diredi.v1.ListOverlaysResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'diredi.v1.overlay_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OVERLAYSTATE']._serialized_start=530
-  _globals['_OVERLAYSTATE']._serialized_end=651
+  _globals['_OVERLAYSTATE']._serialized_start=564
+  _globals['_OVERLAYSTATE']._serialized_end=685
   _globals['_OVERLAY']._serialized_start=63
-  _globals['_OVERLAY']._serialized_end=346
-  _globals['_GETOVERLAYREQUEST']._serialized_start=348
-  _globals['_GETOVERLAYREQUEST']._serialized_end=384
-  _globals['_GETOVERLAYRESPONSE']._serialized_start=386
-  _globals['_GETOVERLAYRESPONSE']._serialized_end=443
-  _globals['_LISTOVERLAYSREQUEST']._serialized_start=445
-  _globals['_LISTOVERLAYSREQUEST']._serialized_end=466
-  _globals['_LISTOVERLAYSRESPONSE']._serialized_start=468
-  _globals['_LISTOVERLAYSRESPONSE']._serialized_end=528
-  _globals['_OVERLAYSERVICE']._serialized_start=654
-  _globals['_OVERLAYSERVICE']._serialized_end=826
+  _globals['_OVERLAY']._serialized_end=380
+  _globals['_GETOVERLAYREQUEST']._serialized_start=382
+  _globals['_GETOVERLAYREQUEST']._serialized_end=418
+  _globals['_GETOVERLAYRESPONSE']._serialized_start=420
+  _globals['_GETOVERLAYRESPONSE']._serialized_end=477
+  _globals['_LISTOVERLAYSREQUEST']._serialized_start=479
+  _globals['_LISTOVERLAYSREQUEST']._serialized_end=500
+  _globals['_LISTOVERLAYSRESPONSE']._serialized_start=502
+  _globals['_LISTOVERLAYSRESPONSE']._serialized_end=562
+  _globals['_OVERLAYSERVICE']._serialized_start=688
+  _globals['_OVERLAYSERVICE']._serialized_end=860
 # @@protoc_insertion_point(module_scope)

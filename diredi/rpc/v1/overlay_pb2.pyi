@@ -47,7 +47,9 @@ Global___OverlayState: _TypeAlias = OverlayState  # noqa: Y015
 
 @_typing.final
 class Overlay(_message.Message):
-    """Batch-norm statistics that this site has measured for one release, or its weights with 8 bits, or both."""
+    """Batch-norm statistics that this site has measured for one release, an input of the shape of its
+    images, its weights with 8 bits, or several of these.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -60,7 +62,9 @@ class Overlay(_message.Message):
     AFTER_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
     QUANTISED_FIELD_NUMBER: _builtins.int
-    QUANTISED_PROBLEM_FIELD_NUMBER: _builtins.int
+    INPUT_HEIGHT_FIELD_NUMBER: _builtins.int
+    INPUT_WIDTH_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
     release: _builtins.str
     """digest of the release's ONNX file"""
     state: Global___OverlayState.ValueType
@@ -72,8 +76,11 @@ class Overlay(_message.Message):
     """NONE: why nothing was measured, or empty"""
     quantised: _builtins.bool
     """READY: it has 8 bits"""
-    quantised_problem: _builtins.str
-    """why it has not, where this site wants it to"""
+    input_height: _builtins.int
+    """READY: of its input, in pixels, where that is no square"""
+    input_width: _builtins.int
+    left_out: _builtins.str
+    """why it has no such input or no 8 bits, where this site wants it to"""
     @_builtins.property
     def onnx(self) -> _common_pb2.BlobRef:
         """READY: the release in this form, as one file"""
@@ -98,11 +105,13 @@ class Overlay(_message.Message):
         after: _common_pb2.DetectionMetrics | None = ...,
         problem: _builtins.str = ...,
         quantised: _builtins.bool = ...,
-        quantised_problem: _builtins.str = ...,
+        input_height: _builtins.int = ...,
+        input_width: _builtins.int = ...,
+        left_out: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "onnx", b"onnx"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "digest", b"digest", "onnx", b"onnx", "problem", b"problem", "quantised", b"quantised", "quantised_problem", b"quantised_problem", "release", b"release", "share", b"share", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "digest", b"digest", "input_height", b"input_height", "input_width", b"input_width", "left_out", b"left_out", "onnx", b"onnx", "problem", b"problem", "quantised", b"quantised", "release", b"release", "share", b"share", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
