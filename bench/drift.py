@@ -31,8 +31,8 @@ SETS = ("parking_cam", "traffic_cams", "car_stream_unlabelled")
 SEEDS = (0, 1, 2)
 HOLDS = (5, 20, 40)
 """Mean number of frames for which a frame is held."""
-DAY = 4_320 if QUICK else 86_400
-"""Frames of an unchanged stream: a day at one frame a second."""
+LENGTH = 4_320 if QUICK else 28_800
+"""Frames of an unchanged stream: eight hours at one frame a second."""
 BEFORE, AFTER = 4000, 400
 
 
@@ -90,8 +90,8 @@ def measure(cameras: dict[str, list[FrameSignals]], seed: int) -> Json:
         unchanged[name] = {}
         for hold in HOLDS:
             watched = Watched()
-            watched.see(stream(frames, DAY, hold, random))
-            unchanged[name][f"alarms in a day, held {hold}"] = watched.alarms * 86_400 / DAY
+            watched.see(stream(frames, LENGTH, hold, random))
+            unchanged[name][f"alarms in a day, held {hold}"] = watched.alarms * 86_400 / LENGTH
         taken = []
         for other, theirs in cameras.items():
             if other != name:

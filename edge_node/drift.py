@@ -32,6 +32,8 @@ BLOCK: Final = 40
 """So many frames are taken together; a window has two blocks."""
 LEAST_WINDOWS: Final = 12
 """So many windows make a baseline; before, nothing is far from it."""
+UNSURE: Final = 4.0
+"""A baseline of so many windows counts as twice as wide as measured, one of ten times as many as a tenth wider."""
 MEMORY: Final = 2000
 """A baseline has forgotten a window half when so many newer ones were seen."""
 FAR: Final = 5.0
@@ -164,7 +166,7 @@ class Baseline(BaseModel):
             if whole is None or whole.n < LEAST_WINDOWS:
                 continue
             near = of_hour if of_hour is not None and of_hour.n >= LEAST_WINDOWS else whole
-            unsure = 1 + LEAST_WINDOWS / near.n  # few windows do not know how far a camera goes
+            unsure = 1 + UNSURE / near.n  # few windows do not know how far a camera goes
             spread = unsure * math.sqrt(near.variance + FLOORS[signal] ** 2)
             found[signal] = abs(value - near.mean) / spread, near.mean
         return found
