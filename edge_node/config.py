@@ -31,8 +31,8 @@ class EdgeConfig(ServiceConfig):
     cloud: str
     """The host:port of the cloud, which this node connects to."""
     user_domain: str | None = None
-    """The host:port of the site's user domain, which receives frames that are worth a label. None sends no frame
-    anywhere."""
+    """The host:port of the site's user domain, which receives frames that are worth a label, and says which releases
+    the site holds and when this node may change over. None sends no frame anywhere, and installs what comes."""
     identity: Path
     """The folder with ca.pem, cert.pem and key.pem, as `diredi pki issue` makes it."""
     token: Path | None = None
