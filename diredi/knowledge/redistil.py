@@ -38,6 +38,8 @@ from diredi.labels import LabelSpace
 from diredi.progress import OnProgress, renamed
 from diredi.store.weights import WeightMap
 
+SHARE_OF_HARM = 0.95
+"""Of the harm that may be done: the gate measures the exported file, which is another by a hair."""
 MOST_COUNTED = 400
 """Training images of the guard on which false alarms of new classes are counted."""
 
@@ -111,7 +113,8 @@ def redistil(
     guard = guard.with_labels(labels.expand(guard.names))
     applied = None
     if gap is not None:
-        applied = apply_gap(student, gap, guard=guard, recipe=recipe, on_progress=renamed(on_progress, "student"))
+        careful = recipe.model_copy(update={"max_harm": SHARE_OF_HARM * recipe.max_harm})
+        applied = apply_gap(student, gap, guard=guard, recipe=careful, on_progress=renamed(on_progress, "student"))
     start = student if applied is None else applied.model
 
     @cache
