@@ -2,17 +2,34 @@ import grpc
 import pytest
 
 from diredi import errors
-from diredi.rpc.status import code_of, error_of
+from diredi.rpc.status import RETRY_AFTER_MS, code_of, error_of, retry_after_s
 
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.DirediError)]
+BY_STATUS = [kind for kind in KINDS if kind is not errors.RateLimited]
+"""Those that the status alone tells apart; metadata beside it say that a caller was too fast."""
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", BY_STATUS)
 def test_every_error_has_a_code_and_comes_back_as_itself_or_its_parent(kind):
     back = error_of(code_of(kind("site-9 is not known: register it")), "site-9 is not known: register it")
 
     assert isinstance(kind("x"), type(back)) or (kind, type(back)) == (errors.DirediError, errors.RemoteFailure)
     assert str(back) == "site-9 is not known: register it"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "seconds"),
+    [
+        ((), None),
+        (None, None),
+        ((("other", "5"),), None),
+        (((RETRY_AFTER_MS, "1500"),), 1.5),
+        (((RETRY_AFTER_MS, "soon"),), None),
+        (((RETRY_AFTER_MS, "-1"),), None),
+    ],
+)
+def test_how_long_to_wait_is_beside_the_status(metadata, seconds):
+    assert retry_after_s(metadata) == seconds
 
 
 def test_the_codes_are_those_that_the_error_tree_promises():
@@ -22,7 +39,7 @@ def test_the_codes_are_those_that_the_error_tree_promises():
         if words and words[0] in vars(errors) and "exit" in words:
             promised[words[0]] = words[words.index("exit") - 1]
 
-    assert len(promised) == 10
+    assert len(promised) == 11
     assert promised == {name: code_of(getattr(errors, name)("x")).name for name in promised}
 
 
