@@ -39,7 +39,7 @@ def make_pages(config: UserDomainConfig, parts: SiteParts, site: SiteContext, sh
     pages.api.add_api_route("/", _start, include_in_schema=False)
     pages.api.include_router(cycles.make_router(parts, site))
     pages.api.include_router(samples.make_router(parts))
-    pages.provide(reasons=samples.REASONS, whole="{:,.0f}".format)
+    pages.provide(reasons=samples.REASONS, whole="{:,.0f}".format, keep_days=config.max_sample_days)
     pages.api.include_router(data.make_router(parts, site))
     pages.api.include_router(live.make_router(Nodes(config.nodes)))
     pages.api.include_router(sent.make_router(parts, shown))

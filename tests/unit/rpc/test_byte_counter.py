@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from diredi.rpc.byte_counter import FRAME_BYTES, EgressMeter, IngressMeter
+from diredi.rpc.byte_counter import DAYS, FRAME_BYTES, EgressMeter, IngressMeter
 from tests.support.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[3]
@@ -47,6 +47,20 @@ def test_totals_of_an_earlier_version_go_on(tmp_path):
     (tmp_path / "egress.json").write_text('{"bytes": {"a": 15}, "messages": {"a": 1}}')
     meter = EgressMeter(tmp_path / "egress.json")
     assert (meter.totals(), meter.since, meter.problem) == ({"a": 15}, "", "")
+
+
+def test_days_are_kept_apart_across_a_restart_up_to_a_number(tmp_path):
+    days = {f"2024-{month:02}-{day:02}": {"a": 1} for month in range(1, 13) for day in range(1, 32)}
+    old = {"bytes": {"a": len(days)}, "messages": {"a": len(days)}, "days": days}
+    (tmp_path / "egress.json").write_text(json.dumps(old))
+    first = EgressMeter(tmp_path / "egress.json", by_day=True)
+    first.count("a", 10)
+    first.close()
+
+    again = EgressMeter(tmp_path / "egress.json", by_day=True)
+    kept = list(again.days().items())
+    assert again.totals() == {"a": len(days) + 15}
+    assert len(kept) == DAYS and kept[-1][1] == {"a": 15} and kept[0][0] > min(days)
 
 
 def test_what_was_counted_is_soon_on_disk_and_a_kill_loses_none_of_it(tmp_path):
