@@ -17,6 +17,7 @@ from cloud_server.cycles.gap_validation import GapValidator
 from cloud_server.cycles.pipeline import CyclePipeline
 from cloud_server.cycles.reconciler import CycleReconciler
 from cloud_server.cycles.service import CycleService
+from cloud_server.enrolment import EnrolmentService
 from cloud_server.fleet.service import FleetService
 from cloud_server.jobs.runner import JOBS, JobRunner
 from cloud_server.ledger import Ledger
@@ -154,7 +155,8 @@ class Cloud:
         self._meter = meter = IngressMeter(config.state_dir / "ingress")
         cycles = CycleService(context, config.cycle_recipe)
         sites = SiteService(context, GapValidator(self.blobs))
-        self._console = self._make_console(cycles, sites)
+        enrolling = EnrolmentService(config.authority, config.identity)
+        self._console = self._make_console(cycles, sites, enrolling)
         putters = (Role.SITE, Role.OPERATOR, Role.ADMIN)
         servicers = [
             RegistryServicer(context),
@@ -163,7 +165,7 @@ class Cloud:
             SiteServicer(sites, meter),
             FleetServicer(self._fleet),
             ReleaseServicer(self._fleet),
-            EnrolmentServicer(config.authority, config.identity),
+            EnrolmentServicer(enrolling, config.authority, config.identity),
             PageServicer(
                 self._console.link if self._console else None,
                 lambda caller: caller.role in PEOPLE,
@@ -179,14 +181,15 @@ class Cloud:
         await server.set_serving("", True)
         return server
 
-    def _make_console(self, cycles: CycleService, sites: SiteService) -> WebApp | None:
+    def _make_console(self, cycles: CycleService, sites: SiteService, enrolling: EnrolmentService) -> WebApp | None:
         """Return the operator's console; None where there is to be none."""
         if not self.config.pages.listen:
             return None
         from cloud_server.pages.console import make_console  # only here: whoever has no pages needs no FastAPI
         from cloud_server.pages.parts import ConsoleParts
 
-        return make_console(ConsoleParts(self.config, self.context, cycles, self._fleet, sites))
+        parts = ConsoleParts(self.config, self.context, cycles, self._fleet, sites, enrolling, self._meter)
+        return make_console(parts)
 
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:

@@ -33,11 +33,12 @@ from cloud_server.convert import (
     vitals_from,
 )
 from cloud_server.cycles.service import CycleService
+from cloud_server.enrolment import EnrolmentService
 from cloud_server.entities import Install, Json, ModelKind
 from cloud_server.fleet.service import FleetService
 from cloud_server.paging import Page
 from cloud_server.sites.service import Policy, SiteService, SiteView
-from diredi.errors import NoRoom, Refused, WrongState
+from diredi.errors import NoRoom, Refused
 from diredi.rpc.byte_counter import IngressMeter
 from diredi.rpc.caller import Context, caller_certificate, caller_identity
 from diredi.rpc.convert import kind_from, labels_to, metrics_from, struct_from, time_to
@@ -343,21 +344,17 @@ class RegistryServicer(RegistryServiceServicer):
 class EnrolmentServicer(EnrolmentServiceServicer):
     """Answers as `proto/diredi/v1/enrolment.proto` says, and signs with the authority that the cloud was given."""
 
-    def __init__(self, authority: Path | None, identity: Path) -> None:
+    def __init__(self, service: EnrolmentService, authority: Path | None, identity: Path) -> None:
         """Sign with the authority in a folder; None: sign nothing. `identity` is the folder of the cloud's own."""
-        self._folder, self._identity = authority, identity
+        self._service, self._folder, self._identity = service, authority, identity
 
     async def CreateToken(
         self, request: enrolment_pb2.CreateTokenRequest, context: Context
     ) -> enrolment_pb2.CreateTokenResponse:
-        actor = caller_identity(context)
-        authorization.require_admin(actor)
         identity = Identity.from_uri(f"diredi://{request.identity}")
-        made = await asyncio.to_thread(
-            enrolment.create_token, self._authority(), identity, list(request.hosts), timedelta(seconds=request.valid_s)
+        made = await self._service.create_token(
+            caller_identity(context), identity, list(request.hosts), timedelta(seconds=request.valid_s)
         )
-        token = made.identity.name
-        _log.info("token_created", identity=str(identity), token=token, by=str(actor), ends=made.expires.isoformat())
         return enrolment_pb2.CreateTokenResponse(
             certificate=made.certificate, key=made.key, ca=made.ca, expires=time_to(made.expires)
         )
@@ -366,7 +363,7 @@ class EnrolmentServicer(EnrolmentServiceServicer):
         token = caller_identity(context)
         if token.role is not Role.ENROLMENT:
             raise Refused(f"{token} is enrolled already: enrol with a token")
-        folder = self._authority()
+        folder = self._service.authority
         certificate = await asyncio.to_thread(enrolment.redeem, folder, token, request.signing_request)
         _log.info("enrolled", identity=str(Identity.from_certificate(certificate)), token=token.name)
         return enrolment_pb2.EnrolResponse(
@@ -376,7 +373,7 @@ class EnrolmentServicer(EnrolmentServiceServicer):
     async def RenewCertificate(
         self, request: enrolment_pb2.RenewCertificateRequest, context: Context
     ) -> enrolment_pb2.RenewCertificateResponse:
-        folder = self._authority()
+        folder = self._service.authority
         old = caller_certificate(context)
         certificate = await asyncio.to_thread(enrolment.renew, folder, old, request.signing_request)
         _log.info("certificate_signed", identity=str(Identity.from_certificate(certificate)))
@@ -389,17 +386,8 @@ class EnrolmentServicer(EnrolmentServiceServicer):
         return enrolment_pb2.GetTrustResponse(deny_list=_read(self._identity / CRL_FILE), next_authority=proof)
 
     async def Retire(self, request: enrolment_pb2.RetireRequest, context: Context) -> enrolment_pb2.RetireResponse:
-        actor = caller_identity(context)
-        authorization.require_admin(actor)
-        wanted = Identity.from_uri(f"diredi://{request.identity}")
-        retired = await asyncio.to_thread(enrolment.retire, self._authority(), wanted, actor)
-        _log.info("identities_retired", identities=[str(identity) for identity in retired], by=str(actor))
+        retired = await self._service.retire(caller_identity(context), request.identity)
         return enrolment_pb2.RetireResponse(identities=map(str, retired))
-
-    def _authority(self) -> Path:
-        if self._folder is None:
-            raise WrongState("this cloud has no authority to sign with: start it with --authority FOLDER")
-        return self._folder
 
 
 def _read(path: Path) -> bytes:

@@ -8,12 +8,14 @@ waits for a person: `resume` or `abort`.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from cloud_server import canary
-from cloud_server.entities import UNHEALTHY_SHARE, Device, Outcome, Release, ReleaseStatus, Rollout, UpdateWait
+from cloud_server.entities import UNHEALTHY_SHARE, Release, ReleaseStatus, Rollout, UpdateWait
 from cloud_server.rollout_rules import RolloutRules
 from cloud_server.scopes import scopes_of
 from cloud_server.store import Repository
@@ -54,38 +56,44 @@ def judge(rollout: Rollout, health: Health, rules: RolloutRules) -> tuple[Rollou
 
 def measure(r: Repository, release: Release) -> Health:
     """Count how a release does on the devices that should run it now."""
+    return measure_all(r, [release])[release.version]
+
+
+def measure_all(r: Repository, wanted: Sequence[Release]) -> dict[int, Health]:
+    """Count how releases do on the devices that should run them now, by version. Each device is looked at once."""
     releases, groups = r.releases.all(), r.groups.by_site()
-    reached = [
-        device
-        for device in r.devices.of_site()
-        if (wanted := canary.select_release(device.key, releases, scopes_of(device.site, groups.get(device.site, ""))))
-        and wanted.version == release.version
-    ]
-    held = [d for d in reached if d.update_wait is UpdateWait.HELD and d.release_version != release.version]
-    reached = [device for device in reached if device not in held]
-    failed = sum(_fails(device, release.version) for device in reached)
-    running = sum(
-        device.release_version == release.version and not _fails(device, release.version) for device in reached
-    )
-    return Health(len(reached), running, failed, len(held))
-
-
-def _fails(device: Device, version: int) -> bool:
-    last = next((install for install in reversed(device.installs) if install.release_version == version), None)
-    if last is not None and last.outcome is Outcome.FAILED:
-        return True
-    return device.release_version == version and device.failed_frames > UNHEALTHY_SHARE * max(device.frames, 1)
+    failures = r.devices.failures_of([release.version for release in wanted])
+    counts: dict[int, Counter[str]] = {release.version: Counter() for release in wanted}
+    for device in r.devices.running():
+        release = canary.select_release(device.key, releases, scopes_of(device.site, groups.get(device.site, "")))
+        if release is None or release.version not in counts:
+            continue
+        runs_it = device.release_version == release.version
+        if device.update_wait == UpdateWait.HELD and not runs_it:
+            counts[release.version]["held"] += 1
+            continue
+        counts[release.version]["reached"] += 1
+        is_unhealthy = runs_it and device.failed_frames > UNHEALTHY_SHARE * max(device.frames, 1)
+        if is_unhealthy or (device.key, release.version) in failures:
+            counts[release.version]["failed"] += 1
+        elif runs_it:
+            counts[release.version]["running"] += 1
+    return {
+        version: Health(count["reached"], count["running"], count["failed"], count["held"])
+        for version, count in counts.items()
+    }
 
 
 def advance_all(r: Repository, now: datetime, elapsed_s: float, rules: RolloutRules) -> list[str]:
     """Bring each rollout that is under way as far as it may go, and return what has changed, in words."""
     said = []
-    for release in canary.under_way(r.releases.all()):
+    going = [one for one in canary.under_way(r.releases.all()) if one.rollout and not one.rollout.paused]
+    health = measure_all(r, going) if going else {}
+    for release in going:
         rollout = release.rollout
-        if rollout is None or rollout.paused:
-            continue
+        assert rollout is not None
         waited = rollout.model_copy(update={"waited_s": rollout.waited_s + elapsed_s})
-        after, reason = judge(waited, measure(r, release), rules)
+        after, reason = judge(waited, health[release.version], rules)
         r.releases.set_rollout(release.version, after, CLOUD, reason, now)
         if reason:
             said.append(f"release {release.version}: {reason}")

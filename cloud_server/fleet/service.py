@@ -280,7 +280,9 @@ class FleetService:
         await self.flush()
 
         def read(r: Repository) -> list[tuple[Release, Health]]:
-            return [(release, rollout.measure(r, release)) for release in canary.under_way(r.releases.all())]
+            under_way = canary.under_way(r.releases.all())
+            health = rollout.measure_all(r, under_way) if under_way else {}
+            return [(release, health[release.version]) for release in under_way]
 
         return await self._context.read(read)
 
@@ -313,6 +315,22 @@ class FleetService:
             raise InvalidInput("a rollout can be paused, resumed or aborted: say which of these")
 
         return await self._context.write(act)
+
+    async def add_note(self, actor: Identity, model_id: str, text: str) -> str:
+        """Put what a person says about a model into the log of decisions, and return the model's whole id.
+
+        Raises:
+            Refused: The caller is not an operator.
+            NotFound: There is no such model.
+        """
+        authorization.require_operator(actor)
+
+        def add(r: Repository, now: datetime) -> str:
+            model = r.models.get(model_id)
+            r.log.record_note(model.id, str(actor), text, now)
+            return model.id
+
+        return await self._context.write(add)
 
     async def list_unsigned(self, actor: Identity) -> list[Unsigned]:
         """Return the metadata that wait for signatures.

@@ -11,22 +11,25 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from cloud_server import audit
-from cloud_server.pages.cycles import Figure, figures_of
+from cloud_server.pages.cycles import REACHED, Figure, figures_of
 from cloud_server.pages.parts import ConsoleParts, actor_of
+from cloud_server.states import State
 from cloud_server.store import Repository
 from cloud_server.store.log import LogEntry
 from diredi.web.app import Viewing, pages_of
 
 PAGE: Final = 100
 _MOST: Final = 60
-Kind = Literal["", "transition", "release", "status", "rollout", "install", "signatures"]
+Kind = Literal["", "transition", "release", "status", "rollout", "install", "signatures", "note"]
 
 
 class EntryView(BaseModel):
     """One decision."""
 
     index: int
+    subject: str
     about: str
+    """The same in words."""
     at: datetime
     by: str
     what: str
@@ -95,6 +98,28 @@ def _entry(entry: LogEntry) -> EntryView:
     details = {name: value for name, value in entry.values.items() if name not in {"salt", "actor", "reason"}}
     figures = [*figures_of(entry.public), *figures_of(details)]
     return EntryView(
-        index=entry.index, about=entry.subject, at=entry.at, by=str(entry.values.get("actor", "")),
+        index=entry.index, subject=entry.subject, about=_plain(entry),
+        at=entry.at, by=str(entry.values.get("actor", "")),
         what=str(entry.values.get("reason", "")), details=figures[:_MOST],
     )  # fmt: skip
+
+
+def _plain(entry: LogEntry) -> str:
+    """Return what an entry is about, in words."""
+    kind, _, rest = entry.subject.partition("/")
+    values = entry.values | entry.public
+    match kind:
+        case "transition":
+            state = str(values["state"])
+            return f"{values['cycle']}: {REACHED[State(state)] if state in set(State) else state}"
+        case "release":
+            return f"release {rest} made"
+        case "status":
+            return f"release {values['version']} is {values['status']}"
+        case "rollout":
+            return f"rollout of release {values['version']}"
+        case "install":
+            return f"{values['device']}: release {values['version']} {values['outcome']}"
+        case "note":
+            return f"note on model {str(values['model'])[7:19]}"
+    return entry.subject

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from starlette.responses import RedirectResponse, Response
 
-from cloud_server.pages import audit, cycles, fleet, rollouts
+from cloud_server.pages import audit, cycles, fleet, models, rollouts, sites
 from cloud_server.pages.parts import ConsoleParts
 from diredi.web.app import NavItem, Viewing, WebApp
 
@@ -15,6 +15,8 @@ NAV = (
     NavItem("/fleet", "Fleet"),
     NavItem("/cycles", "Cycles"),
     NavItem("/rollouts", "Rollouts"),
+    NavItem("/models", "Models"),
+    NavItem("/sites", "Sites"),
     NavItem("/audit", "Audit log"),
 )
 
@@ -24,8 +26,8 @@ def make_console(parts: ConsoleParts) -> WebApp:
     command = f"diredi console open --cloud {parts.config.listen} --identity FOLDER"
     pages = WebApp(parts.config.pages, "Console", command, NAV, FOLDER)
     pages.api.add_api_route("/", _start, include_in_schema=False)
-    for make_router in (fleet.make_router, cycles.make_router, rollouts.make_router, audit.make_router):
-        pages.api.include_router(make_router(parts))
+    for page in (fleet, cycles, rollouts, models, sites, audit):
+        pages.api.include_router(page.make_router(parts))
     return pages
 
 

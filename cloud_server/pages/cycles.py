@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated, Any, Final
 
@@ -15,7 +15,7 @@ from starlette.responses import RedirectResponse, Response
 
 from cloud_server.entities import Cycle, Json, Part, Progress, Transition
 from cloud_server.notifier import cycle_topic
-from cloud_server.pages.parts import ConsoleParts, actor_of, may_operate
+from cloud_server.pages.parts import ConsoleParts, actor_of, may_operate, when_changed
 from cloud_server.scopes import FLEET, group_scope
 from cloud_server.states import BEFORE_UPLOAD, ENDS, State
 from cloud_server.store import Repository
@@ -221,7 +221,7 @@ def make_router(parts: ConsoleParts) -> APIRouter:
     ) -> Response:
         found = await parts.cycles.recent(actor_of(session), site, PAGE + 1, after)
         view = CyclesView(
-            cycles=[_line(cycle) for cycle in found[:PAGE]], site=site,
+            cycles=[line_of(cycle) for cycle in found[:PAGE]], site=site,
             next=found[PAGE - 1].id if len(found) > PAGE else "", may_operate=may_operate(session),
         )  # fmt: skip
         return pages_of(request).answer(request, "cycles.html", view, session=session)
@@ -271,19 +271,6 @@ def make_router(parts: ConsoleParts) -> APIRouter:
     return api
 
 
-def when_changed(parts: ConsoleParts, topic: str, render: Callable[[], Awaitable[str]]) -> Callable[[], Awaitable[str]]:
-    """Return a function that renders again only if a topic has changed; the database is left alone otherwise."""
-    seen, last = -1, ""
-
-    async def look() -> str:
-        nonlocal seen, last
-        if (version := parts.context.notifier.version(topic)) != seen:
-            seen, last = version, await render()
-        return last
-
-    return look
-
-
 def _yaml(name: str, text: str) -> object:
     try:
         return yaml.safe_load(text)
@@ -297,7 +284,8 @@ def _options(recipe: CycleRecipe) -> Iterator[OptionView]:
         yield OptionView(name=name, default=json.dumps(value, ensure_ascii=False), plain=" ".join(description.split()))
 
 
-def _line(cycle: Cycle) -> CycleLine:
+def line_of(cycle: Cycle) -> CycleLine:
+    """Return a cycle as lists show it."""
     return CycleLine(
         id=cycle.id, state=cycle.state.value, plain=PLAIN[cycle.state], ended=cycle.state in ENDS,
         good=cycle.state is State.RELEASED, scope=cycle.scope, sites=list(cycle.sites), release=cycle.release_version,
@@ -310,7 +298,7 @@ def _whole(cycle: Cycle) -> CycleView:
     progress = [_progress("cloud", cycle.progress)] if cycle.progress and cycle.state not in BEFORE_UPLOAD else []
     progress += [_progress(part.site, part.progress) for part in cycle.active_parts if part.progress]
     return CycleView(
-        cycle=_line(cycle), place=max(map(_PATH.index, reached), default=0), path=[REACHED[state] for state in _PATH],
+        cycle=line_of(cycle), place=max(map(_PATH.index, reached), default=0), path=[REACHED[state] for state in _PATH],
         progress=progress, parts=[_part(part) for part in cycle.parts],
         classes=[figure for part in cycle.parts for figure in _class_figures(part)],
         steps=[_step(step) for step in reversed(cycle.history)], base_tutor=cycle.base_tutor_id,

@@ -13,14 +13,16 @@ from starlette.responses import RedirectResponse, Response
 
 from cloud_server.entities import Outcome, Release
 from cloud_server.fleet.rollout import Health
-from cloud_server.pages.parts import ConsoleParts, actor_of, may_operate
+from cloud_server.notifier import RELEASES
+from cloud_server.pages.parts import ConsoleParts, actor_of, may_operate, when_changed
 from cloud_server.store import Repository
 from diredi.web.app import Changing, Viewing, body_of, pages_of, read, wants_json
 from diredi.web.charts import lines
 
 MOST_RELEASES: Final = 100
 _POINTS: Final = 24
-_EVERY_S: Final = 2.0
+_AGAIN_S: Final = 15.0
+"""Numbers of devices change without word; the page counts them again after so many seconds."""
 
 
 class Point(BaseModel):
@@ -68,7 +70,7 @@ class RolloutView(BaseModel):
         return lines(
             [f"{point.at:%-d %b}" if days else f"{point.at:%H:%M}" for point in self.health],
             {installed: [point.installed for point in self.health], failed: [point.failed for point in self.health]},
-            label, lambda value: f"{value:.0f}", height=200,
+            label, lambda value: "" if value % 1 else f"{value:.0f}", height=200,
         )  # fmt: skip
 
 
@@ -146,7 +148,7 @@ def make_router(parts: ConsoleParts) -> APIRouter:
         async def render() -> str:
             return pages.render(request, "rollouts_live.html", await everything(request, session), session)
 
-        return pages.follow(request, session, render, every_s=_EVERY_S)
+        return pages.follow(request, session, when_changed(parts, RELEASES, render, again_s=_AGAIN_S))
 
     @api.post(
         "/{version}", openapi_extra=body_of(ChangeRequest), response_model=ChangeView,

@@ -291,6 +291,17 @@ class SiteService:
             if name > after
         ]
 
+    async def get_site(self, actor: Identity, name: str) -> SiteView:
+        """Return a site as operators see it.
+
+        Raises:
+            Refused: The caller is not a person.
+            NotFound: The site has never called.
+        """
+        authorization.require_viewer(actor)
+        online = set(self._context.open_streams)
+        return await self._context.read(lambda r: _site_views(r, [r.sites.get(name)], online)[0])
+
     async def list_sites(self, actor: Identity, after: str = "", limit: int | None = None) -> list[SiteView]:
         """Return the sites that have ever called, by name: those behind the name `after`, at most `limit`.
 
@@ -299,20 +310,19 @@ class SiteService:
         """
         authorization.require_viewer(actor)
         online = set(self._context.open_streams)
+        return await self._context.read(lambda r: _site_views(r, r.sites.all(after, limit), online))
 
-        def query(r: Repository) -> list[SiteView]:
-            devices = r.devices.count_by_site()
-            groups = r.groups.by_site()
-            cycle_ids = {part.site: cycle.id for cycle in r.cycles.unfinished() for part in cycle.active_parts}
-            return [
-                SiteView(
-                    site, f"site/{site.name}" in online, devices.get(site.name, 0), cycle_ids.get(site.name, ""),
-                    groups.get(site.name, ""),
-                )
-                for site in r.sites.all(after, limit)
-            ]  # fmt: skip
 
-        return await self._context.read(query)
+def _site_views(r: Repository, sites: Sequence[Site], online: Collection[str]) -> list[SiteView]:
+    devices, groups = r.devices.count_by_site(), r.groups.by_site()
+    cycle_ids = {part.site: cycle.id for cycle in r.cycles.unfinished() for part in cycle.active_parts}
+    return [
+        SiteView(
+            site, f"site/{site.name}" in online, devices.get(site.name, 0), cycle_ids.get(site.name, ""),
+            groups.get(site.name, ""),
+        )
+        for site in sites
+    ]  # fmt: skip
 
 
 def _set_members(r: Repository, name: str, sites: Sequence[str]) -> GroupChange:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from sqlalchemy import ColumnElement, String, and_, case, cast, delete, false, func, not_, or_, select
 from sqlalchemy.orm import Session, aliased
@@ -19,6 +19,17 @@ from diredi.trust.live import ENDS_SOON
 
 AWAY_AFTER: Final = timedelta(seconds=45)
 """A device that was silent for longer is away."""
+
+
+class RunningDevice(NamedTuple):
+    """What a device runs, for whoever counts all of them."""
+
+    key: str
+    site: str
+    release_version: int
+    frames: int
+    failed_frames: int
+    update_wait: str
 
 
 class Trouble(StrEnum):
@@ -274,6 +285,18 @@ class Devices:
         runtimes = self._session.scalars(select(DeviceRow.runtime).distinct().order_by(DeviceRow.runtime)).all()
         releases = dict(self._session.execute(by_release).tuples().all())
         return list(sites), dict(sorted(releases.items(), reverse=True)), [name for name in runtimes if name]
+
+    def running(self) -> Iterator[RunningDevice]:
+        """Yield what each device runs."""
+        columns = [getattr(DeviceRow, name) for name in RunningDevice._fields]
+        return (RunningDevice(*row) for row in self._session.execute(select(*columns)))
+
+    def failures_of(self, versions: Collection[int]) -> set[tuple[str, int]]:
+        """Return device and release where the last report about one of these releases is of a failure."""
+        columns = (InstallRow.device, InstallRow.release_version, InstallRow.outcome)
+        query = select(*columns).where(InstallRow.release_version.in_(versions)).order_by(InstallRow.id)
+        last = {(device, version): outcome for device, version, outcome in self._session.execute(query)}
+        return {key for key, outcome in last.items() if outcome == Outcome.FAILED.value}
 
     def installs_of(self, version: int, limit: int = 20_000) -> list[tuple[datetime, str]]:
         """Return when and how installations of a release ended, oldest first; the last `limit` of them."""

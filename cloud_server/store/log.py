@@ -26,7 +26,7 @@ from diredi.trust.merkle import Frontier
 from diredi.trust.release_repository import LogProof
 
 _ROWS_AT_ONCE: Final = 500
-_WITHOUT_ROWS: Final = ("status/", "rollout/", "install/", "signatures/")
+_WITHOUT_ROWS: Final = ("status/", "rollout/", "install/", "signatures/", "note/")
 """Subjects that have no row of their own in a table."""
 
 
@@ -113,6 +113,11 @@ class Log:
         """Add which keys have signed metadata of releases, and who has handed that in."""
         number = self.frontier().size
         self._append(f"signatures/{name}/{number}", {}, {"actor": actor, "keys": list(keyids)}, at)
+
+    def record_note(self, model_id: str, actor: str, text: str, at: datetime) -> None:
+        """Add what a person says about a model."""
+        number = self.frontier().size
+        self._append(f"note/{model_id}/{number}", {"model": model_id}, {"actor": actor, "text": text}, at)
 
     def record_existing(self) -> None:
         """Add what was decided before there was a log; nothing where there is one."""
