@@ -68,7 +68,7 @@ def add_cycle(r: Repository, number: int, now: datetime, end: State = State.RELE
         "operator/alice", "asked for",
     )  # fmt: skip
     known = r.models.get(base.student_id).labels
-    labels = known.expand([f"class {number}"]) if end is State.RELEASED else known
+    labels = known.expand([f"class {number} {HOSTILE}"]) if end is State.RELEASED else known
     for part in cycle.parts:
         transitions.offer(r, cycle.id, part.site, now, auto_approve=False, publish_style=False)
         if end is State.DECLINED:

@@ -21,6 +21,7 @@ from diredi.errors import Refused
 from diredi.rpc.v1.pages_pb2 import OpenPagesRequest
 from diredi.rpc.v1.pages_pb2_grpc import PageServiceStub
 from diredi.trust import ca
+from diredi.trust.enrolment import Token
 from diredi.trust.identity import Identity, Role
 from tests.services.cloud.filled_fleet import HOSTILE, add_cycle, fill
 from tests.services.cloud.world import World, ask
@@ -29,7 +30,10 @@ from tests.support.net import free_port
 from tests.support.visitor import Visitor
 from tests.support.waiting import until
 
-PAGES = ("/fleet", "/cycles", "/cycles/cycle-0001", "/rollouts", "/audit", "/audit?kind=rollout", "/audit/verification")
+PAGES = (
+    "/fleet", "/cycles", "/cycles/cycle-0001", "/rollouts", "/models", "/sites", "/sites/site-01", "/audit",
+    "/audit?kind=rollout", "/audit/verification",
+)  # fmt: skip
 
 
 @asynccontextmanager
@@ -51,13 +55,24 @@ async def visitor(world: World, host: str, who: str) -> Visitor:
     return found
 
 
+def make_own_authority(folder: Path, world: World) -> Path:
+    """Give a world an authority of its own, which a test may use up."""
+    authority, world.identities = folder / "ca", folder / "pki"
+    ca.init(authority)
+    people = ((Role.OPERATOR, "alice"), (Role.OPERATOR, "bob"), (Role.ADMIN, "anna"))
+    for role, name in ((Role.CLOUD, "cloud"), *people):
+        ca.issue(authority, role, name, ["127.0.0.1"] if role is Role.CLOUD else [], world.identities / name)
+    shutil.rmtree(world.state_dir / "releases", ignore_errors=True)
+    return authority
+
+
 def now() -> datetime:
     return datetime.now(UTC)
 
 
 async def test_a_viewer_sees_everything_and_changes_nothing_and_strangers_see_nothing(world: World) -> None:
     async with console(world) as (cloud, host):
-        cloud.context.database.transact(lambda r: fill(r, now(), 300, 3), writes=True)
+        cloud.context.database.transact(lambda r: fill(r, now(), 30, 3), writes=True)
         cloud.context.database.transact(lambda r: add_cycle(r, 1, now(), State.OFFERED, HOSTILE), writes=True)
         with pytest.raises(Refused, match="viewers, operators and admins"):
             await link(world, "site-1")
@@ -102,6 +117,20 @@ async def test_a_rollout_is_changed_by_who_may_and_the_log_says_by_whom(world: W
         assert json.loads((await vera.ask("/audit/verification"))[2])["findings"] == []
         assert json.loads((await alice.ask(path, {"change": "abort"}))[2])["runs"] == version + 1
         assert json.loads((await vera.ask("/rollouts"))[2])["rollouts"] == []
+        models = json.loads((await vera.ask("/models"))[2])
+        made_of = {one["version"]: (one["gaps"], one["parents"]) for one in models["lineage"]}
+        assert made_of == {1: ([], []), version: (["site-1"], [1]), version + 1: ([], [1])}
+        student, note = models["lineage"][1]["student"], {"text": HOSTILE}
+        assert models["classes"][f"class 1 {HOSTILE}"] == [None, pytest.approx(0.49), None]
+        assert (await vera.ask(f"/models/{student}/notes", note))[0] == 403
+        assert (await alice.ask(f"/models/{student}/notes", {"text": ""}))[0] == 400
+        assert (await alice.ask(f"/models/{student}/notes", note))[0] == 200
+        (kept,) = json.loads((await vera.ask(f"/models/{student}"))[2])["notes"]
+        assert (kept["by"], kept["text"]) == ("operator/alice", HOSTILE)
+        assert json.loads((await vera.ask("/audit/verification"))[2])["findings"] == []
+        for path in ("/models", f"/models/{student}", "/audit", "/rollouts"):
+            page = (await vera.ask(path, Accept="text/html"))[2].decode()
+            assert "<img src=x" not in page and page.count('method="post"') == 1, f"{path}: only the log-out"
 
 
 async def test_devices_are_filtered_and_sorted_by_the_database_and_one_has_its_history(world: World) -> None:
@@ -136,14 +165,34 @@ async def test_devices_are_filtered_and_sorted_by_the_database_and_one_has_its_h
         assert (await vera.ask("/fleet/devices/site-02/none"))[0] == 404
 
 
+async def test_an_admin_lets_a_site_in_and_out_and_nobody_else_can(tmp_path: Path, world: World) -> None:
+    world.settings |= {"authority": make_own_authority(tmp_path, world)}
+    async with console(world) as (cloud, host):
+        cloud.context.database.transact(lambda r: fill(r, now(), 30, 3), writes=True)
+        anna, bob = [await visitor(world, host, who) for who in ("anna", "bob")]
+        wanted = {"identity": "site/site-9", "hosts": "10.0.0.9, nine.local", "cloud": "updates.example.com:443"}
+        assert (await bob.ask("/tokens", wanted))[0] == 403
+        for wrong in ({"identity": "cloud/cloud"}, {"identity": "site/a b"}, {"days": 31}):
+            assert (await anna.ask("/tokens", wanted | wrong))[0] == 400, wrong
+        token = Token.decode(json.loads((await anna.ask("/tokens", wanted))[2])["token"])
+        assert token.cloud == "updates.example.com:443" and token.credentials.identity.role is Role.ENROLMENT
+        status, _, page = await anna.ask("/tokens", wanted, Accept="text/html")
+        assert status == 200 and b'class="qr"' in page and b" style=" not in page
+        assert (await bob.ask("/retired/site/site-9", {"confirm": "site/site-9"}))[0] == 403
+        assert (await anna.ask("/retired/site/site-9", {"confirm": "site-9"}))[0] == 400
+        status, _, body = await anna.ask("/retired/site/site-9", {"confirm": "site/site-9"})
+        assert (status, json.loads(body)) == (200, {"identities": ["site/site-9"]})
+        site = json.loads((await bob.ask("/sites/site-01"))[2])
+        assert (site["site"]["devices"], site["quotas"][0]["most"], site["can_enrol"]) == (10, 1000, False)
+        assert (await bob.ask("/sites/none"))[0] == 404
+        assert len(json.loads((await bob.ask("/sites"))[2])["sites"]) == 3
+        for who, forms in ((anna, 2), (bob, 1)):
+            assert (await who.ask("/sites", Accept="text/html"))[2].count(b"<form") == forms
+
+
 async def test_the_session_of_a_person_who_is_retired_ends_at_once(tmp_path: Path, world: World) -> None:
-    authority = tmp_path / "ca"
-    ca.init(authority)
-    world.identities = tmp_path / "pki"
-    for role, name in ((Role.CLOUD, "cloud"), (Role.OPERATOR, "alice"), (Role.OPERATOR, "bob")):
-        ca.issue(authority, role, name, ["127.0.0.1"] if role is Role.CLOUD else [], world.identities / name)
+    authority = make_own_authority(tmp_path, world)
     world.settings |= {"authority": authority}
-    shutil.rmtree(world.state_dir / "releases", ignore_errors=True)
     async with console(world) as (_, host):
         alice, bob = [await visitor(world, host, who) for who in ("alice", "bob")]
         unused = await link(world, "bob")
@@ -164,6 +213,7 @@ async def test_the_session_of_a_person_who_is_retired_ends_at_once(tmp_path: Pat
 async def test_an_operator_finds_devices_among_ten_thousand_and_follows_a_cycle(world: World) -> None:
     def write(r: Repository) -> None:
         fill(r, now())
+        add_cycle(r, 1, now(), State.RELEASED, "site-07")
 
     async with console(world) as (cloud, host):
         cloud.context.database.transact(write, writes=True)
@@ -177,7 +227,7 @@ async def test_an_operator_finds_devices_among_ten_thousand_and_follows_a_cycle(
             await page.get_by_role("link", name="camera-00000").click()
             await expect(page.get_by_text("the file does not load")).to_be_visible()
             await page.get_by_role("link", name="Cycles").click()
-            await page.get_by_role("link", name="Start the first one").click()
+            await page.get_by_role("link", name="Start a cycle").click()
             await page.get_by_label("site-07", exact=True).check()
             await page.get_by_label("site-08", exact=True).check()
             await page.locator("#o-lam").fill("0.5")
@@ -186,15 +236,17 @@ async def test_an_operator_finds_devices_among_ten_thousand_and_follows_a_cycle(
             cycle_id = page.url.rpartition("/")[2]
             await cloud.context.write(lambda r, at: r.cycles.move(cycle_id, State.FAILED, at, "cloud", HOSTILE))
             await expect(page.get_by_text(HOSTILE)).to_be_visible()  # which the page shows by itself
+            await page.get_by_role("link", name="Rollouts").click()
+            await page.get_by_label("Why (for the log of decisions)").fill("too many calls")
+            await page.get_by_role("button", name="Pause").click()
+            await expect(page.get_by_text("No further device gets it: too many calls")).to_be_visible()
+            await page.get_by_role("link", name="Audit log").click()
+            first = page.get_by_role("row").filter(has_text="operator/alice").first
+            await expect(first).to_contain_text("too many calls")
             assert await tab.sideways() <= 0
             await page.set_viewport_size({"width": 360, "height": 800})
-            for path in (
-                "/fleet",
-                f"/cycles/{cycle_id}",
-                "/cycles",
-                "/cycles/new",
-                "/fleet/devices/site-01/camera-00000",
-            ):
+            one = (f"/cycles/{cycle_id}", "/cycles/new", "/fleet/devices/site-01/camera-00000")
+            for path in (*PAGES, *one):
                 await page.goto(f"http://{host}{path}")
                 assert await tab.sideways() <= 0, path
             assert tab.problems == []
