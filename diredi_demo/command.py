@@ -136,7 +136,8 @@ def _how_to_go_on(folder: Workspace) -> str:
         f"The fleet still runs. Talk to it:\n"
         f"  export DIREDI_CLOUD={folder.addresses()['cloud']} DIREDI_IDENTITY={folder.identity('operator').resolve()}\n"
         f"  diredi device list\n"
-        f"Look at the site's pages in a browser; this prints a link that works once:\n"
+        f"Look at the fleet's console and at the site's pages in a browser; each prints a link that works once:\n"
+        f"  diredi console open\n"
         f"  diredi site open {folder.addresses()[SITE]} --identity {folder.identity(SITE).resolve()}\n"
         f"Stop it:\n  diredi demo --out {shlex.quote(str(folder.out))} --stop"
     )

@@ -32,6 +32,7 @@ def cloud_values(setting: DemoOptions, folder: Workspace) -> dict[str, Any]:
         **({"image_size": setting.image_size} if setting.image_size else {}),
         "from_scratch": setting.from_scratch,
         "seed": setting.seed,
+        **({"pages": {"listen": "127.0.0.1:0"}} if setting.keep else {}),
         **setting.tuning.cloud,
     }
 

@@ -106,7 +106,7 @@ def lineage(columns: Sequence[Column], teacher: str, label: str) -> Markup:
     """
     width = _LEFT + _COLUMN * len(columns) + 20
     parts = [
-        Markup('<svg class="lineage" viewBox="0 0 {} 330" width="{}" role="img" aria-label="{}">').format(
+        Markup('<svg class="lineage" viewBox="0 0 {} 330" width="{}" role="group" aria-label="{}">').format(
             width, width, label
         )
     ]

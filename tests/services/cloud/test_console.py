@@ -245,8 +245,17 @@ async def test_an_operator_finds_devices_among_ten_thousand_and_follows_a_cycle(
             await expect(first).to_contain_text("too many calls")
             assert await tab.sideways() <= 0
             await page.set_viewport_size({"width": 360, "height": 800})
-            one = (f"/cycles/{cycle_id}", "/cycles/new", "/fleet/devices/site-01/camera-00000")
-            for path in (*PAGES, *one):
+            small = (
+                "/fleet?text=0999",
+                f"/cycles/{cycle_id}",
+                "/cycles/new",
+                "/fleet/devices/site-01/camera-00000",
+                "/rollouts",
+                "/models",
+            )
+            for path in (*small, "/fleet", "/sites", "/sites/site-01", "/audit"):
                 await page.goto(f"http://{host}{path}")
                 assert await tab.sideways() <= 0, path
+                if path in small:
+                    assert await tab.barriers() == [], path
             assert tab.problems == []
