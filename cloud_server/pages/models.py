@@ -15,6 +15,7 @@ from cloud_server.entities import Model, ModelKind, Release
 from cloud_server.pages import drawings
 from cloud_server.pages.parts import ConsoleParts, actor_of, may_operate
 from cloud_server.store import Repository
+from diredi.text import printable
 from diredi.web.app import Changing, Viewing, body_of, pages_of, read, wants_json
 from diredi.web.charts import MOST_SERIES, lines
 
@@ -161,7 +162,7 @@ def make_router(parts: ConsoleParts) -> APIRouter:
     )  # fmt: skip
     async def note(request: Request, model_id: str, session: Changing) -> Response:
         wanted = await read(request, NoteRequest)
-        found = await parts.fleet.add_note(actor_of(session), model_id, wanted.text)
+        found = await parts.fleet.add_note(actor_of(session), model_id, printable(wanted.text, keep="\n"))
         if wants_json(request):
             view = await parts.context.read_for_person(actor_of(session), lambda r: _view(r, found, may_add=True))
             return pages_of(request).answer(request, "model.html", view, session=session)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Request
 from markupsafe import Markup
 from pydantic import BaseModel, Field
 from starlette.responses import RedirectResponse, Response
 
+from cloud_server.convert import reason_from
 from cloud_server.entities import Outcome, Release
 from cloud_server.fleet.rollout import Health
 from cloud_server.notifier import RELEASES
@@ -154,10 +155,10 @@ def make_router(parts: ConsoleParts) -> APIRouter:
         "/{version}", openapi_extra=body_of(ChangeRequest), response_model=ChangeView,
         summary="Pause, resume or abort a rollout.",
     )  # fmt: skip
-    async def change(request: Request, version: int, session: Changing) -> Response:
+    async def change(request: Request, version: Annotated[int, Path(ge=1, le=2**53)], session: Changing) -> Response:
         wanted = await read(request, ChangeRequest)
         runs = await parts.fleet.change_rollout(
-            actor_of(session), version, wanted.change.upper(), wanted.percent, wanted.reason
+            actor_of(session), version, wanted.change.upper(), wanted.percent, reason_from(wanted.reason)
         )
         if wants_json(request):
             view = ChangeView(version=version, change=wanted.change, runs=runs)
