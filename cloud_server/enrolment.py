@@ -47,14 +47,12 @@ class EnrolmentService:
             raise WrongState("this cloud has no authority to sign with: start it with --authority FOLDER")
         return self._folder
 
-    async def create_token(
-        self, actor: Identity, identity: Identity, hosts: Sequence[str], valid: timedelta
-    ) -> Credentials:
+    async def create_token(self, actor: Identity, wanted: str, hosts: Sequence[str], valid: timedelta) -> Credentials:
         """Make the one-time credentials of a token.
 
         Args:
             actor: The caller.
-            identity: Who may enrol with it.
+            wanted: Who may enrol with it, such as "site/site-1".
             hosts: DNS names and addresses at which that one will answer.
             valid: For how long.
 
@@ -64,6 +62,7 @@ class EnrolmentService:
             InvalidInput: The identity cannot enrol, `valid` is too long, or a host is none or is another identity's.
         """
         authorization.require_admin(actor)
+        identity = Identity.from_uri(f"diredi://{wanted}")
         made = await asyncio.to_thread(enrolment.create_token, self.authority, identity, list(hosts), valid)
         name, ends = made.identity.name, made.expires.isoformat()
         _log.info("token_created", identity=str(identity), token=name, by=str(actor), ends=ends)

@@ -351,9 +351,8 @@ class EnrolmentServicer(EnrolmentServiceServicer):
     async def CreateToken(
         self, request: enrolment_pb2.CreateTokenRequest, context: Context
     ) -> enrolment_pb2.CreateTokenResponse:
-        identity = Identity.from_uri(f"diredi://{request.identity}")
         made = await self._service.create_token(
-            caller_identity(context), identity, list(request.hosts), timedelta(seconds=request.valid_s)
+            caller_identity(context), request.identity, list(request.hosts), timedelta(seconds=request.valid_s)
         )
         return enrolment_pb2.CreateTokenResponse(
             certificate=made.certificate, key=made.key, ca=made.ca, expires=time_to(made.expires)

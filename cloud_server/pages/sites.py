@@ -15,7 +15,6 @@ from cloud_server.pages.cycles import CycleLine, line_of
 from cloud_server.pages.parts import ConsoleParts, actor_of, may_administer, may_operate
 from cloud_server.sites.service import SiteView
 from cloud_server.store import Repository
-from diredi.trust.identity import Identity
 from diredi.web.app import Changing, Viewing, body_of, pages_of, read, wants_json
 
 PAGE: Final = 100
@@ -147,11 +146,11 @@ def make_router(parts: ConsoleParts) -> APIRouter:
     )  # fmt: skip
     async def enrol(request: Request, session: Changing) -> Response:
         wanted = await read(request, TokenRequest)
-        identity = Identity.from_uri(f"diredi://{wanted.identity.strip()}")
+        identity = wanted.identity.strip()
         hosts = [host.strip() for host in wanted.hosts.split(",") if host.strip()]
         made = await parts.enrolment.create_token(actor_of(session), identity, hosts, timedelta(days=wanted.days))
         token = parts.enrolment.token_of(made, wanted.cloud.strip() or _address(parts, request))
-        view = TokenView(identity=str(identity), token=token.encode(), expires=made.expires)
+        view = TokenView(identity=identity, token=token.encode(), expires=made.expires)
         return pages_of(request).answer(request, "token.html", view, session=session)
 
     @api.post(
