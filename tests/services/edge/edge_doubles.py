@@ -137,6 +137,11 @@ class FakeFleetService(fleet_pb2_grpc.FleetServiceServicer):
             self.changed.notify_all()
 
 
+def downloaded(folder: Path) -> int:
+    """The bytes on disk of a download that is not complete."""
+    return sum(part.stat().st_size for part in folder.rglob(".*.part"))
+
+
 CAMERA = Identity(Role.DEVICE, "camera-1", "site-1")
 
 

@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from edge_doubles import CAMERA, EdgeCloud, Node, config_of, running
+from edge_doubles import CAMERA, EdgeCloud, Node, config_of, downloaded, running
 
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import CorruptData, InvalidInput, Refused, WrongState
@@ -201,10 +201,7 @@ async def test_a_download_goes_on_after_a_restart_where_it_stopped(
     release = await cloud.fleet.publish(1, *students[0])
     config = config_of(tmp_path / "node", pki, cloud.address, frames)
     async with running(config, pki):
-        async with asyncio.timeout(PATIENCE_S):
-            while cloud.blobs.served_bytes < 2 * 256 * 1024:
-                await asyncio.sleep(0.02)
-            await asyncio.sleep(0.2)
+        await until(lambda: downloaded(config.state_dir) == 2 * 256 * 1024)
     assert UpdateRecord.model_validate_json((config.state_dir / "update.json").read_bytes()).state == "DOWNLOADING"
     cloud.blobs.stall_after = None
     async with running(config, pki) as node:
@@ -270,7 +267,8 @@ async def test_what_a_node_sends_is_counted_and_holds_no_image(
 ) -> None:
     await cloud.fleet.publish(1, *students[0])
     async with running(config_of(tmp_path / "node", pki, cloud.address, frames), pki) as node:
-        status = await node.until(lambda status: runs(1)(status) and len(cloud.fleet.heartbeats) > 2)
+        await node.until(lambda _: len(cloud.fleet.heartbeats) > 2 and len(cloud.fleet.reports) > 0)
+        status = await node.status()
         assert set(status.sent_bytes) == {
             f"diredi.v1.{name}"
             for name in (

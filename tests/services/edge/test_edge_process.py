@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edge_doubles import EdgeCloud, Node, config_of
+from edge_doubles import EdgeCloud, Node, config_of, downloaded
 
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import InvalidInput
@@ -29,7 +29,7 @@ from edge_node.config import EdgeConfig
 from edge_node.release_trust import SignedMetadata
 from edge_node.update_states import IN_PROGRESS, InstallableRelease, State, UpdateRecord
 from tests.support.pki import HOSTS, Pki
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_processes")]
 
@@ -96,10 +96,7 @@ async def test_killed_in_the_middle_of_a_download_it_comes_back_and_finishes(
         await node.until(lambda status: status.release_version == 1)
         cloud.blobs.stall_after, served = 1, cloud.blobs.served_bytes
         release = await cloud.fleet.publish(2, *students[1])
-        async with asyncio.timeout(PATIENCE_S):
-            while cloud.blobs.served_bytes == served:
-                await asyncio.sleep(0.02)
-        await asyncio.sleep(0.3)
+        await until(lambda: downloaded(config.state_dir) == cloud.blobs.served_bytes - served > 0)
         process.kill()
         await process.wait()
     cloud.blobs.stall_after = None
