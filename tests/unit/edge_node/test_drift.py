@@ -55,8 +55,8 @@ def watch(camera: CameraDrift, street: Street, begin_s: float, frames: int, ever
 
 
 def test_an_unchanged_camera_gives_no_alarm_in_two_days_with_sun_clouds_and_rush_hours() -> None:
-    assert watch(CameraDrift(), Street(0), MONDAY, 20_000, 2 * DAY_S / 20_000) == 0
-    assert watch(CameraDrift(), Street(1, traffic=0.3), MONDAY, 20_000, 0.2) == 0
+    assert watch(CameraDrift(), Street(0), MONDAY, 14_000, 2 * DAY_S / 14_000) == 0
+    assert watch(CameraDrift(), Street(1, traffic=0.3), MONDAY, 10_000, 0.2) == 0
 
 
 def changes() -> Iterator[tuple[Street, set[DriftSignal]]]:
@@ -88,14 +88,14 @@ def test_a_change_is_noticed_within_200_frames_and_lasts_until_it_is_over(
 
 
 def test_the_night_is_an_alarm_once_and_known_from_the_second_day_on() -> None:
-    camera, alarms = CameraDrift(), [0, 0, 0]
+    camera, alarms = CameraDrift(), [0, 0]
     night, street = Street(0, light=20.0), Street(0, light=120.0)
-    for hour in range(72):
+    for hour in range(48):
         for number in range(600):
             at_s = MONDAY + hour * 3600 + number * 6
             camera.add((street if hour % 24 < 12 else night).frame(MONDAY), at_s, 1)
             alarms[hour // 24] += camera.drift is not None
-    assert alarms[0] > 5000 and alarms[2] == 0
+    assert alarms[0] > 5000 and alarms[1] == 0
 
 
 def test_a_new_release_begins_with_no_opinion_about_what_it_finds() -> None:
