@@ -169,7 +169,7 @@ class Cloud:
             PageServicer(
                 self._console.link if self._console else None,
                 lambda caller: caller.role in PEOPLE,
-                "viewers, operators and admins",
+                "persons with the role viewer or operator or admin",
             ),
         ]
         server = await start_server(

@@ -24,6 +24,7 @@ from diredi.rpc.v1 import (
     releases_pb2,
     sites_pb2,
 )
+from diredi.rpc.v1.pages_pb2 import OpenPagesRequest
 from diredi.trust import ca
 from diredi.trust.identity import Credentials
 from tests.services.cloud.extracting import STRANGER, Extracting, extracting
@@ -152,6 +153,7 @@ def rules(e: Extracting) -> dict[str, tuple[Message, set[str]]]:
         "EnrolmentService/Retire": (enrolment_pb2.RetireRequest(identity="site/site-9"), ADMINS),
         "EnrolmentService/Enrol": (enrolment_pb2.EnrolRequest(), set()),
         "EnrolmentService/RenewCertificate": (enrolment_pb2.RenewCertificateRequest(), EVERYBODY),
+        "PageService/OpenPages": (OpenPagesRequest(), VIEWERS),
         "CycleService/DeclineCycle": (cycles_pb2.DeclineCycleRequest(id=cycle_id), {"site-1"}),
         "SiteService/FailTask": (sites_pb2.FailTaskRequest(task_id=f"{cycle_id}/validate"), {"site-1"}),
     }  # fmt: skip

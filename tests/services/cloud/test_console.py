@@ -74,7 +74,7 @@ async def test_a_viewer_sees_everything_and_changes_nothing_and_strangers_see_no
     async with console(world) as (cloud, host):
         cloud.context.database.transact(lambda r: fill(r, now(), 30, 3), writes=True)
         cloud.context.database.transact(lambda r: add_cycle(r, 1, now(), State.OFFERED, HOSTILE), writes=True)
-        with pytest.raises(Refused, match="viewers, operators and admins"):
+        with pytest.raises(Refused, match="the role viewer or operator or admin"):
             await link(world, "site-1")
         vera, alice, stranger = await visitor(world, host, "vera"), await visitor(world, host, "alice"), Visitor(host)
         for path in (*PAGES, "/openapi.json"):
