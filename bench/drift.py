@@ -76,7 +76,7 @@ class Watched:
         """Return after how many frames there was an alarm, where that ends it."""
         for number, frame in enumerate(frames, start=1):
             before, self.now_s = self.camera.drift, self.now_s + 1
-            self.camera.add(frame, self.now_s, 1)
+            self.camera.add(frame, self.now_s, "1")
             if self.camera.drift and not before:
                 self.alarms += 1
                 if until_alarm:

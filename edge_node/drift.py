@@ -140,8 +140,8 @@ class HourBaseline(BaseModel):
 class Baseline(BaseModel):
     """What a camera is like."""
 
-    release: int = 0
-    """Of which release its signals of detections are."""
+    release: str = ""
+    """Of which release, in which form, its signals of detections are."""
     whole: dict[DriftSignal, Statistic] = {}
     hours: dict[int, HourBaseline] = {}
     """By hour of the day, 0 to 23 in local time."""
@@ -149,8 +149,8 @@ class Baseline(BaseModel):
     """Mean grey of each cell, less the mean of all and over their standard deviation."""
     pictures: int = Field(default=0, ge=0)
 
-    def begin_release(self, release: int) -> None:
-        """Forget what an earlier release found."""
+    def begin_release(self, release: str) -> None:
+        """Forget what an earlier release, or another form of it, found."""
         self.release = release
         for known in (self.whole, *(hour.signals for hour in self.hours.values())):
             for signal in OF_RELEASE:
@@ -219,13 +219,13 @@ class CameraDrift:
     _waiting: deque[tuple[Values, datetime, NDArray[np.float32]]] = field(default_factory=deque)
     """Windows that the baseline has not learned yet."""
 
-    def add(self, frame: FrameSignals, at_s: float, release: int) -> None:
+    def add(self, frame: FrameSignals, at_s: float, release: str) -> None:
         """Take in a frame.
 
         Args:
             frame: What is measured of it.
             at_s: When it was taken, in seconds since 1970.
-            release: The version of the release that detected.
+            release: The release that detected, and in which form of the site's.
         """
         if release != self.baseline.release:
             self.baseline.begin_release(release)
@@ -329,7 +329,8 @@ class DriftWatch:
         """Take in a frame and what was detected in it."""
         camera = self._cameras.setdefault(result.camera, CameraDrift())
         before = camera.drift
-        camera.add(self._signals(result), result.captured_s, result.model.release.version)
+        model = result.model
+        camera.add(self._signals(result), result.captured_s, f"{model.release.version} {model.overlay}")
         if camera.drift and not before:
             self._log.warning("drift_noticed", camera=result.camera, why=camera.drift.text(result.camera))
         elif before and not camera.drift:

@@ -44,7 +44,7 @@ class Street:
         return FrameSignals(thumbnail.astype(np.float32), boxes, float(sure) * boxes, doubtful)
 
 
-def watch(camera: CameraDrift, street: Street, begin_s: float, frames: int, every_s: float, release: int = 1) -> int:
+def watch(camera: CameraDrift, street: Street, begin_s: float, frames: int, every_s: float, release: str = "1") -> int:
     """Let a camera see a street; return after how many frames it has drifted, or 0."""
     for number in range(frames):
         at_s = begin_s + number * every_s
@@ -80,10 +80,10 @@ def test_a_change_is_noticed_within_200_frames_and_lasts_until_it_is_over(
     assert 0 < watch(camera, changed, MONDAY + 2017, 200, 1.0) <= 200
     assert camera.drift is not None and camera.drift.signal in signals
     for number in range(2000):
-        camera.add(changed.frame(MONDAY + 2217), MONDAY + 2217 + number, 1)
+        camera.add(changed.frame(MONDAY + 2217), MONDAY + 2217 + number, "1")
         assert camera.drift is not None, "it does not get used to it"
     for number in range(400):
-        camera.add(street.frame(MONDAY + 4217), MONDAY + 4217 + number, 1)
+        camera.add(street.frame(MONDAY + 4217), MONDAY + 4217 + number, "1")
     assert camera.drift is None
 
 
@@ -93,7 +93,7 @@ def test_the_night_is_an_alarm_once_and_known_from_the_second_day_on() -> None:
     for hour in range(48):
         for number in range(600):
             at_s = MONDAY + hour * 3600 + number * 6
-            camera.add((street if hour % 24 < 12 else night).frame(MONDAY), at_s, 1)
+            camera.add((street if hour % 24 < 12 else night).frame(MONDAY), at_s, "1")
             alarms[hour // 24] += camera.drift is not None
     assert alarms[0] > 5000 and alarms[1] == 0
 
@@ -101,7 +101,7 @@ def test_the_night_is_an_alarm_once_and_known_from_the_second_day_on() -> None:
 def test_a_new_release_begins_with_no_opinion_about_what_it_finds() -> None:
     camera, street = CameraDrift(), Street(0)
     watch(camera, street, MONDAY, 2000, 1.0)
-    assert watch(camera, Street(0, confidence=0.4), MONDAY + 2000, 1000, 1.0, release=2) == 0
+    assert watch(camera, Street(0, confidence=0.4), MONDAY + 2000, 1000, 1.0, release="2") == 0
 
 
 def test_baselines_survive_a_restart_and_a_damaged_file(tmp_path: Path) -> None:
