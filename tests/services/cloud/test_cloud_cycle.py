@@ -47,6 +47,7 @@ async def test_a_cycle_goes_from_request_to_release(world: World) -> None:
         assert [c.name for c in release.labels.classes] == ["car", "person", "forklift"]
 
 
+@pytest.mark.slow
 async def test_the_next_cycle_stands_on_the_release_of_the_last(world: World) -> None:
     world.settings["canary_devices"] = 0
     async with world.cloud():

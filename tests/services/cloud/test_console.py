@@ -70,6 +70,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+@pytest.mark.slow
 async def test_a_viewer_sees_everything_and_changes_nothing_and_strangers_see_nothing(world: World) -> None:
     async with console(world) as (cloud, host):
         cloud.context.database.transact(lambda r: fill(r, now(), 30, 3), writes=True)

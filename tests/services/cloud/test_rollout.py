@@ -31,6 +31,7 @@ def first_reached() -> tuple[str, int]:
     raise AssertionError
 
 
+@pytest.mark.slow
 async def test_a_release_that_fails_on_the_first_devices_stops_there_until_a_person_decides(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -59,6 +59,7 @@ class Silent(Described):
         yield pb.GetWeightsResponse()
 
 
+@pytest.mark.slow
 async def test_a_client_that_hangs_does_not_take_the_round_from_the_others(tmp_path, network, pki):
     configs = star(tmp_path, pki, ["hub", "a", "b", "hangs"], rounds=2, deadline_s=8, start_s=120)
     configs[0]["neighbours"]["hangs"] = await network.served("hangs", Silent())

@@ -37,6 +37,7 @@ IDX = [f"{split}-{kind}-ubyte.gz" for split in ("train", "t10k") for kind in ("i
 # Digits: nothing to download.
 
 
+@pytest.mark.slow
 def test_digits_are_eight_by_eight_from_black_to_white_and_always_split_alike() -> None:
     found, again = load("digits"), load("digits")
     assert found.name == "digits"

@@ -57,6 +57,7 @@ def test_a_machine_that_is_quick_again_makes_the_steps_after_all() -> None:
     assert len(rates) == PLANNED
 
 
+@pytest.mark.slow
 def test_a_training_whose_steps_are_held_up_ends_in_its_time(
     make: Callable[..., Detector], shapes: tuple[list[Sample], list[Sample]]
 ) -> None:

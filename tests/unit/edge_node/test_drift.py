@@ -54,6 +54,7 @@ def watch(camera: CameraDrift, street: Street, begin_s: float, frames: int, ever
     return 0
 
 
+@pytest.mark.slow
 def test_an_unchanged_camera_gives_no_alarm_in_two_days_with_sun_clouds_and_rush_hours() -> None:
     assert watch(CameraDrift(), Street(0), MONDAY, 14_000, 2 * DAY_S / 14_000) == 0
     assert watch(CameraDrift(), Street(1, traffic=0.3), MONDAY, 10_000, 0.2) == 0
@@ -87,6 +88,7 @@ def test_a_change_is_noticed_within_200_frames_and_lasts_until_it_is_over(
     assert camera.drift is None
 
 
+@pytest.mark.slow
 def test_the_night_is_an_alarm_once_and_known_from_the_second_day_on() -> None:
     camera, alarms = CameraDrift(), [0, 0]
     night, street = Street(0, light=20.0), Street(0, light=120.0)

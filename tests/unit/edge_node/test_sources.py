@@ -87,6 +87,7 @@ def test_a_video_file_is_read_to_its_end_and_begins_again(tmp_path: Path, repeat
     assert frames[0].image.dtype == np.uint8
 
 
+@pytest.mark.slow
 def test_built_in_scenes_are_frames_of_that_site(options: SourceOptions) -> None:
     source = open_source("scenes:site-1", options)
     frame = source.read()

@@ -65,6 +65,7 @@ async def test_a_sound_file_passes(tmp_path: Path) -> None:
     await try_release(write(tmp_path / "a.onnx"), FRAME, threads=1, time_s=120, memory_mib=2048)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", ["never answers", "takes all memory", "unknown operator", "another interface"])
 async def test_a_file_that_would_harm_the_node_is_refused_with_the_reason(tmp_path: Path, harm: str) -> None:
     file, time_s = tmp_path / "a.onnx", 120.0

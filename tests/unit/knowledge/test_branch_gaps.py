@@ -488,6 +488,7 @@ def test_few_images_without_a_false_alarm_are_not_taken_for_a_quiet_class(world:
     assert false_alarms(quieter, data.coreset.samples, [DISC]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["weights", "branch"])
 def test_the_cloud_lowers_what_a_site_has_left_too_loud(world: World, form: str) -> None:
     base = world.detector()

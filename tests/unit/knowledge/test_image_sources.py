@@ -22,6 +22,8 @@ from diredi.knowledge.image_sources import SOURCES, Stock, images_of
 from diredi.knowledge.image_sources.existing import news
 from diredi.knowledge.recipe import CycleRecipe, ImageSource
 
+pytestmark = pytest.mark.slow
+
 every_source = pytest.mark.parametrize("name", sorted(SOURCES))
 
 

@@ -44,6 +44,7 @@ def tiny(spec: OverlaySpec, tmp_path_factory: pytest.TempPathFactory) -> Overlay
     return spec.model_copy(update={"onnx": onnx})
 
 
+@pytest.mark.slow
 def test_the_release_with_8_bits_is_judged_as_the_very_file(tiny: OverlaySpec, tmp_path: Path) -> None:
     made = overlay.main(tiny, tmp_path, lambda _: None)
     assert made.quantised and made.overlay is None and made.onnx is not None and not made.left_out
@@ -67,6 +68,7 @@ def cut(sample: Sample, folder: Path) -> None:
     (folder / "labels" / f"{sample.image.stem}.txt").write_text(labels_text(boxes[boxes[:, 4] > 0.1]))
 
 
+@pytest.mark.slow
 def test_the_release_of_wide_cameras_gets_a_wide_input_and_finds_as_much(spec: OverlaySpec, tmp_path: Path) -> None:
     scenes = load(spec.data)
     for split in ("train", "val"):
@@ -105,6 +107,7 @@ def test_an_input_has_room_for_all_that_the_cameras_of_a_site_see(
     assert overlay.find_input_size(samples, 640) == size
 
 
+@pytest.mark.slow
 def test_the_release_stays_as_it_is_where_8_bits_lose_too_much_or_cannot_be_calibrated(
     tiny: OverlaySpec, tmp_path: Path
 ) -> None:
