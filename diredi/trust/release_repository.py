@@ -57,6 +57,8 @@ _RESIGN_TIMESTAMP_EVERY: Final = timedelta(hours=6)
 _FILE: Final = re.compile(r"(?:(\d{1,12})\.)?([a-z0-9]{1,32})\.json")
 _CUSTOM: Final = "custom"
 _RESTORED_FILE: Final = "restored-at.json"
+_AHEAD_S: Final = 3600
+"""How far a restored repository goes ahead of the clock: what was lost may have counted more than one a second."""
 _READS: Final = 20
 _WAITING: Final = "waiting-"
 _SCOPE: Final = "x-diredi-scope"
@@ -442,7 +444,9 @@ class ReleaseRepository:
     def _next(self, current: Metadata[Any] | None, now: datetime, lifetime: timedelta) -> tuple[int, datetime]:
         """Return the next version and its end. The clock counts along: who has lost this folder still only rises."""
         last = 0 if current is None else current.signed.version
-        return max(last + 1, int(now.timestamp())), now.astimezone(UTC).replace(microsecond=0) + lifetime
+        return max(last + 1, int(now.timestamp()), self._restored), now.astimezone(UTC).replace(
+            microsecond=0
+        ) + lifetime
 
     def challenge(self, device: str, version: int) -> bytes:
         """Return what a device has to hash together with the file of a release, to show that it has the file."""
@@ -570,7 +574,7 @@ def _target_roles(files: Mapping[str, bytes]) -> list[Targets]:
 def mark_restored(folder: Path, now: datetime) -> None:
     """Record that a backup has brought these metadata: all are signed again, as devices may know newer ones."""
     make_folder(folder)
-    atomic_write(folder / _RESTORED_FILE, json.dumps({"at": int(now.timestamp())}))
+    atomic_write(folder / _RESTORED_FILE, json.dumps({"at": int(now.timestamp()) + _AHEAD_S}))
 
 
 def _read_restored(folder: Path) -> int:

@@ -369,7 +369,12 @@ class DeviceSide:
         await blobs.download(self.blobs, blob, path, attempts=400, backoff=Backoff(0.05, 0.5))
         return possession_of(release.challenge, [path.read_bytes()])
 
-    async def report(self, version: int, outcome: int = fleet_pb2.INSTALL_OUTCOME_INSTALLED, reason: str = "") -> None:
+    async def report(
+        self,
+        version: int,
+        outcome: fleet_pb2.InstallOutcome.ValueType = fleet_pb2.INSTALL_OUTCOME_INSTALLED,
+        reason: str = "",
+    ) -> None:
         installed = outcome == fleet_pb2.INSTALL_OUTCOME_INSTALLED
         request = fleet_pb2.ReportInstallRequest(
             device=self.name, release_version=version, outcome=outcome, reason=reason,

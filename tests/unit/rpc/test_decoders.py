@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import zstandard
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from hypothesis import HealthCheck, given, settings
@@ -45,7 +47,7 @@ SCALARS = {
 
 
 @st.composite
-def messages(draw: st.DrawFn, descriptor: Descriptor, depth: int = 4) -> Message:
+def messages(draw: st.DrawFn, descriptor: Any, depth: int = 4) -> Message:
     """Any message of this type, as far as the wire can carry it."""
     message = GetMessageClass(descriptor)()
     for field in descriptor.fields:
@@ -61,19 +63,19 @@ def messages(draw: st.DrawFn, descriptor: Descriptor, depth: int = 4) -> Message
             if depth:
                 inner = draw(messages(field.message_type, depth - 1))
                 target = getattr(message, field.name)
-                target.add().CopyFrom(inner) if field.is_repeated else target.CopyFrom(inner)
+                (target.add() if field.is_repeated else target).CopyFrom(inner)
         else:
             kind = field.cpp_type
             text = STRINGS if field.type == FieldDescriptor.TYPE_STRING else st.binary(max_size=8)
-            value = draw(text if kind == FieldDescriptor.CPPTYPE_STRING else SCALARS[kind])
+            drawn = draw(text if kind == FieldDescriptor.CPPTYPE_STRING else SCALARS[kind])
             if field.is_repeated:
-                getattr(message, field.name).append(value)
+                getattr(message, field.name).append(drawn)
             else:
-                setattr(message, field.name, value)
+                setattr(message, field.name, drawn)
     return message
 
 
-DECODERS = {
+DECODERS: dict[str, tuple[type[Message], Callable[[Any], object]]] = {
     "manifest": (cycles_pb2.GapManifest, cloud.manifest_from),
     "progress": (cycles_pb2.Progress, cloud.progress_from),
     "heartbeat": (fleet_pb2.HeartbeatRequest, cloud.vitals_from),
@@ -128,7 +130,7 @@ def packed(header: object, payload: bytes) -> bytes:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(header=HEADERS, payload=st.binary(max_size=40), fits=st.booleans())
-def test_any_gap_file_becomes_a_gap_or_a_refusal(header: dict, payload: bytes, fits: bool) -> None:
+def test_any_gap_file_becomes_a_gap_or_a_refusal(header: dict[str, Any], payload: bytes, fits: bool) -> None:
     if fits:
         sizes = {"float64": 8, "int64": 8, "float32": 4, "float16": 2, "int8": 1, "bool": 1}
         total = 0
