@@ -33,11 +33,13 @@ ROOT = Path(__file__).parents[2]
 CLIENT = Path(__file__).with_name("warm_client.py")
 MODULES = ("diredi.jobs", "diredi.child_process", "diredi_cli", "cloud_server", "edge_node", "user_domain", "peer_node")
 LOADED = (
-    "cloud_server", "cloud_server.store", "diredi.decentralized", "diredi.detectors", "diredi.distillation",
-    "diredi.knowledge.jobs", "diredi_cli", "diredi_demo", "edge_node", "edge_node.sources", "peer_node", "user_domain",
+    "edge_node", "edge_node.sources", "cloud_server", "cloud_server.store", "diredi.decentralized", "diredi.detectors",
+    "diredi.distillation", "diredi.knowledge.jobs", "diredi_cli", "diredi_demo", "peer_node", "user_domain",
     "tests.services.cloud.quick_jobs", "torch._dynamo",
 )  # fmt: skip
-"""What is imported ahead, with the modules of our packages among it."""
+"""What is imported ahead, with the modules of our packages among it.
+
+`edge_node` is first: OpenCV reads the largest image that a node takes once, when it is loaded."""
 
 
 @contextmanager
