@@ -77,6 +77,7 @@ class Camera:
         return refusal
 
 
+@pytest.mark.slow
 async def test_a_backup_taken_while_a_cycle_runs_brings_back_a_cloud_that_devices_and_cycles_go_on_with(
     world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -77,6 +77,7 @@ async def heartbeat(world: World, credentials: Credentials) -> None:
         await call(fleet_pb2_grpc.FleetServiceStub(channel).Heartbeat, request, deadline_s=PATIENCE_S)
 
 
+@pytest.mark.slow
 async def test_an_operators_token_makes_a_device_that_the_cloud_knows_and_its_key_is_made_there(
     world: World, tmp_path: Path
 ) -> None:

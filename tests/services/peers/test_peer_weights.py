@@ -131,6 +131,7 @@ async def test_what_a_learner_must_not_share_is_not_published(network):
     assert store.ready == []
 
 
+@pytest.mark.slow
 def test_a_mean_is_weighted_and_counters_are_the_first_ones():
     found = average([weights(1), weights(2), weights(3)], [10, 20, 70])
     by_hand = sum(share * weights(seed)["layer.weight"] for seed, share in ((1, 0.1), (2, 0.2), (3, 0.7)))
@@ -143,6 +144,7 @@ DATA = {"set": "digits", "private": 300, "public": 100, "partition": {"kind": "s
 OPTIONS = {"network": {"backbone": "mlp"}, "training": {"epochs": 3, "batch": 16}}
 
 
+@pytest.mark.slow
 async def test_with_a_hub_all_go_on_from_one_mean_that_is_better_than_what_each_had(tmp_path, pki):
     configs = configs_of(
         tmp_path, pki, ["hub", "a", "b"], rounds=4, learner="peer_node.fedavg_learner:create_learner", data=DATA,

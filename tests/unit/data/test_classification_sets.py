@@ -51,6 +51,7 @@ def test_digits_are_eight_by_eight_from_black_to_white_and_always_split_alike() 
         assert np.array_equal(a.labels, b.labels)
 
 
+@pytest.mark.slow
 def test_a_fifth_of_every_digit_is_for_measuring_and_no_image_is_in_both_splits() -> None:
     found = load("digits")
     tests, trains = np.bincount(found.test.labels), np.bincount(found.train.labels)

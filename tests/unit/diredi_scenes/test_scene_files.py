@@ -109,6 +109,7 @@ def test_scenes_are_generated_once(tmp_path: Path) -> None:
     assert resolve("scenes:site-2", tmp_path, seed=4, train=2, val=1) != path
 
 
+@pytest.mark.slow
 def test_two_that_generate_at_once_end_with_one_whole_set(tmp_path: Path) -> None:
     paths: list[Path] = []
 

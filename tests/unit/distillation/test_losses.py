@@ -128,6 +128,7 @@ def test_a_student_learns_what_objects_are_from_answers_alone(losses, make, teac
     assert np.mean(learned) > 0.25, learned
 
 
+@pytest.mark.slow
 def test_labels_without_weight_are_never_looked_at(make, teacher, shapes):
     """Equal weights from right labels, from none, and where a loss asks where objects are."""
     students = []

@@ -76,6 +76,7 @@ def base() -> Detector:
     return tiny()
 
 
+@pytest.mark.slow
 def test_a_branch_comes_whole_whatever_lambda_is(base: Detector) -> None:
     after = branched(base, ["bar", "disc"])
     gap = gap_of(base, after)
@@ -85,6 +86,7 @@ def test_a_branch_comes_whole_whatever_lambda_is(base: Detector) -> None:
         assert_close(with_gap(base, gap, lam), after)
 
 
+@pytest.mark.slow
 def test_a_second_branch_leaves_the_first_as_it_is(base: Detector) -> None:
     first = branched(base, ["disc"])
     second = branched(first, ["ring"], ("ring",), seed=2)
@@ -119,6 +121,7 @@ def sites(base: Detector) -> dict[str, Site]:
     return {site: Site(after.parts()[1], gap_of(base, after)) for site, after in afters.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", sorted(MERGES))
 def test_branches_of_several_sites_stand_beside_each_other(base: Detector, sites: dict[str, Site], method: str) -> None:
     before = base.weights()
@@ -228,6 +231,7 @@ def test_a_gap_in_which_another_weight_has_grown_is_refused_at_the_upload(upload
             upload.check(WeightMap({**upload.gap.weights, name: wide}))
 
 
+@pytest.mark.slow
 def test_a_branch_beside_an_old_one_passes_where_it_is_whole(base: Detector, tmp_path: Path) -> None:
     first = branched(base, ["disc"])
     first.save(tmp_path / "first.safetensors")

@@ -49,6 +49,7 @@ def learned(weights: WeightMap) -> Gap:
     return Gap(weights, GapNote(base_id="sha256:00", labels=GROWN, base_classes=len(KNOWN)))
 
 
+@pytest.mark.slow
 def test_the_largest_lambda_that_does_no_harm_is_taken(world: World) -> None:
     base = world.detector()
     recipe = CycleRecipe.of({"lam_candidates": [1, 0.5, 0.01], "max_harm": 0.02})
@@ -127,6 +128,7 @@ def test_a_lambda_for_one_section_leaves_the_others_bit_for_bit_and_new_rows_who
         assert np.array_equal(part[name][rows:], whole[name][rows:])
 
 
+@pytest.mark.slow
 def test_a_site_scores_what_the_cloud_will_have(world: World) -> None:
     base = world.detector()
     gap = gap_of(base, 1.0)
@@ -178,6 +180,7 @@ def no_images() -> list[Pool]:
     raise AssertionError("nobody is to be taught")
 
 
+@pytest.mark.slow
 def test_the_first_candidate_that_does_no_harm_is_taken(world: World) -> None:
     old = world.detector()
     recipe = CycleRecipe.of({**SHORT, "students": ["gap", "redistilled"]})

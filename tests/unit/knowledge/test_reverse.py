@@ -23,6 +23,7 @@ def recipe(**options: object) -> CycleRecipe:
     return CycleRecipe.of({**SHORT, **options})
 
 
+@pytest.mark.slow
 def test_two_tutors_that_learn_the_same_leave_a_gap_of_exactly_zero(world: World) -> None:
     shared = Pool(world.presumed.train)
     data = SiteData(KNOWN, shared, shared)
