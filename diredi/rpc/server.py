@@ -109,13 +109,6 @@ class Server:
             async with asyncio.timeout(grace_s + UNHEARD_S):
                 await self._server.stop(grace_s)
 
-    async def run_until(self, stop: asyncio.Event, grace_s: float = 1.0) -> None:
-        """Serve until the event is set, then stop."""
-        try:
-            await stop.wait()
-        finally:
-            await self.stop(grace_s)
-
 
 async def start_server(
     credentials: Credentials,
