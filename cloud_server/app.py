@@ -140,7 +140,7 @@ class Cloud:
             canary_devices=config.canary_devices,
             rollout_steps=config.rollout_steps,
         )
-        self._fleet = FleetService(context, self._repository, self.blobs)
+        self._fleet = FleetService(context, self._repository, self.blobs, config.rollout_rules.bounds)
         self._reconciler = CycleReconciler(
             context,
             pipeline,

@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from cloud_server.quotas import Quotas
-from cloud_server.rollout_rules import RolloutRules
+from cloud_server.rollout_rules import DetectionBounds, OnHarm, RolloutRules
 from diredi.config import ServiceConfig
 from diredi.knowledge.jobs.specs import UNTRAINED_IMAGE_SIZE
 from diredi.knowledge.recipe import BootstrapRecipe, CycleRecipe
@@ -97,10 +97,26 @@ class CloudConfig(ServiceConfig):
     rollout_step_s: float = Field(86_400, gt=0)
     """How long each step of a rollout lasts at least, in seconds."""
     rollout_min_success: float = Field(0.9, ge=0, le=1)
-    """The share of the devices of a step that have to run the release before the next step."""
+    """The share of the devices of a step that have to run the release, and detect well with it, before the next
+    step."""
     rollout_max_failures: float = Field(0.05, ge=0, le=1)
-    """The share of the devices that tried a release that may fail to install it, or fail on frames with it. If more do,
-    the rollout pauses until a person goes on with it or ends it (`diredi rollout`)."""
+    """The share of the devices that tried a release that may fail to install it. If more do, the rollout stops, as
+    `rollout_on_harm` says."""
+    rollout_max_unhealthy: float = Field(0.05, ge=0, le=1)
+    """The share of the devices that run a release that may detect badly with it: outside of one of the four bounds that
+    follow. If more do, the rollout stops, as `rollout_on_harm` says."""
+    rollout_max_failed_frames: float = Field(0.01, ge=0, le=1)
+    """The share of its frames on which a release may fail on a device, though the release before detects these."""
+    rollout_max_dropped_frames: float = Field(0.01, ge=0, le=1)
+    """The share of a device's frames on which no model may detect."""
+    rollout_max_confidence_loss: float = Field(0.15, ge=0, le=1)
+    """By how much the mean confidence of a device's boxes may be below that of the release before (0 to 1)."""
+    rollout_max_differing: float = Field(0.5, ge=0, le=1)
+    """The share of a device's confident boxes that may differ from those of the release before on the same frames. It
+    is known of devices that let a release run beside the one before (their `shadow_s`)."""
+    rollout_on_harm: OnHarm = OnHarm.PAUSE
+    """What a rollout does that has more failures or more devices that detect badly than it may: `pause` until a person
+    goes on with it or ends it (`diredi rollout`), or `abort`: the devices get the release before again, at once."""
     progress_deadline_s: float = Field(7 * 86_400, gt=0)
     """How long a cycle may make no progress, in seconds, in any state; a person has as long to approve it. Later it
     ends as FAILED, or as ROLLED_BACK if it had a release."""
@@ -160,8 +176,13 @@ class CloudConfig(ServiceConfig):
     def rollout_rules(self) -> RolloutRules:
         """When a rollout goes on or pauses."""
         return RolloutRules(
-            step_s=self.rollout_step_s, min_success=self.rollout_min_success, max_failures=self.rollout_max_failures
-        )
+            step_s=self.rollout_step_s, min_success=self.rollout_min_success, max_failures=self.rollout_max_failures,
+            max_unhealthy=self.rollout_max_unhealthy, on_harm=self.rollout_on_harm,
+            bounds=DetectionBounds(
+                failed_frames=self.rollout_max_failed_frames, dropped_frames=self.rollout_max_dropped_frames,
+                confidence_loss=self.rollout_max_confidence_loss, differing_boxes=self.rollout_max_differing,
+            ),
+        )  # fmt: skip
 
     @property
     def effective_database_url(self) -> str:

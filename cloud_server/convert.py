@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from typing import Final
@@ -12,6 +13,7 @@ from cloud_server.cycles.rebase import StaleRelease
 from cloud_server.entities import (
     Cycle,
     Decision,
+    DetectionHealth,
     EncodedGap,
     GapManifest,
     Install,
@@ -26,7 +28,7 @@ from cloud_server.entities import (
     UpdateWait,
     Vitals,
 )
-from cloud_server.fleet.service import Deployment, DeviceView
+from cloud_server.fleet.service import Deployment, DeviceView, RolloutReport
 from cloud_server.sites.service import Assignment, Group, SiteView
 from diredi.data.style import SiteStyle
 from diredi.detectors.spec import DetectorSpec
@@ -35,7 +37,7 @@ from diredi.evaluation.metrics import DetectionMetrics
 from diredi.labels import LabelSpace
 from diredi.rpc import convert as base
 from diredi.rpc.limits import MAX_MESSAGE_BYTES
-from diredi.rpc.v1 import common_pb2, cycles_pb2, fleet_pb2, sites_pb2
+from diredi.rpc.v1 import common_pb2, cycles_pb2, fleet_pb2, releases_pb2, sites_pb2
 from diredi.text import printable
 
 _MAX_CLASSES: Final = 1000
@@ -324,6 +326,17 @@ def vitals_from(message: fleet_pb2.HeartbeatRequest) -> Vitals:
         failed_frames=min(message.failed_frames, _MAX_COUNT), updates_stalled=message.updates_stalled,
         runtime=_runtime_from(message.runtime),
         update_wait=_WAITS.get(message.update_wait, UpdateWait.NONE),
+        detection=_detection_from(message.detection) if message.HasField("detection") else None,
+    )  # fmt: skip
+
+
+def _detection_from(message: fleet_pb2.DetectionHealth) -> DetectionHealth:
+    return DetectionHealth(
+        frames=min(message.frames, _MAX_COUNT), failed_frames=min(message.failed_frames, _MAX_COUNT),
+        dropped_frames=min(message.dropped_frames, _MAX_COUNT),
+        boxes=message.boxes, confidence=min(_finite(message.confidence), 1.0),
+        boxes_before=message.boxes_before, confidence_before=min(_finite(message.confidence_before), 1.0),
+        compared_boxes=message.compared_boxes, differing_boxes=message.differing_boxes,
     )  # fmt: skip
 
 
@@ -384,6 +397,7 @@ def device_to(view: DeviceView) -> fleet_pb2.Device:
         updates_stalled=device.updates_stalled, runtime=device.runtime,
         update_wait=_WAIT_MESSAGES.get(device.update_wait, fleet_pb2.UPDATE_WAIT_UNSPECIFIED),
         certificate_expires=None if expires is None else base.time_to(expires),
+        detection=fleet_pb2.DetectionHealth(**device.detection.model_dump()) if device.detection else None,
         installs=[_install_to(install) for install in device.installs],
         sources=[
             fleet_pb2.Source(
@@ -391,6 +405,30 @@ def device_to(view: DeviceView) -> fleet_pb2.Device:
                 drift=device.drifts.get(name, ""),
             )
             for name, state in sorted(device.sources.items())
+        ],
+    )  # fmt: skip
+
+
+def rollout_to(report: RolloutReport) -> releases_pb2.Rollout:
+    """Return the message of a release in its rollout."""
+    release, rollout, health = report.release, report.release.rollout, report.health
+    assert rollout is not None
+    return releases_pb2.Rollout(
+        version=release.version, scope=release.scope, status=release.status.value, percent=rollout.percent,
+        steps=[step for step in rollout.steps if isinstance(step, int)],
+        step_names=rollout.step_names, step_name=rollout.step_names[rollout.step],
+        paused=rollout.paused, waited_s=rollout.waited_s, reached=health.reached, running=health.running,
+        failed=health.failed, held=health.held, unhealthy=health.unhealthy,
+        symptoms=[
+            releases_pb2.Symptom(name=name.value, devices=count, example=health.examples[name])
+            for name, count in health.symptoms.items()
+        ],
+        decisions=[
+            releases_pb2.RolloutDecision(
+                at=base.time_to(entry.at), actor=entry.values["actor"], reason=entry.values["reason"],
+                figures=json.dumps(figures) if (figures := entry.values.get("figures")) else "",
+            )
+            for entry in report.decisions
         ],
     )  # fmt: skip
 

@@ -372,6 +372,20 @@ class UpdateWait(StrEnum):
     WINDOW = "window"
 
 
+class DetectionHealth(Record):
+    """How the release that a device runs has detected since the device was started, as the wire contract says."""
+
+    frames: int = Field(default=0, ge=0)
+    failed_frames: int = Field(default=0, ge=0)
+    dropped_frames: int = Field(default=0, ge=0)
+    boxes: int = Field(default=0, ge=0)
+    confidence: float = Field(default=0.0, ge=0, le=1)
+    boxes_before: int = Field(default=0, ge=0)
+    confidence_before: float = Field(default=0.0, ge=0, le=1)
+    compared_boxes: int = Field(default=0, ge=0)
+    differing_boxes: int = Field(default=0, ge=0)
+
+
 class Vitals(Record):
     """What a device reports of itself in a heartbeat."""
 
@@ -391,6 +405,8 @@ class Vitals(Record):
     runtime: str = ""
     """What runs its network; empty where it has no release, or has not said so."""
     update_wait: UpdateWait = UpdateWait.NONE
+    detection: DetectionHealth | None = None
+    """Of `release_version`; None where it has not said so."""
 
 
 UNHEALTHY_SHARE: Final = 0.01
@@ -413,6 +429,7 @@ class Device(Record):
     updates_stalled: bool = False
     runtime: str = ""
     update_wait: UpdateWait = UpdateWait.NONE
+    detection: DetectionHealth | None = None
     last_seen: datetime
     installs: tuple[Install, ...] = ()
 

@@ -27,6 +27,7 @@ from cloud_server.convert import (
     progress_from,
     reason_from,
     release_to,
+    rollout_to,
     site_to,
     stale_to,
     task_to,
@@ -278,16 +279,8 @@ class ReleaseServicer(ReleaseServiceServicer):
     async def ListRollouts(
         self, request: releases_pb2.ListRolloutsRequest, context: Context
     ) -> AsyncIterator[releases_pb2.Rollout]:
-        for release, health in await self._service.rollouts(caller_identity(context)):
-            rollout = release.rollout
-            assert rollout is not None
-            yield releases_pb2.Rollout(
-                version=release.version, scope=release.scope, percent=rollout.percent, held=health.held,
-                steps=[step for step in rollout.steps if isinstance(step, int)],
-                step_names=rollout.step_names, step_name=rollout.step_names[rollout.step],
-                paused=rollout.paused, waited_s=rollout.waited_s, reached=health.reached, running=health.running,
-                failed=health.failed,
-            )  # fmt: skip
+        for report in await self._service.rollouts(caller_identity(context), request.version):
+            yield rollout_to(report)
 
     async def ChangeRollout(
         self, request: releases_pb2.ChangeRolloutRequest, context: Context

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -29,23 +30,16 @@ def list_rollouts(
     cloud: Cloud = DEFAULT_CLOUD, identity: IdentityFolder = DEFAULT_IDENTITY, as_json: AsJson = False
 ) -> None:
     """List the releases that not all devices have got yet, and how they do."""
-    from diredi.rpc.streams import read_messages
-    from diredi.rpc.v1 import releases_pb2
-    from diredi.rpc.v1.releases_pb2_grpc import ReleaseServiceStub
-    from diredi_cli.connection import with_cloud
     from diredi_cli.proto_json import message_to_dict
 
-    async def work(channel: Channel) -> list[releases_pb2.Rollout]:
-        stub: ReleaseServiceAsyncStub = ReleaseServiceStub(channel)
-        return [rollout async for rollout in read_messages(stub.ListRollouts(releases_pb2.ListRolloutsRequest()), 30)]
-
-    rollouts = with_cloud(cloud, identity, work)
+    rollouts = _read(cloud, identity)
     rows = [
         (
             rollout.version,
             rollout.scope,
             f"{rollout.step_name} of {', '.join(rollout.step_names)}",
             f"{rollout.running} of {rollout.reached}",
+            rollout.unhealthy,
             rollout.failed,
             rollout.held,
             rollout.paused or "no",
@@ -57,14 +51,75 @@ def list_rollouts(
         "release",
         "scope",
         "step",
-        "devices that run it",
+        "devices that run it well",
+        "detect badly",
         "failed",
         "held by sites",
         "paused",
         "in this step for",
     )
-    right = ("release", "failed", "held by sites")
+    right = ("release", "detect badly", "failed", "held by sites")
     emit([message_to_dict(rollout) for rollout in rollouts], as_json, table(columns, rows, right=right))
+
+
+@app.command("show")
+def show_rollout(
+    release: Release,
+    cloud: Cloud = DEFAULT_CLOUD,
+    identity: IdentityFolder = DEFAULT_IDENTITY,
+    as_json: AsJson = False,
+) -> None:
+    """Show how a release does on its devices, and what was decided about its rollout, by which figures."""
+    from diredi_cli.proto_json import message_to_dict, to_datetime
+
+    (rollout,) = _read(cloud, identity, release)
+    data = message_to_dict(rollout)
+    for decision in data.get("decisions", []):
+        decision["figures"] = json.loads(decision["figures"]) if decision.get("figures") else None
+    health = {
+        "release": f"{rollout.version} of {rollout.scope}, {rollout.status}",
+        "step": f"{rollout.step_name} of {', '.join(rollout.step_names)}, for {seconds_text(rollout.waited_s)}",
+        "paused": rollout.paused or "no",
+        "run it in good health": f"{rollout.running} of {rollout.reached} devices",
+        "detect badly with it": rollout.unhealthy,
+        **{f"  {symptom.name}": f"{symptom.devices}, such as {symptom.example}" for symptom in rollout.symptoms},
+        "could not install it": rollout.failed,
+        "held by their sites": rollout.held,
+    }
+    decisions = [
+        (
+            f"{to_datetime(decision.at):%Y-%m-%d %H:%M} UTC",
+            decision.actor,
+            decision.reason,
+            _figures_text(decision.figures),
+        )
+        for decision in rollout.decisions
+    ]
+    emit(data, as_json, facts(health), table(("when", "who", "decision", "figures then"), decisions))
+
+
+def _read(cloud: str, identity: Path, version: int = 0) -> list[releases_pb2.Rollout]:
+    """Return the rollouts under way, or the one that is named."""
+    from diredi.rpc.streams import read_messages
+    from diredi.rpc.v1 import releases_pb2
+    from diredi.rpc.v1.releases_pb2_grpc import ReleaseServiceStub
+    from diredi_cli.connection import with_cloud
+
+    request = releases_pb2.ListRolloutsRequest(version=version)
+
+    async def work(channel: Channel) -> list[releases_pb2.Rollout]:
+        stub: ReleaseServiceAsyncStub = ReleaseServiceStub(channel)
+        return [rollout async for rollout in read_messages(stub.ListRollouts(request), 30)]
+
+    return with_cloud(cloud, identity, work)
+
+
+def _figures_text(figures: str) -> str:
+    if not figures:
+        return ""
+    health = json.loads(figures)
+    running, reached, unhealthy, failed = map(health.get, ("running", "reached", "unhealthy", "failed"))
+    return f"{running} of {reached} well, {unhealthy} detect badly, {failed} failed"
 
 
 @app.command("pause")

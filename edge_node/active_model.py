@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,8 +92,8 @@ class ActiveModel:
         """Begin without a model."""
         self.on_failing: Callable[[RunningModel, Exception], None] = lambda *_: None
         """Called from any thread with a release that fails on frame after frame; one that stood by is back then."""
-        self.failed_frames = 0
-        """Frames on which the model of the time has failed, also where another one has detected them."""
+        self.failures: Counter[int] = Counter()
+        """By version, the frames on which a release has failed, also where another one has detected them."""
         self.failed_overlays: set[str] = set()
         """Overlays that have failed on frame after frame; the release detects without them."""
         self._standby: RunningModel | None = None
@@ -107,6 +108,11 @@ class ActiveModel:
     def current(self) -> RunningModel | None:
         """The model that detects now."""
         return self._current
+
+    @property
+    def failed_frames(self) -> int:
+        """Frames on which the model of the time has failed since the start."""
+        return self.failures.total()
 
     def swap(self, new: RunningModel, on_outcome: Callable[[Exception | None], None] = lambda _: None) -> None:
         """Let a new model detect from the next frame on.
@@ -188,7 +194,7 @@ class ActiveModel:
     def _find_stand_in(self, failed: RunningModel, error: Exception) -> RunningModel | None:
         """Return the model that detects a frame on which another one has failed; None where there is none."""
         with self._lock:
-            self.failed_frames += 1
+            self.failures[failed.release.version] += 1
             trial = self._trial
             if self._current is not failed:  # another thread's frame has failed first, and the previous one is back
                 return self._current

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import structlog
@@ -35,6 +35,27 @@ _WAITS = {
 
 
 @dataclass(frozen=True)
+class DetectionHealth:
+    """Hold how the release that runs has detected since this process was started, beside the release before."""
+
+    frames: int = 0
+    """Those that it was to detect."""
+    failed_frames: int = 0
+    """Those on which it has failed, whether another release has detected them or none."""
+    dropped_frames: int = 0
+    """Those on which none has detected."""
+    boxes: int = 0
+    confidence: float = 0.0
+    """Mean of so many of its newest boxes, 0 to 1."""
+    boxes_before: int = 0
+    confidence_before: float = 0.0
+    """Mean of so many of the newest boxes of the release before, 0 to 1."""
+    compared_boxes: int = 0
+    """Boxes that were compared with those of the release before, on the same frames."""
+    differing_boxes: int = 0
+
+
+@dataclass(frozen=True)
 class UpdateHealth:
     """Hold what the cloud is told of updates beside the version that runs."""
 
@@ -46,6 +67,7 @@ class UpdateHealth:
     """What has changed and stays so, by the name of the camera where anything has."""
     waits: UpdateWait = UpdateWait.NONE
     """Why the site lets the named release wait."""
+    detection: DetectionHealth = field(default_factory=DetectionHealth)
 
 
 class CloudClient:
@@ -162,6 +184,7 @@ class CloudClient:
             updates_stalled=health.updates_stalled,
             runtime=health.runtime,
             update_wait=_WAITS[health.waits],
+            detection=pb.DetectionHealth(**asdict(health.detection)),
         )
         await call(self._fleet.Heartbeat, request, deadline_s=5)
 

@@ -119,7 +119,8 @@ class InferenceLoop:
         return not self._stopped.is_set()
 
     def _look_at(self, camera: Camera, frame: Frame) -> None:
-        started = time.perf_counter()
+        started, current = time.perf_counter(), self._active.current
+        release = 0 if current is None else current.release.version
         try:
             image = view(frame.image, camera.settings)
             if not camera.gate.is_open(image, time.monotonic()):
@@ -127,11 +128,12 @@ class InferenceLoop:
             model, detections = self._active.detect(image, camera.settings.confidence or self._confidence)
             detections = only(detections, model.release.labels, camera.settings.classes)
         except Exception as error:  # a frame on which every model fails must not end the loop; it is counted and logged
-            self._telemetry.record_dropped()
+            self._telemetry.record_dropped(release)
             self._log_error(error)
             return
         names = [model.release.labels.names[class_id] for class_id in detections.classes]
-        self._telemetry.record_frame(time.perf_counter() - started, camera.name, names)
+        scores = detections.scores.tolist() if model.release.version == release else []
+        self._telemetry.record_frame(time.perf_counter() - started, camera.name, names, release, scores)
         self._number += 1
         if self._number == 1:
             structlog.get_logger().info("detection_started", release=model.release.version)

@@ -23,15 +23,15 @@ from diredi.rpc.v1 import edge_pb2 as pb
 from diredi.rpc.v1 import edge_pb2_grpc as stubs
 from diredi.trust.identity import Role
 from edge_node.active_model import ActiveModel, RunningModel
-from edge_node.cloud import CloudClient, UpdateHealth
+from edge_node.cloud import CloudClient, DetectionHealth, UpdateHealth
 from edge_node.drift import DriftWatch
 from edge_node.identity import IdentityFolder
 from edge_node.inference import Broadcast, InferenceLoop
 from edge_node.release_trust import SignedMetadata
 from edge_node.runtimes import RuntimeChooser
 from edge_node.sample_picker import SamplePicker
-from edge_node.shadow import ShadowRun
-from edge_node.telemetry import Telemetry
+from edge_node.shadow import ShadowRun, Tally
+from edge_node.telemetry import ReleaseCounts, Telemetry
 from edge_node.updater import Updater
 
 MAX_IMAGE_BYTES = 8 * 2**20
@@ -84,7 +84,26 @@ class NodeParts:
         current = self.active.current
         runtime = current.runtime if current else ""
         drifts = {camera: drift.signal.value for camera, drift in self.drift.drifts.items()}
-        return UpdateHealth(self.active.failed_frames, bool(self.trust.problem), runtime, drifts, self.updater.waits)
+        return UpdateHealth(
+            self.active.failed_frames,
+            bool(self.trust.problem),
+            runtime,
+            drifts,
+            self.updater.waits,
+            self._detection_health(0 if current is None else current.release.version),
+        )
+
+    def _detection_health(self, version: int) -> DetectionHealth:
+        previous = self.updater.record.previous
+        before = ReleaseCounts() if previous is None else self.telemetry.of_release(previous.version)
+        counts = self.telemetry.of_release(version)
+        tally = self.shadow.tally if self.shadow.tally.version == version else Tally()
+        return DetectionHealth(
+            frames=counts.frames, failed_frames=self.active.failures[version], dropped_frames=counts.dropped,
+            boxes=counts.boxes, confidence=counts.confidence,
+            boxes_before=before.boxes, confidence_before=before.confidence,
+            compared_boxes=tally.boxes, differing_boxes=tally.differing,
+        )  # fmt: skip
 
     @property
     def last_error(self) -> str:

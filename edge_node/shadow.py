@@ -44,6 +44,8 @@ class TooDifferent(InvalidInput):
 class Tally:
     """Count what was compared."""
 
+    version: int = 0
+    """Of the candidate; 0: none was compared since the start."""
     frames: int = 0
     boxes: int = 0
     differing: int = 0
@@ -99,7 +101,7 @@ class ShadowRun:
         Raises:
             TooDifferent: Too many boxes differ.
         """
-        log, self.tally = structlog.get_logger(), Tally()
+        log, self.tally = structlog.get_logger(), Tally(candidate.release.version)
         log.info("shadow_run_started", version=candidate.release.version, seconds=self._seconds)
         try:
             async with asyncio.timeout(self._seconds):

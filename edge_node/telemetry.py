@@ -13,6 +13,8 @@ from dataclasses import dataclass
 WINDOW = 100
 LATENCY_BOUNDS_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 """Upper bounds of the latencies that are counted together."""
+SCORES = 2000
+"""The mean confidence is that of so many boxes, the newest ones."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,25 @@ class CameraCounts:
     """Class name to number of boxes."""
 
 
+@dataclass(frozen=True)
+class ReleaseCounts:
+    """Hold what has been counted of a release since the start, and the confidence of its newest boxes."""
+
+    frames: int = 0
+    """Those that it was to detect."""
+    dropped: int = 0
+    """Those of them on which no model could detect."""
+    boxes: int = 0
+    """How many boxes `confidence` is the mean of; at most SCORES."""
+    confidence: float = 0.0
+
+
+class _Release:
+    def __init__(self) -> None:
+        self.frames = self.dropped = 0
+        self.scores: deque[float] = deque(maxlen=SCORES)
+
+
 class Telemetry:
     """Collect measurements of the inference thread for readers in any thread."""
 
@@ -54,16 +75,28 @@ class Telemetry:
         self._by_bound: dict[str, list[int]] = {}
         self._sums_s: defaultdict[str, float] = defaultdict(float)
         self._detections: dict[str, Counter[str]] = {}
+        self._releases: defaultdict[int, _Release] = defaultdict(_Release)
 
-    def record_frame(self, latency_s: float, camera: str = "", names: Iterable[str] = ()) -> None:
+    def record_frame(
+        self,
+        latency_s: float,
+        camera: str = "",
+        names: Iterable[str] = (),
+        release: int = 0,
+        scores: Iterable[float] = (),
+    ) -> None:
         """Count a frame.
 
         Args:
             latency_s: For how many seconds the model detected on it.
             camera: The camera that it is of.
             names: The class of each box.
+            release: The version of the release that was to detect on it.
+            scores: The confidence of each box; none where another model has detected.
         """
         with self._lock:
+            self._releases[release].frames += 1
+            self._releases[release].scores.extend(scores)
             by_bound = self._by_bound.setdefault(camera, [0] * (len(LATENCY_BOUNDS_S) + 1))
             by_bound[bisect.bisect_left(LATENCY_BOUNDS_S, latency_s)] += 1
             self._sums_s[camera] += latency_s
@@ -72,10 +105,21 @@ class Telemetry:
             self._ends.append(self._clock())
             self._latencies_s.append(latency_s)
 
-    def record_dropped(self) -> None:
-        """Count a frame on which no model could detect."""
+    def record_dropped(self, release: int = 0) -> None:
+        """Count a frame on which no model could detect, and not the release of this version either."""
         with self._lock:
             self._dropped += 1
+            self._releases[release].frames += 1
+            self._releases[release].dropped += 1
+
+    def of_release(self, version: int) -> ReleaseCounts:
+        """Return what has been counted of a release."""
+        with self._lock:
+            counts = self._releases.get(version)
+            if counts is None:
+                return ReleaseCounts()
+            confidence = statistics.fmean(counts.scores) if counts.scores else 0.0
+            return ReleaseCounts(counts.frames, counts.dropped, len(counts.scores), confidence)
 
     def by_camera(self) -> dict[str, CameraCounts]:
         """Return what has been counted of each camera that has given a frame."""

@@ -23,11 +23,12 @@ from cloud_server.fleet import rollout
 from cloud_server.fleet.publication import list_targets
 from cloud_server.fleet.rollout import Health
 from cloud_server.notifier import CYCLES, RELEASES
+from cloud_server.rollout_rules import DetectionBounds
 from cloud_server.scopes import in_scope, scopes_of
 from cloud_server.states import State
 from cloud_server.store import Repository
 from cloud_server.store.log import LogEntry
-from diredi.errors import InvalidInput, NoRoom, NotFound, Unreachable
+from diredi.errors import InvalidInput, NoRoom, NotFound, Unreachable, WrongState
 from diredi.store.blobs import Blob, BlobStore
 from diredi.trust.identity import Identity
 from diredi.trust.release_repository import ReleaseRepository, Unsigned, possession_of
@@ -50,6 +51,16 @@ class Deployment:
 
 
 @dataclass(frozen=True)
+class RolloutReport:
+    """A release in its rollout, and how it does."""
+
+    release: Release
+    health: Health
+    decisions: list[LogEntry]
+    """What was decided, oldest first; empty where nobody asked for this release alone."""
+
+
+@dataclass(frozen=True)
 class DeviceView:
     """A device as operators see it."""
 
@@ -64,10 +75,13 @@ class DeviceView:
 class FleetService:
     """Tell devices of releases and record what they report."""
 
-    def __init__(self, context: CloudContext, repository: ReleaseRepository, blobs: BlobStore) -> None:
+    def __init__(
+        self, context: CloudContext, repository: ReleaseRepository, blobs: BlobStore, bounds: DetectionBounds
+    ) -> None:
         self._context = context
         self._repository = repository
         self._blobs = blobs
+        self._bounds = bounds
         self._deployments: dict[int, Deployment] = {}
         self._groups: dict[str, str] = {}
         self._deployments_version = -1
@@ -211,8 +225,9 @@ class FleetService:
 
         if (actor.site, device) in self._pending and install.outcome is Outcome.INSTALLED:
             at, vitals = self._pending[actor.site, device]
-            update = {"release_version": install.release_version}
-            self._pending[actor.site, device] = (at, vitals.model_copy(update=update))
+            if vitals.release_version != install.release_version:
+                update = {"release_version": install.release_version, "detection": None}
+                self._pending[actor.site, device] = (at, vitals.model_copy(update=update))
         await self._context.write(record)
 
     async def list_devices(
@@ -270,19 +285,30 @@ class FleetService:
 
         return await self._context.read(read)
 
-    async def rollouts(self, actor: Identity) -> list[tuple[Release, Health]]:
+    async def rollouts(self, actor: Identity, version: int = 0) -> list[RolloutReport]:
         """Return the releases whose rollout is under way, newest first, and how they do.
+
+        Args:
+            actor: The caller.
+            version: Only this release, also where its rollout is over, with what was decided; 0: all under way.
 
         Raises:
             Refused: The caller is not a person.
+            NotFound: There is no such release.
+            WrongState: It never was in a rollout.
         """
         authorization.require_viewer(actor)
         await self.flush()
 
-        def read(r: Repository) -> list[tuple[Release, Health]]:
-            under_way = canary.under_way(r.releases.all())
-            health = rollout.measure_all(r, under_way) if under_way else {}
-            return [(release, health[release.version]) for release in under_way]
+        def read(r: Repository) -> list[RolloutReport]:
+            found = [r.releases.get(version)] if version else canary.under_way(r.releases.all())
+            if version and found[0].rollout is None:
+                raise WrongState(
+                    f"release {version} was for all devices at once: `diredi rollout list` shows the others"
+                )
+            health = rollout.measure_all(r, found, self._bounds) if found else {}
+            decisions = r.log.about(f"rollout/{version}/") if version else []
+            return [RolloutReport(release, health[release.version], decisions) for release in found]
 
         return await self._context.read(read)
 

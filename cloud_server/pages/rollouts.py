@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse, Response
 
 from cloud_server.convert import reason_from
 from cloud_server.entities import Outcome, Release
-from cloud_server.fleet.rollout import Health
+from cloud_server.fleet.service import RolloutReport
 from cloud_server.notifier import RELEASES
 from cloud_server.pages.parts import ConsoleParts, actor_of, may_operate, when_changed
 from cloud_server.store import Repository
@@ -58,6 +58,10 @@ class RolloutView(BaseModel):
     reached: int
     running: int
     failed: int
+    unhealthy: int
+    """Devices that run the release and detect badly with it."""
+    complaint: str
+    """What is wrong with their detection; empty for nothing."""
     held: int
     """Devices whose site holds the release: nobody waits for them."""
     health: list[Point]
@@ -129,7 +133,7 @@ def make_router(parts: ConsoleParts) -> APIRouter:
         def look(r: Repository) -> RolloutsView:
             _, devices, _ = r.devices.known_values()
             return RolloutsView(
-                rollouts=[_rollout(r, release, health, parts.context.now()) for release, health in under_way],
+                rollouts=[_rollout(r, report, parts.context.now()) for report in under_way],
                 releases=[_line(release, devices) for release in r.releases.all()[:MOST_RELEASES]],
                 step_s=parts.config.rollout_step_s, min_success=parts.config.rollout_min_success,
                 max_failures=parts.config.rollout_max_failures, may_operate=may_operate(session),
@@ -168,7 +172,8 @@ def make_router(parts: ConsoleParts) -> APIRouter:
     return api
 
 
-def _rollout(r: Repository, release: Release, health: Health, now: datetime) -> RolloutView:
+def _rollout(r: Repository, report: RolloutReport, now: datetime) -> RolloutView:
+    release, health = report.release, report.health
     rollout = release.rollout
     assert rollout is not None
     decisions = [
@@ -179,7 +184,8 @@ def _rollout(r: Repository, release: Release, health: Health, now: datetime) -> 
         version=release.version, scope=release.scope, cycle=release.cycle_id, steps=rollout.step_names,
         step=rollout.step, percent=rollout.percent, paused=rollout.paused, waited_s=rollout.waited_s,
         reached=health.reached,
-        running=health.running, failed=health.failed, held=health.held, decisions=decisions[::-1],
+        running=health.running, failed=health.failed, unhealthy=health.unhealthy,
+        complaint=health.complaint if health.unhealthy else "", held=health.held, decisions=decisions[::-1],
         health=_points(r.devices.installs_of(release.version), release.created, now),
     )  # fmt: skip
 

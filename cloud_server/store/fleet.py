@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, String, and_, case, cast, delete, false, func, not_, or_, select
 from sqlalchemy.orm import Session, aliased
@@ -30,6 +30,7 @@ class RunningDevice(NamedTuple):
     frames: int
     failed_frames: int
     update_wait: str
+    detection: dict[str, Any] | None
 
 
 class Trouble(StrEnum):
@@ -209,6 +210,8 @@ class Devices:
         for old in row.installs[:-most]:
             self._session.delete(old)
         if install.outcome.value == "installed":
+            if row.release_version != install.release_version:
+                row.detection = None  # it was of the release before
             row.release_version = install.release_version
         self._session.flush()
         return True

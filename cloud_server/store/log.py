@@ -98,9 +98,11 @@ class Log:
         """Add that everybody may have a release, or nobody any more."""
         self._append(f"status/{version}/{status}", {"version": version, "status": status}, {}, at)
 
-    def record_rollout(self, row: ReleaseRow, actor: str, reason: str, at: datetime) -> None:
-        """Add a step of the rollout of a release, whose row has it already."""
-        details = {"actor": actor, "reason": reason, "rollout": rollout_details(row)}
+    def record_rollout(
+        self, row: ReleaseRow, actor: str, reason: str, at: datetime, figures: Json | None = None
+    ) -> None:
+        """Add a step of the rollout of a release, whose row has it already, and by which figures it was decided."""
+        details = {"actor": actor, "reason": reason, "rollout": rollout_details(row), "figures": figures}
         self._append(f"rollout/{row.version}/{self.frontier().size}", {"version": row.version}, details, at)
 
     def record_install(self, device: str, install: Install, signed: Json, at: datetime) -> None:

@@ -164,7 +164,9 @@ class Releases:
         self._log.record_status(version, status.value, now)
         self._changed_topics.add(RELEASES)
 
-    def set_rollout(self, version: int, rollout: Rollout, actor: str, reason: str, now: datetime) -> Release:
+    def set_rollout(
+        self, version: int, rollout: Rollout, actor: str, reason: str, now: datetime, figures: Json | None = None
+    ) -> Release:
         """Change how far a rollout is. One that only waits is recorded without a word in the log of decisions.
 
         Args:
@@ -173,11 +175,12 @@ class Releases:
             actor: Who has decided.
             reason: Why; empty where nothing was decided.
             now: The current time.
+            figures: How the release does on its devices, for the log; None where nobody has counted.
         """
         row = self._session.get_one(ReleaseRow, version)
         row.rollout = rollout.model_dump(mode="json")
         if reason:
-            self._log.record_rollout(row, actor, reason, now)
+            self._log.record_rollout(row, actor, reason, now, figures)
             self._changed_topics.add(RELEASES)
         self._session.flush()
         return Release.model_validate(row)

@@ -212,6 +212,7 @@ class DeviceRow(Table):
     updates_stalled: Mapped[bool]
     runtime: Mapped[str]
     update_wait: Mapped[str]
+    detection: Mapped[dict[str, Any] | None]
     last_seen: Mapped[datetime]
     installs: Mapped[list[InstallRow]] = relationship(order_by="InstallRow.id", lazy="selectin")
 

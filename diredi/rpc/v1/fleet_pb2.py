@@ -26,19 +26,19 @@ from diredi.rpc.v1 import common_pb2 as diredi_dot_v1_dot_common__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x64iredi/v1/fleet.proto\x12\tdiredi.v1\x1a\x16\x64iredi/v1/common.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x82\x02\n\x07Release\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x12\n\nstudent_id\x18\x02 \x01(\t\x12 \n\x04onnx\x18\x03 \x01(\x0b\x32\x12.diredi.v1.BlobRef\x12%\n\x06labels\x18\x04 \x01(\x0b\x32\x15.diredi.v1.LabelSpace\x12\x12\n\nimage_size\x18\x05 \x01(\r\x12\x10\n\x08\x63ycle_id\x18\x06 \x01(\t\x12+\n\x07\x63reated\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05scope\x18\t \x01(\t\x12\x0e\n\x06target\x18\n \x01(\t\x12\x11\n\tchallenge\x18\x0b \x01(\x0cJ\x04\x08\x08\x10\t\"N\n\x15RegisterDeviceRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x17\n\x0frelease_version\x18\x03 \x01(\r\"\x18\n\x16RegisterDeviceResponse\"\xc4\x02\n\x10HeartbeatRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x17\n\x0frelease_version\x18\x02 \x01(\r\x12\x0e\n\x06\x66rames\x18\x03 \x01(\x04\x12\x19\n\x11\x66rames_per_second\x18\x04 \x01(\x01\x12\x12\n\nlatency_ms\x18\x05 \x01(\x01\x12\"\n\x07sources\x18\x06 \x03(\x0b\x32\x11.diredi.v1.Source\x12\x37\n\x13\x63\x65rtificate_expires\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rfailed_frames\x18\x08 \x01(\x04\x12\x17\n\x0fupdates_stalled\x18\t \x01(\x08\x12\x0f\n\x07runtime\x18\n \x01(\t\x12*\n\x0bupdate_wait\x18\x0b \x01(\x0e\x32\x15.diredi.v1.UpdateWait\"L\n\x06Source\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x05state\x18\x02 \x01(\x0e\x32\x16.diredi.v1.SourceState\x12\r\n\x05\x64rift\x18\x03 \x01(\t\"\x13\n\x11HeartbeatResponse\"&\n\x14WatchReleasesRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\"O\n\x15WatchReleasesResponse\x12#\n\x07release\x18\x01 \x01(\x0b\x32\x12.diredi.v1.Release\x12\x11\n\tdeny_list\x18\x02 \x01(\x04\")\n\x19GetReleaseMetadataRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"*\n\x1aGetReleaseMetadataResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\xb2\x01\n\x14ReportInstallRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x17\n\x0frelease_version\x18\x02 \x01(\r\x12*\n\x07outcome\x18\x03 \x01(\x0e\x32\x19.diredi.v1.InstallOutcome\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\npossession\x18\x05 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x06 \x01(\t\x12\x11\n\tsignature\x18\x07 \x01(\x0c\"\x17\n\x15ReportInstallResponse\"I\n\x12ListDevicesRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"R\n\x13ListDevicesResponse\x12\"\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x11.diredi.v1.Device\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xce\x03\n\x06\x44\x65vice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0e\n\x06online\x18\x03 \x01(\x08\x12\x17\n\x0frelease_version\x18\x04 \x01(\r\x12-\n\tlast_seen\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x66rames\x18\x06 \x01(\x04\x12\x19\n\x11\x66rames_per_second\x18\x07 \x01(\x01\x12\x12\n\nlatency_ms\x18\x08 \x01(\x01\x12)\n\x08installs\x18\t \x03(\x0b\x32\x17.diredi.v1.InstallEvent\x12\r\n\x05scope\x18\n \x01(\t\x12\r\n\x05lacks\x18\x0b \x01(\t\x12\"\n\x07sources\x18\x0c \x03(\x0b\x32\x11.diredi.v1.Source\x12\x37\n\x13\x63\x65rtificate_expires\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rfailed_frames\x18\x0e \x01(\x04\x12\x17\n\x0fupdates_stalled\x18\x0f \x01(\x08\x12\x0f\n\x07runtime\x18\x10 \x01(\t\x12*\n\x0bupdate_wait\x18\x11 \x01(\x0e\x32\x15.diredi.v1.UpdateWait\"\x8b\x01\n\x0cInstallEvent\x12\x17\n\x0frelease_version\x18\x01 \x01(\r\x12*\n\x07outcome\x18\x02 \x01(\x0e\x32\x19.diredi.v1.InstallOutcome\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12&\n\x02\x61t\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*l\n\x0eInstallOutcome\x12\x1f\n\x1bINSTALL_OUTCOME_UNSPECIFIED\x10\x00\x12\x1d\n\x19INSTALL_OUTCOME_INSTALLED\x10\x01\x12\x1a\n\x16INSTALL_OUTCOME_FAILED\x10\x02*W\n\nUpdateWait\x12\x1b\n\x17UPDATE_WAIT_UNSPECIFIED\x10\x00\x12\x14\n\x10UPDATE_WAIT_HELD\x10\x01\x12\x16\n\x12UPDATE_WAIT_WINDOW\x10\x02*\xc0\x01\n\x0bSourceState\x12\x1c\n\x18SOURCE_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14SOURCE_STATE_OPENING\x10\x01\x12\x13\n\x0fSOURCE_STATE_OK\x10\x02\x12\x15\n\x11SOURCE_STATE_AWAY\x10\x03\x12\x18\n\x14SOURCE_STATE_REFUSED\x10\x04\x12\x1b\n\x17SOURCE_STATE_UNREADABLE\x10\x05\x12\x16\n\x12SOURCE_STATE_ENDED\x10\x06\x32\x8a\x04\n\x0c\x46leetService\x12U\n\x0eRegisterDevice\x12 .diredi.v1.RegisterDeviceRequest\x1a!.diredi.v1.RegisterDeviceResponse\x12\x46\n\tHeartbeat\x12\x1b.diredi.v1.HeartbeatRequest\x1a\x1c.diredi.v1.HeartbeatResponse\x12T\n\rWatchReleases\x12\x1f.diredi.v1.WatchReleasesRequest\x1a .diredi.v1.WatchReleasesResponse0\x01\x12\x63\n\x12GetReleaseMetadata\x12$.diredi.v1.GetReleaseMetadataRequest\x1a%.diredi.v1.GetReleaseMetadataResponse0\x01\x12R\n\rReportInstall\x12\x1f.diredi.v1.ReportInstallRequest\x1a .diredi.v1.ReportInstallResponse\x12L\n\x0bListDevices\x12\x1d.diredi.v1.ListDevicesRequest\x1a\x1e.diredi.v1.ListDevicesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x64iredi/v1/fleet.proto\x12\tdiredi.v1\x1a\x16\x64iredi/v1/common.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x82\x02\n\x07Release\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x12\n\nstudent_id\x18\x02 \x01(\t\x12 \n\x04onnx\x18\x03 \x01(\x0b\x32\x12.diredi.v1.BlobRef\x12%\n\x06labels\x18\x04 \x01(\x0b\x32\x15.diredi.v1.LabelSpace\x12\x12\n\nimage_size\x18\x05 \x01(\r\x12\x10\n\x08\x63ycle_id\x18\x06 \x01(\t\x12+\n\x07\x63reated\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05scope\x18\t \x01(\t\x12\x0e\n\x06target\x18\n \x01(\t\x12\x11\n\tchallenge\x18\x0b \x01(\x0cJ\x04\x08\x08\x10\t\"N\n\x15RegisterDeviceRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x17\n\x0frelease_version\x18\x03 \x01(\r\"\x18\n\x16RegisterDeviceResponse\"\xf3\x02\n\x10HeartbeatRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x17\n\x0frelease_version\x18\x02 \x01(\r\x12\x0e\n\x06\x66rames\x18\x03 \x01(\x04\x12\x19\n\x11\x66rames_per_second\x18\x04 \x01(\x01\x12\x12\n\nlatency_ms\x18\x05 \x01(\x01\x12\"\n\x07sources\x18\x06 \x03(\x0b\x32\x11.diredi.v1.Source\x12\x37\n\x13\x63\x65rtificate_expires\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rfailed_frames\x18\x08 \x01(\x04\x12\x17\n\x0fupdates_stalled\x18\t \x01(\x08\x12\x0f\n\x07runtime\x18\n \x01(\t\x12*\n\x0bupdate_wait\x18\x0b \x01(\x0e\x32\x15.diredi.v1.UpdateWait\x12-\n\tdetection\x18\x0c \x01(\x0b\x32\x1a.diredi.v1.DetectionHealth\"\xd5\x01\n\x0f\x44\x65tectionHealth\x12\x0e\n\x06\x66rames\x18\x01 \x01(\x04\x12\x15\n\rfailed_frames\x18\x02 \x01(\x04\x12\x16\n\x0e\x64ropped_frames\x18\x03 \x01(\x04\x12\r\n\x05\x62oxes\x18\x04 \x01(\r\x12\x12\n\nconfidence\x18\x05 \x01(\x01\x12\x14\n\x0c\x62oxes_before\x18\x06 \x01(\r\x12\x19\n\x11\x63onfidence_before\x18\x07 \x01(\x01\x12\x16\n\x0e\x63ompared_boxes\x18\x08 \x01(\r\x12\x17\n\x0f\x64iffering_boxes\x18\t \x01(\r\"L\n\x06Source\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x05state\x18\x02 \x01(\x0e\x32\x16.diredi.v1.SourceState\x12\r\n\x05\x64rift\x18\x03 \x01(\t\"\x13\n\x11HeartbeatResponse\"&\n\x14WatchReleasesRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\"O\n\x15WatchReleasesResponse\x12#\n\x07release\x18\x01 \x01(\x0b\x32\x12.diredi.v1.Release\x12\x11\n\tdeny_list\x18\x02 \x01(\x04\")\n\x19GetReleaseMetadataRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"*\n\x1aGetReleaseMetadataResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\xb2\x01\n\x14ReportInstallRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x17\n\x0frelease_version\x18\x02 \x01(\r\x12*\n\x07outcome\x18\x03 \x01(\x0e\x32\x19.diredi.v1.InstallOutcome\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\npossession\x18\x05 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x06 \x01(\t\x12\x11\n\tsignature\x18\x07 \x01(\x0c\"\x17\n\x15ReportInstallResponse\"I\n\x12ListDevicesRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"R\n\x13ListDevicesResponse\x12\"\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x11.diredi.v1.Device\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xfd\x03\n\x06\x44\x65vice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0e\n\x06online\x18\x03 \x01(\x08\x12\x17\n\x0frelease_version\x18\x04 \x01(\r\x12-\n\tlast_seen\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x66rames\x18\x06 \x01(\x04\x12\x19\n\x11\x66rames_per_second\x18\x07 \x01(\x01\x12\x12\n\nlatency_ms\x18\x08 \x01(\x01\x12)\n\x08installs\x18\t \x03(\x0b\x32\x17.diredi.v1.InstallEvent\x12\r\n\x05scope\x18\n \x01(\t\x12\r\n\x05lacks\x18\x0b \x01(\t\x12\"\n\x07sources\x18\x0c \x03(\x0b\x32\x11.diredi.v1.Source\x12\x37\n\x13\x63\x65rtificate_expires\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rfailed_frames\x18\x0e \x01(\x04\x12\x17\n\x0fupdates_stalled\x18\x0f \x01(\x08\x12\x0f\n\x07runtime\x18\x10 \x01(\t\x12*\n\x0bupdate_wait\x18\x11 \x01(\x0e\x32\x15.diredi.v1.UpdateWait\x12-\n\tdetection\x18\x12 \x01(\x0b\x32\x1a.diredi.v1.DetectionHealth\"\x8b\x01\n\x0cInstallEvent\x12\x17\n\x0frelease_version\x18\x01 \x01(\r\x12*\n\x07outcome\x18\x02 \x01(\x0e\x32\x19.diredi.v1.InstallOutcome\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12&\n\x02\x61t\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*l\n\x0eInstallOutcome\x12\x1f\n\x1bINSTALL_OUTCOME_UNSPECIFIED\x10\x00\x12\x1d\n\x19INSTALL_OUTCOME_INSTALLED\x10\x01\x12\x1a\n\x16INSTALL_OUTCOME_FAILED\x10\x02*W\n\nUpdateWait\x12\x1b\n\x17UPDATE_WAIT_UNSPECIFIED\x10\x00\x12\x14\n\x10UPDATE_WAIT_HELD\x10\x01\x12\x16\n\x12UPDATE_WAIT_WINDOW\x10\x02*\xc0\x01\n\x0bSourceState\x12\x1c\n\x18SOURCE_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14SOURCE_STATE_OPENING\x10\x01\x12\x13\n\x0fSOURCE_STATE_OK\x10\x02\x12\x15\n\x11SOURCE_STATE_AWAY\x10\x03\x12\x18\n\x14SOURCE_STATE_REFUSED\x10\x04\x12\x1b\n\x17SOURCE_STATE_UNREADABLE\x10\x05\x12\x16\n\x12SOURCE_STATE_ENDED\x10\x06\x32\x8a\x04\n\x0c\x46leetService\x12U\n\x0eRegisterDevice\x12 .diredi.v1.RegisterDeviceRequest\x1a!.diredi.v1.RegisterDeviceResponse\x12\x46\n\tHeartbeat\x12\x1b.diredi.v1.HeartbeatRequest\x1a\x1c.diredi.v1.HeartbeatResponse\x12T\n\rWatchReleases\x12\x1f.diredi.v1.WatchReleasesRequest\x1a .diredi.v1.WatchReleasesResponse0\x01\x12\x63\n\x12GetReleaseMetadata\x12$.diredi.v1.GetReleaseMetadataRequest\x1a%.diredi.v1.GetReleaseMetadataResponse0\x01\x12R\n\rReportInstall\x12\x1f.diredi.v1.ReportInstallRequest\x1a .diredi.v1.ReportInstallResponse\x12L\n\x0bListDevices\x12\x1d.diredi.v1.ListDevicesRequest\x1a\x1e.diredi.v1.ListDevicesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'diredi.v1.fleet_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_INSTALLOUTCOME']._serialized_start=2066
-  _globals['_INSTALLOUTCOME']._serialized_end=2174
-  _globals['_UPDATEWAIT']._serialized_start=2176
-  _globals['_UPDATEWAIT']._serialized_end=2263
-  _globals['_SOURCESTATE']._serialized_start=2266
-  _globals['_SOURCESTATE']._serialized_end=2458
+  _globals['_INSTALLOUTCOME']._serialized_start=2376
+  _globals['_INSTALLOUTCOME']._serialized_end=2484
+  _globals['_UPDATEWAIT']._serialized_start=2486
+  _globals['_UPDATEWAIT']._serialized_end=2573
+  _globals['_SOURCESTATE']._serialized_start=2576
+  _globals['_SOURCESTATE']._serialized_end=2768
   _globals['_RELEASE']._serialized_start=94
   _globals['_RELEASE']._serialized_end=352
   _globals['_REGISTERDEVICEREQUEST']._serialized_start=354
@@ -46,31 +46,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REGISTERDEVICERESPONSE']._serialized_start=434
   _globals['_REGISTERDEVICERESPONSE']._serialized_end=458
   _globals['_HEARTBEATREQUEST']._serialized_start=461
-  _globals['_HEARTBEATREQUEST']._serialized_end=785
-  _globals['_SOURCE']._serialized_start=787
-  _globals['_SOURCE']._serialized_end=863
-  _globals['_HEARTBEATRESPONSE']._serialized_start=865
-  _globals['_HEARTBEATRESPONSE']._serialized_end=884
-  _globals['_WATCHRELEASESREQUEST']._serialized_start=886
-  _globals['_WATCHRELEASESREQUEST']._serialized_end=924
-  _globals['_WATCHRELEASESRESPONSE']._serialized_start=926
-  _globals['_WATCHRELEASESRESPONSE']._serialized_end=1005
-  _globals['_GETRELEASEMETADATAREQUEST']._serialized_start=1007
-  _globals['_GETRELEASEMETADATAREQUEST']._serialized_end=1048
-  _globals['_GETRELEASEMETADATARESPONSE']._serialized_start=1050
-  _globals['_GETRELEASEMETADATARESPONSE']._serialized_end=1092
-  _globals['_REPORTINSTALLREQUEST']._serialized_start=1095
-  _globals['_REPORTINSTALLREQUEST']._serialized_end=1273
-  _globals['_REPORTINSTALLRESPONSE']._serialized_start=1275
-  _globals['_REPORTINSTALLRESPONSE']._serialized_end=1298
-  _globals['_LISTDEVICESREQUEST']._serialized_start=1300
-  _globals['_LISTDEVICESREQUEST']._serialized_end=1373
-  _globals['_LISTDEVICESRESPONSE']._serialized_start=1375
-  _globals['_LISTDEVICESRESPONSE']._serialized_end=1457
-  _globals['_DEVICE']._serialized_start=1460
-  _globals['_DEVICE']._serialized_end=1922
-  _globals['_INSTALLEVENT']._serialized_start=1925
-  _globals['_INSTALLEVENT']._serialized_end=2064
-  _globals['_FLEETSERVICE']._serialized_start=2461
-  _globals['_FLEETSERVICE']._serialized_end=2983
+  _globals['_HEARTBEATREQUEST']._serialized_end=832
+  _globals['_DETECTIONHEALTH']._serialized_start=835
+  _globals['_DETECTIONHEALTH']._serialized_end=1048
+  _globals['_SOURCE']._serialized_start=1050
+  _globals['_SOURCE']._serialized_end=1126
+  _globals['_HEARTBEATRESPONSE']._serialized_start=1128
+  _globals['_HEARTBEATRESPONSE']._serialized_end=1147
+  _globals['_WATCHRELEASESREQUEST']._serialized_start=1149
+  _globals['_WATCHRELEASESREQUEST']._serialized_end=1187
+  _globals['_WATCHRELEASESRESPONSE']._serialized_start=1189
+  _globals['_WATCHRELEASESRESPONSE']._serialized_end=1268
+  _globals['_GETRELEASEMETADATAREQUEST']._serialized_start=1270
+  _globals['_GETRELEASEMETADATAREQUEST']._serialized_end=1311
+  _globals['_GETRELEASEMETADATARESPONSE']._serialized_start=1313
+  _globals['_GETRELEASEMETADATARESPONSE']._serialized_end=1355
+  _globals['_REPORTINSTALLREQUEST']._serialized_start=1358
+  _globals['_REPORTINSTALLREQUEST']._serialized_end=1536
+  _globals['_REPORTINSTALLRESPONSE']._serialized_start=1538
+  _globals['_REPORTINSTALLRESPONSE']._serialized_end=1561
+  _globals['_LISTDEVICESREQUEST']._serialized_start=1563
+  _globals['_LISTDEVICESREQUEST']._serialized_end=1636
+  _globals['_LISTDEVICESRESPONSE']._serialized_start=1638
+  _globals['_LISTDEVICESRESPONSE']._serialized_end=1720
+  _globals['_DEVICE']._serialized_start=1723
+  _globals['_DEVICE']._serialized_end=2232
+  _globals['_INSTALLEVENT']._serialized_start=2235
+  _globals['_INSTALLEVENT']._serialized_end=2374
+  _globals['_FLEETSERVICE']._serialized_start=2771
+  _globals['_FLEETSERVICE']._serialized_end=3293
 # @@protoc_insertion_point(module_scope)

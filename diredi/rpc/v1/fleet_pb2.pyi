@@ -213,6 +213,7 @@ class HeartbeatRequest(_message.Message):
     UPDATES_STALLED_FIELD_NUMBER: _builtins.int
     RUNTIME_FIELD_NUMBER: _builtins.int
     UPDATE_WAIT_FIELD_NUMBER: _builtins.int
+    DETECTION_FIELD_NUMBER: _builtins.int
     device: _builtins.str
     release_version: _builtins.int
     frames: _builtins.int
@@ -236,6 +237,10 @@ class HeartbeatRequest(_message.Message):
     def certificate_expires(self) -> _timestamp_pb2.Timestamp:
         """of the certificate that this device uses"""
 
+    @_builtins.property
+    def detection(self) -> Global___DetectionHealth:
+        """of `release_version`; unset: from a device of before there was any"""
+
     def __init__(
         self,
         *,
@@ -250,14 +255,67 @@ class HeartbeatRequest(_message.Message):
         updates_stalled: _builtins.bool = ...,
         runtime: _builtins.str = ...,
         update_wait: Global___UpdateWait.ValueType = ...,
+        detection: Global___DetectionHealth | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_expires", b"certificate_expires"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_expires", b"certificate_expires", "detection", b"detection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_expires", b"certificate_expires", "device", b"device", "failed_frames", b"failed_frames", "frames", b"frames", "frames_per_second", b"frames_per_second", "latency_ms", b"latency_ms", "release_version", b"release_version", "runtime", b"runtime", "sources", b"sources", "update_wait", b"update_wait", "updates_stalled", b"updates_stalled"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_expires", b"certificate_expires", "detection", b"detection", "device", b"device", "failed_frames", b"failed_frames", "frames", b"frames", "frames_per_second", b"frames_per_second", "latency_ms", b"latency_ms", "release_version", b"release_version", "runtime", b"runtime", "sources", b"sources", "update_wait", b"update_wait", "updates_stalled", b"updates_stalled"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HeartbeatRequest: _TypeAlias = HeartbeatRequest  # noqa: Y015
+
+@_typing.final
+class DetectionHealth(_message.Message):
+    """How a release has detected on a device since the device was started. Counts and means only: nothing of any picture."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRAMES_FIELD_NUMBER: _builtins.int
+    FAILED_FRAMES_FIELD_NUMBER: _builtins.int
+    DROPPED_FRAMES_FIELD_NUMBER: _builtins.int
+    BOXES_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    BOXES_BEFORE_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_BEFORE_FIELD_NUMBER: _builtins.int
+    COMPARED_BOXES_FIELD_NUMBER: _builtins.int
+    DIFFERING_BOXES_FIELD_NUMBER: _builtins.int
+    frames: _builtins.int
+    """that it was to detect"""
+    failed_frames: _builtins.int
+    """of these, those on which it has failed, whether the release before has detected them or not"""
+    dropped_frames: _builtins.int
+    """of these, those on which none has detected"""
+    boxes: _builtins.int
+    confidence: _builtins.float
+    """mean of so many of its newest boxes, 0 to 1"""
+    boxes_before: _builtins.int
+    confidence_before: _builtins.float
+    """the same of the release that ran before"""
+    compared_boxes: _builtins.int
+    """confident boxes of both on the same frames, before it took over; 0: it did not run beside"""
+    differing_boxes: _builtins.int
+    """of these, those that the other one has not found"""
+    def __init__(
+        self,
+        *,
+        frames: _builtins.int = ...,
+        failed_frames: _builtins.int = ...,
+        dropped_frames: _builtins.int = ...,
+        boxes: _builtins.int = ...,
+        confidence: _builtins.float = ...,
+        boxes_before: _builtins.int = ...,
+        confidence_before: _builtins.float = ...,
+        compared_boxes: _builtins.int = ...,
+        differing_boxes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boxes", b"boxes", "boxes_before", b"boxes_before", "compared_boxes", b"compared_boxes", "confidence", b"confidence", "confidence_before", b"confidence_before", "differing_boxes", b"differing_boxes", "dropped_frames", b"dropped_frames", "failed_frames", b"failed_frames", "frames", b"frames"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DetectionHealth: _TypeAlias = DetectionHealth  # noqa: Y015
 
 @_typing.final
 class Source(_message.Message):
@@ -515,6 +573,7 @@ class Device(_message.Message):
     UPDATES_STALLED_FIELD_NUMBER: _builtins.int
     RUNTIME_FIELD_NUMBER: _builtins.int
     UPDATE_WAIT_FIELD_NUMBER: _builtins.int
+    DETECTION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     site: _builtins.str
     online: _builtins.bool
@@ -545,6 +604,10 @@ class Device(_message.Message):
     def certificate_expires(self) -> _timestamp_pb2.Timestamp:
         """unset: it has not said so"""
 
+    @_builtins.property
+    def detection(self) -> Global___DetectionHealth:
+        """of the release that runs; unset: it has not said so"""
+
     def __init__(
         self,
         *,
@@ -565,10 +628,11 @@ class Device(_message.Message):
         updates_stalled: _builtins.bool = ...,
         runtime: _builtins.str = ...,
         update_wait: Global___UpdateWait.ValueType = ...,
+        detection: Global___DetectionHealth | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_expires", b"certificate_expires", "last_seen", b"last_seen"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_expires", b"certificate_expires", "detection", b"detection", "last_seen", b"last_seen"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_expires", b"certificate_expires", "failed_frames", b"failed_frames", "frames", b"frames", "frames_per_second", b"frames_per_second", "installs", b"installs", "lacks", b"lacks", "last_seen", b"last_seen", "latency_ms", b"latency_ms", "name", b"name", "online", b"online", "release_version", b"release_version", "runtime", b"runtime", "scope", b"scope", "site", b"site", "sources", b"sources", "update_wait", b"update_wait", "updates_stalled", b"updates_stalled"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_expires", b"certificate_expires", "detection", b"detection", "failed_frames", b"failed_frames", "frames", b"frames", "frames_per_second", b"frames_per_second", "installs", b"installs", "lacks", b"lacks", "last_seen", b"last_seen", "latency_ms", b"latency_ms", "name", b"name", "online", b"online", "release_version", b"release_version", "runtime", b"runtime", "scope", b"scope", "site", b"site", "sources", b"sources", "update_wait", b"update_wait", "updates_stalled", b"updates_stalled"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,37 +22,42 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64iredi/v1/releases.proto\x12\tdiredi.v1\"$\n\x11GetLineageRequest\x12\x0f\n\x07version\x18\x01 \x01(\r\"e\n\x12GetLineageResponse\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0f\n\x07parents\x18\x02 \x03(\r\x12\r\n\x05index\x18\x03 \x01(\x04\x12\r\n\x05\x65ntry\x18\x04 \x01(\t\x12\x0f\n\x07\x64\x65tails\x18\x05 \x01(\t\"\x15\n\x13ListRolloutsRequest\"\xd2\x01\n\x07Rollout\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\r\n\x05scope\x18\x02 \x01(\t\x12\r\n\x05steps\x18\x03 \x03(\r\x12\x0f\n\x07percent\x18\x04 \x01(\r\x12\x0e\n\x06paused\x18\x05 \x01(\t\x12\x10\n\x08waited_s\x18\x06 \x01(\x01\x12\x0f\n\x07reached\x18\x07 \x01(\r\x12\x0f\n\x07running\x18\x08 \x01(\r\x12\x0e\n\x06\x66\x61iled\x18\t \x01(\r\x12\x0c\n\x04held\x18\n \x01(\r\x12\x12\n\nstep_names\x18\x0b \x03(\t\x12\x11\n\tstep_name\x18\x0c \x01(\t\"r\n\x14\x43hangeRolloutRequest\x12\x0f\n\x07version\x18\x01 \x01(\r\x12(\n\x06\x63hange\x18\x02 \x01(\x0e\x32\x18.diredi.v1.RolloutChange\x12\x0f\n\x07percent\x18\x03 \x01(\r\x12\x0e\n\x06reason\x18\x04 \x01(\t\"0\n\x15\x43hangeRolloutResponse\x12\x17\n\x0frelease_version\x18\x01 \x01(\r\"\x15\n\x13ListUnsignedRequest\"Z\n\x14ListUnsignedResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08metadata\x18\x02 \x01(\x0c\x12\x11\n\tthreshold\x18\x03 \x01(\r\x12\x0f\n\x07key_ids\x18\x04 \x03(\t\"6\n\x14\x41\x64\x64SignaturesRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08metadata\x18\x02 \x01(\x0c\"*\n\x15\x41\x64\x64SignaturesResponse\x12\x11\n\tpublished\x18\x01 \x01(\x08*~\n\rRolloutChange\x12\x1e\n\x1aROLLOUT_CHANGE_UNSPECIFIED\x10\x00\x12\x18\n\x14ROLLOUT_CHANGE_PAUSE\x10\x01\x12\x19\n\x15ROLLOUT_CHANGE_RESUME\x10\x02\x12\x18\n\x14ROLLOUT_CHANGE_ABORT\x10\x03\x32\x9e\x03\n\x0eReleaseService\x12K\n\nGetLineage\x12\x1c.diredi.v1.GetLineageRequest\x1a\x1d.diredi.v1.GetLineageResponse0\x01\x12\x44\n\x0cListRollouts\x12\x1e.diredi.v1.ListRolloutsRequest\x1a\x12.diredi.v1.Rollout0\x01\x12R\n\rChangeRollout\x12\x1f.diredi.v1.ChangeRolloutRequest\x1a .diredi.v1.ChangeRolloutResponse\x12Q\n\x0cListUnsigned\x12\x1e.diredi.v1.ListUnsignedRequest\x1a\x1f.diredi.v1.ListUnsignedResponse0\x01\x12R\n\rAddSignatures\x12\x1f.diredi.v1.AddSignaturesRequest\x1a .diredi.v1.AddSignaturesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64iredi/v1/releases.proto\x12\tdiredi.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"$\n\x11GetLineageRequest\x12\x0f\n\x07version\x18\x01 \x01(\r\"e\n\x12GetLineageResponse\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0f\n\x07parents\x18\x02 \x03(\r\x12\r\n\x05index\x18\x03 \x01(\x04\x12\r\n\x05\x65ntry\x18\x04 \x01(\t\x12\x0f\n\x07\x64\x65tails\x18\x05 \x01(\t\"&\n\x13ListRolloutsRequest\x12\x0f\n\x07version\x18\x01 \x01(\r\"\xca\x02\n\x07Rollout\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\r\n\x05scope\x18\x02 \x01(\t\x12\r\n\x05steps\x18\x03 \x03(\r\x12\x0f\n\x07percent\x18\x04 \x01(\r\x12\x0e\n\x06paused\x18\x05 \x01(\t\x12\x10\n\x08waited_s\x18\x06 \x01(\x01\x12\x0f\n\x07reached\x18\x07 \x01(\r\x12\x0f\n\x07running\x18\x08 \x01(\r\x12\x0e\n\x06\x66\x61iled\x18\t \x01(\r\x12\x0c\n\x04held\x18\n \x01(\r\x12\x12\n\nstep_names\x18\x0b \x03(\t\x12\x11\n\tstep_name\x18\x0c \x01(\t\x12\x11\n\tunhealthy\x18\r \x01(\r\x12$\n\x08symptoms\x18\x0e \x03(\x0b\x32\x12.diredi.v1.Symptom\x12\x0e\n\x06status\x18\x0f \x01(\t\x12-\n\tdecisions\x18\x10 \x03(\x0b\x32\x1a.diredi.v1.RolloutDecision\"9\n\x07Symptom\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65vices\x18\x02 \x01(\r\x12\x0f\n\x07\x65xample\x18\x03 \x01(\t\"i\n\x0fRolloutDecision\x12&\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07\x66igures\x18\x04 \x01(\t\"r\n\x14\x43hangeRolloutRequest\x12\x0f\n\x07version\x18\x01 \x01(\r\x12(\n\x06\x63hange\x18\x02 \x01(\x0e\x32\x18.diredi.v1.RolloutChange\x12\x0f\n\x07percent\x18\x03 \x01(\r\x12\x0e\n\x06reason\x18\x04 \x01(\t\"0\n\x15\x43hangeRolloutResponse\x12\x17\n\x0frelease_version\x18\x01 \x01(\r\"\x15\n\x13ListUnsignedRequest\"Z\n\x14ListUnsignedResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08metadata\x18\x02 \x01(\x0c\x12\x11\n\tthreshold\x18\x03 \x01(\r\x12\x0f\n\x07key_ids\x18\x04 \x03(\t\"6\n\x14\x41\x64\x64SignaturesRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08metadata\x18\x02 \x01(\x0c\"*\n\x15\x41\x64\x64SignaturesResponse\x12\x11\n\tpublished\x18\x01 \x01(\x08*~\n\rRolloutChange\x12\x1e\n\x1aROLLOUT_CHANGE_UNSPECIFIED\x10\x00\x12\x18\n\x14ROLLOUT_CHANGE_PAUSE\x10\x01\x12\x19\n\x15ROLLOUT_CHANGE_RESUME\x10\x02\x12\x18\n\x14ROLLOUT_CHANGE_ABORT\x10\x03\x32\x9e\x03\n\x0eReleaseService\x12K\n\nGetLineage\x12\x1c.diredi.v1.GetLineageRequest\x1a\x1d.diredi.v1.GetLineageResponse0\x01\x12\x44\n\x0cListRollouts\x12\x1e.diredi.v1.ListRolloutsRequest\x1a\x12.diredi.v1.Rollout0\x01\x12R\n\rChangeRollout\x12\x1f.diredi.v1.ChangeRolloutRequest\x1a .diredi.v1.ChangeRolloutResponse\x12Q\n\x0cListUnsigned\x12\x1e.diredi.v1.ListUnsignedRequest\x1a\x1f.diredi.v1.ListUnsignedResponse0\x01\x12R\n\rAddSignatures\x12\x1f.diredi.v1.AddSignaturesRequest\x1a .diredi.v1.AddSignaturesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'diredi.v1.releases_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLLOUTCHANGE']._serialized_start=797
-  _globals['_ROLLOUTCHANGE']._serialized_end=923
-  _globals['_GETLINEAGEREQUEST']._serialized_start=39
-  _globals['_GETLINEAGEREQUEST']._serialized_end=75
-  _globals['_GETLINEAGERESPONSE']._serialized_start=77
-  _globals['_GETLINEAGERESPONSE']._serialized_end=178
-  _globals['_LISTROLLOUTSREQUEST']._serialized_start=180
-  _globals['_LISTROLLOUTSREQUEST']._serialized_end=201
-  _globals['_ROLLOUT']._serialized_start=204
-  _globals['_ROLLOUT']._serialized_end=414
-  _globals['_CHANGEROLLOUTREQUEST']._serialized_start=416
-  _globals['_CHANGEROLLOUTREQUEST']._serialized_end=530
-  _globals['_CHANGEROLLOUTRESPONSE']._serialized_start=532
-  _globals['_CHANGEROLLOUTRESPONSE']._serialized_end=580
-  _globals['_LISTUNSIGNEDREQUEST']._serialized_start=582
-  _globals['_LISTUNSIGNEDREQUEST']._serialized_end=603
-  _globals['_LISTUNSIGNEDRESPONSE']._serialized_start=605
-  _globals['_LISTUNSIGNEDRESPONSE']._serialized_end=695
-  _globals['_ADDSIGNATURESREQUEST']._serialized_start=697
-  _globals['_ADDSIGNATURESREQUEST']._serialized_end=751
-  _globals['_ADDSIGNATURESRESPONSE']._serialized_start=753
-  _globals['_ADDSIGNATURESRESPONSE']._serialized_end=795
-  _globals['_RELEASESERVICE']._serialized_start=926
-  _globals['_RELEASESERVICE']._serialized_end=1340
+  _globals['_ROLLOUTCHANGE']._serialized_start=1133
+  _globals['_ROLLOUTCHANGE']._serialized_end=1259
+  _globals['_GETLINEAGEREQUEST']._serialized_start=72
+  _globals['_GETLINEAGEREQUEST']._serialized_end=108
+  _globals['_GETLINEAGERESPONSE']._serialized_start=110
+  _globals['_GETLINEAGERESPONSE']._serialized_end=211
+  _globals['_LISTROLLOUTSREQUEST']._serialized_start=213
+  _globals['_LISTROLLOUTSREQUEST']._serialized_end=251
+  _globals['_ROLLOUT']._serialized_start=254
+  _globals['_ROLLOUT']._serialized_end=584
+  _globals['_SYMPTOM']._serialized_start=586
+  _globals['_SYMPTOM']._serialized_end=643
+  _globals['_ROLLOUTDECISION']._serialized_start=645
+  _globals['_ROLLOUTDECISION']._serialized_end=750
+  _globals['_CHANGEROLLOUTREQUEST']._serialized_start=752
+  _globals['_CHANGEROLLOUTREQUEST']._serialized_end=866
+  _globals['_CHANGEROLLOUTRESPONSE']._serialized_start=868
+  _globals['_CHANGEROLLOUTRESPONSE']._serialized_end=916
+  _globals['_LISTUNSIGNEDREQUEST']._serialized_start=918
+  _globals['_LISTUNSIGNEDREQUEST']._serialized_end=939
+  _globals['_LISTUNSIGNEDRESPONSE']._serialized_start=941
+  _globals['_LISTUNSIGNEDRESPONSE']._serialized_end=1031
+  _globals['_ADDSIGNATURESREQUEST']._serialized_start=1033
+  _globals['_ADDSIGNATURESREQUEST']._serialized_end=1087
+  _globals['_ADDSIGNATURESRESPONSE']._serialized_start=1089
+  _globals['_ADDSIGNATURESRESPONSE']._serialized_end=1131
+  _globals['_RELEASESERVICE']._serialized_start=1262
+  _globals['_RELEASESERVICE']._serialized_end=1676
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ operator. Whoever hands them in, the signatures count.
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -105,12 +106,17 @@ Global___GetLineageResponse: _TypeAlias = GetLineageResponse  # noqa: Y015
 class ListRolloutsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    VERSION_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """only this release; 0: all whose rollout is under way"""
     def __init__(
         self,
+        *,
+        version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -132,6 +138,10 @@ class Rollout(_message.Message):
     HELD_FIELD_NUMBER: _builtins.int
     STEP_NAMES_FIELD_NUMBER: _builtins.int
     STEP_NAME_FIELD_NUMBER: _builtins.int
+    UNHEALTHY_FIELD_NUMBER: _builtins.int
+    SYMPTOMS_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    DECISIONS_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     scope: _builtins.str
     percent: _builtins.int
@@ -145,11 +155,15 @@ class Rollout(_message.Message):
     running: _builtins.int
     """... and do"""
     failed: _builtins.int
-    """... and cannot"""
+    """... and could not install it"""
     held: _builtins.int
     """... and do not because their site holds it; these are waited for by nobody"""
     step_name: _builtins.str
     """the step under way"""
+    unhealthy: _builtins.int
+    """devices that run it and detect badly with it: the symptoms say how"""
+    status: _builtins.str
+    """"canary", "released" or "withdrawn" """
     @_builtins.property
     def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """shares of the devices in percent"""
@@ -157,6 +171,12 @@ class Rollout(_message.Message):
     @_builtins.property
     def step_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """all steps, such as "group:pilot" and "25 %" """
+
+    @_builtins.property
+    def symptoms(self) -> _containers.RepeatedCompositeFieldContainer[Global___Symptom]: ...
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___RolloutDecision]:
+        """oldest first; only of a release that was named"""
 
     def __init__(
         self,
@@ -173,14 +193,77 @@ class Rollout(_message.Message):
         held: _builtins.int = ...,
         step_names: _abc.Iterable[_builtins.str] | None = ...,
         step_name: _builtins.str = ...,
+        unhealthy: _builtins.int = ...,
+        symptoms: _abc.Iterable[Global___Symptom] | None = ...,
+        status: _builtins.str = ...,
+        decisions: _abc.Iterable[Global___RolloutDecision] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed", b"failed", "held", b"held", "paused", b"paused", "percent", b"percent", "reached", b"reached", "running", b"running", "scope", b"scope", "step_name", b"step_name", "step_names", b"step_names", "steps", b"steps", "version", b"version", "waited_s", b"waited_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "failed", b"failed", "held", b"held", "paused", b"paused", "percent", b"percent", "reached", b"reached", "running", b"running", "scope", b"scope", "status", b"status", "step_name", b"step_name", "step_names", b"step_names", "steps", b"steps", "symptoms", b"symptoms", "unhealthy", b"unhealthy", "version", b"version", "waited_s", b"waited_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Rollout: _TypeAlias = Rollout  # noqa: Y015
+
+@_typing.final
+class Symptom(_message.Message):
+    """One way in which devices detect badly with a release."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
+    EXAMPLE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"failed frames", "dropped frames", "confidence" or "agreement" """
+    devices: _builtins.int
+    example: _builtins.str
+    """one of them, with its figures"""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        devices: _builtins.int = ...,
+        example: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "example", b"example", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Symptom: _TypeAlias = Symptom  # noqa: Y015
+
+@_typing.final
+class RolloutDecision(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AT_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
+    actor: _builtins.str
+    reason: _builtins.str
+    figures: _builtins.str
+    """JSON: how the release did on its devices then; empty: nobody has counted"""
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        figures: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "at", b"at", "figures", b"figures", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RolloutDecision: _TypeAlias = RolloutDecision  # noqa: Y015
 
 @_typing.final
 class ChangeRolloutRequest(_message.Message):

@@ -73,8 +73,9 @@ class ReleaseServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListRollouts(self, request, context):
-        """The releases that are on their way to their devices in steps, newest first; at most a few of each scope. Role: viewer.
-        Deadline: 30 s without a message. Idempotent.
+        """The releases that are on their way to their devices in steps, newest first; at most a few of each scope. One that is
+        named is shown with what was decided, also when its rollout is over. Role: viewer. Deadline: 30 s without a message.
+        Idempotent. NOT_FOUND: no such release. FAILED_PRECONDITION: the one that is named never was in a rollout.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

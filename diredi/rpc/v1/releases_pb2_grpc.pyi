@@ -39,8 +39,9 @@ class ReleaseServiceStub:
     Role: viewer. Deadline: 30 s without a message. Idempotent. NOT_FOUND: no such release.
     """
     ListRollouts: _grpc.UnaryStreamMultiCallable[_releases_pb2.ListRolloutsRequest, _releases_pb2.Rollout]
-    """The releases that are on their way to their devices in steps, newest first; at most a few of each scope. Role: viewer.
-    Deadline: 30 s without a message. Idempotent.
+    """The releases that are on their way to their devices in steps, newest first; at most a few of each scope. One that is
+    named is shown with what was decided, also when its rollout is over. Role: viewer. Deadline: 30 s without a message.
+    Idempotent. NOT_FOUND: no such release. FAILED_PRECONDITION: the one that is named never was in a rollout.
     """
     ChangeRollout: _grpc.UnaryUnaryMultiCallable[_releases_pb2.ChangeRolloutRequest, _releases_pb2.ChangeRolloutResponse]
     """Pauses a rollout, goes on with it, or withdraws its release. Deadline 10 s. A second time it changes nothing.
@@ -64,8 +65,9 @@ class ReleaseServiceAsyncStub(ReleaseServiceStub):
     Role: viewer. Deadline: 30 s without a message. Idempotent. NOT_FOUND: no such release.
     """
     ListRollouts: _aio.UnaryStreamMultiCallable[_releases_pb2.ListRolloutsRequest, _releases_pb2.Rollout]  # type: ignore[assignment]
-    """The releases that are on their way to their devices in steps, newest first; at most a few of each scope. Role: viewer.
-    Deadline: 30 s without a message. Idempotent.
+    """The releases that are on their way to their devices in steps, newest first; at most a few of each scope. One that is
+    named is shown with what was decided, also when its rollout is over. Role: viewer. Deadline: 30 s without a message.
+    Idempotent. NOT_FOUND: no such release. FAILED_PRECONDITION: the one that is named never was in a rollout.
     """
     ChangeRollout: _aio.UnaryUnaryMultiCallable[_releases_pb2.ChangeRolloutRequest, _releases_pb2.ChangeRolloutResponse]  # type: ignore[assignment]
     """Pauses a rollout, goes on with it, or withdraws its release. Deadline 10 s. A second time it changes nothing.
@@ -98,8 +100,9 @@ class ReleaseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _releases_pb2.ListRolloutsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_releases_pb2.Rollout], _abc.AsyncIterator[_releases_pb2.Rollout]]:
-        """The releases that are on their way to their devices in steps, newest first; at most a few of each scope. Role: viewer.
-        Deadline: 30 s without a message. Idempotent.
+        """The releases that are on their way to their devices in steps, newest first; at most a few of each scope. One that is
+        named is shown with what was decided, also when its rollout is over. Role: viewer. Deadline: 30 s without a message.
+        Idempotent. NOT_FOUND: no such release. FAILED_PRECONDITION: the one that is named never was in a rollout.
         """
 
     @_abc_1.abstractmethod

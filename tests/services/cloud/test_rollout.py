@@ -10,7 +10,7 @@ from cloud_server import canary
 from cloud_server.entities import Release, ReleaseStatus, Rollout
 from diredi.errors import WrongState
 from diredi.rpc.v1 import fleet_pb2
-from tests.services.cloud.world import World
+from tests.services.cloud.world import World, ask
 from tests.support.command import command
 from tests.unit.cloud_server.samples import NOON
 
@@ -67,4 +67,17 @@ async def test_a_release_that_fails_on_the_first_devices_stops_there_until_a_per
         assert (await rollout("resume", "2", "--percent", "100"))[0] == 0
         for device in devices.values():
             assert (await device.until(2)).version == 2
+        await devices["cam-1"].report(2)
+        bad = fleet_pb2.DetectionHealth(frames=400, failed_frames=100)
+        await ask(
+            devices["cam-1"].stub.Heartbeat,
+            fleet_pb2.HeartbeatRequest(device="cam-1", release_version=2, frames=400, detection=bad),
+        )
+        code, shown = await rollout("show", "2")
+        assert (code, shown["unhealthy"], shown["status"]) == (0, 1, "released")
+        (symptom,) = shown["symptoms"]
+        assert (symptom["name"], symptom["example"]) == ("failed frames", "site-1/cam-1 (100 of 400 frames)")
+        paused, resumed = shown["decisions"]
+        assert (paused["actor"], paused["figures"]["failed"], resumed["actor"]) == ("cloud", 1, "operator/alice")
+        assert (await rollout("show", "1"))[0] == WrongState.exit_code, "the first release was for all at once"
         assert (await rollout("abort", "2"))[0] == WrongState.exit_code, "all have it: it is no rollout any more"

@@ -77,6 +77,10 @@ async def test_an_update_drops_no_frame_and_shows_the_new_class(
         assert set(versions) == {1, 2, 3}
         assert versions == sorted(versions), "a frame belongs to one release, and releases do not alternate"
         assert images == sorted(images)
+        await until(lambda: cloud.fleet.heartbeats[-1].detection.boxes > 0)
+        health = cloud.fleet.heartbeats[-1].detection
+        assert health.frames > 0 and health.boxes_before > 0 and 0 < health.confidence < 1
+        assert (health.failed_frames, health.dropped_frames) == (0, 0)
         numbers = [number for number, _ in stream]
         assert numbers == sorted(set(numbers)), "each frame is shown once, in its order"
         assert [(r[0], r[1]) for r in cloud.fleet.reports] == [

@@ -4,22 +4,39 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cloud_server import canary
-from cloud_server.entities import Device, Install, Outcome, Release, ReleaseStatus, Rollout, UpdateWait, Vitals
+from cloud_server.entities import (
+    DetectionHealth,
+    Device,
+    Install,
+    Outcome,
+    Release,
+    ReleaseStatus,
+    Rollout,
+    UpdateWait,
+    Vitals,
+)
 from cloud_server.fleet import rollout
+from cloud_server.fleet.detection_health import Symptom, find_symptoms
 from cloud_server.fleet.publication import list_targets
 from cloud_server.fleet.rollout import Health
-from cloud_server.rollout_rules import RolloutRules
+from cloud_server.rollout_rules import DetectionBounds, OnHarm, RolloutRules
 from cloud_server.store import Repository
 from cloud_server.store.database import Database, sqlite_url
 from diredi.errors import InvalidInput, WrongState
 from tests.unit.cloud_server.samples import NEW_STUDENT, NOON, STUDENT, TUTOR, first_release, later
 
-RULES = RolloutRules(step_s=60, min_success=0.9, max_failures=0.1)
+RULES = RolloutRules(step_s=60, min_success=0.9, max_failures=0.1, max_unhealthy=0.1)
+BAD = Health(
+    20, 8, 0, unhealthy=2, symptoms={Symptom.CONFIDENCE: 2},
+    examples={Symptom.CONFIDENCE: "a/b (0.40, and 0.71 before)"},
+)  # fmt: skip
 IN_STEPS = Rollout(steps=(10, 50, 100))
 SECOND = Release(
     version=2, student_id="s", tutor_id="t", status=ReleaseStatus.RELEASED, canaries=("a/first",), rollout=IN_STEPS,
@@ -57,6 +74,9 @@ def at(step: int) -> Rollout:
         (0, Health(10, 2, 1), 10, "1 of 3 devices cannot run it"),
         (0, Health(20, 9, 1), 10, ""),
         (999, Health(20, 0, 20), 10, "20 of 20 devices cannot run it"),
+        (0, Health(20, 19, 0, unhealthy=1), 10, ""),
+        (60, Health(20, 17, 0, unhealthy=1), 10, ""),
+        (999, BAD, 10, "2 of 10 devices detect badly with it: confidence on 2, such as a/b (0.40, and 0.71 before)"),
     ],
 )
 def test_a_step_ends_by_time_and_success_and_failures_pause_it(
@@ -90,16 +110,21 @@ def wanted(r: Repository) -> Counter[int]:
     return Counter(release.version for release in found if release is not None)
 
 
-def run(r: Repository, failed_frames: int = 0, outcome: Outcome = Outcome.INSTALLED) -> None:
+def run(
+    r: Repository,
+    failed_frames: int = 0,
+    outcome: Outcome = Outcome.INSTALLED,
+    detection: DetectionHealth | None = None,
+) -> None:
     """Let all devices that should run release 2 do so."""
     releases = r.releases.all()
     for device in r.devices.of_site():
         release = canary.select_release(device.key, releases)
         if release is not None and release.version == 2:
             version = 2 if outcome is Outcome.INSTALLED else 1
-            vitals = Vitals(release_version=version, frames=1000, failed_frames=failed_frames)
-            r.devices.record_contact(device.name, device.site, NOON, vitals)
+            vitals = Vitals(release_version=version, frames=1000, failed_frames=failed_frames, detection=detection)
             r.devices.record_install(device.key, Install(release_version=2, outcome=outcome, at=NOON))
+            r.devices.record_contact(device.name, device.site, NOON, vitals)
 
 
 def test_a_healthy_release_reaches_all_and_both_are_signed_meanwhile(database: Database) -> None:
@@ -121,14 +146,22 @@ def test_a_healthy_release_reaches_all_and_both_are_signed_meanwhile(database: D
     database.transact(act, writes=True)
 
 
-@pytest.mark.parametrize("ill", [{"outcome": Outcome.FAILED}, {"failed_frames": 11}])
+@pytest.mark.parametrize(
+    ("ill", "complaint"),
+    [
+        ({"outcome": Outcome.FAILED}, "cannot run it"),
+        ({"failed_frames": 11}, "(11 of 1000 frames)"),
+        ({"detection": DetectionHealth(frames=200, dropped_frames=3)}, "dropped frames on"),
+        ({"detection": DetectionHealth(compared_boxes=60, differing_boxes=40)}, "(40 of 60 boxes differ)"),
+    ],
+)
 def test_a_release_that_does_harm_pauses_and_aborted_it_is_followed_by_the_old_one_under_a_higher_number(
-    database: Database, ill: dict[str, object]
+    database: Database, ill: dict[str, Any], complaint: str
 ) -> None:
     def act(r: Repository) -> None:
         run(r, **ill)
         (said,) = rollout.advance_all(r, later(1), 1, RULES)
-        assert "cannot run it" in said
+        assert complaint in said
         assert rollout.advance_all(r, later(2), 1000, RULES) == [], "it waits for a person"
         with pytest.raises(InvalidInput):
             rollout.resume(r, 2, "operator/alice", later(3), 101)
@@ -140,6 +173,62 @@ def test_a_release_that_does_harm_pauses_and_aborted_it_is_followed_by_the_old_o
         assert r.log.compare({entry.subject: entry for entry in r.log.all()}) == []
 
     database.transact(act, writes=True)
+
+
+def test_a_release_that_devices_detect_badly_with_is_aborted_by_itself_and_the_figures_are_logged(
+    database: Database,
+) -> None:
+    unsure = DetectionHealth(frames=500, boxes=900, confidence=0.42, boxes_before=2000, confidence_before=0.71)
+
+    def act(r: Repository) -> None:
+        run(r, detection=unsure)
+        (said,) = rollout.advance_all(r, later(1), 1, replace(RULES, on_harm=OnHarm.ABORT))
+        assert "aborted and followed by release 3" in said and "(0.42, and 0.71 before)" in said
+        assert wanted(r) == {3: 40}
+        (entry,) = r.log.about("rollout/2/")
+        figures = entry.values["figures"]
+        assert figures["unhealthy"] == figures["symptoms"]["confidence"] == figures["reached"] > 0
+        assert entry.values["actor"] == "cloud"
+        assert r.log.compare({entry.subject: entry for entry in r.log.all()}) == []
+
+    database.transact(act, writes=True)
+
+
+def test_what_a_device_says_of_the_release_before_is_not_held_against_the_one_that_it_installs(
+    database: Database,
+) -> None:
+    def act(r: Repository) -> None:
+        failing = DetectionHealth(frames=500, failed_frames=400)
+        for device in r.devices.of_site():
+            vitals = Vitals(release_version=1, frames=1000, detection=failing)
+            r.devices.record_contact(device.name, device.site, NOON, vitals)
+            r.devices.record_install(device.key, Install(release_version=2, outcome=Outcome.INSTALLED, at=NOON))
+        assert rollout.measure(r, r.releases.get(2), RULES.bounds).unhealthy == 0
+
+    database.transact(act, writes=True)
+
+
+@pytest.mark.parametrize(
+    ("health", "symptoms"),
+    [
+        (DetectionHealth(frames=1000, failed_frames=10, dropped_frames=10), set()),
+        (DetectionHealth(frames=20, failed_frames=1), set()),
+        (DetectionHealth(frames=20, failed_frames=2), {Symptom.FAILED_FRAMES}),
+        (DetectionHealth(frames=1000, failed_frames=11, dropped_frames=11), {*list(Symptom)[:2]}),
+        (DetectionHealth(boxes=49, confidence=0.1, boxes_before=2000, confidence_before=0.9), set()),
+        (DetectionHealth(boxes=50, confidence=0.1, boxes_before=49, confidence_before=0.9), set()),
+        (DetectionHealth(boxes=50, confidence=0.7, boxes_before=50, confidence_before=0.8), set()),
+        (DetectionHealth(boxes=50, confidence=0.6, boxes_before=50, confidence_before=0.8), {Symptom.CONFIDENCE}),
+        (DetectionHealth(boxes=50, confidence=0.9, boxes_before=50, confidence_before=0.2), set()),
+        (DetectionHealth(compared_boxes=49, differing_boxes=49), set()),
+        (DetectionHealth(compared_boxes=50, differing_boxes=25), set()),
+        (DetectionHealth(compared_boxes=50, differing_boxes=26), {Symptom.AGREEMENT}),
+    ],
+)
+def test_a_device_is_unhealthy_outside_of_each_bound_and_few_frames_or_boxes_say_nothing(
+    health: DetectionHealth, symptoms: set[Symptom]
+) -> None:
+    assert set(find_symptoms(health, DetectionBounds())) == symptoms
 
 
 def test_a_rollout_goes_on_after_a_restart_where_it_was(database: Database, tmp_path: Path) -> None:
@@ -205,7 +294,7 @@ def test_devices_whose_site_holds_a_release_are_no_failure_and_nobody_waits_for_
         for device in reached[1:]:
             held = Vitals(release_version=1, update_wait=UpdateWait.HELD)
             r.devices.record_contact(device.name, device.site, NOON, held)
-        assert rollout.measure(r, r.releases.get(2)) == Health(1, 1, 0, held=len(reached) - 1)
+        assert rollout.measure(r, r.releases.get(2), RULES.bounds) == Health(1, 1, 0, held=len(reached) - 1)
         (said,) = rollout.advance_all(r, later(2), 61, RULES)
         assert "to 50 %: 1 of 1 devices run it" in said
 

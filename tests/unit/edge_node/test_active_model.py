@@ -62,7 +62,7 @@ def test_a_model_that_fails_on_some_later_frames_stays_and_the_one_before_detect
     for new.breaks in (False, True, True, False, True, True, False):
         versions.append(active.detect(FRAME, 0.25)[0].release.version)
     assert versions == [2, 1, 1, 2, 1, 1, 2]
-    assert (active.failed_frames, outcomes) == (4, [None])
+    assert (active.failed_frames, active.failures[2], outcomes) == (4, 4, [None])
 
 
 def test_a_model_that_fails_on_frame_after_frame_is_followed_by_the_one_before() -> None:
