@@ -71,6 +71,22 @@ class Outputs:
     """The neck: a map [batch, channels, height, width] for each level, large maps first."""
 
 
+@dataclass(frozen=True)
+class Router:
+    """Tells images of a branch's place from all others: a linear layer on what `Detector.scene` says of an image.
+
+    Where its logit is high the branch is heard for the router's classes, where it is low whoever spoke for them before
+    is (a gate of a mixture of experts; Jacobs et al., "Adaptive Mixtures of Local Experts", 1991, with one input).
+    """
+
+    classes: tuple[int, ...]
+    """Ids, in rising order, of those classes of the branch for which it decides."""
+    weight: Tensor
+    """float32 [channels]."""
+    bias: Tensor
+    """float32 []."""
+
+
 class Teacher(Protocol):
     """What a detector may learn from: another detector, several that answer as one, or something of your own."""
 
@@ -201,16 +217,33 @@ class Detector(Predictor, Protocol):
         """
         ...
 
-    def with_branch(self, taught: Detector, classes: Sequence[int]) -> Detector:
+    def with_branch(self, taught: Detector, classes: Sequence[int], router: Router | None = None) -> Detector:
         """Return a copy that has one more branch, which speaks for some classes; all others are found as before.
 
         Args:
             taught: A detector whose neck and head the branch gets. It has learned on this one's backbone, which was
                 held still, and has this one's label space or one that extends it.
             classes: Ids in the label space of `taught`, which the copy gets.
+            router: For which of them the branch speaks only in its own place, and how an image tells that. None: for
+                all of them it speaks everywhere.
 
         Raises:
             InvalidInput: `taught` has another architecture or backbone, or an id is beyond its label space.
+        """
+        ...
+
+    def routers(self) -> Sequence[Router | None]:
+        """Return the router of each branch; None for a branch that speaks everywhere."""
+        ...
+
+    def scene(self, images: Tensor) -> Tensor:
+        """Compute what a router reads: the mean of each channel of the backbone's last map.
+
+        Args:
+            images: As for `forward`.
+
+        Returns:
+            float32 [batch, channels].
         """
         ...
 

@@ -10,6 +10,8 @@ from diredi.errors import InvalidInput
 
 BRANCHES: Final = "branches"
 """Before the names of a branch's weights: "branches.0.model.22.cv2.0.0.conv.weight"."""
+ROUTER: Final = "router"
+"""Before those of its router's, which has a weight for each channel of the backbone's last map, and a bias."""
 _BRANCH: Final = re.compile(rf"{BRANCHES}\.\d+\.")
 
 
@@ -25,6 +27,8 @@ class Family:
     """How those of the head's begin. What is neither belongs to the neck."""
     class_rows: str
     """How those of weights begin whose rows (axis 0) are the classes."""
+    last_map: str
+    """A weight of the backbone that has a row (axis 0) for each channel of its last map."""
 
     def section_of(self, name: str) -> str:
         """Return "backbone", "neck" or "head" for the name of a weight, a branch's among them."""
@@ -39,14 +43,23 @@ class Family:
 
 
 _ULTRALYTICS: Final = "diredi.detectors.ultralytics_family"
+_SPPF: Final = "model.9.cv2.conv.weight"
 
 FAMILIES: Final[dict[str, Family]] = {
-    r"yolov8([nsmlx]|-w).*": Family(_ULTRALYTICS, r"model\.\d\.", r"model\.22\.", r"model\.22\.cv3\.\d\.2\."),
-    r"yolo11([nsmlx]|-w).*": Family(_ULTRALYTICS, r"model\.(\d|10)\.", r"model\.23\.", r"model\.23\.cv3\.\d\.2\."),
-    r"yolo26([nsmlx]|-w).*": Family(
-        _ULTRALYTICS, r"model\.(\d|10)\.", r"model\.23\.", r"model\.23\.(one2one_)?cv3\.\d\.2\."
+    r"yolov8([nsmlx]|-w).*": Family(_ULTRALYTICS, r"model\.\d\.", r"model\.22\.", r"model\.22\.cv3\.\d\.2\.", _SPPF),
+    r"yolo11([nsmlx]|-w).*": Family(
+        _ULTRALYTICS, r"model\.(\d|10)\.", r"model\.23\.", r"model\.23\.cv3\.\d\.2\.", _SPPF
     ),
-    r"libreyolo9.*": Family("diredi.detectors.libreyolo_family", r"backbone\.", r"head\.", r"head\.cv3\.\d\.2\."),
+    r"yolo26([nsmlx]|-w).*": Family(
+        _ULTRALYTICS, r"model\.(\d|10)\.", r"model\.23\.", r"model\.23\.(one2one_)?cv3\.\d\.2\.", _SPPF
+    ),
+    r"libreyolo9.*": Family(
+        "diredi.detectors.libreyolo_family",
+        r"backbone\.",
+        r"head\.",
+        r"head\.cv3\.\d\.2\.",
+        "backbone.spp.cv5.conv.weight",
+    ),
 }
 """Pattern of architecture names to the family that has them."""
 

@@ -15,18 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diredi.detectors.base import Detector, Outputs, Targets
-from diredi.detectors.families import BRANCHES, family_of
+from diredi.detectors.base import Detector, Outputs, Router, Targets
+from diredi.detectors.families import BRANCHES, ROUTER, family_of
 from diredi.detectors.postprocess import InputSize, decode, grid, prepare
 from diredi.detectors.predictor import Detections, Image
-from diredi.detectors.spec import DetectorSpec
+from diredi.detectors.spec import DetectorSpec, for_each
 from diredi.errors import InvalidInput
 from diredi.labels import LabelSpace
 from diredi.store.blobs import digest_of_file
 from diredi.store.weights import WeightMap
 
 PREDICT_BATCH = 32
-SILENT = -40.0  # the logit of a class that another part speaks for; far below what any threshold asks for
+SILENT = -40.0  # the highest logit of a class that another part speaks for; far below what any threshold asks for
+LOUD = 40.0  # the highest logit of one that this part speaks for: no bound at all
 HIGHEST_PRIOR = 0.02  # where a small picture has but a few anchors
 BATCH_NORM_MOMENTUM = 0.1  # families' own 0.03 needs more steps than a site has to forget the untrained statistics
 MOST_GROUPS, LEAST_CHANNELS = 32, 4  # of a group norm: Wu & He, "Group Normalization", ECCV 2018, section 4.1
@@ -76,7 +77,49 @@ class NetworkDetector(ABC):
         """See `Detector.forward`."""
         maps = self.look(images.contiguous(memory_format=torch.channels_last))
         said = [self.say(part, maps) for part in self._parts]
-        return said[0] if len(said) == 1 else _JoinedOutputs.of(said, self._speaks)
+        return said[0] if len(said) == 1 else _JoinedOutputs.of(said, self._bounds(maps))
+
+    def _bounds(self, maps: Sequence[Tensor | None]) -> list[Tensor]:
+        """For each part the highest logit that it may give to each class, [batch or 1, classes].
+
+        The last branch that has a class comes first; where its router says that an image shows another place, what it
+        may not say is left to whoever spoke for the class before.
+        """
+        left = torch.full((1, len(self.labels)), LOUD, device=self.device)
+        found = []
+        for number in range(len(self._parts) - 1, 0, -1):
+            has, routed = self._classes_of_branches[number - 1]
+            there, elsewhere = left, torch.full_like(left, SILENT)
+            if routed.any():
+                place = self._parts[number].get_submodule(ROUTER)(_scene(maps))[:, None]
+                there = torch.minimum(left, torch.where(routed, place, LOUD))
+                elsewhere = torch.minimum(left, torch.where(routed, -place, SILENT))
+            found.append(torch.where(has, there, SILENT))
+            left = torch.where(has, elsewhere, left)
+        return [left, *reversed(found)]
+
+    @cached_property
+    def _classes_of_branches(self) -> list[tuple[Tensor, Tensor]]:
+        """For each branch, of all classes, whether it has one, and whether its router decides on it."""
+        numbers = torch.arange(len(self.labels), device=self.device)
+        routed = for_each(self.spec.routed, self.spec.branches)
+        return [
+            (torch.isin(numbers, _ids(has, self.device)), torch.isin(numbers, _ids(some, self.device)))
+            for has, some in zip(self.spec.branches, routed, strict=True)
+        ]
+
+    def scene(self, images: Tensor) -> Tensor:
+        """See `Detector.scene`."""
+        return _scene(self.look(images.contiguous(memory_format=torch.channels_last)))
+
+    def routers(self) -> list[Router | None]:
+        """See `Detector.routers`."""
+        state, found = self.module.state_dict(), list[Router | None]()
+        for number, ids in enumerate(for_each(self.spec.routed, self.spec.branches)):
+            name = f"{BRANCHES}.{number}.{ROUTER}"
+            weights = (state[f"{name}.{kind}"].clone() for kind in ("weight", "bias")) if ids else ()
+            found.append(Router(ids, *weights) if ids else None)
+        return found
 
     def detection_loss(self, outputs: Outputs, targets: Targets) -> Tensor:
         """See `Detector.detection_loss`. Raises TypeError for another family's outputs."""
@@ -101,14 +144,18 @@ class NetworkDetector(ABC):
         main = {name: array for name, array in weights.items() if not name.startswith(f"{BRANCHES}.")}
         found = []
         for number in range(len(self._parts)):
-            part = self.reshaped(self.spec.model_copy(update={"branches": ()}))
+            part = self.reshaped(self.spec.model_copy(update={"branches": (), "routed": ()}))
             prefix = f"{BRANCHES}.{number - 1}."
-            own = {name.removeprefix(prefix): array for name, array in weights.items() if name.startswith(prefix)}
+            own = {
+                name.removeprefix(prefix): array
+                for name, array in weights.items()
+                if name.startswith(prefix) and not name.startswith(f"{prefix}{ROUTER}.")
+            }
             part.load_weights(WeightMap(main | own))
             found.append(part)
         return found
 
-    def with_branch(self, taught: Detector, classes: Sequence[int]) -> Self:
+    def with_branch(self, taught: Detector, classes: Sequence[int], router: Router | None = None) -> Self:
         """See `Detector.with_branch`."""
         if taught.spec.architecture != self.spec.architecture or taught.spec.branches:
             raise InvalidInput(
@@ -120,9 +167,13 @@ class NetworkDetector(ABC):
             if self.section_of(name) == "backbone" and not np.array_equal(array, learned[name]):
                 raise InvalidInput(f"the branch has learned on another backbone ({name} differs): hold it still")
         branches = (*self.spec.branches, tuple(sorted(classes)))
-        new = self.reshaped(self.spec.with_branches(grown.labels, branches))
+        routed = (*for_each(self.spec.routed, self.spec.branches), () if router is None else router.classes)
+        new = self.reshaped(self.spec.with_branches(grown.labels, branches, routed))
         prefix = f"{BRANCHES}.{len(self.spec.branches)}."
         own = {prefix + name: learned[name] for name in learned if self.section_of(name) != "backbone"}
+        if router is not None:
+            for kind, value in (("weight", router.weight), ("bias", router.bias)):
+                own[f"{prefix}{ROUTER}.{kind}"] = np.array(value.cpu().numpy(), np.float32)
         new.load_weights(WeightMap({**grown.weights(), **own}))
         return new
 
@@ -232,8 +283,8 @@ class _JoinedOutputs(Outputs):
     said: Sequence[Outputs]
 
     @classmethod
-    def of(cls, said: Sequence[Outputs], speaks: Tensor) -> Self:
-        heard = [torch.where(row, one.class_logits, SILENT) for one, row in zip(said, speaks, strict=True)]
+    def of(cls, said: Sequence[Outputs], bounds: Sequence[Tensor]) -> Self:
+        heard = [torch.minimum(one.class_logits, most[:, None]) for one, most in zip(said, bounds, strict=True)]
         return cls(
             class_logits=torch.cat(heard, 1),
             box_logits=torch.cat([one.box_logits for one in said], 1),
@@ -285,8 +336,34 @@ def _copied(module: nn.Module, done: dict[int, nn.Module]) -> nn.Module:
 def attach_branches(module: nn.Module, spec: DetectorSpec, without_backbone: Callable[[nn.Module], nn.Module]) -> None:
     """Gives a new network the branches of its specification, each a copy of its neck and head."""
     copies = [without_backbone(copied(module)) for _ in spec.branches]
+    channels = len(module.get_parameter(family_of(spec.architecture).last_map))
+    for branch, routed in zip(copies, spec.routed, strict=False):
+        if routed:
+            branch.add_module(ROUTER, _RouterLayer(channels).to(next(module.parameters()).device))
     if copies:
         module.add_module(BRANCHES, nn.ModuleList(copies))
+
+
+class _RouterLayer(nn.Module):
+    """A linear layer with one output, whose weight is no matrix: codecs keep a vector in 16 bits."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.zeros(channels)), nn.Parameter(torch.zeros(()))
+
+    def forward(self, scene: Tensor) -> Tensor:
+        """[batch, channels] to [batch]."""
+        return (scene * self.weight).sum(-1) + self.bias
+
+
+def _scene(maps: Sequence[Tensor | None]) -> Tensor:
+    last = maps[-1]
+    assert last is not None  # the neck begins with it
+    return last.float().mean((2, 3))
+
+
+def _ids(ids: Sequence[int], device: torch.device) -> Tensor:
+    return torch.tensor(ids, dtype=torch.int64, device=device)
 
 
 @contextmanager

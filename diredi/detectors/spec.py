@@ -57,26 +57,39 @@ class DetectorSpec(BaseModel):
     branches: tuple[tuple[int, ...], ...] = ()
     """Ids of the classes of each branch: a neck and a head of its own beside the main ones, on the same backbone. The
     last branch that has a class speaks for it, the main head for classes that no branch has."""
+    routed: tuple[tuple[int, ...], ...] = ()
+    """For each branch the ids of those of its classes for which it speaks only in its own place: its router, a linear
+    layer on the backbone's last map, tells whether an image shows that place. Elsewhere whoever would speak without
+    the branch does. A branch without such classes has no router. Empty: no branch has one."""
 
     @model_validator(mode="after")
     def _branches_have_classes(self) -> DetectorSpec:
         for branch in self.branches:
             if list(branch) != sorted(set(branch)) or not branch or not 0 <= branch[0] <= branch[-1] < len(self.labels):
                 raise ValueError(f"a branch needs ids of the label space in rising order, each once, not {branch}")
+        if len(self.routed) not in (0, len(self.branches)):
+            raise ValueError(f"`routed` says something of {len(self.routed)} branches, there are {len(self.branches)}")
+        for branch, ids in zip(self.branches, self.routed, strict=False):
+            if list(ids) != sorted(set(ids) & set(branch)):
+                raise ValueError(f"a branch for {branch} cannot have a router for {ids}: only for classes that it has")
         return self
 
-    def with_branches(self, labels: LabelSpace, branches: Iterable[Sequence[int]]) -> DetectorSpec:
+    def with_branches(
+        self, labels: LabelSpace, branches: Iterable[Sequence[int]], routed: Iterable[Sequence[int]] = ()
+    ) -> DetectorSpec:
         """Return the specification of a detector that has grown.
 
         Args:
             labels: Its label space.
             branches: Ids of the classes of each of its branches.
+            routed: For each branch the ids of those for which it speaks only in its own place; none for no branch.
 
         Raises:
-            InvalidInput: A branch names no class, names one twice, or names one that is not in `labels`.
+            InvalidInput: A branch names no class, names one twice, or names one that is not in `labels`; or a router is
+                for a class that its branch has not.
         """
         try:
-            changes = {"labels": labels, "branches": tuple(tuple(ids) for ids in branches)}
+            changes = {"labels": labels, "branches": _tuples(branches), "routed": shortest(_tuples(routed))}
             return DetectorSpec.model_validate({**dict(self), **changes})
         except ValidationError as error:
             raise InvalidInput(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
@@ -91,7 +104,8 @@ class DetectorSpec(BaseModel):
 
     def to_metadata(self) -> dict[str, str]:
         """Return the header of the safetensors file, which so describes itself."""
-        return {_KEY: self.model_dump_json(exclude=None if self.branches else {"branches"})}
+        unused = {name for name in ("branches", "routed") if not getattr(self, name)}
+        return {_KEY: self.model_dump_json(exclude=unused)}
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, str]) -> DetectorSpec:
@@ -119,3 +133,26 @@ class DetectorSpec(BaseModel):
             CorruptData: It is no safetensors file of DiReDi's.
         """
         return cls.from_metadata(read_metadata(path))
+
+
+def shortest(routed: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
+    """Return `routed` in its one spelling: empty where no branch has a router.
+
+    Args:
+        routed: For each branch ids of classes, as `DetectorSpec.routed` has them.
+    """
+    return routed if any(routed) else ()
+
+
+def for_each(routed: tuple[tuple[int, ...], ...], branches: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
+    """Return `routed` in its other spelling: with an entry for each branch.
+
+    Args:
+        routed: As `DetectorSpec.routed` has it.
+        branches: As `DetectorSpec.branches` has them.
+    """
+    return routed or ((),) * len(branches)
+
+
+def _tuples(ids: Iterable[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(one) for one in ids)

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from diredi.config import Config
-from diredi.detectors.base import Detector
+from diredi.detectors.base import Detector, Router
 from diredi.distillation.batches import Pool
 from diredi.distillation.distil import distil
 from diredi.distillation.recipe import TrainRecipe
@@ -25,6 +25,7 @@ from diredi.knowledge.gaps import Decision
 from diredi.knowledge.quieting import loudness_of, quieted
 from diredi.knowledge.recipe import CycleRecipe
 from diredi.knowledge.reverse import SiteData, seeded
+from diredi.knowledge.routing import try_router
 from diredi.progress import OnProgress, renamed, report
 
 Form = Literal["weights", "branch"]
@@ -142,6 +143,8 @@ class Plan(Config):
     """How the student learns, or its branch. None: it gets no branch."""
     fine_tuning: TrainRecipe | None = None
     """How all weights of the student learn before its branch does. None: they stay as they are."""
+    routed: bool = False
+    """Whether branches learn known classes from the site's images alone, to be heard for them in its place alone."""
     decisions: tuple[Decision, ...]
 
 
@@ -194,11 +197,12 @@ def _plan_of_branches(
     began: float,
     on_progress: OnProgress | None,
 ) -> Plan:
-    learned, _ = hold_back(data, recipe)
-    images = learned.images
+    learned, held = hold_back(data, recipe)
+    images = sum(len(pool.samples) for pool in (learned.private, learned.filled_in, learned.coreset))
     epoch, steps = max(images // recipe.branch.batch, 1), _steps(recipe.branch, images)
-    tuned, because_tuned = _fine_tuning_steps(student, data, recipe, steps, images)
-    training, of_rate = _branch_rate(student, data, recipe)
+    routed, of_place = _routed(student, learned, held, recipe, on_progress)
+    tuned, because_tuned = _fine_tuning_steps(student, data, recipe, steps, images, routed=routed)
+    training, of_rate = _branch_rate(student, data, recipe, routed=routed)
     whole = _seconds_per_step(student, learned, recipe.fine_tuning or training.model_copy(update={"train_only": ()}))
     mine, theirs = (_seconds_per_step(model, learned, training) for model in (student, tutor))
     students = tuned * whole + (steps - tuned) * mine
@@ -235,26 +239,66 @@ def _plan_of_branches(
         tutor=trainings["tutor"],
         student=trainings.get("student"),
         fine_tuning=trainings.get("fine_tuning"),
-        decisions=(decision, of_rate, *decisions),
+        routed=routed,
+        decisions=(decision, *of_place, of_rate, *decisions),
     )
 
 
-def _branch_rate(student: Detector, data: SiteData, recipe: CycleRecipe) -> tuple[TrainRecipe, Decision]:
+def _routed(
+    student: Detector, learned: SiteData, held: SiteData, recipe: CycleRecipe, on_progress: OnProgress | None
+) -> tuple[bool, list[Decision]]:
+    """Whether a branch learns known classes from the site's images alone, to be heard in its place alone, and why.
+
+    It does so where the site shows no new class, a router tells its images, and a branch that learned so for a moment
+    finds a known class better on held-back images. At a camera that hangs still it does at once, and learns far more
+    than weights that must stay right everywhere; where no two images show the same place it seldom does.
+    """
+    known = learned.seen & set(student.labels.names)
+    if not recipe.router or not known or known != learned.seen:
+        return False, []
+    ids = learned.labels.ids_of(sorted(known))
+    trial = try_router(student, learned, held, ids, seed=recipe.seed)
+    good, because = trial is not None and trial.good, "there are too few images to judge a router"
+    if trial is not None:
+        because = trial.said
+    if good:
+        rate = recipe.far_rate * recipe.branch.learning_rate
+        probe = distil(
+            student.parts()[0],
+            replace(learned, coreset=Pool([])).pools,
+            recipe=seeded(recipe.branch, recipe.seed).model_copy(
+                update={"steps": recipe.probe_steps, "learning_rate": rate}
+            ),
+            labels=learned.labels,
+            on_progress=renamed(on_progress, PROBE),
+        )
+        better, decision = choose_classes("probe", student, probe, [], held, learned)
+        good, because = bool(better), f"{because}; after {recipe.probe_steps} steps of a branch {decision.because}"
+    choice = "by a branch, in its own place alone" if good else "as part of what holds everywhere"
+    return good, [Decision(subject="known classes are learned", choice=choice, because=because)]
+
+
+def _branch_rate(
+    student: Detector, data: SiteData, recipe: CycleRecipe, *, routed: bool
+) -> tuple[TrainRecipe, Decision]:
     """How a branch learns, and why at this rate."""
     known, subject = data.seen & set(student.labels.names), "learning rate of a branch"
-    if known:
+    if known and not routed:
         because = "the recipe says so; the site shows classes that the student knows"
         return recipe.branch, Decision(subject=subject, choice=f"{recipe.branch.learning_rate:.1e}", because=because)
     rate = recipe.far_rate * recipe.branch.learning_rate
-    because = f"{recipe.far_rate:g} times that of the recipe, for the site shows no class that the student knows"
+    why = "its router leaves all that is known as it is" if routed else "the site shows no class that the student knows"
+    because = f"{recipe.far_rate:g} times that of the recipe, for {why}"
     training = recipe.branch.model_copy(update={"learning_rate": rate})
     return training, Decision(subject=subject, choice=f"{rate:.1e}", because=because)
 
 
 def _fine_tuning_steps(
-    student: Detector, data: SiteData, recipe: CycleRecipe, steps: int, images: int
+    student: Detector, data: SiteData, recipe: CycleRecipe, steps: int, images: int, *, routed: bool
 ) -> tuple[int, str]:
     """How many of the student's steps move all of its weights, and why."""
+    if routed:
+        return 0, "the branch learns known classes, too, so all of the time is the branch's"
     if recipe.fine_tuning is None:
         return 0, "the recipe has no fine_tuning"
     if student.spec.branches:
@@ -386,6 +430,31 @@ def choose_classes(
         words.append(f"too few images to hold some back, so known classes with {MANY_BOXES} boxes, unseen")
     names = _listed([labels.names[kind] for kind in sorted(chosen)]) or "nothing"
     return sorted(chosen), Decision(subject=f"{who}'s branch speaks for", choice=names, because=_listed(words))
+
+
+def choose_router(
+    who: str, base: Detector, known: Sequence[int], held: SiteData, learned: SiteData, recipe: CycleRecipe
+) -> tuple[Router | None, Decision]:
+    """Fit the router of a branch, if held-back images say that it may be relied on.
+
+    Args:
+        who: "tutor" or "student", for the decision.
+        base: The detector without the branch.
+        known: Ids of the known classes for which the branch speaks.
+        held: What is held back.
+        learned: What the branch has learned from.
+        recipe: The seed.
+
+    Returns:
+        The router, and why; None where the branch should not speak for known classes.
+    """
+    trial = try_router(base, learned, held, known, seed=recipe.seed)
+    names = _listed([held.labels.names[kind] for kind in known])
+    if trial is None or not trial.good:
+        because = "there are too few images to judge a router" if trial is None else trial.said
+        return None, Decision(subject=f"{who}'s branch leaves known classes alone", choice=names, because=because)
+    choice = f"finds {names} in its own place alone"
+    return trial.router, Decision(subject=f"{who}'s router", choice=choice, because=trial.said)
 
 
 def followed(base: Detector, tuned: Detector, held: SiteData) -> Decision:

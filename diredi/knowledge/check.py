@@ -8,8 +8,8 @@ from typing import Final
 
 from diredi.codecs import codec_named
 from diredi.decoding import decoding
-from diredi.detectors.families import BRANCHES, family_of
-from diredi.detectors.spec import DetectorSpec
+from diredi.detectors.families import BRANCHES, ROUTER, family_of
+from diredi.detectors.spec import DetectorSpec, for_each
 from diredi.errors import CorruptData, InvalidInput, WrongState
 from diredi.knowledge.gap import Gap, Schema, new_branch_weights
 from diredi.knowledge.weight_kinds import KeyKind, kind_of
@@ -59,7 +59,9 @@ def _check(path: Path, codec: str, base: Path, base_id: str, labels: LabelSpace)
             "propose the classes first and extract with the labels that come back"
         )
     had = len(spec.branches)
-    if gap.note.branches[:had] != spec.branches or len(gap.note.branches) > had + 1:
+    routed = for_each(gap.note.routed, gap.note.branches)[:had]
+    others = gap.note.branches[:had] != spec.branches or routed != for_each(spec.routed, spec.branches)
+    if others or len(gap.note.branches) > had + 1:
         raise InvalidInput(
             "the gap changes who speaks for which class in its base: a site may add one branch, at the end"
         )
@@ -82,6 +84,12 @@ def _check_new_branch(gap: Gap, base: Schema, spec: DetectorSpec) -> None:
         and family.section_of(name) != "backbone"
         and kind_of(name, dtype) is not KeyKind.COUNTER
     }
+    if gap.note.routed and gap.note.routed[-1]:
+        router = f"{prefix}{ROUTER}.weight"
+        wanted |= {router, f"{prefix}{ROUTER}.bias"}
+        channels = base[family.last_map][1][0]
+        if router in gap.weights and gap.weights[router].shape != (channels,):
+            raise InvalidInput(f"the gap's router has {gap.weights[router].shape[0]} channels, its base {channels}")
     there = {name for name in gap.weights if name.startswith(prefix)}
     if there - wanted:
         raise InvalidInput(f"the gap's branch has {min(there - wanted)!r}, which is of the backbone: extract it again")

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from diredi.data.dataset import Dataset
 from diredi.detectors.base import Detector
+from diredi.distillation.batches import Pool
 from diredi.distillation.distil import distil
 from diredi.distillation.recipe import TrainRecipe
 from diredi.distillation.trainer import check_losses, check_pair
 from diredi.errors import DatasetError, InvalidInput
 from diredi.evaluation.detection import evaluate
 from diredi.evaluation.metrics import DetectionMetrics
-from diredi.knowledge.adaptation import MOST_LISTED, Plan, choose_classes, followed, hold_back, make_plan, quiet
+from diredi.knowledge.adaptation import (
+    MOST_LISTED,
+    Plan,
+    choose_classes,
+    choose_router,
+    followed,
+    hold_back,
+    make_plan,
+    quiet,
+)
 from diredi.knowledge.gap import Gap, GapNote, compute
 from diredi.knowledge.gap_application import scored
 from diredi.knowledge.gaps import Decision, ExtractionMetrics, Gaps
@@ -214,11 +224,18 @@ class _WithBranches(_Learner):
         teacher: Detector | None,
     ) -> Detector:
         kept, heard = self.checkpoints, self.on_progress
-        taught = teach_branch(step, base, self.learned, training, teacher=teacher, checkpoints=kept, on_progress=heard)
+        data = replace(self.learned, coreset=Pool([])) if self.plan.routed else self.learned
+        taught = teach_branch(step, base, data, training, teacher=teacher, checkpoints=kept, on_progress=heard)
         taught, lowered = quiet(who, taught, new, self.held, self.learned, self.recipe)
         classes, decision = choose_classes(who, base, taught, new, self.held, self.learned)
         self.decisions += [decision, *([lowered] if lowered else [])]
-        return base.with_branch(taught, classes) if classes else base.expand_classes(self.data.labels)
+        router = None
+        if self.recipe.router and (known := [kind for kind in classes if kind not in new]):
+            router, decided = choose_router(who, base, known, self.held, self.learned, self.recipe)
+            self.decisions.append(decided)
+            if router is None and self.plan.routed:
+                classes = [kind for kind in classes if kind in new]
+        return base.with_branch(taught, classes, router) if classes else base.expand_classes(self.data.labels)
 
 
 def _change(before: Detector, after: Detector) -> WeightMap:
@@ -248,6 +265,7 @@ def _as_it_travels(change: WeightMap, base: Detector, after: Detector, data: Sit
         base_classes=len(known),
         taught=tuple(name for name in data.labels.new_since(known) if name in data.seen),
         branches=after.spec.branches,
+        routed=after.spec.routed,
     )
     return Gap.from_bytes(Gap(change, note).to_bytes(recipe.codec))
 

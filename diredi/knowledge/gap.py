@@ -4,7 +4,8 @@
     tutor = apply(base, gap, lam=0.7)                   W(tutor) + lambda * gap
 
 Rows of classes that the base does not have are carried whole and set whole, whatever lambda is (`weight_kinds`). A
-branch that the base does not have is a change of the neck and head that the base does have; it too is added whole.
+branch that the base does not have is a change of the neck and head that the base does have; it too is added whole, and
+so is its router, which is a change of nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from diredi.codecs import MAX_DECODED_BYTES, codec_named, read_header
+from diredi.detectors.families import BRANCHES, ROUTER
+from diredi.detectors.spec import for_each, shortest
 from diredi.errors import CorruptData, InvalidInput, NotFound
 from diredi.knowledge.weight_kinds import KeyKind, difference, kind_of, moved
 from diredi.labels import ClassName, LabelSpace
@@ -51,6 +54,8 @@ class GapNote(BaseModel):
     """The new classes of which the site had labels; the rows of others were never shown one. None: all of them."""
     branches: tuple[tuple[int, ...], ...] = ()
     """`DetectorSpec.branches` of the base once it has the gap; those that it had before come first."""
+    routed: tuple[tuple[int, ...], ...] = ()
+    """`DetectorSpec.routed` of the base once it has the gap."""
 
     @property
     def taught_classes(self) -> tuple[str, ...]:
@@ -92,7 +97,7 @@ class Gap:
         """
         if self._encoded is not None and codec in (None, self.codec):
             return self._encoded[1]
-        note = self.note.model_dump_json(exclude=None if self.note.branches else {"branches"})
+        note = self.note.model_dump_json(exclude={n for n in ("branches", "routed") if not getattr(self.note, n)})
         return codec_named(codec or self.codec).encode(self.weights, {_KEY: note})
 
     def leaves_known(self, base: WeightMap) -> bool:
@@ -170,11 +175,20 @@ class Gap:
         if new < 0:
             raise InvalidInput("the gap has fewer classes than its base: class ids never go away")
         base = dict(base) | {name: base[like] for name, like in new_branch_weights(self.weights, base).items()}
+        base |= self._new_routers(base)
         if {_branch_of(name) for name in base} - {None} != set(range(len(self.note.branches))):
             raise InvalidInput("the gap's note names other branches than it has weights for: extract it again")
         for ids in self.note.branches:
             if not ids or list(ids) != sorted(set(ids) & set(range(len(self.note.labels)))):
                 raise InvalidInput(f"a branch of the gap speaks for {ids}, which are no classes of the gap, each once")
+        routed = for_each(self.note.routed, self.note.branches)
+        if len(routed) != len(self.note.branches) or any(
+            list(some) != sorted(set(some) & set(ids)) for some, ids in zip(routed, self.note.branches, strict=False)
+        ):
+            raise InvalidInput("the gap's note names routers that do not go with its branches: extract it again")
+        routers = {number for name in base if (number := _router_of(name)) is not None}
+        if routers != {number for number, ids in enumerate(routed) if ids}:
+            raise InvalidInput("the gap's note names other routers than it has weights for: extract it again")
         for name, (dtype, shape) in self.weights.schema().items():
             if name not in base or kind_of(name, dtype) is KeyKind.COUNTER:
                 raise InvalidInput(f"the gap has {name!r}, which is no weight of its base: compute it from raw weights")
@@ -183,6 +197,17 @@ class Gap:
         if new and all(shape == base[name][1] for name, (_, shape) in self.weights.schema().items()):
             raise InvalidInput(f"the gap names {new} new classes but has no rows for them: extract it again")
         self.weights.check_finite()
+
+    def _new_routers(self, base: Schema) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Names, types and shapes of the weights of routers that the base lacks: a vector and a number each."""
+        sizes = {"weight": 1, "bias": 0}
+        return {
+            name: entry
+            for name, entry in self.weights.schema().items()
+            if name not in base
+            and _router_of(name) is not None
+            and (entry[0], len(entry[1])) == ("float32", sizes.get(name.rpartition(".")[2]))
+        }
 
 
 def compute(after: WeightMap, before: WeightMap, base: WeightMap, statistics: bool = True) -> WeightMap:
@@ -244,7 +269,7 @@ def selected(gap: WeightMap, base: WeightMap, keep: Mapping[str, bool]) -> Weigh
 
 
 def new_branch_weights(names: Iterable[str], base: Iterable[str]) -> dict[str, str]:
-    """Return which weight of the base each weight of a branch that the base lacks begins as.
+    """Return which weight of the base each weight of a branch that the base lacks begins as. A router begins as none.
 
     Args:
         names: Names of weights, those of new branches among them. Counters of batch norm need not be.
@@ -262,10 +287,18 @@ def new_branch_weights(names: Iterable[str], base: Iterable[str]) -> dict[str, s
     return found
 
 
-def with_branches(base: WeightMap, weights: Iterable[str]) -> WeightMap:
-    """The base with the branches that `weights` name and it lacks, each a copy of its own neck and head."""
+def with_branches(base: WeightMap, weights: WeightMap) -> WeightMap:
+    """The base with the branches that `weights` has and it lacks, each a copy of its own neck and head.
+
+    A router is zeros.
+    """
     new = new_branch_weights(weights, base)
-    return WeightMap({**base, **{name: base[like] for name, like in new.items()}}) if new else base
+    routers = {
+        name: np.zeros_like(array)
+        for name, array in weights.items()
+        if name not in base and _router_of(name) is not None
+    }
+    return WeightMap({**base, **{name: base[like] for name, like in new.items()}, **routers}) if new else base
 
 
 def without_branches(gap: Gap, numbers: Set[int]) -> Gap:
@@ -281,15 +314,29 @@ def without_branches(gap: Gap, numbers: Set[int]) -> Gap:
         elif int(match["number"]) in kept:
             weights[f"branches.{kept.index(int(match['number']))}.{match['inner']}"] = array
     branches = tuple(gap.note.branches[number] for number in kept)
-    return Gap(WeightMap(weights), gap.note.model_copy(update={"branches": branches}))
+    routed = tuple(gap.note.routed[number] for number in kept) if gap.note.routed else ()
+    note = gap.note.model_copy(update={"branches": branches, "routed": shortest(routed)})
+    return Gap(WeightMap(weights), note)
 
 
-_BRANCH_WEIGHT = re.compile(r"branches\.(?P<number>\d+)\.(?P<inner>.+)")
+def without_routers(gap: Gap, numbers: Set[int]) -> Gap:
+    """The gap without the routers of some branches, which have no class left for them to decide on."""
+    kept = {name: array for name, array in gap.weights.items() if _router_of(name) not in numbers}
+    routed = shortest(gap.note.routed)
+    return Gap(WeightMap(kept), gap.note.model_copy(update={"routed": routed}))
+
+
+_BRANCH_WEIGHT = re.compile(rf"{BRANCHES}\.(?P<number>\d+)\.(?P<inner>.+)")
 
 
 def _branch_of(name: str) -> int | None:
     match = _BRANCH_WEIGHT.fullmatch(name)
     return None if match is None else int(match["number"])
+
+
+def _router_of(name: str) -> int | None:
+    match = _BRANCH_WEIGHT.fullmatch(name)
+    return int(match["number"]) if match is not None and match["inner"].startswith(f"{ROUTER}.") else None
 
 
 def _split(name: str, weights: WeightMap, known: Array) -> tuple[Array, Array]:

@@ -16,7 +16,7 @@ from diredi.distillation.batches import Batches, Pool
 from diredi.distillation.recipe import Augment, TrainRecipe
 from diredi.evaluation.detection import evaluate
 from diredi.evaluation.metrics import DetectionMetrics
-from diredi.knowledge.gap import Gap, apply, without_branches
+from diredi.knowledge.gap import Gap, apply, without_branches, without_routers
 from diredi.knowledge.lambda_search import Score, Shares, TriedLambda, budget, said, search, shares_of
 from diredi.knowledge.recipe import SECTIONS, CycleRecipe, Lam
 from diredi.progress import OnProgress, report
@@ -144,12 +144,16 @@ def _worst_of_branches(tutor: Detector, gap: Gap, before: DetectionMetrics, afte
 def _without(gap: Gap, name: str, old_branches: int) -> Gap:
     """The gap with new branches that do not speak for a class."""
     kind = gap.note.labels.id_of(name)
-    kept = [tuple(one for one in branch if one != kind) for branch in gap.note.branches[old_branches:]]
-    branches = dict(enumerate(kept, start=old_branches))
-    return without_branches(
-        Gap(gap.weights, gap.note.model_copy(update={"branches": (*gap.note.branches[:old_branches], *kept)})),
-        {number for number, branch in branches.items() if not branch},
-    )
+
+    def kept(ids: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
+        new = (tuple(one for one in branch if one != kind) for branch in ids[old_branches:])
+        return (*ids[:old_branches], *new)
+
+    branches, routed = kept(gap.note.branches), kept(gap.note.routed)
+    note = gap.note.model_copy(update={"branches": branches, "routed": routed})
+    unheard = {number for number, branch in enumerate(branches) if not branch}
+    unrouted = {number for number, ids in enumerate(routed) if not ids} - unheard
+    return without_branches(without_routers(Gap(gap.weights, note), unrouted), unheard)
 
 
 def scored(
@@ -179,7 +183,8 @@ def scored(
 
 def with_gap(base: Detector, gap: Gap, lam: Lam) -> Detector:
     """A copy of `base` in the gap's label space."""
-    spec = base.spec.with_branches(gap.note.labels, gap.note.branches or base.spec.branches)
+    note = gap.note if gap.note.branches else base.spec
+    spec = base.spec.with_branches(gap.note.labels, note.branches, note.routed)
     shares: Mapping[str, float] = {str(section): share for section, share in shares_of(lam).items()}
     weights = base.weights()
     by_name = {name: shares[base.section_of(name)] for name in gap.weights if name in weights}

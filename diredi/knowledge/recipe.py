@@ -112,6 +112,11 @@ class CycleRecipe(Recipe):
     held_back: float = Field(default=0.15, gt=0, lt=1)
     """The share of the site's training images and of the coreset that a branch does not learn from, of few images at
     least four or a third: what the site decides, it decides on them, never on the images that it is judged on."""
+    router: bool = True
+    """Whether a branch may find classes that the models know in its own place alone. A router tells images of that
+    place, if a site's are so unlike the coreset that it is right about held-back images of both; then the branch learns
+    these classes from the site's images alone, and all else is found as before. A cycle of several sites has none
+    unless its recipe says so, for a device would compute the branch of each."""
     max_minutes: float | None = Field(default=None, gt=0)
     """The most that a site's trainings may take, in minutes, with the probe. Steps are left out where they would take
     longer, and again where the machine becomes slower while it trains; the learning rate comes down all the same."""

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from diredi.data.dataset import Dataset
 from diredi.detectors.base import Detector, Outputs
+from diredi.detectors.spec import DetectorSpec, for_each
 from diredi.distillation.batches import Pool
 from diredi.distillation.distil import distil
 from diredi.distillation.recipe import TrainRecipe
@@ -123,9 +124,7 @@ def redistil(
         if start.spec.branches or tutor.spec.branches:
             training = seeded(recipe.redistil_branch, recipe.seed)
             kept = checkpoints and checkpoints / step
-            return _branch_by_branch(
-                student.spec.branches, start, tutor, images, training, kept, renamed(on_progress, step)
-            )
+            return _branch_by_branch(student.spec, start, tutor, images, training, kept, renamed(on_progress, step))
         return distil(
             start,
             images,
@@ -172,7 +171,7 @@ def redistil(
 
 
 def _branch_by_branch(
-    old: Sequence[tuple[int, ...]],
+    old: DetectorSpec,
     start: Detector,
     tutor: Detector,
     images: Sequence[Pool],
@@ -182,20 +181,23 @@ def _branch_by_branch(
 ) -> Detector:
     """The student's old branches, and a branch for each new one of the tutor, which teaches it; all else stands still.
 
-    No image of the cloud shows what a branch has learned to find. What its neck makes of other images does teach it.
+    No image of the cloud shows what a branch has learned to find. What its neck makes of other images does teach it,
+    but for classes that it finds in its own place alone: there the student keeps what its own gap has brought.
     """
     main, *parts = start.parts()
     made = main.expand_classes(tutor.spec.labels)
-    for classes, part in zip(old, parts[: len(old)], strict=True):
-        made = made.with_branch(part, classes)
-    own = dict(zip(start.spec.branches[len(old) :], parts[len(old) :], strict=True))
-    known = Counter(old)  # a later cycle may have taught another branch for the same classes
-    for number, (classes, teacher) in enumerate(zip(tutor.spec.branches, tutor.parts()[1:], strict=True)):
+    known = Counter(_everywhere(old))  # a later cycle may have taught another branch for the same classes
+    teachers: dict[tuple[int, ...], tuple[int, Detector]] = {}
+    for number, (classes, teacher) in enumerate(zip(_everywhere(tutor.spec), tutor.parts()[1:], strict=True)):
         if known[classes]:
             known[classes] -= 1
-            continue
-        taught = distil(
-            own.get(classes) or main,
+        elif classes:
+            teachers[classes] = number, teacher
+
+    def taught(classes: tuple[int, ...], begin: Detector) -> Detector:
+        number, teacher = teachers.pop(classes)
+        return distil(
+            begin,
             images,
             teacher=_Branch(teacher, classes),
             recipe=recipe,
@@ -203,8 +205,22 @@ def _branch_by_branch(
             checkpoint=checkpoints and checkpoints / str(number),
             on_progress=on_progress,
         )
-        made = made.with_branch(taught, classes)
+
+    mine = zip(start.spec.branches, _everywhere(start.spec), start.routers(), parts, strict=True)
+    for number, (classes, everywhere, router, part) in enumerate(mine):
+        if number < len(old.branches) or not everywhere:
+            made = made.with_branch(part, classes, router)
+        elif everywhere in teachers:
+            made = made.with_branch(taught(everywhere, part), classes, router)
+    for classes in list(teachers):
+        made = made.with_branch(taught(classes, main), classes)
     return made
+
+
+def _everywhere(spec: DetectorSpec) -> list[tuple[int, ...]]:
+    """For each branch the classes for which it speaks not only in its own place."""
+    routed = for_each(spec.routed, spec.branches)
+    return [tuple(one for one in ids if one not in some) for ids, some in zip(spec.branches, routed, strict=True)]
 
 
 class _Branch:

@@ -16,7 +16,8 @@ from typing import Self
 
 import numpy as np
 
-from diredi.detectors.spec import DetectorSpec
+from diredi.detectors.families import ROUTER
+from diredi.detectors.spec import DetectorSpec, for_each, shortest
 from diredi.errors import InvalidInput
 from diredi.knowledge.gap import Gap, GapNote
 from diredi.knowledge.weight_kinds import KeyKind, difference, kind_of
@@ -84,17 +85,19 @@ def transport(learned: StoredModel, origin: StoredModel, target: StoredModel) ->
             inner = name.removeprefix(prefix)
             if inner == name or kind_of(name, str(after.dtype)) is KeyKind.COUNTER:
                 continue
-            before = origin.weights[inner]  # a branch is a change of the neck and head that the base has
+            # A branch is a change of the neck and head that the base has, its router one of nothing.
+            before = np.zeros_like(after) if inner.startswith(f"{ROUTER}.") else origin.weights[inner]
             weights[moved_to + inner] = _change(
                 inner, after, before, rows, learned.spec.labels, origin.spec.labels, target, labels
             )
-    new_branches = [
-        tuple(sorted(labels.id_of(learned.spec.labels.names[kind]) for kind in branch))
-        for branch in learned.spec.branches[old_branches:]
-    ]
+    new_branches, new_routed = (
+        [tuple(sorted(labels.id_of(learned.spec.labels.names[kind]) for kind in ids)) for ids in some[old_branches:]]
+        for some in (learned.spec.branches, for_each(learned.spec.routed, learned.spec.branches))
+    )
     note = GapNote(
         base_id=target.id, labels=labels, base_classes=len(target.spec.labels),
-        branches=(*target.spec.branches, *new_branches),
+        branches=(*target.spec.branches, *new_branches), 
+        routed=shortest((*for_each(target.spec.routed, target.spec.branches), *new_routed)),
     )  # fmt: skip
     gap = Gap(WeightMap(weights), note)
     gap.check_fits(target.weights.schema())

@@ -6,15 +6,19 @@ is one against liars. A site whose label space knows the class only by name has 
 that the class is nowhere; it has no say.
 
 New branches stand beside each other, one for each set of classes. Sites whose branches are for the same classes get one
-between them, of which each weight is their mean or median.
+between them, of which each weight is their mean or median. A branch with a router is of one place, so it stays by
+itself; for a class that an earlier one has, too, it speaks in its own place only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
+from diredi.detectors.families import ROUTER
+from diredi.detectors.spec import for_each, shortest
 from diredi.errors import InvalidInput
 from diredi.knowledge.gap import Gap, GapNote, new_branch_weights
 from diredi.knowledge.merging.base import Contribution
@@ -41,13 +45,28 @@ def common_note(contributions: Sequence[Contribution], base: WeightMap) -> GapNo
     known = first.gap.note.base_classes
     taught = {name for one in contributions for name in one.gap.note.taught_classes}
     ordered = tuple(name for name in labels.names[known:] if name in taught)
-    branches = (
-        *_old_branches(first.gap, base),
-        *(labels.ids_of(sorted(names)) for names in branch_groups(contributions, base)),
-    )
+    had = _old_branches(first.gap, base)
+    branches, routed = list(had), list(for_each(first.gap.note.routed, first.gap.note.branches)[: len(had)])
+    spoken_for: set[int] = set()
+    for members in branch_groups(contributions, base):
+        ids, of_router = (_ids_of_new_branch(members[0].gap.note, kind, labels) for kind in ("branches", "routed"))
+        branches.append(ids)
+        routed.append(tuple(one for one in ids if one in of_router or one in spoken_for) if of_router else ())
+        spoken_for.update(ids)
     return first.gap.note.model_copy(
-        update={"labels": labels, "taught": ordered, "branches": tuple(tuple(sorted(ids)) for ids in branches)}
+        update={
+            "labels": labels,
+            "taught": ordered,
+            "branches": tuple(branches),
+            "routed": shortest(tuple(routed)),
+        }
     )
+
+
+def _ids_of_new_branch(note: GapNote, kind: Literal["branches", "routed"], labels: LabelSpace) -> tuple[int, ...]:
+    """What a note says of its last branch, in the ids of another label space."""
+    ids: tuple[tuple[int, ...], ...] = getattr(note, kind)
+    return tuple(sorted(labels.ids_of([note.labels.names[one] for one in ids[-1]]))) if ids else ()
 
 
 def _union(spaces: Sequence[LabelSpace]) -> LabelSpace:
@@ -108,14 +127,18 @@ def _old_branches(gap: Gap, base: WeightMap) -> tuple[tuple[int, ...], ...]:
     return gap.note.branches[:had]
 
 
-def branch_groups(contributions: Sequence[Contribution], base: WeightMap) -> dict[frozenset[str], list[Contribution]]:
-    """The sites that bring a new branch, by the names of the classes that it speaks for."""
-    groups: dict[frozenset[str], list[Contribution]] = {}
+def branch_groups(contributions: Sequence[Contribution], base: WeightMap) -> list[list[Contribution]]:
+    """The sites that bring a new branch: together where it is for the same classes everywhere, else alone and last."""
+    shared: dict[frozenset[str], list[Contribution]] = {}
+    alone: list[list[Contribution]] = []
     for one in contributions:
         note = one.gap.note
-        for ids in note.branches[len(_old_branches(one.gap, base)) :]:
-            groups.setdefault(frozenset(note.labels.names[kind] for kind in ids), []).append(one)
-    return groups
+        for ids in note.branches[len(_old_branches(one.gap, base)) :]:  # one at most
+            if note.routed and note.routed[-1]:
+                alone.append([one])
+            else:
+                shared.setdefault(frozenset(note.labels.names[kind] for kind in ids), []).append(one)
+    return [*shared.values(), *alone]
 
 
 def new_branches(
@@ -128,7 +151,7 @@ def new_branches(
     """The weights of the new branches of all sites. `rows`: what `new_rows` gave for the main head."""
     found = {}
     first = len(note.branches) - len(branch_groups(contributions, base))
-    for number, members in enumerate(branch_groups(contributions, base).values(), start=first):
+    for number, members in enumerate(branch_groups(contributions, base), start=first):
         # A site adds one branch, whose number follows those of the base.
         own = [new_branch_weights(one.gap.weights, base) for one in members]
         for inner in sorted(
@@ -138,6 +161,13 @@ def new_branches(
             arrays = [_in_union(one, name, base[inner], note, inner in rows) for one in members]
             middle = np.median(arrays, 0) if against_liars else np.average(arrays, 0, [one.images for one in members])
             found[f"branches.{number}.{inner}"] = middle.astype(base[inner].dtype)
+        if len(members) == 1:
+            prefix = f"branches.{first}.{ROUTER}."
+            found |= {
+                f"branches.{number}.{ROUTER}.{name.removeprefix(prefix)}": array
+                for name, array in members[0].gap.weights.items()
+                if name.startswith(prefix)
+            }
     return found
 
 
