@@ -47,6 +47,8 @@ class CycleService:
             WrongState: A site has an unfinished cycle, or there is no release yet.
         """
         authorization.require_operator(actor)
+        if len(set(sites)) > 1:
+            overrides = {"router": False, **overrides}  # a device would compute the branch of each site
         recipe = self._recipe.override(overrides).model_dump(mode="json")
         return await self._context.write(
             lambda r, now: transitions.start_cycle(r, sites, request_id, recipe, str(actor), now, scope)

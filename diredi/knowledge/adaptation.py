@@ -433,7 +433,14 @@ def choose_classes(
 
 
 def choose_router(
-    who: str, base: Detector, known: Sequence[int], held: SiteData, learned: SiteData, recipe: CycleRecipe
+    who: str,
+    base: Detector,
+    known: Sequence[int],
+    held: SiteData,
+    learned: SiteData,
+    recipe: CycleRecipe,
+    *,
+    needed: bool,
 ) -> tuple[Router | None, Decision]:
     """Fit the router of a branch, if held-back images say that it may be relied on.
 
@@ -444,17 +451,18 @@ def choose_router(
         held: What is held back.
         learned: What the branch has learned from.
         recipe: The seed.
+        needed: Whether the branch has learned them for its own place alone, and may not speak for them without.
 
     Returns:
-        The router, and why; None where the branch should not speak for known classes.
+        The router, and why.
     """
     trial = try_router(base, learned, held, known, seed=recipe.seed)
-    names = _listed([held.labels.names[kind] for kind in known])
+    names, subject = _listed([held.labels.names[kind] for kind in known]), f"{who}'s router"
     if trial is None or not trial.good:
         because = "there are too few images to judge a router" if trial is None else trial.said
-        return None, Decision(subject=f"{who}'s branch leaves known classes alone", choice=names, because=because)
-    choice = f"finds {names} in its own place alone"
-    return trial.router, Decision(subject=f"{who}'s router", choice=choice, because=trial.said)
+        choice = f"none, so the branch {'does not speak' if needed else 'speaks everywhere'} for {names}"
+        return None, Decision(subject=subject, choice=choice, because=because)
+    return trial.router, Decision(subject=subject, choice=f"{names} in its own place alone", because=trial.said)
 
 
 def followed(base: Detector, tuned: Detector, held: SiteData) -> Decision:

@@ -103,7 +103,7 @@ def _check_class_rows(gap: Gap, base: Schema, spec: DetectorSpec) -> None:
         return
     family = family_of(spec.architecture)
     known = dict(base) | {name: base[like] for name, like in new_branch_weights(gap.weights, base).items()}
-    grown = {name for name, array in gap.weights.items() if array.shape != known[name][1]}
+    grown = {name for name, array in gap.weights.items() if name in known and array.shape != known[name][1]}
     wanted = {name for name in known if family.has_class_rows(name)}
     if grown != wanted:
         name = min(grown ^ wanted)

@@ -231,9 +231,10 @@ class _WithBranches(_Learner):
         self.decisions += [decision, *([lowered] if lowered else [])]
         router = None
         if self.recipe.router and (known := [kind for kind in classes if kind not in new]):
-            router, decided = choose_router(who, base, known, self.held, self.learned, self.recipe)
+            needed = self.plan.routed
+            router, decided = choose_router(who, base, known, self.held, self.learned, self.recipe, needed=needed)
             self.decisions.append(decided)
-            if router is None and self.plan.routed:
+            if router is None and needed:
                 classes = [kind for kind in classes if kind in new]
         return base.with_branch(taught, classes, router) if classes else base.expand_classes(self.data.labels)
 
