@@ -36,7 +36,7 @@ from diredi import process
 from diredi.errors import DirediError, InvalidInput
 from diredi.jobs import Executor, LocalExecutor
 from diredi.rpc.blobs import BlobServicer
-from diredi.rpc.byte_counter import IngressMeter
+from diredi.rpc.byte_counter import EgressMeter, IngressMeter
 from diredi.rpc.pages import PageServicer
 from diredi.rpc.renewal import LOOK_EVERY_S, is_due
 from diredi.rpc.server import Server, start_server
@@ -50,6 +50,7 @@ from diredi.trust.release_repository import ReleaseRepository
 
 if TYPE_CHECKING:
     from diredi.web.app import WebApp
+    from diredi.web.metrics import MetricsServer
 
 _FOLLOW_EVERY_S: Final = 1.0
 CYCLE_SERVICE: Final = "diredi.v1.CycleService"
@@ -191,10 +192,22 @@ class Cloud:
         parts = ConsoleParts(self.config, self.context, cycles, self._fleet, sites, enrolling, self._meter)
         return make_console(parts)
 
+    def _make_metrics(self) -> MetricsServer:
+        from cloud_server.metrics import collector_of  # only here: whoever has no metrics needs no web server
+        from diredi.web.metrics import MetricsServer
+
+        collect = collector_of(
+            self.context, self._fleet, self._meter, self.config.state_dir,
+            lambda: self._server.identity.credentials.expires,
+        )  # fmt: skip
+        return MetricsServer(self.config.metrics, collect, EgressMeter())
+
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
             if self._console:
                 group.create_task(self._console.run())
+            if self.config.metrics:
+                group.create_task(self._make_metrics().run())
             group.create_task(self._fleet.run())
             group.create_task(self.uploads.run())
             group.create_task(self.uploads.keep_verified())

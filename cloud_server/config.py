@@ -48,6 +48,9 @@ class CloudConfig(ServiceConfig):
     pages: PagesConfig = PagesConfig()
     """The operator's console: fleet, cycles, rollouts, models, sites and the log of decisions in a browser. Off by
     default."""
+    metrics: str = Field(default="", pattern=r"^$|^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$")
+    """The host:port of figures for Prometheus (`/metrics`); empty: none. It has no log-in and no TLS: let only your
+    Prometheus reach it, or listen at 127.0.0.1."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Events below this level are not logged."""
 

@@ -18,7 +18,7 @@ from diredi.trust import signatures
 from diredi.trust.identity import Credentials
 
 _PURPOSE: Final = "diredi.consent.Entry"
-Event = Literal["approved", "declined", "uploaded", "validated", "held", "unheld"]
+Event = Literal["approved", "declined", "uploaded", "validated", "held", "unheld", "deleted"]
 
 
 class ConsentEntry(BaseModel):
@@ -31,11 +31,11 @@ class ConsentEntry(BaseModel):
     cycle_id: str
     what: dict[str, Any]
     """`approved` and `declined`: all that was asked. `uploaded` and `validated`: what left, by digest and figures.
-    `held` and `unheld`: the release, 0 for all; these are of no cycle."""
+    `held` and `unheld`: the release, 0 for all. `deleted`: the digests of the pictures. These are of no cycle."""
     by: str = Field(max_length=200)
     """ "policy", or the person at the site. It never leaves the site."""
     reason: str = Field(default="", max_length=500)
-    """Why a person has declined; the cloud is told."""
+    """Why a person has declined, which the cloud is told, or has deleted."""
     at: datetime
 
 

@@ -93,6 +93,9 @@ class UserDomainConfig(ServiceConfig):
     http://10.0.0.7:8080}`. The pages show what these cameras see."""
     pages: PagesConfig = PagesConfig()
     """The site's web pages: what the cloud asks for and what left, in a browser inside the site. Off by default."""
+    metrics: str = Field(default="", pattern=r"^$|^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$")
+    """The host:port of figures for Prometheus (`/metrics`); empty: none. It has no log-in and no TLS: let only your
+    Prometheus reach it, or listen at 127.0.0.1."""
     fit_input: bool = False
     """Whether to give each release that its edge nodes run an input of the shape of the site's images, which saves two
     fifths of the work where cameras are wide. The nodes run it so if it loses little on the held-out images."""

@@ -30,6 +30,8 @@ from user_domain.request_text import explain_request
 from user_domain.tasks import Task, TaskKind
 
 BY_POLICY: Final = "policy"
+NO_CYCLE: Final = ""
+"""In place of a cycle: what a site says of releases, and what it has deleted."""
 
 
 class ConsentJournal:
@@ -69,18 +71,27 @@ class ConsentJournal:
         """Return the entries of a cycle of these events, oldest first."""
         return [entry for entry in self._entries.get(cycle_id, ()) if entry.event in events]
 
+    def lines(self, cycle_id: str, *events: Event) -> str:
+        """Return the lines of the file with the entries of a cycle of these events, for who wants to check them."""
+        wanted = self.find(cycle_id, *events)
+        lines = self._path.read_bytes().split(b"\n") if wanted else []
+        return "".join(f"{line.decode()}\n" for line in lines if self._is_one_of(wanted, line))
+
     @property
     def cycles(self) -> list[str]:
         """The cycles that have an entry, newest first."""
-        return sorted(self._entries, key=lambda cycle_id: self._entries[cycle_id][-1].at, reverse=True)
+        cycles = [cycle_id for cycle_id in self._entries if cycle_id != NO_CYCLE]
+        return sorted(cycles, key=lambda cycle_id: self._entries[cycle_id][-1].at, reverse=True)
 
-    def record(self, event: Event, cycle_id: str, what: dict[str, Any]) -> None:
+    def record(
+        self, event: Event, cycle_id: str, what: dict[str, Any], *, by: str = BY_POLICY, reason: str = ""
+    ) -> ConsentEntry:
         """Sign an entry of this service's own and add it, as `add` does."""
         entry = ConsentEntry(
-            event=event, site=self.credentials.identity.name, cycle_id=cycle_id, what=what, by=BY_POLICY,
-            at=datetime.now(UTC),
+            event=event, site=self.credentials.identity.name, cycle_id=cycle_id, what=what, by=by[:200],
+            reason=reason[:500], at=datetime.now(UTC),
         )  # fmt: skip
-        self.add(sign_entry(entry, self.credentials))
+        return self.add(sign_entry(entry, self.credentials))
 
     def add(self, signed: SignedEntry) -> ConsentEntry:
         """Add an entry that this site's key has signed. It is on disk on return.
@@ -119,6 +130,12 @@ class ConsentJournal:
         if entry.site != self.credentials.identity.name:
             raise CorruptData(f"it is of site {entry.site[:64]!r}")
         return entry
+
+    def _is_one_of(self, entries: list[ConsentEntry], line: bytes) -> bool:
+        try:
+            return self._read(line) in entries
+        except (ValueError, TypeError, KeyError, RecursionError, DirediError):
+            return False
 
     def _keep(self, entry: ConsentEntry) -> None:
         self._entries.setdefault(entry.cycle_id, []).append(entry)

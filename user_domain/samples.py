@@ -20,16 +20,16 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from diredi.data.images import decode_image
 from diredi.data.sample_reason import SampleReason
-from diredi.errors import InvalidInput, NoRoom, NotFound
+from diredi.errors import InvalidInput, NoRoom, NotFound, WrongState
 from diredi.labels import ClassName, LabelSpace
-from diredi.store.files import atomic_write, make_folder
+from diredi.store.files import atomic_write, make_folder, sync_folder
 from user_domain.labelled_samples import write_data_set
 
 MAX_IMAGE_BYTES = 8 * 2**20
@@ -149,6 +149,7 @@ class SampleStore:
         self._samples: dict[str, SampleInfo] = {}
         self._files: dict[str, tuple[Path, int]] = {}
         self._bytes = 0
+        self._gone: set[str] = set()
         make_folder(folder)
         for path in folder.iterdir():
             size = path.stat().st_size if path.suffix in _MEDIA_TYPES else 0
@@ -206,6 +207,10 @@ class SampleStore:
         found.sort(key=lambda info: (info.doubt if order == "doubtful" else 0, info.taken, info.id), reverse=True)
         return found[offset : None if limit is None else offset + limit]
 
+    def has(self, sample_id: str) -> bool:
+        """Return whether there is such a sample."""
+        return sample_id in self._samples
+
     def get(self, sample_id: str) -> SampleInfo:
         """Return all that is known of a sample. Raises NotFound."""
         with self._lock:
@@ -233,15 +238,17 @@ class SampleStore:
             infos = list(self._samples.values())
         return sorted({box.name for info in infos for box in (*info.detections, *(info.labels or ()))})
 
-    def add(self, image: bytes, sighting: Sighting) -> bool:
+    def add(self, image: bytes, sighting: Sighting, *, labels: Sequence[Box] | None = None, by: str = "") -> bool:
         """Store an encoded image. Where there is no room, the least worthy sample without labels makes it.
 
         Args:
             image: JPEG or PNG, at most MAX_IMAGE_BYTES.
             sighting: What the node says of it.
+            labels: All objects on it, where somebody has labelled it already.
+            by: Who has.
 
         Returns:
-            False if it is there already, or is worth less than all that is there.
+            False if it is there already, is worth less than all that is there, or was deleted for good.
 
         Raises:
             InvalidInput: It is no JPEG or PNG image, or too large.
@@ -255,11 +262,11 @@ class SampleStore:
         height, width = decode_image(image).shape[:2]
         info = SampleInfo(
             **dict(sighting), id=hashlib.sha256(image).hexdigest(), received=datetime.now(UTC), width=width,
-            height=height,
+            height=height, **({} if labels is None else _labelled(labels, by)),
         )  # fmt: skip
         with self._lock:
             self.delete_old()
-            if info.id in self._samples or not self._make_room(info, len(image)):
+            if info.id in self._samples or info.id in self._gone or not self._make_room(info, len(image)):
                 return False
             path = self._folder / f"{info.id}{suffix}"
             self._write(info)
@@ -283,21 +290,39 @@ class SampleStore:
             InvalidInput: There are too many labels, or a class name cannot be used.
             NoRoom: The disk is full; what was labelled before stays.
         """
-        if len(labels) > MAX_BOXES:
-            raise InvalidInput(f"{len(labels)} labels are more than {MAX_BOXES} of one image: leave some out")
-        LabelSpace.of(dict.fromkeys(box.name for box in labels))
-        plain = tuple(Box(**box.model_dump(include=set(Box.model_fields))) for box in labels)
-        return self._change(sample_id, labels=plain, labelled=datetime.now(UTC), labelled_by=by[:128])
+        return self._change(sample_id, **_labelled(labels, by))
 
     def clear_labels(self, sample_id: str) -> SampleInfo:
         """Take the labels of a sample back, as if nobody had labelled it. Raises NotFound and NoRoom."""
         return self._change(sample_id, labels=None, labelled=None, labelled_by="")
 
-    def discard(self, sample_id: str) -> None:
-        """Delete a sample, labelled or not. Raises NotFound."""
+    def delete_for_good(self, sample_ids: Iterable[str]) -> None:
+        """Delete samples, also what a killed process has left of them, and never take their images again.
+
+        Args:
+            sample_ids: Digests of images; there need be no such sample.
+
+        Raises:
+            WrongState: A file cannot be deleted; all others are.
+        """
+        left: list[str] = []
         with self._lock:
-            self.get(sample_id)
-            self._delete(sample_id)
+            for sample_id in sample_ids:
+                self._gone.add(sample_id)
+                if sample_id in self._samples:
+                    self._delete(sample_id)
+                for file in (self._folder / f"{sample_id}{suffix}" for suffix in (*_MEDIA_TYPES, ".json")):
+                    try:
+                        file.unlink(missing_ok=True)
+                    except OSError as error:
+                        left.append(f"{file} ({error.strerror})")
+        sync_folder(self._folder)
+        if left:
+            raise WrongState(f"{left[0]} and {len(left) - 1} others cannot be deleted: make this user their owner")
+
+    def was_deleted(self, sample_id: str) -> bool:
+        """Return whether an image was deleted for good."""
+        return sample_id in self._gone
 
     def delete_old(self) -> int:
         """Delete the samples that are older than the site keeps them and have no labels; return their number."""
@@ -356,7 +381,7 @@ class SampleStore:
                     + " and deletes no labelled one: discard some, or raise max_samples and max_samples_mib"
                 )
             least = candidates[len(leaving)]
-            if least.worth >= new.worth:
+            if least.worth >= new.worth and new.labels is None:
                 return False
             leaving.append(least.id)
             number, total = number - 1, total - self._files[least.id][1]
@@ -387,6 +412,15 @@ class SampleStore:
         for file in (path, path.with_suffix(".json")):
             with suppress(OSError):
                 file.unlink()
+
+
+def _labelled(labels: Sequence[Box], by: str) -> dict[str, Any]:
+    """Return the fields that say what somebody has labelled. Raises InvalidInput for what cannot be."""
+    if len(labels) > MAX_BOXES:
+        raise InvalidInput(f"{len(labels)} labels are more than {MAX_BOXES} of one image: leave some out")
+    LabelSpace.of(dict.fromkeys(box.name for box in labels))
+    plain = tuple(Box(**box.model_dump(include=set(Box.model_fields))) for box in labels)
+    return {"labels": plain, "labelled": datetime.now(UTC), "labelled_by": by[:128]}
 
 
 def _read_info(image: Path) -> SampleInfo:

@@ -25,6 +25,7 @@ from diredi.rpc.v1 import local_pb2_grpc as stubs
 from diredi.trust.identity import Role
 from user_domain.cloud import CloudClient
 from user_domain.consent import Consent
+from user_domain.deletion import Deletion
 from user_domain.private_data import PrivateData
 from user_domain.samples import DetectedBox, SampleStore, Sighting
 from user_domain.task_worker import TaskWorker
@@ -43,6 +44,7 @@ class SiteParts:
     meter: EgressMeter
     consent: Consent
     rules: UpdateRules
+    deletion: Deletion
 
 
 def sighting_from(request: pb.HandSampleRequest) -> Sighting:

@@ -26,6 +26,7 @@ from diredi.trust.live import LiveIdentity, wait_for_valid
 from user_domain.cloud import CloudClient
 from user_domain.config import UserDomainConfig
 from user_domain.consent import Consent, ConsentJournal
+from user_domain.deletion import Deletion
 from user_domain.journal import Journal
 from user_domain.labelled_samples import join_samples
 from user_domain.manifest import ManifestStore
@@ -40,8 +41,11 @@ from user_domain.update_rules import UpdateRules
 
 if TYPE_CHECKING:
     from diredi.web.app import WebApp
+    from diredi.web.metrics import MetricsServer
 
 STOP_S = 0.5
+JOINED = "labelled"
+"""Folder of the data sets in which labelled samples are joined with the private one."""
 
 
 class _Data:
@@ -79,9 +83,16 @@ class _Data:
             self._logged = self.last.notes
         return self.last
 
+    def read_again(self) -> None:
+        """Read the data set again, after labelled samples were deleted. Raises DatasetError as `read` does."""
+        try:
+            self.read(self._config.labelled)
+        except NoLabels:
+            self.last = no_data()
+
     def _join(self, private: Path | None) -> Path | None:
         config = self._config
-        return join_samples(self._samples, config.state_dir / "labelled", config.samples_held_out, private)
+        return join_samples(self._samples, config.state_dir / JOINED, config.samples_held_out, private)
 
 
 async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
@@ -108,11 +119,16 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
             return
         credentials.require_server()
         samples = await asyncio.to_thread(_open_samples, config)
+        journal = ConsentJournal(config.state_dir / "consent.jsonl", credentials)
+        deletion = Deletion(
+            samples, journal, config.state_dir / JOINED, config.state_dir / "jobs",
+            working_on=lambda: site.latest.cycle_id, read_again=lambda: data.read_again(),  # noqa: PLW0108  (it is made below)
+        )  # fmt: skip
+        await asyncio.to_thread(deletion.finish)
         data = await asyncio.to_thread(_Data, config, samples)
         channel = await stack.enter_async_context(connect(config.cloud, credentials, meter, identity=config.identity))
         cloud = CloudClient(channel, config.state_dir / "downloads", credentials)
         policy = Policy(config.approval, config.bounds, config.site)
-        journal = ConsentJournal(config.state_dir / "consent.jsonl", credentials)
         consent = Consent(journal, policy, lambda: data.last, publish_style=config.publish_style)
         site = SiteContext(
             cloud=cloud,
@@ -131,9 +147,11 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
         )
         rules = UpdateRules(journal, config.update_windows, config.time_zone)
         worker = TaskWorker(site, Backoff(0.5, config.retry_longest_s))
-        parts = SiteParts(config.site, lambda: data.last, samples, cloud, worker, meter, consent, rules)
+        parts = SiteParts(config.site, lambda: data.last, samples, cloud, worker, meter, consent, rules, deletion)
         overlays = _overlay_maker(config, cloud, data) if _forms(config) else None
-        pages = _pages(config, parts, site, stack)
+        shown = EgressMeter(config.state_dir / "shown.json") if config.pages.listen or config.metrics else EgressMeter()
+        stack.push_async_callback(asyncio.to_thread, shown.close)
+        pages = _pages(config, parts, site, shown)
         servicers = [
             LocalServicer(parts),
             OverlayServicer(config.site, overlays),
@@ -151,18 +169,25 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
         fetching = deny_list.run(channel)
         working = [_watch_tasks(config, cloud, worker, deny_list), worker.run(), following, fetching]
         serving = [pages.run()] if pages else []
+        if config.metrics:
+            serving.append(_metrics(config, parts, site, shown).run())
         await process.run_all([*working, *measuring, *serving], stop)
 
 
-def _pages(config: UserDomainConfig, parts: SiteParts, site: SiteContext, stack: AsyncExitStack) -> WebApp | None:
+def _pages(config: UserDomainConfig, parts: SiteParts, site: SiteContext, shown: EgressMeter) -> WebApp | None:
     """Return the site's web pages; None where there are to be none."""
     if not config.pages.listen:
         return None
     from user_domain.pages.site_pages import make_pages  # only here: whoever has no pages needs no FastAPI
 
-    shown = EgressMeter(config.state_dir / "shown.json")
-    stack.push_async_callback(asyncio.to_thread, shown.close)
     return make_pages(config, parts, site, shown)
+
+
+def _metrics(config: UserDomainConfig, parts: SiteParts, site: SiteContext, shown: EgressMeter) -> MetricsServer:
+    from diredi.web.metrics import MetricsServer  # only here: whoever has no metrics needs no web server
+    from user_domain.metrics import collector_of
+
+    return MetricsServer(config.metrics, collector_of(parts, site.latest, config.state_dir), shown)
 
 
 def _open_samples(config: UserDomainConfig) -> SampleStore:

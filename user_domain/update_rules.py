@@ -15,12 +15,11 @@ from zoneinfo import ZoneInfo
 
 from diredi.consent import ConsentEntry, SignedEntry
 from diredi.errors import InvalidInput
-from user_domain.consent import ConsentJournal
+from user_domain.consent import NO_CYCLE, ConsentJournal
 from user_domain.update_windows import Window
 
 ALL: Final = 0
 """In place of a release's number: every release."""
-_NO_CYCLE: Final = ""
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class UpdateRules:
     def held(self) -> set[int]:
         """Return the releases that the site holds; `ALL` among them: every one."""
         held = set[int]()
-        for entry in self.journal.find(_NO_CYCLE, "held", "unheld"):
+        for entry in self.journal.find(NO_CYCLE, "held", "unheld"):
             release = entry.what.get("release")
             if isinstance(release, int):
                 held.add(release) if entry.event == "held" else held.discard(release)
@@ -49,7 +48,7 @@ class UpdateRules:
         """
         entry = self.journal.check(signed)
         release = entry.what.get("release")
-        if entry.event not in {"held", "unheld"} or entry.cycle_id != _NO_CYCLE:
+        if entry.event not in {"held", "unheld"} or entry.cycle_id != NO_CYCLE:
             raise InvalidInput(f"{entry.event!r} is no word on a release: hold it or unhold it")
         if not isinstance(release, int) or release < 0:
             raise InvalidInput("a release is held by its number, from 1: name it as `diredi device list` shows it")

@@ -85,6 +85,11 @@ class Cycles:
             query = query.where(CycleRow.scope.in_(visible))
         return [Cycle.model_validate(row) for row in self._session.scalars(query)]
 
+    def count_by_state(self) -> dict[State, int]:
+        """Return how many cycles are in each state; a state that none is in is left out."""
+        query = select(CycleRow.state, func.count()).group_by(CycleRow.state)
+        return {State(state): count for state, count in self._session.execute(query).tuples()}
+
     def unfinished(self, site: str = "", states: Iterable[State] = ()) -> list[Cycle]:
         """Return cycles that have not ended, oldest first.
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from diredi.data import yolo
@@ -65,6 +66,46 @@ def pack(dataset: Dataset, path: Path, max_images: int | None = None) -> str:
     finally:
         part.unlink(missing_ok=True)
     return f"sha256:{digest}"
+
+
+def zip_pieces(files: Iterable[tuple[str, bytes]]) -> Iterator[bytes]:
+    """Pack files into a zip file, piece by piece, so that it need not fit on a disk.
+
+    Args:
+        files: Names and contents.
+
+    Yields:
+        The bytes of the archive, in order.
+    """
+    pieces = _Pieces()
+    with zipfile.ZipFile(pieces, "w") as archive:
+        for name, data in files:
+            info = zipfile.ZipInfo(name, _EPOCH)
+            info.create_system, info.external_attr = 3, 0o644 << 16
+            is_image = Path(name).suffix.lower() in IMAGE_SUFFIXES
+            archive.writestr(info, data, zipfile.ZIP_STORED if is_image else zipfile.ZIP_DEFLATED)
+            yield pieces.take()
+    yield pieces.take()
+
+
+class _Pieces(io.RawIOBase):
+    """A file that can only be written, whose bytes are taken away as they come."""
+
+    def __init__(self) -> None:
+        self._written: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: bytes | memoryview, /) -> int:  # type: ignore[override]
+        self._written.append(bytes(data))
+        return len(data)
+
+    def take(self) -> bytes:
+        """Return what was written since the last call."""
+        data = b"".join(self._written)
+        self._written.clear()
+        return data
 
 
 def unpack(path: Path, folder: Path, max_bytes: int = 4 << 30) -> Dataset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,6 +22,10 @@ IMAGE_SUFFIXES = frozenset({".avif", ".bmp", ".dng", ".jp2", ".jpeg", ".jpg", ".
 
 _JUNK_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN"})
 """Folders of copies and thumbnails that systems make and hide from their users."""
+
+_ORIENTATION = 0x0112
+"""The field of EXIF that says how an image is turned; from 5 on by a quarter."""
+_LYING = 5
 
 _SIDE_SUFFIXES = frozenset(
     {".cache", ".csv", ".db", ".html", ".ini", ".json", ".jsonl", ".log", ".md", ".ndjson", ".npy", ".toml", ".tsv"}
@@ -133,6 +138,26 @@ def decode_image(data: bytes) -> NDArray[np.uint8]:
     if image is None:
         raise InvalidInput(f"these {len(data)} bytes are not an image: send JPEG, PNG, BMP, TIFF or WebP")
     return image
+
+
+def image_size(data: bytes) -> tuple[int, int]:
+    """Return width and height of an image, turned as its EXIF data says, from its head alone.
+
+    Args:
+        data: The bytes of an image file, or at least its head.
+
+    Raises:
+        InvalidInput: The bytes are not an image.
+    """
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
+            image = Image.open(io.BytesIO(data))
+            turned = image.getexif().get(_ORIENTATION, 1) >= _LYING
+    except (OSError, ValueError, TypeError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InvalidInput(f"these {len(data)} bytes are not an image ({error})") from None
+    return (image.height, image.width) if turned else (image.width, image.height)
 
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int = 90) -> bytes:

@@ -147,6 +147,11 @@ def read_labels(path: Path, description: Description, sink: Sink, notes: Notes) 
     except (OSError, UnicodeDecodeError) as error:
         sink(DatasetError(f"label file cannot be read ({error}): replace it or delete it", path))
         return np.zeros((0, 5), np.float32)
+    return parse_labels(lines, path, description, sink, notes)
+
+
+def parse_labels(lines: Sequence[str], path: Path, description: Description, sink: Sink, notes: Notes) -> Boxes:
+    """Parse the lines of a label file as `read_labels` does; `path` names the file in faults and notes."""
     boxes: dict[bytes, list[float]] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():

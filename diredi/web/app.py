@@ -105,7 +105,9 @@ class WebApp:
             (RequestValidationError, self._on_invalid), (Exception, self._on_defect),
         ):  # fmt: skip
             self.api.add_exception_handler(error, handler)
-        self._app = Guard(self.api, config.names, self.meter, has_tls=config.has_tls)
+        self.uploads: dict[str, int] = {}
+        """Paths that take files, which may be larger than other requests, and their most bytes."""
+        self._app = Guard(self.api, config.names, self.meter, self.uploads, has_tls=config.has_tls)
 
     def _add_routes(self, folder: Path) -> None:
         api = self.api
@@ -235,7 +237,7 @@ class WebApp:
             HTTPException: There were too many changes in this minute.
         """
         token = request.headers.get("x-csrf-token", "")
-        if not token and not is_json(request):
+        if not token and not is_json(request) and request.url.path not in self.uploads:
             token = (await _fields(request)).get("csrf", [""])[-1]
         foreign = request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}
         if foreign or not hmac.compare_digest(token.encode(), session.csrf.encode()):

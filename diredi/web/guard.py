@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from starlette.responses import PlainTextResponse
@@ -39,16 +39,20 @@ HEADERS: Final = {
 class Guard:
     """Answer only who asks for this machine, with headers that keep pages to themselves, and count what is answered."""
 
-    def __init__(self, app: ASGIApp, names: Collection[str], meter: EgressMeter, *, has_tls: bool) -> None:
+    def __init__(
+        self, app: ASGIApp, names: Collection[str], meter: EgressMeter, uploads: Mapping[str, int], *, has_tls: bool
+    ) -> None:
         """Stand in front of an application.
 
         Args:
             app: The application.
             names: Names that may be asked for beside addresses and local names.
             meter: Counts what is answered, by the first part of the path.
+            uploads: Paths that take more than `MAX_BODY_BYTES`, and how much.
             has_tls: Whether browsers shall insist on TLS from now on.
         """
         self._app, self._names, self._meter = app, {name.lower() for name in names}, meter
+        self._uploads = uploads
         headers = HEADERS | ({"strict-transport-security": "max-age=31536000"} if has_tls else {})
         self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
 
@@ -57,12 +61,13 @@ class Guard:
         if scope["type"] != "http":
             return
         kind, taken = "pages/text", 0
+        most = self._uploads.get(scope["path"], MAX_BODY_BYTES)
 
         async def receive_bounded() -> Message:
             nonlocal taken
             message = await receive()
             taken += len(message.get("body", b""))
-            return message if taken <= MAX_BODY_BYTES else {"type": "http.disconnect"}
+            return message if taken <= most else {"type": "http.disconnect"}
 
         async def send_guarded(message: Message) -> None:
             nonlocal kind
@@ -79,6 +84,6 @@ class Guard:
         app = self._app
         if not is_local_name(headers.get(b"host", ""), self._names):
             app = PlainTextResponse(REFUSAL, 421)
-        elif (size := headers.get(b"content-length", "0")).isdigit() and int(size) > MAX_BODY_BYTES:
-            app = PlainTextResponse(f"a request has at most {MAX_BODY_BYTES} bytes: send less\n", 413)
+        elif (size := headers.get(b"content-length", "0")).isdigit() and int(size) > most:
+            app = PlainTextResponse(f"a request has at most {most} bytes: send less\n", 413)
         await app(scope, receive_bounded, send_guarded)

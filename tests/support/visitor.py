@@ -29,6 +29,8 @@ class Visitor:
         connection = http.client.HTTPConnection(self.host, timeout=PATIENCE_S)
         if body is None:
             connection.request("GET", path, headers=sent)
+        elif isinstance(body, bytes):
+            connection.request("POST", path, body, sent | {"Content-Type": "application/zip"})
         else:
             connection.request("POST", path, json.dumps(body), sent | {"Content-Type": "application/json"})
         answer = connection.getresponse()

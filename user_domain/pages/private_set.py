@@ -7,6 +7,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from diredi.data.dataset import SPLITS, Dataset, Sample, Split, load
@@ -23,6 +24,12 @@ class Read:
     """Images that are there more than once, byte for byte."""
     in_both: int
     """How many of these groups have an image to learn from and one that is held out."""
+
+    @cached_property
+    def digests(self) -> frozenset[str]:
+        """SHA-256 of all images, in hexadecimal; takes a while for a large set."""
+        images = [sample.image for split in SPLITS for sample in self.data.split(split)]
+        return frozenset(hashlib.sha256(image.read_bytes()).hexdigest() for image in images if image.is_file())
 
     def sample(self, split: Split, number: int) -> Sample:
         """Return an image by its place. Raises NotFound."""

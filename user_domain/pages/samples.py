@@ -130,8 +130,11 @@ def make_router(parts: SiteParts) -> APIRouter:
     @api.post("/several", openapi_extra=body_of(Bulk), summary="Accept, empty, take back or discard several samples.")
     async def bulk(request: Request, session: Changing) -> Response:
         wanted = await read(request, Bulk)
-        for sample in wanted.ids:
-            await asyncio.to_thread(_do, store, wanted.action, sample, session)
+        if wanted.action == "discard":
+            await asyncio.to_thread(parts.deletion.delete, wanted.ids, by=f"{session.person}, by page")
+        else:
+            for sample in wanted.ids:
+                await asyncio.to_thread(_do, store, wanted.action, sample, session)
         _log(wanted.action, wanted.ids, session)
         is_here = wanted.back.startswith("/samples") and not wanted.back.startswith("/samples/several")
         return RedirectResponse(wanted.back if is_here else "/samples", 303)
@@ -140,9 +143,7 @@ def make_router(parts: SiteParts) -> APIRouter:
 
 
 def _do(store: SampleStore, action: str, sample: str, session: Session) -> None:
-    if action == "discard":
-        store.discard(sample)
-    elif action == "unlabel":
+    if action == "unlabel":
         store.clear_labels(sample)
     else:
         store.set_labels(sample, store.get(sample).detections if action == "accept" else (), by=session.person)

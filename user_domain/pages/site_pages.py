@@ -41,6 +41,7 @@ def make_pages(config: UserDomainConfig, parts: SiteParts, site: SiteContext, sh
     pages.api.include_router(samples.make_router(parts))
     pages.provide(reasons=samples.REASONS, whole="{:,.0f}".format, keep_days=config.max_sample_days)
     pages.api.include_router(data.make_router(parts, site))
+    pages.uploads["/data/import"] = data.MAX_ARCHIVE_BYTES
     pages.api.include_router(live.make_router(Nodes(config.nodes)))
     pages.api.include_router(sent.make_router(parts, shown))
     return pages

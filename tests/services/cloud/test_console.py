@@ -27,6 +27,7 @@ from tests.services.cloud.filled_fleet import HOSTILE, add_cycle, fill
 from tests.services.cloud.world import World, ask
 from tests.support.browser import chromium, tab_of
 from tests.support.net import free_port
+from tests.support.prometheus import documented, values_of
 from tests.support.visitor import Visitor
 from tests.support.waiting import until
 
@@ -99,6 +100,30 @@ async def test_a_viewer_sees_everything_and_changes_nothing_and_strangers_see_no
         cycle = json.loads((await vera.ask(f"/cycles/{started[0]}"))[2])
         assert (cycle["cycle"]["scope"], cycle["steps"][-1]["by"]) == ("site:site-01", "operator/alice")
         assert cycle["recipe"]["lam"] == 0.5
+
+
+async def test_prometheus_is_told_figures_of_the_fleet(world: World) -> None:
+    host = f"127.0.0.1:{free_port()}"
+    world.settings |= {"metrics": host}
+    async with world.cloud() as cloud:
+        cloud.context.database.transact(lambda r: fill(r, now(), 30, 3), writes=True)
+        made = cloud.context.database.transact(lambda r: add_cycle(r, 1, now(), State.RELEASED, "site-1"), writes=True)
+        prometheus = Visitor(host)
+
+        async def answers() -> bool:
+            try:
+                return (await prometheus.ask("/metrics"))[0] == 200
+            except OSError:
+                return False
+
+        await until(answers)
+        values = values_of((await prometheus.ask("/metrics"))[2])
+    assert {str(name) for name, *_ in values if str(name).startswith("diredi_")} == documented("diredi_cloud_")
+    assert values["diredi_cloud_devices", ("site", HOSTILE)] == 10
+    assert values["diredi_cloud_devices_in_trouble", ("trouble", "away")] == 1
+    assert values["diredi_cloud_cycles", ("state", "RELEASED")] == 1
+    assert values["diredi_cloud_latest_release", ("scope", "fleet")] == made.release_version
+    assert values["diredi_cloud_log_entries",] > 5
 
 
 async def test_a_rollout_is_changed_by_who_may_and_the_log_says_by_whom(world: World) -> None:

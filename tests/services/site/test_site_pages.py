@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
 import json
 import shutil
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 from site_doubles import RECIPE, Local, SiteCloud, config_of, running, write_data_set
 
+from diredi.consent import SignedEntry, check_entry
 from diredi.data.sample_reason import SampleReason
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import InvalidInput, Refused, WrongState
@@ -31,10 +33,12 @@ from diredi.store.blobs import Blob
 from tests.support.browser import chromium, tab_of
 from tests.support.net import free_port
 from tests.support.pki import Pki
+from tests.support.prometheus import Values, documented, values_of
 from tests.support.visitor import Visitor
 from tests.support.waiting import until
 from user_domain.config import UserDomainConfig
 from user_domain.consent import ConsentJournal
+from user_domain.labelled_samples import join_samples
 from user_domain.samples import Box, DetectedBox, SampleStore, Sighting
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -308,7 +312,17 @@ async def test_every_page_fits_a_phone_keeps_nobody_out_and_asks_nobody_else(
     ):
         await tab.page.goto(await site.link())
         said: dict[str, str] = {}
-        for path in ("/cycles", "/samples", "/samples/label", "/data", "/data/pictures", "/live", "/sent", "/nowhere"):
+        for path in (
+            "/cycles",
+            "/samples",
+            "/samples/label",
+            "/data",
+            "/data/pictures",
+            "/data/deletions",
+            "/live",
+            "/sent",
+            "/nowhere",
+        ):
             await tab.page.goto(f"http://{site.host}{path}")
             await tab.page.wait_for_load_state("networkidle" if path != "/cycles" else "load")
             said[path] = await tab.page.text_content("main") or ""
@@ -316,7 +330,7 @@ async def test_every_page_fits_a_phone_keeps_nobody_out_and_asks_nobody_else(
             assert await tab.barriers() == [], path
         visitor = Visitor(site.host)
         await visitor.log_in(await site.link())
-        zipped = zipfile.ZipFile(io.BytesIO((await visitor.ask("/data/samples.zip"))[2]))
+        zipped = zipfile.ZipFile(io.BytesIO((await visitor.ask("/data/export"))[2]))
         assert (await visitor.ask("/data/pictures/train/99"))[0] == 404
         assert (await visitor.ask("/live/nobody/yard/picture"))[0] == 404
     assert [line for line in tab.problems if "404" not in line] == []
@@ -324,3 +338,101 @@ async def test_every_page_fits_a_phone_keeps_nobody_out_and_asks_nobody_else(
     assert "1 images are there more than once" in said["/data"] and "1 frames" in said["/data"]
     assert "no such page" in said["/nowhere"]
     assert any(name.endswith(".jpg") for name in zipped.namelist()) and "data.yaml" in zipped.namelist()
+
+
+async def test_pictures_come_in_and_go_out_in_other_formats_and_are_deleted_with_proof(
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, data: Path
+) -> None:
+    state = tmp_path / "site"
+    coco = {
+        "images": [{"id": n, "file_name": f"{n}.jpg", "width": 160, "height": 120} for n in range(4)],
+        "categories": [{"id": 1, "name": "pallet jack"}],
+        "annotations": [{"image_id": n, "category_id": 1, "bbox": [40, 30, 40, 60]} for n in range(4)],
+    }
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("labels.json", json.dumps(coco))
+        for number in range(3):
+            archive.writestr(f"images/{number}.jpg", a_picture(number))
+    bomb = io.BytesIO()
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("labels.json", b" " * 2**22)
+    async with site_with_pages(state, pki, cloud, data) as site:
+        visitor = Visitor(site.host)
+        await visitor.log_in(await site.link())
+        stranger = Visitor(site.host, csrf="guess")
+        assert (await stranger.ask("/data/import", file.getvalue()))[0] == 401
+        assert (await visitor.ask("/data/import", file.getvalue(), X_CSRF_Token=""))[0] == 403
+        status, _, body = await visitor.ask("/data/import?camera=yard", bomb.getvalue())
+        assert status == 400 and b"unpacks to more than" in body
+        assert not list(state.glob("import-*")) and not list((state / "samples").iterdir())
+        status, _, body = await visitor.ask("/data/import?camera=yard", file.getvalue())
+        done = json.loads(body)
+        assert (status, done["format"], done["added"], len(done["left_out"])) == (200, "coco", 3, 1)
+        assert "3.jpg: there is no such picture" in done["left_out"][0]
+        for form in ("yolo", "coco", "cvat", "label-studio", "pascal-voc"):
+            status, headers, out = await visitor.ask(f"/data/export?format={form}&of=samples")
+            assert status == 200 and form in headers["content-disposition"]
+            assert sum(name.endswith(".jpg") for name in zipfile.ZipFile(io.BytesIO(out)).namelist()) == 3
+            done = json.loads((await visitor.ask("/data/import", out))[2])  # as it was, and corrected elsewhere
+            assert (done["format"], done["added"], done["relabelled"], done["left_out"]) == (form, 0, 3, [])
+        status, _, out = await visitor.ask("/data/export?format=yolo&of=all")
+        done = json.loads((await visitor.ask("/data/import", out))[2])
+        assert done["added"] == 0 and "the private data set has it" in done["left_out"][0]
+
+        joined = join_samples(SampleStore(state / "samples", 100), state / "labelled", 0.2, data)  # as a cycle does
+        assert joined is not None and len(list(joined.parent.glob("images/*/*.jpg"))) == 3
+        shown = json.loads((await visitor.ask("/data/deletions?camera=yard&before=2100-01-01"))[2])
+        assert shown["count"] == 3 and shown["deletions"] == []
+        choice = {"camera": "yard", "before": "", "labelled": "yes", "reason": "asked for by a person"}
+        assert (await visitor.ask("/data/deletions", choice | {"count": 2}))[0] == 409
+        status, _, body = await visitor.ask("/data/deletions", choice | {"count": 3})
+        (proof,) = json.loads(body)["deletions"]
+        assert (status, len(proof["samples"]), proof["remaining"]) == (200, 3, 0)
+        assert (proof["by"], proof["reason"]) == ("site/site-1 (maria), by page", "asked for by a person")
+        assert not list((state / "samples").iterdir()) and not list((state / "labelled").iterdir())
+        done = json.loads((await visitor.ask("/data/import", file.getvalue()))[2])
+        assert done["added"] == 0 and "it was deleted here for good" in done["left_out"][-1]
+        for path in ("/data", "/data/deletions?before=&camera=", "/cycles"):
+            assert (await visitor.ask(path, Accept="text/html"))[0] == 200, path
+        lines = (await visitor.ask("/data/deletions.jsonl"))[2].splitlines()
+    (line,) = map(json.loads, lines)
+    signed = SignedEntry(line["entry"], base64.b64decode(line["signature"]))
+    assert check_entry(signed, line["certificate"].encode()).what["samples"] == proof["samples"]
+    (state / "samples").joinpath(f"{proof['samples'][0]}.jpg").write_bytes(a_picture(0))  # a backup is put back
+    async with site_with_pages(state, pki, cloud, data):
+        assert not list((state / "samples").iterdir())
+
+
+async def test_prometheus_is_told_figures_of_the_site_and_no_name_of_a_class(
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, data: Path
+) -> None:
+    store = SampleStore(tmp_path / "site" / "samples", 100)
+    store.add(a_picture(0), Sighting(device="camera-1", detections=(), doubt=0.9))
+    await cloud.site.offer(a_task())
+    host = f"127.0.0.1:{free_port()}"
+    config = config_of(tmp_path / "site", pki, cloud.address, data, approval="ask", metrics=host)
+    async with running(config, pki):
+        prometheus = Visitor(host)
+
+        async def told() -> Values:
+            return values_of((await prometheus.ask("/metrics"))[2])
+
+        async def waits() -> bool:
+            try:
+                return (await told())["diredi_site_requests_waiting",] == 1
+            except OSError:
+                return False
+
+        await until(waits)
+        values = await told()
+        names = {str(name) for name, *_ in values if str(name).startswith("diredi_")}
+        unseen = {"diredi_site_work_done_ratio"}  # which is told while there is work
+        assert names | unseen == documented("diredi_site_")
+        assert values["diredi_site_private_images", ("split", "train")] == 8
+        assert values["diredi_site_samples", ("labelled", "no")] == values["diredi_site_cloud_online",] == 1
+        assert values["diredi_site_sent_bytes_total", ("type", "WatchTasksRequest")] > 0
+        assert "forklift" not in str(values)
+        status, _, body = await prometheus.ask("/metrics", Host="evil.example")
+        assert status == 421 and b"stranger" in body
+    assert json.loads((config.state_dir / "shown.json").read_text())["bytes"]["metrics"] > 1000

@@ -39,7 +39,7 @@ def rules_of(pki: Pki, folder: Path, *windows: str, zone: str = "Europe/Berlin")
 @asynccontextmanager
 async def site_with(pki: Pki, rules: UpdateRules) -> AsyncIterator[str]:
     none = cast("Any", None)
-    parts = SiteParts("site-1", none, none, none, none, none, none, rules)
+    parts = SiteParts("site-1", none, none, none, none, none, none, rules, none)
     server = await start_server(pki.credentials("site", "site-1"), "127.0.0.1:0", [LocalServicer(parts)])
     yield server.address
     await server.stop(0)

@@ -89,8 +89,8 @@ def test_labels_are_replaced_taken_back_and_refused_where_they_cannot_be(tmp_pat
     for wrong in ({"x": 0.9}, {"width": 0.0}, {"name": ""}, {"name": "a\x1bb"}, {"x": float("nan")}):
         with pytest.raises(ValueError):
             Box(**{**CAR.model_dump(), **wrong})
-    store.discard(info.id)
-    for gone in (store.get, store.image, store.discard, store.clear_labels):
+    store.delete_for_good([info.id])
+    for gone in (store.get, store.image, store.clear_labels):
         with pytest.raises(NotFound):
             gone(info.id)
     assert not list(tmp_path.iterdir())
