@@ -111,6 +111,11 @@ def ask(
 
 
 def open_pages(address: str, identity: Path, server: ServerIdentity | None = None) -> str:
+    """Return a one-time link to the web pages of a service, as `page_link` does."""
+    return asyncio.run(page_link(address, identity, server))
+
+
+async def page_link(address: str, identity: Path, server: ServerIdentity | None = None) -> str:
     """Return a one-time link to the web pages of a service, which is asked for with the caller's key.
 
     Args:
@@ -126,6 +131,7 @@ def open_pages(address: str, identity: Path, server: ServerIdentity | None = Non
     import os
     from urllib.parse import urlsplit
 
+    from diredi.rpc.client import call
     from diredi.rpc.v1.pages_pb2 import OpenPagesRequest
     from diredi.rpc.v1.pages_pb2_grpc import PageServiceStub
 
@@ -133,8 +139,8 @@ def open_pages(address: str, identity: Path, server: ServerIdentity | None = Non
         person = getpass.getuser()
     except (KeyError, OSError):  # a user without a name
         person = f"user {os.getuid()}"
-    request = OpenPagesRequest(person=person)
-    url = ask(address, identity, lambda channel: PageServiceStub(channel).OpenPages, request, server=server).url
+    async with open_channel(address, identity, server) as channel:
+        url = (await call(PageServiceStub(channel).OpenPages, OpenPagesRequest(person=person), deadline_s=10.0)).url
     parts = urlsplit(url)
     if parts.hostname in {"0.0.0.0", "::"}:  # every address of that machine, such as the one that was just asked
         return parts._replace(netloc=f"{address.rpartition(':')[0]}:{parts.port}").geturl()

@@ -16,6 +16,7 @@ from typer import TyperException
 from diredi import __version__
 from diredi.errors import DirediError, NoRoom, NotFound
 from diredi.streams import make_printable
+from diredi_box.command import box
 from diredi_cli import (
     audit,
     backup,
@@ -83,6 +84,7 @@ def _root(
 
 
 app.command("demo")(demo)
+app.command("box")(box)
 app.add_typer(serve.app, name="serve")
 app.add_typer(cycle.app, name="cycle")
 app.add_typer(model.app, name="model")

@@ -3,7 +3,6 @@
 command.py       the command, and what it prints at the end
 options.py       the data and models of a demo, and what differs from the services' defaults
 workspace.py     the folder of a demo: identities, configurations, logs, report
-processes.py     the five processes: started, watched, stopped
 scenario.py      what happens, in order
 measure.py       both releases on both held-out sets; pictures
 report.py        the results: report.json

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 
-from diredi_cli.output import Progress
+from diredi.local_services import LocalServices, end_as_by_ctrl_c
+from diredi_cli.output import Progress, note
 from diredi_demo.data import provide_data
 from diredi_demo.measure import measure
 from diredi_demo.options import DemoOptions
-from diredi_demo.processes import Fleet
 from diredi_demo.report import Report
 from diredi_demo.scenario import Scenario
 from diredi_demo.timing import Clock
@@ -21,13 +20,13 @@ def run_demo(setting: DemoOptions, folder: Workspace, bar: Progress) -> Report:
 
     No process is left, unless all went well and they are to stay.
     """
-    _end_as_by_ctrl_c()
-    clock, fleet = Clock(), Fleet(folder, outlive=setting.keep)
+    end_as_by_ctrl_c()
+    clock, fleet = Clock(), LocalServices(folder, note, outlive=setting.keep)
     ended_well = False
     try:
         with clock.span("data", "set-up"):
             data = provide_data(setting, folder, bar)
-            folder.make_authority()
+            folder.make_authority("DiReDi demo")
         outcome = asyncio.run(Scenario(setting, folder, data, fleet, clock, bar).run())
         if not setting.keep:
             bar.step("Stopping the fleet")
@@ -38,14 +37,3 @@ def run_demo(setting: DemoOptions, folder: Workspace, bar: Progress) -> Report:
     finally:
         if not (ended_well and setting.keep):
             fleet.stop()
-
-
-def _end_as_by_ctrl_c() -> None:
-    """So that whoever ends the demo, it unwinds and stops its fleet; but `nohup` is heeded.
-
-    A script's background jobs start with SIGINT ignored, and then SIGTERM, which is turned into it, would be as well.
-    """
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, lambda _number, _frame: signal.raise_signal(signal.SIGINT))

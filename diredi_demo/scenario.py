@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from diredi.child_process import ChildProcess
 from diredi.errors import DirediError, Unreachable
+from diredi.local_services import LocalServices
 from diredi.rpc.client import Channel, Method, call, is_serving
 from diredi.rpc.convert import blob_from, struct_to
 from diredi.rpc.enrolment import enrol
@@ -36,7 +37,6 @@ from diredi_cli.output import Progress
 from diredi_cli.watch import check_ended_well, follow
 from diredi_demo.data import DataPaths
 from diredi_demo.options import EDGES, SITE, DemoOptions
-from diredi_demo.processes import Fleet
 from diredi_demo.service_configs import cloud_values, edge_values, site_values, with_scenes
 from diredi_demo.timing import Clock, Stopwatch
 from diredi_demo.workspace import Workspace
@@ -67,7 +67,7 @@ class Scenario:
     setting: DemoOptions
     folder: Workspace
     data: DataPaths
-    fleet: Fleet
+    fleet: LocalServices
     clock: Clock
     bar: Progress
 

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ("cloud_server", "user_domain", "edge_node", "peer_node")
-APPLICATIONS = ("diredi_cli", "diredi_demo", "diredi_scenes", "tests")
+APPLICATIONS = ("diredi_box", "diredi_cli", "diredi_demo", "diredi_scenes", "tests")
 
 
 @cache

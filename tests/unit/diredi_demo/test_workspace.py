@@ -52,7 +52,7 @@ def test_a_process_that_only_has_the_same_number_is_not_ours(tmp_path: Path):
     folder = Workspace(tmp_path / "out")
     folder.prepare()
     folder.record_processes({"cloud": os.getpid()})
-    path = folder.fleet / "processes.json"
+    path = folder.root / "processes.json"
     path.write_text(path.read_text().replace('"began": "', '"began": "9'))
     assert folder.running() == {}
 
@@ -63,7 +63,7 @@ def test_everybody_but_the_cloud_gets_a_token_and_no_key(tmp_path: Path):
 
     folder = Workspace(tmp_path / "out")
     folder.prepare()
-    folder.make_authority()
+    folder.make_authority("test")
     folder.make_tokens("cloud:7070", "site-1", ["edge-1"])
     assert str(Credentials.load(folder.identity("cloud")).identity) == "cloud/cloud"
     tokens = [Token.decode(folder.token(name).read_text()) for name in ("site-1", "edge-1", "operator")]
