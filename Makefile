@@ -1,12 +1,13 @@
 # `make` alone says what there is. Needs make and Python 3.11 or newer with venv; everything else is set up here.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick bench-update bench-gap bench-sources bench-kd bench-merge bench-cost bench-parking bench-real bench-sites bench-edge bench-drift bench-simulation bench-peers bench-studies proof up up-peers down logs docs lint format starter stubs setup clean
+.PHONY: help demo box test test-quick bench-update bench-gap bench-sources bench-kd bench-merge bench-cost bench-parking bench-real bench-sites bench-edge bench-drift bench-simulation bench-peers bench-studies proof up up-peers down logs docs lint format starter stubs setup clean
 
 # The newest-named Python that will do, else whatever is called python3, which then says what is wrong with it.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 BIN := .venv/bin
 DEMO_ARGS ?= --out demo-out
+BOX_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
 COMPOSE := deploy/compose.sh --profile peers
@@ -22,6 +23,9 @@ help:  ## this list
 
 demo: .runtime  ## one whole update cycle on this machine, in less than five minutes; DEMO_ARGS="--out DIR --keep" passes flags
 	@$(BIN)/diredi demo $(DEMO_ARGS)
+
+box: .runtime  ## cloud, site, pages and your cameras on this machine; BOX_ARGS="--camera rtsp://10.0.0.7/stream1"
+	@$(BIN)/diredi box $(BOX_ARGS)
 
 test: .python  ## all checks and all tests, containers too, on every core; TEST_ARGS="-k gap" passes flags to pytest
 	@deploy/test.sh $(TEST_ARGS)

@@ -13,8 +13,10 @@ from typing import Any
 from diredi.child_process import ChildProcess
 from diredi.errors import WrongState
 from diredi.local_services import LocalServices
+from diredi.rpc.enrolment import enrol
 from diredi.rpc.retry import Backoff
-from diredi.trust.identity import Identity, Role
+from diredi.trust.enrolment import Token
+from diredi.trust.identity import CERTIFICATE_FILE, Identity, Role
 from diredi_box.folder import BoxFolder
 from diredi_box.options import EDGE, SITE, BoxOptions
 from diredi_box.service_configs import HOST, cloud_values, edge_values, site_values
@@ -72,7 +74,7 @@ class Box:
         site = await self._begin(SITE, site_values(options, folder, cloud))
         await self._enrol_operator()
         await self._begin(EDGE, edge_values(options, folder, cloud, site))
-        bar.step("Making the first release" if folder.is_new else "Loading the release")
+        bar.step("Making the first release" if not options.has_release else "Loading the release")
         while not await services.guard(self._has_release()):
             for event in services.services["cloud"].new_events():
                 if event.get("event") == "bootstrap_progressed":
@@ -132,7 +134,8 @@ class Box:
                 f"{name} ended by itself with exit code {ended.process.returncode}: it is started again in "
                 f"{pause_s:.0f} s; its log is {ended.log}"
             )
-        elif now >= self._restarts.pop(name):
+        elif now >= self._restarts[name]:
+            del self._restarts[name]
             address = ended.address
             again = self._services.start(name, _MODULES[name], self._values[name] | {"listen": address})
             again.address = address

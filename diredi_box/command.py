@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from diredi_box.options import BoxOptions
 
 _FIRST = "The first start"
-_MIB_DETECTING, _MIB_TRAINING, _MIB_DISK = 900, 2500, 2000
+_MIB_DETECTING, _MIB_DISK = 600, 1000
 
 
 def box(
@@ -110,14 +111,14 @@ def _options(
     before = folder.remembered()
     first = {"student": student and str(student.absolute()), "tutor": tutor and str(tutor.absolute())}
     asked: dict[str, Any] = {name: value for name, value in {**first, "image_size": image_size}.items() if value}
-    if before is not None:
+    if before is not None and before.has_release:
         for name, value in asked.items():
             if value != getattr(before, name):
                 raise WrongState(
                     f"the box in {folder.root} has begun with another --{name.replace('_', '-')}: leave it out, or "
                     "begin another box with --folder"
                 )
-    elif not cameras:
+    if before is None and not cameras:
         raise InvalidInput("name a camera with --camera, such as --camera rtsp://10.0.0.7/stream1 or /dev/video0")
     if cameras:
         asked["cameras"] = cameras_in(cameras)
@@ -146,13 +147,15 @@ def _run(folder: BoxFolder, options: BoxOptions, as_json: bool) -> None:
             note(_what_it_takes(folder, options))
         box = Box(options, folder, note)
         try:
+            folder.remember(options)
             folder.make_identities()
 
             async def live() -> None:
                 with progress(as_json) as bar:
                     links = await box.start(bar)
-                folder.remember(options)
+                folder.remember(options.model_copy(update={"has_release": True}))
                 emit(asdict(links), as_json, *_shown(links))
+                sys.stdout.flush()  # whoever reads a pipe waits for it, and the box goes on
                 if not as_json:
                     note(_how_to_go_on(folder))
                 await box.watch()
@@ -189,11 +192,11 @@ def _what_it_takes(folder: BoxFolder, options: BoxOptions) -> str:
     memory, disk = psutil.virtual_memory().available // 2**20, shutil.disk_usage(there).free // 2**20
     text = (
         f"A box in {folder.root} with {len(options.cameras)} camera(s). It takes "
-        f"about {_MIB_DETECTING} MiB of memory while it detects, {_MIB_TRAINING} MiB more while it trains, and "
+        f"about {_MIB_DETECTING} MiB of memory while it detects, more while it trains, and "
         f"{_MIB_DISK} MiB of disk; this machine has {memory} MiB of memory, {disk} MiB of disk and {usable_cores()} "
         "cores for it."
     )
-    if folder.is_new:
+    if not options.has_release:
         text += " The first release takes a few minutes."
     return text
 

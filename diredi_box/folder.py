@@ -22,11 +22,6 @@ _STOP_S = 30.0
 class BoxFolder(ServiceFolder):
     """The places in the folder of a box."""
 
-    @property
-    def is_new(self) -> bool:
-        """Whether no box in it has come to its first release yet."""
-        return not (self.root / _OPTIONS).exists()
-
     def check(self) -> None:
         """Find out whether a box may use the folder; nothing is changed.
 

@@ -38,6 +38,8 @@ class BoxOptions(Config):
     port: int = Field(8480, ge=1, le=65533)
     """The first of three ports: of the site's pages, the console, and the edge node's page."""
     tuning: BoxConfig = BoxConfig()
+    has_release: bool = False
+    """Whether a box with these options has come to its first release, which was made of these models."""
 
     @property
     def console_port(self) -> int:

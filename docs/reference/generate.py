@@ -37,6 +37,7 @@ _PARTS = (
     ("What detectors that are peers learn from", "peer_node.detection_learner", "DetectionData"),
     ("How detectors that are peers learn", "peer_node.detection_learner", "DetectionOptions"),
     ("What a demo may change", "diredi_demo.options", "DemoConfig"),
+    ("What a box may change", "diredi_box.options", "BoxConfig"),
 )
 _WORDS = ("required", "none", "empty", "as listed")
 """Defaults that are said rather than written down."""
