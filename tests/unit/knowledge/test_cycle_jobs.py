@@ -159,6 +159,7 @@ def test_a_job_that_was_killed_and_runs_again_in_its_folder_gives_the_same(world
     pack = call(
         bootstrap.main, bootstrap_spec(world, tutor=str(world.model), student=str(world.model)), tmp_path, quiet
     )
+    assert pack["tutor"]["digest"] != pack["student"]["digest"], "equal weights in two files, which are two models"
     spec = extract_spec(world, coreset=pack["coreset"]["path"])
     first, second = (call(extract.main, spec, tmp_path, quiet) for _ in range(2))
     assert first["tutor_gap"] == second["tutor_gap"]
