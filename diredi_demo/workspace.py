@@ -74,3 +74,4 @@ class Workspace(ServiceFolder):
         for old in self.root.glob("*"):
             if old != self.data:
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
+        self.root.mkdir(exist_ok=True)
