@@ -34,8 +34,8 @@ CLIENT = Path(__file__).with_name("warm_client.py")
 MODULES = ("diredi.jobs", "diredi.child_process", "diredi_cli", "cloud_server", "edge_node", "user_domain", "peer_node")
 LOADED = (
     "edge_node", "edge_node.sources", "cloud_server", "cloud_server.store", "diredi.decentralized", "diredi.detectors",
-    "diredi.distillation", "diredi.knowledge.jobs", "diredi_box", "diredi_cli", "diredi_demo", "peer_node", "user_domain",
-    "tests.services.cloud.quick_jobs", "torch._dynamo",
+    "diredi.distillation", "diredi.knowledge.jobs", "diredi_box", "diredi_cli", "diredi_demo", "peer_node",
+    "user_domain", "tests.services.cloud.quick_jobs", "torch._dynamo",
 )  # fmt: skip
 """What is imported ahead, with the modules of our packages among it.
 
