@@ -151,6 +151,11 @@ class CloudClient:
         path = self._downloads / (blob.digest.removeprefix("sha256:") + suffix)
         return await blobs.download(self._blobs, blob, path, on_bytes=on_bytes, attempts=ATTEMPTS)
 
+    def downloaded(self, digest: str, suffix: str) -> Path | None:
+        """Return the path of a blob that was fetched with this suffix and is here still; None where it is not."""
+        path = self._downloads / (digest.removeprefix("sha256:") + suffix)
+        return path if digest and path.is_file() else None
+
     async def fetch_release(self, onnx_digest: str, folder: Path) -> tuple[Path, Path]:
         """Download the weights and the ONNX file of a release into a folder, and return their paths.
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from diredi.consent import ConsentEntry, SignedEntry
+from diredi.consent import ConsentEntry, Event, SignedEntry, sign_entry
 from diredi.errors import InvalidInput
 from user_domain.consent import NO_CYCLE, ConsentJournal
 from user_domain.update_windows import Window
@@ -55,6 +55,15 @@ class UpdateRules:
         if (release in self.held()) == (entry.event == "held"):
             return entry
         return self.journal.add(signed)
+
+    def decide_for(self, person: str, event: Event, release: int) -> ConsentEntry:
+        """Sign and record what a person says who has proved to hold this site's key; raises as `decide` does."""
+        credentials = self.journal.credentials
+        entry = ConsentEntry(
+            event=event, site=credentials.identity.name, cycle_id=NO_CYCLE, what={"release": release}, by=person[:200],
+            at=datetime.now(UTC),
+        )  # fmt: skip
+        return self.decide(sign_entry(entry, credentials))
 
     def spans(self, now: datetime) -> list[tuple[datetime, datetime]]:
         """Return when devices may change over within the next weeks, in order."""

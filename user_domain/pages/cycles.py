@@ -17,6 +17,7 @@ from user_domain.consent import digest_of
 from user_domain.servicer import SiteParts
 from user_domain.task_handlers import SiteContext
 from user_domain.tasks import Task
+from user_domain.update_rules import ALL
 
 MOST_CYCLES = 200
 _DONE: dict[Event, str] = {
@@ -79,6 +80,8 @@ class CycleView(BaseModel):
     """mAP50 of the student that was deployed, on this site's held-out images; None where it is not known."""
     after: float | None
     """mAP50 of the candidate that came of the cycle, on the same images."""
+    measured: bool
+    """Whether this site has measured the candidate, so that it can be compared with the release before."""
 
 
 class CyclesView(BaseModel):
@@ -90,6 +93,9 @@ class CyclesView(BaseModel):
     work: WorkView | None
     last_error: str
     cycles: list[CycleView]
+    held: list[int]
+    """Releases that this site holds: its devices do not change over to them."""
+    all_held: bool
 
 
 class ManifestView(BaseModel):
@@ -107,6 +113,14 @@ class Decision(BaseModel):
     """The digest of what is asked, as `GET /cycles` has it."""
     reason: str = Field(default="", max_length=500)
     """Why not; the manufacturer is told."""
+
+
+class Holding(BaseModel):
+    """What a person says of a release, or of all."""
+
+    answer: Literal["held", "unheld"]
+    release: int = Field(ge=0, le=2**53)
+    """Its number; 0: all."""
 
 
 def make_router(parts: SiteParts, site: SiteContext) -> APIRouter:
@@ -146,6 +160,18 @@ def make_router(parts: SiteParts, site: SiteContext) -> APIRouter:
             return pages_of(request).answer(request, "cycles.html", look.everything(), session=session)
         return RedirectResponse("/cycles", 303)
 
+    @api.post(
+        "/holds", openapi_extra=body_of(Holding), response_model=CyclesView,
+        summary="Hold a release, or let it come: devices of this site ask before they change over.",
+    )  # fmt: skip
+    async def hold(request: Request, session: Changing) -> Response:
+        wanted = await read(request, Holding)
+        entry = parts.rules.decide_for(f"{session.person}, by page", wanted.answer, wanted.release)
+        structlog.get_logger().info("hold_recorded", release=wanted.release or "all", decision=entry.event, by=entry.by)
+        if wants_json(request):
+            return pages_of(request).answer(request, "cycles.html", look.everything(), session=session)
+        return RedirectResponse("/cycles", 303)
+
     return api
 
 
@@ -156,7 +182,7 @@ class _Look:
         self._parts, self._site = parts, site
 
     def everything(self) -> CyclesView:
-        parts, latest = self._parts, self._site.latest
+        parts, latest, held = self._parts, self._site.latest, self._parts.rules.held()
         steps = [StepView(step=one.step, fraction=one.fraction, message=one.message) for one in latest.steps]
         return CyclesView(
             site=parts.site,
@@ -165,6 +191,8 @@ class _Look:
             work=WorkView(cycle=latest.cycle_id, kind=latest.kind, steps=steps) if latest.cycle_id else None,
             last_error=parts.worker.last_error,
             cycles=[self._cycle(cycle_id) for cycle_id in parts.consent.journal.cycles[:MOST_CYCLES]],
+            held=sorted(held - {ALL}),
+            all_held=ALL in held,
         )
 
     def _asked(self, task: Task) -> AskedView:
@@ -184,6 +212,7 @@ class _Look:
             has_manifest=manifest is not None,
             before=_map50(manifest and manifest.get("student_before")),
             after=_map50(validated),
+            measured=validated is not None,
         )
 
 

@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 from diredi.rpc.byte_counter import EgressMeter
 from diredi.web.app import NavItem, Viewing, WebApp
 from user_domain.config import UserDomainConfig
-from user_domain.pages import cycles, data, live, samples, sent
+from user_domain.pages import comparisons, cycles, data, live, samples, sent
 from user_domain.pages.nodes import Nodes
 from user_domain.servicer import SiteParts
 from user_domain.task_handlers import SiteContext
@@ -38,6 +38,8 @@ def make_pages(config: UserDomainConfig, parts: SiteParts, site: SiteContext, sh
     pages.heading = lambda: {"cloud connected" if parts.cloud.online else "cloud away": parts.cloud.online}
     pages.api.add_api_route("/", _start, include_in_schema=False)
     pages.api.include_router(cycles.make_router(parts, site))
+    comparing = comparisons.Comparisons(parts, site, config.quantise_confidence)
+    pages.api.include_router(comparisons.make_router(comparing))
     pages.api.include_router(samples.make_router(parts))
     pages.provide(reasons=samples.REASONS, whole="{:,.0f}".format, keep_days=config.max_sample_days)
     pages.api.include_router(data.make_router(parts, site))

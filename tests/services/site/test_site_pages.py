@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from site_doubles import RECIPE, Local, SiteCloud, config_of, running, write_data_set
+from site_doubles import RECIPE, Local, Models, SiteCloud, config_of, running, write_data_set
 
 from diredi.consent import SignedEntry, check_entry
 from diredi.data.sample_reason import SampleReason
@@ -29,7 +29,7 @@ from diredi.rpc.convert import Model, model_to, struct_to
 from diredi.rpc.v1 import sites_pb2
 from diredi.rpc.v1.pages_pb2 import OpenPagesRequest
 from diredi.rpc.v1.pages_pb2_grpc import PageServiceStub
-from diredi.store.blobs import Blob
+from diredi.store.blobs import Blob, digest_of_file
 from tests.support.browser import chromium, tab_of
 from tests.support.net import free_port
 from tests.support.pki import Pki
@@ -436,3 +436,45 @@ async def test_prometheus_is_told_figures_of_the_site_and_no_name_of_a_class(
         status, _, body = await prometheus.ask("/metrics", Host="evil.example")
         assert status == 421 and b"stranger" in body
     assert json.loads((config.state_dir / "shown.json").read_text())["bytes"]["metrics"] > 1000
+
+
+@pytest.mark.slow
+async def test_the_candidate_is_compared_with_the_release_before_on_own_pictures_and_a_release_is_held(
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, data: Path, models: Models
+) -> None:
+    state, downloads = tmp_path / "site", tmp_path / "site" / "downloads"
+    downloads.mkdir(parents=True)
+    journal = ConsentJournal(state / "consent.jsonl", pki.credentials("site", "site-1"))
+    for event, field, file in (("approved", "student", models.student), ("validated", "candidate", models.onnx)):
+        digest = digest_of_file(file).digest
+        shutil.copyfile(file, downloads / (digest.removeprefix("sha256:") + file.suffix))
+        journal.record(event, "cycle-1", {field: digest, "figures": {"images": 4, "map50": 0.5}})
+    async with site_with_pages(state, pki, cloud, data, quantise_confidence=0.0001) as site:
+        visitor = Visitor(site.host)
+        await visitor.log_in(await site.link())
+        path = "/comparisons/cycle-1"
+        assert json.loads((await visitor.ask(path))[2])["state"] == "none"
+        assert (await visitor.ask("/comparisons/cycle-2", {}))[0] == 404
+        assert (await visitor.ask(path, {}))[0] == 200
+
+        async def is_done() -> bool:
+            return bool(json.loads((await visitor.ask(path))[2])["state"] != "under way")
+
+        await until(is_done)
+        view = json.loads((await visitor.ask(path))[2])
+        assert (view["state"], view["images"], view["problem"]) == ("done", 4, "")
+        assert [one["name"] for one in view["classes"]] == ["car", "forklift", "person"]
+        assert all(sum((one["gained"], one["lost"], one["both"], one["neither"])) == 4 for one in view["classes"])
+        page = (await visitor.ask(path, Accept="text/html"))[2]
+        assert b"No longer found" in page
+        for number in (0, 4):
+            assert (await visitor.ask(f"/comparisons/pictures/{number}/cycle-1"))[0] == (200 if number < 4 else 404)
+        assert b'href="/comparisons/cycle-1"' in (await visitor.ask("/cycles", Accept="text/html"))[2]
+
+        held = json.loads((await visitor.ask("/cycles/holds", {"answer": "held", "release": 7}))[2])
+        assert (held["held"], held["all_held"]) == ([7], False)
+        assert [entry.by for entry in ConsentJournal(journal._path, journal.credentials).find("", "held")] == [
+            "site/site-1 (maria), by page"
+        ]
+        held = json.loads((await visitor.ask("/cycles/holds", {"answer": "unheld", "release": 7}))[2])
+        assert held["held"] == []
