@@ -139,7 +139,7 @@ def _compare(sample: Sample, names: Sequence[str], found: Sequence[Named]) -> Co
             if len(fits) and fits.max() >= SAME:
                 hit[fits.argmax()] = True
             else:
-                alarms.append(_box(name, box, before=release == 0, after=release == 1))
+                alarms.append(_box(name, box.tolist(), before=release == 0, after=release == 1))
         hits.append(hit)
     objects = [
         _box(names[int(row[0])], corner, before=bool(before), after=bool(after))
