@@ -140,6 +140,7 @@ class Cloud:
             max_harm=config.max_harm,
             canary_devices=config.canary_devices,
             rollout_steps=config.rollout_steps,
+            external_validations=config.external_validations,
         )
         self._fleet = FleetService(context, self._repository, self.blobs, config.rollout_rules.bounds)
         self._reconciler = CycleReconciler(

@@ -93,6 +93,10 @@ class CloudConfig(ServiceConfig):
     sites decides alone."""
     canary_deadline_s: float = Field(3600, gt=0)
     """How long a canary has to report the release, in seconds. Later it counts as failed."""
+    external_validations: int = Field(3, ge=0)
+    """How many sites that take no part in a cycle are asked to measure its candidate, among those of its scope that
+    allow it (their `external_validation`) and are connected. If it is worse for half of them or more, it is rolled
+    back."""
     rollout_steps: tuple[int | str, ...] = (100,)
     """Shares of the devices in percent, such as [5, 25, 100], that get a release one step after the other, once its
     canaries and sites have passed it. They rise and end with 100. Groups of sites may come before, such as

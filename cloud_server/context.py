@@ -94,9 +94,20 @@ class CloudContext:
         return result
 
     async def write_for_site(
-        self, actor: Identity, cycle_id: str, action: Callable[[Repository, datetime], _Result]
+        self,
+        actor: Identity,
+        cycle_id: str,
+        action: Callable[[Repository, datetime], _Result],
+        *,
+        external: bool = False,
     ) -> _Result:
         """Let a site act on a cycle that it takes part in: check its role, then `write`.
+
+        Args:
+            actor: The caller.
+            cycle_id: The cycle.
+            action: What `write` runs.
+            external: Let a site act that takes no part and was asked about the candidate, and no other.
 
         Raises:
             NotFound: There is no such cycle, or the caller is outside of its scope.
@@ -105,7 +116,8 @@ class CloudContext:
         authorization.require_viewer_or_site(actor)
 
         def act(r: Repository, now: datetime) -> _Result:
-            authorization.require_member_site(actor, r.cycles.get(cycle_id, r.visible_to(actor)).sites)
+            cycle = r.cycles.get(cycle_id, r.visible_to(actor))
+            authorization.require_member_site(actor, cycle.external if external else cycle.sites)
             return action(r, now)
 
         return await self.write(act)

@@ -276,7 +276,7 @@ def task_to(assignment: Assignment) -> sites_pb2.Task:
     """Return the message of a task with its models."""
     task = assignment.task
     message = sites_pb2.Task(
-        id=task.id, kind=sites_pb2.TaskKind.Value(f"TASK_KIND_{task.kind.upper()}"), cycle_id=task.cycle.id,
+        id=task.id, kind=sites_pb2.TaskKind.Value(f"TASK_KIND_{task.kind.name}"), cycle_id=task.cycle.id,
         approved=task.part.approved, scope=task.cycle.scope, rebased_cycle_id=assignment.rebased_cycle_id,
     )  # fmt: skip
     if assignment.tutor is not None:  # EXTRACT and VALIDATE
@@ -284,6 +284,8 @@ def task_to(assignment: Assignment) -> sites_pb2.Task:
         message.tutor.CopyFrom(model_to(assignment.tutor))
     if assignment.student is not None:
         message.student.CopyFrom(model_to(assignment.student))
+    if assignment.deployed is not None:
+        message.deployed.CopyFrom(model_to(assignment.deployed))
     if assignment.coreset is not None:
         message.coreset.CopyFrom(base.blob_to(assignment.coreset))
     return message

@@ -226,6 +226,22 @@ class Part(Record):
         return self.state not in DROPPED
 
 
+class ExternalValidation(Record):
+    """What a site that takes no part in a cycle says about its candidate."""
+
+    before: DetectionMetrics | None = None
+    """Metrics of the release that the candidate would replace, on the site's held-out images."""
+    after: DetectionMetrics | None = None
+    """Metrics of the candidate on the same images."""
+    failed: str = ""
+    """Why nothing comes of it; empty: it is waited for, or has been answered."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the answer is waited for."""
+        return not self.failed and self.after is None
+
+
 class Cycle(Record):
     """One update cycle, with the parts of its sites and its history."""
 
@@ -247,6 +263,8 @@ class Cycle(Record):
     created: datetime
     parts: tuple[Part, ...] = Field(min_length=1)
     """One for each site, in the order in which the sites were named."""
+    external: dict[str, ExternalValidation] = {}
+    """By site: those that take no part and are asked about the candidate."""
     history: tuple[Transition, ...] = ()
 
     @property
@@ -305,16 +323,27 @@ class Cycle(Record):
         Raises:
             NotFound: The site takes no part in this cycle.
         """
+        history = tuple(_redact_external(transition) for transition in self.history)
         if len(self.parts) == 1:
-            return self
+            return self.model_copy(update={"external": {}, "history": history})
         part = self.part(site)
-        history = tuple(_redact_transition(transition, site) for transition in self.history)
+        history = tuple(_redact_transition(transition, site) for transition in history)
         progress = part.progress if self.state in BEFORE_UPLOAD else self.progress
-        return self.model_copy(update={"parts": (part,), "progress": progress, "history": history})
+        return self.model_copy(update={"parts": (part,), "external": {}, "progress": progress, "history": history})
 
 
+EXTERNAL: Final = "external"
+"""Among the metrics of a transition: the figures of sites that take no part, by site."""
 _OF_MODELS = frozenset({State.APPLIED, State.GATED, State.REDISTILLED, State.REJECTED})
 _ON_PRESUMED = frozenset({"before", "after", "max_harm", "lam", "false_alarms", "max_false_alarms"})
+
+
+def _redact_external(transition: Transition) -> Transition:
+    """Leave out what sites said that take no part, and who they are."""
+    if EXTERNAL not in transition.metrics:
+        return transition
+    metrics = {name: value for name, value in transition.metrics.items() if name != EXTERNAL}
+    return transition.model_copy(update={"metrics": metrics})
 
 
 def _redact_transition(transition: Transition, site: str) -> Transition:
@@ -449,4 +478,6 @@ class Site(Record):
 
     name: str
     auto_approve: bool
+    validates_external: bool = False
+    """Whether it may be asked about candidates of cycles that it takes no part in."""
     last_seen: datetime

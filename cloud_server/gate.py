@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -135,6 +135,27 @@ def check_rebase(
         reason += f", {name} AP50 {old:.3f} to {new:.3f}"
         if not old - new <= max(max_harm, MAX_OWN_LOSS) + _ROUNDING:  # nor if one is not a number
             return Verdict(False, f"{reason}: the site's own class is lost", shown)
+    return Verdict(True, reason, shown)
+
+
+def check_external(said: Mapping[str, tuple[DetectionMetrics, DetectionMetrics]], max_harm: float) -> Verdict:
+    """Judge a candidate by sites that took no part: it must not be worse for half of them or more.
+
+    One site alone among several can therefore not stop the others. The reason names none of them.
+
+    Args:
+        said: By site, metrics of the release that would be replaced and of the candidate, on its held-out images.
+        max_harm: By how much mAP50 (0..1) may fall at a site.
+    """
+    compared = {site: figures for site, figures in said.items() if all(metrics.images for metrics in figures)}
+    verdicts = {site: check_rebase(*figures, (), max_harm) for site, figures in compared.items()}
+    shown: Json = {site: verdict.metrics | {"passed": verdict.passed} for site, verdict in verdicts.items()}
+    if not verdicts:
+        return Verdict(True, "no site that took no part could say anything", shown)
+    worse = sum(not verdict.passed for verdict in verdicts.values())
+    reason = f"worse at {worse} of {len(verdicts)} sites that took no part"
+    if worse and 2 * worse >= len(verdicts):
+        return Verdict(False, f"{reason}: mAP50 may fall by {max_harm:.3f} at most", shown)
     return Verdict(True, reason, shown)
 
 

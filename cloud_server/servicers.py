@@ -132,7 +132,7 @@ class SiteServicer(SiteServiceServicer):
         self, request: sites_pb2.WatchTasksRequest, context: Context
     ) -> AsyncIterator[sites_pb2.WatchTasksResponse]:
         caller = caller_identity(context)
-        policy = Policy(request.auto_approve, request.publish_style)
+        policy = Policy(request.auto_approve, request.publish_style, request.validates_external)
         async with aclosing(self._service.watch(caller, request.site, policy)) as assignments:
             async for assignment in assignments:
                 task = None if assignment is None else task_to(assignment)
@@ -164,7 +164,10 @@ class SiteServicer(SiteServiceServicer):
     async def SubmitValidation(
         self, request: sites_pb2.SubmitValidationRequest, context: Context
     ) -> sites_pb2.SubmitValidationResponse:
-        await self._service.submit_validation(caller_identity(context), request.cycle_id, metrics_from(request.after))
+        before = metrics_from(request.before) if request.HasField("before") else None
+        await self._service.submit_validation(
+            caller_identity(context), request.cycle_id, metrics_from(request.after), before
+        )
         return sites_pb2.SubmitValidationResponse()
 
     async def FailTask(self, request: sites_pb2.FailTaskRequest, context: Context) -> sites_pb2.FailTaskResponse:

@@ -19,6 +19,7 @@ class TaskKind(StrEnum):
 
     EXTRACT = "extract"
     VALIDATE = "validate"
+    VALIDATE_EXTERNAL = "validate-external"
     CANCEL = "cancel"
 
 
@@ -51,6 +52,20 @@ def open_tasks(cycles: Iterable[Cycle], site: str) -> list[Task]:
     """
     kinds = [(_task_kind(cycle, cycle.part(site)), cycle) for cycle in cycles]
     return [Task(kind, cycle, cycle.part(site)) for kind, cycle in kinds if kind is not None]
+
+
+def external_tasks(cycles: Iterable[Cycle], site: str) -> list[Task]:
+    """Return what a site has to do for cycles that it takes no part in.
+
+    Args:
+        cycles: Cycles in CANARY.
+        site: The site's name.
+    """
+    return [
+        Task(TaskKind.VALIDATE_EXTERNAL, cycle, Part(site=site, progressed_at=cycle.progressed_at))
+        for cycle in cycles
+        if (asked := cycle.external.get(site)) is not None and asked.is_open
+    ]
 
 
 def _task_kind(cycle: Cycle, part: Part) -> TaskKind | None:

@@ -68,6 +68,7 @@ class CloudClient:
         *,
         auto_approve: bool,
         publish_style: bool,
+        validates_external: bool = False,
         silence_s: float,
         longest_s: float,
         on_break: Callable[[], None],
@@ -81,6 +82,7 @@ class CloudClient:
             site: Name of this site.
             auto_approve: Whether this site approves of everything, so that its operators need not be asked.
             publish_style: Whether the site publishes its style, so that whoever approves knows.
+            validates_external: Whether this site may be asked about candidates of cycles that it takes no part in.
             silence_s: A stream that is silent for so many seconds is opened again.
             longest_s: The longest pause between two tries, in seconds.
             on_break: Called whenever the connection breaks.
@@ -92,7 +94,9 @@ class CloudClient:
             if not online:
                 on_break()
 
-        request = sites_pb2.WatchTasksRequest(site=site, auto_approve=auto_approve, publish_style=publish_style)
+        request = sites_pb2.WatchTasksRequest(
+            site=site, auto_approve=auto_approve, publish_style=publish_style, validates_external=validates_external
+        )
         async for answer in watch_stream(
             lambda: self._sites.WatchTasks(request),
             silence_s=silence_s,
@@ -197,9 +201,19 @@ class CloudClient:
         request = sites_pb2.SubmitGapRequest(manifest=manifest)
         await call(self._sites.SubmitGap, request, deadline_s=60, attempts=ATTEMPTS)
 
-    async def submit_validation(self, cycle_id: str, after: DetectionMetrics) -> None:
-        """Submit the metrics of a candidate on this site's held-out images."""
+    async def submit_validation(
+        self, cycle_id: str, after: DetectionMetrics, before: DetectionMetrics | None = None
+    ) -> None:
+        """Submit the metrics of a candidate on this site's held-out images.
+
+        Args:
+            cycle_id: The cycle.
+            after: Of the candidate.
+            before: Of the release that it would replace, where this site takes no part in the cycle.
+        """
         request = sites_pb2.SubmitValidationRequest(cycle_id=cycle_id, after=convert.metrics_to(after))
+        if before is not None:
+            request.before.CopyFrom(convert.metrics_to(before))
         await call(self._sites.SubmitValidation, request, deadline_s=10, attempts=ATTEMPTS)
 
     async def report_failure(self, task_id: str, reason: str) -> None:

@@ -13,7 +13,7 @@ from diredi.config import ServiceConfig
 from diredi.knowledge.jobs.specs import NoLabelFile
 from diredi.labels import ClassName
 from diredi.web.config import PagesConfig
-from user_domain.policy import Approval, Bounds
+from user_domain.policy import Approval, Bounds, ExternalPolicy
 from user_domain.update_windows import Window
 
 
@@ -65,6 +65,11 @@ class UserDomainConfig(ServiceConfig):
     """Who agrees to a cycle. `bounds` begins by itself whatever is within `bounds`. `ask` waits until somebody at the
     site runs `diredi site approve` with this site's key. Both refuse what is outside of `bounds`. `never` refuses
     everything. `always` begins everything, whatever it asks for. `auto` is the old name of `bounds`."""
+    external_validation: ExternalPolicy = "never"
+    """Whether this site also measures, with its labels, candidates of cycles that it takes no part in, so that those
+    who gain by a release are not its only judges. `never` refuses all. `bounds` measures one candidate of a cycle,
+    beside the release that it would replace, within `bounds` and at most `bounds.max_external_per_week`; two lots of
+    rounded figures leave then. Nothing else that the site agrees to allows it."""
     bounds: Bounds = Bounds()
     """The most that this site takes part in. A recipe that asks for more is refused before anything is downloaded, and
     the reason names the bound."""
@@ -126,6 +131,12 @@ class UserDomainConfig(ServiceConfig):
     """The work files of this many recent cycles stay on disk."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Events below this level are not logged."""
+
+    @model_validator(mode="after")
+    def _has_labels_to_measure_by(self) -> Self:
+        if self.external_validation != "never" and not self.labelled:
+            raise ValueError("external_validation measures by the site's labels, and labelled is false: leave one out")
+        return self
 
     @model_validator(mode="after")
     def _windows_are_possible(self) -> Self:

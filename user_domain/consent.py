@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
@@ -183,6 +183,9 @@ class Consent:
         Raises:
             InvalidInput: The recipe is none.
         """
+        if task.kind is TaskKind.VALIDATE_EXTERNAL:
+            reason = self._refuse_external(task)
+            return Verdict(Answer.NO if reason else Answer.YES, reason)
         if task.kind is TaskKind.VALIDATE:
             if reason := self._refuse_candidate(task):
                 return Verdict(Answer.NO, reason)
@@ -198,7 +201,7 @@ class Consent:
 
     def approve_by_policy(self, task: Task) -> None:
         """Record that the policy approves of a task that `judge` has said yes to, unless an approval is there."""
-        if task.kind is TaskKind.VALIDATE and not task.rebased_cycle_id:
+        if task.kind is TaskKind.VALIDATE_EXTERNAL or (task.kind is TaskKind.VALIDATE and not task.rebased_cycle_id):
             return
         asked = self.describe(task)
         if not any(entry.what == asked for entry in self.journal.find(task.cycle_id, "approved")):
@@ -283,6 +286,11 @@ class Consent:
         """Record what is about to be submitted, before it is: who has sent a gap may be asked to validate."""
         self.journal.record("uploaded", task.cycle_id, {"gaps": digests})
 
+    def submitted_before(self, task: Task) -> dict[str, Any] | None:
+        """Return the figures of the release that a candidate would replace, as they were submitted before."""
+        entries = self.journal.find(task.cycle_id, "validated")
+        return next((entry.what["before"] for entry in entries if "before" in entry.what), None)
+
     def submitted_figures(self, task: Task) -> dict[str, Any] | None:
         """Return the figures of a candidate that were submitted before; they are never worked out a second time."""
         assert task.student and task.student.onnx
@@ -292,10 +300,18 @@ class Consent:
                 return figures
         return None
 
-    def record_validation(self, task: Task, figures: dict[str, Any]) -> None:
-        """Record the figures that are about to be submitted, before they are."""
+    def record_validation(self, task: Task, figures: dict[str, Any], before: dict[str, Any] | None = None) -> None:
+        """Record the figures that are about to be submitted, before they are.
+
+        Args:
+            task: The task.
+            figures: Of the candidate.
+            before: Of the release that it would replace, where this site takes no part in the cycle.
+        """
         assert task.student and task.student.onnx
-        what = {"candidate": task.student.onnx.digest, "figures": figures}
+        what: dict[str, Any] = {"candidate": task.student.onnx.digest, "figures": figures}
+        if task.deployed and task.deployed.onnx:
+            what |= {"deployed": task.deployed.onnx.digest, "before": before}
         self.journal.record("validated", task.cycle_id, what)
 
     def _new_classes(self, task: Task) -> list[str]:
@@ -304,6 +320,21 @@ class Consent:
             return []
         assert task.tutor
         return [name for name in self._data().names if name not in task.tutor.spec.labels.names]
+
+    def _refuse_external(self, task: Task) -> str:
+        """Say why a candidate of a cycle that this site takes no part in may not be measured; empty where it may."""
+        assert task.student and task.student.onnx and task.deployed and task.deployed.onnx
+        if self.journal.find(task.cycle_id, "approved", "declined", "uploaded"):
+            return "this site has decided about this cycle: it is asked by VALIDATE or not at all"
+        pair = (task.student.onnx.digest, task.deployed.onnx.digest)
+        earlier = self.journal.find(task.cycle_id, "validated")
+        if earlier and (earlier[0].what["candidate"], earlier[0].what.get("deployed")) != pair:
+            return "this site has measured another candidate of this cycle: one is measured, once"
+        if earlier:  # it counts among those of this week already, and its figures are not worked out again
+            return ""
+        since = datetime.now(UTC) - timedelta(days=7)
+        others = (entry for cycle in self.journal.cycles for entry in self.journal.find(cycle, "validated"))
+        return self._policy.refuse_external(task, sum("deployed" in one.what and one.at >= since for one in others))
 
     def _refuse_candidate(self, task: Task) -> str:
         """Say why a candidate may not be measured; empty where it may."""

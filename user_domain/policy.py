@@ -19,6 +19,7 @@ from diredi.store.blobs import Blob
 from user_domain.tasks import Task, TaskKind
 
 Approval = Literal["always", "bounds", "ask", "never"]
+ExternalPolicy = Literal["never", "bounds"]
 MIB: Final = 2**20
 _SITE, _GROUP = "site", "group"
 _SCOPE: Final = re.compile(r"site|fleet|group(:[A-Za-z0-9][A-Za-z0-9._-]{0,63})?")
@@ -51,6 +52,9 @@ class Bounds(Config):
     """The largest input of the models, in pixels."""
     max_download_mib: int = Field(default=2048, ge=1)
     """The most that the models and the coreset of a task may weigh together, in MiB."""
+    max_external_per_week: int = Field(default=3, ge=0)
+    """The most candidates of cycles that the site takes no part in that it measures in seven days, where
+    `external_validation` allows that at all. Each of them is a question to the site's images."""
     max_upload_mib: int = Field(default=256, ge=1)
     """The most that the gaps of a cycle may weigh together, in MiB. This is found out when they are made; they do not
     leave then."""
@@ -80,6 +84,8 @@ class Policy:
     bounds: Bounds
     site: str
     """The name of this site."""
+    external_validation: ExternalPolicy = "never"
+    """Whether candidates are measured of cycles that this site takes no part in."""
 
     def refuse(self, recipe: CycleRecipe, task: Task, new_classes: Sequence[str]) -> str:
         """Say why the site does not take part in a task, whoever might approve; empty where it may.
@@ -100,6 +106,42 @@ class Policy:
                 return f"{what} is {value:g}, this site takes {most:g} at most ({bound})"
         if recipe.codec not in self.bounds.codecs:
             return f"codec is {recipe.codec}, this site takes {', '.join(self.bounds.codecs)} (bounds.codecs)"
+        return ""
+
+    def refuse_external(self, task: Task, measured: int) -> str:
+        """Say why the site does not measure the candidate of a cycle that it takes no part in; empty where it does.
+
+        No other part of the policy allows it: `approval` is about cycles in which the site learns.
+
+        Args:
+            task: The task.
+            measured: How many such candidates it has measured in the last seven days.
+        """
+        if self.approval == "never":
+            return "this site takes part in no cycle (approval)"
+        if self.external_validation == "never":
+            return "this site measures nothing of a cycle that it takes no part in (external_validation)"
+        if task.scope.partition(":")[0] == _SITE or not task.scope:
+            return "the cycle is for another site alone, or does not say for whom"
+        if reason := self._refuse_scope(task.scope):
+            return reason
+        assert task.student and task.deployed
+        candidate, deployed = task.student.spec, task.deployed.spec
+        if candidate.image_size != deployed.image_size or not candidate.labels.extends(deployed.labels):
+            return "the candidate has another input or other classes than the release that it would replace"
+        if candidate.image_size > self.bounds.max_image_size:
+            return (
+                f"the image size is {candidate.image_size}, this site takes {self.bounds.max_image_size} at most "
+                "(bounds.max_image_size)"
+            )
+        size, most = sum(blob.bytes for blob in downloads_of(task)) / MIB, self.bounds.max_download_mib
+        if size > most:
+            return f"the download in MiB is {size:g}, this site takes {most} at most (bounds.max_download_mib)"
+        if measured >= self.bounds.max_external_per_week:
+            return (
+                f"this site has measured {measured} such candidates in seven days, and measures "
+                f"{self.bounds.max_external_per_week} at most (bounds.max_external_per_week)"
+            )
         return ""
 
     def _refuse_scope(self, scope: str) -> str:
@@ -157,6 +199,8 @@ def trainings_of(recipe: CycleRecipe) -> list[tuple[str, TrainRecipe]]:
 
 def downloads_of(task: Task) -> list[Blob]:
     """Return the blobs that a task makes a site download."""
+    if task.kind is TaskKind.VALIDATE_EXTERNAL:
+        return [model.onnx for model in (task.deployed, task.student) if model and model.onnx]
     tutor = task.tutor.weights if task.tutor else None
     student = task.student and (task.student.weights if task.kind is TaskKind.EXTRACT else task.student.onnx)
     return [blob for blob in (tutor, student, task.coreset) if blob]

@@ -128,7 +128,7 @@ async def serve(config: UserDomainConfig, stop: asyncio.Event) -> None:
         data = await asyncio.to_thread(_Data, config, samples)
         channel = await stack.enter_async_context(connect(config.cloud, credentials, meter, identity=config.identity))
         cloud = CloudClient(channel, config.state_dir / "downloads", credentials)
-        policy = Policy(config.approval, config.bounds, config.site)
+        policy = Policy(config.approval, config.bounds, config.site, config.external_validation)
         consent = Consent(journal, policy, lambda: data.last, publish_style=config.publish_style)
         site = SiteContext(
             cloud=cloud,
@@ -235,6 +235,7 @@ async def _watch_tasks(
                 config.site,
                 auto_approve=config.approval == "always",
                 publish_style=config.publish_style,
+                validates_external=config.external_validation != "never" and config.approval != "never",
                 silence_s=config.silence_s,
                 longest_s=config.retry_longest_s,
                 on_break=worker.forget_waiting,

@@ -117,7 +117,11 @@ async def perform(site: SiteContext, task: Task) -> None:
     await send(Progress("begin", 0.0, ""))
     site.latest.begin(task.cycle_id, task.kind.value)
     reporter = ProgressReporter(send, site.progress_every_s, site.latest)
-    handler = {TaskKind.EXTRACT: _extract, TaskKind.VALIDATE: _validate}[task.kind]
+    handler = {
+        TaskKind.EXTRACT: _extract,
+        TaskKind.VALIDATE: _validate,
+        TaskKind.VALIDATE_EXTERNAL: _validate_external,
+    }[task.kind]
     reporting = asyncio.create_task(reporter.run())
     working = asyncio.create_task(handler(site, task, reporter))
     try:
@@ -253,14 +257,50 @@ async def _measure(site: SiteContext, task: Task, reporter: ProgressReporter) ->
     return (await _run_job(site, task, VALIDATE_JOB, spec, ValidateResult, reporter)).metrics
 
 
+async def _validate_external(site: SiteContext, task: Task, reporter: ProgressReporter) -> None:
+    """Measure a candidate, and what it would replace, by this site's own labels. No recipe of the cloud says how."""
+    after, before = site.consent.submitted_figures(task), site.consent.submitted_before(task)
+    if after is None or before is None:
+        with _stage(Stage.DATA):
+            data = await asyncio.to_thread(site.read_data, True)
+        assert task.deployed
+        measured = []
+        for name, model in (("deployed", task.deployed), ("candidate", task.student)):
+            assert model and model.onnx
+            with _stage(Stage.DOWNLOAD):
+                onnx = await site.cloud.fetch(model.onnx, ".onnx")
+            spec = ValidateSpec(
+                **data.spec,
+                onnx=onnx,
+                labels=model.spec.labels,
+                image_size=model.spec.image_size,
+                least_images=site.min_held_out,
+                classes=task.deployed.spec.labels.names,
+            )
+            result = await _run_job(site, task, VALIDATE_JOB, spec, ValidateResult, reporter, name)
+            measured.append(result.metrics.model_dump(mode="json"))
+        before, after = measured
+        with _stage(Stage.CONSENT):
+            site.consent.record_validation(task, after, before)
+    figures = DetectionMetrics.model_validate(after), DetectionMetrics.model_validate(before)
+    with _stage(Stage.SUBMIT):
+        await site.cloud.submit_validation(task.cycle_id, *figures)
+
+
 async def _run_job(
-    site: SiteContext, task: Task, module: str, spec: BaseModel, result: type[Result], reporter: ProgressReporter
+    site: SiteContext,
+    task: Task,
+    module: str,
+    spec: BaseModel,
+    result: type[Result],
+    reporter: ProgressReporter,
+    name: str = "",
 ) -> Result:
     async def on_progress(progress: Progress) -> None:
         reporter.update(progress.step, progress.fraction, progress.message)
 
     with _stage(Stage.JOB), no_room_at(site.jobs):
-        return await site.executor.run(module, spec, result, site.folder(task), on_progress)
+        return await site.executor.run(module, spec, result, site.folder(task) / name, on_progress)
 
 
 def _byte_progress(reporter: ProgressReporter, step: str) -> Callable[[int, int], None]:

@@ -19,12 +19,14 @@ class TaskKind(StrEnum):
 
     EXTRACT = "extract"
     VALIDATE = "validate"
+    VALIDATE_EXTERNAL = "validate-external"
     CANCEL = "cancel"
 
 
 _KINDS = {
     pb.TASK_KIND_EXTRACT: TaskKind.EXTRACT,
     pb.TASK_KIND_VALIDATE: TaskKind.VALIDATE,
+    pb.TASK_KIND_VALIDATE_EXTERNAL: TaskKind.VALIDATE_EXTERNAL,
     pb.TASK_KIND_CANCEL: TaskKind.CANCEL,
 }
 
@@ -42,6 +44,8 @@ class Task:
     tutor: convert.Model | None = None
     student: convert.Model | None = None
     coreset: Blob | None = None
+    deployed: convert.Model | None = None
+    """The student that the candidate would replace, in a cycle that this site takes no part in."""
     scope: str = ""
     """Whom the cycle's release is for: "site:NAME", "group:NAME" or "fleet"; empty: an older cloud does not say."""
     rebased_cycle_id: str = ""
@@ -68,6 +72,7 @@ def parse_task(message: pb.Task) -> Task:
         tutor=convert.model_from(message.tutor) if message.HasField("tutor") else None,
         student=convert.model_from(message.student) if message.HasField("student") else None,
         coreset=convert.blob_from(message.coreset) if message.coreset.digest else None,
+        deployed=convert.model_from(message.deployed) if message.HasField("deployed") else None,
         scope=message.scope,
         rebased_cycle_id=message.rebased_cycle_id,
     )
@@ -80,5 +85,8 @@ def _check_models(task: Task) -> None:
         raise InvalidInput("the task names no tutor to begin with")
     if task.kind is TaskKind.EXTRACT and (not task.student or not task.student.weights):
         raise InvalidInput("the task names no deployed student")
-    if task.kind is TaskKind.VALIDATE and (not task.student or not task.student.onnx):
+    validates = {TaskKind.VALIDATE, TaskKind.VALIDATE_EXTERNAL}
+    if task.kind in validates and (not task.student or not task.student.onnx):
         raise InvalidInput("the task names no candidate to validate")
+    if task.kind is TaskKind.VALIDATE_EXTERNAL and (not task.deployed or not task.deployed.onnx):
+        raise InvalidInput("the task names no release that the candidate would replace")

@@ -15,7 +15,7 @@ from typing import Final
 from cloud_server import canary, gate
 from cloud_server.context import CloudContext
 from cloud_server.cycles import rebase, transitions
-from cloud_server.entities import Cycle, Json, Model, ModelKind, Progress, ReleaseStatus, Rollout
+from cloud_server.entities import Cycle, ExternalValidation, Json, Model, ModelKind, Progress, ReleaseStatus, Rollout
 from cloud_server.jobs.runner import JobRunner
 from cloud_server.states import State
 from cloud_server.store import Repository
@@ -39,6 +39,7 @@ class CyclePipeline:
         max_harm: float,
         canary_devices: int,
         rollout_steps: tuple[int | str, ...] = (100,),
+        external_validations: int = 0,
     ) -> None:
         """Create the pipeline.
 
@@ -49,12 +50,14 @@ class CyclePipeline:
             canary_devices: How many devices of each site run a release first.
             rollout_steps: Groups of sites (`group:NAME`) and then shares of the other devices, in percent, that get it
                 one step after the other.
+            external_validations: How many sites that take no part are asked about a candidate.
         """
         self._context = context
         self._job_runner = job_runner
         self._max_harm = max_harm
         self._canary_devices = canary_devices
         self._rollout_steps = rollout_steps
+        self._external_validations = external_validations
         self._steps: MappingProxyType[State, Callable[[Cycle], Awaitable[Cycle]]] = MappingProxyType(
             {
                 State.UPLOADED: self.apply_gaps,
@@ -124,6 +127,7 @@ class CyclePipeline:
         The release and the state are recorded in one transaction, so there is never one without the other.
         """
         online = {caller.removeprefix("device/") for caller in self._context.open_streams}
+        sites_online = {caller.removeprefix("site/") for caller in self._context.open_streams}
 
         def release(r: Repository, now: datetime) -> Cycle:
             stored = r.cycles.get(cycle.id)
@@ -152,9 +156,13 @@ class CyclePipeline:
             )
             who = "the site validates it" if len(cycle.active_parts) == 1 else "each site validates it"
             reason = f"release {candidate.version} for {', '.join(canaries) or 'no device yet'}; {who}"
+            others = transitions.choose_external(r, cycle, sites_online, self._external_validations)
+            if others:
+                reason += f"; asked, too: {len(others)} of the sites that take no part"
             return r.cycles.move(
-                cycle.id, State.CANARY, now, transitions.CLOUD, reason, release_version=candidate.version
-            )
+                cycle.id, State.CANARY, now, transitions.CLOUD, reason, release_version=candidate.version,
+                external={site: ExternalValidation().model_dump(mode="json") for site in others},
+            )  # fmt: skip
 
         return await self._context.write(release)
 

@@ -168,6 +168,13 @@ class CycleReconciler:
                 is not State.CANARY
             ):
                 return
+        if now - since > self._canary_deadline and (
+            unheard := [site for site, asked in cycle.external.items() if asked.is_open]
+        ):
+            why = f"said nothing within {_seconds(now - since)}"
+            cycle = transitions.give_up_external(r, cycle.id, unheard, why, now)
+            if cycle.state is not State.CANARY:
+                return
         missing = [part.site for part in cycle.active_parts if part.after is None]
         is_unsigned = silent and not self._is_published(cycle.release_version)
         if is_unsigned and now - since > self._progress_deadline:

@@ -7,6 +7,7 @@ the cycle, and the whole cycle where that follows (`states.joint_state`).
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Collection, Sequence
 from datetime import datetime
@@ -14,7 +15,19 @@ from typing import Final
 
 from cloud_server import canary, gate
 from cloud_server.cycles import rebase
-from cloud_server.entities import Cycle, Device, GapManifest, Install, Json, Outcome, Part, Progress, ReleaseStatus
+from cloud_server.entities import (
+    EXTERNAL,
+    Cycle,
+    Device,
+    ExternalValidation,
+    GapManifest,
+    Install,
+    Json,
+    Outcome,
+    Part,
+    Progress,
+    ReleaseStatus,
+)
 from cloud_server.quotas import Quotas, check_metrics_names
 from cloud_server.scopes import FLEET, resolve_scope, scopes_of, wider_scopes
 from cloud_server.states import BEFORE_UPLOAD, State
@@ -297,6 +310,61 @@ def accept_validation(r: Repository, cycle_id: str, site: str, after: DetectionM
     return decide_canary(r, cycle_id, f"site/{site}", now)
 
 
+def choose_external(r: Repository, cycle: Cycle, online: Collection[str], count: int) -> list[str]:
+    """Return sites of a cycle's scope that take no part in it and allow to be asked about its candidate.
+
+    Which ones follows from the cycle's id, so that it is not the same ones each time.
+
+    Args:
+        r: The repository.
+        cycle: The cycle.
+        online: The names of the sites that are connected.
+        count: At most so many are chosen.
+    """
+    if cycle.rebases:
+        return []  # it carries over what its own sites have learned, and nobody else has that
+    groups = r.groups.by_site()
+    free = [
+        site.name
+        for site in r.sites.all()
+        if site.validates_external
+        and site.name in online
+        and site.name not in cycle.sites
+        and cycle.scope in scopes_of(site.name, groups.get(site.name, ""))
+    ]
+    return sorted(free, key=lambda name: hashlib.sha256(f"{cycle.id}\n{name}".encode()).digest())[:count]
+
+
+def accept_external(
+    r: Repository, cycle_id: str, site: str, before: DetectionMetrics, after: DetectionMetrics, now: datetime
+) -> Cycle:
+    """Record what a site that takes no part says of the candidate, and decide the cycle where nothing else is missing.
+
+    Raises:
+        WrongState: The cycle does not wait for this site.
+        InvalidInput: The metrics are of classes that nobody has an id for.
+    """
+    cycle = r.cycles.get(cycle_id)
+    asked, said = cycle.external.get(site), ExternalValidation(before=before, after=after)
+    if asked == said:
+        return cycle
+    if asked is None or not asked.is_open or cycle.state is not State.CANARY:
+        raise WrongState(f"cycle {cycle_id} waits for no validation of site {site}: drop the task")
+    base = r.models.get(cycle.base_tutor_id).labels
+    known = (r.classes.labels_of(cycle.scope, base) or base).names
+    for metrics in (before, after):
+        check_metrics_names(metrics.per_class, known, "the validation")
+    r.cycles.record_external(cycle_id, site, said, now)
+    return decide_canary(r, cycle_id, f"site/{site}", now)
+
+
+def give_up_external(r: Repository, cycle_id: str, sites: Collection[str], why: str, now: datetime) -> Cycle:
+    """Wait no longer for sites that take no part: without an answer of theirs, the others decide."""
+    for site in sites:
+        r.cycles.record_external(cycle_id, site, ExternalValidation(failed=why[:_MAX_REASON]), now)
+    return decide_canary(r, cycle_id, CLOUD, now)
+
+
 def decide_canary(r: Repository, cycle_id: str, actor: str, now: datetime, without: Collection[str] = ()) -> Cycle:
     """Release to all, roll back, or wait, as the stored reports and validations say. It may be called at any time.
 
@@ -313,7 +381,13 @@ def decide_canary(r: Repository, cycle_id: str, actor: str, now: datetime, witho
     base, student = r.models.get(cycle.base_student_id).labels, r.models.get(cycle.updated_student_id).labels
     verdicts = {part.site: _judge_part(cycle, part, base, student) for part in cycle.active_parts}
     reports = {key: report for key, report in collect_canary_reports(r, cycle).items() if key not in without}
-    decision = canary.decide(reports, verdicts)
+    decision, external = canary.decide(reports, verdicts), None
+    if decision is not None and decision.state is State.RELEASED and cycle.external:
+        if any(asked.is_open for asked in cycle.external.values()):
+            return cycle
+        external = _judge_external(cycle)
+        state = State.RELEASED if external.passed else State.ROLLED_BACK
+        decision = canary.Decision(state, f"{decision.reason}; {external.reason}")
     if decision is None:
         return cycle
     if decision.state is State.RELEASED and (conflict := explain_superseded(r, cycle)):
@@ -321,6 +395,8 @@ def decide_canary(r: Repository, cycle_id: str, actor: str, now: datetime, witho
     metrics = {site: verdict.metrics for site, verdict in verdicts.items() if verdict is not None}
     # Several sites' figures are recorded by site, those of a single site as they are.
     recorded = {"sites": metrics} if len(verdicts) > 1 else next(iter(metrics.values()), {})
+    if external is not None:
+        recorded = recorded | {EXTERNAL: external.metrics}
     return end_canary(r, cycle, decision, actor, now, recorded)
 
 
@@ -382,6 +458,15 @@ def _judge_part(cycle: Cycle, part: Part, base: LabelSpace, student: LabelSpace)
     return gate.check_site(part.gap.student_before, part.after, part.gap.labels.new_since(base))
 
 
+def _judge_external(cycle: Cycle) -> gate.Verdict:
+    said = {
+        site: (answer.before, answer.after)
+        for site, answer in cycle.external.items()
+        if answer.before is not None and answer.after is not None
+    }
+    return gate.check_external(said, float(cycle.recipe.get("max_harm", 0.0)))
+
+
 def explain_superseded(r: Repository, cycle: Cycle) -> str:
     """Say why a cycle's result would undo another one's; empty where its scope has no release newer than its base.
 
@@ -398,9 +483,14 @@ def explain_superseded(r: Repository, cycle: Cycle) -> str:
 def fail_task(r: Repository, cycle_id: str, kind: TaskKind, site: str, reason: str, now: datetime) -> Cycle:
     """Record that a site cannot do a task. A task that is over changes nothing.
 
-    A site that cannot extract drops out. One that cannot validate ends the cycle, and the release is taken back.
+    A site that cannot extract drops out. One that cannot validate ends the cycle, and the release is taken back. One
+    that takes no part is no longer waited for.
     """
     cycle = r.cycles.get(cycle_id)
+    if kind is TaskKind.VALIDATE_EXTERNAL:
+        asked = cycle.external.get(site)
+        is_awaited = asked is not None and asked.is_open and cycle.state is State.CANARY
+        return give_up_external(r, cycle_id, [site], reason or "no reason given", now) if is_awaited else cycle
     part, actor = cycle.part(site), f"site/{site}"
     failure = f"the site could not do {kind}: {reason[:_MAX_REASON] or 'no reason given'}"
     if kind is TaskKind.EXTRACT and part.state in BEFORE_UPLOAD:

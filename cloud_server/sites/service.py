@@ -16,9 +16,9 @@ from cloud_server.cycles.gap_validation import GapValidator
 from cloud_server.entities import GapManifest, Model, Progress, Release, Site
 from cloud_server.notifier import site_topic
 from cloud_server.scopes import check_group_name, group_scope, scopes_of
-from cloud_server.states import BEFORE_UPLOAD
+from cloud_server.states import BEFORE_UPLOAD, State
 from cloud_server.store import Repository
-from cloud_server.tasks import Task, TaskKind, open_tasks, parse_task_id
+from cloud_server.tasks import Task, TaskKind, external_tasks, open_tasks, parse_task_id
 from diredi.errors import InvalidInput, NotFound, WrongState
 from diredi.evaluation.metrics import DetectionMetrics
 from diredi.labels import LabelSpace
@@ -37,12 +37,16 @@ class Assignment:
     tutor: Model | None = None
     student: Model | None = None
     coreset: Blob | None = None
+    deployed: Model | None = None
+    """The student that the candidate would replace, where the site takes no part."""
     rebased_cycle_id: str = ""
     """In a rebase: the cycle whose release is carried over, so that the site knows what it has agreed to."""
 
     @property
     def blobs(self) -> list[Blob]:
         """The blobs that the site needs for the task, and so may read while it is open."""
+        if self.deployed is not None and self.student is not None:
+            return [model.onnx for model in (self.deployed, self.student) if model.onnx is not None]
         if self.tutor is None or self.student is None:
             return []
         if self.task.kind is TaskKind.EXTRACT:
@@ -59,6 +63,7 @@ class Policy:
 
     auto_approve: bool
     publish_style: bool = False
+    validates_external: bool = False
 
 
 @dataclass(frozen=True)
@@ -204,14 +209,30 @@ class SiteService:
             lambda r, now: transitions.accept_gap(r, actor.name, manifest, certificate, now),
         )
 
-    async def submit_validation(self, actor: Identity, cycle_id: str, after: DetectionMetrics) -> None:
+    async def submit_validation(
+        self, actor: Identity, cycle_id: str, after: DetectionMetrics, before: DetectionMetrics | None = None
+    ) -> None:
         """Record how the new release does on a site's held-out images.
+
+        Args:
+            actor: The caller.
+            cycle_id: The cycle.
+            after: Metrics of the new release.
+            before: Metrics of the release that it would replace, of a site that takes no part; None of the others.
 
         Raises:
             NotFound: There is no such cycle.
-            Refused: The caller is not a site of the cycle.
+            Refused: The caller is not a site of the cycle, nor one that was asked.
             WrongState: The cycle waits for no validation of this site.
         """
+        if before is not None:
+            await self._context.write_for_site(
+                actor,
+                cycle_id,
+                lambda r, now: transitions.accept_external(r, cycle_id, actor.name, before, after, now),
+                external=True,
+            )
+            return
         await self._context.write_for_site(
             actor, cycle_id, lambda r, now: transitions.accept_validation(r, cycle_id, actor.name, after, now)
         )
@@ -226,7 +247,10 @@ class SiteService:
         """
         cycle_id, kind = parse_task_id(task_id)
         await self._context.write_for_site(
-            actor, cycle_id, lambda r, now: transitions.fail_task(r, cycle_id, kind, actor.name, reason, now)
+            actor,
+            cycle_id,
+            lambda r, now: transitions.fail_task(r, cycle_id, kind, actor.name, reason, now),
+            external=kind is TaskKind.VALIDATE_EXTERNAL,
         )
 
     async def set_group(self, actor: Identity, name: str, sites: Sequence[str]) -> GroupChange:
@@ -364,7 +388,7 @@ def _check_no_cycle(r: Repository, group: str) -> None:
 
 def _offer_tasks(r: Repository, site: str, policy: Policy, now: datetime) -> list[Assignment]:
     """Offer the site what waits for it and return its open tasks, oldest first."""
-    r.sites.record_contact(site, now, policy.auto_approve)
+    r.sites.record_contact(site, now, policy.auto_approve, policy.validates_external)
     for cycle in r.cycles.recent(site, _LOOK_BACK):
         if cycle.state in BEFORE_UPLOAD:
             transitions.offer(
@@ -374,8 +398,10 @@ def _offer_tasks(r: Repository, site: str, policy: Policy, now: datetime) -> lis
 
 
 def list_assignments(r: Repository, site: str) -> list[Assignment]:
-    """Return a site's open tasks, oldest first, with what it needs for them."""
-    return [_assign(r, task) for task in reversed(open_tasks(r.cycles.recent(site, _LOOK_BACK), site))]
+    """Return a site's open tasks, oldest first, with what it needs for them; those of its own cycles come first."""
+    own = reversed(open_tasks(r.cycles.recent(site, _LOOK_BACK), site))
+    others = external_tasks(r.cycles.unfinished(states=[State.CANARY]), site)
+    return [_assign(r, task) for task in (*own, *others)]
 
 
 def _assign(r: Repository, task: Task) -> Assignment:
@@ -388,6 +414,9 @@ def _assign(r: Repository, task: Task) -> Assignment:
             tutor = r.models.get(cycle.base_tutor_id)  # the oracle, where the recipe wants one
             rebased = r.releases.get(cycle.rebases).cycle_id if cycle.rebases else ""
             return Assignment(task, tutor, r.models.get(cycle.updated_student_id), rebased_cycle_id=rebased)
+        case TaskKind.VALIDATE_EXTERNAL:
+            candidate, deployed = r.models.get(cycle.updated_student_id), r.models.get(cycle.base_student_id)
+            return Assignment(task, student=candidate, deployed=deployed)
         case TaskKind.CANCEL:
             return Assignment(task)
 

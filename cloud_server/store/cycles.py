@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session
 
-from cloud_server.entities import Cycle, Json, Progress
+from cloud_server.entities import Cycle, ExternalValidation, Json, Progress
 from cloud_server.notifier import CYCLES, cycle_topic, site_topic
 from cloud_server.states import DROPPED, ENDS, State, check_transition, joint_state
 from cloud_server.store.log import Log
@@ -190,6 +190,14 @@ class Cycles:
         self._changed_topics.add(cycle_topic(cycle_id))
         return Cycle.model_validate(row)
 
+    def record_external(self, cycle_id: str, site: str, said: ExternalValidation, now: datetime) -> Cycle:
+        """Record what a site says about the candidate of a cycle that it takes no part in."""
+        row = self._row(cycle_id)
+        self._change(row, now, {"external": {**row.external, site: said.model_dump(mode="json")}})
+        self._session.flush()
+        self._changed_topics |= {cycle_topic(cycle_id), site_topic(site)}
+        return Cycle.model_validate(row)
+
     def record_progress(self, cycle_id: str, progress: Progress, now: datetime, site: str = "") -> Cycle:
         """Record how far the cloud is, or the site where one is named.
 
@@ -225,6 +233,7 @@ class Cycles:
 
     def _record(self, row: CycleRow, state: State, at: datetime, actor: str, reason: str, metrics: Json) -> None:
         self._changed_topics |= {CYCLES, cycle_topic(row.id), *(site_topic(part.site) for part in row.parts)}
+        self._changed_topics |= {site_topic(site) for site in row.external}
         step = TransitionRow(cycle_id=row.id, state=state.value, at=at, actor=actor, reason=reason, metrics=metrics)
         row.history.append(step)
         self._session.flush()

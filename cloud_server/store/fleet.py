@@ -97,21 +97,27 @@ class Sites:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def record_contact(self, name: str, now: datetime, auto_approve: bool | None = None) -> Site:
+    def record_contact(
+        self, name: str, now: datetime, auto_approve: bool | None = None, validates_external: bool | None = None
+    ) -> Site:
         """Record that a site has called; the first call adds it.
 
         Args:
             name: The site.
             now: The current time.
             auto_approve: Whether it approves by itself; None where it has not said so now.
+            validates_external: Whether it may be asked about candidates of cycles that it takes no part in; None as
+                before.
         """
         row = self._session.get(SiteRow, name)
         if row is None:
-            row = SiteRow(name=name, auto_approve=False, last_seen=now)
+            row = SiteRow(name=name, auto_approve=False, validates_external=False, last_seen=now)
             self._session.add(row)
         row.last_seen = now
         if auto_approve is not None:
             row.auto_approve = auto_approve
+        if validates_external is not None:
+            row.validates_external = validates_external
         self._session.flush()
         return Site.model_validate(row)
 

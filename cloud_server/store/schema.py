@@ -122,6 +122,7 @@ class CycleRow(Table):
     updated_tutor_id: Mapped[str] = mapped_column(default="")
     updated_student_id: Mapped[str] = mapped_column(default="")
     release_version: Mapped[int] = mapped_column(default=0)
+    external: Mapped[dict[str, Any]] = mapped_column(default=dict)
     progress: Mapped[dict[str, Any] | None]
     progressed_at: Mapped[datetime]
     created: Mapped[datetime] = mapped_column(index=True)
@@ -183,6 +184,7 @@ class SiteRow(Table):
     __tablename__ = "sites"
     name: Mapped[str] = mapped_column(primary_key=True)
     auto_approve: Mapped[bool]
+    validates_external: Mapped[bool] = mapped_column(default=False)
     last_seen: Mapped[datetime]
 
 

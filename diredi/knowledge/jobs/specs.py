@@ -259,6 +259,8 @@ class ValidateSpec(SiteDataSpec):
     """With fewer held-out images, no figure of a model is told."""
     image_size: int = 0
     """The input that the task says the candidate has, in pixels; 0: not told."""
+    classes: tuple[str, ...] | None = None
+    """Only boxes of these classes count, and others are left out; None: the candidate has to know all classes."""
 
 
 class ValidateResult(Config):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
+from diredi.data.dataset import Dataset, Sample
 from diredi.data.dataset import load as load_dataset
 from diredi.detectors.onnx import OnnxPredictor
 from diredi.errors import CorruptData
@@ -34,6 +39,8 @@ def main(spec: ValidateSpec, folder: Path, on_progress: OnProgress) -> ValidateR
         else:
             held_out = load_dataset(spec.data, ("val",), read_labels=False)
             held_out = oracle.label(held_out, spec.oracle, ("val",), on_progress=on_progress)
+        if spec.classes is not None:
+            held_out = _restrict(held_out, spec.classes)
         held_out = held_out.with_labels(spec.labels)
         candidate = OnnxPredictor(spec.onnx)
         _check_interface(candidate, spec)
@@ -41,6 +48,19 @@ def main(spec: ValidateSpec, folder: Path, on_progress: OnProgress) -> ValidateR
             candidate, held_out, least_images=spec.least_images, on_progress=renamed(on_progress, STEP)
         )
     return ValidateResult(metrics=metrics, seconds=clock.seconds)
+
+
+def _restrict(data: Dataset, names: Sequence[str]) -> Dataset:
+    """Return the held-out images with the boxes of these classes alone; no name of another one is left in it."""
+    shared = tuple(name for name in data.names if name in names)
+    ids = np.array([shared.index(name) if name in shared else -1 for name in data.names], np.float32)
+
+    def restrict(sample: Sample) -> Sample:
+        boxes = sample.boxes.copy()
+        boxes[:, 0] = ids[boxes[:, 0].astype(np.int64)]
+        return replace(sample, boxes=boxes[boxes[:, 0] >= 0])
+
+    return replace(data, names=shared, train=[], val=[restrict(sample) for sample in data.val])
 
 
 def _check_interface(candidate: OnnxPredictor, spec: ValidateSpec) -> None:

@@ -36,6 +36,10 @@ class _TaskKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskKind.Val
     """score the candidate release on held-out images"""
     TASK_KIND_CANCEL: _TaskKind.ValueType  # 3
     """the cycle ended; stop working on it"""
+    TASK_KIND_VALIDATE_EXTERNAL: _TaskKind.ValueType  # 4
+    """Score the candidate of a cycle that this site takes no part in, and the release that it would replace. Only for a site
+    that has said `validates_external`. Its figures go to SubmitValidation, `before` included.
+    """
 
 class TaskKind(_TaskKind, metaclass=_TaskKindEnumTypeWrapper): ...
 
@@ -46,6 +50,10 @@ TASK_KIND_VALIDATE: TaskKind.ValueType  # 2
 """score the candidate release on held-out images"""
 TASK_KIND_CANCEL: TaskKind.ValueType  # 3
 """the cycle ended; stop working on it"""
+TASK_KIND_VALIDATE_EXTERNAL: TaskKind.ValueType  # 4
+"""Score the candidate of a cycle that this site takes no part in, and the release that it would replace. Only for a site
+that has said `validates_external`. Its figures go to SubmitValidation, `before` included.
+"""
 Global___TaskKind: _TypeAlias = TaskKind  # noqa: Y015
 
 @_typing.final
@@ -62,6 +70,7 @@ class Task(_message.Message):
     CORESET_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
     REBASED_CYCLE_ID_FIELD_NUMBER: _builtins.int
+    DEPLOYED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """"<cycle id>/<kind>" """
     kind: Global___TaskKind.ValueType
@@ -88,6 +97,10 @@ class Task(_message.Message):
     def coreset(self) -> _common_pb2.BlobRef:
         """EXTRACT: presumed data that the manufacturer ships, a zip in YOLO format; may be empty"""
 
+    @_builtins.property
+    def deployed(self) -> _common_pb2.Model:
+        """VALIDATE_EXTERNAL: the student that the candidate, which is `student`, would replace"""
+
     def __init__(
         self,
         *,
@@ -101,10 +114,11 @@ class Task(_message.Message):
         coreset: _common_pb2.BlobRef | None = ...,
         scope: _builtins.str = ...,
         rebased_cycle_id: _builtins.str = ...,
+        deployed: _common_pb2.Model | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["coreset", b"coreset", "recipe", b"recipe", "student", b"student", "tutor", b"tutor"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["coreset", b"coreset", "deployed", b"deployed", "recipe", b"recipe", "student", b"student", "tutor", b"tutor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved", b"approved", "coreset", b"coreset", "cycle_id", b"cycle_id", "id", b"id", "kind", b"kind", "rebased_cycle_id", b"rebased_cycle_id", "recipe", b"recipe", "scope", b"scope", "student", b"student", "tutor", b"tutor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved", b"approved", "coreset", b"coreset", "cycle_id", b"cycle_id", "deployed", b"deployed", "id", b"id", "kind", b"kind", "rebased_cycle_id", b"rebased_cycle_id", "recipe", b"recipe", "scope", b"scope", "student", b"student", "tutor", b"tutor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -117,21 +131,25 @@ class WatchTasksRequest(_message.Message):
     SITE_FIELD_NUMBER: _builtins.int
     AUTO_APPROVE_FIELD_NUMBER: _builtins.int
     PUBLISH_STYLE_FIELD_NUMBER: _builtins.int
+    VALIDATES_EXTERNAL_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     auto_approve: _builtins.bool
     """the site approves of everything; else it judges each cycle and says so with ApproveCycle"""
     publish_style: _builtins.bool
     """the site's policy: its manifests have a style; said here so that whoever approves is shown it"""
+    validates_external: _builtins.bool
+    """the site's policy: it may be asked to VALIDATE_EXTERNAL"""
     def __init__(
         self,
         *,
         site: _builtins.str = ...,
         auto_approve: _builtins.bool = ...,
         publish_style: _builtins.bool = ...,
+        validates_external: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_approve", b"auto_approve", "publish_style", b"publish_style", "site", b"site"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_approve", b"auto_approve", "publish_style", b"publish_style", "site", b"site", "validates_external", b"validates_external"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -291,18 +309,24 @@ class SubmitValidationRequest(_message.Message):
 
     CYCLE_ID_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
     cycle_id: _builtins.str
     @_builtins.property
     def after(self) -> _common_pb2.DetectionMetrics: ...
+    @_builtins.property
+    def before(self) -> _common_pb2.DetectionMetrics:
+        """VALIDATE_EXTERNAL alone: of the release that the candidate would replace, on the same images"""
+
     def __init__(
         self,
         *,
         cycle_id: _builtins.str = ...,
         after: _common_pb2.DetectionMetrics | None = ...,
+        before: _common_pb2.DetectionMetrics | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "cycle_id", b"cycle_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "cycle_id", b"cycle_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

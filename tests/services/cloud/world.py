@@ -234,12 +234,14 @@ class SiteSide:
         self.folder = world.folder / name
         self.folder.mkdir(exist_ok=True)
         self.learned = "car"
+        self.validates_external = False
 
     def tasks(self) -> AsyncIterator[Any]:
         return watch_stream(self._stream, backoff=Backoff(0.05, 0.3))
 
     def _stream(self) -> Any:
         policy = {"auto_approve": self.auto_approve, "publish_style": self.publish_style}
+        policy["validates_external"] = self.validates_external
         return self.stub.WatchTasks(sites_pb2.WatchTasksRequest(site=self.name, **policy))
 
     async def next_task(self, kind: int | None = None) -> Any:
@@ -318,6 +320,10 @@ class SiteSide:
 
     async def validate(self, cycle_id: str, map50: float = 0.7) -> None:
         request = sites_pb2.SubmitValidationRequest(cycle_id=cycle_id, after=metrics(map50, self.learned))
+        await ask(self.stub.SubmitValidation, request, attempts=400)
+
+    async def validate_external(self, cycle_id: str, before: float, after: float) -> None:
+        request = sites_pb2.SubmitValidationRequest(cycle_id=cycle_id, before=metrics(before), after=metrics(after))
         await ask(self.stub.SubmitValidation, request, attempts=400)
 
     async def work(self, *names: str, map50: float = 0.7) -> None:

@@ -163,7 +163,8 @@ class FakeSiteService(sites_pb2_grpc.SiteServiceServicer):
     async def SubmitValidation(self, request: sites_pb2.SubmitValidationRequest, context: Any) -> Any:
         self._fail("SubmitValidation")
         self.validations.append(request)
-        self.tasks.pop(f"{request.cycle_id}/validate", None)
+        for kind in ("validate", "validate-external"):
+            self.tasks.pop(f"{request.cycle_id}/{kind}", None)
         return sites_pb2.SubmitValidationResponse()
 
     async def FailTask(self, request: sites_pb2.FailTaskRequest, context: Any) -> Any:
@@ -237,6 +238,18 @@ class Models:
         )
         task.student.CopyFrom(self._model(cloud, "student", self.student))
         task.student.onnx.CopyFrom(convert.blob_to(cloud.store.add_file(self.onnx)))
+        return task
+
+    def external_task(self, cloud: SiteCloud, cycle: str = "others") -> sites_pb2.Task:
+        task = sites_pb2.Task(
+            id=f"{cycle}/validate-external",
+            kind=sites_pb2.TASK_KIND_VALIDATE_EXTERNAL,
+            cycle_id=cycle,
+            scope="fleet",
+        )
+        for model in (task.student, task.deployed):
+            model.CopyFrom(self._model(cloud, "student", self.student))
+            model.onnx.CopyFrom(convert.blob_to(cloud.store.add_file(self.onnx)))
         return task
 
     def _model(self, cloud: SiteCloud, kind: str, path: Path) -> Any:

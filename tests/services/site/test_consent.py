@@ -268,3 +268,26 @@ async def test_a_rebase_is_asked_for_and_measured_only_where_a_person_says_yes(
         await decide(own, decision(asked.what, pki.credentials("site", "site-1")))
         await until(lambda: bool(cloud.site.validations))
         await own.channel.close()
+
+
+@pytest.mark.slow
+async def test_a_site_measures_a_candidate_of_others_only_where_its_own_policy_says_so_and_tells_figures_alone(
+    tmp_path: Path, pki: Pki, cloud: SiteCloud, models: Models, data: Path
+) -> None:
+    await cloud.site.offer(models.external_task(cloud, "first"))
+    config = config_of(tmp_path / "never", pki, cloud.address, data, approval="always")
+    async with running(config, pki) as local:
+        await until(lambda: bool(cloud.site.failures))
+        ((task, reason),) = cloud.site.failures
+        assert (task, "external_validation" in reason) == ("first/validate-external", True)
+        assert "diredi.v1.GetBlobRequest" not in (await local.status()).sent_bytes, "nothing was fetched for it"
+    assert not cloud.site.validations
+    await cloud.site.offer(models.external_task(cloud))
+    config = config_of(tmp_path / "bounds", pki, cloud.address, data, external_validation="bounds")
+    async with running(config, pki) as local:
+        await until(lambda: bool(cloud.site.validations))
+        (said,) = cloud.site.validations
+        sent = {name.removeprefix("diredi.v1.") for name in (await local.status()).sent_bytes}
+    assert sent == {"WatchTasksRequest", "GetBlobRequest", "SubmitValidationRequest"}
+    assert said.before == said.after, "it was the same model"
+    assert said.after.images == 4 and "forklift" not in said.after.per_class, "no class name leaves that is not known"
