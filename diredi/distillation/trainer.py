@@ -46,6 +46,10 @@ class TrainReport:
     """Mean of each term in each epoch, before its weight: "labels" and the names of the distillation losses."""
 
 
+class Diverged(DirediError):
+    """A training has left all numbers behind."""
+
+
 def train(
     student: Detector,
     samples: Sequence[Sample] | Sequence[Pool],
@@ -363,7 +367,7 @@ class _History:
         self._done += 1
         self._lost = 0 if finite else self._lost + 1
         if self._lost >= 10:
-            raise DirediError("training has diverged (ten steps without a finite gradient): lower the learning rate")
+            raise Diverged("training has diverged (ten steps without a finite gradient): lower the learning rate")
         if finite:
             for name, (_, value) in terms.items():
                 self._sums[name] = self._sums.get(name, torch.zeros(())) + value.detach().float().cpu()

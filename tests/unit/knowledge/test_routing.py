@@ -80,14 +80,14 @@ def test_a_site_of_one_place_learns_what_is_known_for_that_place_alone(world: Wo
     recipe = {
         "form": "branch",
         "branch": {
-            "steps": 60,
+            "steps": 30,
             "learning_rate": 2e-3,
             "batch": 8,
             "train_only": ["neck", "head"],
             "batch_norm": "frozen",
             "losses": {},
         },
-        "probe_steps": 20,
+        "probe_steps": 16,
         "max_cost": 100,
     }
     gaps = extract_gap(model, model, site, coreset=world.presumed, recipe=recipe)
@@ -98,6 +98,3 @@ def test_a_site_of_one_place_learns_what_is_known_for_that_place_alone(world: Wo
     assert gaps.student.leaves_known(model.weights())
     before, after = gaps.metrics.student_before, gaps.metrics.student_after
     assert after is not None and after.map50 > before.map50 + 0.1
-    off = extract_gap(model, model, site, coreset=world.presumed, recipe={**recipe, "router": False})
-    assert off.student is not None and off.student.note.routed == ()
-    assert "known classes are learned" not in {one.subject for one in off.metrics.decisions}
