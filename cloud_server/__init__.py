@@ -1,1 +1,1 @@
-"""The manufacturer's service: registry, cycles, gate, releases and fleet. It never dials out."""
+"""The manufacturer's service: registry, cycles, gate, releases and fleet. It dials out for alarms alone, if wanted."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Self
 import structlog
 from cryptography.hazmat.primitives import serialization
 
+from cloud_server.alarms import Alarm, AlarmNotifier, find_alarms
 from cloud_server.blob_access import BlobAccess
 from cloud_server.bootstrap import make_first_release
 from cloud_server.config import CloudConfig
@@ -155,6 +156,7 @@ class Cloud:
         self._job_runner = job_runner
         self._access = BlobAccess(context)
         self._meter = meter = IngressMeter(config.state_dir / "ingress")
+        self._sent = EgressMeter(config.state_dir / "sent.json")
         cycles = CycleService(context, config.cycle_recipe)
         sites = SiteService(context, GapValidator(self.blobs))
         enrolling = EnrolmentService(config.authority, config.identity)
@@ -190,8 +192,18 @@ class Cloud:
         from cloud_server.pages.console import make_console  # only here: whoever has no pages needs no FastAPI
         from cloud_server.pages.parts import ConsoleParts
 
-        parts = ConsoleParts(self.config, self.context, cycles, self._fleet, sites, enrolling, self._meter)
+        parts = ConsoleParts(
+            self.config, self.context, cycles, self._fleet, sites, enrolling, self._meter, self.blobs, self._sent
+        )
         return make_console(parts)
+
+    def _make_notifier(self) -> AlarmNotifier:
+        async def find() -> list[Alarm]:
+            await self._fleet.flush()
+            online = {caller for caller, streams in self.context.open_streams.items() if streams}
+            return await self.context.read(lambda r: find_alarms(r, self.context.now(), online))
+
+        return AlarmNotifier(self.config.alarms, find, self._sent, self.config.state_dir / "alarms.json")
 
     def _make_metrics(self) -> MetricsServer:
         from cloud_server.metrics import collector_of  # only here: whoever has no metrics needs no web server
@@ -199,14 +211,15 @@ class Cloud:
 
         collect = collector_of(
             self.context, self._fleet, self._meter, self.config.state_dir,
-            lambda: self._server.identity.credentials.expires,
+            lambda: self._server.identity.credentials.expires, self._sent,
         )  # fmt: skip
-        return MetricsServer(self.config.metrics, collect, EgressMeter())
+        return MetricsServer(self.config.metrics, collect, self._sent)
 
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
             if self._console:
                 group.create_task(self._console.run())
+            group.create_task(self._make_notifier().run())
             if self.config.metrics:
                 group.create_task(self._make_metrics().run())
             group.create_task(self._fleet.run())
@@ -277,6 +290,7 @@ class Cloud:
         with suppress(Exception):  # heartbeats of the last seconds are no reason not to stop
             await self._fleet.flush()
         await asyncio.to_thread(self._meter.close)
+        await asyncio.to_thread(self._sent.close)
         self.context.database.close()
 
     async def __aenter__(self) -> Self:

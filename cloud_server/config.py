@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from cloud_server.alarms import AlarmsConfig
 from cloud_server.quotas import Quotas
 from cloud_server.rollout_rules import DetectionBounds, OnHarm, RolloutRules
 from diredi.config import ServiceConfig
@@ -48,6 +49,8 @@ class CloudConfig(ServiceConfig):
     pages: PagesConfig = PagesConfig()
     """The operator's console: fleet, cycles, rollouts, models, sites and the log of decisions in a browser. Off by
     default."""
+    alarms: AlarmsConfig = AlarmsConfig()
+    """Who is told by webhook and e-mail when something begins that a person should look at."""
     metrics: str = Field(default="", pattern=r"^$|^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$")
     """The host:port of figures for Prometheus (`/metrics`); empty: none. It has no log-in and no TLS: let only your
     Prometheus reach it, or listen at 127.0.0.1."""

@@ -18,7 +18,7 @@ from cloud_server.fleet.service import FleetService
 from cloud_server.states import State
 from cloud_server.store import Repository
 from cloud_server.store.fleet import Trouble
-from diredi.rpc.byte_counter import IngressMeter
+from diredi.rpc.byte_counter import EgressMeter, IngressMeter
 from diredi.web.metrics import Collect, metric, metrics_by
 
 
@@ -36,8 +36,9 @@ class _Numbers:
 
 
 def collector_of(
-    context: CloudContext, fleet: FleetService, meter: IngressMeter, state_dir: Path, expires: Callable[[], datetime]
-) -> Collect:
+    context: CloudContext, fleet: FleetService, meter: IngressMeter, state_dir: Path, expires: Callable[[], datetime],
+    sent: EgressMeter,
+) -> Collect:  # fmt: skip
     """Return a function that collects the figures of a cloud.
 
     Args:
@@ -46,13 +47,19 @@ def collector_of(
         meter: What sites have sent.
         state_dir: Where the cloud keeps its state.
         expires: Returns when the cloud's certificate ends.
+        sent: What the cloud has sent beside what was asked of it.
     """
 
     async def collect() -> Iterable[Metric]:
         await fleet.flush()
         now = context.now()
         numbers = await context.read(lambda r: _read(r, now))
-        return [*_of_the_fleet(numbers, context), *_of_the_service(numbers, meter, state_dir, expires())]
+        leaving = metrics_by(
+            Counter, "diredi_cloud_sent_bytes", "Bytes of alarms, pages and metrics that have left.", ("type",),
+            {(kind,): count for kind, count in sent.totals().items()},
+        )  # fmt: skip
+        service = _of_the_service(numbers, meter, state_dir, expires())
+        return [*_of_the_fleet(numbers, context), *service, leaving]
 
     return collect
 

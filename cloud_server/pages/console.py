@@ -24,7 +24,7 @@ NAV = (
 def make_console(parts: ConsoleParts) -> WebApp:
     """Return the pages of a cloud."""
     command = f"diredi console open --cloud {parts.config.listen} --identity FOLDER"
-    pages = WebApp(parts.config.pages, "Console", command, NAV, FOLDER)
+    pages = WebApp(parts.config.pages, "Console", command, NAV, FOLDER, parts.sent)
     pages.api.add_api_route("/", _start, include_in_schema=False)
     for page in (fleet, cycles, rollouts, models, sites, audit):
         pages.api.include_router(page.make_router(parts))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Annotated, Any, Final
 
@@ -161,6 +161,26 @@ class CycleView(BaseModel):
     recipe: Json
 
 
+class Row(BaseModel):
+    """One thing in which two cycles are compared."""
+
+    name: str
+    first: str
+    second: str
+
+
+class ComparisonView(BaseModel):
+    """Two cycles side by side."""
+
+    cycles: list[CycleLine]
+    facts: list[Row]
+    """How each went."""
+    figures: list[Row]
+    """mAP50 and AP50 after each, by site and class; where nothing is known, empty."""
+    recipe: list[Row]
+    """Options that differ."""
+
+
 class OptionView(BaseModel):
     """One option of the recipe of a cycle."""
 
@@ -243,6 +263,14 @@ def make_router(parts: ConsoleParts) -> APIRouter:
         view = await parts.context.read_for_person(actor_of(session), read_form)
         return pages_of(request).answer(request, "cycle_new.html", view, session=session)
 
+    @api.get("/comparison", response_model=ComparisonView, summary="Two cycles side by side.")
+    async def compare(
+        request: Request, session: Viewing,
+        first: Annotated[str, Query(max_length=100)], second: Annotated[str, Query(max_length=100)],
+    ) -> Response:  # fmt: skip
+        found = [await parts.cycles.get(actor_of(session), cycle_id) for cycle_id in (first, second)]
+        return pages_of(request).answer(request, "cycle_comparison.html", _compare(*found), session=session)
+
     @api.post("", openapi_extra=body_of(StartRequest), response_model=CycleView, summary="Start a cycle.")
     async def start(request: Request, session: Changing) -> Response:
         wanted = await read(request, StartRequest)
@@ -305,6 +333,44 @@ def _whole(cycle: Cycle) -> CycleView:
         base_student=cycle.base_student_id, updated_tutor=cycle.updated_tutor_id,
         updated_student=cycle.updated_student_id, recipe=cycle.recipe,
     )  # fmt: skip
+
+
+def _compare(first: Cycle, second: Cycle) -> ComparisonView:
+    both = (first, second)
+    facts, figures = [_facts(cycle) for cycle in both], [dict(_after(_whole(cycle))) for cycle in both]
+    recipes = [{name: json.dumps(value, ensure_ascii=False) for name, value in cycle.recipe.items()} for cycle in both]
+    differing = [name for name in recipes[0] | recipes[1] if recipes[0].get(name) != recipes[1].get(name)]
+    return ComparisonView(
+        cycles=[line_of(cycle) for cycle in both], facts=_rows(facts, facts[0]),
+        figures=_rows(figures, figures[0] | figures[1]), recipe=_rows(recipes, differing),
+    )  # fmt: skip
+
+
+def _rows(both: list[dict[str, str]], names: Iterable[str]) -> list[Row]:
+    return [Row(name=name, first=both[0].get(name, ""), second=both[1].get(name, "")) for name in names]
+
+
+def _facts(cycle: Cycle) -> dict[str, str]:
+    minutes = (cycle.progressed_at - cycle.created).total_seconds() / 60
+    reasons = [step.reason for step in cycle.history if step.reason]
+    return {
+        "state": PLAIN[cycle.state],
+        "scope": cycle.scope,
+        "sites": ", ".join(cycle.sites),
+        "release": str(cycle.release_version or ""),
+        "minutes": f"{minutes:.0f}",
+        "starts from student": cycle.base_student_id[7:19],
+        "last reason": reasons[-1] if reasons else "",
+    }
+
+
+def _after(view: CycleView) -> Iterator[tuple[str, str]]:
+    for part in view.parts:
+        if part.after is not None:
+            yield f"{part.site}: mAP50", percent(part.after)
+    for one in view.classes:
+        if one.after is not None:
+            yield f"{one.site}: {one.name}", percent(one.after)
 
 
 def _progress(who: str, progress: Progress) -> ProgressView:

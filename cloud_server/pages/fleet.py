@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Final, Literal
 from urllib.parse import urlencode
 
@@ -12,19 +12,17 @@ from pydantic import BaseModel, BeforeValidator, Field
 from starlette.responses import Response
 
 from cloud_server import canary
+from cloud_server.alarms import Alarm, find_alarms
 from cloud_server.entities import Device, Install
 from cloud_server.pages import drawings
 from cloud_server.pages.parts import ConsoleParts, actor_of
 from cloud_server.scopes import scopes_of
-from cloud_server.states import State
 from cloud_server.store import Repository
-from cloud_server.store.fleet import AWAY_AFTER, DeviceQuery, FoundDevice, Trouble
+from cloud_server.store.fleet import DeviceQuery, FoundDevice, Trouble
 from diredi.errors import NotFound
 from diredi.web.app import Viewing, pages_of
 
 PAGE: Final = 100
-RECENT: Final = timedelta(days=7)
-_LOOK_BACK: Final = 50
 _SITE_PROBLEMS: Final = {"away": "no frames", "refused": "wrong password", "unreadable": "not readable"}
 
 Number = Annotated[
@@ -33,14 +31,6 @@ Number = Annotated[
 """An empty field of a form is no number."""
 Sort = Literal["name", "site", "release", "runtime", "seen", "fps", "latency"]
 Show = Trouble | Literal["", "healthy"]
-
-
-class Alarm(BaseModel):
-    """Something that a person should look at."""
-
-    text: str
-    count: int
-    path: str
 
 
 class DeviceRow(BaseModel):
@@ -173,10 +163,10 @@ def make_router(parts: ConsoleParts) -> APIRouter:
 
         def read(r: Repository) -> FleetView:
             devices, total = r.devices.search(query, now, (page - 1) * PAGE, PAGE)
-            fleet, troubles = r.devices.count_troubles(now)
+            fleet, _ = r.devices.count_troubles(now)
             sites, releases, runtimes = r.devices.known_values()
             return FleetView(
-                alarms=[*_device_alarms(troubles), *_other_alarms(r, now, online)],
+                alarms=find_alarms(r, now, online),
                 devices=[_row(device) for device in devices],
                 fleet=fleet, total=total, page=page, pages=max(1, -(-total // PAGE)),
                 filters=filters | {"text": text}, sort=sort, descending=descending,
@@ -231,37 +221,3 @@ def _install(install: Install) -> InstallView:
     return InstallView(
         release=install.release_version, outcome=install.outcome.value, reason=install.reason, at=install.at
     )
-
-
-_TROUBLE_TEXTS: Final = {
-    Trouble.AWAY: "Devices away",
-    Trouble.FAILED_INSTALL: "Last install failed",
-    Trouble.FAILED_FRAMES: "Failing on frames",
-    Trouble.NO_UPDATES: "Taking no updates",
-    Trouble.CERTIFICATE: "Certificates that end within 30 days",
-    Trouble.DRIFT: "What they see has changed",
-}
-
-
-def _device_alarms(troubles: dict[Trouble, int]) -> list[Alarm]:
-    return [
-        Alarm(text=_TROUBLE_TEXTS[trouble], count=count, path="/fleet?" + urlencode({"state": trouble.value}))
-        for trouble, count in troubles.items()
-        if count
-    ]
-
-
-def _other_alarms(r: Repository, now: datetime, online: set[str]) -> list[Alarm]:
-    paused = sum(bool(one.rollout and one.rollout.paused) for one in canary.under_way(r.releases.all()))
-    bad = {State.FAILED, State.ROLLED_BACK, State.REJECTED}
-    cycles = [cycle for cycle in r.cycles.recent(limit=_LOOK_BACK) if now - cycle.progressed_at < RECENT]
-    ended = sum(cycle.state in bad for cycle in cycles)
-    silent = sum(
-        f"site/{site.name}" not in online and site.last_seen < now - AWAY_AFTER for site in r.sites.all()
-    )  # fmt: skip
-    found = (
-        ("Rollouts paused", paused, "/rollouts"),
-        ("Cycles without a release in 7 days", ended, "/cycles"),
-        ("Sites away", silent, "/sites"),
-    )
-    return [Alarm(text=text, count=count, path=path) for text, count, path in found if count]

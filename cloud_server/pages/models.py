@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from datetime import datetime
 from typing import Annotated, Final
 
+import structlog
 from fastapi import APIRouter, Query, Request
 from markupsafe import Markup
 from pydantic import BaseModel, Field
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import FileResponse, RedirectResponse, Response
 
+from cloud_server.authorization import require_operator
 from cloud_server.entities import Model, ModelKind, Release
 from cloud_server.pages import drawings
 from cloud_server.pages.parts import ConsoleParts, actor_of, may_operate
 from cloud_server.store import Repository
+from diredi.errors import NotFound
 from diredi.text import printable
 from diredi.web.app import Changing, Viewing, body_of, pages_of, read, wants_json
 from diredi.web.charts import MOST_SERIES, lines
@@ -155,6 +159,17 @@ def make_router(parts: ConsoleParts) -> APIRouter:
             actor_of(session), lambda r: _view(r, model_id, may_add=may_operate(session))
         )
         return pages_of(request).answer(request, "model.html", view, session=session)
+
+    @api.get("/{model_id}/onnx", summary="The file that devices run, for an operator.", response_class=Response)
+    async def export(model_id: str, session: Viewing) -> Response:
+        require_operator(actor_of(session))
+        model = await parts.context.read_for_person(actor_of(session), lambda r: r.models.get(model_id))
+        if model.onnx is None:
+            raise NotFound(f"{model.kind.value} {model.id[7:19]} is no file that devices run: choose a student")
+        path = await asyncio.to_thread(parts.blobs.path, model.onnx.digest)
+        structlog.get_logger().info("model_exported", model=model.id, by=session.person)
+        name = f"{model.kind.value}-{model.id[7:19]}.onnx"
+        return FileResponse(path, media_type="application/octet-stream", filename=name)
 
     @api.post(
         "/{model_id}/notes", openapi_extra=body_of(NoteRequest), response_model=ModelView,

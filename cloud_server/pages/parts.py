@@ -13,7 +13,8 @@ from cloud_server.cycles.service import CycleService
 from cloud_server.enrolment import EnrolmentService
 from cloud_server.fleet.service import FleetService
 from cloud_server.sites.service import SiteService
-from diredi.rpc.byte_counter import IngressMeter
+from diredi.rpc.byte_counter import EgressMeter, IngressMeter
+from diredi.store.blobs import BlobStore
 from diredi.trust.identity import Identity, Role
 from diredi.web.sessions import Session
 
@@ -29,6 +30,9 @@ class ConsoleParts:
     sites: SiteService
     enrolment: EnrolmentService
     meter: IngressMeter
+    blobs: BlobStore
+    sent: EgressMeter
+    """Counts what browsers are shown, among what leaves the cloud beside answers to sites and devices."""
 
 
 def actor_of(session: Session) -> Identity:

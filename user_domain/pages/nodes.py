@@ -75,9 +75,13 @@ class Nodes:
             NotFound: There is no such node or camera.
             Unreachable: The node does not answer, or has no picture yet.
         """
+        self.check(node)
+        return await self._get(node, f"/cameras/{quote(camera, safe='')}/picture.jpg", {200})
+
+    def check(self, node: str) -> None:
+        """Raise NotFound unless there is such an edge node."""
         if node not in self._addresses:
             raise NotFound(f"there is no edge node {node[:64]!r} in `nodes`")
-        return await self._get(node, f"/cameras/{quote(camera, safe='')}/picture.jpg", {200})
 
     async def _ask(self, name: str) -> NodeView:
         try:

@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 from diredi.rpc.byte_counter import EgressMeter
 from diredi.web.app import NavItem, Viewing, WebApp
 from user_domain.config import UserDomainConfig
-from user_domain.pages import comparisons, cycles, data, live, samples, sent
+from user_domain.pages import areas, comparisons, cycles, data, live, samples, sent
 from user_domain.pages.nodes import Nodes
 from user_domain.servicer import SiteParts
 from user_domain.task_handlers import SiteContext
@@ -44,7 +44,10 @@ def make_pages(config: UserDomainConfig, parts: SiteParts, site: SiteContext, sh
     pages.provide(reasons=samples.REASONS, whole="{:,.0f}".format, keep_days=config.max_sample_days)
     pages.api.include_router(data.make_router(parts, site))
     pages.uploads["/data/import"] = data.MAX_ARCHIVE_BYTES
-    pages.api.include_router(live.make_router(Nodes(config.nodes)))
+    nodes = Nodes(config.nodes)
+    pages.api.include_router(live.make_router(nodes))
+    stored = areas.AreaStore(config.state_dir / "areas.json")
+    pages.api.include_router(areas.make_router(nodes, stored, lambda: list(parts.data().names)))
     pages.api.include_router(sent.make_router(parts, shown))
     return pages
 

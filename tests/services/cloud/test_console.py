@@ -13,10 +13,12 @@ from urllib.parse import quote
 
 import pytest
 from playwright.async_api import expect
+from sqlalchemy import update
 
 from cloud_server.app import Cloud
 from cloud_server.states import State
 from cloud_server.store import Repository
+from cloud_server.store.schema import DeviceRow
 from diredi.errors import Refused
 from diredi.rpc.v1.pages_pb2 import OpenPagesRequest
 from diredi.rpc.v1.pages_pb2_grpc import PageServiceStub
@@ -26,6 +28,7 @@ from diredi.trust.identity import Identity, Role
 from tests.services.cloud.filled_fleet import HOSTILE, add_cycle, fill
 from tests.services.cloud.world import World, ask
 from tests.support.browser import chromium, tab_of
+from tests.support.mail_server import mail_server, web_hook
 from tests.support.net import free_port
 from tests.support.prometheus import documented, values_of
 from tests.support.visitor import Visitor
@@ -33,7 +36,7 @@ from tests.support.waiting import until
 
 PAGES = (
     "/fleet", "/cycles", "/cycles/cycle-0001", "/rollouts", "/models", "/sites", "/sites/site-01", "/audit",
-    "/audit?kind=rollout", "/audit/verification",
+    "/audit?kind=rollout", "/audit/verification", "/cycles/comparison?first=cycle-0001&second=cycle-0001",
 )  # fmt: skip
 
 
@@ -100,6 +103,13 @@ async def test_a_viewer_sees_everything_and_changes_nothing_and_strangers_see_no
         cycle = json.loads((await vera.ask(f"/cycles/{started[0]}"))[2])
         assert (cycle["cycle"]["scope"], cycle["steps"][-1]["by"]) == ("site:site-01", "operator/alice")
         assert cycle["recipe"]["lam"] == 0.5
+        pair = json.loads((await vera.ask(f"/cycles/comparison?first=cycle-0001&second={started[0]}"))[2])
+        assert "0.5" in [row["second"] for row in pair["recipe"] if row["name"] == "lam"]
+        models = json.loads((await vera.ask("/models"))[2])["models"]
+        student = next(one["id"] for one in models if one["kind"] == "student" and one["map50"] is not None)
+        assert (await vera.ask(f"/models/{student}/onnx"))[0] == 403
+        status, headers, onnx = await alice.ask(f"/models/{student}/onnx")
+        assert status == 200 and headers["content-disposition"].endswith('.onnx"') and onnx.startswith(b"onnx of")
 
 
 async def test_prometheus_is_told_figures_of_the_fleet(world: World) -> None:
@@ -124,6 +134,36 @@ async def test_prometheus_is_told_figures_of_the_fleet(world: World) -> None:
     assert values["diredi_cloud_cycles", ("state", "RELEASED")] == 1
     assert values["diredi_cloud_latest_release", ("scope", "fleet")] == made.release_version
     assert values["diredi_cloud_log_entries",] > 5
+
+
+async def test_alarms_are_told_once_by_webhook_and_mail_and_again_when_they_are_over(world: World) -> None:
+    async with mail_server() as mails, web_hook() as hook:
+        hook.refuses = True
+        world.settings |= {
+            "alarms": {
+                "webhook": f"http://127.0.0.1:{hook.port}/token", "email_to": ["ops@example.com"],
+                "email_from": "cloud@example.com", "smtp": f"127.0.0.1:{mails.port}", "smtp_tls": "none",
+                "console": "https://console.example/", "every_s": 0.1, "after_s": 0,
+            }
+        }  # fmt: skip
+        async with world.cloud() as cloud:
+            cloud.context.database.transact(lambda r: fill(r, now(), 30, 3), writes=True)
+            await until(lambda: len(mails.mails) > 0)
+            hook.refuses = False
+            await until(lambda: len(hook.posts) > 0)
+        said = json.loads(hook.posts[0])
+        away = next(one for one in said["began"] if one["text"] == "Devices away")
+        assert away == {"text": "Devices away", "count": 1, "url": "https://console.example/fleet?state=away"}
+        assert mails.mails[0]["To"] == "ops@example.com"
+        assert "Devices away: 1" in mails.mails[0]["Subject"] and "?state=away" in mails.mails[0].get_content()
+        async with world.cloud() as cloud:  # a restart tells nothing again
+            back = update(DeviceRow).values(last_seen=now())
+            cloud.context.database.transact(lambda r: r.devices._session.execute(back) and None, writes=True)
+            await until(lambda: any("Devices away" in json.loads(post)["over"] for post in hook.posts))
+        told = [one["text"] for post in hook.posts for one in json.loads(post)["began"]]
+        assert len(told) == len(set(told))
+        sent = json.loads((world.state_dir / "sent.json").read_text())["bytes"]
+        assert sent["alarm/webhook"] >= sum(map(len, hook.posts)) and sent["alarm/email"] > 100
 
 
 async def test_a_rollout_is_changed_by_who_may_and_the_log_says_by_whom(world: World) -> None:

@@ -30,6 +30,7 @@ from diredi.rpc.v1 import sites_pb2
 from diredi.rpc.v1.pages_pb2 import OpenPagesRequest
 from diredi.rpc.v1.pages_pb2_grpc import PageServiceStub
 from diredi.store.blobs import Blob, digest_of_file
+from edge_node.sources.reference import Reference
 from tests.support.browser import chromium, tab_of
 from tests.support.net import free_port
 from tests.support.pki import Pki
@@ -333,6 +334,28 @@ async def test_every_page_fits_a_phone_keeps_nobody_out_and_asks_nobody_else(
         zipped = zipfile.ZipFile(io.BytesIO((await visitor.ask("/data/export"))[2]))
         assert (await visitor.ask("/data/pictures/train/99"))[0] == 404
         assert (await visitor.ask("/live/nobody/yard/picture"))[0] == 404
+        await tab.page.goto(f"http://{site.host}/areas/camera-1/yard")
+        picture = await tab.page.locator("#areas").bounding_box()
+        assert picture is not None
+        for x, y in ((0.25, 0.5), (0.75, 0.5)):
+            await tab.page.mouse.click(picture["x"] + x * picture["width"], picture["y"] + y * picture["height"])
+        for key in ("Shift+ArrowDown", "Shift+ArrowDown", "Enter"):
+            await tab.page.keyboard.press(key) if key == "Enter" else await tab.page.locator("#areas").press(key)
+        await tab.page.get_by_label("Name of the zone").fill("gate")
+        await tab.page.get_by_role("button", name="Save").click()
+        await tab.page.get_by_role("heading", name="For the edge node").wait_for()
+        assert await tab.sideways() <= 0 and await tab.barriers() == []
+        mask = {"kind": "mask", "corners": "0,0,1,0,1,0.1"}
+        for wrong in ({"name": "all"}, {"name": "b", "classes": "a:b"}, {"name": "b", "corners": [0, 0, 2]}):
+            zone = {"kind": "zone", "corners": [0, 0, 1, 0, 1, 1]} | wrong
+            assert (await visitor.ask("/areas/camera-1/yard", zone))[0] == 400
+        setting = json.loads((await visitor.ask("/areas/camera-1/yard", mask))[2])["setting"]
+        settings = Reference.parse(f"rtsp://10.0.0.7/stream1{setting}").settings
+        (zone,), (corners,) = settings.zone, settings.mask
+        assert zone.name == "gate" and zone.corners == pytest.approx((0.25, 0.5, 0.75, 0.5, 0.75, 0.7), abs=0.02)
+        assert corners == (0, 0, 1, 0, 1, 0.1)
+        left = json.loads((await visitor.ask("/areas/camera-1/yard/removals", {"number": 0}))[2])
+        assert [area["kind"] for area in left["areas"]] == ["mask"]
     assert [line for line in tab.problems if "404" not in line] == []
     assert "release 7" in said["/live"] and "does not answer" in said["/live"] and HOSTILE in said["/live"]
     assert "1 images are there more than once" in said["/data"] and "1 frames" in said["/data"]
