@@ -70,9 +70,9 @@ class AlarmsConfig(Config):
     """Its password. Better in the environment than in a file."""
     console: str = Field(default="", pattern=r"^$|^https?://\S+$")
     """The URL of the console, for links in alarms."""
-    every_s: float = Field(30.0, gt=0)
+    every_s: float = Field(default=30.0, gt=0)
     """How often to look, in seconds."""
-    after_s: float = Field(120.0, ge=0)
+    after_s: float = Field(default=120.0, ge=0)
     """Only what lasts so many seconds is told."""
 
     @model_validator(mode="after")

@@ -27,8 +27,9 @@ _BREAKS: Final = set(":,#")
 
 
 def _listed(value: object) -> object:
-    texts = value if isinstance(value, list) else [value]
-    if not all(isinstance(text, str) for text in texts):
+    given = value if isinstance(value, list) else [value]
+    texts = [one for one in given if isinstance(one, str)]
+    if len(texts) < len(given):
         return value
     return [part.strip() for text in texts for part in text.split(",") if part.strip()]
 
