@@ -40,6 +40,11 @@ class EdgeConfig(ServiceConfig):
     makes a key there, gets a certificate as soon as the cloud answers, and deletes the file."""
     state_dir: Path
     """The folder for releases and the state of the updater. It must survive restarts."""
+    second_repository: Path | None = None
+    """The folder of a second repository of The Update Framework, which somebody else than the cloud keeps. A release is
+    installed only if its metadata list the release's file, too, as `<sha256 in hex>.onnx`. None requires none."""
+    second_root: Path | None = None
+    """The file with the root of that repository, as its keeper has given it out."""
     listen: str = "127.0.0.1:0"
     """The host:port of EdgeService. With port 0 the system chooses a free port."""
     source: str | None = None
@@ -141,6 +146,10 @@ class EdgeConfig(ServiceConfig):
     def _sources_are_possible(self) -> Self:
         if (self.source is None) == (not self.cameras):
             raise ValueError("set source, or cameras for several, and not both")
+        if (self.second_repository is None) != (self.second_root is None):
+            raise ValueError("set second_repository and second_root, which belongs to it, or neither")
+        if self.second_root is not None and not self.second_root.is_file():
+            raise ValueError(f"second_root {self.second_root} does not exist: copy the root of the second repository")
         try:
             check_runtime(self.runtime)
             for reference in self.references.values():

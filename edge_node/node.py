@@ -27,6 +27,7 @@ from diredi.rpc.server import start_server
 from diredi.store.files import make_folder
 from diredi.trust.deny_list import CRL_FILE, DenyList
 from diredi.trust.identity import Credentials, Identity, Role
+from diredi.trust.second_repository import SecondRepository
 from edge_node.active_model import ActiveModel
 from edge_node.camera import Camera
 from edge_node.cloud import CloudClient
@@ -76,7 +77,11 @@ async def serve(config: EdgeConfig, stop: asyncio.Event) -> None:
     active, telemetry = ActiveModel(), Telemetry()
     broadcast = Broadcast(asyncio.get_running_loop())
     cloud = CloudClient(config.device, config.site, heartbeat_s=config.heartbeat_s, silence_s=config.silence_s)
-    trust = SignedMetadata(config.state_dir / "trust", config.identity, config.site, cloud.fetch_metadata)
+    second = None
+    if config.second_repository is not None and config.second_root is not None:
+        known = config.state_dir / "trust" / "second"
+        second = SecondRepository(config.second_repository, config.second_root, known)
+    trust = SignedMetadata(config.state_dir / "trust", config.identity, config.site, cloud.fetch_metadata, second)
     rules = SiteRules(
         config.state_dir / "site-rules.json", every_s=config.heartbeat_s, has_site=config.user_domain is not None
     )

@@ -13,10 +13,12 @@ from typing import Protocol
 import structlog
 
 from diredi.errors import DirediError, InvalidInput, Unreachable, Untrusted
+from diredi.store.blobs import Blob
 from diredi.store.files import atomic_write
 from diredi.trust.release_client import Fetch, ProvenRelease, ReleaseClient, read_proof
 from diredi.trust.release_keys import read_root
 from diredi.trust.release_repository import labels_digest, site_digest
+from diredi.trust.second_repository import SecondRepository
 from edge_node.update_states import InstallableRelease
 
 _FLEET = "fleet"
@@ -47,7 +49,9 @@ class SignedMetadata(ReleaseTrust):
     node that never had one runs what is installed there from before releases were signed, and installs no other.
     """
 
-    def __init__(self, folder: Path, identity: Path, site: str, fetch: Fetch) -> None:
+    def __init__(
+        self, folder: Path, identity: Path, site: str, fetch: Fetch, second: SecondRepository | None = None
+    ) -> None:
         """Use a folder for the metadata and the proofs.
 
         Args:
@@ -55,7 +59,9 @@ class SignedMetadata(ReleaseTrust):
             identity: The identity folder of this device.
             site: The site of this device.
             fetch: Asks the cloud for a file of the metadata.
+            second: A repository of somebody else that has to list what is installed, too; None requires none.
         """
+        self._second = second
         self._proofs = folder / "proofs"
         self._proofs.mkdir(parents=True, exist_ok=True)
         self._metadata = folder / "metadata"
@@ -78,6 +84,8 @@ class SignedMetadata(ReleaseTrust):
     def _prove(self, release: InstallableRelease) -> None:
         with self._asking:
             self._ask_for_proof(release)
+        if self._second is not None:
+            self._second.require(Blob(release.digest, release.bytes))
 
     def _ask_for_proof(self, release: InstallableRelease) -> None:
         client = self._client()
