@@ -214,8 +214,8 @@ def _plan_of_branches(
     images = sum(len(pool.samples) for pool in (learned.private, learned.filled_in, learned.coreset))
     epoch, steps = max(images // recipe.branch.batch, 1), _steps(recipe.branch, images)
     routed, of_place = _routed(student, learned, held, recipe, on_progress)
-    tuned, because_tuned = _fine_tuning_steps(student, data, recipe, steps, images, routed=routed)
-    training, of_rate = _branch_rate(student, learned, held, recipe, on_progress, routed=routed)
+    training, raised, of_rate = _branch_rate(student, learned, held, recipe, on_progress, routed=routed)
+    tuned, because_tuned = _fine_tuning_steps(student, data, recipe, steps, images, routed=routed, raised=raised)
     whole = _seconds_per_step(student, learned, recipe.fine_tuning or training.model_copy(update={"train_only": ()}))
     mine, theirs = (_seconds_per_step(model, learned, training) for model in (student, tutor))
     students = tuned * whole + (steps - tuned) * mine
@@ -292,8 +292,8 @@ def _branch_rate(
     on_progress: OnProgress | None,
     *,
     routed: bool,
-) -> tuple[TrainRecipe, Decision]:
-    """How a branch learns, and why at this rate.
+) -> tuple[TrainRecipe, bool, Decision]:
+    """How a branch learns, whether at a higher rate than the recipe's, and why.
 
     A rate that is right for what has learned much may be far too small for what has learned little. So a branch that
     finds next to nothing after the steps of a probe is tried at higher rates.
@@ -304,6 +304,7 @@ def _branch_rate(
         rate *= recipe.far_rate
         why = "its router leaves all that is known as it is" if routed else "the site shows no class that it knows"
         because = f"{recipe.far_rate:g} times that of the recipe, for {why}"
+    raised = False
     if not routed:
         found = {rate: _found(student, learned, held, recipe, rate, on_progress)}
         if found[rate] < NOTHING:
@@ -312,11 +313,11 @@ def _branch_rate(
                 found[other] = _found(student, learned, held, recipe, other, on_progress)
         best = max(found, key=found.__getitem__)
         if best != rate and found[best] >= found[rate] + LEAST_LEARNED:
-            rate, because = best, "the rate of the recipe is too small for this student"
+            rate, raised, because = best, True, "the rate of the recipe is too small for this student"
         words = ", ".join(f"{value:.1f} at {tried:.1e}" for tried, value in found.items())
         because = f"{because}; after {recipe.probe_steps} steps a branch finds, in percent of AP50, {words}"
     training = recipe.branch.model_copy(update={"learning_rate": rate})
-    return training, Decision(subject=subject, choice=f"{rate:.1e}", because=because)
+    return training, raised, Decision(subject=subject, choice=f"{rate:.1e}", because=because)
 
 
 def _found(
@@ -356,11 +357,20 @@ def _probe_of_branch(
 
 
 def _fine_tuning_steps(
-    student: Detector, data: SiteData, recipe: CycleRecipe, steps: int, images: int, *, routed: bool
+    student: Detector,
+    data: SiteData,
+    recipe: CycleRecipe,
+    steps: int,
+    images: int,
+    *,
+    routed: bool,
+    raised: bool,
 ) -> tuple[int, str]:
     """How many of the student's steps move all of its weights, and why."""
     if routed:
         return 0, "the branch learns known classes, too, so all of the time is the branch's"
+    if raised and data.seen.difference(student.labels.names):
+        return 0, "the small rates of the recipe teach this student nothing, so all of the time is its branch's"
     if recipe.fine_tuning is None:
         return 0, "the recipe has no fine_tuning"
     if student.spec.branches:
