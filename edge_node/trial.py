@@ -21,6 +21,7 @@ from typing import Final
 
 import numpy as np
 
+from diredi.detectors.golden import explain_golden_difference
 from diredi.detectors.onnx import OnnxPredictor
 from diredi.detectors.predictor import Image
 from diredi.errors import DirediError, InvalidInput
@@ -28,11 +29,17 @@ from edge_node.active_model import warm_up
 
 REFUSED: Final = 1
 """Exit code of a child that says why on its standard output."""
+OTHER_BOXES: Final = 3
+"""Exit code of a child that finds other boxes on the golden frames than the cloud, and says how."""
 _LONGEST_REASON: Final = 300
 
 
+class OtherBoxes(InvalidInput):
+    """A release finds other boxes on its golden frames, on this device, than where it was made."""
+
+
 async def try_release(path: Path, frame: Image | None, *, threads: int, time_s: float, memory_mib: int) -> None:
-    """Load a model and let it detect twice, in a process of its own.
+    """Load a model, let it detect twice, and look at its golden frames, in a process of its own.
 
     Args:
         path: The model file.
@@ -42,6 +49,7 @@ async def try_release(path: Path, frame: Image | None, *, threads: int, time_s: 
         memory_mib: How much address space it may use, in MiB.
 
     Raises:
+        OtherBoxes: It finds other boxes on its golden frames than where it was made.
         InvalidInput: It is no detector, fails, finds what cannot be, takes too long or too much memory, or crashes.
     """
     given = io.BytesIO()
@@ -91,6 +99,8 @@ async def run_in_child(
                 await process.wait()
     if process.returncode == REFUSED and said:
         raise InvalidInput(said.decode(errors="replace").strip()[:_LONGEST_REASON])
+    if process.returncode == OTHER_BOXES and said:
+        raise OtherBoxes(said.decode(errors="replace").strip()[:_LONGEST_REASON])
     if process.returncode:
         raise InvalidInput(f"{tried} ended the process that tried it ({_name(process.returncode)}): {remedy}")
     return said.decode(errors="replace")
@@ -117,7 +127,11 @@ def main() -> int:
     given = sys.stdin.buffer.read()
     limit_memory(int(memory_mib))
     try:
-        warm_up(OnnxPredictor(Path(path), int(threads)), np.load(io.BytesIO(given)) if given else None)
+        detector = OnnxPredictor(Path(path), int(threads))
+        warm_up(detector, np.load(io.BytesIO(given)) if given else None)
+        if difference := explain_golden_difference(detector):
+            sys.stdout.write(f"on the golden frames of the release this device finds other boxes: {difference}")
+            return OTHER_BOXES
     except DirediError as error:
         sys.stdout.write(str(error))
         return REFUSED

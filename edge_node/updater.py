@@ -31,6 +31,7 @@ from edge_node.active_model import FAILURES_IN_A_ROW, ActiveModel, LoadedModel, 
 from edge_node.release_trust import ReleaseTrust
 from edge_node.shadow import TooDifferent
 from edge_node.site_rules import UpdateWait
+from edge_node.trial import OtherBoxes
 from edge_node.update_states import CANCELLABLE, MAX_STARTS, RELEASE_FILE, InstallableRelease, State, UpdateRecord
 from edge_node.update_store import UpdateStore
 
@@ -56,6 +57,7 @@ REASONS: dict[type[DirediError], str] = {
     NoRoom: "no room on the device's disk",
     NotFound: "the cloud does not have the file",
     TooDifferent: "beside the release that runs, it finds other objects on too many frames",
+    OtherBoxes: "on the golden frames of the release, this device finds other boxes than the cloud",
     InvalidInput: "the file is not the detector that the release says it is",
 }
 """What the cloud is told of an error; the details are in the node's own log."""

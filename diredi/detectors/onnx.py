@@ -22,6 +22,8 @@ from diredi.labels import LabelSpace
 STRIDES_KEY = "diredi.strides"
 SIZE_KEY = "diredi.input"
 """Height and width of an input that is no square, as "384x640"."""
+GOLDEN_KEY = "diredi.golden"
+"""Pictures with the boxes that the file must find there; see `diredi.detectors.golden`."""
 PREDICT_BATCH = 8
 
 
@@ -59,6 +61,7 @@ class OnnxPredictor:
             raise CorruptData(f"{self._name} is not an ONNX model ({error}): download it again") from None
         metadata = reference.metadata
         self.spec = DetectorSpec.from_metadata(metadata)
+        self.golden = metadata.get(GOLDEN_KEY, "")
         if not reference.has_signature(len(self.labels)):
             raise CorruptData(
                 f"{self._name} is an ONNX model but no detector of DiReDi's: export it with `model export`"

@@ -16,7 +16,7 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from diredi.detectors.onnx import OnnxPredictor
+from diredi.detectors.onnx import GOLDEN_KEY, OnnxPredictor
 from diredi.detectors.postprocess import Floats, prepare
 from diredi.detectors.predictor import Image
 from diredi.detectors.runtimes.base import INPUT
@@ -58,6 +58,7 @@ def quantise(model: Path | str, images: Sequence[Image], path: Path | str) -> st
     """
     size = OnnxPredictor(model, threads=1).input_size
     properties = {entry.key: entry.value for entry in onnx.load(model).metadata_props}
+    properties.pop(GOLDEN_KEY, None)  # with 8 bits it finds other boxes
     if _MARK in properties:
         raise InvalidInput(f"{model} has been quantised already: take the file that it was made from")
     _check_images(images)

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from diredi.data.sources import resolve
+from diredi.detectors.onnx import OnnxPredictor
 from diredi.store.blobs import digest_of_file
 from tests.e2e.demo_world import Diredi, processes_of
 from tests.support.net import free_port
@@ -97,6 +98,7 @@ def test_a_box_detects_is_stopped_and_goes_on_with_the_same_release_and_identiti
 
     [release], before = folder.glob("edge-1/releases/*.onnx"), identities(folder)
     assert len(before) == 4
+    assert OnnxPredictor(release, threads=1).golden, "what the device has checked before it swapped"
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0 and f"diredi box --folder {folder}" in said

@@ -13,7 +13,14 @@ from diredi.detectors.base import Detector
 from diredi.distillation.distil import distil
 from diredi.errors import InvalidInput
 from diredi.evaluation.detection import evaluate
-from diredi.knowledge.jobs.parts import described, forget_trainings, trainings_in, write_onnx, write_weights
+from diredi.knowledge.jobs.parts import (
+    described,
+    forget_trainings,
+    golden_images,
+    trainings_in,
+    write_onnx,
+    write_weights,
+)
 from diredi.knowledge.jobs.specs import UNTRAINED_IMAGE_SIZE, BootstrapResult, BootstrapSpec, File, FirstModel
 from diredi.knowledge.recipe import BootstrapRecipe
 from diredi.knowledge.reverse import seeded
@@ -43,6 +50,7 @@ def main(spec: BootstrapSpec, folder: Path, on_progress: OnProgress) -> Bootstra
         report(on_progress, "read", 0.0, why)
         labels = shared_labels(data, given)
         presumed = data.with_labels(labels)
+        golden = golden_images(data, recipe.coreset_images, recipe.seed)
     made: dict[str, FirstModel | None] = {"teacher": None}
     taught_by: Detector | None = None
     for kind, training in (("teacher", recipe.teacher), ("tutor", recipe.tutor), ("student", recipe.student)):
@@ -60,7 +68,7 @@ def main(spec: BootstrapSpec, folder: Path, on_progress: OnProgress) -> Bootstra
                     checkpoint=trainings_in(folder) / kind,
                     on_progress=renamed(on_progress, kind),
                 )
-            made[kind] = _kept(model, kind, presumed, folder)
+            made[kind] = _kept(model, kind, presumed, golden, folder)
         taught_by = model
     made["tutor"] = _told_apart(made["tutor"], made["student"])
     with clock.step("coreset"):
@@ -135,9 +143,9 @@ def shared_labels(data: Dataset, given: Mapping[str, Detector | None]) -> LabelS
     return LabelSpace(names=first.names)
 
 
-def _kept(model: Detector, kind: str, presumed: Dataset, folder: Path) -> FirstModel:
+def _kept(model: Detector, kind: str, presumed: Dataset, golden: Dataset, folder: Path) -> FirstModel:
     weights = write_weights(model, folder / f"{kind}.safetensors").model_dump()
-    onnx, predictor = write_onnx(model, folder / "student.onnx") if kind == "student" else (None, model)
+    onnx, predictor = write_onnx(model, folder / "student.onnx", golden) if kind == "student" else (None, model)
     metrics = evaluate(predictor, presumed)
     return FirstModel(**weights, architecture=model.spec.architecture, metrics=metrics, onnx=onnx)
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from diredi.data.dataset import Dataset
+from diredi.data.images import read_image
 from diredi.detectors.base import Detector
 from diredi.detectors.export import export_onnx
+from diredi.detectors.golden import CANDIDATES, add_golden_frames
 from diredi.detectors.onnx import OnnxPredictor
 from diredi.knowledge.gap import Gap
 from diredi.knowledge.jobs.specs import File, SiteGap, WeightsFile
@@ -57,10 +61,24 @@ def write_weights(detector: Detector, path: Path) -> WeightsFile:
     return WeightsFile(weights=path, digest=file.digest, bytes=file.bytes)
 
 
-def write_onnx(detector: Detector, path: Path) -> tuple[File, OnnxPredictor]:
-    """Write the file that edge nodes run, and load it: what is measured is what is shipped."""
+def write_onnx(detector: Detector, path: Path, golden: Dataset | None = None) -> tuple[File, OnnxPredictor]:
+    """Write the file that edge nodes run, and load it: what is measured is what is shipped.
+
+    Args:
+        detector: The model.
+        path: Where the file goes.
+        golden: Images that may leave with it: the first that are fit become its golden frames.
+    """
     export_onnx(detector, path)
+    if golden is not None:
+        add_golden_frames(path, (read_image(sample.image) for sample in golden.train))
     return described(path), OnnxPredictor(path)
+
+
+def golden_images(presumed: Dataset, coreset_images: int, seed: int) -> Dataset:
+    """Return images that may become golden frames, drawn as a coreset is; none where no coreset is shipped."""
+    coreset = presumed.sample(coreset_images, seed)
+    return replace(coreset, train=coreset.train[:CANDIDATES], val=[])
 
 
 def described(path: Path) -> File:

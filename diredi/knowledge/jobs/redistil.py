@@ -11,7 +11,14 @@ from diredi.detectors.base import Detector
 from diredi.distillation.batches import Pool
 from diredi.evaluation.detection import evaluate
 from diredi.knowledge.image_sources import Stock, images_of
-from diredi.knowledge.jobs.parts import forget_trainings, merged_of, trainings_in, write_onnx, write_weights
+from diredi.knowledge.jobs.parts import (
+    forget_trainings,
+    golden_images,
+    merged_of,
+    trainings_in,
+    write_onnx,
+    write_weights,
+)
 from diredi.knowledge.jobs.specs import RedistilResult, RedistilSpec
 from diredi.knowledge.recipe import ImageSource
 from diredi.knowledge.redistil import redistil
@@ -56,8 +63,9 @@ def main(spec: RedistilSpec, folder: Path, on_progress: OnProgress) -> RedistilR
         )
     with clock.step("export"):
         report(on_progress, "export", 0.0, "writing the file that edge nodes run, and measuring it")
+        golden = golden_images(presumed, recipe.coreset_images, recipe.seed)
         weights = write_weights(made.model, folder / "student.safetensors")
-        onnx, predictor = write_onnx(made.model, folder / "student.onnx")
+        onnx, predictor = write_onnx(made.model, folder / "student.onnx", golden)
         after = evaluate(predictor, presumed)
     forget_trainings(folder)
     return RedistilResult(

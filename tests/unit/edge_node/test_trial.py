@@ -10,11 +10,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from diredi.detectors.onnx import STRIDES_KEY, OnnxPredictor
+from diredi.detectors.golden import add_golden_frames, explain_golden_difference
+from diredi.detectors.onnx import GOLDEN_KEY, STRIDES_KEY, OnnxPredictor
 from diredi.detectors.spec import DetectorSpec
 from diredi.errors import CorruptData, InvalidInput
 from diredi.labels import LabelSpace
-from edge_node.trial import try_release
+from edge_node.trial import OtherBoxes, try_release
 
 SPEC = DetectorSpec(architecture="of-a-test", image_size=64, labels=LabelSpace(names=("car",)))
 ANCHORS = 8 * 8 + 4 * 4 + 2 * 2
@@ -101,3 +102,49 @@ async def test_a_file_with_a_part_that_no_digest_covers_is_refused(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CorruptData):
         OnnxPredictor(file)
+
+
+def finds_a_car(path: Path, shift: float = 0.0) -> Path:
+    """A detector that finds one box in a light picture and none in a dark one, moved by `shift` cells."""
+    write(path)
+    model = onnx.load(path)
+    scores = np.full((1, ANCHORS, 1), -9, np.float32)
+    scores[0, 36] = 9
+    boxes = BOXES.copy()
+    boxes[0, 36] = [[2 + shift], [2], [2 - shift], [2]]
+    for tensor, values in (("c", scores), ("b", boxes)):
+        old = next(one for one in model.graph.initializer if one.name == tensor)
+        old.CopyFrom(numpy_helper.from_array(values, tensor))
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+async def test_a_device_that_finds_other_boxes_on_the_golden_frames_refuses_the_release(tmp_path: Path) -> None:
+    picture = np.full((48, 64, 3), 200, np.uint8)
+    file = finds_a_car(tmp_path / "a.onnx")
+    assert add_golden_frames(file, [picture] * 5) == 2
+    assert explain_golden_difference(OnnxPredictor(file)) == ""
+    golden = OnnxPredictor(file).golden
+    other = finds_a_car(tmp_path / "b.onnx", shift=1.5)  # as another processor might calculate
+    model = onnx.load(other)
+    helper.set_model_props(model, {**SPEC.to_metadata(), STRIDES_KEY: "8,16,32", GOLDEN_KEY: golden})
+    other.write_bytes(model.SerializeToString())
+    with pytest.raises(OtherBoxes, match="finds other boxes: 4 of 4 reported boxes differ"):
+        await try_release(other, None, threads=1, time_s=120, memory_mib=2048)
+
+
+def test_golden_frames_are_pictures_on_which_something_is_found(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.onnx")
+    before = file.read_bytes()
+    assert add_golden_frames(file, [FRAME] * 5) == 0 and file.read_bytes() == before
+    assert explain_golden_difference(OnnxPredictor(file)) == ""
+
+
+def test_golden_frames_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.onnx")
+    model = onnx.load(file)
+    for golden in ("[", '[{"jpeg": "AAAA", "boxes": [], "scores": [], "classes": []}]', '[{"boxes": 3}]'):
+        helper.set_model_props(model, {**SPEC.to_metadata(), STRIDES_KEY: "8,16,32", GOLDEN_KEY: golden})
+        file.write_bytes(model.SerializeToString())
+        with pytest.raises(CorruptData, match="golden frames of the model cannot be read"):
+            explain_golden_difference(OnnxPredictor(file))
