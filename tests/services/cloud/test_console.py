@@ -28,6 +28,7 @@ from diredi.trust.identity import Identity, Role
 from tests.services.cloud.filled_fleet import HOSTILE, add_cycle, fill
 from tests.services.cloud.world import World, ask
 from tests.support.browser import chromium, tab_of
+from tests.support.fuzz import ask_nonsense
 from tests.support.mail_server import mail_server, web_hook
 from tests.support.net import free_port
 from tests.support.prometheus import documented, values_of
@@ -110,6 +111,14 @@ async def test_a_viewer_sees_everything_and_changes_nothing_and_strangers_see_no
         assert (await vera.ask(f"/models/{student}/onnx"))[0] == 403
         status, headers, onnx = await alice.ask(f"/models/{student}/onnx")
         assert status == 200 and headers["content-disposition"].endswith('.onnx"') and onnx.startswith(b"onnx of")
+
+
+async def test_no_nonsense_breaks_the_console(world: World) -> None:
+    async with console(world) as (cloud, host):
+        cloud.context.database.transact(lambda r: fill(r, now(), 30, 3), writes=True)
+        cloud.context.database.transact(lambda r: add_cycle(r, 1, now(), State.RELEASED, HOSTILE), writes=True)
+        asked, wrong = await ask_nonsense(await visitor(world, host, "alice"), 80, seed=1)
+    assert asked >= 20 and wrong == []
 
 
 async def test_prometheus_is_told_figures_of_the_fleet(world: World) -> None:

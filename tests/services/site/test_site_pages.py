@@ -32,6 +32,7 @@ from diredi.rpc.v1.pages_pb2_grpc import PageServiceStub
 from diredi.store.blobs import Blob, digest_of_file
 from edge_node.sources.reference import Reference
 from tests.support.browser import chromium, tab_of
+from tests.support.fuzz import ask_nonsense
 from tests.support.net import free_port
 from tests.support.pki import Pki
 from tests.support.prometheus import Values, documented, values_of
@@ -501,3 +502,15 @@ async def test_the_candidate_is_compared_with_the_release_before_on_own_pictures
         ]
         held = json.loads((await visitor.ask("/cycles/holds", {"answer": "unheld", "release": 7}))[2])
         assert held["held"] == []
+
+
+async def test_no_nonsense_breaks_the_site_s_pages(tmp_path: Path, pki: Pki, cloud: SiteCloud, data: Path) -> None:
+    store = SampleStore(tmp_path / "site" / "samples", 100)
+    store.add(a_picture(0), Sighting(device="camera-1", detections=(), doubt=0.9))
+    await cloud.site.offer(a_task())
+    nodes = {"a": f"http://127.0.0.1:{free_port()}"}
+    async with site_with_pages(tmp_path / "site", pki, cloud, data, nodes=nodes) as site:
+        visitor = Visitor(site.host)
+        await visitor.log_in(await site.link())
+        asked, wrong = await ask_nonsense(visitor, 80, seed=2)
+    assert asked > 25 and wrong == []
