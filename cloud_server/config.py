@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from cloud_server.alarms import AlarmsConfig
+from cloud_server.alarms_config import AlarmsConfig
 from cloud_server.quotas import Quotas
 from cloud_server.rollout_rules import DetectionBounds, OnHarm, RolloutRules
 from diredi.config import ServiceConfig

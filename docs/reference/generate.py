@@ -28,7 +28,7 @@ _PARTS = (
     ("The recipe of a cycle", "diredi.knowledge.recipe", "CycleRecipe"),
     ("The bounds of a site", "user_domain.policy", "Bounds"),
     ("The web pages of a service", "diredi.web.config", "PagesConfig"),
-    ("The alarms of a cloud", "cloud_server.alarms", "AlarmsConfig"),
+    ("The alarms of a cloud", "cloud_server.alarms_config", "AlarmsConfig"),
     ("How gaps are merged", "diredi.knowledge.merging", "MergeRecipe"),
     ("The recipe of the first models", "diredi.knowledge.recipe", "BootstrapRecipe"),
     ("The recipe of one training", "diredi.distillation.recipe", "TrainRecipe"),
