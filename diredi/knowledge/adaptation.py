@@ -39,6 +39,8 @@ LONGER, FOUND_BACK = 4, 0.8
 scenes, keeps half at first and finds back to nine tenths of it on other scenes, and to seven on photographs."""
 FEWEST_HELD_BACK = 4
 TIMED_STEPS = 4
+LEAST_OF_TUTOR = 4
+"""The tutor learns for one of so many of the student's steps, whatever that costs: fewer teach it nothing."""
 NOTHING = 5.0
 """Percent of AP50 below which a branch has learned next to nothing in a probe..."""
 LEAST_LEARNED = 5.0
@@ -167,8 +169,8 @@ def make_plan(
     """Choose the form and how long tutor and student learn, and say how long that will take.
 
     The student learns as long as the recipe says of a branch, fine-tuning and branch together. The tutor's branch
-    learns for what `max_cost` then leaves, one epoch at the least and no more than the recipe says. `max_minutes`
-    shortens all alike, in either form.
+    learns for what `max_cost` then leaves, for an epoch and a quarter of that at the least, and no more than the recipe
+    says. `max_minutes` shortens all alike, in either form.
 
     Args:
         tutor: Who learns first. It is not changed.
@@ -221,7 +223,7 @@ def _plan_of_branches(
     students = tuned * whole + (steps - tuned) * mine
     spent = time.monotonic() - began
     room = MARGIN * recipe.max_cost * steps * whole - spent - students
-    tutors = int(np.clip(room / theirs, min(epoch, steps), steps))
+    tutors = int(np.clip(room / theirs, min(max(epoch, steps // LEAST_OF_TUTOR), steps), steps))
     budget = _Budget.of(tutors * theirs + students, recipe, time.monotonic() - began, on_progress)
     limit = f"max_cost allows {recipe.max_cost:g} times the {_minutes(steps * whole)} of fine-tuning the student"
     paces = (
