@@ -214,10 +214,15 @@ def _shown(links: Links) -> list[Table]:
 
 
 def _how_to_go_on(folder: BoxFolder) -> str:
+    from diredi_box.options import SITE
+
     name = shlex.quote(str(folder.root))
     return (
         "The first two links work once, for two minutes. New ones:\n"
         f"  diredi box --folder {name} --open\n"
+        "When there are new labels, let it learn from them:\n"
+        f"  diredi cycle start --site {SITE} --cloud {folder.addresses()['cloud']}"
+        f" --identity {shlex.quote(str(folder.identity('operator')))} --watch\n"
         "Ctrl-C stops the box."
     )
 
