@@ -49,6 +49,7 @@ def standing(cycle: cycles_pb2.Cycle) -> dict[str, str]:
 async def test_two_sites_with_two_new_classes_end_in_one_tutor_that_has_both(world: World) -> None:
     async with two_sites(world) as (operator, one, two):
         cycle = await operator.start(*BOTH)
+        assert cycle.recipe["router"] is False, "a device would compute the branch of each site"
         tasks = [await site.next_task(sites_pb2.TASK_KIND_EXTRACT) for site in (one, two)]
         labels = [await site.propose(cycle.id, name) for site, name in ((one, "forklift"), (two, "crane"))]
         assert [space.names[2:] for space in labels] == [("forklift",), ("forklift", "crane")]
@@ -76,7 +77,8 @@ async def test_two_sites_with_two_new_classes_end_in_one_tutor_that_has_both(wor
 async def test_a_site_that_declines_drops_out_with_its_reason_and_the_cycle_goes_on(world: World) -> None:
     world.settings["canary_devices"] = 0
     async with two_sites(world, auto_approve=False) as (operator, one, two):
-        cycle = await operator.start(*BOTH)
+        cycle = await operator.start(*BOTH, router=True)
+        assert cycle.recipe["router"] is True
         await two.next_task(sites_pb2.TASK_KIND_EXTRACT)
         await one.extract(await one.next_task(sites_pb2.TASK_KIND_EXTRACT))
         assert state_of(await operator.get(cycle.id)) == "EXTRACTING"  # waits for the other's word
