@@ -191,7 +191,7 @@ def _what_it_takes(folder: BoxFolder, options: BoxOptions) -> str:
     there = next(path for path in (folder.root, *folder.root.absolute().parents) if path.exists())
     memory, disk = psutil.virtual_memory().available // 2**20, shutil.disk_usage(there).free // 2**20
     text = (
-        f"A box in {folder.root} with {len(options.cameras)} camera(s). It takes "
+        f"A box in {folder.root} with {len(options.cameras)} camera{'s' * (len(options.cameras) != 1)}. It takes "
         f"about {_MIB_DETECTING} MiB of memory while it detects, more while it trains, and "
         f"{_MIB_DISK} MiB of disk; this machine has {memory} MiB of memory, {disk} MiB of disk and {usable_cores()} "
         "cores for it."
