@@ -86,6 +86,9 @@ class _Server:
         while True:
             caller, _ = self._socket.accept()
             said, files, _, _ = socket.recv_fds(caller, 2**20, 3)
+            if not said:  # the caller was killed before it could speak
+                caller.close()
+                continue
             blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
             process = os.fork()
             if not process:
