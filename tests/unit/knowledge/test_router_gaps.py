@@ -157,6 +157,7 @@ def test_a_gap_cannot_give_an_old_branch_another_place(upload: Upload, tmp_path:
         later.check(Gap(gap.weights, gap.note.model_copy(update={"routed": ((BOX, DISC), (BAR,))})))
 
 
+@pytest.mark.slow
 def test_the_branches_of_two_places_stand_beside_each_other(upload: Upload) -> None:
     base, known = upload.base, upload.base.weights()
     other = base.with_branch(taught(base, ("disc",), seed=2), [BAR, DISC], router(base, (BAR,), bias=-1.0))
