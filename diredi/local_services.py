@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import yaml
 
 from diredi.child_process import ChildProcess
-from diredi.errors import DirediError
+from diredi.errors import DirediError, InvalidInput
 from diredi.store.files import atomic_write, read_state
 
 HOSTS = ("localhost", "127.0.0.1", "::1")
@@ -281,3 +281,19 @@ def _began(pid: int) -> str | None:
         return f"{process.create_time():.2f}"
     except psutil.NoSuchProcess:
         return None
+
+
+@contextlib.contextmanager
+def named(part: str) -> Iterator[None]:
+    """Say in an error of a configuration which part of the whole it is about.
+
+    Args:
+        part: Such as "cloud".
+
+    Raises:
+        InvalidInput: What the block has raised, with the part before it.
+    """
+    try:
+        yield
+    except InvalidInput as error:
+        raise InvalidInput(f"{part}: {error}") from None

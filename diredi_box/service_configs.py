@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cloud_server.config import CloudConfig
-from diredi.errors import InvalidInput
+from diredi.local_services import named
 from diredi_box.folder import BoxFolder
 from diredi_box.options import EDGE, SITE, BoxOptions
 from edge_node.config import EdgeConfig
@@ -78,21 +76,12 @@ def check(options: BoxOptions, folder: BoxFolder) -> None:
         InvalidInput: A field is wrong. The message says of which service, and what is allowed.
     """
     nowhere = f"{HOST}:1"
-    with _named("cloud"):
+    with named("cloud"):
         CloudConfig.from_values(cloud_values(options, folder))
-    with _named("site"):
+    with named("site"):
         UserDomainConfig.from_values(site_values(options, folder, nowhere))
-    with _named("edge"):
+    with named("edge"):
         EdgeConfig.from_values(edge_values(options, folder, nowhere, nowhere))
-
-
-@contextmanager
-def _named(part: str) -> Iterator[None]:
-    """Say in an error which service it is about."""
-    try:
-        yield
-    except InvalidInput as error:
-        raise InvalidInput(f"{part}: {error}") from None
 
 
 def _path(path: Path) -> str:

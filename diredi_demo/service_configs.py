@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cloud_server import starter
 from cloud_server.config import CloudConfig
-from diredi.errors import InvalidInput
 from diredi.knowledge.recipe import CycleRecipe
+from diredi.local_services import named
 from diredi_demo.options import EDGES, SITE, DemoOptions
 from diredi_demo.workspace import Workspace
 from edge_node.config import EdgeConfig
@@ -112,24 +111,15 @@ def check(setting: DemoOptions, folder: Workspace) -> CloudConfig:
         InvalidInput: A field is wrong. The message says of which service, and what is allowed.
     """
     nowhere, frames = "127.0.0.1:1", Path("frames")
-    with _named("cloud"):
+    with named("cloud"):
         cloud = CloudConfig.from_values(cloud_values(setting, folder))
-    with _named("site"):
+    with named("site"):
         UserDomainConfig.from_values(site_values(setting, folder, nowhere, Path("data.yaml")))
-    with _named("edge"):
+    with named("edge"):
         EdgeConfig.from_values(edge_values(setting, folder, EDGES[0], nowhere, nowhere, frames))
-    with _named("recipe"):
+    with named("recipe"):
         CycleRecipe.of(setting.recipe)
     return cloud
-
-
-@contextmanager
-def _named(part: str) -> Iterator[None]:
-    """Says in an error which part of `--config` it belongs to."""
-    try:
-        yield
-    except InvalidInput as error:
-        raise InvalidInput(f"{part}: {error}") from None
 
 
 def _absolute(model: str) -> str:

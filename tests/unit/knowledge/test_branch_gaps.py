@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shapes import GROWN, KNOWN, World, tiny, write_shapes
+from shapes import GROWN, KNOWN, World, taught, tiny, write_shapes
 
 from diredi.codecs.container import pack
 from diredi.codecs.packed import header_of, stored
@@ -32,20 +32,6 @@ from diredi.labels import LabelSpace
 from diredi.store.weights import WeightMap
 
 BOX, BAR, DISC = range(3)
-
-
-def taught(base: Detector, new: tuple[str, ...] = ("disc",), seed: int = 0, by: float = 0.02) -> Detector:
-    """What a branch is made of: neck and head are others, the backbone is the base's."""
-    random = np.random.default_rng(seed)
-    copy = base.expand_classes(base.spec.labels.expand(new))
-
-    def other(name: str, array: np.ndarray) -> np.ndarray:
-        if copy.section_of(name) == "backbone" or "running" in name or array.dtype != np.float32:
-            return array
-        return (array + by * random.standard_normal(array.shape)).astype(np.float32)
-
-    copy.load_weights(copy.weights().mapped(other))
-    return copy
 
 
 def branched(base: Detector, classes: list[str], new: tuple[str, ...] = ("disc",), seed: int = 0) -> Detector:

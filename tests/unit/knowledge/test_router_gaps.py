@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from shapes import KNOWN, World, tiny
+from shapes import KNOWN, World, taught, tiny
 
 from diredi.codecs.container import pack
 from diredi.codecs.packed import header_of, stored
@@ -27,20 +27,6 @@ from diredi.store.weights import WeightMap
 
 BOX, BAR, DISC = range(3)
 WEIGHT, BIAS = "branches.0.router.weight", "branches.0.router.bias"
-
-
-def taught(base: Detector, new: tuple[str, ...] = (), by: float = 0.02, seed: int = 0) -> Detector:
-    """What a branch is made of: neck and head are others, the backbone is the base's."""
-    random = np.random.default_rng(seed)
-    copy = base.expand_classes(base.spec.labels.expand(new))
-
-    def other(name: str, array: np.ndarray) -> np.ndarray:
-        if copy.section_of(name) == "backbone" or "running" in name or array.dtype != np.float32:
-            return array
-        return (array + by * random.standard_normal(array.shape)).astype(np.float32)
-
-    copy.load_weights(copy.weights().mapped(other))
-    return copy
 
 
 def router(base: Detector, classes: tuple[int, ...], bias: float = 0.0) -> Router:
@@ -192,7 +178,7 @@ def test_a_known_class_that_is_spoilt_everywhere_loses_its_branch_and_its_router
 def test_a_known_class_that_is_spoilt_in_its_place_alone_does_no_harm(world: World) -> None:
     base = world.detector()
     nowhere = Router((BOX,), torch.zeros_like(router(base, (BOX,)).weight), torch.tensor(-50.0))
-    after = base.with_branch(taught(base, by=0.5), [BOX], nowhere)
+    after = base.with_branch(taught(base, (), by=0.5), [BOX], nowhere)
     applied = apply_gap(base, gap_of(base, after), guard=world.presumed.with_labels(KNOWN), recipe=CycleRecipe())
     assert applied.silenced == () and applied.model.spec.routed == ((BOX,),)
     assert applied.after.map50 == pytest.approx(applied.before.map50, abs=1e-6)
@@ -212,7 +198,7 @@ def test_the_tutor_teaches_what_its_branch_says_everywhere_and_no_more(world: Wo
 @pytest.mark.slow
 def test_a_student_that_is_taught_again_keeps_the_branch_of_its_place(world: World) -> None:
     base = world.detector()
-    after = base.with_branch(taught(base), [BOX], router(base, (BOX,)))
+    after = base.with_branch(taught(base, ()), [BOX], router(base, (BOX,)))
     options = {"students": ["redistilled", "mean"], "max_harm": 1.0, "max_false_alarms": 1e9}
     recipe = CycleRecipe.of({"redistil_branch": {"steps": 2, "batch": 4}, **options})
     made = redistil(base, after, gap_of(base, after), guard=world.presumed, recipe=recipe)
@@ -239,6 +225,6 @@ def test_what_stays_known_is_measured_alike(upload: Upload, world: World) -> Non
     """Where its router never opens, a branch costs nothing of what is known."""
     base = world.detector()
     closed = Router((BOX,), torch.zeros_like(router(base, (BOX,)).weight), torch.tensor(-50.0))
-    shut = base.with_branch(taught(base, by=0.5), [BOX], closed)
+    shut = base.with_branch(taught(base, (), by=0.5), [BOX], closed)
     guard = world.presumed.with_labels(KNOWN)
     assert evaluate(shut, guard).map50 == pytest.approx(evaluate(base, guard).map50, abs=1e-6)
